@@ -1,0 +1,42 @@
+package topology_test
+
+import (
+	"fmt"
+
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// A fifth dancer joins: what must be declared for it follows from what it hears.
+func ExampleTopology_With() {
+	dance := topology.Fulfilment().With(topology.Service{
+		Name:   "loyalty",
+		Reacts: []topology.Reaction{{Hears: "order.confirmed", Does: "award points", Says: []string{"points.awarded"}}},
+	})
+	if err := dance.Validate(); err != nil {
+		fmt.Println(err)
+		return
+	}
+	part := dance.Part("loyalty")
+	fmt.Println(part.Exchanges[0].Name)
+	for _, b := range part.Bindings {
+		fmt.Println(b.Exchange, "--", b.Key, "->", b.Queue)
+	}
+	fmt.Println(topology.PermissionOf("loyalty").Write)
+	// Output:
+	// loyalty.events
+	// orders.events -- order.confirmed -> loyalty.in
+	// ^loyalty\.events$
+}
+
+func ExampleTopology_Mermaid() {
+	small := topology.Topology{Name: "small", Services: []topology.Service{
+		{Name: "bell", Commands: []topology.Command{{Does: "ring", Says: []string{"bell.rung"}}}},
+		{Name: "cat", Reacts: []topology.Reaction{{Hears: "bell.rung", Does: "wake"}}},
+	}}
+	fmt.Print(small.Mermaid())
+	// Output:
+	// flowchart LR
+	//     bell([bell])
+	//     cat([cat])
+	//     bell -->|bell.rung: wake| cat
+}

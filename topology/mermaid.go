@@ -1,0 +1,33 @@
+package topology
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Mermaid draws the topology as a Mermaid flowchart: an arrow is an event, a dashed arrow one that
+// makes its hearer undo something.
+func (t Topology) Mermaid() string {
+	var b strings.Builder
+	b.WriteString("flowchart LR\n")
+	for _, s := range t.Services {
+		fmt.Fprintf(&b, "    %s([%s])\n", s.Name, s.Name)
+	}
+	for _, s := range t.Services {
+		for _, eventType := range s.Publishes() {
+			for _, hearer := range t.Services {
+				for _, r := range hearer.Reacts {
+					if r.Hears != eventType {
+						continue
+					}
+					arrow := "-->"
+					if r.Undoes != "" {
+						arrow = "-.->"
+					}
+					fmt.Fprintf(&b, "    %s %s|%s: %s| %s\n", s.Name, arrow, eventType, r.Does, hearer.Name)
+				}
+			}
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,173 @@
+package topology_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s (go test -update writes it anew):\n%s\nwant\n%s", path, got, want)
+	}
+}
+
+// What is declared on the broker is a contract: its marker changes with it, and a deployment must
+// apply it anew.
+func TestFulfilmentIsDeclaredAsAgreed(t *testing.T) {
+	t.Parallel()
+	dance := topology.Fulfilment()
+	declared := struct {
+		Marker      string                         `json:"marker"`
+		Permissions map[string]topology.Permission `json:"permissions"`
+		Broker      topology.Broker                `json:"broker"`
+	}{dance.Marker(), map[string]topology.Permission{}, dance.Broker()}
+	for _, s := range dance.Services {
+		declared.Permissions[s.Name] = topology.PermissionOf(s.Name)
+	}
+	data, err := json.MarshalIndent(declared, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "fulfilment.golden.json", append(data, '\n'))
+	golden(t, "fulfilment.golden.mmd", []byte(dance.Mermaid()))
+}
+
+func TestFulfilmentIsClosed(t *testing.T) {
+	t.Parallel()
+	dance := topology.Fulfilment()
+	if err := dance.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if types := fulfilment.Catalogue().Types(); !slices.Equal(dance.Types(), types) {
+		t.Errorf("the dance says %v, its vocabulary is %v", dance.Types(), types)
+	}
+}
+
+func service(name string, reacts ...topology.Reaction) topology.Service {
+	return topology.Service{Name: name, Commands: []topology.Command{{Does: "go", Says: []string{name + ".gone"}}}, Reacts: reacts}
+}
+
+func TestValidateFindsFaults(t *testing.T) {
+	t.Parallel()
+	sound := topology.Topology{Name: "test", Services: []topology.Service{service("a"), service("b", topology.Reaction{Hears: "a.gone", Does: "follow"})}}
+	if err := sound.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, s := range map[string]topology.Service{
+		"which nobody says":       service("c", topology.Reaction{Hears: "x.gone", Does: "follow"}),
+		"is said by a and by c":   {Name: "c", Commands: []topology.Command{{Does: "go", Says: []string{"a.gone"}}}},
+		"is not unique":           service("a"),
+		`service name "C"`:        service("C"),
+		"which is no event type":  {Name: "c", Commands: []topology.Command{{Does: "go", Says: []string{"c.*"}}}},
+		"reacts to a.gone twice":  service("c", topology.Reaction{Hears: "a.gone", Does: "x"}, topology.Reaction{Hears: "a.gone", Does: "y"}),
+		`undoes "fly"`:            service("c", topology.Reaction{Hears: "a.gone", Does: "x", Undoes: "fly"}),
+		`c: land undoes "follow"`: {Name: "c", Commands: []topology.Command{{Does: "land", Undoes: "follow"}}},
+	} {
+		if err := sound.With(s).Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if len(sound.Services) != 2 {
+		t.Error("With has changed its receiver")
+	}
+	sound.Name = "no name"
+	if sound.Validate() == nil {
+		t.Error("a topology without a proper name is valid")
+	}
+}
+
+// Whatever changes the declarations changes the marker, and nothing else does.
+func TestMarkerFollowsTheDeclarations(t *testing.T) {
+	t.Parallel()
+	dance := topology.Fulfilment()
+	marker := dance.Marker()
+	if topology.Fulfilment().Marker() != marker || !regexp.MustCompile(`^topology\.fulfilment\.[0-9a-f]{12}$`).MatchString(marker) {
+		t.Errorf("marker %s", marker)
+	}
+	if m := dance.With(service("fifth")).Marker(); m == marker {
+		t.Error("a fifth service does not change the marker")
+	}
+	dance.Services[0].Commands[0].Does = "take the order"
+	if dance.Marker() != marker {
+		t.Error("another word for a command changes the marker")
+	}
+}
+
+func TestPermissionsAreNarrow(t *testing.T) {
+	t.Parallel()
+	p := topology.PermissionOf("orders")
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{p.Configure, "orders.in", false},
+		{p.Configure, "x", false},
+		{p.Write, "orders.events", true},
+		{p.Write, "orders-events", false},
+		{p.Write, "reorders.events", false},
+		{p.Write, "orders.events2", false},
+		{p.Write, "amq.default", false},
+		{p.Write, "topology.fulfilment.0", false},
+		{p.Read, "orders.in", true},
+		{p.Read, "orders.dead", true},
+		{p.Read, "payments.in", false},
+		{p.Read, "orders.events", false},
+		{p.Read, topology.Fulfilment().Marker(), true},
+	} {
+		if got := regexp.MustCompile(c.pattern).MatchString(c.name); got != c.want {
+			t.Errorf("%s matches %s: %t", c.pattern, c.name, got)
+		}
+	}
+}
+
+func TestQuestionsAboutTheDance(t *testing.T) {
+	t.Parallel()
+	dance := topology.Fulfilment()
+	if got := dance.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory", "shipping"}) {
+		t.Errorf("order.placed is heard by %v", got)
+	}
+	if got := dance.Subscribers("stock.released"); got != nil {
+		t.Errorf("stock.released is heard by %v", got)
+	}
+	if who, ok := dance.Publisher("stock.reserved"); !ok || who != "inventory" {
+		t.Errorf("stock.reserved is said by %s", who)
+	}
+	if _, ok := dance.Publisher("x"); ok {
+		t.Error("x has a publisher")
+	}
+	payments, _ := dance.Service("payments")
+	if !payments.MaySay("order.placed", "payment.captured") || payments.MaySay("order.cancelled", "payment.captured") {
+		t.Error("payments may not say what it declares, or more than that")
+	}
+	if part := dance.Part("stranger"); len(part.Exchanges)+len(part.Queues)+len(part.Bindings) > 0 {
+		t.Errorf("the part of a stranger: %+v", part)
+	}
+	for exchange, want := range map[string]string{"orders.events": "orders", ".events": "", "orders.in": "", "": ""} {
+		if who, ok := topology.OwnerOf(exchange); ok != (want != "") || ok && who != want {
+			t.Errorf("owner of %q: %q", exchange, who)
+		}
+	}
+}
