@@ -1,0 +1,286 @@
+package devstack
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// TestLifeOfAPair follows one pair through all that may happen to it, since
+// each start of a broker takes seconds.
+func TestLifeOfAPair(t *testing.T) {
+	dir := newDir(t)
+	opts := Options{Dir: dir, Log: t.Logf}
+	if _, err := Running(dir); !errors.Is(err, ErrNotRunning) {
+		t.Fatalf("Running before the start: %v", err)
+	}
+	s, err := start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	again, err := start(t.Context(), opts)
+	took := time.Since(begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("joined in %v", took)
+	if took > 500*time.Millisecond { // it takes one; the machine may be busy
+		t.Errorf("joining took %v", took)
+	}
+	if again.AMQPURL != s.AMQPURL || again.PIDs["rabbitmq"] != s.PIDs["rabbitmq"] {
+		t.Errorf("joined %v, not %v", again.PIDs, s.PIDs)
+	}
+	onlyLoopback(t, s.stack.current())
+
+	execSQL(t, s.PostgresURL, "CREATE TABLE kept (id int)")
+	ch := channel(t, s.AMQPURL)
+	if _, err := ch.QueueDeclare("kept", true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.KillPostgres(), s.KillRabbitMQ()); err != nil {
+		t.Fatal(err)
+	}
+	if found := processes(t, dir); len(found) > 2 { // the watcher and its flock
+		t.Errorf("after the kill there are still %v", found)
+	}
+	if s.stack.alive("postgres") || s.stack.alive("rabbitmq") {
+		t.Error("a killed server lives")
+	}
+	revived, err := start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if revived.AMQPURL != s.AMQPURL || revived.PostgresURL != s.PostgresURL || revived.ManagementURL != s.ManagementURL {
+		t.Error("the servers moved when they were started again")
+	}
+	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (1)")
+	if _, err := channel(t, s.AMQPURL).QueueDeclarePassive("kept", true, false, false, false, nil); err != nil {
+		t.Errorf("the queue is gone: %v", err)
+	}
+	if err := errors.Join(s.RestartPostgres(t.Context()), s.RestartRabbitMQ(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (2)")
+	if found, err := Running(dir); err != nil || found.AMQPURL != s.AMQPURL || found.PIDs["postgres"] != s.PIDs["postgres"] {
+		t.Errorf("Running: %v %v", found, err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if left := processes(t, dir); len(left) > 0 {
+		t.Errorf("left after Stop: %v", left)
+	}
+	if err := Stop(dir); err != nil {
+		t.Errorf("a second Stop: %v", err)
+	}
+}
+
+// onlyLoopback checks in the kernel's table that the servers listen nowhere else.
+func onlyLoopback(t *testing.T, s state) {
+	t.Helper()
+	seen := 0
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		data, err := os.ReadFile(table)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range strings.Split(string(data), "\n")[1:] {
+			fields := strings.Fields(line)
+			if len(fields) < 4 || fields[3] != "0A" { // listening
+				continue
+			}
+			address, port, _ := strings.Cut(fields[1], ":")
+			for _, ours := range append(s.ports("postgres"), s.ports("rabbitmq")...) {
+				if port != fmt.Sprintf("%04X", *ours) {
+					continue
+				}
+				seen++
+				if address != "0100007F" && address != "00000000000000000000000001000000" {
+					t.Errorf("port %d listens at %s", *ours, address)
+				}
+			}
+		}
+	}
+	if seen < 5 {
+		t.Errorf("found %d listening ports, not 5", seen)
+	}
+}
+
+// TestCrashEndsServers kills the only user of a pair, without a chance for it
+// to clean up, and expects everything to go.
+func TestCrashEndsServers(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	user := startHelper(t, dir, helperDir+"_TEMPORARY=yes")
+	helperServers(t, user)
+	if found := processes(t, dir); len(found) < 5 {
+		t.Fatalf("only %v run", found)
+	}
+	if err := user.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the temporary directory is still there: %v", err)
+	}
+}
+
+// TestServersOutliveOneOfTwoUsers starts one directory from two processes at
+// once, of which one then crashes.
+func TestServersOutliveOneOfTwoUsers(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	first := startHelper(t, dir, helperDir+"_SERVERS=postgres")
+	second := startHelper(t, dir, helperDir+"_SERVERS=postgres")
+	a, b := helperServers(t, first), helperServers(t, second)
+	if a.PostgresURL != b.PostgresURL || a.PIDs["postgres"] != b.PIDs["postgres"] {
+		t.Fatalf("two processes have different servers: %v, %v", a.PIDs, b.PIDs)
+	}
+	if err := first.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, b.PostgresURL, "SELECT pg_sleep(0.5)") // fails when the watcher ends the server
+	if err := second.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
+	if _, err := os.Stat(filepath.Join(dir, "state.json")); err != nil {
+		t.Errorf("a directory that is not temporary lost its state: %v", err)
+	}
+}
+
+// TestLeftovers starts servers in a directory which a crash of the machine
+// left as it was: with numbers of processes that no longer exist, or that are
+// others now.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	opts := Options{Dir: dir, Log: t.Logf, postgresOnly: true}
+	for _, pid := range []int{1 << 22, os.Getpid()} {
+		for _, name := range []string{"postgres", "rabbitmq", "epmd", "watcher"} {
+			line := fmt.Sprintf("%d ready\n", pid)
+			if err := os.WriteFile(filepath.Join(dir, name+".pid"), []byte(line), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s, err := start(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		execSQL(t, s.PostgresURL, "SELECT 1")
+		if err := s.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Without the state nobody knows the passwords.
+	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, s.PostgresURL, "SELECT 1")
+}
+
+// TestTakenPort starts servers whose port another program took meanwhile.
+func TestTakenPort(t *testing.T) {
+	t.Parallel()
+	s := PrivatePostgres(t)
+	if err := s.KillPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.stack.current().PostgresPort
+	listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close() //nolint:errcheck // a test
+	if err := s.RestartPostgres(t.Context()); err == nil {
+		t.Error("it restarted on a port that is taken")
+	}
+	moved, err := start(t.Context(), Options{Dir: s.stack.dir, postgresOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if moved.stack.current().PostgresPort == before {
+		t.Error("it did not move")
+	}
+	execSQL(t, moved.PostgresURL, "SELECT 1")
+}
+
+// TestDetached servers outlive their users and end with Stop.
+func TestDetached(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	s, err := start(t.Context(), Options{Dir: dir, Detached: true, postgresOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release()
+	joined, err := start(t.Context(), Options{Dir: dir, postgresOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined.Release()
+	if _, err := os.Stat(filepath.Join(dir, "watcher.pid")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("detached servers have a watcher: %v", err)
+	}
+	execSQL(t, s.PostgresURL, "SELECT 1")
+	if err := Stop(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left := processes(t, dir); len(left) > 0 {
+		t.Errorf("left after Stop: %v", left)
+	}
+}
+
+// TestLinger: servers stay for a while after their last user, and a user who
+// comes meanwhile finds them.
+func TestLinger(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	opts := Options{Dir: dir, Linger: 2 * time.Second, postgresOnly: true}
+	s, err := start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Release()
+	execSQL(t, s.PostgresURL, "SELECT pg_sleep(1)")
+	joined, err := start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if joined.PIDs["postgres"] != s.PIDs["postgres"] {
+		t.Error("the servers did not linger")
+	}
+	execSQL(t, s.PostgresURL, "SELECT pg_sleep(2)") // longer than the rest of the first linger time
+	joined.Release()
+	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
+}
+
+// TestRemovedDirectory: servers whose directory someone removed end with their
+// user.
+func TestRemovedDirectory(t *testing.T) {
+	t.Parallel()
+	dir := newDir(t)
+	user := startHelper(t, dir, helperDir+"_SERVERS=postgres")
+	helperServers(t, user)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := user.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
+}

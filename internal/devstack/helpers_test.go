@@ -1,0 +1,161 @@
+package devstack
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// helperDir makes this test binary a program which starts or joins the servers
+// of that directory, says so, and then uses them until it is killed.
+const helperDir = "QUADRILLE_DEVSTACK_HELPER"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(helperDir); dir != "" {
+		help(dir)
+	}
+	os.Exit(m.Run())
+}
+
+func help(dir string) {
+	opts := Options{Dir: dir, postgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres", temporary: os.Getenv(helperDir+"_TEMPORARY") != ""}
+	s, err := start(context.Background(), opts)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(s)
+	select {} // not even the end of the tests ends this; they kill it
+}
+
+// startHelper starts another process which uses the servers of the directory.
+func startHelper(t *testing.T, dir string, env ...string) *helper {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), append(env, helperDir+"="+dir)...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	h := &helper{Process: cmd.Process, said: make(chan string, 1)}
+	go func() {
+		text, _ := bufio.NewReader(out).ReadString('\n')
+		h.said <- text
+	}()
+	return h
+}
+
+// helper is a running helper, and the channel on which it tells its servers.
+type helper struct {
+	*os.Process
+	said chan string
+}
+
+// helperServers waits until the helper has its servers.
+func helperServers(t *testing.T, h *helper) *Servers {
+	t.Helper()
+	select {
+	case text := <-h.said:
+		s := &Servers{}
+		if err := json.Unmarshal([]byte(text), s); err != nil {
+			t.Fatalf("the helper said %q: %v", text, err)
+		}
+		return s
+	case <-time.After(time.Minute):
+		t.Fatal("the helper has no servers after a minute")
+	}
+	return nil
+}
+
+// eventually waits until something is true.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for !is() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 s it is not true that %s", what)
+		}
+		if err := pause(t.Context(), 20*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// processes are all processes with a working directory in dir, which are the
+// servers, their helpers, and the watcher.
+func processes(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, proc := range entries {
+		cwd, err := os.Readlink(filepath.Join(proc, "cwd"))
+		if err == nil && (cwd+"/" == dir+"/" || strings.HasPrefix(cwd, dir+"/") || strings.HasPrefix(cwd, dir+" ")) {
+			comm, _ := os.ReadFile(filepath.Join(proc, "comm"))
+			found = append(found, filepath.Base(proc)+" "+strings.TrimSpace(string(comm)))
+		}
+	}
+	return found
+}
+
+// newDir is a directory for servers, which end with the test.
+func newDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(tempDir(), "quadrille-private-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := os.Stat(dir); err == nil {
+			if err := discard(dir); err != nil {
+				t.Error(err)
+			}
+		}
+		if left := processes(t, dir); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	})
+	return dir
+}
+
+func execSQL(t *testing.T, url, query string, args ...any) {
+	t.Helper()
+	db, err := sql.Open("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // a test
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func channel(t *testing.T, url string) *amqp.Channel {
+	t.Helper()
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}

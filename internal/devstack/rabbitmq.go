@@ -1,0 +1,122 @@
+package devstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// rabbitmqPattern finds the server's own start script. The distribution's
+// wrapper in /usr/sbin would switch to another user and directory.
+const rabbitmqPattern = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
+
+// rabbitmqSettings: messages are limited so that tests can exceed the limit.
+const rabbitmqSettings = `listeners.tcp.1 = 127.0.0.1:%d
+management.tcp.ip = 127.0.0.1
+management.tcp.port = %d
+loopback_users = none
+default_user = %s
+default_pass = %s
+max_message_size = 1048576
+disk_free_limit.absolute = 50MB
+`
+
+// rabbitmqErlang: both schedulers sleep when idle, for the machine is shared
+// with the tests, and nodes are reached from this machine only.
+const rabbitmqErlang = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none" +
+	" -kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
+
+// launchRabbitMQ starts RabbitMQ and the name server of Erlang that it needs.
+// The latter is started by ourselves, since one that the node starts would
+// stay behind, out of reach.
+func (k *stack) launchRabbitMQ(context.Context) error {
+	home, uid, gid := k.path("rabbitmq"), os.Getuid(), os.Getgid()
+	for _, dir := range []string{home, k.path("epmd")} {
+		if err := makeDir(dir, uid, gid); err != nil {
+			return err
+		}
+	}
+	s := k.current()
+	for name, text := range map[string]string{
+		"rabbitmq.conf":   fmt.Sprintf(rabbitmqSettings, s.AMQPPort, s.ManagementPort, amqpUser, s.AMQPPassword),
+		"advanced.config": "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n",
+		"enabled_plugins": "[rabbitmq_management].\n",
+		".erlang.cookie":  s.Cookie,
+	} {
+		if err := writeFor(k.path("rabbitmq", name), text, uid, gid); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(k.path("rabbitmq", ".erlang.cookie"), 0o400); err != nil {
+		return fmt.Errorf("close the Erlang cookie: %w", err)
+	}
+	if err := k.launchEPMD(); err != nil {
+		return err
+	}
+	cmd := exec.Command(newest(rabbitmqPattern))
+	cmd.Dir = home
+	cmd.Env = environment(home,
+		"RUNNING_UNDER_SYSTEMD=true", // the script becomes the server instead of waiting for it
+		"RABBITMQ_NODENAME=quadrille@localhost",
+		"RABBITMQ_CONF_ENV_FILE="+k.path("rabbitmq", "none"),
+		"RABBITMQ_CONFIG_FILE="+k.path("rabbitmq", "rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE="+k.path("rabbitmq", "advanced.config"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+k.path("rabbitmq", "enabled_plugins"),
+		"RABBITMQ_MNESIA_BASE="+k.path("rabbitmq", "data"),
+		"RABBITMQ_LOG_BASE="+k.path("rabbitmq", "log"),
+		"RABBITMQ_LOGS=-", // to the file that spawn opens
+		"RABBITMQ_PID_FILE="+k.path("rabbitmq", "pid"),
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.DistributionPort),
+		"RABBITMQ_SCHEDULER_BIND_TYPE=u", // two servers must not share one processor
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+rabbitmqErlang,
+		"ERL_EPMD_PORT="+strconv.Itoa(s.EPMDPort),
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		"ERL_CRASH_DUMP_BYTES=0",
+	)
+	return k.spawn("rabbitmq", cmd)
+}
+
+func (k *stack) launchEPMD() error {
+	path, err := exec.LookPath("epmd")
+	if err != nil {
+		return fmt.Errorf("start epmd: %w", err)
+	}
+	cmd := exec.Command(path, "-address", "127.0.0.1", "-port", strconv.Itoa(k.current().EPMDPort))
+	cmd.Dir = k.path("epmd")
+	cmd.Env = environment(cmd.Dir)
+	if err := k.spawn("epmd", cmd); err != nil {
+		return fmt.Errorf("start epmd: %w", err)
+	}
+	return nil
+}
+
+// askRabbitMQ succeeds when a connection can be opened and the management API
+// answers, which comes later.
+func (k *stack) askRabbitMQ(ctx context.Context) error {
+	connection, err := amqp.DialConfig(k.amqpURL(), amqp.Config{
+		Dial: func(network, addr string) (net.Conn, error) {
+			dialer := net.Dialer{Timeout: 5 * time.Second}
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return conn, conn.SetDeadline(time.Now().Add(5 * time.Second))
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if err := connection.Close(); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return Manage(ctx, k.managementURL(), http.MethodGet, "/api/whoami", nil, nil)
+}

@@ -1,0 +1,138 @@
+package devstack
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// sharedLinger keeps the servers of the tests between two runs of `go test`,
+// for a cold start would cost each of them several seconds.
+const sharedLinger = 10 * time.Minute
+
+var shared struct {
+	sync.Mutex
+	servers *Servers
+	err     error
+}
+
+// Shared returns the servers that all tests of this checkout share, in all of
+// their processes; the first use starts them. It fails the test when they
+// cannot be had: a test that is skipped would prove nothing.
+func Shared(t testing.TB) *Servers {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.servers == nil && shared.err == nil {
+		shared.servers, shared.err = startShared(t)
+	}
+	if shared.err != nil {
+		t.Fatalf("the servers for the tests cannot be had (lacking programs are installed by scripts/install-servers.sh, or `make test`): %v", shared.err)
+	}
+	return shared.servers
+}
+
+func startShared(t testing.TB) (*Servers, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	s, err := Start(ctx, Options{Dir: Dir(root, "test"), Linger: sharedLinger, Log: t.Logf})
+	if err != nil {
+		return nil, err
+	}
+	if s.stack != nil {
+		s.stack.log = nil // the test ends before the servers do
+	}
+	if s.started && s.sole {
+		return s, s.sweep(ctx)
+	}
+	return s, nil
+}
+
+// moduleRoot is the folder of go.mod above the current one, which `go test`
+// sets to the package's.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("there is no go.mod in this folder or above it")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Private starts a pair of servers for this test alone, which may kill and
+// restart them. It takes several seconds. They are never given ones, whatever
+// the environment says. At the end of the test, or when the test crashes, they
+// end and their data is removed.
+func Private(t testing.TB) *Servers {
+	t.Helper()
+	return private(t, Options{})
+}
+
+// PrivatePostgres is [Private] without a broker, which takes one second.
+func PrivatePostgres(t testing.TB) *Servers {
+	t.Helper()
+	return private(t, Options{postgresOnly: true})
+}
+
+func private(t testing.TB, opts Options) *Servers {
+	t.Helper()
+	dir, err := os.MkdirTemp(tempDir(), "quadrille-private-")
+	if err != nil {
+		t.Fatalf("make a directory for private servers: %v", err)
+	}
+	opts.Dir, opts.temporary, opts.Log = dir, true, t.Logf
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	s, err := start(ctx, opts)
+	t.Cleanup(func() {
+		if err := discard(dir); err != nil {
+			t.Errorf("end the private servers: %v", err)
+		}
+		if s != nil {
+			s.Release() // not earlier: the watcher would remove the directory at the same time
+		}
+	})
+	if err != nil {
+		t.Fatalf("private servers: %v", err)
+	}
+	return s
+}
+
+// discard ends servers whose data nobody wants any more, which for RabbitMQ is
+// quicker than to stop it in order, and removes the data.
+func discard(dir string) error {
+	k := &stack{dir: dir}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	unlock, err := k.lockStart(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := k.endWatcher(ctx); err != nil {
+		return err
+	}
+	if err := k.script(ctx, "kill", "rabbitmq", "epmd"); err != nil {
+		return err
+	}
+	// PostgreSQL would leave shared memory behind when killed.
+	if err := k.script(ctx, "stop", "postgres"); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}

@@ -1,0 +1,166 @@
+package devstack
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+const (
+	templatePrefix = "quadrille_template_"
+	databasePrefix = "quadrille_test_"
+)
+
+// Database makes a fresh database for this test and returns its URL; it is
+// dropped at the end of the test. It is a copy of a template that migrate makes
+// once per key, so the key must change whenever the migrations do: their
+// content is a good one. Those that package postgres adds to them are part of it by
+// themselves. The migrate function must close its connections.
+func Database(t testing.TB, key string, migrate func(ctx context.Context, url string) error) string {
+	t.Helper()
+	common, err := fs.ReadFile(postgres.Migrations(), "001_leaders.sql")
+	if err != nil {
+		t.Fatalf("make a database for the test: %v", err)
+	}
+	return database(t, Shared(t).PostgresURL, key+string(common), migrate)
+}
+
+func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Context, url string) error) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	db, err := sql.Open("postgres", postgresURL)
+	if err != nil {
+		t.Fatalf("make a database for the test: %v", err)
+	}
+	defer db.Close() //nolint:errcheck // nothing to lose
+	template, err := ensureTemplate(ctx, db, postgresURL, key, migrate)
+	if err != nil {
+		t.Fatalf("make the template database for the tests: %v", err)
+	}
+	name := databasePrefix + secret()
+	query := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY WAL_LOG", pq.QuoteIdentifier(name), pq.QuoteIdentifier(template))
+	if _, err := db.ExecContext(ctx, query); err != nil {
+		t.Fatalf("make a database for the test: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := dropDatabase(postgresURL, name); err != nil {
+			t.Errorf("drop the database of the test: %v", err)
+		}
+	})
+	return withDatabase(postgresURL, name)
+}
+
+// ensureTemplate makes the template when there is none. A template is complete
+// when it carries PostgreSQL's own mark for one, which it gets last; with it
+// goes the right to connect, since a database in use cannot be copied.
+func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string, migrate func(ctx context.Context, url string) error) (string, error) {
+	sum := sha256.Sum256([]byte(key))
+	name := templatePrefix + hex.EncodeToString(sum[:8])
+	if done, err := templateDone(ctx, db, name); done || err != nil {
+		return name, err
+	}
+	conn, err := db.Conn(ctx) // the lock belongs to the connection
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close() //nolint:errcheck // it goes with db
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", name); err != nil {
+		return "", err
+	}
+	defer conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock_all()") //nolint:errcheck // else the end of the connection does it
+	if done, err := templateDone(ctx, conn, name); done || err != nil {
+		return name, err
+	}
+	quoted := pq.QuoteIdentifier(name)
+	for _, query := range []string{"DROP DATABASE IF EXISTS " + quoted + " WITH (FORCE)", "CREATE DATABASE " + quoted + " TEMPLATE template0"} {
+		if _, err := conn.ExecContext(ctx, query); err != nil {
+			return "", err
+		}
+	}
+	if err := migrate(ctx, withDatabase(postgresURL, name)); err != nil {
+		return "", fmt.Errorf("migrate: %w", err)
+	}
+	// A pool that is being closed may still hold a connection for a moment.
+	for _, query := range []string{
+		"ALTER DATABASE " + quoted + " WITH ALLOW_CONNECTIONS false",
+		"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = " + pq.QuoteLiteral(name),
+		"ALTER DATABASE " + quoted + " WITH IS_TEMPLATE true",
+	} {
+		if _, err := conn.ExecContext(ctx, query); err != nil {
+			return "", err
+		}
+	}
+	return name, nil
+}
+
+func templateDone(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, name string,
+) (done bool, err error) {
+	err = db.QueryRowContext(ctx, "SELECT datistemplate FROM pg_database WHERE datname = $1", name).Scan(&done)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return done, err
+}
+
+// dropDatabase ends the connections that a test left open.
+func dropDatabase(postgresURL, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	db, err := sql.Open("postgres", postgresURL)
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // nothing to lose
+	_, err = db.ExecContext(ctx, "DROP DATABASE IF EXISTS "+pq.QuoteIdentifier(name)+" WITH (FORCE)")
+	return err
+}
+
+func withDatabase(postgresURL, name string) string {
+	u, err := url.Parse(postgresURL)
+	if err != nil {
+		return "" // Shared has connected with it before
+	}
+	u.Path = "/" + name
+	query := u.Query()
+	if query.Get("sslmode") == "" {
+		query.Set("sslmode", "disable")
+		u.RawQuery = query.Encode()
+	}
+	return u.String()
+}
+
+// sweep removes what test processes left behind which were killed. It is for
+// servers that were just started and that nobody else uses.
+func (s *Servers) sweep(ctx context.Context) error {
+	db, err := sql.Open("postgres", s.PostgresURL)
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // nothing to lose
+	var names pq.StringArray
+	err = db.QueryRowContext(ctx, "SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database WHERE starts_with(datname, $1)", databasePrefix).Scan(&names)
+	if err != nil {
+		return fmt.Errorf("find old test databases: %w", err)
+	}
+	for _, name := range names {
+		if err := dropDatabase(s.PostgresURL, name); err != nil {
+			return fmt.Errorf("drop an old test database: %w", err)
+		}
+	}
+	return s.sweepBroker(ctx, func(name string) bool { return strings.HasPrefix(name, brokerPrefix) })
+}

@@ -1,0 +1,114 @@
+package devstack
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// brokerPrefix marks the vhosts and users of tests.
+const brokerPrefix = "quadrille-test-"
+
+// Vhost makes a fresh vhost for this test, in which the administrator has all
+// permissions, and returns its URL and the one of the management API. The
+// vhost is deleted at the end of the test.
+func Vhost(t testing.TB) (amqpURL, managementURL string) {
+	t.Helper()
+	s := Shared(t)
+	return vhost(t, s.AMQPURL, s.ManagementURL)
+}
+
+func vhost(t testing.TB, amqpURL, managementURL string) (string, string) {
+	t.Helper()
+	u, err := url.Parse(amqpURL)
+	if err != nil || u.User == nil {
+		t.Fatal("make a vhost for the test: the AMQP URL must be one, with a user")
+	}
+	name := brokerPrefix + secret()[:16]
+	manage(t, managementURL, http.MethodPut, "/api/vhosts/"+name, struct{}{})
+	t.Cleanup(func() {
+		if err := forget(managementURL, "/api/vhosts/"+name); err != nil {
+			t.Errorf("delete the vhost of the test: %v", err)
+		}
+	})
+	manage(t, managementURL, http.MethodPut, "/api/permissions/"+name+"/"+url.PathEscape(u.User.Username()),
+		permissions{".*", ".*", ".*"})
+	u.Path = "/" + name
+	return u.String(), managementURL
+}
+
+type permissions struct {
+	Configure string `json:"configure"`
+	Write     string `json:"write"`
+	Read      string `json:"read"`
+}
+
+// User makes a broker user with these permissions (regular expressions, "" for
+// none) in the vhost of amqpURL, and returns that URL with the new user. Users
+// belong to the whole broker, so the real name is made unique: it is the
+// given one with an addition, to be read from the URL.
+func User(t testing.TB, amqpURL, managementURL, name string, configure, write, read string) string {
+	t.Helper()
+	u, err := url.Parse(amqpURL)
+	if err != nil {
+		t.Fatalf("make the broker user %s: the AMQP URL is not one", name)
+	}
+	vhost := strings.TrimPrefix(u.Path, "/")
+	if vhost == "" {
+		vhost = "/"
+	}
+	password := secret()
+	account := brokerPrefix + name + "-" + secret()[:8]
+	manage(t, managementURL, http.MethodPut, "/api/users/"+url.PathEscape(account),
+		map[string]string{"password": password, "tags": ""})
+	t.Cleanup(func() {
+		if err := forget(managementURL, "/api/users/"+url.PathEscape(account)); err != nil {
+			t.Errorf("delete the broker user %s: %v", name, err)
+		}
+	})
+	manage(t, managementURL, http.MethodPut, "/api/permissions/"+url.PathEscape(vhost)+"/"+url.PathEscape(account),
+		permissions{configure, write, read})
+	u.User = url.UserPassword(account, password)
+	return u.String()
+}
+
+func manage(t testing.TB, managementURL, method, path string, in any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := Manage(ctx, managementURL, method, path, in, nil); err != nil {
+		t.Fatalf("prepare the broker for the test: %v", err)
+	}
+}
+
+// forget deletes something, also after the context of the test has ended.
+func forget(managementURL, path string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return Manage(ctx, managementURL, http.MethodDelete, path, nil, nil)
+}
+
+// sweepBroker deletes the vhosts and users whose names match.
+func (s *Servers) sweepBroker(ctx context.Context, match func(name string) bool) error {
+	for _, kind := range []string{"/api/vhosts", "/api/users"} {
+		var found []struct {
+			Name string `json:"name"`
+		}
+		if err := Manage(ctx, s.ManagementURL, http.MethodGet, kind, nil, &found); err != nil {
+			return fmt.Errorf("find old test vhosts and users: %w", err)
+		}
+		for _, item := range found {
+			if !match(item.Name) {
+				continue
+			}
+			if err := Manage(ctx, s.ManagementURL, http.MethodDelete, kind+"/"+url.PathEscape(item.Name), nil, nil); err != nil {
+				return fmt.Errorf("delete an old test vhost or user: %w", err)
+			}
+		}
+	}
+	return nil
+}

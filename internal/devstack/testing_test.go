@@ -1,0 +1,241 @@
+package devstack
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+func TestSharedBesideAnotherPair(t *testing.T) {
+	shared := Shared(t)
+	if Shared(t) != shared {
+		t.Error("the second use gives other servers")
+	}
+	if shared.Given {
+		return
+	}
+	user := startHelper(t, shared.stack.dir)
+	other := helperServers(t, user)
+	if other.AMQPURL != shared.AMQPURL || other.PostgresURL != shared.PostgresURL {
+		t.Error("another process has other servers")
+	}
+	private := PrivatePostgres(t)
+	execSQL(t, private.PostgresURL, "CREATE ROLE somebody")
+	if private.PostgresURL == shared.PostgresURL {
+		t.Fatal("private servers are the shared ones")
+	}
+	if err := private.KillPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	execSQL(t, shared.PostgresURL, "SELECT 1")
+	if _, err := Running(shared.stack.dir); err != nil {
+		t.Error(err)
+	}
+	// A killed PostgreSQL leaves shared memory behind, which only it removes.
+	if err := private.RestartPostgres(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDatabase(t *testing.T) {
+	var migrations atomic.Int32
+	migrate := func(ctx context.Context, url string) error {
+		migrations.Add(1)
+		db, err := sql.Open("postgres", url)
+		if err != nil {
+			return err
+		}
+		_, err = db.ExecContext(ctx, "CREATE TABLE made (id int)")
+		return errors.Join(err, db.Close())
+	}
+	key := "TestDatabase " + secret()
+	t.Cleanup(func() { dropTemplate(t, key) })
+
+	// A migration that fails leaves half a template.
+	s := Shared(t)
+	db, err := sql.Open("postgres", s.PostgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // a test
+	broken := errors.New("broken")
+	_, err = ensureTemplate(t.Context(), db, s.PostgresURL, key, func(ctx context.Context, url string) error {
+		return errors.Join(migrate(ctx, url), broken)
+	})
+	if !errors.Is(err, broken) {
+		t.Fatalf("a broken migration: %v", err)
+	}
+	migrations.Store(0)
+
+	var urls sync.Map
+	t.Run("clones", func(t *testing.T) {
+		for range 6 {
+			t.Run("clone", func(t *testing.T) {
+				t.Parallel()
+				url := Database(t, key, migrate)
+				if !strings.Contains(url, "sslmode=disable") {
+					t.Error("the URL lacks sslmode=disable")
+				}
+				execSQL(t, url, "INSERT INTO made VALUES (1)")
+				if _, twice := urls.LoadOrStore(url, true); twice {
+					t.Error("two tests have the same database")
+				}
+			})
+		}
+	})
+	if migrations.Load() != 1 {
+		t.Errorf("migrated %d times", migrations.Load())
+	}
+	urls.Range(func(key, _ any) bool {
+		u, err := url.Parse(key.(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left bool
+		err = db.QueryRowContext(t.Context(), "SELECT exists(SELECT FROM pg_database WHERE datname = $1)", strings.TrimPrefix(u.Path, "/")).Scan(&left)
+		if err != nil || left {
+			t.Errorf("a database outlived its test: %v %v", left, err)
+		}
+		return true
+	})
+}
+
+// dropTemplate removes a template which no other test will ever use.
+func dropTemplate(t *testing.T, key string) {
+	db, err := sql.Open("postgres", Shared(t).PostgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // a test
+	name, err := ensureTemplate(context.Background(), db, Shared(t).PostgresURL, key, func(context.Context, string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{"ALTER DATABASE %s WITH IS_TEMPLATE false", "DROP DATABASE %s WITH (FORCE)"} {
+		if _, err := db.ExecContext(context.Background(), fmt.Sprintf(query, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestVhostAndUser(t *testing.T) {
+	var gone string
+	t.Run("vhost", func(t *testing.T) {
+		adminURL, managementURL := Vhost(t)
+		gone = adminURL
+		admin := channel(t, adminURL)
+		if _, err := admin.QueueDeclare("orders", true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		reader := User(t, adminURL, managementURL, "reader", "", "", "^orders$")
+		if _, err := channel(t, reader).Consume("orders", "", true, false, false, false, nil); err != nil {
+			t.Errorf("a reader cannot read: %v", err)
+		}
+		_, err := channel(t, reader).QueueDeclare("other", true, false, false, false, nil)
+		var refused *amqp.Error
+		if !errors.As(err, &refused) || refused.Code != amqp.AccessRefused {
+			t.Errorf("a reader declares a queue: %v", err)
+		}
+	})
+	if conn, err := amqp.Dial(gone); err == nil {
+		_ = conn.Close()
+		t.Error("the vhost outlived its test")
+	}
+}
+
+func TestSweep(t *testing.T) {
+	s := Private(t)
+	postgresURL := database(t, s.PostgresURL, "sweep", func(context.Context, string) error { return nil })
+	amqpURL, _ := vhost(t, s.AMQPURL, s.ManagementURL)
+	userURL := User(t, amqpURL, s.ManagementURL, "somebody", "", "", "")
+	if err := s.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("postgres", postgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() //nolint:errcheck // a test
+	if err := db.PingContext(t.Context()); err == nil {
+		t.Error("the database of a dead test is still there")
+	}
+	for _, url := range []string{amqpURL, userURL} {
+		if conn, err := amqp.Dial(url); err == nil {
+			_ = conn.Close()
+			t.Error("the vhost of a dead test is still there")
+		}
+	}
+	// What is gone already must not fail the clean-up of this test.
+	admin, err := url.Parse(amqpURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manage(t, s.ManagementURL, "PUT", "/api/vhosts/"+strings.TrimPrefix(admin.Path, "/"), struct{}{})
+	user, err := url.Parse(userURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manage(t, s.ManagementURL, "PUT", "/api/users/"+user.User.Username(), map[string]string{"password": "x", "tags": ""})
+}
+
+func TestGivenServers(t *testing.T) {
+	t.Setenv("QUADRILLE_AMQP_URL", "amqp://a:b@h/")
+	t.Setenv("QUADRILLE_POSTGRES_URL", "postgres://a:b@h/d")
+	t.Setenv("QUADRILLE_MANAGEMENT_URL", "")
+	dir := t.TempDir()
+	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil {
+		t.Error("a part of the addresses was accepted")
+	}
+	t.Setenv("QUADRILLE_MANAGEMENT_URL", "http://a:b@h")
+	s, err := Start(t.Context(), Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Given || s.AMQPURL != "amqp://a:b@h/" || len(s.PIDs) != 0 {
+		t.Errorf("got %+v", s.PIDs)
+	}
+	if err := s.KillPostgres(); !errors.Is(err, errGiven) {
+		t.Errorf("killed given servers: %v", err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("something was written: %v %v", entries, err)
+	}
+}
+
+func TestErrorsHideSecrets(t *testing.T) {
+	k := &stack{dir: t.TempDir(), state: state{PostgresPassword: "hush", AMQPPassword: "silence", Cookie: "crumb"}}
+	if err := os.WriteFile(k.path("postgres.log"), []byte(strings.Repeat("line\n", 50)+"the end: hush\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tail := k.logTail("postgres")
+	if strings.Contains(tail, "hush") || !strings.Contains(tail, "the end: xxxxx") || strings.Count(tail, "line") != logLines-1 {
+		t.Errorf("the tail is %q", tail)
+	}
+}
+
+func TestNewest(t *testing.T) {
+	dir := t.TempDir()
+	for _, version := range []string{"9", "15", "14"} {
+		if err := os.Mkdir(dir+"/"+version, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := newest(dir + "/*"); got != dir+"/15" {
+		t.Errorf("newest: %s", got)
+	}
+	if got := newest(dir + "/none*"); got != "" {
+		t.Errorf("newest of none: %s", got)
+	}
+}

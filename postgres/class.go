@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+)
+
+// Class says what an error of the database calls for.
+type Class int
+
+const (
+	Other   Class = iota // not an error of the database, or a mistake in the SQL: it will not heal by itself
+	Retry                // run the transaction again at once: somebody else was first, or a deadlock was broken
+	Busy                 // run it again after a wait: a lock or a statement took too long, resources ran out
+	Lost                 // the connection or the server is gone, or it went read-only
+	BadData              // the value itself is refused: it will be refused again
+)
+
+// ErrRaced is wrapped by errors that come from another transaction having inserted the same row
+// first. Its class is Retry.
+var ErrRaced = errors.New("another transaction was first")
+
+// ClassOf classifies err by its SQLSTATE, or by its being a failure of the connection.
+func ClassOf(err error) Class {
+	if err == nil {
+		return Other
+	}
+	if errors.Is(err, ErrRaced) {
+		return Retry
+	}
+	if answer, ok := errors.AsType[*pq.Error](err); ok {
+		return classOfState(string(answer.Code))
+	}
+	var network net.Error
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return Other
+	case errors.Is(err, driver.ErrBadConn), errors.Is(err, sql.ErrConnDone), errors.Is(err, io.EOF),
+		errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, ErrUnknownOutcome), errors.As(err, &network):
+		return Lost
+	}
+	return Other
+}
+
+func classOfState(state string) Class {
+	switch state {
+	case "40001", "40P01": // serialization failure, deadlock
+		return Retry
+	case "55P03", "57014", "25P03": // lock or statement time-out, idle in transaction
+		return Busy
+	case "25006", "57P01", "57P02", "57P03", "57P05": // read-only, shut down, crashed, starting up, idle session
+		return Lost
+	}
+	switch state[:2] {
+	case "08": // connection
+		return Lost
+	case "53", "58", "XX": // out of resources, the system's I/O, internal
+		return Busy
+	case "22", "54": // data, program limits
+		return BadData
+	}
+	return Other
+}
+
+// IsUniqueViolation tells whether err is SQLSTATE 23505.
+func IsUniqueViolation(err error) bool {
+	var answer *pq.Error
+	return errors.As(err, &answer) && answer.Code == "23505"
+}
+
+// Alive returns nil when the database answers on a working connection, a fresh one if those of the
+// pool are broken, and can be written: it tells a broken database from a broken piece of work.
+func Alive(ctx context.Context, db *sqlx.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	var standby bool
+	if err := db.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
+		return fmt.Errorf("probe database: %w", err)
+	}
+	if standby {
+		return fmt.Errorf("probe database: it is a standby and cannot be written")
+	}
+	return nil
+}

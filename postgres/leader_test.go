@@ -1,0 +1,91 @@
+package postgres_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func lead(t *testing.T, db *sqlx.DB, key string) *postgres.Lead {
+	t.Helper()
+	l, err := postgres.Leader{DB: db, Name: key}.Try(t.Context())
+	must(t, err)
+	return l
+}
+
+func TestOneLeads(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	first := lead(t, db, "a")
+	if first == nil || lead(t, db, "a") != nil {
+		t.Fatal("nobody leads, or two do")
+	}
+	other := lead(t, db, "b")
+	if other == nil {
+		t.Fatal("another purpose has no leader")
+	}
+	other.Release()
+	first.Release()
+	until(t, "the lead is free", func() bool {
+		next := lead(t, db, "a")
+		if next != nil {
+			next.Release()
+		}
+		return next != nil
+	})
+	if db.Stats().InUse != 0 {
+		t.Errorf("%d connections are still in use", db.Stats().InUse)
+	}
+	if n := count(t, db, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`); n > 1 {
+		t.Errorf("%d locks are left", n)
+	}
+}
+
+func ended(ctx context.Context, t *testing.T, d time.Duration) bool {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func TestLostSessionIsNoticed(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	l := lead(t, db, "a")
+	kept, stop := l.Keep(t.Context())
+	exec(t, db, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	if !ended(kept, t, patience) {
+		t.Error("the leader does not know that its session is gone")
+	}
+	stop()
+	l.Release()
+}
+
+// A sign of life that meets an answer being read is no loss.
+func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	l := lead(t, db, "a")
+	kept, stop := l.Keep(t.Context())
+	rows, err := l.Conn().QueryContext(kept, `SELECT repeat('x', 100) FROM generate_series(1, 200000)`)
+	must(t, err)
+	rows.Next()
+	if ended(kept, t, 2500*time.Millisecond) { // one sign of life
+		t.Error("the lead was given up while an answer was read")
+	}
+	must(t, rows.Close())
+	if n := count(t, l.Conn(), `SELECT 1`); n != 1 {
+		t.Error("the session is broken")
+	}
+	stop()
+	l.Release()
+}

@@ -1,0 +1,84 @@
+package postgres_test
+
+import (
+	"context"
+	"flag"
+	"os"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(writerDatabase); url != "" {
+		db, err := postgres.Open(url)
+		if err != nil {
+			panic(err)
+		}
+		write(context.Background(), db)
+	}
+	_ = flag.Set("test.parallel", "8") // they mostly wait for the server
+	goleak.VerifyTestMain(m, leaks.Known()...)
+}
+
+const patience = 20 * time.Second
+
+// fresh returns the URL of an empty database and a pool for it.
+func fresh(t testing.TB) (string, *sqlx.DB) {
+	t.Helper()
+	url := devstack.Database(t, "postgres", func(ctx context.Context, url string) error {
+		return postgres.Migrate(ctx, url, "none", fstest.MapFS{})
+	})
+	return url, pool(t, url)
+}
+
+func pool(t testing.TB, url string) *sqlx.DB {
+	t.Helper()
+	db, err := postgres.Open(url)
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exec(t testing.TB, db sqlx.ExecerContext, query string, args ...any) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func count(t testing.TB, db sqlx.QueryerContext, query string, args ...any) (n int) {
+	t.Helper()
+	if err := sqlx.GetContext(t.Context(), db, &n, query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// until polls a condition.
+func until(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+		<-tick.C
+	}
+}

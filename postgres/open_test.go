@@ -1,0 +1,80 @@
+package postgres_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func TestErrorsHoldNoPassword(t *testing.T) {
+	t.Parallel()
+	shared, err := url.Parse(devstack.Shared(t).PostgresURL)
+	must(t, err)
+	for name, bad := range map[string]string{
+		"wrong password":     "postgres://nobody:geheim@" + shared.Host + "/postgres?sslmode=disable",
+		"password as option": "postgres://" + shared.Host + "/postgres?sslmode=disable&user=nobody&password=geheim",
+		"no server":          "postgres://nobody:geheim@127.0.0.1:1/x?sslmode=disable",
+		"no such host":       "postgres://nobody:geheim@host.invalid/x?sslmode=disable",
+		"bad escape":         "postgres://nobody:geheim%zz@127.0.0.1/x?sslmode=disable",
+		"bad port":           "postgres://nobody:geheim@127.0.0.1:port/x?sslmode=disable",
+		"bad scheme":         "mysql://nobody:geheim@127.0.0.1/x?sslmode=disable",
+		"no sslmode":         "postgres://nobody:geheim@127.0.0.1/x",
+		"bad sslmode":        "postgres://nobody:geheim@127.0.0.1/x?sslmode=geheim",
+		"bad option":         "postgres://nobody:geheim@127.0.0.1/x?sslmode=disable&connect_timeout=geheim",
+		"key=value":          "user=nobody password=geheim host=127.0.0.1",
+	} {
+		db, err := postgres.Open(bad)
+		if err == nil {
+			err = db.PingContext(t.Context())
+			_ = db.Close()
+		}
+		if err == nil {
+			t.Errorf("%s: connected", name)
+			continue
+		}
+		if strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: the error holds the password: %v", name, err)
+		}
+		if err := postgres.Migrate(t.Context(), bad, "x", nil); err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: migrating: %v", name, err)
+		}
+	}
+}
+
+func TestEverySessionIsBounded(t *testing.T) {
+	t.Parallel()
+	raw, db := fresh(t)
+	settings := func() (got string) {
+		must(t, db.Get(&got, `SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'),
+			current_setting('idle_in_transaction_session_timeout'))`))
+		return got
+	}
+	if got := settings(); got != "30s 10s 30s" {
+		t.Errorf("bounds %s", got)
+	}
+	db = pool(t, raw+"&statement_timeout=1000&lock_timeout=2000")
+	if got := settings(); got != "1s 2s 30s" {
+		t.Errorf("bounds that the URL sets: %s", got)
+	}
+}
+
+func TestCheckDurable(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	conn, err := db.Connx(t.Context())
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	must(t, postgres.CheckDurable(t.Context(), conn))
+	exec(t, conn, `SET synchronous_commit = off`)
+	if err := postgres.CheckDurable(t.Context(), conn); err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
+		t.Errorf("error %v", err)
+	}
+	must(t, postgres.Alive(t.Context(), db))
+	must(t, db.Close())
+	if postgres.Alive(t.Context(), db) == nil {
+		t.Error("a closed pool is alive")
+	}
+}

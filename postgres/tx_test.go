@@ -1,0 +1,135 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/lib/pq/pqerror"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	exec(t, db, `CREATE TABLE x (n int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)`)
+	insert := func(n int, then func(tx *sqlx.Tx) error) error {
+		return postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+			exec(t, tx, `INSERT INTO x VALUES ($1)`, n)
+			return then(tx)
+		})
+	}
+	mine := errors.New("mine")
+	must(t, insert(1, func(*sqlx.Tx) error { return nil }))
+	if err := insert(2, func(*sqlx.Tx) error { return mine }); err != mine {
+		t.Errorf("an error of f came back as %v", err)
+	}
+	// The constraint is checked at commit: refused, and certainly rolled back.
+	if err := insert(1, func(*sqlx.Tx) error { return nil }); err == nil || errors.Is(err, postgres.ErrUnknownOutcome) || !postgres.IsUniqueViolation(err) {
+		t.Errorf("a commit that was refused: %v", err)
+	}
+	// A failed transaction cannot be committed, also when f hides the error.
+	err := insert(3, func(tx *sqlx.Tx) error { _, _ = tx.Exec(`SELECT 1/0`); return nil })
+	if err == nil || errors.Is(err, postgres.ErrUnknownOutcome) {
+		t.Errorf("a hidden error: %v", err)
+	}
+	// The session is gone: nobody can tell.
+	err = insert(4, func(tx *sqlx.Tx) error {
+		exec(t, db, `SELECT pg_terminate_backend($1, 5000)`, count(t, tx, `SELECT pg_backend_pid()`))
+		return nil
+	})
+	if !errors.Is(err, postgres.ErrUnknownOutcome) || postgres.ClassOf(err) != postgres.Lost {
+		t.Errorf("a lost commit: %v (class %d)", err, postgres.ClassOf(err))
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_ = insert(5, func(*sqlx.Tx) error { panic("f") })
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { exec(t, tx, `INSERT INTO x VALUES (6)`); cancel(); return nil })
+	if err == nil {
+		t.Error("committed after the context had ended")
+	}
+	if n := count(t, db, `SELECT sum(n) FROM x`); n != 1 {
+		t.Errorf("sum %d of what is committed", n)
+	}
+}
+
+func TestClasses(t *testing.T) {
+	t.Parallel()
+	state := func(code string) error { return fmt.Errorf("insert: %w", &pq.Error{Code: pqerror.Code(code)}) }
+	for name, c := range map[string]struct {
+		err  error
+		want postgres.Class
+	}{
+		"nothing":        {nil, postgres.Other},
+		"serialization":  {state("40001"), postgres.Retry},
+		"deadlock":       {state("40P01"), postgres.Retry},
+		"raced":          {fmt.Errorf("save: %w", postgres.ErrRaced), postgres.Retry},
+		"lock":           {state("55P03"), postgres.Busy},
+		"statement":      {state("57014"), postgres.Busy},
+		"connections":    {state("53300"), postgres.Busy},
+		"disk":           {state("53100"), postgres.Busy},
+		"read-only":      {state("25006"), postgres.Lost},
+		"shut down":      {state("57P01"), postgres.Lost},
+		"idle session":   {state("57P05"), postgres.Lost},
+		"connection":     {state("08006"), postgres.Lost},
+		"EOF":            {fmt.Errorf("read: %w", io.EOF), postgres.Lost},
+		"network":        {&net.OpError{Op: "dial", Err: errors.New("refused")}, postgres.Lost},
+		"unknown":        {postgres.ErrUnknownOutcome, postgres.Lost},
+		"bad text":       {state("22021"), postgres.BadData},
+		"too wide":       {state("54000"), postgres.BadData},
+		"syntax":         {state("42601"), postgres.Other},
+		"unique":         {state("23505"), postgres.Other},
+		"cancelled":      {context.Canceled, postgres.Other},
+		"our deadline":   {context.DeadlineExceeded, postgres.Other},
+		"somebody's own": {errors.New("x"), postgres.Other},
+	} {
+		if got := postgres.ClassOf(c.err); got != c.want {
+			t.Errorf("%s: class %d, want %d", name, got, c.want)
+		}
+	}
+}
+
+// As many transactions as the pool has connections use a statement for the first time, and the first
+// of them holds what the others wait for.
+func TestFirstUseOfAStatementNeedsNoSpareConnection(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	db.SetMaxOpenConns(2)
+	statements := postgres.NewStatements(db)
+	ctx := postgres.WithStatements(t.Context(), statements)
+	first, err := db.BeginTxx(ctx, nil)
+	must(t, err)
+	exec(t, first, `SELECT pg_advisory_xact_lock(1)`)
+	second, err := db.BeginTxx(ctx, nil)
+	must(t, err)
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := second.Exec(`SELECT pg_advisory_xact_lock(1)`)
+		waiting <- errors.Join(err, second.Commit())
+	}()
+	q, err := postgres.Prepared(ctx, first, `SELECT $1::int`)
+	must(t, err)
+	_, err = q.Exec(ctx, 7)
+	must(t, err)
+	must(t, first.Commit())
+	must(t, <-waiting)
+	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { // now one is to spare
+		q, err := postgres.Prepared(ctx, tx, `SELECT $1::int`)
+		must(t, err)
+		_, err = q.Exec(ctx, 7)
+		return err
+	}))
+	before := count(t, db, `SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1::int'`)
+	if before == 0 {
+		t.Error("the statement is not kept prepared")
+	}
+}

@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Snapshot is the text of a pg_snapshot, "xmin:xmax:xip,…": which transactions were over when it
+// was taken.
+type Snapshot string
+
+// Beginning is a snapshot in which no transaction was over.
+const Beginning Snapshot = "3:3:"
+
+// parts returns xmax, and the transactions below it that were still running as an array literal.
+func (s Snapshot) parts() (xmax, running string) {
+	fields := strings.SplitN(string(s), ":", 3)
+	if len(fields) != 3 {
+		return "0", "{}" // PostgreSQL refuses the snapshot itself with a better message
+	}
+	return fields[1], "{" + fields[2] + "}"
+}
+
+// Log names a table with the columns seq (bigint) and txid (xid8, default pg_current_xact_id()) and
+// an index on (txid, seq).
+type Log string
+
+// Now returns the current snapshot as the database sees it.
+func Now(ctx context.Context, q sqlx.QueryerContext) (Snapshot, error) {
+	var s Snapshot
+	if err := sqlx.GetContext(ctx, q, &s, `SELECT pg_current_snapshot()::text`); err != nil {
+		return "", fmt.Errorf("take snapshot: %w", err)
+	}
+	return s, nil
+}
+
+// Window returns the seqs of exactly the rows that are visible in b and not in a, ascending. No row
+// is left out when transactions commit in another order than they inserted in, and nothing waits for
+// a long transaction.
+//
+// A snapshot may serve as a only once a committed transaction with an id of its own has stored it:
+// after a crash PostgreSQL gives out again the transaction ids that never reached its log, and
+// a snapshot held only in memory then hides rows.
+func (l Log) Window(ctx context.Context, q sqlx.QueryerContext, a, b Snapshot) ([]int64, error) {
+	aMax, aRunning := a.parts()
+	bMax, _ := b.parts()
+	// Neither ORDER BY nor LIMIT: either tempts the planner into walking the primary key through
+	// all of the history. The sort is done here.
+	rows, err := q.QueryxContext(ctx, `
+		SELECT seq FROM `+string(l)+` WHERE txid >= $1::xid8 AND txid < $2::xid8 AND pg_visible_in_snapshot(txid, $4::pg_snapshot)
+		UNION ALL
+		SELECT seq FROM `+string(l)+` WHERE txid = ANY($3::xid8[]) AND pg_visible_in_snapshot(txid, $4::pg_snapshot)`,
+		aMax, bMax, aRunning, string(b))
+	if err != nil {
+		return nil, fmt.Errorf("read window of %s: %w", l, err)
+	}
+	defer func() { _ = rows.Close() }()
+	var seqs []int64
+	for rows.Next() {
+		var seq int64
+		if err := rows.Scan(&seq); err != nil {
+			return nil, fmt.Errorf("read window of %s: %w", l, err)
+		}
+		seqs = append(seqs, seq)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read window of %s: %w", l, err)
+	}
+	slices.Sort(seqs)
+	return seqs, nil
+}

@@ -1,0 +1,137 @@
+package postgres_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"pgregory.net/rapid"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+const entries = postgres.Log("entries")
+
+func snapshot(t testing.TB, db sqlx.QueryerContext) postgres.Snapshot {
+	t.Helper()
+	s, err := postgres.Now(t.Context(), db)
+	must(t, err)
+	return s
+}
+
+func createLog(t *testing.T, db *sqlx.DB) {
+	t.Helper()
+	exec(t, db, `CREATE TABLE entries (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, txid xid8 NOT NULL DEFAULT pg_current_xact_id())`)
+	exec(t, db, `CREATE INDEX ON entries (txid, seq)`)
+}
+
+// history is a log, the transactions that write it, and what its windows should hold.
+type history struct {
+	t       *rapid.T
+	db      *sqlx.DB
+	running []writer
+	left    postgres.Snapshot // left edge of the next window
+	right   postgres.Snapshot // its right edge, when that was taken already
+	between []int64           // committed between the two
+	after   []int64           // committed after them
+}
+
+type writer struct {
+	tx   *sqlx.Tx
+	seqs []int64
+}
+
+func (h *history) must(err error) {
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// look takes the right edge of a window, or reads the window whose edge was taken before.
+func (h *history) look() {
+	var err error
+	if h.right == "" {
+		h.right, err = postgres.Now(context.Background(), h.db)
+		h.must(err)
+		h.between, h.after = h.after, nil
+		return
+	}
+	seqs, err := entries.Window(context.Background(), h.db, h.left, h.right)
+	h.must(err)
+	slices.Sort(h.between)
+	if !slices.Equal(seqs, h.between) {
+		h.t.Fatalf("window %s to %s holds %v, committed between them are %v", h.left, h.right, seqs, h.between)
+	}
+	h.left, h.right, h.between = h.right, "", nil
+}
+
+func (h *history) step(what string) {
+	if what == "look" {
+		h.look()
+		return
+	}
+	if what == "begin" || len(h.running) == 0 {
+		if len(h.running) < 6 {
+			tx, err := h.db.BeginTxx(context.Background(), nil)
+			h.must(err)
+			h.running = append(h.running, writer{tx: tx})
+		}
+		return
+	}
+	i := rapid.IntRange(0, len(h.running)-1).Draw(h.t, "transaction")
+	w := &h.running[i]
+	switch what {
+	case "get an id":
+		_, err := w.tx.Exec(`SELECT pg_current_xact_id()`)
+		h.must(err)
+		return
+	case "insert":
+		var seq int64
+		h.must(w.tx.Get(&seq, `INSERT INTO entries DEFAULT VALUES RETURNING seq`))
+		w.seqs = append(w.seqs, seq)
+		return
+	case "commit":
+		h.must(w.tx.Commit())
+		h.after = append(h.after, w.seqs...)
+	case "roll back":
+		h.must(w.tx.Rollback())
+	}
+	h.running = slices.Delete(h.running, i, i+1)
+}
+
+// Whatever order transactions begin, write, commit and roll back in, consecutive windows hold each
+// committed row exactly once, in the window in which it became visible.
+func TestWindowsHoldEachRowOnce(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	createLog(t, db)
+	left := postgres.Beginning
+	steps := rapid.SampledFrom([]string{"look", "begin", "insert", "commit", "insert", "get an id", "look", "commit", "roll back"})
+	rapid.Check(t, func(rt *rapid.T) {
+		h := &history{t: rt, db: db, left: left}
+		defer func() {
+			for _, w := range h.running {
+				_ = w.tx.Rollback()
+			}
+			left = snapshot(t, db)
+		}()
+		for range rapid.IntRange(1, 80).Draw(rt, "steps") {
+			h.step(steps.Draw(rt, "step"))
+		}
+		for range 4 {
+			h.look()
+		}
+	})
+}
+
+func TestMalformedSnapshotIsAnError(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	createLog(t, db)
+	for _, s := range []postgres.Snapshot{"", "x", "3:3", "9:3:"} {
+		if seqs, err := entries.Window(t.Context(), db, postgres.Beginning, s); err == nil {
+			t.Errorf("%q as the right edge: %v", s, seqs)
+		}
+	}
+}
