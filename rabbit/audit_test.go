@@ -1,0 +1,86 @@
+package rabbit_test
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// What an audit says of a broker: nothing of one that is as applied, and of any other what is wrong.
+func TestAuditTellsWhatDiffers(t *testing.T) {
+	t.Parallel()
+	broker, manage := devstack.Vhost(t)
+	audit := func() []rabbit.Finding {
+		t.Helper()
+		found, err := rabbit.Audit(t.Context(), manage, broker, topology.Fulfilment())
+		must(t, err)
+		return found
+	}
+	if found := audit(); len(found) < 10 || found[0].Kind != rabbit.Missing || found[0].Mend == "" {
+		t.Errorf("of an empty broker: %v", found)
+	}
+	must(t, rabbit.Apply(t.Context(), broker, topology.Fulfilment()))
+	if found := audit(); len(found) != 0 {
+		t.Errorf("of one that is as applied: %v", found)
+	}
+	u, _ := url.Parse(broker)
+	vhost := strings.TrimPrefix(u.Path, "/")
+	admin := channel(t, broker)
+	must(t, admin.QueueUnbind("payments.in", "order.placed", "orders.events", nil))
+	must(t, admin.QueueBind("payments.in", "order.confirmed", "orders.events", false, nil))
+	must(t, admin.ExchangeDelete("inventory.events", false, false))
+	_, err := admin.QueueDelete("shipping.in", false, false, false)
+	must(t, err)
+	_, err = admin.QueueDeclare("shipping.in", true, false, false, false, nil) // classic, without a limit
+	must(t, err)
+	_, err = admin.QueueDeclare("stray", true, false, false, false, nil)
+	must(t, err)
+	must(t, devstack.Manage(t.Context(), manage, http.MethodPut, "/api/policies/"+vhost+"/short", map[string]any{
+		"pattern": "^orders\\.in$", "definition": map[string]any{"max-length": 10}, "apply-to": "queues",
+	}, nil))
+	want := map[string]string{
+		"binding orders.events → payments.in under order.placed":    rabbit.Missing,
+		"binding orders.events → payments.in under order.confirmed": rabbit.Extra,
+		"binding orders.events → shipping.in under order.placed":    rabbit.Missing,
+		"exchange inventory.events":                                 rabbit.Missing,
+		"queue shipping.in":                                         rabbit.Conflict,
+		"queue orders.in":                                           rabbit.Conflict, // by the policy
+		"queue stray":                                               rabbit.Extra,
+	}
+	until(t, "the policy counts", func() bool {
+		for _, f := range audit() {
+			if f.Object == "queue orders.in" {
+				return strings.Contains(f.Detail, "max-length to 10") && strings.Contains(f.Mend, "clear_policy -p "+vhost+" short")
+			}
+		}
+		return false
+	})
+	for _, f := range audit() {
+		if kind, ok := want[f.Object]; ok && f.Kind != kind {
+			t.Errorf("%+v, want %s", f, kind)
+		}
+		delete(want, f.Object)
+		if f.Kind != rabbit.Extra && f.Mend == "" {
+			t.Errorf("%+v does not say what mends it", f)
+		}
+	}
+	for object := range want {
+		t.Errorf("nothing is said of %s", object)
+	}
+}
+
+func TestAuditHoldsNoPassword(t *testing.T) {
+	t.Parallel()
+	broker, _ := devstack.Vhost(t)
+	for _, bad := range []string{"http://nobody:geheim@127.0.0.1:1", "geheim", "http://nobody:geheim@%zz"} {
+		_, err := rabbit.Audit(t.Context(), bad, broker, topology.Fulfilment())
+		if err == nil || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("error %v", err)
+		}
+	}
+}

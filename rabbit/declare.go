@@ -1,0 +1,103 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// ErrNotApplied says that the topology which a program was built with is not on the broker.
+var ErrNotApplied = errors.New("the topology is not applied")
+
+// Apply declares a whole topology and, last, its marker. It is an operator's step and may be
+// repeated; what is there already and not described is left alone.
+func Apply(ctx context.Context, rawURL string, t topology.Topology) error {
+	if err := t.Validate(); err != nil {
+		return fmt.Errorf("apply topology: %w", err)
+	}
+	s, err := Open(ctx, rawURL, t.Name+"/apply")
+	if err != nil {
+		return fmt.Errorf("apply topology: %w", err)
+	}
+	defer s.Close()
+	if err := s.declare(t.Broker()); err != nil {
+		return err
+	}
+	return s.declareExchange(topology.Exchange{Name: t.Marker(), Kind: "fanout"})
+}
+
+// DeclarePart declares the exchange, the queues and the bindings of one service, for a service that
+// may configure its own part and joins a broker that nobody applies a topology to.
+func (s *Session) DeclarePart(t topology.Topology, service string) error {
+	return s.declare(t.Part(service))
+}
+
+// CheckApplied returns ErrNotApplied unless the marker of t is there. It needs no right to configure.
+// The session is over when the marker is missing: the broker closes the channel.
+func (s *Session) CheckApplied(t topology.Topology) error {
+	err := s.call(func() error {
+		return s.ch.ExchangeDeclarePassive(t.Marker(), "fanout", durable, autoDelete, internal, noWait, nil)
+	})
+	if ServerCode(err) == amqp.NotFound {
+		return fmt.Errorf("%w: exchange %s is missing; run: quadrille topology apply", ErrNotApplied, t.Marker())
+	}
+	if err != nil {
+		return fmt.Errorf("look for topology marker %s: %w", t.Marker(), err)
+	}
+	return nil
+}
+
+// The driver takes these by position.
+const (
+	durable    = true
+	autoDelete = false
+	exclusive  = false
+	internal   = false
+	noWait     = false
+)
+
+func (s *Session) declare(b topology.Broker) error {
+	for _, e := range b.Exchanges {
+		if err := s.declareExchange(e); err != nil {
+			return err
+		}
+	}
+	for _, q := range b.Queues {
+		err := s.call(func() error {
+			_, err := s.ch.QueueDeclare(q.Name, durable, autoDelete, exclusive, noWait, amqp.Table(q.Args))
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("declare queue %s: %w%s", q.Name, err, mend(err, "queue", q.Name))
+		}
+	}
+	for _, bind := range b.Bindings {
+		err := s.call(func() error { return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait, nil) })
+		if err != nil {
+			return fmt.Errorf("bind queue %s to %s with %s: %w", bind.Queue, bind.Exchange, bind.Key, err)
+		}
+	}
+	return nil
+}
+
+func (s *Session) declareExchange(e topology.Exchange) error {
+	err := s.call(func() error {
+		return s.ch.ExchangeDeclare(e.Name, e.Kind, durable, autoDelete, internal, noWait, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("declare exchange %s: %w%s", e.Name, err, mend(err, "exchange", e.Name))
+	}
+	return nil
+}
+
+// mend says what to do about an object that exists with other arguments.
+func mend(err error, kind, name string) string {
+	if ServerCode(err) != amqp.PreconditionFailed {
+		return ""
+	}
+	return fmt.Sprintf("; it exists with other arguments: drain it, then delete the %s %s and apply again", kind, name)
+}

@@ -1,0 +1,193 @@
+package rabbit_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+func message(key string, n int, mandatory bool) rabbit.Message {
+	return rabbit.Message{Exchange: "x", Key: key, Mandatory: mandatory,
+		Publishing: amqp.Publishing{MessageId: fmt.Sprint(key, n), DeliveryMode: amqp.Persistent, Body: []byte("{}")}}
+}
+
+func batch(key string, from, n int, mandatory bool) []rabbit.Message {
+	var messages []rabbit.Message
+	for i := range n {
+		messages = append(messages, message(key, from+i, mandatory))
+	}
+	return messages
+}
+
+func publish(t *testing.T, p *rabbit.Publisher, messages ...rabbit.Message) []*rabbit.Pending {
+	t.Helper()
+	pendings, err := p.Publish(messages)
+	must(t, err)
+	return pendings
+}
+
+// expect waits for a publishing and fails the test unless its outcome is want; it returns the reason.
+func expect(t *testing.T, p *rabbit.Publisher, pending *rabbit.Pending, want rabbit.Outcome) string {
+	t.Helper()
+	got, why, err := p.Wait(t.Context(), pending)
+	must(t, err)
+	if got != want {
+		t.Fatalf("outcome %d (%v), want %d", got, why, want)
+	}
+	if (why == nil) != (want == rabbit.Confirmed) {
+		t.Fatalf("outcome %d with the reason %v", got, why)
+	}
+	return fmt.Sprint(why)
+}
+
+func TestConfirmedMessageIsInTheQueue(t *testing.T) {
+	t.Parallel()
+	url, admin := vhost(t, nil)
+	p := publisher(t, url)
+	for _, pending := range publish(t, p, batch("k", 0, 300, true)...) {
+		expect(t, p, pending, rabbit.Confirmed)
+	}
+	until(t, "all are in the queue", func() bool {
+		q, err := admin.QueueDeclarePassive("q", true, false, false, false, nil)
+		must(t, err)
+		return q.Messages == 300
+	})
+	d, ok, err := admin.Get("q", true)
+	must(t, err)
+	if !ok || d.MessageId != "k0" || d.DeliveryMode != amqp.Persistent {
+		t.Errorf("first message %+v", d)
+	}
+}
+
+// PUB-02: the broker acks what it could not route, right after it has returned it.
+func TestUnroutableIsNeverConfirmed(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	const total, size = 10_000, 250
+	var flying []*rabbit.Pending
+	for n := 0; n < total; n += size {
+		flying = append(flying, publish(t, p, batch("nobody", n, size, true)...)...)
+		for len(flying) > rabbit.MaxInFlight-size || n+size == total && len(flying) > 0 {
+			why := expect(t, p, flying[0], rabbit.Refused)
+			if !strings.Contains(why, "NO_ROUTE") || !strings.Contains(why, "nobody") {
+				t.Fatalf("reason %s", why)
+			}
+			flying = flying[1:]
+		}
+	}
+	// Each return counts once: the same id confirms when it can be routed.
+	routed := message("k", 0, true)
+	routed.MessageId = "nobody0"
+	expect(t, p, publish(t, p, routed)[0], rabbit.Confirmed)
+}
+
+// PUB-03: as many returns as can be in flight fit, even when nobody takes them for long.
+func TestReturnsAreNotDroppedWhenNobodyReads(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	pendings := publish(t, p, batch("nobody", 0, rabbit.MaxInFlight-1, true)...)
+	last := publish(t, p, message("k", 0, true))
+	expect(t, p, last[0], rabbit.Confirmed) // everything before it has come back and was acked, unread
+	for _, pending := range pendings {
+		expect(t, p, pending, rabbit.Refused)
+	}
+}
+
+func TestUnroutableWithoutMandatoryIsConfirmed(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	expect(t, p, publish(t, p, message("nobody", 0, false))[0], rabbit.Confirmed)
+}
+
+// PUB-04
+func TestFullQueueRefuses(t *testing.T) {
+	t.Parallel()
+	url, admin := vhost(t, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	p := publisher(t, url)
+	until(t, "the full queue refuses", func() bool {
+		got, why, err := p.Wait(t.Context(), publish(t, p, message("k", 0, true))[0])
+		must(t, err)
+		return got == rabbit.Refused && strings.Contains(why.Error(), "nack")
+	})
+	_, err := admin.QueuePurge("q", false)
+	must(t, err)
+	until(t, "the queue takes messages again", func() bool {
+		got, _, err := p.Wait(t.Context(), publish(t, p, message("k", 1, true))[0])
+		must(t, err)
+		return got == rabbit.Confirmed
+	})
+}
+
+func TestUnsendableSpoilsNothing(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	long := strings.Repeat("l", 256)
+	spoil := map[string]func(m *rabbit.Message){
+		"routing key":       func(m *rabbit.Message) { m.Key = long },
+		"exchange":          func(m *rabbit.Message) { m.Exchange = long },
+		"message-id":        func(m *rabbit.Message) { m.MessageId = long },
+		"type":              func(m *rabbit.Message) { m.Type = long },
+		"app-id":            func(m *rabbit.Message) { m.AppId = long },
+		"correlation-id":    func(m *rabbit.Message) { m.CorrelationId = long },
+		"content-type":      func(m *rabbit.Message) { m.ContentType = long },
+		"header name":       func(m *rabbit.Message) { m.Headers = amqp.Table{long: "x"} },
+		"not supported":     func(m *rabbit.Message) { m.Headers = amqp.Table{"x": struct{}{}} },
+		"reply-to":          func(m *rabbit.Message) { m.ReplyTo = long },
+		"expiration":        func(m *rabbit.Message) { m.Expiration = long },
+		"user-id":           func(m *rabbit.Message) { m.UserId = long },
+		"content-encoding":  func(m *rabbit.Message) { m.ContentEncoding = long },
+		"header name of 25": func(m *rabbit.Message) { m.Headers = amqp.Table{"x": amqp.Table{long: "x"}} },
+	}
+	for what, f := range spoil {
+		bad := message("k", 1, true)
+		f(&bad)
+		pendings := publish(t, p, message("k", 0, true), bad, message("k", 2, true))
+		expect(t, p, pendings[0], rabbit.Confirmed)
+		if why := expect(t, p, pendings[1], rabbit.Unsendable); !strings.Contains(why, what) {
+			t.Errorf("%s: reason %s", what, why)
+		}
+		expect(t, p, pendings[2], rabbit.Confirmed)
+	}
+}
+
+func TestTooManyInFlightAreNotSent(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	pendings := publish(t, p, batch("k", 0, rabbit.MaxInFlight, true)...)
+	if _, err := p.Publish(batch("k", 0, 1, true)); err == nil {
+		t.Error("one more than MaxInFlight was published")
+	}
+	for _, pending := range pendings {
+		expect(t, p, pending, rabbit.Confirmed)
+	}
+	expect(t, p, publish(t, p, message("k", 0, true))[0], rabbit.Confirmed)
+}
+
+// What was in flight when the session ends is unknown, and nothing can be published any more.
+func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	lost := message("k", 0, true)
+	lost.Exchange = "missing" // 404 closes the channel
+	for _, pending := range publish(t, p, append([]rabbit.Message{lost}, batch("k", 0, 100, true)...)...) {
+		expect(t, p, pending, rabbit.Unknown)
+	}
+	err := over(t, p.Session)
+	if !errors.Is(err, rabbit.ErrClosed) || rabbit.ServerCode(err) != amqp.NotFound {
+		t.Errorf("the session ended with %v (code %d)", err, rabbit.ServerCode(err))
+	}
+	if _, err := p.Publish(batch("k", 0, 1, true)); !errors.Is(err, rabbit.ErrClosed) {
+		t.Errorf("publishing on a closed session: %v", err)
+	}
+}

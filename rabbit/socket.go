@@ -1,0 +1,81 @@
+package rabbit
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	socketBuffer = 64 << 10
+	// writeTimeout cuts a write that hangs: a broker under a memory or disk alarm stops reading, and
+	// the driver's own calls cannot be interrupted.
+	writeTimeout = 10 * time.Second
+)
+
+// socket is a connection that can hold writes back, so that a batch of publishings or acks is one
+// system call instead of one each, and that reads in large pieces.
+type socket struct {
+	net.Conn
+	reader *bufio.Reader
+
+	mu     sync.Mutex
+	corked bool
+	held   []byte
+}
+
+func newSocket(c net.Conn) *socket {
+	return &socket{Conn: c, reader: bufio.NewReaderSize(c, socketBuffer)}
+}
+
+func (s *socket) Read(p []byte) (int, error) { return s.reader.Read(p) }
+
+func (s *socket) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.corked {
+		return len(p), s.write(p)
+	}
+	s.held = append(s.held, p...)
+	if len(s.held) >= socketBuffer {
+		return len(p), s.flush()
+	}
+	return len(p), nil
+}
+
+// cork holds writes back until uncork.
+func (s *socket) cork() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.corked = true
+}
+
+// uncork sends what was held back.
+func (s *socket) uncork() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.corked = false
+	return s.flush()
+}
+
+func (s *socket) flush() error {
+	if len(s.held) == 0 {
+		return nil
+	}
+	err := s.write(s.held)
+	s.held = s.held[:0]
+	return err
+}
+
+func (s *socket) write(p []byte) error {
+	if err := s.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := s.Conn.Write(p); err != nil {
+		_ = s.Close() // a frame may be half written: nothing may follow it
+		return fmt.Errorf("write to broker: %w", err)
+	}
+	return nil
+}
