@@ -1,0 +1,74 @@
+// Package resilience guards calls to an outside world that is slow, fails, and answers late: time-out,
+// retry with a budget, circuit breaker, bulkhead, and a rate limit that all replicas share. Each is a
+// Guard; Chain puts those together that a call needs.
+//
+// It promises that a call which is refused here was not made: the error says so, and how long to wait,
+// so that work can be set aside without an attempt spent. It does not make a call idempotent; that
+// takes a key that the other side honours.
+package resilience
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Guard makes a call, or does not. It is safe for concurrent use.
+type Guard func(ctx context.Context, call func(context.Context) error) error
+
+// Chain guards a call by all of the guards, the first outermost.
+func Chain(guards ...Guard) Guard {
+	return func(ctx context.Context, call func(context.Context) error) error {
+		for _, guard := range slices.Backward(guards) {
+			inner := call
+			call = func(ctx context.Context) error { return guard(ctx, inner) }
+		}
+		return call(ctx)
+	}
+}
+
+// NotMadeError says that a call was not made.
+type NotMadeError struct {
+	Why   string
+	After time.Duration // when to try again
+}
+
+func (e NotMadeError) Error() string { return fmt.Sprintf("call not made: %s", e.Why) }
+
+// NotMade tells after which pause it is worth another try. Package consumer knows an error that was
+// no attempt by this method.
+func (e NotMadeError) NotMade() time.Duration { return e.After }
+
+// answered marks an error that the other side gave as its answer.
+type answered struct{ error }
+
+func (a answered) Unwrap() error { return a.error }
+
+// Answered returns err marked as the answer of a peer that is well, such as a refusal of malformed
+// input: it is no failure to a breaker, and not tried again.
+func Answered(err error) error { return answered{err} }
+
+func isAnswer(err error) bool {
+	var a answered
+	return errors.As(err, &a)
+}
+
+func isNotMade(err error) bool {
+	var n NotMadeError
+	return errors.As(err, &n)
+}
+
+// Timeout bounds each call.
+func Timeout(d time.Duration) Guard {
+	return func(ctx context.Context, call func(context.Context) error) error {
+		ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s: %w", d, context.DeadlineExceeded))
+		defer cancel()
+		err := call(ctx)
+		if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+}

@@ -1,0 +1,144 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/quadrille-go/quadrille/resilience"
+)
+
+var errDown = errors.New("down")
+
+func fail(context.Context) error { return errDown }
+func fine(context.Context) error { return nil }
+
+func TestTimeoutBoundsACall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		err := resilience.Timeout(time.Second)(t.Context(), func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if took := time.Since(began); took != time.Second || !errors.Is(err, context.DeadlineExceeded) || err.Error() != "no answer within 1s: context deadline exceeded" {
+			t.Errorf("%v after %s", err, took)
+		}
+		if err := resilience.Timeout(time.Second)(t.Context(), fail); !errors.Is(err, errDown) {
+			t.Errorf("a call that failed in time: %v", err)
+		}
+	})
+}
+
+func TestRetryHasABoundAndPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Second, Longest: 2 * time.Second})
+		var total time.Duration
+		for range 200 {
+			calls, began := 0, time.Now()
+			err := retry(t.Context(), func(context.Context) error { calls++; return errDown })
+			if took := time.Since(began); calls != 4 || !errors.Is(err, errDown) || took > 5*time.Second {
+				t.Fatalf("%d calls, %v after %s", calls, err, took)
+			}
+			total += time.Since(began)
+		}
+		// The pauses are drawn evenly from up to 1, 1.5 and 2 seconds: 2.25 s on average.
+		if mean := total / 200; mean < 1900*time.Millisecond || mean > 2600*time.Millisecond {
+			t.Errorf("the pauses of a call are %s on average", mean)
+		}
+	})
+}
+
+func TestSomeErrorsAreNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Millisecond, Longest: time.Millisecond})
+	for name, err := range map[string]error{
+		"an answer": resilience.Answered(errDown), "a call that was not made": resilience.NotMadeError{Why: "x"},
+	} {
+		calls := 0
+		got := retry(t.Context(), func(context.Context) error { calls++; return err })
+		if calls != 1 || !errors.Is(got, err) {
+			t.Errorf("%s: %d calls, %v", name, calls, got)
+		}
+	}
+}
+
+// A peer that is down is called hardly more often than when it is well.
+func TestBudgetKeepsRetriesFew(t *testing.T) {
+	t.Parallel()
+	budget := &resilience.Budget{}
+	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond, Longest: time.Microsecond, Budget: budget})
+	calls := 0
+	count := func(err error) func(context.Context) error {
+		return func(context.Context) error { calls++; return err }
+	}
+	for range 1000 {
+		_ = retry(t.Context(), count(errDown))
+	}
+	if calls > 1010 {
+		t.Errorf("%d calls for 1000", calls)
+	}
+	for range 1000 { // it is well again
+		_ = retry(t.Context(), count(nil))
+	}
+	calls = 0
+	_ = retry(t.Context(), count(errDown))
+	if calls != 4 {
+		t.Errorf("%d calls once the budget has been earned again", calls)
+	}
+}
+
+func TestBulkheadBoundsAndRefusesFast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		guard := resilience.Bulkhead(2, 3)
+		var running, most, refused atomic.Int32
+		leave := make(chan struct{})
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				err := guard(t.Context(), func(context.Context) error {
+					most.Store(max(most.Load(), running.Add(1)))
+					<-leave
+					running.Add(-1)
+					return nil
+				})
+				if n := (resilience.NotMadeError{}); errors.As(err, &n) && n.NotMade() > 0 {
+					refused.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		if running.Load() != 2 || refused.Load() != 5 {
+			t.Errorf("%d run, %d were refused", running.Load(), refused.Load())
+		}
+		close(leave)
+		all.Wait()
+		if most.Load() != 2 {
+			t.Errorf("%d ran at a time", most.Load())
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		full := resilience.Bulkhead(0, 1)
+		if err := full(ctx, fine); !errors.Is(err, context.Canceled) {
+			t.Errorf("who gave up waiting: %v", err)
+		}
+	})
+}
+
+// The first guard is the outermost: what a retry repeats is bounded each time.
+func TestChainIsInOrder(t *testing.T) {
+	t.Parallel()
+	var order []string
+	guard := func(name string) resilience.Guard {
+		return func(ctx context.Context, call func(context.Context) error) error {
+			order = append(order, name)
+			return call(ctx)
+		}
+	}
+	if err := resilience.Chain(guard("a"), guard("b"))(t.Context(), fail); !errors.Is(err, errDown) || len(order) != 2 || order[0] != "a" {
+		t.Errorf("%v through %v", err, order)
+	}
+}

@@ -1,0 +1,116 @@
+package resilience_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/resilience"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, leaks.Known()...) }
+
+// database returns the URL of a database with the limiter's table.
+func database(t testing.TB) string {
+	t.Helper()
+	key, err := fs.ReadFile(resilience.Migrations(), "001_rate_limit.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return devstack.Database(t, string(key), func(ctx context.Context, url string) error {
+		return postgres.Migrate(ctx, url, "resilience", resilience.Migrations())
+	})
+}
+
+func pool(t testing.TB, url string) *sqlx.DB {
+	t.Helper()
+	db, err := postgres.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// Two replicas share a key's tokens; another key has its own. Who waits as long as it is told gets one.
+func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	var replicas []resilience.Limit
+	for range 2 {
+		replicas = append(replicas, resilience.Limit{DB: pool(t, url), Rate: 0.1, Burst: 5})
+	}
+	made := map[string]int{}
+	for i := range 20 {
+		for _, key := range []string{"ada", "bob"} {
+			err := replicas[i%2].Guard(key)(t.Context(), func(context.Context) error { made[key]++; return nil })
+			after, refused := notMade(err)
+			if err != nil && !refused || refused && (after <= 0 || after > 10*time.Second) {
+				t.Fatalf("%v, after %s", err, after)
+			}
+		}
+	}
+	if made["ada"] != 5 || made["bob"] != 5 {
+		t.Errorf("calls %v, want 5 each", made)
+	}
+	quick := resilience.Limit{DB: pool(t, url), Rate: 20, Burst: 1}
+	if err := quick.Take(t.Context(), "eve"); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		for {
+			after, refused := notMade(quick.Take(t.Context(), "eve"))
+			if !refused {
+				break
+			}
+			if after > 50*time.Millisecond {
+				t.Fatalf("a token every 50 ms, and it says %s", after)
+			}
+			timer := time.NewTimer(after)
+			<-timer.C
+		}
+	}
+}
+
+// A database that cannot be asked lets nothing through, and is no refusal.
+func TestLimitWithoutItsDatabase(t *testing.T) {
+	t.Parallel()
+	db := pool(t, database(t))
+	_ = db.Close()
+	err := resilience.Limit{DB: db, Rate: 1, Burst: 1}.Guard("ada")(t.Context(), func(context.Context) error {
+		t.Error("the call was made")
+		return nil
+	})
+	if _, refused := notMade(err); err == nil || refused {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What a token costs, beside the cheapest question to the same database.
+func BenchmarkLimit(b *testing.B) {
+	db := pool(b, database(b))
+	b.Run("select 1", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := db.Exec(`SELECT 1`); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("take", func(b *testing.B) {
+		limit := resilience.Limit{DB: db, Rate: 1e6, Burst: 1000}
+		for i := 0; b.Loop(); i++ {
+			if err := limit.Take(b.Context(), fmt.Sprint(i%100)); err != nil && !errors.As(err, new(resilience.NotMadeError)) {
+				b.Fatal(err)
+			}
+		}
+	})
+}
