@@ -1,0 +1,208 @@
+package idempotency_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"pgregory.net/rapid"
+
+	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func TestKeyOf(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		`abc`: "abc", `"abc"`: "abc", ` "abc" `: "abc", `8e03978e-40d5-43e8-bc93-6894a57f9324`: "8e03978e-40d5-43e8-bc93-6894a57f9324",
+		`"`: "", `""`: "", ``: "", `"a`: "", `a"`: "", `a"b`: "", "a\x00": "", "a\x7f": "", "a\nb": "", "ä": "", `"\"`: `\`,
+		strings.Repeat("k", 255): strings.Repeat("k", 255), strings.Repeat("k", 256): "", `"` + strings.Repeat("k", 256) + `"`: "",
+	} {
+		got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {given}})
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, idempotency.ErrKey) {
+			t.Errorf("key of %q is %q, %v; want %q", given, got, err, want)
+		}
+	}
+	for _, h := range []http.Header{{}, {"Idempotency-Key": {"a", "a"}}} {
+		if _, err := idempotency.KeyOf(h); !errors.Is(err, idempotency.ErrKey) {
+			t.Errorf("%v: %v", h, err)
+		}
+	}
+}
+
+// Any printable key means the same, quoted or bare, and whatever is accepted can be stored.
+func TestAKeyMeansTheSameQuotedAndBare(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		key := rapid.StringMatching(`[!#-~]([ !#-~]{0,60}[!#-~])?`).Draw(t, "key")
+		for _, form := range []string{key, `"` + key + `"`, " " + key + "\t"} {
+			if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {form}}); err != nil || got != key {
+				t.Fatalf("key of %q is %q, %v", form, got, err)
+			}
+		}
+		any := rapid.String().Draw(t, "any")
+		if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {any}}); err == nil && (got == "" || len(got) > idempotency.MaxKey || strings.ContainsAny(got, "\x00\r\n\"")) {
+			t.Fatalf("%q was accepted as %q", any, got)
+		}
+	})
+}
+
+func TestTheFingerprintIsOfAllThatIsAsked(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	for _, r := range [][3]string{{"POST", "/a", "{}"}, {"PUT", "/a", "{}"}, {"POST", "/b", "{}"}, {"POST", "/a", "{ }"}, {"POST", "/a", ""}} {
+		print := string(idempotency.Fingerprint(r[0], r[1], []byte(r[2])))
+		if other, twice := seen[print]; twice {
+			t.Errorf("%q has the fingerprint of %s", r, other)
+		}
+		seen[print] = fmt.Sprint(r)
+	}
+}
+
+func database(t *testing.T) *sqlx.DB {
+	t.Helper()
+	sql, err := fs.ReadFile(idempotency.Migrations(), "001_idempotency.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := devstack.Database(t, "idempotency "+string(sql), func(ctx context.Context, url string) error {
+		if err := postgres.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
+			return err
+		}
+		return postgres.Migrate(ctx, url, "test", effects)
+	})
+	db, err := postgres.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// do is a request that writes one row and is answered with its number.
+func do(ctx context.Context, db *sqlx.DB, client, key, body string, status int) (answer idempotency.Response, replayed bool, err error) {
+	request := idempotency.Request{Client: client, Key: key, Fingerprint: idempotency.Fingerprint("POST", "/", []byte(body))}
+	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
+		answer, replayed, err = idempotency.Do(ctx, tx, request, func() (idempotency.Response, error) {
+			var n int
+			err := tx.GetContext(ctx, &n, `INSERT INTO effects DEFAULT VALUES RETURNING n`)
+			return idempotency.Response{Status: status, Location: "/" + body, Body: fmt.Append(nil, n)}, err
+		})
+		return err
+	})
+	return answer, replayed, err
+}
+
+func count(t *testing.T, db *sqlx.DB, table string) (n int) {
+	t.Helper()
+	if err := db.GetContext(t.Context(), &n, `SELECT count(*) FROM `+table); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestARequestTakesEffectOnceForItsClient(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	first, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated)
+	if err != nil || replayed || first.Status != http.StatusCreated {
+		t.Fatalf("%+v, %v, %v", first, replayed, err)
+	}
+	again, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusAccepted)
+	if err != nil || !replayed || fmt.Sprint(again) != fmt.Sprint(first) {
+		t.Errorf("%+v, %v, %v; want %+v", again, replayed, err, first)
+	}
+	if _, _, err := do(t.Context(), db, "ada", "k", "y", http.StatusCreated); !errors.Is(err, idempotency.ErrMismatch) {
+		t.Errorf("another body: %v", err)
+	}
+	if other, replayed, err := do(t.Context(), db, "eve", "k", "x", http.StatusCreated); err != nil || replayed || string(other.Body) == string(first.Body) {
+		t.Errorf("another client: %+v, %v, %v", other, replayed, err)
+	}
+	if n := count(t, db, "effects"); n != 2 {
+		t.Errorf("%d effects", n)
+	}
+}
+
+// 4xx is an answer like any other; 5xx is none, and its effect does not stay.
+func TestA5xxIsNeverStored(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for _, status := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable, 599} {
+		if answer, _, err := do(t.Context(), db, "ada", "k", "x", status); !errors.Is(err, idempotency.ErrNotStored) || answer.Status != status {
+			t.Errorf("%d: %+v, %v", status, answer, err)
+		}
+	}
+	if n := count(t, db, "effects") + count(t, db, "idempotency_keys"); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+	if _, _, err := do(t.Context(), db, "ada", "k", "x", http.StatusNotFound); err != nil {
+		t.Error(err)
+	}
+	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil || !replayed || answer.Status != http.StatusNotFound {
+		t.Errorf("%+v, %v, %v", answer, replayed, err)
+	}
+}
+
+// The claim is the transaction's: while it is open the key is taken, however it ends the key is free.
+func TestAClaimEndsWithItsTransaction(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	for name, end := range map[string]func(tx *sqlx.Tx) error{
+		"a rollback": func(*sqlx.Tx) error { return errors.New("no") },
+		"a panic":    func(*sqlx.Tx) error { panic("oh") },
+		"the death of the session": func(tx *sqlx.Tx) error {
+			_, err := tx.ExecContext(context.Background(), `SELECT pg_terminate_backend(pg_backend_pid())`)
+			return err
+		},
+	} {
+		request := idempotency.Request{Client: "ada", Key: name, Fingerprint: []byte{1}}
+		func() {
+			defer func() { _ = recover() }()
+			_ = postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+				_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
+					if _, _, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); !errors.Is(err, idempotency.ErrInProgress) {
+						t.Errorf("before %s: %v", name, err)
+					}
+					return idempotency.Response{Status: http.StatusCreated}, end(tx)
+				})
+				return err
+			})
+		}()
+		if n := count(t, db, "idempotency_keys WHERE key = '"+name+"'"); n != 0 {
+			t.Errorf("%d keys after %s", n, name)
+		}
+		if n := count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); n != 0 {
+			t.Errorf("%d locks after %s", n, name)
+		}
+		if _, replayed, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); err != nil || replayed {
+			t.Errorf("after %s: %v, %v", name, replayed, err)
+		}
+	}
+}
+
+// Whoever stores the same key first wins, and the other is told to run again and will see it.
+func TestAKeyThatWasStoredMeanwhileIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	request := idempotency.Request{Client: "ada", Key: "k", Fingerprint: idempotency.Fingerprint("POST", "/", []byte("x"))}
+	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+		_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
+			_, err := db.ExecContext(t.Context(), `INSERT INTO idempotency_keys (client, key, fingerprint, status, location, body)
+				VALUES ('ada', 'k', $1, 200, '', 'first')`, request.Fingerprint)
+			return idempotency.Response{Status: http.StatusCreated, Body: []byte("second")}, err
+		})
+		return err
+	})
+	if !errors.Is(err, postgres.ErrRaced) {
+		t.Errorf("%v, want ErrRaced", err)
+	}
+	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil || !replayed || string(answer.Body) != "first" {
+		t.Errorf("%s, %v, %v", answer.Body, replayed, err)
+	}
+}
