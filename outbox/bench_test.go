@@ -1,0 +1,100 @@
+package outbox_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher of the
+// same messages that pipelines as deeply: what the broker can take in the same minutes.
+func BenchmarkRelay(b *testing.B) {
+	const rows = 20_000
+	s := stage.New(b)
+	var relayed, bare time.Duration
+	for b.Loop() {
+		relayed += drain(b, s, rows)
+		bare += pipeline(b, s, rows)
+	}
+	total := float64(rows * b.N)
+	b.ReportMetric(total/relayed.Seconds(), "relayed/s")
+	b.ReportMetric(total/bare.Seconds(), "bare/s")
+	b.ReportMetric(100*bare.Seconds()/relayed.Seconds(), "%")
+}
+
+// fill writes rows of about 300 bytes of payload, as Append does.
+func fill(s *stage.Stage, rows int) {
+	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
+		SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
+			json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
+			'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1","correlationid":"0190a0e0-0000-7000-8000-000000000001",
+			"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","time":"2026-01-02T03:04:05.678901Z"}'
+		FROM generate_series(1, $1) g`, rows)
+}
+
+func drain(b *testing.B, s *stage.Stage, rows int) time.Duration {
+	b.Helper()
+	fill(s, rows)
+	r := s.Relay(s.Out)
+	began := time.Now()
+	stop := s.Run(r)
+	s.Until("all is relayed", func() bool { return r.Stats().Published == int64(rows) })
+	took := time.Since(began)
+	stop()
+	purge(b, s)
+	return took
+}
+
+func purge(b *testing.B, s *stage.Stage) {
+	b.Helper()
+	if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func pipeline(b *testing.B, s *stage.Stage, rows int) time.Duration {
+	b.Helper()
+	messages := make([]rabbit.Message, rows)
+	story, err := s.Out.Story(context.Background(), "aggregate-1")
+	if err != nil || len(story) == 0 {
+		b.Fatalf("no rows to publish: %v", err)
+	}
+	for i := range messages {
+		record := story[0]
+		record.ID, record.Sequence = events.NewID(), int64(i+1)
+		messages[i] = rabbit.Message{Exchange: stage.Exchange, Key: record.Type, Publishing: rabbit.Publishing(record)}
+	}
+	began := time.Now()
+	session, err := rabbit.Open(context.Background(), s.AMQP, "bare")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer session.Close()
+	p, err := rabbit.NewPublisher(session)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const chunk, depth = 250, 750
+	var flying []*rabbit.Pending
+	for len(messages) > 0 || len(flying) > 0 {
+		if len(messages) > 0 && len(flying) <= depth-chunk {
+			sent, err := p.Publish(messages[:chunk])
+			if err != nil {
+				b.Fatal(err)
+			}
+			flying, messages = append(flying, sent...), messages[chunk:]
+			continue
+		}
+		if got, why, err := p.Wait(context.Background(), flying[0]); err != nil || got != rabbit.Confirmed {
+			b.Fatalf("outcome %d: %v, %v", got, why, err)
+		}
+		flying = flying[1:]
+	}
+	took := time.Since(began)
+	purge(b, s)
+	return took
+}

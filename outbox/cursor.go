@@ -1,0 +1,184 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// leader is who relays the outbox of a database.
+func leader(db *sqlx.DB) postgres.Leader { return postgres.Leader{DB: db, Name: "outbox"} }
+
+// cursor is where the relay is; see the table outbox_cursor.
+type cursor struct {
+	Epoch   int64             `db:"epoch"`
+	System  string            `db:"system"`
+	A       postgres.Snapshot `db:"a"`
+	B       postgres.Snapshot `db:"b"`
+	LastSeq int64             `db:"last_seq"`
+
+	Streamed bool `db:"streamed"` // a stream relays, from its own place; a is behind it
+}
+
+// These are about the row k of outbox_cursor, the snapshot s and the row c of pg_control_system.
+const (
+	// ownSQL: the cursor was written here, not copied here by a restore.
+	ownSQL = `k.xmin::text::numeric = k.txid::text::numeric % 4294967296`
+	// fitSQL: its transaction ids, and with them those of the rows, are of this cluster's history.
+	fitSQL = `k.system = c.system_identifier::text
+		AND pg_snapshot_xmax(k.a) <= pg_snapshot_xmax(s) AND pg_snapshot_xmax(k.b) <= pg_snapshot_xmax(s)`
+)
+
+// takeCursor marks the stored cursor as the lead's, so that nothing a former leader still writes
+// counts, and returns it. A cursor that does not fit the database (it was restored, or moved to
+// another cluster) is replaced first.
+func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) {
+	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+		c, err = takeCursorIn(ctx, tx.Tx(), lead.Token)
+		return err
+	})
+	return c, wrap("take cursor", err)
+}
+
+func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error) {
+	// The snapshot comes after all that other relays have written, and before this transaction has an
+	// id (which this lock does not give it), so that what it writes lies beyond the snapshot.
+	if _, err := tx.ExecContext(ctx, `LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		return cursor{}, err
+	}
+	now, err := postgres.Now(ctx, tx)
+	if err != nil {
+		return cursor{}, err
+	}
+	var found struct {
+		cursor
+		Here string `db:"here"` // the cluster that this is
+		Own  bool   `db:"own"`
+		Fits bool   `db:"fits"`
+	}
+	err = tx.GetContext(ctx, &found, `SELECT k.epoch, k.system, k.a::text, k.b::text, k.last_seq, k.streamed,
+			c.system_identifier::text AS here, `+ownSQL+` AS own, `+fitSQL+` AS fits
+		FROM outbox_cursor AS k, CAST($1 AS pg_snapshot) AS s, pg_control_system() AS c`, string(now))
+	if err != nil {
+		return cursor{}, err
+	}
+	c := found.cursor
+	if !found.Fits {
+		if err := rebase(ctx, tx, c, now, found.Own); err != nil {
+			return cursor{}, fmt.Errorf("rebase cursor: %w", err)
+		}
+		c.A, c.B, c.LastSeq, c.System, c.Streamed = now, now, 0, found.Here, false
+	}
+	c.Epoch = token
+	_, err = tx.ExecContext(ctx, `UPDATE outbox_cursor SET epoch = $1, system = $2, a = $3::pg_snapshot, b = $4::pg_snapshot,
+		last_seq = $5, streamed = $6, txid = pg_current_xact_id()`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq, c.Streamed)
+	return c, err
+}
+
+// rebase is the one exception to "rows are never updated". The transaction ids in the rows are those
+// of another history: rows that the old cursor had passed get an ancient id unless now shows them
+// anyway, all others that of this transaction, which lies beyond now, the fresh cursor.
+//
+// In a copied database a row whose txid is its xmin was not copied but written since, so it was never
+// passed, whatever the old cursor says. Where the cursor was not copied either (own), the whole
+// cluster was moved, as pg_upgrade does, and the old cursor is right about all rows.
+func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot, own bool) error {
+	// It reads the whole history once.
+	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		return err
+	}
+	const passed = `($1 OR xmin::text::numeric <> txid::text::numeric % 4294967296) AND (pg_visible_in_snapshot(txid, $2::pg_snapshot)
+		OR pg_visible_in_snapshot(txid, $3::pg_snapshot) AND seq <= $4)`
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET txid = CASE WHEN `+passed+` THEN '3'::xid8 ELSE pg_current_xact_id() END
+		WHERE NOT (`+passed+` AND pg_visible_in_snapshot(txid, $5::pg_snapshot))`, own, string(old.A), string(old.B), old.LastSeq, string(now))
+	return err
+}
+
+// Fit makes the cursor fit its database. A service calls it before it writes anything: after
+// a restore, its first own events must not be taken for old ones.
+func Fit(ctx context.Context, db *sqlx.DB) error {
+	var fits bool
+	err := db.GetContext(ctx, &fits, `SELECT `+fitSQL+` FROM outbox_cursor AS k, pg_current_snapshot() AS s, pg_control_system() AS c`)
+	if err != nil {
+		return fmt.Errorf("check cursor: %w", err)
+	}
+	if fits {
+		return nil
+	}
+	lead, err := leader(db).Try(ctx)
+	if err != nil {
+		return fmt.Errorf("fit cursor: %w", err)
+	}
+	if lead == nil {
+		return fmt.Errorf("fit cursor: %w, and makes it fit: try again", postgres.ErrSuperseded)
+	}
+	defer lead.Release()
+	_, err = takeCursor(ctx, lead)
+	return err
+}
+
+// hold is a row that is put aside, or tried again in vain.
+type hold struct {
+	seq       int64
+	at        int64 // see row
+	aggregate string
+	reason    string
+	attempts  int
+	due       time.Duration // from now; forever when negative
+}
+
+// save replaces the cursor and writes the holds that belong to it, in one transaction. When another
+// leads by now it writes nothing and returns postgres.ErrSuperseded.
+func (c cursor) save(ctx context.Context, lead *postgres.Lead, holds []hold) error {
+	if len(holds) == 0 {
+		return c.update(ctx, lead.Conn())
+	}
+	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := c.update(ctx, tx.Tx()); err != nil {
+			return err
+		}
+		return putAside(ctx, tx, holds)
+	})
+	return wrap("save cursor", err)
+}
+
+// putAside writes holds.
+func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
+	var seqs, attempts pq.Int64Array
+	var aggregates, reasons pq.StringArray
+	var due pq.Float64Array
+	for _, h := range holds {
+		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
+		aggregates, reasons = append(aggregates, h.aggregate), append(reasons, h.reason)
+		due = append(due, h.due.Seconds())
+	}
+	_, err := tx.Tx().ExecContext(ctx, `
+		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due)
+		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END
+		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[]) AS h (s, a, r, n, d)
+		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts, due = EXCLUDED.due`,
+		seqs, aggregates, reasons, attempts, due)
+	return wrap("hold rows", err)
+}
+
+// update is one statement, since it is the relay's every few milliseconds: the token is in it.
+func (c cursor) update(ctx context.Context, x sqlx.ExecerContext) error {
+	result, err := x.ExecContext(ctx, `UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3,
+		streamed = $5, txid = pg_current_xact_id() WHERE epoch = $4`,
+		string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed)
+	if err != nil {
+		return fmt.Errorf("save cursor: %w", err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return fmt.Errorf("save cursor: %w", postgres.ErrSuperseded)
+	}
+	return nil
+}

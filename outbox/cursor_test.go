@@ -1,0 +1,106 @@
+package outbox_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// settled lets a relay publish notes and stops it when its cursor has passed them.
+func settled(s *stage.Stage, on string, n int) {
+	r := s.Relay(s.Out)
+	stop := s.Run(r)
+	for i := range n {
+		s.Await(s.Queue, s.Say(on, i+1))
+	}
+	s.Until("all is settled", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
+	})
+	stop()
+}
+
+// move makes the database look like one that was copied from a cluster whose transaction ids were
+// ahead of this one's by so many. An update gives a row another xmin, as a copy does.
+func move(s *stage.Stage, ahead int64) {
+	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':' || (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
+		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint) FROM pg_snapshot_xip(c) x), ''))::pg_snapshot`
+	s.Exec(`UPDATE outbox SET txid = greatest(3, txid::text::bigint + $1)::text::xid8`, ahead)
+	s.Exec(`UPDATE outbox_cursor SET system = 'another', a = f.a, b = f.b, txid = greatest(3, txid::text::bigint + $1)::text::xid8
+		FROM (SELECT `+replaceC(shifted, "a")+` AS a, `+replaceC(shifted, "b")+` AS b FROM outbox_cursor) f`, ahead)
+}
+
+func replaceC(sql, column string) string { return strings.ReplaceAll(sql, "(c)", "("+column+")") }
+
+func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]int64{"from a busier cluster": 1 << 33, "from a younger cluster": -200, "from a cluster of the same age": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stage.New(t)
+			settled(s, "a", 3)
+			unsent := s.Say("b", 1, 2)
+			move(s, ahead)
+			early := s.Say("c", 1) // somebody writes before the cursor fits again
+			if err := outbox.Fit(t.Context(), s.DB); err != nil {
+				t.Fatal(err)
+			}
+			late := s.Say("d", 1)
+			s.Run(s.Relay(s.Out))
+			onlyThese(t, s, append(append(unsent, early...), late...))
+			// It fits now: a second time nothing is moved.
+			epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
+			if err := outbox.Fit(t.Context(), s.DB); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Count(`SELECT epoch FROM outbox_cursor`); got != epoch {
+				t.Errorf("a cursor that fits was taken: epoch %d after %d", got, epoch)
+			}
+		})
+	}
+}
+
+// onlyThese fails the test unless exactly these events come, each once.
+func onlyThese(t *testing.T, s *stage.Stage, want []string) {
+	t.Helper()
+	missing := map[string]bool{}
+	for _, id := range want {
+		missing[id] = true
+	}
+	for _, d := range s.Receive(s.Queue, len(want)) {
+		if !missing[d.MessageId] {
+			t.Errorf("%s came, which was settled before: %s", d.MessageId, d.Body)
+		}
+		delete(missing, d.MessageId)
+	}
+	marker := s.Say("marker", 1) // what comes before it is all that comes
+	if got := s.Receive(s.Queue, 1); got[0].MessageId != marker[0] {
+		t.Errorf("%s came in excess: %s", got[0].MessageId, got[0].Body)
+	}
+	if len(missing) > 0 {
+		t.Errorf("lost: %v\n%s", missing, s.Diagnose())
+	}
+}
+
+// pg_upgrade keeps every transaction id and changes the name of the cluster.
+func TestUpgradedClusterRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	settled(s, "a", 3)
+	unsent := s.Say("b", 1)
+	s.Exec(`UPDATE outbox_cursor SET system = 'before pg_upgrade', txid = pg_current_xact_id()`)
+	s.Run(s.Relay(s.Out))
+	onlyThese(t, s, unsent)
+}
+
+// A leader notices by itself too: a service that forgot Fit loses nothing that it writes afterwards.
+func TestLeaderFitsTheCursor(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	settled(s, "a", 2)
+	unsent := s.Say("b", 1)
+	move(s, 1<<33)
+	s.Run(s.Relay(s.Out))
+	onlyThese(t, s, unsent)
+}

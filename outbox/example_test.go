@@ -1,0 +1,49 @@
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// A change and the event that tells of it are one transaction; the relay publishes what was committed.
+func Example() {
+	ctx := context.Background()
+	databaseURL, brokerURL := os.Getenv("DATABASE_URL"), os.Getenv("BROKER_URL")
+	if err := postgres.Migrate(ctx, databaseURL, "outbox", outbox.Migrations()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	db, err := postgres.Open(databaseURL)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := outbox.Fit(ctx, db); err != nil { // before anything is written, in case this is a restored copy
+		fmt.Println(err)
+		return
+	}
+	out := outbox.New(db)
+	relay := &outbox.Relay{Outbox: out, URL: brokerURL, Database: databaseURL, Name: "notes", Exchange: "notes.events", Log: zerolog.New(os.Stderr)}
+	go relay.Run(ctx)
+
+	taken := events.Cause(events.Event{}, "/notes", time.Now(), stage.Note{On: "shopping", N: 1, Text: "milk"})
+	err = out.Tx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO notes VALUES ('shopping', 'milk')`); err != nil {
+			return err
+		}
+		return out.Append(ctx, tx, taken)
+	})
+	if err != nil {
+		fmt.Println(err)
+	}
+}

@@ -1,0 +1,33 @@
+package outbox
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// Listen lets a relay listen until the test ends.
+func Listen(t *testing.T, r *Relay) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { r.listen(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+// Nudged takes a nudge when there is one.
+func Nudged(o *Outbox) bool {
+	select {
+	case <-o.nudge:
+		return true
+	default:
+		return false
+	}
+}
+
+// Forget is one pass of the retention.
+func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error { return r.forget(ctx, lead) }
+
+// Leader is who relays.
+var Leader = leader

@@ -1,0 +1,179 @@
+package faults_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// cluster is a stage on a PostgreSQL of its own.
+func cluster(t *testing.T) (*stage.Stage, *devstack.Servers) {
+	t.Helper()
+	servers := devstack.PrivatePostgres(t)
+	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	return stage.On(t, servers.PostgresURL), servers
+}
+
+// burn uses up transaction ids that nothing in the log tells of.
+func burn(s *stage.Stage, n int) (highest int64) {
+	for range n {
+		tx := s.Begin()
+		if err := tx.Get(&highest, `SELECT pg_current_xact_id()::text::bigint`); err != nil {
+			panic(err)
+		}
+		_ = tx.Rollback()
+	}
+	return highest
+}
+
+// polled waits until the relay has looked at the database after now.
+func polled(t *testing.T, s *stage.Stage) {
+	t.Helper()
+	var now time.Time
+	if err := s.DB.Get(&now, `SELECT clock_timestamp()`); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("the relay polls", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_visible_in_snapshot%'
+			AND pid <> pg_backend_pid() AND query_start > $1`, now) > 0
+	})
+}
+
+// After a crash PostgreSQL gives out transaction ids again that the relay has seen in a snapshot. A
+// relay that had moved its left edge there, in memory only, would skip what is written under them.
+func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
+	t.Parallel()
+	s, servers := cluster(t)
+	s.Run(s.Relay(s.Out))
+	reused := false
+	for attempt := 1; !reused; attempt++ {
+		if attempt > 5 {
+			t.Fatal("no transaction id was reused in 5 crashes: the test proves nothing")
+		}
+		s.Await(s.Queue, s.Say("a", 2*attempt))
+		highest := burn(s, 300)
+		polled(t, s)
+		if err := servers.KillPostgres(); err != nil {
+			t.Fatal(err)
+		}
+		if err := servers.RestartPostgres(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ids := s.Say("a", 2*attempt+1)
+		reused = s.Count(`SELECT txid::text::bigint FROM outbox WHERE id = $1`, ids[0]) <= highest
+		s.Await(s.Queue, ids)
+	}
+}
+
+// A crash while writers and the relay are busy.
+func TestNothingCommittedIsLostInACrash(t *testing.T) {
+	t.Parallel()
+	s, servers := cluster(t)
+	r := s.Relay(s.Out)
+	s.Run(r)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ctx.Err() == nil; n++ {
+			_ = s.Out.Tx(ctx, func(tx *sqlx.Tx) error {
+				return s.Out.Append(ctx, tx, stage.Event(stage.Note{On: stage.Aggregate(n % 7), N: n}))
+			})
+		}
+	}()
+	for range 2 {
+		published := r.Stats().Published
+		s.Until("the relay is busy", func() bool { return r.Stats().Published > published+100 })
+		if err := servers.KillPostgres(); err != nil {
+			t.Fatal(err)
+		}
+		if err := servers.RestartPostgres(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	<-done
+	var committed []string
+	if err := s.DB.Select(&committed, `SELECT id::text FROM outbox`); err != nil {
+		t.Fatal(err)
+	}
+	s.Await(s.Queue, committed)
+}
+
+// A dump of one cluster, restored into another.
+func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	r.Mandatory = stage.OnlyOrphan
+	stop := s.Run(r)
+	held := stage.Event(stage.Orphan{On: "held"})
+	s.Append(held)
+	s.Await(s.Queue, s.Say("a", 1, 2, 3))
+	s.Until("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
+	s.Until("all is settled", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
+	})
+	stop()
+	want := append(s.Say("b", 1, 2), held.ID)
+
+	servers := devstack.PrivatePostgres(t)
+	restore(t, s.Database, servers.PostgresURL)
+	there := s.Moved(t, servers.PostgresURL)
+	want = append(want, there.Say("c", 1)...) // before anybody looks at the cursor
+	if err := outbox.Fit(t.Context(), there.DB); err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, there.Say("c", 2)...)
+	s.Bind(s.Queue, "orphan.born")
+	there.Run(there.Relay(there.Out))
+	missing := map[string]bool{}
+	for _, id := range want {
+		missing[id] = true
+	}
+	for _, d := range there.Receive(s.Queue, len(want)) {
+		if !missing[d.MessageId] {
+			t.Errorf("%s came again", d.Body)
+		}
+		delete(missing, d.MessageId)
+	}
+	if n := there.Depth(s.Queue); n != 0 || len(missing) > 0 {
+		t.Errorf("%d came in excess, missing: %v", n, missing)
+	}
+}
+
+// restore is what an operator does with pg_dump and psql.
+func restore(t *testing.T, from, to string) {
+	t.Helper()
+	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(bins) == 0 {
+		t.Fatalf("pg_dump is not where PostgreSQL's package puts it: %v", err)
+	}
+	dump := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "pg_dump"), from)
+	load := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, to)
+	dump.Stderr, load.Stderr = os.Stderr, os.Stderr
+	if load.Stdin, err = dump.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := dump.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := load.Run(); err != nil {
+		t.Fatalf("psql: %v", err)
+	}
+	if err := dump.Wait(); err != nil {
+		t.Fatalf("pg_dump: %v", err)
+	}
+}

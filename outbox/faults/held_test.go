@@ -1,0 +1,153 @@
+package faults_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// PUB-01: an ack alone says nothing; the broker acks what it dropped.
+func TestUnroutableEventIsHeldUntilSomebodyIsBound(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	r.Mandatory = stage.OnlyOrphan
+	s.Run(r)
+	lost := stage.Event(stage.Orphan{On: "a"})
+	s.Append(lost, stage.Event(stage.Note{On: "b", N: 1}))
+	s.Receive(s.Queue, 1)
+	s.Until("the orphan is held", func() bool { return slices.Equal(s.HeldIDs(`h.reason LIKE 'unroutable%'`), []string{lost.ID}) })
+	s.Until("the relay tells of it", func() bool { return r.Stats() == outbox.Stats{Held: 1, Published: 1, Leading: true} })
+	s.Bind(s.Queue, "orphan.born")
+	if got := s.Receive(s.Queue, 1); got[0].MessageId != lost.ID {
+		t.Fatalf("received %s, held was %s", got[0].MessageId, lost.ID)
+	}
+	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 && s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+}
+
+// PUB-04, OUT-12: a nack is neither an ack nor an end; above MaxHeld the cursor stops and attempts are free.
+func TestFullQueueHoldsUpAndDrains(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.DeclareQueue("small", amqp.Table{"x-max-length": 10, "x-overflow": "reject-publish"})
+	s.Bind("small", "orphan.born")
+	var said []events.Event
+	for n := range outbox.MaxHeld + 1500 {
+		said = append(said, stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
+	}
+	s.Append(said...)
+	s.Append(stage.Event(stage.Note{On: "z", N: 1})) // its queue has room
+	r := s.Relay(s.Out)
+	s.Run(r)
+	s.Until("the broker counts as broken", func() bool { return r.Stats().Held >= outbox.MaxHeld })
+	stuck := s.Count(`SELECT extract(epoch FROM now())::bigint`)
+	s.Until("the held rows were tried again", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_held WHERE due > to_timestamp($1) + interval '2 seconds'`, stuck) >= 100
+	})
+	if n := s.Count(`SELECT max(attempts) FROM outbox_held`); n > 2 {
+		t.Errorf("a broken broker costs %d attempts", n)
+	}
+	if n := s.Count(`SELECT count(*) FROM outbox_held`); n > outbox.MaxHeld+rabbit.MaxInFlight {
+		t.Errorf("%d rows are held: the cursor did not stop", n)
+	}
+	s.Await("small", stage.EventIDs(said))
+	s.Receive(s.Queue, 1)
+	s.Until("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+}
+
+// OUT-11: rows that the broker, the protocol or the relay cannot take at all.
+func TestRowThatCannotBePublishedIsHeldForever(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	var want, bad []string
+	for n := range 40 {
+		want = append(want, s.Say(stage.Aggregate(n), 1)...)
+	}
+	bad = append(bad, s.Raw("big", "note.taken", stage.TooBig(), stage.PlainHeaders),
+		s.Raw("frame", "note.taken", `{}`, fmt.Sprintf(`{"dataschema":"%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 200_000))),
+		s.Raw("property", "note.taken", `{}`, fmt.Sprintf(`{"source":"/%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 300))),
+		s.Raw("key", strings.Repeat("k", 300), `{}`, stage.PlainHeaders),
+		s.Raw("headers", "note.taken", `{}`, `[]`),
+		s.Raw("aggregate-3", "note.taken", stage.TooBig(), stage.PlainHeaders))
+	behind := s.Say("big", 2, 3) // they wait behind the first
+	for n := range 40 {
+		want = append(want, s.Say(stage.Aggregate(n+100), 1)...)
+	}
+	r := s.Relay(s.Out)
+	s.Run(r)
+	s.Await(s.Queue, want)
+	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(stage.ForEver), bad) })
+	if held := s.HeldIDs(`NOT (` + stage.ForEver + `)`); !slices.Equal(held, behind) {
+		t.Errorf("held behind: %v, want %v", held, behind)
+	}
+	s.Await(s.Queue, s.Say("after", 1)) // the relay goes on
+}
+
+// A row that kills the session may be held already when it is published for the first time.
+func TestHeldRowThatCannotBePublishedIsHeldForever(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	r.Mandatory = stage.OnlyOrphan
+	first := stage.Event(stage.Orphan{On: "a"})
+	s.Append(first)
+	bad := s.Raw("a", "note.taken", stage.TooBig(), stage.PlainHeaders)
+	other := stage.Event(stage.Orphan{On: "b"})
+	s.Append(other)
+	s.Run(r)
+	s.Until("all wait for a binding", func() bool { return len(s.HeldIDs(`true`)) == 3 })
+	s.Bind(s.Queue, "orphan.born")
+	s.Until("the bad row is held for ever, the others are gone", func() bool {
+		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(stage.ForEver), []string{bad})
+	})
+	s.Await(s.Queue, s.Say("after", 1)) // the relay goes on
+}
+
+// OUT-10: in one batch, one is nacked, one comes back, and one ends the session.
+func TestMixedBatchSettlesEachByItself(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.DeclareQueue("full", amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	if err := s.Admin.QueueBind("full", "full.up", stage.Exchange, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	filler := amqp.Publishing{Body: []byte("filler")}
+	for range 10 {
+		if err := s.Admin.Publish(stage.Exchange, "full.up", false, false, filler); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Until("the queue is full", func() bool { return s.Depth("full") > 1 })
+	var want []string
+	var returned, nacked, killer string
+	for n := range 100 {
+		switch on := stage.Aggregate(n); n {
+		case 37:
+			returned = s.Raw(on, "orphan.born", `{}`, stage.PlainHeaders)
+		case 50:
+			nacked = s.Raw(on, "full.up", `{}`, stage.PlainHeaders)
+		case 80:
+			killer = s.Raw(on, "note.taken", stage.TooBig(), stage.PlainHeaders)
+		default:
+			want = append(want, s.Say(on, 1)...)
+		}
+	}
+	r := s.Relay(s.Out)
+	r.Mandatory = stage.OnlyOrphan
+	s.Run(r)
+	s.Await(s.Queue, want)
+	s.Until("exactly the three are held", func() bool {
+		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(stage.ForEver), []string{killer})
+	})
+	s.Bind(s.Queue, "orphan.born")
+	s.Await(s.Queue, []string{returned})
+	s.Await("full", []string{nacked}) // it takes the fillers out as well
+}

@@ -1,0 +1,36 @@
+package faults_test
+
+import (
+	"context"
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(stage.RelayDatabase); url != "" {
+		relay(url, os.Getenv(stage.RelayBroker))
+	}
+	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
+	// The servers are asked over HTTP, whose idle connections are not ours.
+	goleak.VerifyTestMain(m, leaks.Known()...)
+}
+
+func relay(database, broker string) {
+	db, err := postgres.Open(database)
+	if err != nil {
+		panic(err)
+	}
+	r := outbox.Relay{
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: stage.Exchange, Log: zerolog.New(os.Stdout),
+	}
+	r.Run(context.Background())
+}

@@ -1,0 +1,58 @@
+package faults_test
+
+import (
+	"testing"
+
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// PUB-07: the exchange goes while publishings are on their way.
+func TestDeletedExchangeLosesNothing(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL = link.URL
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 0))
+	s.Settled()
+	link.Hold(stage.ToBroker)
+	var numbers []int
+	for n := range 500 {
+		numbers = append(numbers, n+1)
+	}
+	ids := s.Say("a", numbers...)
+	s.Until("publishings are on their way", func() bool { return link.Waiting(stage.ToBroker) })
+	if err := s.Admin.ExchangeDelete(stage.Exchange, false, false); err != nil {
+		t.Fatal(err)
+	}
+	link.Release()
+	s.Until("the session has ended", func() bool { return !r.Stats().Leading })
+	if n := s.Depth(s.Queue); n != 0 {
+		t.Fatalf("%d of them had arrived before: the test proves nothing", n)
+	}
+	s.DeclareExchange()
+	s.Bind(s.Queue, "note.taken")
+	s.Await(s.Queue, ids)
+	if n := len(s.HeldIDs(`true`)); n != 0 {
+		t.Errorf("%d are held, although nothing was said about them", n)
+	}
+}
+
+// PUB-12: the broker has taken what it could not confirm any more.
+func TestLostConfirmsRepeatTheSameEvents(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL = link.URL
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 0))
+	s.Settled()
+	link.Hold(stage.FromBroker)
+	ids := s.Say("a", 1, 2, 3)
+	s.Await(s.Queue, ids)
+	link.Cut()
+	link.Release()
+	s.Await(s.Queue, ids)
+}

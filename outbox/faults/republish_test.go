@@ -1,0 +1,133 @@
+package faults_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// settledBy runs a relay until all that was said is settled, and returns the epoch of its lead.
+func settledBy(t *testing.T, s *stage.Stage) (epoch int64) {
+	t.Helper()
+	stop := s.Run(s.Relay(s.Out))
+	s.Until("all is settled or held", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE epoch > 0 AND a::text = b::text`) == 1 &&
+			s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
+	})
+	stop()
+	return s.Count(`SELECT epoch FROM outbox_cursor`)
+}
+
+// What was confirmed in a window that is still open is published again as well.
+func TestRepublishInAnOpenWindow(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	ids := s.Say("a", 1, 2, 3, 4, 5)
+	epoch := settledBy(t, s)
+	s.Receive(s.Queue, 5)
+	// As a crash leaves it: a window over all five, of which three were confirmed.
+	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1), txid = pg_current_xact_id() WHERE epoch = $2`, ids[2], epoch)
+	request, err := s.Out.RepublishIDs(t.Context(), ids[:3]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	s.Run(next)
+	s.Await(s.Queue, ids)
+	s.Until("the request is done", done(s, request))
+	if n := s.Count(`SELECT published FROM outbox_republish`); n != 3 {
+		t.Errorf("%d were published again", n)
+	}
+}
+
+func done(s *stage.Stage, request int64) func() bool {
+	return func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
+	}
+}
+
+func TestRepublishByID(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	ids := s.Say("a", 1, 2, 3)
+	s.Run(s.Relay(s.Out))
+	s.Receive(s.Queue, 3)
+	missing := events.NewID()
+	if _, err := s.Out.RepublishIDs(t.Context(), ids[0], missing); !errors.Is(err, outbox.ErrNoSuchEvent) {
+		t.Fatalf("error %v", err)
+	}
+	request, err := s.Out.RepublishIDs(t.Context(), ids[2], ids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := stage.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
+		t.Errorf("received %v again, asked for %v", got, []string{ids[0], ids[2]})
+	}
+	s.Until("the request is done", done(s, request))
+	list, err := s.Out.Republications(t.Context())
+	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 || *list[0].Events != 2 {
+		t.Errorf("listed %+v (%v)", list, err)
+	}
+	if n := s.Depth(s.Queue); n != 0 {
+		t.Errorf("%d more came", n)
+	}
+}
+
+// A broker that lost everything is made whole from the outbox, with the same ids, also when the lead
+// changes in the middle of it.
+func TestRepublishSinceMakesALostBrokerWhole(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	before := s.Say("before", 1)
+	s.Exec(`UPDATE outbox SET created_at = now() - interval '1 hour'`)
+	var ids []string
+	for n := range 10 {
+		ids = append(ids, s.Say(stage.Aggregate(n), seq(1, 40)...)...)
+	}
+	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	stop := s.Run(r)
+	s.Receive(s.Queue, len(ids)+1)
+	if _, err := s.Admin.QueueDelete(s.Queue, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.DeclareQueue(s.Queue, nil)
+	s.Bind(s.Queue, "note.taken")
+	request, err := s.Out.RepublishSince(t.Context(), time.Now().Add(-30*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Until("a part was published", func() bool {
+		return s.Count(`SELECT published FROM outbox_republish WHERE id = $1`, request) > 0
+	})
+	stop()
+	if done(s, request)() {
+		t.Fatal("it was done before the lead could change")
+	}
+	next := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	s.Run(next)
+	s.Until("the request is done", done(s, request))
+	got := map[string]bool{}
+	for _, id := range stage.IDsOf(s.Receive(s.Queue, s.Depth(s.Queue))) {
+		got[id] = true
+	}
+	for _, id := range ids {
+		if !got[id] {
+			t.Errorf("%s did not come again", id)
+		}
+	}
+	if got[before[0]] || len(got) != len(ids) {
+		t.Errorf("%d events came again, asked for %d (an older one: %t)", len(got), len(ids), got[before[0]])
+	}
+}
+
+func seq(from, to int) (numbers []int) {
+	for n := from; n <= to; n++ {
+		numbers = append(numbers, n)
+	}
+	return numbers
+}

@@ -1,0 +1,98 @@
+package faults_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/jmoiron/sqlx"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// A reader's snapshot and a writer's transaction id, held for ever, in this database and in another
+// one of the cluster, hold up nothing (OUT-03).
+func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	other := stage.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
+	for _, db := range []*sqlx.DB{s.DB, other} {
+		for _, query := range []string{`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()`, `SELECT pg_current_xact_id()`} {
+			tx, err := db.BeginTxx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = tx.Rollback() })
+			if _, err := tx.Exec(query); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.Run(s.Relay(s.Out))
+	for n := range 5 {
+		ids := s.Say("a", n)
+		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+			t.Fatalf("received %v, committed %v", got, ids)
+		}
+	}
+}
+
+func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	s := stage.New(t)
+	s.Versions()
+	r := s.Relay(s.Out)
+	s.Run(r)
+	var writers sync.WaitGroup
+	for w := range uint64(16) {
+		writers.Go(func() {
+			random := rand.New(rand.NewPCG(seed, w))
+			for range 25 {
+				if err := s.Hostile(t.Context(), random); err != nil {
+					t.Errorf("writer %d: %v", w, err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	var committed []string
+	if err := s.DB.Select(&committed, `SELECT id::text FROM outbox`); err != nil {
+		t.Fatal(err)
+	}
+	got := s.Receive(s.Queue, len(committed))
+	inOrder(t, got)
+	ids := stage.IDsOf(got)
+	slices.Sort(ids)
+	slices.Sort(committed)
+	if !slices.Equal(ids, committed) {
+		t.Fatalf("received %d ids (%d different), committed %d", len(ids), len(slices.Compact(ids)), len(committed))
+	}
+	s.Settled()
+	// The queue cannot be asked: a busy broker may forget acknowledgements when a channel is closed.
+	if n := r.Stats().Published; n != int64(len(committed)) {
+		t.Fatalf("%d of %d events were published", n, len(committed))
+	}
+}
+
+// inOrder fails the test unless the notes of each aggregate ascend.
+func inOrder(t *testing.T, got []amqp.Delivery) {
+	t.Helper()
+	last := map[string]int{}
+	for i, d := range got {
+		var n stage.Note
+		if err := json.Unmarshal(d.Body, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n.N <= last[n.On] {
+			t.Errorf("delivery %d: %s %d came after %d", i, n.On, n.N, last[n.On])
+		}
+		last[n.On] = n.N
+	}
+}

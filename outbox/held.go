@@ -1,0 +1,127 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// retryHeld publishes held rows that are due, the oldest of each aggregate, until none is due.
+func (p *pump) retryHeld(ctx context.Context) error {
+	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldPassed) < heldInterval {
+		return nil
+	}
+	for changed := true; changed; {
+		heads, err := p.heads(ctx)
+		if err != nil || len(heads) == 0 {
+			return err
+		}
+		if changed, err = p.retryHeads(ctx, heads); err != nil {
+			return err
+		}
+		p.heldPassed = time.Now()
+		if err := p.loadHeld(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heads reads the held rows that are due and behind no other.
+func (p *pump) heads(ctx context.Context) ([]hold, error) {
+	var rows []struct {
+		Seq       int64  `db:"seq"`
+		Aggregate string `db:"aggregate"`
+		Attempts  int    `db:"attempts"`
+	}
+	err := p.conn.SelectContext(ctx, &rows, `SELECT seq, aggregate, attempts FROM (
+			SELECT DISTINCT ON (aggregate) seq, aggregate, attempts, due FROM outbox_held ORDER BY aggregate, seq) AS head
+		WHERE due <= now() ORDER BY seq LIMIT $1`, p.batch(maxHeldBatch))
+	if err != nil {
+		return nil, wrap("find held rows", err)
+	}
+	heads := make([]hold, len(rows))
+	for i, r := range rows {
+		heads[i] = hold{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts}
+	}
+	return heads, nil
+}
+
+// heldAmong tells which of these rows are held.
+func (p *pump) heldAmong(ctx context.Context, rows []row) (map[int64]bool, error) {
+	if p.held == 0 {
+		return nil, nil
+	}
+	seqs := make(pq.Int64Array, len(rows))
+	for i, r := range rows {
+		seqs[i] = r.seq
+	}
+	var found []int64
+	if err := p.relay.Outbox.db.SelectContext(ctx, &found, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
+		return nil, wrap("find held rows", err)
+	}
+	held := map[int64]bool{}
+	for _, seq := range found {
+		held[seq] = true
+	}
+	return held, nil
+}
+
+// retryHeads tells whether any of them was published.
+func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err error) {
+	seqs := make([]int64, len(heads))
+	for i, h := range heads {
+		seqs[i] = h.seq
+	}
+	rows, err := p.rows(ctx, seqs) // all of them: what is held is not deleted
+	if err != nil {
+		return false, err
+	}
+	var outcomes []outcome
+	pendings, err := p.publisher.Publish(p.messages(rows))
+	if err == nil {
+		if outcomes, err = p.await(ctx, pendings); err != nil {
+			return false, err
+		}
+	}
+	released, again, intact := p.retried(heads, outcomes)
+	if !intact {
+		if err == nil {
+			err = p.unknownFate()
+		}
+		others := 0
+		for _, f := range p.flying {
+			others += len(f.publish)
+		}
+		again = append(again, p.condemn(heads[len(released)+len(again):], others, rabbit.ServerCode(err), err.Error())...)
+		p.log(again)
+	}
+	if err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := release(ctx, tx, released); err != nil {
+			return err
+		}
+		return putAside(ctx, tx, again)
+	}); err != nil {
+		return false, err
+	}
+	p.relay.published.Add(int64(len(released)))
+	return len(released) > 0, err
+}
+
+// release forgets held rows that are published now.
+func release(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+	_, err := tx.Tx().ExecContext(ctx, `DELETE FROM outbox_held WHERE seq = ANY($1)`, pq.Int64Array(seqs))
+	return wrap("release held rows", err)
+}
+
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

@@ -1,0 +1,89 @@
+package outbox_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// settle moves the cursor over all that was said, as a relay does, and returns a lead.
+func settle(t *testing.T, s *stage.Stage) *postgres.Lead {
+	t.Helper()
+	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(), last_seq = 0, txid = pg_current_xact_id()`)
+	lead, err := outbox.Leader(s.DB).Try(t.Context())
+	if err != nil || lead == nil {
+		t.Fatalf("lead %v, %v", lead, err)
+	}
+	t.Cleanup(lead.Release)
+	return lead
+}
+
+// history is what the outbox still has.
+func history(t *testing.T, s *stage.Stage) (ids []string) {
+	t.Helper()
+	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox ORDER BY seq`); err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	old := s.Say("a", 1, 2)
+	held := s.Say("b", 1)[0]
+	young := s.Say("c", 1)
+	lead := settle(t, s)
+	s.Exec(`INSERT INTO outbox_held SELECT seq, 'b', 'refused', 1, now() FROM outbox WHERE id = $1`, held)
+	unsettled := s.Say("d", 1)
+	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours' WHERE id <> $1`, young[0])
+	r := s.Relay(s.Out)
+
+	r.Keep = -1
+	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled), "history is kept for ever")
+	r.Keep = 4 * time.Hour
+	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled), "nothing is old enough")
+	r.Keep = 2 * time.Hour
+	s.Exec(`UPDATE leaders SET token = token + 1`)
+	if err := r.Forget(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
+		t.Errorf("when another leads: %v", err)
+	}
+	s.Exec(`UPDATE leaders SET token = token - 1`)
+	forget(t, r, lead, s, slices.Concat([]string{held}, young, unsettled), "the old ones go")
+	if n := r.Stats().Forgotten; n != 2 {
+		t.Errorf("%d rows are said to be forgotten", n)
+	}
+}
+
+// Any number of held rows before the others keeps nothing from going.
+func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
+		SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', now() - interval '3 hours' FROM generate_series(1, 1200)`)
+	lead := settle(t, s)
+	s.Exec(`INSERT INTO outbox_held SELECT seq, 'a', 'behind', 0, 'infinity' FROM outbox ORDER BY seq LIMIT 1150`)
+	r := s.Relay(s.Out)
+	r.Keep = time.Hour
+	if err := r.Forget(t.Context(), lead); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Stats().Forgotten; n != 50 {
+		t.Errorf("%d of 50 went", n)
+	}
+}
+
+func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Stage, want []string, when string) {
+	t.Helper()
+	if err := r.Forget(t.Context(), lead); err != nil {
+		t.Fatal(err)
+	}
+	if left := history(t, s); !slices.Equal(left, want) {
+		t.Errorf("%s: %v are left, want %v", when, left, want)
+	}
+}

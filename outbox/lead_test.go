@@ -1,0 +1,176 @@
+package outbox_test
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// replica is another process of the same service: a pool and an outbox of its own.
+func replica(t *testing.T, s *stage.Stage) (*outbox.Outbox, *outbox.Relay) {
+	t.Helper()
+	out := outbox.New(stage.OpenDB(t, s.Database))
+	return out, s.Relay(out)
+}
+
+func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	_, a := replica(t, s)
+	_, b := replica(t, s)
+	stops := map[*outbox.Relay]func(){a: s.Run(a), b: s.Run(b)}
+	s.Until("one leads", func() bool { return a.Stats().Leading || b.Stats().Leading })
+	leader, other := a, b
+	if b.Stats().Leading {
+		leader, other = b, a
+	}
+	for n := range 20 {
+		s.Await(s.Queue, s.Say(stage.Aggregate(n), 1))
+		if other.Stats().Leading {
+			t.Fatal("both lead")
+		}
+	}
+	s.Until("all is settled", func() bool { return leader.Stats().Published == 20 })
+	stops[leader]()
+	s.Await(s.Queue, s.Say("after", 1))
+	s.Until("the successor has settled it", func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
+	if n := s.Depth(s.Queue); n != 0 {
+		t.Errorf("%d events came twice, although every lead ended in order", n)
+	}
+}
+
+// A replica without the lead tells the leader what it has appended.
+func TestStandbyNudgesTheLeader(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	s.Await(s.Queue, s.Say("a", 1)) // it leads
+	listener := pq.NewListener(s.Database, time.Second, time.Second, nil)
+	t.Cleanup(func() { _ = listener.Close() })
+	if err := listener.Listen("outbox"); err != nil {
+		t.Fatal(err)
+	}
+	out, standby := replica(t, s)
+	s.Run(standby)
+	out.Nudge()
+	deadline := time.NewTimer(stage.Patience)
+	defer deadline.Stop()
+	select {
+	case n := <-listener.Notify:
+		if n == nil || n.Extra != "" {
+			t.Errorf("notification %+v, want one without a payload", n)
+		}
+	case <-deadline.C:
+		t.Fatal("the standby passed no nudge on")
+	}
+}
+
+func TestLeaderHearsNotifications(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	outbox.Listen(t, r)
+	s.Until("a notification becomes a nudge", func() bool {
+		s.Exec(`NOTIFY outbox`)
+		return outbox.Nudged(s.Out)
+	})
+}
+
+// A leader that was overtaken writes nothing any more, but does not give up being a replica.
+func TestOvertakenLeaderWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL = link.URL
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 1))
+	s.Until("the first is settled", func() bool { return r.Stats().Published == 1 })
+	link.Hold(stage.FromBroker) // it awaits a confirm
+	ids := s.Say("a", 2)
+	s.Await(s.Queue, ids)
+	s.Exec(`UPDATE leaders SET token = token + 1`) // as another leader does
+	s.Exec(`UPDATE outbox_cursor SET epoch = epoch + 1, txid = pg_current_xact_id()`)
+	epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
+	before := s.Count(`SELECT xmin::text::bigint FROM outbox_cursor`)
+	link.Release()
+	s.Until("it leads with another epoch", func() bool { return s.Count(`SELECT epoch FROM outbox_cursor`) > epoch })
+	if r.Stats().Published > 2 {
+		t.Errorf("stats %+v", r.Stats())
+	}
+	again := s.Receive(s.Queue, 1)
+	if again[0].MessageId != ids[0] {
+		t.Errorf("received %s; the cursor of the overtaken leader counted (xmin %d)", again[0].MessageId, before)
+	}
+}
+
+// OUT-08: a crash between the confirm and the cursor repeats the event as it was.
+func TestRepeatedEventIsTheSame(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	stop := s.Run(s.Relay(s.Out))
+	s.Await(s.Queue, s.Say("a", 0))
+	s.Until("the cursor is written", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
+	})
+	lock := s.Begin() // the cursor cannot be written
+	if _, err := lock.Exec(`SELECT FROM outbox_cursor FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	ids := s.Say("a", 1, 2, 3)
+	first := s.Receive(s.Queue, 3)
+	s.Until("the relay waits to write its cursor", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	})
+	stop() // it dies there
+	s.Commit(lock)
+	s.Run(s.Relay(outbox.New(s.DB)))
+	second := s.Receive(s.Queue, 3)
+	if !slices.Equal(stage.IDsOf(first), ids) || !slices.Equal(stage.IDsOf(second), ids) {
+		t.Fatalf("appended %v, received %v and %v", ids, stage.IDsOf(first), stage.IDsOf(second))
+	}
+	for i := range first {
+		if !same(first[i], second[i]) {
+			t.Errorf("the copies differ:\n%+v\n%+v", first[i], second[i])
+		}
+	}
+}
+
+func same(a, b amqp.Delivery) bool {
+	for key, value := range a.Headers {
+		if b.Headers[key] != value {
+			return false
+		}
+	}
+	return len(a.Headers) == len(b.Headers) && bytes.Equal(a.Body, b.Body) && a.Timestamp.Equal(b.Timestamp) &&
+		a.MessageId == b.MessageId && a.Type == b.Type && a.CorrelationId == b.CorrelationId && a.AppId == b.AppId && a.DeliveryMode == b.DeliveryMode
+}
+
+// OUT-12: a broker that is away costs no row an attempt.
+func TestAbsentBrokerCostsNoAttempt(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL = link.URL
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 1))
+	link.SetDown(true)
+	var ids []string
+	for n := range 50 {
+		ids = append(ids, s.Say(stage.Aggregate(n), 1)...)
+	}
+	s.Until("the relay has noticed", func() bool { return !r.Stats().Leading })
+	link.SetDown(false)
+	s.Await(s.Queue, ids)
+	if n := s.Count(`SELECT count(*) FROM outbox_held`); n != 0 {
+		t.Errorf("%d rows were held", n)
+	}
+}

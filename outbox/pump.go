@@ -1,0 +1,179 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// pump is one lead in one session.
+type pump struct {
+	flow
+	relay      *Relay
+	lead       *postgres.Lead
+	conn       *sqlx.Conn // its session
+	publisher  *rabbit.Publisher
+	heldPassed time.Time
+	saved      time.Time // when the cursor was
+	flying     []flight
+	beside     sync.WaitGroup // what the leader does beside publishing
+
+	republishAt time.Time // the next look for requests
+
+	choice choice
+}
+
+func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
+	ctx, stop := lead.Keep(ctx)
+	defer stop()
+	p := &pump{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
+	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
+	// found in the table afterwards was stored by a committed transaction.
+	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off`); err != nil {
+		return fmt.Errorf("prepare lead: %w", err)
+	}
+	c, err := takeCursor(ctx, lead)
+	if err != nil {
+		return err
+	}
+	p.flow = flow{cursor: c, careful: r.suspects}
+	if err := p.loadHeld(ctx); err != nil {
+		return err
+	}
+	r.Log.Info().Int64("epoch", c.Epoch).Int("held", p.held).Msg("relay leads")
+	p.beside.Go(func() { r.retain(ctx, lead) })
+	if r.Database != "" {
+		p.beside.Go(func() { r.listen(ctx) })
+	}
+	defer p.closeStreams()
+	defer p.beside.Wait()
+	defer stop() // it ends them first
+	if err := p.resume(ctx); err != nil {
+		return err
+	}
+	err = p.run(ctx)
+	r.suspects = p.careful
+	return err
+}
+
+// run relays one window after another until the session or the lead is lost.
+func (p *pump) run(ctx context.Context) error {
+	for {
+		if err := p.aside(ctx); err != nil {
+			return err
+		}
+		if err := p.choose(ctx); err != nil {
+			return err
+		}
+		if p.choice.stream != nil {
+			if err := p.streamStep(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		seqs, err := p.nextWindow(ctx)
+		if err != nil {
+			return err
+		}
+		if len(seqs) == 0 {
+			if err := wait(ctx, p.publisher, pollInterval, p.relay.Outbox.nudge); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := p.window(ctx, seqs); err != nil {
+			return err
+		}
+	}
+}
+
+// aside publishes what is not of a window: held rows, and what an operator wants published again.
+func (p *pump) aside(ctx context.Context) error {
+	if err := p.retryHeld(ctx); err != nil {
+		return err
+	}
+	return p.republish(ctx)
+}
+
+// nextWindow returns the rows that are left of a window that was begun before, or else those of the
+// window up to now. While the broker is blocked or counts as broken there is nothing to do.
+func (p *pump) nextWindow(ctx context.Context) ([]int64, error) {
+	if p.publisher.Blocked() || p.stuck() {
+		return nil, nil
+	}
+	if p.cursor.A == p.cursor.B {
+		now, err := postgres.Now(ctx, p.conn)
+		if err != nil || now == p.cursor.A {
+			return nil, err
+		}
+		seqs, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now)
+		if err != nil || len(seqs) == 0 {
+			return nil, err
+		}
+		p.cursor.B, p.cursor.LastSeq = now, 0
+		return seqs, nil
+	}
+	seqs, err := outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B)
+	if err != nil {
+		return nil, err
+	}
+	rest := seqs[:0]
+	for _, seq := range seqs {
+		if seq > p.cursor.LastSeq {
+			rest = append(rest, seq)
+		}
+	}
+	if len(rest) == 0 { // all of it was settled before: it only has to be closed
+		p.finish()
+		return nil, p.cursor.save(ctx, p.lead, nil)
+	}
+	return rest, nil
+}
+
+const outboxLog = postgres.Log("outbox")
+
+// loadHeld reads which aggregates have held rows.
+func (p *pump) loadHeld(ctx context.Context) error {
+	var rows []struct {
+		Aggregate string `db:"aggregate"`
+		Rows      int    `db:"rows"`
+		ForEver   bool   `db:"for_ever"`
+	}
+	err := p.conn.SelectContext(ctx, &rows, `SELECT aggregate, count(*) AS rows, bool_or(due = 'infinity') AS for_ever
+		FROM outbox_held GROUP BY aggregate`)
+	if err != nil {
+		return fmt.Errorf("load held rows: %w", err)
+	}
+	p.behind, p.held, p.trouble = map[string]bool{}, 0, 0
+	for _, r := range rows {
+		p.behind[r.Aggregate] = r.ForEver
+		p.held += r.Rows
+		if !r.ForEver {
+			p.trouble += r.Rows
+		}
+	}
+	for _, f := range p.flying { // what joins held rows, and is not written yet
+		for _, h := range f.join {
+			forEver := p.behind[h.aggregate] || h.due == holdForever
+			p.behind[h.aggregate] = forEver
+			p.count(forEver)
+		}
+	}
+	p.relay.held.Store(int64(p.held))
+	return nil
+}
+
+// unknownFate ends a pump whose session ended with rows in flight.
+func (p *pump) unknownFate() error {
+	if err := p.publisher.Err(); err != nil {
+		return err
+	}
+	return errors.New("session ended with rows in flight")
+}

@@ -1,0 +1,161 @@
+package outbox_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+func TestAppendedEventReachesQueue(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	ids := s.Say("a", 1, 2, 3)
+	if got := stage.IDsOf(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
+		t.Fatalf("received %v, appended %v", got, ids)
+	}
+}
+
+func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	refused := errors.New("refused")
+	err := s.Out.Tx(t.Context(), func(tx *sqlx.Tx) error {
+		if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{On: "a", N: 1})); err != nil {
+			return err
+		}
+		return refused
+	})
+	if !errors.Is(err, refused) {
+		t.Fatalf("error %v", err)
+	}
+	ids := s.Say("a", 2) // OUT-05: its seq leaves a gap, for which nobody waits
+	if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		t.Fatalf("received %v, committed %v", got, ids)
+	}
+}
+
+// OUT-01, OUT-02: rows become visible in another order than their numbers and their times.
+func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	early, late := stage.Event(stage.Note{On: "a", N: 1}), stage.Event(stage.Note{On: "b", N: 1})
+	began := s.Begin() // it has a time and a transaction id, but inserts last
+	if _, err := began.Exec(`SELECT now(), pg_current_xact_id()`); err != nil {
+		t.Fatal(err)
+	}
+	inserted := s.Begin() // it has the lowest seq, but commits late
+	s.AppendIn(inserted, early)
+	for n := range 3 {
+		ids := s.Say("c", n)
+		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+			t.Fatalf("received %v, committed %v", got, ids)
+		}
+	}
+	s.Commit(inserted)
+	if got := stage.IDsOf(s.Receive(s.Queue, 1)); got[0] != early.ID {
+		t.Fatalf("received %s instead of the one that committed late, %s", got[0], early.ID)
+	}
+	s.AppendIn(began, late)
+	s.Commit(began)
+	if got := stage.IDsOf(s.Receive(s.Queue, 1)); got[0] != late.ID {
+		t.Fatalf("received %s instead of the one that began first, %s", got[0], late.ID)
+	}
+}
+
+// OUT-04: the second writer of an aggregate has the lower transaction id.
+func TestOrderOfAggregateIsThatOfItsLocks(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	second := s.Begin()
+	if _, err := second.Exec(`SELECT pg_current_xact_id()`); err != nil {
+		t.Fatal(err)
+	}
+	first := s.Say("a", 1)
+	e := stage.Event(stage.Note{On: "a", N: 2})
+	s.AppendIn(second, e)
+	s.Commit(second)
+	s.Run(s.Relay(s.Out)) // both are in one window
+	if got := stage.IDsOf(s.Receive(s.Queue, 2)); got[0] != first[0] || got[1] != e.ID {
+		t.Fatalf("received %v, appended %s then %s", got, first[0], e.ID)
+	}
+}
+
+// OUT-13: while confirms are awaited, no session of the database is in a transaction.
+func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL = link.URL
+	s.Run(r)
+	s.Say("a", 1)
+	s.Receive(s.Queue, 1)
+	s.Settled()
+	link.Hold(stage.FromBroker) // confirms do not come any more
+	var said []events.Event
+	for n := range 300 {
+		said = append(said, stage.Event(stage.Note{On: stage.Aggregate(n), N: 1}))
+	}
+	s.Append(said...)
+	s.Until("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
+	if n := s.Count(`SELECT count(*) FROM outbox_cursor, outbox WHERE pg_visible_in_snapshot(outbox.txid, a)`); n > 1 {
+		t.Fatalf("%d rows are settled, although only one was confirmed", n)
+	}
+	for range 20 {
+		open := s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND pid <> pg_backend_pid() AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`)
+		if open > 0 {
+			t.Fatalf("%d transactions are open while confirms are awaited", open)
+		}
+	}
+	link.Release()
+	s.Receive(s.Queue, 300)
+}
+
+func TestAppendRefusesBeforeItWrites(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	tx := s.Begin()
+	big := stage.Note{On: "a", Text: fmt.Sprintf("%0*d", events.MaxSize, 0)}
+	if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{On: "a", N: 1}), stage.Event(big)); !errors.Is(err, events.ErrTooLarge) {
+		t.Fatalf("error %v, want %v", err, events.ErrTooLarge)
+	}
+	if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{})); !errors.Is(err, events.ErrMalformed) {
+		t.Fatalf("error %v, want %v", err, events.ErrMalformed)
+	}
+	if err := s.Out.Append(t.Context(), tx); err != nil { // nothing to say
+		t.Fatal(err)
+	}
+	s.Commit(tx) // it is not in a failed state
+	if n := s.Count(`SELECT count(*) FROM outbox`); n != 0 {
+		t.Fatalf("%d rows were written", n)
+	}
+}
+
+func TestStoryIsWhatWasSaidInOrder(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	ids := s.Say("a", 1, 2)
+	s.Say("b", 1)
+	ids = append(ids, s.Say("a", 3)...)
+	story, err := s.Out.Story(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range story {
+		got = append(got, r.ID)
+	}
+	if !slices.Equal(got, ids) || string(story[2].Data) != `{"on":"a","n":3}` || story[2].Source != "/notes" {
+		t.Fatalf("story %+v, said %v", story, ids)
+	}
+}

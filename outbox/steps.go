@@ -1,0 +1,214 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// The bounds of the relay's patience with single rows.
+const (
+	// MaxHeld is how many rows may be held. Above it, it is not the rows that are broken but the
+	// broker: the cursor stops, and attempts are no longer counted.
+	MaxHeld      = 1000
+	holdFirst    = time.Second
+	holdMax      = 5 * time.Minute
+	holdForever  = -time.Second // see hold.due
+	doubledUpTo  = 16           // attempts after which the pause has long reached holdMax
+	maxHeldBatch = 100
+)
+
+// flow is what the relay decides with: plain values, no I/O, no clock.
+type flow struct {
+	cursor  cursor
+	behind  map[string]bool // aggregates with a held row, whose later rows join it; true: it is held for ever
+	held    int             // how many rows are held
+	trouble int             // how many of them wait for the broker, not behind a row that is held for ever
+	careful int             // so many rows are to be published one at a time, since one of them may kill the session
+}
+
+// outcome is what became of one published row.
+type outcome struct {
+	kind   rabbit.Outcome
+	reason string
+}
+
+// part is a run of rows in the order in which they are relayed: those that are published, and those that join the held
+// rows of their aggregate.
+type part struct {
+	publish []row
+	join    []hold
+	last    int64
+}
+
+// divide decides for each row whether it may be published; those that are held already are left alone.
+func (f *flow) divide(rows []row, held map[int64]bool) part {
+	p := part{last: rows[len(rows)-1].at}
+	for _, r := range rows {
+		switch forEver, waits := f.behind[r.record.Subject]; {
+		case held[r.seq]:
+		case r.fault != nil:
+			p.join = append(p.join, f.hold(r, outcome{rabbit.Unsendable, r.fault.Error()}))
+		case waits:
+			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, reason: "behind a held event of the same aggregate"})
+			f.count(forEver)
+		default:
+			p.publish = append(p.publish, r)
+		}
+	}
+	return p
+}
+
+// hold puts a row aside after its first attempt.
+func (f *flow) hold(r row, o outcome) hold {
+	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, reason: o.reason, attempts: 1, due: pause(1, o.kind)}
+	f.behind[h.aggregate] = f.behind[h.aggregate] || h.due == holdForever
+	f.count(f.behind[h.aggregate])
+	return h
+}
+
+func (f *flow) count(forEver bool) {
+	f.held++
+	if !forEver {
+		f.trouble++
+	}
+}
+
+// settle moves the cursor over what is settled of a part and returns the rows to hold with it. When
+// the session ended first, intact is false and the cursor stands before the first row whose fate is
+// unknown: from there everything is published again.
+func (f *flow) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
+	settled := p.last
+	intact = true
+	for i, r := range p.publish {
+		o := outcome{kind: rabbit.Unknown}
+		if i < len(outcomes) {
+			o = outcomes[i]
+		}
+		if o.kind == rabbit.Unknown {
+			intact = false
+			settled = r.at - 1
+			break
+		}
+		if o.kind != rabbit.Confirmed {
+			holds = append(holds, f.hold(r, o))
+		}
+	}
+	for _, h := range p.join {
+		if h.at <= settled {
+			holds = append(holds, h)
+		}
+	}
+	f.cursor.LastSeq = max(f.cursor.LastSeq, settled)
+	if intact {
+		f.relax(len(p.publish))
+	}
+	return holds, intact
+}
+
+// relax counts rows that have not killed the session.
+func (f *flow) relax(rows int) { f.careful = max(0, f.careful-rows) }
+
+// finish closes the window: its right edge becomes the left edge of the next.
+func (f *flow) finish() {
+	f.cursor.A, f.cursor.LastSeq = f.cursor.B, 0
+}
+
+// stuck tells whether so many rows wait for the broker that it counts as broken.
+func (f *flow) stuck() bool { return f.trouble >= MaxHeld }
+
+// wreck is settle for all the parts that were in flight when the session ended, of which the first
+// had come to the outcomes. When the broker ended it with a complaint about the one row that was in
+// flight, that row is held for ever; when there were more, the next session publishes so many one at
+// a time to find out.
+func (f *flow) wreck(parts []part, outcomes []outcome, code int, reason string) (holds []hold) {
+	inFlight, intact := 0, true
+	var first row
+	for _, p := range parts {
+		if intact {
+			var settled []hold
+			settled, intact = f.settle(p, outcomes)
+			holds = append(holds, settled...)
+			if !intact {
+				first = p.publish[min(len(outcomes), len(p.publish)-1)]
+			}
+		}
+		inFlight += len(p.publish) - min(len(outcomes), len(p.publish))
+		outcomes = nil
+	}
+	if inFlight == 0 || !f.suspect(inFlight, code) {
+		return holds
+	}
+	f.cursor.LastSeq = max(f.cursor.LastSeq, first.at)
+	return append(holds, f.hold(first, outcome{rabbit.Unsendable, reason}))
+}
+
+// suspect tells whether a single row must have ended the session.
+func (f *flow) suspect(inFlight, code int) bool {
+	if !complaint(code) {
+		return false
+	}
+	if inFlight > 1 {
+		f.careful = inFlight
+	}
+	return inFlight == 1
+}
+
+// complaint tells the reply codes of AMQP 0-9-1 that are about what was sent from those about the
+// broker or the operator.
+func complaint(code int) bool {
+	switch code {
+	case 311, 406, 501, 502, 505, 540: // content too large, precondition failed, frame, syntax, unexpected frame, not implemented
+		return true
+	}
+	return false
+}
+
+// retried decides about held rows that were published again, and holds those anew that failed. After
+// a session that ended first, intact is false, and the rest is tried again as it is; unless the broker
+// complained and there was nothing else in flight.
+func (f *flow) retried(heads []hold, outcomes []outcome) (released []int64, holds []hold, intact bool) {
+	for i, h := range heads {
+		if i >= len(outcomes) || outcomes[i].kind == rabbit.Unknown {
+			return released, holds, false
+		}
+		o := outcomes[i]
+		f.relax(1)
+		if o.kind == rabbit.Confirmed {
+			released = append(released, h.seq)
+			continue
+		}
+		if !f.stuck() {
+			h.attempts++
+		}
+		h.reason, h.due = o.reason, pause(h.attempts, o.kind)
+		holds = append(holds, h)
+	}
+	return released, holds, true
+}
+
+// condemn is wreck for held rows: others is how many rows were in flight beside them.
+func (f *flow) condemn(unsettled []hold, others, code int, reason string) (holds []hold) {
+	if !f.suspect(len(unsettled)+others, code) {
+		return nil
+	}
+	h := unsettled[0]
+	h.attempts, h.reason, h.due = h.attempts+1, reason, holdForever
+	return []hold{h}
+}
+
+// batch is how many rows may be in flight at once, or how many held rows are tried at once.
+func (f *flow) batch(most int) int {
+	if f.careful > 0 {
+		return 1
+	}
+	return most
+}
+
+// pause doubles with each attempt; what cannot be sent at all need not be tried again.
+func pause(attempts int, kind rabbit.Outcome) time.Duration {
+	if kind == rabbit.Unsendable {
+		return holdForever
+	}
+	return min(holdFirst<<min(attempts-1, doubledUpTo), holdMax)
+}

@@ -1,0 +1,250 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// flight is a part whose confirms are awaited.
+type flight struct {
+	part
+	pendings []*rabbit.Pending
+}
+
+// window publishes the rows of one window. While some parts await their confirms the next is fetched
+// and published, so that neither the database nor the broker idles.
+func (p *pump) window(ctx context.Context, seqs []int64) error {
+	p.flying = nil
+	size, depth := p.batch(chunkSize), p.batch(chunksInFlight)
+	fetched, stop := p.fetch(ctx, seqs, size)
+	defer stop()
+	for chunk := range fetched {
+		if chunk.err != nil {
+			return chunk.err
+		}
+		if len(chunk.rows) == 0 { // a row of the window is gone: only retention deletes, and only what was settled
+			continue
+		}
+		if len(p.flying) == depth {
+			if err := p.land(ctx, false); err != nil {
+				return err
+			}
+			if err := p.aside(ctx); err != nil {
+				return err
+			}
+		}
+		if p.stuck() || p.publisher.Blocked() { // the rest of the window is read again once the broker has mended
+			return p.landAll(ctx, false)
+		}
+		if err := p.flyRows(ctx, chunk.rows); err != nil {
+			return err
+		}
+		if size == 1 && p.careful == 0 && len(p.flying) == 0 {
+			return nil // out of danger: the rest of the window is read again at full size
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return p.landAll(ctx, true)
+}
+
+// flyRows publishes rows, but for those that are held already: what comes a second time, after the way
+// in which rows are found has changed or a stream has gone back, must not start over.
+func (p *pump) flyRows(ctx context.Context, rows []row) error {
+	held, err := p.heldAmong(ctx, rows)
+	if err != nil {
+		return err
+	}
+	return p.fly(ctx, p.divide(rows, held))
+}
+
+// fly publishes one part.
+func (p *pump) fly(ctx context.Context, part part) error {
+	pendings, err := p.publisher.Publish(p.messages(part.publish))
+	p.flying = append(p.flying, flight{part, pendings})
+	if err != nil {
+		return p.crash(ctx, nil, err)
+	}
+	if p.careful > 0 {
+		return p.land(ctx, false)
+	}
+	return nil
+}
+
+func (p *pump) messages(rows []row) []rabbit.Message {
+	messages := make([]rabbit.Message, len(rows))
+	for i, r := range rows {
+		r.record.Sequence = r.seq
+		messages[i] = rabbit.Message{
+			Exchange: p.relay.Exchange, Key: r.record.Type,
+			Mandatory:  p.relay.Mandatory != nil && p.relay.Mandatory(r.record.Type),
+			Publishing: rabbit.Publishing(r.record),
+		}
+	}
+	return messages
+}
+
+func (p *pump) landAll(ctx context.Context, last bool) error {
+	for len(p.flying) > 1 {
+		if err := p.land(ctx, false); err != nil {
+			return err
+		}
+	}
+	if len(p.flying) == 1 {
+		return p.land(ctx, last)
+	}
+	if last {
+		p.finish()
+		return p.cursor.save(ctx, p.lead, nil)
+	}
+	return nil
+}
+
+// land awaits the confirms of the oldest part and saves the cursor; after the last part of a window
+// the window is closed with the same write.
+func (p *pump) land(ctx context.Context, last bool) error {
+	f := p.flying[0]
+	outcomes, err := p.await(ctx, f.pendings)
+	if err != nil {
+		return err
+	}
+	if len(outcomes) > 0 && outcomes[len(outcomes)-1].kind == rabbit.Unknown {
+		return p.crash(ctx, outcomes[:len(outcomes)-1], p.unknownFate())
+	}
+	holds, _ := p.settle(f.part, outcomes)
+	p.flying = p.flying[1:]
+	if last {
+		p.finish()
+	}
+	// In the middle of a window the cursor is only a matter of how much is published again after
+	// a crash, and the publisher waits while it is saved.
+	if len(holds) > 0 || last || p.choice.stream == nil && time.Since(p.saved) > saveInterval {
+		if err := p.cursor.save(ctx, p.lead, holds); err != nil {
+			return err
+		}
+		p.saved = time.Now()
+	}
+	for _, o := range outcomes {
+		if o.kind == rabbit.Confirmed {
+			p.relay.published.Add(1)
+		}
+	}
+	p.log(holds)
+	return nil
+}
+
+// log tells of rows that were put aside for themselves, not for those before them: in one line for
+// all that may heal, for a broken broker refuses thousands.
+func (p *pump) log(holds []hold) {
+	p.relay.held.Store(int64(p.held))
+	refused, last := 0, hold{}
+	for _, h := range holds {
+		switch {
+		case h.due == holdForever:
+			p.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason", h.reason).Msg("event cannot be published, held for ever")
+		case h.attempts > 0:
+			refused, last = refused+1, h
+		}
+	}
+	if refused > 0 {
+		p.relay.Log.Warn().Int("events", refused).Int("held", p.held).Int64("seq", last.seq).Str("reason", last.reason).Msg("events held")
+	}
+}
+
+// await returns the outcomes up to and including the first unknown one.
+func (p *pump) await(ctx context.Context, pendings []*rabbit.Pending) ([]outcome, error) {
+	outcomes := make([]outcome, 0, len(pendings))
+	for _, pending := range pendings {
+		kind, why, err := p.publisher.Wait(ctx, pending)
+		if err != nil {
+			return nil, err
+		}
+		o := outcome{kind: kind}
+		if why != nil {
+			o.reason = why.Error()
+		}
+		outcomes = append(outcomes, o)
+		if kind == rabbit.Unknown {
+			break
+		}
+	}
+	return outcomes, nil
+}
+
+// crash saves what is known when the session ends with rows in flight: the outcomes of the oldest
+// part, and perhaps which row ended it.
+func (p *pump) crash(ctx context.Context, outcomes []outcome, why error) error {
+	parts := make([]part, len(p.flying))
+	for i, f := range p.flying {
+		parts[i] = f.part
+	}
+	holds := p.wreck(parts, outcomes, rabbit.ServerCode(why), why.Error())
+	p.log(holds)
+	if s := p.choice.stream; s != nil && p.careful > 0 { // the stream comes again from the last place that is settled
+		p.careful = max(p.careful, int(s.number-s.base))
+	}
+	if err := p.cursor.save(ctx, p.lead, holds); err != nil {
+		return err
+	}
+	return why
+}
+
+type chunk struct {
+	rows []row
+	err  error
+}
+
+// fetch reads the rows of seqs ahead of the publisher; a single chunk without a goroutine.
+func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
+	if len(seqs) <= size {
+		one := make(chan chunk, 1)
+		rows, err := p.rows(ctx, seqs)
+		one <- chunk{rows, err}
+		close(one)
+		return one, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	fetched := make(chan chunk, 1)
+	go func() {
+		defer close(fetched)
+		for part := range slices.Chunk(seqs, size) {
+			rows, err := p.rows(ctx, part)
+			select {
+			case fetched <- chunk{rows, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return fetched, func() {
+		cancel()
+		for range fetched { // wait for the goroutine to end
+		}
+	}
+}
+
+// rows reads rows by their seqs, in the order of seq.
+func (p *pump) rows(ctx context.Context, seqs []int64) ([]row, error) {
+	stmt, err := p.relay.Outbox.statements.On(ctx, rowColumns+` WHERE seq = ANY($1)`)
+	if err != nil {
+		return nil, fmt.Errorf("fetch outbox rows: %w", err)
+	}
+	var result *sqlx.Rows
+	if result, err = stmt.QueryxContext(ctx, pq.Int64Array(seqs)); err != nil {
+		return nil, fmt.Errorf("fetch outbox rows: %w", err)
+	}
+	rows, err := scanRows(result)
+	if err != nil {
+		return nil, fmt.Errorf("fetch outbox rows: %w", err)
+	}
+	slices.SortFunc(rows, func(a, b row) int { return int(a.seq - b.seq) })
+	return rows, nil
+}
