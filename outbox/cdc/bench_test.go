@@ -1,0 +1,44 @@
+package cdc_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// BenchmarkWays relays the same rows, committed a hundred at a time, through the window and through
+// the stream, by turns.
+func BenchmarkWays(b *testing.B) {
+	const rows, each = 20_000, 100
+	s := stage.New(b)
+	took := map[string]time.Duration{}
+	for b.Loop() {
+		for _, way := range []string{outbox.FromWindow, outbox.FromStream} {
+			r := s.Relay(s.Out)
+			r.Source = source(b, s)
+			if err := s.Out.Use(b.Context(), way); err != nil {
+				b.Fatal(err)
+			}
+			stop := s.Run(r)
+			goes(s, way, r)
+			began := time.Now()
+			for range rows / each {
+				s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
+					SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
+						json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
+						'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1","correlationid":"0190a0e0-0000-7000-8000-000000000001",
+						"time":"2026-01-02T03:04:05.678901Z"}' FROM generate_series(1, $1) g`, each)
+			}
+			s.Until("all is relayed", func() bool { return r.Stats().Published >= rows })
+			took[way] += time.Since(began)
+			stop()
+			if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(rows*float64(b.N)/took[outbox.FromWindow].Seconds(), "window/s")
+	b.ReportMetric(rows*float64(b.N)/took[outbox.FromStream].Seconds(), "stream/s")
+}

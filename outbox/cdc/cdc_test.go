@@ -1,0 +1,33 @@
+package cdc_test
+
+import (
+	"testing"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+func TestStreamRelays(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	r.Source = source(t, s)
+	before := s.Say("a", 1, 2, 3)
+	s.Run(r)
+	s.Await(s.Queue, before)
+	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("it streams", func() bool { return r.Stats().Streaming })
+	for n := range 20 {
+		s.Await(s.Queue, s.Say("a", n, n+1))
+	}
+	if err := s.Out.Use(t.Context(), outbox.FromWindow); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("it uses the window", func() bool { return !r.Stats().Streaming })
+	s.Await(s.Queue, s.Say("a", 100))
+	s.Until("no slot is left", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
+	})
+}

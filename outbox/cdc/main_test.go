@@ -1,0 +1,37 @@
+package cdc_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/outbox/cdc"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(stage.RelayDatabase); url != "" {
+		relayForEver(url, os.Getenv(stage.RelayBroker))
+	}
+	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
+	goleak.VerifyTestMain(m, leaks.Known()...)
+}
+
+// source is that of the stage's outbox; its slot goes before the database does.
+func source(t testing.TB, s *stage.Stage) cdc.Source {
+	c := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.New(zerolog.NewTestWriter(t))}
+	t.Cleanup(func() {
+		if _, err := s.DB.Exec(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database() AND active`); err != nil {
+			t.Error(err)
+		}
+		s.Until("the slot is dropped", func() bool {
+			_, err := s.DB.Exec(`SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()`)
+			return err == nil
+		})
+	})
+	return c
+}

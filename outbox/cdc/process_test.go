@@ -1,0 +1,27 @@
+package cdc_test
+
+import (
+	"context"
+	"os"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/cdc"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// relayForEver is what this test binary does as a process.
+func relayForEver(database, broker string) {
+	db, err := postgres.Open(database)
+	if err != nil {
+		panic(err)
+	}
+	log := zerolog.New(os.Stdout)
+	r := outbox.Relay{
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: stage.Exchange, Log: log,
+		Source: cdc.Source{URL: database, DB: db, Log: log},
+	}
+	r.Run(context.Background())
+}

@@ -1,0 +1,221 @@
+package cdc_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/cdc"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// From one way to the other and back, again and again, while hostile writers write.
+func TestChangeOfTheWayInARunningSystem(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	first, second := relay(t, s, outbox.FromWindow), relay(t, s, outbox.FromWindow)
+	s.Run(first)
+	s.Run(second)
+	stop := load(t, s, 6)
+	for n := range int64(6) {
+		way := []string{outbox.FromStream, outbox.FromWindow}[n%2]
+		use(t, s, way)
+		goes(s, way, first, second)
+		published(s, 300*(n+1))
+	}
+	stop()
+	t.Logf("%d events came twice", judge(t, s))
+	s.Until("the slot is given up", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
+	})
+}
+
+// The hand-over to the stream is exact: what was committed before it and after it comes once.
+func TestHandOverToTheStreamIsExact(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := relay(t, s, outbox.FromWindow)
+	s.Run(r)
+	stop := load(t, s, 6)
+	published(s, 300)
+	use(t, s, outbox.FromStream)
+	goes(s, outbox.FromStream, r)
+	published(s, 1500)
+	stop()
+	judge(t, s)
+	once(t, s, r)
+}
+
+// private is a stage on a server of its own, with some settings changed.
+func private(t *testing.T, settings ...string) (*stage.Stage, *devstack.Servers) {
+	t.Helper()
+	servers := devstack.PrivatePostgres(t)
+	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
+		t.Fatal(err)
+	}
+	s := stage.On(t, servers.PostgresURL)
+	for _, setting := range settings {
+		s.Exec(`ALTER SYSTEM SET ` + setting)
+	}
+	if len(settings) > 0 {
+		if err := servers.RestartPostgres(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.Until("it is back", func() bool { return s.DB.Ping() == nil })
+	}
+	return s, servers
+}
+
+// A slot that the server has given up is noticed; the window takes over where the stream was, and
+// then a new slot is made.
+func TestLostSlotLosesNothing(t *testing.T) {
+	t.Parallel()
+	s, _ := private(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`, `max_wal_size = '32MB'`)
+	r := relay(t, s, outbox.FromStream)
+	stop := s.Run(r)
+	goes(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.Say("a", 1))
+	stop()
+	missed := s.Say("a", 2, 3)
+	s.Exec(`CREATE TABLE noise (t text)`)
+	s.Until("the slot is lost", func() bool {
+		s.Exec(`INSERT INTO noise SELECT repeat(md5(g::text), 100) FROM generate_series(1, 10000) g`)
+		s.Exec(`CHECKPOINT`)
+		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'`) == 1
+	})
+	if w, err := source(t, s).Watch(t.Context()); err != nil || w.State != "lost" {
+		t.Errorf("watched %+v, %v", w, err)
+	}
+	s.Run(r)
+	s.Await(s.Queue, missed)
+	goes(s, outbox.FromStream, r) // from a new slot
+	s.Await(s.Queue, s.Say("a", 4))
+	if n := s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
+		t.Errorf("%d slots", n)
+	}
+}
+
+// Without what it needs, the source says what and how to get it, and the window relays.
+func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
+	t.Parallel()
+	s, servers := private(t, `wal_level = replica`)
+	_, _, err := cdc.Source{URL: s.Database, DB: s.DB}.Begin(t.Context())
+	if !errors.Is(err, cdc.ErrNotLogical) || !strings.Contains(err.Error(), "ALTER SYSTEM SET wal_level = 'logical'") {
+		t.Errorf("error %v", err)
+	}
+	r := relay(t, s, outbox.FromStream)
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 1))
+	if r.Stats().Streaming {
+		t.Error("it streams")
+	}
+	s.Exec(`ALTER SYSTEM SET wal_level = logical`)
+	if err := servers.RestartPostgres(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("it is back", func() bool { return s.DB.Ping() == nil })
+	s.Exec(`CREATE ROLE plain LOGIN PASSWORD 'x'`)
+	s.Exec(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain`)
+	plain := strings.Replace(s.Database, s.Database[strings.Index(s.Database, "//")+2:strings.Index(s.Database, "@")], "plain:x", 1)
+	_, _, err = cdc.Source{URL: plain, DB: stage.OpenDB(t, plain)}.Begin(t.Context())
+	if !errors.Is(err, cdc.ErrNotLogical) || !strings.Contains(err.Error(), `ALTER ROLE "plain" REPLICATION`) {
+		t.Errorf("error %v", err)
+	}
+	goes(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.Say("a", 2))
+}
+
+// While the outbox is quiet and other databases write, the server can forget its log all the same.
+func TestQuietOutboxKeepsNoLog(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := relay(t, s, outbox.FromStream)
+	s.Run(r)
+	goes(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.Say("a", 1))
+	other := stage.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
+	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t FROM generate_series(1, 30000) g`); err != nil {
+		t.Fatal(err)
+	}
+	end := s.Count(`SELECT (pg_current_wal_lsn() - '0/0')::bigint`)
+	s.Until("what the others wrote is confirmed", func() bool {
+		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE database = current_database()`) >= end
+	})
+	w, err := source(t, s).Watch(t.Context())
+	if err != nil || w.State != "reserved" || !w.Active || !strings.HasPrefix(w.Name, "quadrille_outbox_") {
+		t.Errorf("watched %+v, %v", w, err)
+	}
+}
+
+// A relay that has no source uses the window, whatever is wanted, also where another one has streamed.
+func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	able := relay(t, s, outbox.FromStream)
+	stop := s.Run(able)
+	goes(s, outbox.FromStream, able)
+	s.Await(s.Queue, s.Say("a", 1))
+	stop()
+	said := s.Say("a", 2)
+	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Await(s.Queue, said)
+	u, err := s.Out.Used(t.Context())
+	if err != nil || u.Wanted != outbox.FromStream || u.Source != outbox.FromWindow || u.Token != 2 {
+		t.Errorf("used %+v, %v", u, err)
+	}
+	if err := s.Out.Use(t.Context(), "kafka"); err == nil {
+		t.Error("another source is taken")
+	}
+}
+
+// Debezium's outbox event router finds what it expects, by name and type, and the payload as it was
+// said. See docs/patterns.md for its configuration.
+func TestDebeziumContract(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	var columns []struct{ Name, Type, Nullable string }
+	err := s.DB.Select(&columns, `SELECT column_name AS name, data_type AS type, is_nullable AS nullable FROM information_schema.columns
+		WHERE table_name = 'outbox' AND column_name IN ('id', 'aggregatetype', 'aggregateid', 'type', 'payload')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"id": "uuid", "aggregatetype": "text", "aggregateid": "text", "type": "text", "payload": "json"}
+	for _, c := range columns {
+		if want[c.Name] != c.Type || c.Nullable != "NO" {
+			t.Errorf("column %+v, want %s", c, want[c.Name])
+		}
+		delete(want, c.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("missing: %v", want)
+	}
+	stream, _, err := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.Nop()}.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	source(t, s) // drops the slot in the end
+	defer stream.Close()
+	id := s.Say("a", 7)[0]
+	var rows []outbox.Row
+	s.Until("it comes", func() bool {
+		found, _, err := stream.Next(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, found...)
+		return len(rows) == 1
+	})
+	r := rows[0]
+	if r.ID != id || r.AggregateID != "a" || r.Type != "note.taken" || r.Payload != `{"on":"a","n":7}` || !strings.Contains(r.Headers, `"correlationid"`) {
+		t.Errorf("row %+v", r)
+	}
+	if n := s.Count(`SELECT count(*) FROM outbox WHERE aggregatetype = 'note' AND id = $1`, id); n != 1 {
+		t.Error("the aggregate's type is not its noun")
+	}
+}
