@@ -1,0 +1,199 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// maxReason bounds the text of an error that is kept, in bytes.
+const maxReason = 2000
+
+// ErrNotFound says that nothing pends under that key.
+var ErrNotFound = errors.New("not found")
+
+// Pending is something that waits: a failed event, a deadline, or a parked event.
+type Pending struct {
+	Owner      string     `db:"owner" json:"owner"`
+	Key        string     `db:"key" json:"id"` // the event's id; of input without one, a hash of what came
+	Type       string     `db:"type" json:"type"`
+	Exchange   string     `db:"exchange" json:"exchange"`
+	RoutingKey string     `db:"routing_key" json:"routing_key"`
+	Attributes Attributes `db:"attributes" json:"attributes"`
+	Body       []byte     `db:"body" json:"body"`
+	Attempts   int        `db:"attempts" json:"attempts"`
+	Due        *time.Time `db:"due" json:"due,omitempty"` // nil: parked
+	Reason     string     `db:"reason" json:"reason"`
+	CreatedAt  time.Time  `db:"created_at" json:"created_at"`
+	UpdatedAt  time.Time  `db:"updated_at" json:"updated_at"`
+}
+
+// Attributes are the envelope of a pending event as a JSON column.
+type Attributes = postgres.JSON[Envelope]
+
+// Envelope is events.Record without its data.
+type Envelope struct {
+	ID            string    `json:"id,omitzero"`
+	Source        string    `json:"source,omitzero"`
+	Type          string    `json:"type,omitzero"`
+	Subject       string    `json:"subject,omitzero"`
+	DataSchema    string    `json:"dataschema,omitzero"`
+	CorrelationID string    `json:"correlationid,omitzero"`
+	CausationID   string    `json:"causationid,omitzero"`
+	TraceParent   string    `json:"traceparent,omitzero"`
+	Time          time.Time `json:"time,omitzero"`
+	Sequence      int64     `json:"sequence,omitzero"`
+}
+
+// lastYear is the last one that RFC 3339, and so JSON, can write.
+const lastYear = 9999
+
+// EnvelopeOf returns the envelope of a record, as far as it can be stored: what a stranger sent may
+// be neither UTF-8 nor a time.
+func EnvelopeOf(r events.Record) Attributes {
+	if y := r.Time.Year(); y < 0 || y > lastYear {
+		r.Time = time.Time{}
+	}
+	return Attributes{V: Envelope{
+		ID: text(r.ID), Source: text(r.Source), Type: text(r.Type), Subject: text(r.Subject), DataSchema: text(r.DataSchema),
+		CorrelationID: text(r.CorrelationID), CausationID: text(r.CausationID), TraceParent: text(r.TraceParent),
+		Time: r.Time.UTC(), Sequence: r.Sequence,
+	}}
+}
+
+// Record returns what waits as it came.
+func (p Pending) Record() events.Record {
+	a := p.Attributes.V
+	return events.Record{
+		ID: a.ID, Source: a.Source, Type: a.Type, Subject: a.Subject, DataSchema: a.DataSchema,
+		CorrelationID: a.CorrelationID, CausationID: a.CausationID, TraceParent: a.TraceParent,
+		Time: a.Time, Sequence: a.Sequence, Data: p.Body,
+	}
+}
+
+// Put writes p in tx, due after a pause from now by the database's clock, or parked. When the
+// same thing pends already nothing changes: it came twice.
+func (i *Inbox) Put(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) error {
+	_, err := tx.ExecContext(ctx, `
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL ELSE now() + $11 * interval '1 second' END, $12)
+		ON CONFLICT DO NOTHING`,
+		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey), p.Attributes, p.Body, p.Attempts,
+		park, after.Seconds(), plain(p.Reason))
+	if err != nil {
+		return fmt.Errorf("put %.80q aside: %w", p.Key, err)
+	}
+	return nil
+}
+
+// Enqueue writes events that are due at once, in one statement, as Put does.
+func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error {
+	if len(list) == 0 {
+		return nil
+	}
+	var owners, keys, types, exchanges, routing, attributes pq.StringArray
+	var bodies pq.ByteaArray
+	for _, p := range list {
+		envelope, err := p.Attributes.Value()
+		if err != nil {
+			return fmt.Errorf("enqueue %.80q: %w", p.Key, err)
+		}
+		owners, keys, types = append(owners, plain(p.Owner)), append(keys, plain(p.Key)), append(types, plain(p.Type))
+		exchanges, routing = append(exchanges, plain(p.Exchange)), append(routing, plain(p.RoutingKey))
+		attributes, bodies = append(attributes, fmt.Sprintf("%s", envelope)), append(bodies, p.Body)
+	}
+	insert, err := i.statements.In(ctx, tx, `
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::json[], $8::bytea[]) AS p
+		ON CONFLICT DO NOTHING`)
+	if err == nil {
+		_, err = insert.ExecContext(ctx, i.consumer, owners, keys, types, exchanges, routing, attributes, bodies)
+	}
+	return wrap("enqueue", err)
+}
+
+// text makes a text that PostgreSQL takes: valid UTF-8, no NUL. Evidence must be kept even when it is
+// what made the trouble.
+func text(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// plain is text of a bounded length.
+func plain(s string) string {
+	s = text(s)
+	if len(s) <= maxReason {
+		return s
+	}
+	s = s[:maxReason]
+	for !utf8.ValidString(s) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// Schedule sets deadlines in tx: each is delivered to the consumer's own reactions at its time, once.
+// A deadline that is set again for the same subject and type is moved, and begins anew if it had failed.
+func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, at time.Time, e events.Event) error {
+	r, err := e.Record()
+	if err != nil {
+		return fmt.Errorf("schedule: %w", err)
+	}
+	insert, err := i.statements.In(ctx, tx, `
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		VALUES ($1, $1, $2, $3, '', '', $4, $5, 0, $6, 'deadline')
+		ON CONFLICT (consumer, owner, key) DO UPDATE SET due = EXCLUDED.due, body = EXCLUDED.body,
+			attributes = EXCLUDED.attributes, attempts = 0, reason = EXCLUDED.reason, updated_at = now()`)
+	if err == nil {
+		_, err = insert.ExecContext(ctx, i.consumer, r.Type+":"+r.Subject, r.Type, EnvelopeOf(r), r.Data, at.UTC())
+	}
+	if err != nil {
+		return fmt.Errorf("schedule %s of %s: %w", r.Type, r.Subject, err)
+	}
+	return nil
+}
+
+const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason, created_at, updated_at`
+
+// Parked returns what waits for a person, oldest first, at most limit.
+func (i *Inbox) Parked(ctx context.Context, limit int) ([]Pending, error) {
+	parked := []Pending{}
+	err := i.db.SelectContext(ctx, &parked, `SELECT `+pendingColumns+` FROM pending
+		WHERE consumer = $1 AND due IS NULL ORDER BY created_at, key LIMIT $2`, i.consumer, limit)
+	return parked, wrap("list parked", err)
+}
+
+// Find returns what pends under a key, or ErrNotFound.
+func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
+	var found []Pending
+	err := i.db.SelectContext(ctx, &found, `SELECT `+pendingColumns+` FROM pending WHERE consumer = $1 AND key = $2 LIMIT 1`, i.consumer, key)
+	if err != nil {
+		return Pending{}, wrap("find pending", err)
+	}
+	if len(found) == 0 {
+		return Pending{}, fmt.Errorf("pending %.80q: %w", key, ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// Counts returns how many events wait for another attempt (deadlines not counted) and how many are parked.
+func (i *Inbox) Counts(ctx context.Context) (waiting, parked int, err error) {
+	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL AND exchange <> ''), count(*) FILTER (WHERE due IS NULL)
+		FROM pending WHERE consumer = $1`, i.consumer).Scan(&waiting, &parked)
+	return waiting, parked, wrap("count pending", err)
+}
+
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}

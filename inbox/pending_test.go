@@ -1,0 +1,184 @@
+package inbox_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// hostile is evidence in which everything is what PostgreSQL or JSON refuses.
+func hostile() inbox.Pending {
+	bad := "\xff\x00" + strings.Repeat("é", 3000)
+	return inbox.Pending{
+		Owner: bad, Key: bad, Type: bad, Exchange: bad, RoutingKey: bad, Reason: bad, Body: []byte{0, 255},
+		Attributes: inbox.EnvelopeOf(events.Record{
+			ID: bad, Source: bad, Type: bad, Subject: bad, DataSchema: bad, CorrelationID: bad, CausationID: bad, TraceParent: bad,
+			Time: time.Unix(1<<50, 0),
+		}),
+	}
+}
+
+// Whatever came can be kept, to the byte, once.
+func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	in := inbox.New(db, "x")
+	for range 2 {
+		inTx(t, db, func(tx *sqlx.Tx) error { return in.Put(t.Context(), tx, hostile(), 0, true) })
+	}
+	parked, err := in.Parked(t.Context(), 10)
+	if err != nil || len(parked) != 1 {
+		t.Fatalf("parked %d, %v", len(parked), err)
+	}
+	p := parked[0]
+	if !bytes.Equal(p.Body, []byte{0, 255}) || p.Due != nil || len(p.Reason) > 2000 || !strings.HasPrefix(p.Reason, "\uFFFD\uFFFDé") {
+		t.Errorf("kept as %+v", p)
+	}
+	if found, err := in.Find(t.Context(), p.Key); err != nil || found.Key != p.Key {
+		t.Errorf("find: %v", err)
+	}
+	if _, err := inbox.New(db, "y").Find(t.Context(), p.Key); !errors.Is(err, inbox.ErrNotFound) {
+		t.Errorf("another consumer finds it: %v", err)
+	}
+}
+
+// What can be stored comes back as it was.
+func TestARecordSurvivesItsWait(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	in := inbox.New(db, "x")
+	want := events.Record{
+		ID: events.NewID(), Source: "/orders", Type: "a.b", Subject: strings.Repeat("s", 5000), DataSchema: "urn:quadrille:a.b:1",
+		CorrelationID: "c", CausationID: "d", TraceParent: "t", Time: time.Date(2026, 1, 2, 3, 4, 5, 678000, time.UTC), Sequence: 1 << 60, Data: []byte(`{"a": 1.0}`),
+	}
+	inTx(t, db, func(tx *sqlx.Tx) error {
+		return in.Put(t.Context(), tx, inbox.Pending{Owner: "orders", Key: want.ID, Attributes: inbox.EnvelopeOf(want), Body: want.Data}, time.Hour, false)
+	})
+	p, err := in.Find(t.Context(), want.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Record(); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if wait := p.Due.Sub(p.CreatedAt); wait != time.Hour {
+		t.Errorf("due after %v", wait)
+	}
+}
+
+func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration, park bool) {
+	t.Helper()
+	inTx(t, db, func(tx *sqlx.Tx) error {
+		return in.Put(t.Context(), tx, inbox.Pending{Owner: "o", Key: key, Type: eventType, Exchange: "o.events", Body: []byte{}, Attempts: 1}, after, park)
+	})
+}
+
+// Claims are for what is due, oldest first, of the types asked for, of this consumer only; and two
+// transactions never have the same one.
+func TestClaimsAreExclusive(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	in := inbox.New(db, "x")
+	for n := range 50 {
+		put(t, db, in, fmt.Sprintf("due %02d", n), "plain", -time.Duration(100-n)*time.Second, false)
+	}
+	put(t, db, in, "call", "call", -time.Second, false)
+	put(t, db, in, "later", "plain", time.Hour, false)
+	put(t, db, in, "parked", "plain", 0, true)
+	put(t, db, inbox.New(db, "y"), "another's", "plain", -time.Hour, false)
+	var both, running sync.WaitGroup
+	both.Add(2)
+	var claimed [2][]inbox.Pending
+	for i := range claimed {
+		running.Go(func() {
+			err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) (err error) {
+				claimed[i], err = in.Claim(t.Context(), tx, 30, "call")
+				both.Done()
+				both.Wait() // both hold their claims
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	seen := map[string]bool{}
+	for _, p := range append(claimed[0], claimed[1]...) {
+		if seen[p.Key] || !strings.HasPrefix(p.Key, "due ") {
+			t.Errorf("claimed %s", p.Key)
+		}
+		seen[p.Key] = true
+	}
+	if len(seen) != 50 || len(claimed[0]) != 30 && len(claimed[1]) != 30 {
+		t.Errorf("claimed %d and %d", len(claimed[0]), len(claimed[1]))
+	}
+	inTx(t, db, func(tx *sqlx.Tx) error {
+		oldest, err := in.Claim(t.Context(), tx, 1)
+		calls, err2 := in.ClaimOnly(t.Context(), tx, 10, "call")
+		if len(oldest) != 1 || oldest[0].Key != "due 00" || len(calls) != 1 || calls[0].Key != "call" {
+			t.Errorf("oldest %+v, calls %+v", oldest, calls)
+		}
+		return errors.Join(err, err2)
+	})
+	if waiting, parked, err := in.Counts(t.Context()); waiting != 52 || parked != 1 || err != nil {
+		t.Errorf("counts %d, %d, %v", waiting, parked, err)
+	}
+}
+
+// A claimed thing is finished, leased, set again or parked, and nothing else is touched.
+func TestWhatBecomesOfAClaim(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	in := inbox.New(db, "x")
+	for _, key := range []string{"finish", "lease", "again", "park", "bystander"} {
+		put(t, db, in, key, "plain", -time.Second, false)
+	}
+	inTx(t, db, func(tx *sqlx.Tx) error {
+		one := func(key string) inbox.Pending {
+			p, ok, err := in.ClaimOne(t.Context(), tx, "o", key)
+			if err != nil || !ok {
+				t.Errorf("claim %s: %v, %v", key, ok, err)
+			}
+			p.Attempts, p.Reason = 7, "because\x00"
+			return p
+		}
+		n, err := in.Finish(t.Context(), tx, one("finish"))
+		m, err2 := in.Finish(t.Context(), tx, inbox.Pending{Owner: "o", Key: "gone"})
+		if n != 1 || m != 0 {
+			t.Errorf("finished %d and %d", n, m)
+		}
+		again, err3 := in.Again(t.Context(), tx, one("again"), time.Hour, false)
+		parked, err4 := in.Again(t.Context(), tx, one("park"), time.Hour, true)
+		stale := one("bystander")
+		before := stale.Due.Add(-time.Hour)
+		stale.Due = &before // of a lease that was over
+		late, err5 := in.Again(t.Context(), tx, stale, time.Hour, true)
+		if !again || !parked || late {
+			t.Errorf("set again %t, parked %t, after the lease %t", again, parked, late)
+		}
+		return errors.Join(err, err2, in.Lease(t.Context(), tx, time.Hour, one("lease")), err3, err4, err5)
+	})
+	var left string
+	err := db.GetContext(t.Context(), &left, `SELECT string_agg(format('%s %s %s', key,
+		CASE WHEN due IS NULL THEN 'parked' WHEN due > now() THEN 'later' ELSE 'due' END, attempts), ', ' ORDER BY key) FROM pending`)
+	if want := "again later 7, bystander due 1, lease later 1, park parked 7"; left != want || err != nil {
+		t.Errorf("left: %s, %v; want %s", left, err, want)
+	}
+	inTx(t, db, func(tx *sqlx.Tx) error {
+		if _, ok, err := in.ClaimOne(t.Context(), tx, "o", "lease"); ok || err != nil {
+			t.Errorf("a leased thing was claimed: %v", err)
+		}
+		return nil
+	})
+}
