@@ -1,0 +1,195 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// The bounds of outside calls.
+const (
+	CallsAtOnce = 32               // of a replica
+	CallTimeout = 10 * time.Second // of one call, below the time that a shutdown gives it
+	callLease   = CallTimeout + 5*time.Second
+)
+
+// calls are the outside calls of a replica. What is due is claimed for as many as may be made, under a
+// lease; each call runs by itself, with no transaction open; and what they returned is written down
+// in batches: all that came in while the last was written.
+type calls struct {
+	*Consumer
+	slots    chan struct{} // one for each call that may be under way
+	returned chan called
+	underway sync.WaitGroup
+}
+
+// called is what one call returned.
+type called struct {
+	inbox.Pending
+	answer []events.Event
+	failed error
+}
+
+// runCalls makes calls until ctx is done, and returns when those under way are written down.
+func (c *Consumer) runCalls(ctx context.Context) {
+	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce), returned: make(chan called, CallsAtOnce)}
+	var writing sync.WaitGroup
+	writing.Go(func() { k.write(ctx) })
+	c.runDue(ctx, c.callNudge, k.claim)
+	k.underway.Wait()
+	close(k.returned)
+	writing.Wait()
+}
+
+// nudgeCalls hurries the claiming.
+func (c *Consumer) nudgeCalls() {
+	select {
+	case c.callNudge <- struct{}{}:
+	default:
+	}
+}
+
+// claim starts calls for what is due, as many as there are slots. Should the process die, they are made
+// again by whoever finds them once the lease is over.
+func (k *calls) claim(ctx context.Context) (more bool, err error) {
+	select {
+	case k.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false, nil
+	}
+	slots := 1
+	for free := true; free; {
+		select {
+		case k.slots <- struct{}{}:
+			slots++
+		default:
+			free = false
+		}
+	}
+	var claimed []inbox.Pending
+	err = k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if claimed, err = k.Inbox.ClaimOnly(ctx, tx, slots, k.callTypes...); err != nil {
+			return err
+		}
+		return k.Inbox.Lease(ctx, tx, callLease, claimed...)
+	})
+	if err != nil {
+		claimed = nil
+	}
+	for range slots - len(claimed) {
+		<-k.slots
+	}
+	for _, p := range claimed {
+		k.underway.Go(func() { k.returned <- k.make(ctx, p) })
+	}
+	return len(claimed) == slots, err
+}
+
+// make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. Whatever panics
+// in it is a failure of this call.
+func (k *calls) make(ctx context.Context, p inbox.Pending) (r called) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			r = called{Pending: p, failed: fmt.Errorf("call for %s: panic: %v\n%s", p.Type, cause, debug.Stack())}
+		}
+	}()
+	e, err := k.reopen(p)
+	if err != nil {
+		return called{Pending: p, failed: err}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CallTimeout)
+	defer cancel()
+	answer, err := k.ask(ctx, e)
+	return called{p, answer, err}
+}
+
+// write writes down what calls return, until there are none.
+func (k *calls) write(ctx context.Context) {
+	for r := range k.returned {
+		batch := []called{r}
+		for more := true; more; {
+			select {
+			case r, ok := <-k.returned:
+				if more = ok; ok {
+					batch = append(batch, r)
+				}
+			default:
+				more = false
+			}
+		}
+		if err := k.settle(ctx, batch); err != nil {
+			for _, r := range batch {
+				k.settleOne(ctx, r)
+			}
+		}
+		for range batch {
+			<-k.slots
+		}
+	}
+}
+
+// settle says the answers and sets what failed for its next attempt, in one transaction. What another
+// replica has finished meanwhile, since the lease was over, is not said again.
+func (k *calls) settle(ctx context.Context, batch []called) error {
+	var answered int
+	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		var well []inbox.Pending
+		for _, r := range batch {
+			if r.failed == nil {
+				well = append(well, r.Pending)
+			}
+		}
+		finished, err := k.Inbox.Take(ctx, tx, well...)
+		if err != nil {
+			return err
+		}
+		var said []events.Event
+		for _, r := range batch {
+			switch {
+			case r.failed != nil:
+				if err := k.again(ctx, tx, r.Pending, r.failed); err != nil {
+					return err
+				}
+			case finished[inbox.Name{Owner: r.Owner, Key: r.Key}]:
+				said = append(said, r.answer...)
+			}
+		}
+		answered = len(finished)
+		return k.Emit(ctx, tx, said...)
+	})
+	if err == nil {
+		k.stats.handled.Add(int64(answered))
+		k.Outbox.Nudge()
+	}
+	return err
+}
+
+// settleOne is settle for one of a batch that failed. An answer that cannot be said is a failure of the
+// call; while the database is away nothing is written, and the call is made again after its lease.
+func (k *calls) settleOne(ctx context.Context, r called) {
+	for reruns := 0; ; reruns++ {
+		err := k.settle(ctx, []called{r})
+		if err == nil {
+			return
+		}
+		if postgres.Alive(ctx, k.DB) != nil {
+			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
+			return
+		}
+		if judge(err, 1, reruns, r.Attempts, true) != rerun {
+			if r.failed != nil {
+				return // what cannot be noted is made again after its lease
+			}
+			r.failed = err
+		}
+		sleep(ctx, jitter(rerunPause))
+	}
+}

@@ -1,0 +1,232 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// The bounds of a consumer.
+const (
+	Prefetch     = 2000 // deliveries in hand and unacknowledged
+	Lanes        = 4    // transactions at a time; a subject is always in the same lane
+	BatchMax     = 200  // events in one transaction
+	deadPrefetch = 20
+	workTimeout  = time.Minute                  // of one transaction
+	drainTimeout = 10 * time.Second             // for what is in hand at shutdown
+	stopTimeout  = drainTimeout + 3*time.Second // and to close the sessions
+	breakTimeout = time.Second                  // for what is in hand when the session breaks, before the next one begins
+)
+
+// Consumer consumes the queue of one service, and runs its retries and deadlines. Fill in the
+// fields, then Run it once.
+type Consumer struct {
+	Name     string // of the service in the topology
+	URL      string // of the broker
+	Topology topology.Topology
+	Handlers []Handler
+	DB       *sqlx.DB
+	Inbox    *inbox.Inbox
+	Outbox   *outbox.Outbox
+	// Ready is asked at the start of each session, before anything is consumed; nil: always ready.
+	Ready func(*rabbit.Session) error
+	Log   zerolog.Logger
+
+	once       sync.Once
+	statements *postgres.Statements
+	catalogue  events.Catalogue
+	handlerOf  map[string]*Handler
+	callTypes  []string // those whose handler is a Call
+	callNudge  chan struct{}
+	service    topology.Service
+	inHand     sync.WaitGroup // the lanes of all sessions
+	stats      struct{ handled, duplicates, delayed, parked, batches atomic.Int64 }
+}
+
+// Stats counts since the start of the process.
+type Stats struct{ Handled, Duplicates, Delayed, Parked, Batches int64 }
+
+// Stats may be called at any time.
+func (c *Consumer) Stats() Stats {
+	s := &c.stats
+	return Stats{s.handled.Load(), s.duplicates.Load(), s.delayed.Load(), s.parked.Load(), s.batches.Load()}
+}
+
+// prepare builds what Run and Emit need. Two handlers for one type are a mistake in the program and
+// panic.
+func (c *Consumer) prepare() {
+	c.once.Do(func() {
+		c.statements = postgres.NewStatements(c.DB)
+		c.handlerOf = map[string]*Handler{}
+		c.callNudge = make(chan struct{}, 1)
+		c.catalogue = events.NewCatalogue()
+		c.service, _ = c.Topology.Service(c.Name)
+		for i := range c.Handlers {
+			h := &c.Handlers[i]
+			for _, sample := range h.samples {
+				if c.handlerOf[sample.EventType()] != nil {
+					panic(fmt.Sprintf("consumer: %s has two handlers for %s", c.Name, sample.EventType()))
+				}
+				c.handlerOf[sample.EventType()] = h
+				if h.call != nil {
+					c.callTypes = append(c.callTypes, sample.EventType())
+				}
+			}
+			c.catalogue = c.catalogue.With(h.samples...)
+		}
+	})
+}
+
+// Run consumes until ctx is done, then finishes what is in hand within a bound. Trouble with the
+// broker or the database is waited out.
+func (c *Consumer) Run(ctx context.Context) {
+	c.prepare()
+	var running sync.WaitGroup
+	running.Go(func() { c.runDue(ctx, nil, c.redo) })
+	if len(c.callTypes) > 0 {
+		running.Go(func() { c.runCalls(ctx) })
+	}
+	if len(c.service.Reacts) > 0 {
+		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.consume) })
+		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.consumeDead) })
+	}
+	<-ctx.Done()
+	var all sync.WaitGroup
+	all.Go(func() { running.Wait(); c.inHand.Wait() })
+	waitAtMost(&all, stopTimeout)
+}
+
+// subscribe opens a session on one of the service's queues.
+func (c *Consumer) subscribe(ctx context.Context, name, queue string, prefetch int) (*rabbit.Deliveries, error) {
+	session, err := rabbit.Open(ctx, c.URL, c.Name+"/"+name)
+	if err != nil {
+		return nil, err
+	}
+	if c.Ready != nil {
+		err = c.Ready(session)
+	}
+	var deliveries *rabbit.Deliveries
+	if err == nil {
+		deliveries, err = rabbit.Subscribe(session, queue, prefetch)
+	}
+	if err != nil {
+		session.Close()
+		return nil, err
+	}
+	return deliveries, nil
+}
+
+// consume is one session: it hands deliveries to lanes by their subject.
+func (c *Consumer) consume(ctx context.Context) error {
+	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), Prefetch)
+	if err != nil {
+		return err
+	}
+	defer deliveries.Close()
+	c.Log.Info().Str("queue", topology.QueueOf(c.Name)).Msg("consuming")
+	seed := maphash.MakeSeed()
+	lanes := make([]*lane, Lanes)
+	var running sync.WaitGroup
+	for i := range lanes {
+		// With room for the whole prefetch the dispatcher never waits for a lane.
+		lanes[i] = &lane{Consumer: c, deliveries: deliveries, in: make(chan amqp.Delivery, Prefetch)}
+		running.Go(func() { lanes[i].run(ctx) })
+	}
+	c.inHand.Go(running.Wait)
+	for taking := true; taking; {
+		select {
+		case d, ok := <-deliveries.C():
+			if taking = ok; ok {
+				lanes[maphash.String(seed, subjectOf(d))%Lanes].in <- d
+			}
+		case <-ctx.Done():
+			taking = false
+		}
+	}
+	for _, l := range lanes {
+		close(l.in)
+	}
+	if ctx.Err() != nil {
+		_ = deliveries.Stop() // the session is closed anyway
+		waitAtMost(&running, drainTimeout)
+	} else {
+		// What the lanes still have in hand can no longer be acknowledged. It comes again, preferably
+		// as a duplicate; but a slow handler must not keep all others from the next session.
+		waitAtMost(&running, breakTimeout)
+	}
+	return over(deliveries)
+}
+
+// over says why there are no more deliveries.
+func over(deliveries *rabbit.Deliveries) error {
+	if err := deliveries.Err(); err != nil {
+		return err
+	}
+	return rabbit.ErrClosed
+}
+
+// waitAtMost bounds a shutdown: what is not finished then is rolled back with the process.
+func waitAtMost(running *sync.WaitGroup, d time.Duration) {
+	done := make(chan struct{})
+	go func() { running.Wait(); close(done) }()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}
+
+func subjectOf(d amqp.Delivery) string {
+	for _, key := range []string{"ce-subject", "cloudEvents_subject", "cloudEvents:subject"} {
+		if s, ok := d.Headers[key].(string); ok {
+			return s
+		}
+	}
+	return ""
+}
+
+// Emit puts what a reaction or a command said into the outbox, and what it scheduled into the
+// inbox's schedule, in tx.
+func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) error {
+	c.prepare()
+	var out []events.Event
+	for _, e := range said {
+		later, ok := e.Data.(Later)
+		if !ok {
+			out = append(out, e)
+			continue
+		}
+		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
+		if err := c.Inbox.Schedule(ctx, tx, later.At, command); err != nil {
+			return err
+		}
+	}
+	for _, e := range out {
+		if !slices.Contains(c.service.Publishes(), e.Data.EventType()) {
+			return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, e.Data.EventType()))
+		}
+	}
+	return c.Outbox.Append(ctx, tx, out...)
+}
+
+// Context returns a context in which the hot statements of the consumer's database are prepared.
+func (c *Consumer) Context(ctx context.Context) context.Context {
+	c.prepare()
+	return postgres.WithStatements(ctx, c.statements)
+}

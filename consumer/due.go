@@ -1,0 +1,174 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// The bounds of the schedule.
+const (
+	dueInterval = 200 * time.Millisecond // how late a retry or a deadline may be noticed
+	dueBatch    = 100
+)
+
+// runDue delivers what is due to the service's own reactions: retries and deadlines. Every replica
+// runs it; a claimed row is deleted with its effect, so each takes effect once. Outside calls have
+// loops of their own, so that a slow one keeps no deadline waiting.
+func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(context.Context) (more bool, _ error)) {
+	for probes := 0; ctx.Err() == nil; {
+		more, err := redo(ctx)
+		switch {
+		case err != nil && postgres.Alive(ctx, c.DB) != nil:
+			if probes == 0 && ctx.Err() == nil {
+				c.Log.Warn().Err(err).Msg("database is away, retries and deadlines pause")
+			}
+			sleep(ctx, outagePause(probes))
+			probes++
+		case err != nil:
+			c.Log.Warn().Err(err).Msg("retries and deadlines")
+			sleep(ctx, dueInterval)
+		case !more:
+			probes = 0
+			sleepUntil(ctx, dueInterval, nudge)
+		}
+	}
+}
+
+// redo handles what is due in one transaction; if that fails, one by one.
+func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
+	var claimed []inbox.Pending
+	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.callTypes...); err != nil {
+			return err
+		}
+		return c.redoIn(ctx, tx, claimed)
+	})
+	switch {
+	case err == nil:
+		c.stats.handled.Add(int64(len(claimed)))
+	case len(claimed) == 0 || postgres.Alive(ctx, c.DB) != nil:
+		return false, err
+	case len(claimed) == 1:
+		err = c.redoOne(ctx, claimed[0], err)
+	default: // one of them is to blame
+		err = nil
+		for i := 0; i < len(claimed) && err == nil && ctx.Err() == nil; i++ {
+			err = c.redoOne(ctx, claimed[i], nil)
+		}
+	}
+	if len(claimed) > 0 {
+		c.Outbox.Nudge()
+	}
+	return len(claimed) == dueBatch, err
+}
+
+// redoIn runs the reactions to claimed things and forgets them, in tx.
+func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pending) error {
+	if len(claimed) == 0 {
+		return nil
+	}
+	batch := make([]events.Event, len(claimed))
+	for i, p := range claimed {
+		e, err := c.reopen(p)
+		if err != nil {
+			return err
+		}
+		batch[i] = e
+	}
+	// Before the reactions: a deadline that is set again by its own reaction must stay.
+	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
+		return err
+	}
+	said, err := c.apply(ctx, tx, batch)
+	if err != nil {
+		return err
+	}
+	return c.Emit(ctx, tx, said...)
+}
+
+// again sets a claimed thing for its next attempt, or parks it.
+func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
+	p.Reason = failed.Error()
+	if after, waits := waitOf(failed); waits {
+		done, err := c.Inbox.Again(ctx, tx, p, after, false)
+		if done {
+			c.stats.delayed.Add(1)
+		}
+		return err
+	}
+	parked := judge(failed, 1, maxReruns, p.Attempts, true) == park
+	p.Attempts++
+	done, err := c.Inbox.Again(ctx, tx, p, pauseBefore(p.Attempts), parked)
+	if done {
+		c.note(p, parked)
+	}
+	return err
+}
+
+// reopen decodes what waited. A deadline is a command: it has no id, and its time is now.
+func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
+	record := p.Record()
+	if p.Exchange != "" {
+		e, err := c.open(record, p.Owner)
+		if err == nil && e.Time.IsZero() {
+			e.Time = p.CreatedAt.UTC()
+		}
+		return e, err
+	}
+	payload, err := c.catalogue.Decode(p.Type, p.Body)
+	if err != nil {
+		return events.Event{}, err
+	}
+	e := events.Command(payload, time.Now())
+	e.CorrelationID, e.TraceParent = record.CorrelationID, record.TraceParent
+	return e, nil
+}
+
+// redoOne handles one due thing alone, unless that has failed just now; when it fails it waits for
+// its next attempt, or is parked.
+func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed error) error {
+	for reruns := 0; failed == nil || judge(failed, 1, reruns, 0, true) == rerun; reruns++ {
+		if reruns > 0 {
+			sleep(ctx, jitter(rerunPause))
+		}
+		var handled int64
+		failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
+			handled = 1
+			return c.redoIn(ctx, tx, []inbox.Pending{p})
+		})
+		if failed == nil {
+			c.stats.handled.Add(handled)
+		}
+		if failed == nil || ctx.Err() != nil {
+			return nil
+		}
+	}
+	if err := postgres.Alive(ctx, c.DB); err != nil {
+		return err
+	}
+	err := c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
+		return c.again(ctx, tx, p, failed)
+	})
+	if err != nil {
+		return fmt.Errorf("put %s aside again: %w", claimed.Key, err)
+	}
+	return nil
+}
+
+// withClaim runs f with the claim on one due thing taken again; nothing happens when it is gone.
+func (c *Consumer) withClaim(ctx context.Context, claimed inbox.Pending, f func(context.Context, *sqlx.Tx, inbox.Pending) error) error {
+	return c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		p, ok, err := c.Inbox.ClaimOne(ctx, tx, claimed.Owner, claimed.Key)
+		if err != nil || !ok {
+			return err
+		}
+		return f(ctx, tx, p)
+	})
+}

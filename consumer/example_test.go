@@ -1,0 +1,97 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// OrderPlaced and PaymentCaptured are the events of the examples.
+type (
+	OrderPlaced struct {
+		Order    string `json:"order"`
+		Customer string `json:"customer"`
+		Amount   int64  `json:"amount"`
+	}
+	PaymentCaptured struct {
+		Order string `json:"order"`
+	}
+)
+
+func (OrderPlaced) EventType() string     { return "order.placed" }
+func (o OrderPlaced) Subject() string     { return o.Order }
+func (PaymentCaptured) EventType() string { return "payment.captured" }
+func (p PaymentCaptured) Subject() string { return p.Order }
+
+// A simple service runs its own SQL, in the transaction in which the inbox has the event: it takes
+// effect once, however often the event is delivered.
+func ExampleHandle() {
+	handler := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[OrderPlaced]) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO mails (order_id, text) VALUES ($1, $2)`, e.Data.Order, "Thank you for your order!")
+		return err
+	})
+	fmt.Println(handler.Types())
+	// Output: [order.placed]
+}
+
+// Outside calls happen outside of the transaction, so they may happen again. The id of the event is
+// the same each time: the other side can tell.
+func ExampleCall() {
+	handler := consumer.Call(func(ctx context.Context, e events.Of[OrderPlaced]) (events.Payload, error) {
+		if err := charge(ctx, e.ID, e.Data.Customer, e.Data.Amount); err != nil {
+			return nil, err // tried again later
+		}
+		return PaymentCaptured{Order: e.Data.Order}, nil
+	})
+	fmt.Println(handler.Types())
+	// Output: [order.placed]
+}
+
+func charge(_ context.Context, _, _ string, _ int64) error { return nil }
+
+// Shop is the state of the participant below; its field order is the order in which rows are locked.
+type Shop struct {
+	Accounts consumer.Rows[string, Credit] `table:"accounts" key:"customer"`
+}
+
+// Credit is a row.
+type Credit struct {
+	Customer string `db:"customer" json:"customer"`
+	Balance  int64  `db:"balance" json:"balance"`
+}
+
+// A participant is pure functions, and the same code runs in a unit test: on a memory instead of a
+// database.
+func ExampleParticipant() {
+	payments := consumer.Participant[Shop]{
+		Name: "payments",
+		Needs: func(s *Shop, e events.Event) {
+			if placed, ok := e.Data.(OrderPlaced); ok {
+				s.Accounts.Ask(placed.Customer)
+			}
+		},
+		React: []consumer.Reaction[Shop]{consumer.On(func(s *Shop, e events.Of[OrderPlaced]) []events.Payload {
+			account, _ := s.Accounts.Get(e.Data.Customer)
+			account.Balance -= e.Data.Amount
+			s.Accounts.Set(e.Data.Customer, account)
+			return []events.Payload{PaymentCaptured{Order: e.Data.Order}}
+		})},
+	}
+
+	memory := consumer.Memory{}
+	if err := memory.Put("accounts", "anna", Credit{Customer: "anna", Balance: 100}); err != nil {
+		panic(err)
+	}
+	placed := events.Cause(events.Event{}, "/orders", time.Now(), OrderPlaced{Order: "o-1", Customer: "anna", Amount: 30})
+	_, said, err := payments.ApplyTo(memory, placed)
+	fmt.Println(said[0].Data, said[0].CausationID == placed.ID, err)
+	fmt.Print(memory)
+	// Output:
+	// {o-1} true <nil>
+	// accounts anna {"customer":"anna","balance":70}
+}

@@ -1,0 +1,74 @@
+package consumer
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// The bounds of trying again.
+const (
+	// MaxAttempts is how often an event is tried before it is parked.
+	MaxAttempts  = 10
+	retryFirst   = time.Second
+	retryMax     = 5 * time.Minute
+	maxReruns    = 10 // of one transaction at once, when others were first
+	rerunPause   = 20 * time.Millisecond
+	outageFirst  = 100 * time.Millisecond // pause between probes of a database that is away
+	outageMax    = 5 * time.Second
+	backoffSteps = 16 // doublings after which every pause has reached its maximum
+)
+
+// fate is what becomes of a batch whose transaction failed.
+type fate int
+
+const (
+	rerun   fate = iota // the same again at once
+	outlast             // wait until the database is back, then the same again
+	split               // one by one, so that only the poison suffers
+	delay               // the one event waits for its next attempt
+	park                // the one event waits for a person
+)
+
+// judge decides about a batch of size events whose transaction failed with err for the (reruns+1)th
+// time. Alive is the answer of a probe of the database; attempts counts those of a single event
+// before this one.
+func judge(err error, size, reruns, attempts int, alive bool) fate {
+	if !alive {
+		return outlast
+	}
+	class := postgres.ClassOf(err)
+	if outside := (outsideError{}); errors.As(err, &outside) {
+		class = postgres.Other // a connection that it lost was not the database's
+	}
+	switch {
+	case class == postgres.Retry && reruns < maxReruns,
+		// The database answers now: what was lost was this connection, or its transaction's outcome,
+		// which the inbox settles.
+		class == postgres.Lost && reruns < maxReruns,
+		class == postgres.Busy && reruns < 1:
+		return rerun
+	case size > 1:
+		return split
+	case class == postgres.BadData, isPermanent(err), errors.Is(err, events.ErrMalformed),
+		errors.Is(err, events.ErrUnknownMajor), errors.Is(err, events.ErrUnknownType),
+		errors.Is(err, events.ErrTooLarge), attempts+1 >= MaxAttempts:
+		return park
+	}
+	return delay
+}
+
+// pauseBefore returns the pause before the next attempt: exponential with full jitter, but never
+// less than half, so that a retry is not immediate.
+func pauseBefore(attempts int) time.Duration {
+	return jitter(min(retryFirst<<min(attempts-1, backoffSteps), retryMax))
+}
+
+func outagePause(probes int) time.Duration {
+	return jitter(min(outageFirst<<min(probes, backoffSteps), outageMax))
+}
+
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }

@@ -1,0 +1,127 @@
+package consumer
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/lib/pq/pqerror"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+func state(code string) error { return fmt.Errorf("do: %w", &pq.Error{Code: pqerror.Code(code)}) }
+
+// errors of each class, and what judge says of them: at first, when it is out of reruns, alone and
+// in a batch.
+var fates = []struct {
+	name               string
+	err                error
+	first, last, batch fate
+}{
+	{"deadlock", state("40P01"), rerun, delay, split},
+	{"serialization", state("40001"), rerun, delay, split},
+	{"raced", fmt.Errorf("insert: %w: %w", postgres.ErrRaced, state("23505")), rerun, delay, split},
+	{"connection", state("08006"), rerun, delay, split},
+	{"server shut down", state("57P01"), rerun, delay, split},
+	{"read only", state("25006"), rerun, delay, split},
+	{"bad connection", driver.ErrBadConn, rerun, delay, split},
+	{"end of file", io.ErrUnexpectedEOF, rerun, delay, split},
+	{"network", &net.OpError{Op: "read", Err: errors.New("reset")}, rerun, delay, split},
+	{"unknown outcome", fmt.Errorf("commit: %w", postgres.ErrUnknownOutcome), rerun, delay, split},
+	{"lock time-out", state("55P03"), rerun, delay, split},
+	{"statement time-out", state("57014"), rerun, delay, split},
+	{"disk full", state("53100"), rerun, delay, split},
+	{"bad data", state("22021"), park, park, split},
+	{"program limit", state("54000"), park, park, split},
+	{"mistake in SQL", state("42P01"), delay, delay, split},
+	{"unique violation of a handler", state("23505"), delay, delay, split},
+	{"of the handler", errors.New("no"), delay, delay, split},
+	{"deadline", context.DeadlineExceeded, delay, delay, split},
+	{"aborted transaction", pq.ErrInFailedTransaction, delay, delay, split},
+	{"permanent", fmt.Errorf("refuse: %w", Permanent(errors.New("never"))), park, park, split},
+	{"malformed", fmt.Errorf("say: %w", events.ErrMalformed), park, park, split},
+	{"unknown type", events.ErrUnknownType, park, park, split},
+	{"unknown major", events.ErrUnknownMajor, park, park, split},
+	{"too large", events.ErrTooLarge, park, park, split},
+	{"network of an outside call", outsideError{&net.OpError{Op: "dial", Err: errors.New("refused")}}, delay, delay, split},
+	{"end of file of an outside call", outsideError{io.EOF}, delay, delay, split},
+	{"permanent refusal of an outside call", outsideError{Permanent(errors.New("no such card"))}, park, park, split},
+}
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	for _, f := range fates {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			want := func(what string, got, want fate) {
+				if got != want {
+					t.Errorf("%s: %d, want %d", what, got, want)
+				}
+			}
+			want("first time, alone", judge(f.err, 1, 0, 0, true), f.first)
+			want("out of reruns, alone", judge(f.err, 1, maxReruns, 0, true), f.last)
+			want("out of reruns, in a batch", judge(f.err, BatchMax, maxReruns, 0, true), f.batch)
+			if f.first == rerun {
+				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), rerun)
+			} else {
+				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), split)
+			}
+			want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+			want("last but one", judge(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
+			for _, size := range []int{1, BatchMax} { // whatever it is, a database that is away costs nothing
+				want("database away", judge(f.err, size, maxReruns, MaxAttempts, false), outlast)
+			}
+		})
+	}
+}
+
+// Every batch comes to an end: whatever the error, reruns are bounded, and a part of a batch is
+// smaller than the batch.
+func TestJudgeEnds(t *testing.T) {
+	t.Parallel()
+	for _, f := range fates {
+		for _, size := range []int{1, 2, BatchMax} {
+			reruns := 0
+			for judge(f.err, size, reruns, 0, true) == rerun {
+				if reruns++; reruns > maxReruns {
+					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
+				}
+			}
+			if got := judge(f.err, size, reruns, 0, true); (got == split) != (size > 1) {
+				t.Errorf("%s in a batch of %d: %d", f.name, size, got)
+			}
+		}
+	}
+}
+
+func TestPausesGrowToABound(t *testing.T) {
+	t.Parallel()
+	for _, pause := range []struct {
+		name       string
+		of         func(int) time.Duration
+		begin      int
+		first, max time.Duration
+	}{
+		{"retry", pauseBefore, 1, retryFirst, retryMax},
+		{"outage", outagePause, 0, outageFirst, outageMax},
+	} {
+		for n := range 100 {
+			want := pause.max
+			if n < 30 {
+				want = min(pause.first<<n, pause.max)
+			}
+			if got := pause.of(pause.begin + n); got < want/2 || got > want {
+				t.Errorf("%s %d: %v, want between %v and %v", pause.name, n, got, want/2, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package consumer
+
+import (
+	"context"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// Handler is what a service does about events of some types. Handle, Call and a Participant's
+// Handler method make one.
+type Handler struct {
+	samples []events.Payload
+	// apply handles a batch in tx and returns what is to be said.
+	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error)
+	// call, if set, runs first and outside of any transaction; its answer is said.
+	call func(ctx context.Context, e events.Event) (events.Payload, error)
+}
+
+// Types returns the types that h handles.
+func (h Handler) Types() []string {
+	types := make([]string, len(h.samples))
+	for i, s := range h.samples {
+		types[i] = s.EventType()
+	}
+	return types
+}
+
+// Samples returns a payload of each type that h handles.
+func (h Handler) Samples() []events.Payload { return h.samples }
+
+// Handle makes a handler of a function that runs its own SQL in the transaction of the inbox: it
+// takes effect once per event. An error rolls back, and the event is tried again later. The context
+// carries the event as the cause of what is said; see CauseOf.
+func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx, e events.Of[T]) error) Handler {
+	var sample T
+	return Handler{
+		samples: []events.Payload{sample},
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+			for _, e := range batch {
+				if err := safely(e, func() error {
+					typed, _ := events.As[T](e) // dispatch is by type
+					return handle(withCause(ctx, e), tx, typed)
+				}); err != nil {
+					return nil, err
+				}
+			}
+			return nil, nil
+		},
+	}
+}
+
+// Call makes a handler of a call to the outside world. What comes is set down first; then one of
+// CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held up.
+// It may run more than once for an event, and e.ID is the same each time: use it as the idempotency
+// key. The answer, unless nil, is said. An error is tried again as any other, but see NotYet.
+func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload, error)) Handler {
+	var sample T
+	return Handler{
+		samples: []events.Payload{sample},
+		apply:   func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) { return nil, nil },
+		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
+			err = safely(e, func() error {
+				typed, _ := events.As[T](e)
+				answer, err = call(ctx, typed)
+				return err
+			})
+			return answer, err
+		},
+	}
+}
+
+// Handler makes the participant usable where handlers are: its reactions run in batches.
+func (p Participant[S]) Handler() Handler {
+	return Handler{
+		samples: p.Samples(),
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+			_, said, err := p.Apply(ctx, tx, batch...)
+			return said, err
+		},
+	}
+}
+
+func safely(e events.Event, f func() error) (err error) {
+	defer recovered(&err, e)
+	return f()
+}
+
+type causeKey struct{}
+
+func withCause(ctx context.Context, e events.Event) context.Context {
+	return context.WithValue(ctx, causeKey{}, e)
+}
+
+// CauseOf returns the event that is being handled, or an empty one outside of a handler.
+func CauseOf(ctx context.Context) events.Event {
+	e, _ := ctx.Value(causeKey{}).(events.Event)
+	return e
+}

@@ -1,0 +1,130 @@
+package bank
+
+import (
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// Event is what a service says, with a new id.
+func Event(service string, p events.Payload) events.Event {
+	return events.Cause(events.Event{}, topology.SourceOf(service), time.Now(), p)
+}
+
+// Message puts an event on the wire as its service does.
+func (w *World) Message(e events.Event) rabbit.Message {
+	w.Helper()
+	record, err := e.Record()
+	if err != nil {
+		w.Fatal(err)
+	}
+	return rabbit.Message{
+		Exchange: topology.ExchangeOf(e.Source[1:]), Key: record.Type, Mandatory: true, Publishing: rabbit.Publishing(record),
+	}
+}
+
+// Say publishes payloads of one service and returns their events.
+func (w *World) Say(service string, payloads ...events.Payload) []events.Event {
+	w.Helper()
+	var said []events.Event
+	var messages []rabbit.Message
+	for _, p := range payloads {
+		e := Event(service, p)
+		said, messages = append(said, e), append(messages, w.Message(e))
+	}
+	w.Publish(messages...)
+	return said
+}
+
+// Publish publishes messages and waits for their confirms.
+func (w *World) Publish(messages ...rabbit.Message) {
+	w.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.publisher == nil || w.publisher.Err() != nil {
+		session, err := rabbit.Open(w.Context(), w.AMQP, "test/publish")
+		if err != nil {
+			w.Fatal(err)
+		}
+		if w.publisher, err = rabbit.NewPublisher(session); err != nil {
+			w.Fatal(err)
+		}
+	}
+	for len(messages) > 0 {
+		n := min(len(messages), rabbit.MaxInFlight)
+		pendings, err := w.publisher.Publish(messages[:n])
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, p := range pendings {
+			outcome, why, err := w.publisher.Wait(w.Context(), p)
+			if err != nil || outcome != rabbit.Confirmed {
+				w.Fatalf("publish: outcome %v: %v, %v", outcome, why, err)
+			}
+		}
+		messages = messages[n:]
+	}
+}
+
+// Consumers waits until a queue has that many.
+func (w *World) Consumers(queue string, want int) (found amqp.Queue) {
+	w.Helper()
+	w.onChannel(func(ch *amqp.Channel) (err error) {
+		w.Eventually(fmt.Sprintf("%d consumers of %s", want, queue), func() (bool, string) {
+			found, err = ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+			return err != nil || found.Consumers == want, fmt.Sprint(found)
+		})
+		return err
+	})
+	return found
+}
+
+// Depth returns how many messages are in a queue once its consumers are gone, for what they had in
+// hand goes back then.
+func (w *World) Depth(queue string) int {
+	w.Helper()
+	return w.Consumers(queue, 0).Messages
+}
+
+// Bind binds a queue beside the topology.
+func (w *World) Bind(queue, key, exchange string) {
+	w.Helper()
+	w.onChannel(func(ch *amqp.Channel) error { return ch.QueueBind(queue, key, exchange, false, nil) })
+}
+
+// Reject takes the first message of a queue and refuses it, so that it is dead-lettered.
+func (w *World) Reject(queue string) {
+	w.Helper()
+	w.onChannel(func(ch *amqp.Channel) (err error) {
+		w.Eventually("a message in "+queue, func() (bool, string) {
+			var d amqp.Delivery
+			var ok bool
+			if d, ok, err = ch.Get(queue, false); ok {
+				err = d.Reject(false)
+			}
+			return ok || err != nil, ""
+		})
+		return err
+	})
+}
+
+func (w *World) onChannel(f func(ch *amqp.Channel) error) {
+	w.Helper()
+	conn, err := amqp.Dial(w.AMQP)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ch, err := conn.Channel()
+	if err == nil {
+		err = f(ch)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+}

@@ -1,0 +1,137 @@
+package consumer
+
+import (
+	"context"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// lane handles the deliveries of some subjects, a batch at a time: what has come in while one
+// transaction ran is the next batch, so a lone event is never kept waiting.
+type lane struct {
+	*Consumer
+	deliveries *rabbit.Deliveries
+	in         chan amqp.Delivery
+}
+
+// item is a delivery that can be handled.
+type item struct {
+	delivery amqp.Delivery
+	receipt  inbox.Receipt
+	record   events.Record
+	event    events.Event
+}
+
+func (l *lane) run(ctx context.Context) {
+	for d := range l.in {
+		batch := []amqp.Delivery{d}
+		for more := true; more && len(batch) < BatchMax; {
+			select {
+			case d, ok := <-l.in:
+				if more = ok; ok {
+					batch = append(batch, d)
+				}
+			default:
+				more = false
+			}
+		}
+		// After the end of the session its deliveries come again in another; at shutdown they come
+		// again elsewhere. Neither costs an attempt.
+		if ctx.Err() != nil || l.deliveries.Err() != nil {
+			continue
+		}
+		if l.settle(ctx, batch) {
+			if err := l.deliveries.Ack(batch...); err != nil {
+				l.Log.Debug().Err(err).Msg("acknowledge") // the events come again and are duplicates
+			}
+		}
+	}
+}
+
+// settle sees to it that every delivery has taken effect, waits in pending, or is parked. It returns
+// false when the session or the process ends first; then nothing may be acknowledged.
+func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // ends with the batch
+		select {
+		case <-l.deliveries.Done():
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var together []item
+	seen := map[inbox.Receipt]bool{}
+	for _, d := range batch {
+		it, err := l.read(d)
+		switch {
+		case err != nil:
+			if !l.parkBad(ctx, d, it.record, err) {
+				return false
+			}
+		case it.event.Data == nil: // nobody here reacts to it: a binding that is left from another version
+		case seen[it.receipt]:
+			l.stats.duplicates.Add(1)
+		default:
+			seen[it.receipt] = true
+			together = append(together, it)
+		}
+	}
+	return len(together) == 0 || l.handle(ctx, together)
+}
+
+// handle brings a batch to its end, whatever it takes.
+func (c *Consumer) handle(ctx context.Context, batch []item) bool {
+	for reruns, probes := 0, 0; ctx.Err() == nil; reruns++ {
+		err := c.transact(ctx, batch)
+		if err == nil {
+			return true
+		}
+		alive := postgres.ClassOf(err) == postgres.Retry || postgres.Alive(ctx, c.DB) == nil
+		switch verdict := judge(err, len(batch), reruns, 0, alive); verdict {
+		case rerun:
+			sleep(ctx, jitter(rerunPause))
+		case outlast:
+			if probes == 0 {
+				c.Log.Warn().Err(err).Msg("database is away, consumption pauses")
+			}
+			sleep(ctx, outagePause(probes))
+			probes++
+			reruns--
+		case split:
+			for i := range batch {
+				if !c.handle(ctx, batch[i:i+1]) {
+					return false
+				}
+			}
+			return true
+		case delay, park:
+			if c.putAside(ctx, batch[0], err, verdict == park) == nil {
+				return true
+			}
+			sleep(ctx, outagePause(probes)) // it could not be put aside either: begin again
+			probes++
+		}
+	}
+	return false
+}
+
+// sleep waits for d or until ctx is done.
+func sleep(ctx context.Context, d time.Duration) { sleepUntil(ctx, d, nil) }
+
+// sleepUntil is sleep that a nudge ends.
+func sleepUntil(ctx context.Context, d time.Duration, nudge <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-nudge:
+	case <-ctx.Done():
+	}
+}

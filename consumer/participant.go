@@ -1,0 +1,237 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"runtime/debug"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// Participant is a service's part in a choreography as pure functions over a State: a struct whose
+// fields are Tables. The order of the fields is the order in which rows are locked, everywhere.
+type Participant[S any] struct {
+	Name string // of the service
+	// Needs asks the state for the rows that an event will touch: s.Payments.Ask(id). It is repeated
+	// until it asks for nothing new, so that a row may tell which others are needed. It sees the rows
+	// as they were before the batch.
+	Needs func(s *S, e events.Event)
+	React []Reaction[S]
+}
+
+// Reaction is what a participant does about events of one type.
+type Reaction[S any] struct {
+	sample events.Payload
+	react  func(*S, events.Event) []events.Payload
+}
+
+// On makes a reaction of a function. The function is pure: it knows its arguments and nothing else,
+// now is e.Time, and it may panic, which fails the event and nothing else. What it returns is said,
+// or, wrapped in Later, scheduled.
+func On[S any, T events.Payload](react func(s *S, e events.Of[T]) []events.Payload) Reaction[S] {
+	var sample T
+	return Reaction[S]{sample: sample, react: func(s *S, e events.Event) []events.Payload {
+		typed, _ := events.As[T](e) // dispatch is by type
+		return react(s, typed)
+	}}
+}
+
+// Later is a payload that is not said but delivered to the participant's own reactions at a time: a
+// durable deadline, once per type and subject.
+type Later struct {
+	At time.Time
+	events.Payload
+}
+
+// Source is the CloudEvents source of what the participant says.
+func (p Participant[S]) Source() string { return topology.SourceOf(p.Name) }
+
+// Samples returns a payload of each type that the participant reacts to.
+func (p Participant[S]) Samples() []events.Payload {
+	samples := make([]events.Payload, len(p.React))
+	for i, r := range p.React {
+		samples[i] = r.sample
+	}
+	return samples
+}
+
+// Apply reacts to a batch, in its order, in tx: it loads and locks what the batch needs, runs the
+// reactions in memory, and saves what has changed. It returns the state as it is then, and what was
+// said, stamped with its cause, for the caller to put into the outbox in the same transaction.
+//
+// Any error means that tx must be rolled back. One that wraps postgres.ErrRaced means that another
+// replica inserted the same row first: run the transaction again. HTTP handlers and deadlines use
+// Apply as deliveries do, with events.Command.
+func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S, []events.Event, error) {
+	s, tables := p.state()
+	said, err := p.run(s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range tables {
+		if err := t.Save(ctx, tx); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return s, said, nil
+}
+
+// ApplyTo is Apply on a memory instead of a database. On an error the memory is as it was.
+func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.Event, error) {
+	s, tables := p.state()
+	said, err := p.run(s, tables, batch, func(t Table) error { return t.Recall(m) })
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, t := range tables {
+		if _, err := t.Remember(m); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return s, said, nil
+}
+
+// state makes an empty state and lists its tables in field order. A State that is not made of
+// tables is a mistake in the program and panics.
+func (p Participant[S]) state() (*S, []Table) {
+	s := new(S)
+	v := reflect.ValueOf(s).Elem()
+	tables := make([]Table, v.NumField())
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		t, ok := reflect.TypeAssert[Table](v.Field(i).Addr())
+		if !ok || field.Tag.Get("table") == "" || field.Tag.Get("key") == "" {
+			panic(fmt.Sprintf("consumer: field %s of %s is not a Table with the tags table and key", field.Name, v.Type()))
+		}
+		t.Bind(field.Tag.Get("table"), field.Tag.Get("key"))
+		tables[i] = t
+	}
+	return s, tables
+}
+
+// maxRounds bounds how often Needs is repeated: a row may name another, which names another.
+const maxRounds = 100
+
+// run loads and reacts. A table is loaded only when the earlier ones ask for nothing more, so that
+// locks are taken in the order of the fields; what a later table tells can only be about itself or
+// those after it, and if it is not, the lock order is the database's to defend: a deadlock is
+// retried.
+func (p Participant[S]) run(s *S, tables []Table, batch []events.Event, load func(Table) error) ([]events.Event, error) {
+	rounds := 0
+	for wanting := true; wanting; rounds++ {
+		if rounds > maxRounds {
+			return nil, fmt.Errorf("%s: Needs asks for ever more rows, %d times by now", p.Name, rounds)
+		}
+		for _, e := range batch {
+			if err := p.needs(s, e); err != nil {
+				return nil, err
+			}
+		}
+		wanting = false
+		for _, t := range tables {
+			if t.Wanting() {
+				if err := load(t); err != nil {
+					return nil, fmt.Errorf("%s: %w", p.Name, err)
+				}
+				wanting = true
+				break
+			}
+		}
+	}
+	var said []events.Event
+	now := time.Now()
+	for _, e := range batch {
+		payloads, err := p.react(s, e)
+		if err != nil {
+			return nil, err
+		}
+		for _, payload := range payloads {
+			said = append(said, events.Cause(e, p.Source(), now, payload))
+		}
+	}
+	return said, nil
+}
+
+// needs asks for what one event will touch; a panic becomes an error.
+func (p Participant[S]) needs(s *S, e events.Event) (err error) {
+	defer recovered(&err, e)
+	p.Needs(s, e)
+	return nil
+}
+
+// react runs the reaction to one event; a panic becomes an error.
+func (p Participant[S]) react(s *S, e events.Event) (payloads []events.Payload, err error) {
+	for _, r := range p.React {
+		if r.sample.EventType() != e.Data.EventType() {
+			continue
+		}
+		defer recovered(&err, e)
+		return r.react(s, e), nil
+	}
+	return nil, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
+}
+
+// recovered turns a panic into an error with its stack.
+func recovered(err *error, e events.Event) {
+	switch cause := recover().(type) {
+	case nil:
+	case notAsked:
+		*err = fmt.Errorf("react to %s: %w", e.Data.EventType(), cause)
+	default:
+		*err = fmt.Errorf("react to %s: panic: %v\n%s", e.Data.EventType(), cause, debug.Stack())
+	}
+}
+
+// permanent marks an error that no retry will heal.
+type permanent struct{ error }
+
+func (p permanent) Unwrap() error { return p.error }
+
+// Permanent returns err marked so that the event is parked at once. A business refusal is not an
+// error but an event.
+func Permanent(err error) error { return permanent{err} }
+
+func isPermanent(err error) bool {
+	var p permanent
+	return errors.As(err, &p)
+}
+
+// notYet is an error that costs no attempt.
+type notYet struct {
+	error
+	after time.Duration
+}
+
+func (n notYet) Unwrap() error { return n.error }
+
+func (n notYet) NotMade() time.Duration { return n.after }
+
+// NotYet returns err marked so that an outside call is made again after a pause, jittered, and that
+// this costs no attempt: the call was not made. An error that has the method NotMade, such as those of
+// package resilience when a breaker is open or a limit is reached, need not be marked.
+func NotYet(err error, after time.Duration) error { return notYet{err, after} }
+
+// waitOf returns the pause of NotYet.
+func waitOf(err error) (after time.Duration, waits bool) {
+	var n interface {
+		error
+		NotMade() time.Duration
+	}
+	if !errors.As(err, &n) {
+		return 0, false
+	}
+	after = max(0, n.NotMade())
+	return after + rand.N(after/2+1), true
+}
+
+// outsideError is what an outside call returned.
+type outsideError struct{ error }
+
+func (o outsideError) Unwrap() error { return o.error }

@@ -1,0 +1,184 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// apply is a transaction of one replica, run again as the runtime does when somebody else was first.
+func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[bank.State], batch ...events.Event) (said []events.Event, reruns int, err error) {
+	for ; ; reruns++ {
+		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
+			_, said, err = p.Apply(ctx, tx, batch...)
+			return err
+		})
+		if postgres.ClassOf(err) != postgres.Retry {
+			return said, reruns, err
+		}
+	}
+}
+
+// Two replicas handle two different events about one row that is not there yet, at once: both have
+// looked before either has written. The result is as if one had come after the other, in every one
+// of a hundred tries.
+func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
+	t.Parallel()
+	w := bank.On(t, "", bank.Database(t))
+	for n := range 100 {
+		order, customer := fmt.Sprint("order ", n), fmt.Sprint("customer ", n)
+		var both sync.WaitGroup
+		both.Add(2)
+		meet := func() func() { return sync.OnceFunc(func() { both.Done(); both.Wait() }) }
+		meetPlaced, meetCancelled := meet(), meet()
+		p := consumer.Participant[bank.State]{Name: bank.Service, Needs: bank.Needs, React: []consumer.Reaction[bank.State]{
+			consumer.On(func(s *bank.State, e events.Of[bank.Placed]) []events.Payload {
+				meetPlaced()
+				return bank.Capture(s, e)
+			}),
+			consumer.On(func(s *bank.State, e events.Of[bank.Cancelled]) []events.Payload {
+				meetCancelled()
+				return bank.Refund(s, e)
+			}),
+		}}
+		var running sync.WaitGroup
+		var reruns [2]int
+		for i, payload := range []events.Payload{bank.Placed{Order: order, Customer: customer, Amount: 30}, bank.Cancelled{Order: order}} {
+			running.Go(func() {
+				var err error
+				if _, reruns[i], err = apply(t.Context(), w.DB, p, bank.Event(bank.Shop, payload)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		running.Wait()
+		if reruns[0]+reruns[1] != 1 {
+			t.Fatalf("try %d: run again %v times, want one of them once", n, reruns)
+		}
+	}
+	if n := w.Int(`SELECT count(*) FROM payments WHERE status IN ('cancelled', 'refunded')`); n != 100 {
+		t.Errorf("%d of 100 orders are cancelled", n)
+	}
+	if n := w.Int(`SELECT count(*) FROM payments FULL JOIN accounts USING (customer)
+		WHERE coalesce(balance, 0) <> 0 OR (status = 'refunded') <> (balance IS NOT NULL)`); n != 0 {
+		t.Errorf("%d customers have paid for a cancelled order", n)
+	}
+}
+
+// The same through the whole runtime: two replicas, one subject, an account that all events share. No
+// update is lost (MON-06), and rows that are taken in opposite order park nothing (SAG-11).
+func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	customers := []string{"a", "b", "c", "d"}
+	var payloads []events.Payload
+	want := map[string]int{}
+	for n := range 600 {
+		from, to, amount := customers[n%4], customers[(n+1+n/4%3)%4], 1+n%7
+		payloads = append(payloads, bank.Moved{From: from, To: to, Amount: int64(amount)})
+		want[from] -= amount
+		want[to] += amount
+	}
+	first, second := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler()), w.Consumer(bank.Service, w.Pool(w.Postgres), bank.Participant(nil).Handler())
+	stopFirst, stopSecond := w.Start(first), w.Start(second)
+	w.Consumers(queue, 2)
+	w.Say(bank.Shop, payloads...)
+	w.Becomes(600, inboxCount)
+	stopFirst()
+	stopSecond()
+	w.Drained()
+	a, b := first.Stats(), second.Stats()
+	if a.Handled == 0 || b.Handled == 0 || a.Delayed+a.Parked+b.Delayed+b.Parked != 0 {
+		t.Errorf("stats %+v and %+v", a, b)
+	}
+	for customer, balance := range want {
+		if n := w.Int(`SELECT balance FROM accounts WHERE customer = $1`, customer); n != balance {
+			t.Errorf("balance of %s is %d, want %d", customer, n, balance)
+		}
+	}
+}
+
+// Locks are taken in one order, whatever the order of the events: rows by their key, tables by their
+// field. So four replicas with opposite batches never deadlock.
+func TestLocksAreTakenInOneOrder(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	w := bank.On(t, "", bank.Database(t))
+	for n := range 10 {
+		w.Exec(`INSERT INTO accounts VALUES ($1, 0)`, fmt.Sprint(n))
+		w.Exec(`INSERT INTO payments VALUES ($1, $1, 1, 'captured')`, fmt.Sprint(n))
+	}
+	p := bank.Participant(nil)
+	var running sync.WaitGroup
+	for replica := range 4 {
+		random := rand.New(rand.NewPCG(seed, uint64(replica)))
+		running.Go(func() {
+			for range 150 {
+				var batch []events.Event
+				for _, n := range random.Perm(10)[:5] {
+					key := fmt.Sprint(n)
+					batch = append(batch, bank.Event(bank.Shop, []events.Payload{
+						bank.Moved{From: key, To: fmt.Sprint(9 - n), Amount: 1},
+						bank.Placed{Order: key, Customer: key, Amount: 1},
+						bank.Cancelled{Order: key},
+					}[random.IntN(3)]))
+				}
+				if _, reruns, err := apply(t.Context(), w.DB, p, batch...); err != nil || reruns != 0 {
+					t.Errorf("run again %d times, %v", reruns, err)
+					return
+				}
+			}
+		})
+	}
+	running.Wait()
+	if n := w.Int(`SELECT sum(balance) FROM accounts`) - w.Int(`SELECT count(*) FROM payments WHERE status = 'refunded'`); n != 0 {
+		t.Errorf("money is off by %d", n)
+	}
+}
+
+// Needs that ask for ever more, and rows that cannot be, are errors and no endless loops.
+func TestAFaultyParticipantIsAnError(t *testing.T) {
+	t.Parallel()
+	w := bank.On(t, "", bank.Database(t))
+	type other struct {
+		Accounts consumer.Rows[string, struct {
+			Name string `db:"name"`
+		}] `table:"accounts" key:"customer"`
+	}
+	e := bank.Event(bank.Shop, bank.Noted{Order: "o"})
+	endless, n := bank.Participant(nil), 0
+	endless.Needs = func(s *bank.State, _ events.Event) { n++; s.Accounts.Ask(fmt.Sprint(n)) }
+	if _, _, err := apply(t.Context(), w.DB, endless, e); err == nil || n > 1000 {
+		t.Errorf("asked %d times, %v", n, err)
+	}
+	keyless := consumer.Participant[other]{Name: "x", Needs: func(s *other, _ events.Event) { s.Accounts.Ask("a") }}
+	err := postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
+		_, _, err := keyless.Apply(t.Context(), tx, e)
+		return err
+	})
+	if err == nil || errors.Is(err, postgres.ErrRaced) {
+		t.Errorf("a State without its key column: %v", err)
+	}
+	panicky := bank.Participant(nil)
+	panicky.Needs = func(*bank.State, events.Event) { panic("boom") }
+	if _, _, err := panicky.ApplyTo(consumer.Memory{}, e); err == nil {
+		t.Error("a panic of Needs is no error")
+	}
+	deaf := bank.Participant(nil)
+	deaf.Needs = func(*bank.State, events.Event) {}
+	if _, _, err := apply(t.Context(), w.DB, deaf, e); err == nil {
+		t.Error("no reaction, no error")
+	}
+}

@@ -1,0 +1,255 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// The customers whose orders make trouble, and what the reason must say of them.
+var poisons = map[string]struct {
+	reason string
+	parked bool // at once
+}{
+	"panics":         {"boom", false},
+	"unasked":        {"not asked for", false},
+	"needs panics":   {"needs boom", false},
+	"undeclared":     {"does not declare", true},
+	"another's word": {"does not declare", true},
+	"says nonsense":  {"has no subject", true},
+	"cannot be said": {"negative amount", false},
+}
+
+// poisonous is a bank that the poisons hurt until it is healed.
+func poisonous(healed *atomic.Bool) consumer.Handler {
+	p := bank.Participant(func(s *bank.State, e events.Of[bank.Placed]) []events.Payload {
+		switch customer := e.Data.Customer; {
+		case healed.Load():
+		case customer == "panics":
+			panic("boom")
+		case customer == "unasked":
+			s.Accounts.Get("nobody")
+		case customer == "undeclared":
+			return []events.Payload{bank.Undeclared{Order: e.Data.Order}}
+		case customer == "another's word": // the bank says it, but not about this
+			return []events.Payload{bank.Refunded{Order: e.Data.Order}}
+		case customer == "says nonsense":
+			return []events.Payload{bank.Captured{}}
+		case customer == "cannot be said":
+			return []events.Payload{bank.Captured{Order: e.Data.Order, Amount: -1}}
+		}
+		return nil
+	})
+	needs := p.Needs
+	p.Needs = func(s *bank.State, e events.Event) {
+		if d, ok := e.Data.(bank.Placed); ok && d.Customer == "needs panics" && !healed.Load() {
+			panic("needs boom")
+		}
+		needs(s, e)
+	}
+	return p.Handler()
+}
+
+// A poison in a batch harms itself only: it waits with one attempt spent and its bytes, or is parked,
+// and takes effect once when its cause is healed.
+func TestAPoisonHarmsItselfOnly(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	var payloads []events.Payload
+	for i := range 200 - len(poisons) {
+		payloads = append(payloads, bank.Moved{From: "f", To: fmt.Sprint("t", i%10), Amount: 1})
+	}
+	for customer := range poisons { // every 20th, all in the lane of subject f
+		at := (len(payloads) - (200 - len(poisons))) * 20
+		payloads = append(payloads[:at], append([]events.Payload{bank.Placed{Order: "f", Customer: customer, Amount: 7}}, payloads[at:]...)...)
+	}
+	said := w.Say(bank.Shop, payloads...)
+	var healed atomic.Bool
+	c := w.Consumer(bank.Service, nil, poisonous(&healed))
+	stop := w.Start(c)
+	w.Becomes(len(poisons), `SELECT count(*) FROM pending WHERE attempts >= 1`) // a busy machine may have tried again
+	w.Becomes(-(200 - len(poisons)), `SELECT coalesce(sum(balance), 0) FROM accounts WHERE customer = 'f'`)
+	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 {
+		t.Errorf("a failed event left %d rows", n)
+	}
+	w.Becomes(200, inboxCount)
+	if s := c.Stats(); s.Handled != int64(200-len(poisons)) || s.Delayed+s.Parked < int64(len(poisons)) {
+		t.Errorf("stats %+v", s)
+	}
+	for _, e := range said {
+		if d, ok := e.Data.(bank.Placed); ok {
+			expectAside(w, e, poisons[d.Customer].reason, poisons[d.Customer].parked)
+		}
+	}
+	healed.Store(true)
+	w.Exec(`UPDATE pending SET due = now()`)
+	w.Becomes(0, pendingCount)
+	stop()
+	w.Drained()
+	if n := w.Int(`SELECT count(*) FROM payments`); n != 1 { // they are all about order f, the first counts
+		t.Errorf("%d payments", n)
+	}
+}
+
+func expectAside(w *bank.World, e events.Event, reason string, parked bool) {
+	w.Helper()
+	p, err := inbox.New(w.DB, bank.Service).Find(w.Context(), e.ID)
+	if err != nil {
+		w.Error(err)
+		return
+	}
+	if !strings.Contains(p.Reason, reason) || (p.Due == nil) != parked || p.Owner != bank.Shop || !strings.Contains(string(p.Body), "customer") {
+		w.Errorf("%v: waits as %+v, want a reason with %q, parked %v", e.Data, p, reason, parked)
+	}
+}
+
+// An event that keeps failing is tried MaxAttempts times, after growing pauses, and then parked; a
+// copy of it that comes meanwhile is a duplicate.
+func TestAFailingEventIsParkedInTheEnd(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	var tries atomic.Int32
+	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error {
+		return fmt.Errorf("try %d", tries.Add(1))
+	}))
+	said := w.Say(bank.Shop, bank.Noted{Order: "o"})
+	for n := 1; n < consumer.MaxAttempts; n++ {
+		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason = 'try ' || $1::text
+			AND due - updated_at BETWEEN least(300, 2 ^ ($1 - 1)) * interval '0.5 second' AND least(300, 2 ^ ($1 - 1)) * interval '1 second'`, n)
+		if n == 2 {
+			w.Publish(w.Message(said[0]))
+			w.Eventually("a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, w.Diagnosis() })
+		}
+		w.Exec(`UPDATE pending SET due = now()`)
+	}
+	w.Becomes(1, parkedCount)
+	stop()
+	w.Drained()
+	if n := tries.Load(); n != consumer.MaxAttempts {
+		t.Errorf("tried %d times", n)
+	}
+	if s := c.Stats(); s.Delayed != consumer.MaxAttempts-1 || s.Parked != 1 || s.Handled != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// A try tells why an event fails, or what it would say, and changes nothing.
+func TestATryChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	var healed atomic.Bool
+	c := w.Consumer(bank.Service, nil, poisonous(&healed))
+	stop := w.Start(c)
+	e := w.Say(bank.Shop, bank.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
+	w.Becomes(1, pendingCount)
+	stop()
+	w.Exec(`UPDATE pending SET due = NULL`)
+	w.Exec(`INSERT INTO accounts VALUES ('panics', 10)`)
+	p, err := inbox.New(w.DB, bank.Service).Find(t.Context(), e.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := c.Try(t.Context(), p); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("a poison: said %v, error %v", said, err)
+	}
+	healed.Store(true)
+	said, err := c.Try(t.Context(), p)
+	if err != nil || len(said) != 1 || said[0].Data.EventType() != "payment.captured" || said[0].CausationID != e.ID {
+		t.Errorf("healed: said %v, error %v", said, err)
+	}
+	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 || w.Int(parkedCount) != 1 {
+		t.Errorf("%d rows of an effect, %d parked", n, w.Int(parkedCount))
+	}
+	calling := w.Consumer(bank.Service, nil, consumer.Call(func(context.Context, events.Of[bank.Placed]) (events.Payload, error) {
+		t.Error("the outside world was called")
+		return nil, nil
+	}))
+	if _, err := calling.Try(t.Context(), p); !errors.Is(err, consumer.ErrNotTried) {
+		t.Errorf("a call: %v", err)
+	}
+}
+
+// Permanent parks at once.
+func TestPermanentParksAtOnce(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+		return errors.Join(insertNote(ctx, tx, "bank", e), fmt.Errorf("note: %w", consumer.Permanent(errors.New("no such order"))))
+	}))
+	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'note: no such order'`)
+	stop()
+	w.Drained()
+	if s := c.Stats(); s.Parked != 1 || w.Int(notesCount) != 0 {
+		t.Errorf("stats %+v, %d effects", s, w.Int(notesCount))
+	}
+}
+
+// A retry that waits for two replicas takes effect once.
+func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	var failed atomic.Int32
+	flaky := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+		if failed.Add(1) <= 40 {
+			return errors.New("not yet")
+		}
+		// So that the other replica looks while this one holds them.
+		if _, err := tx.ExecContext(ctx, `SELECT pg_sleep(0.02)`); err != nil {
+			return err
+		}
+		return insertNote(ctx, tx, "bank", e)
+	})
+	first, second := w.Consumer(bank.Service, nil, flaky), w.Consumer(bank.Service, nil, flaky)
+	for i := range 40 {
+		w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint("o", i)})
+	}
+	stopFirst, stopSecond := w.Start(first), w.Start(second)
+	w.Eventually("all came", func() (bool, string) {
+		return w.Int(`SELECT count(*) FROM notes`)+w.Int(pendingCount) == 40 && w.Int(inboxCount) == 40, w.Diagnosis()
+	})
+	w.Exec(`UPDATE pending SET due = now()`)
+	w.Becomes(0, pendingCount)
+	stopFirst()
+	stopSecond()
+	if n := w.Int(`SELECT count(DISTINCT event_id) FROM notes`); n != 40 || w.Int(notesCount) != 40 {
+		t.Errorf("%d effects of %d events", w.Int(notesCount), n)
+	}
+	w.Drained()
+}
+
+// An event that a program of an older version does not know by its binding is acknowledged.
+func TestAnEventThatNobodyHandlesIsPassedOver(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	stop := w.Start(w.Consumer(bank.Service, nil, note("bank")))
+	w.Say(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+	w.Becomes(1, notesCount)
+	stop()
+	w.Drained()
+	if n := w.Int(inboxCount); n != 1 || w.Int(pendingCount) != 0 {
+		t.Errorf("%d inbox rows", n)
+	}
+}
+
+func TestTwoHandlersForOneTypeAreAMistake(t *testing.T) {
+	t.Parallel()
+	c := &consumer.Consumer{Name: bank.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}
+	defer func() {
+		if said, _ := recover().(string); !strings.Contains(said, "two handlers for order.noted") {
+			t.Errorf("it says %q", said)
+		}
+	}()
+	c.Context(t.Context())
+}

@@ -1,0 +1,111 @@
+package consumer
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// Rows is the working set of one table during a batch: the rows that the batch asked for, and what
+// became of them. It is a field of a State, tagged with the table and its key column:
+//
+//	Payments consumer.Rows[string, Payment] `table:"payments" key:"order_id"`
+//
+// V is a struct whose fields are tagged `db:"column"`, the key among them.
+//
+// Rows that are there are locked from Load to the end of the transaction. A row that is not there
+// cannot be: two replicas may both find it absent, and one of them is run again only if both Set it.
+// So what reactions must agree on, they write to one row, such as that of the order.
+type Rows[K cmp.Ordered, V any] struct {
+	table, key string
+	wanted     map[K]bool
+	rows       map[K]*row[V]
+}
+
+type row[V any] struct {
+	value  V
+	there  bool // there is such a row, in the database or in the working set
+	stored bool // it was in the database
+	dirty  bool
+}
+
+// notAsked is the panic of Get and Set for a key that nobody asked for.
+type notAsked struct{ table, key string }
+
+func (n notAsked) Error() string {
+	return fmt.Sprintf("row %s of %s was not asked for: the function Needs must ask for every row that a reaction touches", n.key, n.table)
+}
+
+// Ask says that the row with this key will be read or written.
+func (r *Rows[K, V]) Ask(key K) {
+	if _, loaded := r.rows[key]; loaded || r.wanted[key] {
+		return
+	}
+	if r.wanted == nil {
+		r.wanted = map[K]bool{}
+	}
+	r.wanted[key] = true
+}
+
+// Get returns the row; ok is false when there is none. It panics for a key that nobody asked for.
+func (r *Rows[K, V]) Get(key K) (value V, ok bool) {
+	found := r.row(key)
+	return found.value, found.there
+}
+
+// Loaded is Get for Needs: before the row is loaded there is none.
+func (r *Rows[K, V]) Loaded(key K) (value V, ok bool) {
+	found, loaded := r.rows[key]
+	if !loaded {
+		return value, false
+	}
+	return found.value, found.there
+}
+
+// Set inserts or replaces the row. It panics for a key that nobody asked for.
+func (r *Rows[K, V]) Set(key K, value V) {
+	found := r.row(key)
+	found.value, found.there, found.dirty = value, true, true
+}
+
+func (r *Rows[K, V]) row(key K) *row[V] {
+	found, loaded := r.rows[key]
+	if !loaded {
+		panic(notAsked{table: r.table, key: fmt.Sprint(key)})
+	}
+	return found
+}
+
+// Bind names the table and its key column. The runtime calls it with the tags of the field.
+func (r *Rows[K, V]) Bind(table, key string) { r.table, r.key = table, key }
+
+// Wanting tells whether rows were asked for that are not loaded.
+func (r *Rows[K, V]) Wanting() bool { return len(r.wanted) > 0 }
+
+// take returns the wanted keys, sorted, and counts them as loaded: those that are not found stay absent.
+func (r *Rows[K, V]) take() []K {
+	keys := slices.Sorted(maps.Keys(r.wanted))
+	r.wanted = nil
+	if r.rows == nil {
+		r.rows = map[K]*row[V]{}
+	}
+	for _, k := range keys {
+		r.rows[k] = &row[V]{}
+	}
+	return keys
+}
+
+// changed returns the keys of rows to update and of rows to insert, each sorted.
+func (r *Rows[K, V]) changed() (update, insert []K) {
+	for _, k := range slices.Sorted(maps.Keys(r.rows)) {
+		switch found := r.rows[k]; {
+		case !found.dirty:
+		case found.stored:
+			update = append(update, k)
+		default:
+			insert = append(insert, k)
+		}
+	}
+	return update, insert
+}

@@ -1,0 +1,114 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+)
+
+// transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
+// before are passed over. Those that ask for an outside call only become due here: a call must hold up
+// neither a transaction nor a lane. Once begun it is not interrupted by a shutdown, only by its bound.
+func (c *Consumer) transact(ctx context.Context, batch []item) error {
+	var fresh map[inbox.Receipt]bool
+	var calls int
+	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		receipts := make([]inbox.Receipt, len(batch))
+		for i, it := range batch {
+			receipts[i] = it.receipt
+		}
+		if fresh, err = c.Inbox.Accept(ctx, tx, receipts...); err != nil {
+			return err
+		}
+		var todo []events.Event
+		var waiting []inbox.Pending
+		for _, it := range batch {
+			switch {
+			case !fresh[it.receipt]:
+			case c.handlerOf[it.receipt.Type].call != nil:
+				waiting = append(waiting, it.pending())
+			default:
+				todo = append(todo, it.event)
+			}
+		}
+		calls = len(waiting)
+		if err := c.Inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
+			return err
+		}
+		said, err := c.apply(ctx, tx, todo)
+		if err != nil {
+			return err
+		}
+		return c.Emit(ctx, tx, said...)
+	})
+	if err != nil {
+		return err
+	}
+	c.Outbox.Nudge()
+	if calls > 0 {
+		c.nudgeCalls()
+	}
+	c.stats.batches.Add(1)
+	c.stats.handled.Add(int64(len(fresh) - calls))
+	c.stats.duplicates.Add(int64(len(batch) - len(fresh)))
+	return nil
+}
+
+// apply runs the handlers of a batch, each with its events in their order.
+func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+	var order []*Handler
+	parts := map[*Handler][]events.Event{}
+	heard := map[string]string{} // event id → type, to check what may be said about it
+	for _, e := range batch {
+		h := c.handlerOf[e.Data.EventType()]
+		if h == nil {
+			return nil, Permanent(fmt.Errorf("%s has no handler for %s", c.Name, e.Data.EventType()))
+		}
+		if parts[h] == nil {
+			order = append(order, h)
+		}
+		parts[h] = append(parts[h], e)
+		if e.ID != "" {
+			heard[e.ID] = e.Data.EventType()
+		}
+	}
+	var said []events.Event
+	for _, h := range order {
+		more, err := h.apply(ctx, tx, parts[h])
+		if err != nil {
+			return nil, err
+		}
+		said = append(said, more...)
+	}
+	for _, e := range said {
+		cause, known := heard[e.CausationID]
+		if _, later := e.Data.(Later); known && !later && !c.service.MaySay(cause, e.Data.EventType()) {
+			return nil, c.undeclared(cause, e.Data)
+		}
+	}
+	return said, nil
+}
+
+func (c *Consumer) undeclared(heard string, said events.Payload) error {
+	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it", c.Name, said.EventType(), heard))
+}
+
+// ask makes the call. Its errors are outsideError: whatever they look like, they are not the
+// database's.
+func (c *Consumer) ask(ctx context.Context, e events.Event) ([]events.Event, error) {
+	answer, err := c.handlerOf[e.Data.EventType()].call(withCause(ctx, e), e)
+	if err != nil {
+		return nil, outsideError{err}
+	}
+	if answer == nil {
+		return nil, nil
+	}
+	if heard := e.Data.EventType(); !c.service.MaySay(heard, answer.EventType()) {
+		return nil, c.undeclared(heard, answer)
+	}
+	return []events.Event{cause(c.Name, e, answer)}, nil
+}
