@@ -1,0 +1,205 @@
+// Package eventstore keeps aggregates as what has happened to them: streams of events in PostgreSQL,
+// from which the state is folded, beside snapshots that only hurry that, and projections, which are
+// tables for reading that are filled from all streams.
+//
+// It promises that a stream is numbered 1, 2, 3 … without a gap and that of two writers who expect the
+// same version one is refused; that projections miss no event and count none twice, in whatever order
+// transactions commit; and that a change of what is stored is found by Verify, which names the first
+// event that does not fit. It does not publish: what others may know is said through the outbox.
+package eventstore
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations are those of the line "eventstore".
+func Migrations() fs.FS {
+	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
+	return files
+}
+
+// Head is where a stream ends: the number of its last event, and the hash of all of them. The zero
+// value is that of a stream without events.
+type Head struct {
+	Version int64
+	Hash    Hash
+}
+
+// Conflict says that a stream is not where its writer has last seen it: read it again, and decide
+// again. It is of the class postgres.Retry.
+type Conflict struct {
+	Stream           string
+	Expected, Actual int64
+}
+
+func (c *Conflict) Error() string {
+	return fmt.Sprintf("stream %s is at version %d, not at %d as was expected", c.Stream, c.Actual, c.Expected)
+}
+
+func (c *Conflict) Unwrap() error { return postgres.ErrRaced }
+
+// Appending is what one stream gets.
+type Appending struct {
+	Stream   string
+	Expected Head // as it was read
+	Facts    []events.Event
+}
+
+// Append appends to one stream in tx and returns its new head. Expected is the head that the decision
+// was made on, as Read or Streams returned it; when the stream has another by now, nothing is appended
+// and the error is a *Conflict. Facts that do not encode are refused before the database is touched.
+func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head, facts ...events.Event) (Head, error) {
+	heads, err := AppendAll(ctx, tx, Appending{stream, expected, facts})
+	if err != nil {
+		return Head{}, err
+	}
+	return heads[0], nil
+}
+
+// appendSQL moves the heads that are where they are expected, and begins the streams that are
+// expected to have none; only events of those streams are inserted.
+const appendSQL = `
+WITH head AS (
+	SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[]) AS h (stream, expected, previous, version, hash)
+), moved AS (
+	UPDATE eventstore_streams AS s SET version = h.version, hash = h.hash FROM head AS h
+	WHERE s.stream = h.stream AND s.version = h.expected AND s.hash = h.previous RETURNING s.stream
+), begun AS (
+	INSERT INTO eventstore_streams (stream, version, hash) SELECT stream, version, hash FROM head WHERE expected = 0
+	ON CONFLICT (stream) DO NOTHING RETURNING stream
+)
+INSERT INTO eventstore (stream, version, id, type, payload, headers, hash)
+SELECT * FROM unnest($6::text[], $7::bigint[], $8::uuid[], $9::text[], $10::json[], $11::json[], $12::bytea[]) AS e (stream, version, id, type, payload, headers, hash)
+WHERE stream IN (SELECT stream FROM moved UNION ALL SELECT stream FROM begun)
+ORDER BY e.stream, e.version -- so that seq follows version
+RETURNING stream`
+
+// AppendAll appends to many streams in one statement, and returns their new heads. Any error means
+// that tx must be rolled back: other streams than that of the *Conflict may have been appended to.
+// Who has not locked the streams before, as Streams does, may meet a deadlock, which is retried like
+// any.
+func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, error) {
+	rows, heads, err := rowsOf(all)
+	if err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	var stream pq.StringArray
+	var expected, version pq.Int64Array
+	var previous, hash pq.ByteaArray
+	for i, a := range all {
+		stream, expected, version = append(stream, a.Stream), append(expected, a.Expected.Version), append(version, heads[i].Version)
+		previous, hash = append(previous, a.Expected.Hash[:]), append(hash, heads[i].Hash[:])
+	}
+	insert, err := postgres.Prepared(ctx, tx, appendSQL)
+	if err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	inserted, err := insert.Query(ctx, stream, expected, previous, version, hash,
+		rows.stream, rows.version, rows.id, rows.kind, rows.payload, rows.headers, rows.hash)
+	if err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	defer func() { _ = inserted.Close() }()
+	grown := map[string]bool{}
+	for inserted.Next() {
+		var stream string
+		if err := inserted.Scan(&stream); err != nil {
+			return nil, fmt.Errorf("append events: %w", err)
+		}
+		grown[stream] = true
+	}
+	if err := inserted.Err(); err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	for _, a := range all {
+		if !grown[a.Stream] {
+			return nil, conflict(ctx, tx, a)
+		}
+	}
+	return heads, nil
+}
+
+// columns are rows of the table eventstore.
+type columns struct {
+	stream, id, kind, payload, headers pq.StringArray
+	version                            pq.Int64Array
+	hash                               pq.ByteaArray
+}
+
+// rowsOf encodes what is appended and chains the hashes.
+func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
+	seen := map[string]bool{}
+	for _, a := range all {
+		if a.Stream == "" || len(a.Facts) == 0 || seen[a.Stream] {
+			return rows, nil, fmt.Errorf("stream %q: it must have a name, get an event and be named once", a.Stream)
+		}
+		seen[a.Stream] = true
+		head := a.Expected
+		for _, e := range a.Facts {
+			r, err := e.Record()
+			if err != nil {
+				return rows, nil, err
+			}
+			headers, err := r.Headers()
+			if err != nil {
+				return rows, nil, err
+			}
+			head.Version++
+			head.Hash = next(head.Hash, a.Stream, head.Version, r.ID, r.Type, headers, r.Data)
+			hash := slices.Clone(head.Hash[:])
+			rows.stream, rows.version, rows.id = append(rows.stream, a.Stream), append(rows.version, head.Version), append(rows.id, r.ID)
+			rows.kind, rows.payload = append(rows.kind, r.Type), append(rows.payload, string(r.Data))
+			rows.headers, rows.hash = append(rows.headers, string(headers)), append(rows.hash, hash)
+		}
+		heads = append(heads, head)
+	}
+	return rows, heads, nil
+}
+
+// conflict says where a stream is instead.
+func conflict(ctx context.Context, tx *sqlx.Tx, a Appending) error {
+	actual, err := Heads(ctx, tx, a.Stream)
+	if err != nil {
+		return fmt.Errorf("append events: %w", err)
+	}
+	return fmt.Errorf("append events: %w", &Conflict{a.Stream, a.Expected.Version, actual[a.Stream].Version})
+}
+
+// Heads returns where streams end; one without events is not in the map.
+func Heads(ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Head, error) {
+	rows, err := q.QueryxContext(ctx, `SELECT stream, version, hash FROM eventstore_streams WHERE stream = ANY($1)`, pq.StringArray(streams))
+	if err != nil {
+		return nil, fmt.Errorf("read heads of streams: %w", err)
+	}
+	return scanHeads(rows)
+}
+
+func scanHeads(rows *sqlx.Rows) (map[string]Head, error) {
+	defer func() { _ = rows.Close() }()
+	heads := map[string]Head{}
+	for rows.Next() {
+		var stream string
+		var head Head
+		if err := rows.Scan(&stream, &head.Version, &head.Hash); err != nil {
+			return nil, fmt.Errorf("read heads of streams: %w", err)
+		}
+		heads[stream] = head
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read heads of streams: %w", err)
+	}
+	return heads, nil
+}

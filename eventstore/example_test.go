@@ -1,0 +1,80 @@
+package eventstore_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// Reactions read an aggregate's state, and change it by recording what has happened. On a memory they
+// run without a database.
+func ExampleStreams() {
+	m := consumer.Memory{}
+	for _, n := range []int{400, 500, 300} { // the last one would be more than a thousand
+		if _, _, err := participant.ApplyTo(m, events.Command(plus{"visitors", n}, time.Now())); err != nil {
+			fmt.Println(err)
+		}
+	}
+	fmt.Print(m)
+	// Output: counter visitors {"name":"visitors","sum":900}
+}
+
+// Without a participant: read, decide, append at the version that was read, and again when another was
+// first.
+func ExampleAppend() {
+	ctx := context.Background()
+	databaseURL := os.Getenv("DATABASE_URL")
+	if err := postgres.Migrate(ctx, databaseURL, "eventstore", eventstore.Migrations()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	db, err := postgres.Open(databaseURL)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	const stream = "counter/visitors"
+	for {
+		found, err := eventstore.Fold[counter](ctx, db, stream)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		visitor := events.Cause(events.Event{}, "/door", time.Now(), added{"visitors", 1})
+		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+			_, err := eventstore.Append(ctx, tx, stream, found[stream].Head, visitor)
+			return err
+		})
+		if postgres.ClassOf(err) != postgres.Retry { // a *Conflict is of that class
+			fmt.Println(err)
+			return
+		}
+	}
+}
+
+// A projection is a table for reading, filled by two pure functions.
+func ExampleProject() {
+	type row struct {
+		Name string `db:"name"`
+		Sum  int    `db:"sum"`
+	}
+	sums := eventstore.Project(eventstore.Projection{
+		Name: "sums", Key: "name", Version: 1, Facts: counter{}.Facts(),
+		Columns: `name text PRIMARY KEY, sum bigint NOT NULL`,
+	}, func(h eventstore.Happened) []string {
+		return []string{h.Data.Subject()}
+	}, func(rows *consumer.Rows[string, row], h eventstore.Happened) {
+		r, _ := rows.Get(h.Data.Subject())
+		rows.Set(h.Data.Subject(), row{h.Data.Subject(), r.Sum + h.Data.(added).N})
+	})
+	fmt.Println(sums.Name) // quadrille.Service{Projections: …} fills it
+	// Output: sums
+}

@@ -1,0 +1,78 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"runtime/debug"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// Projection is a table for reading that is a function of the facts, and of nothing else: it can be
+// thrown away and filled again. It runs behind the streams, by its poll at most when nothing is wrong;
+// whoever decides must not read it. Project makes one.
+type Projection struct {
+	Name    string // of the view that readers select from
+	Key     string // the column of its primary key, a text
+	Columns string // as in CREATE TABLE: "customer text PRIMARY KEY, balance bigint NOT NULL"
+	// Version is raised with every change of Columns or of what the projection makes of a fact: it is
+	// built again beside the one that readers see, which is replaced when it has caught up.
+	Version int
+	Facts   []events.Payload // a sample of each type of event in the streams
+
+	apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error
+}
+
+// Happened is a fact that has been decoded.
+type Happened struct {
+	Stream  string
+	Version int64
+	events.Event
+}
+
+// Project gives a projection the pure functions that fill it: keys names the rows that a fact is
+// about, and fold changes them. V is a struct whose fields are tagged `db:"column"`. Both see
+// the facts of one stream in their order, and those of two streams in that of their commits.
+func Project[V any](p Projection, keys func(Happened) []string, fold func(rows *consumer.Rows[string, V], h Happened)) Projection {
+	p.apply = func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) (err error) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			}
+		}()
+		rows := new(consumer.Rows[string, V])
+		rows.Bind(table, p.Key)
+		for _, h := range batch {
+			for _, key := range keys(h) {
+				rows.Ask(key)
+			}
+		}
+		if rows.Wanting() {
+			if err := rows.Load(ctx, tx); err != nil {
+				return err
+			}
+		}
+		for _, h := range batch {
+			fold(rows, h)
+		}
+		return rows.Save(ctx, tx)
+	}
+	return p
+}
+
+var projectionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}$`)
+
+// check refuses a projection that cannot be one.
+func (p Projection) check() error {
+	if !projectionName.MatchString(p.Name) || p.apply == nil || p.Version < 1 {
+		return fmt.Errorf("projection %q: it needs a name of at most 41 lower-case letters, digits and underscores, a version from 1 on, and to be made by Project", p.Name)
+	}
+	return nil
+}
+
+// tableOf is the table that a generation of a projection fills.
+func tableOf(name string, generation int) string { return fmt.Sprintf("%s_%d", name, generation) }

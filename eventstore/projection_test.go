@@ -1,0 +1,389 @@
+package eventstore_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// total is a row of the projection under test: the sum of a counter, and the facts that made it, in
+// the order in which they came.
+type total struct {
+	Name    string    `db:"name"`
+	Sum     int       `db:"sum"`
+	Version int64     `db:"version"`
+	Came    string    `db:"came"`
+	At      time.Time `db:"at"`
+}
+
+func totals(version int, fold func(*consumer.Rows[string, total], eventstore.Happened)) eventstore.Projection {
+	return eventstore.Project(eventstore.Projection{
+		Name: "totals", Key: "name", Version: version, Facts: []events.Payload{added{}},
+		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
+	}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, fold)
+}
+
+func sumUp(rows *consumer.Rows[string, total], h eventstore.Happened) {
+	t, _ := rows.Get(h.Data.Subject())
+	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version, fmt.Sprint(t.Came, " ", h.Version), h.Time})
+}
+
+// projector is one replica's, prepared.
+func (s store) projector(db *sqlx.DB, projections ...eventstore.Projection) *eventstore.Projector {
+	s.Helper()
+	p := &eventstore.Projector{DB: db, Projections: projections, Log: zerolog.New(zerolog.NewTestWriter(s))}
+	must(s, p.Prepare(s.Context()))
+	return p
+}
+
+// run runs a projector until stop, or the end of the test.
+func (s store) run(p *eventstore.Projector) (stop func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	var running sync.WaitGroup
+	running.Go(func() { p.Run(ctx) })
+	stop = func() { cancel(); running.Wait() }
+	s.Cleanup(stop)
+	return stop
+}
+
+// dump is a table, byte for byte.
+func (s store) dump(table string) (text string) {
+	s.Helper()
+	must(s, s.GetContext(s.Context(), &text, `SELECT coalesce(string_agg(t::text, E'\n' ORDER BY name), '') FROM `+table+` AS t`))
+	return text
+}
+
+// settled waits until the projection has every fact, and compares it with the folds.
+func (s store) settled() {
+	s.Helper()
+	s.until("the projection has all facts", func() bool {
+		return s.int(`SELECT count(*) FROM eventstore_streams AS s LEFT JOIN totals AS t ON s.stream = 'counter/' || t.name WHERE t.version IS DISTINCT FROM s.version`) == 0
+	})
+	var rows []total
+	must(s, s.SelectContext(s.Context(), &rows, `SELECT * FROM totals`))
+	for _, r := range rows {
+		came := ""
+		for v := range r.Version {
+			came += fmt.Sprint(" ", v+1)
+		}
+		if r.Sum != s.sum(r.Name) || r.Came != came {
+			s.Errorf("%s: projected %+v, folded %d", r.Name, r, s.sum(r.Name))
+		}
+	}
+}
+
+// writers add to counters until the test stops them; some of them hold their transactions open, and
+// some roll back, so that commits come in another order than the facts were inserted in.
+func (s store) writers(n int) (stop func()) {
+	ctx, cancel := context.WithCancel(s.Context())
+	var running sync.WaitGroup
+	for w := range n {
+		db := pool(s, s.url)
+		running.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				name := fmt.Sprint(w, "-", i%3)
+				err := postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
+					if _, err := tx.Exec(`SELECT pg_current_xact_id()`); err != nil { // an early id
+						return err
+					}
+					found, err := eventstore.Fold[counter](s.Context(), tx, streamOf(name))
+					if err != nil {
+						return err
+					}
+					if _, err := eventstore.Append(s.Context(), tx, streamOf(name), found[streamOf(name)].Head, facts(name, i, 1)...); err != nil {
+						return err
+					}
+					if _, err := tx.Exec(`SELECT pg_sleep($1)`, rand.Float64()*0.02); err != nil {
+						return err
+					}
+					if i%7 == 3 {
+						return errRollback
+					}
+					return nil
+				})
+				if err != nil && err != errRollback {
+					s.Error(err)
+					return
+				}
+			}
+		})
+	}
+	return func() { cancel(); running.Wait() }
+}
+
+var errRollback = fmt.Errorf("rolled back on purpose")
+
+// A reader of all streams, which starts over from its stored place, misses nothing and sees nothing
+// twice, and each stream in its order.
+func TestReadAllMissesNothing(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	stop := s.writers(6)
+	s.exec(`CREATE TABLE place (a text, b text, last_seq bigint); INSERT INTO place VALUES ('', '', 0)`)
+	versions := map[string]int64{}
+	read := func() (n int) {
+		var at struct {
+			A, B string
+			Last int64 `db:"last_seq"`
+		}
+		must(t, s.Get(&at, `SELECT * FROM place`))
+		got, to, err := eventstore.ReadAll(t.Context(), s, eventstore.Place{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
+		must(t, err)
+		for _, f := range got {
+			if f.Version != versions[f.Stream]+1 {
+				t.Fatalf("event %d of stream %s comes after %d", f.Version, f.Stream, versions[f.Stream])
+			}
+			versions[f.Stream] = f.Version
+		}
+		s.exec(`UPDATE place SET a = $1, b = $2, last_seq = $3`, string(to.A), string(to.B), to.LastSeq)
+		return len(got)
+	}
+	s.until("many have come", func() bool { read(); return len(versions) == 18 && versions["counter/0-0"] > 60 })
+	stop()
+	for n := 1; n > 0; {
+		n = read()
+	}
+	for stream, version := range versions {
+		if n := s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`, stream); n != int(version) {
+			t.Errorf("%s: %d of %d came", stream, version, n)
+		}
+	}
+}
+
+// More facts than are read at once, in one window.
+func TestReadAllGoesOnWithinAWindow(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	var all []events.Event
+	for i := range 2500 {
+		all = append(all, fact("a", i))
+	}
+	_, err := s.append("counter/a", eventstore.Head{}, all...)
+	must(t, err)
+	var place eventstore.Place
+	for _, want := range []int{1000, 1000, 500, 0} {
+		var got []eventstore.Fact
+		got, place, err = eventstore.ReadAll(t.Context(), s, place)
+		if err != nil || len(got) != want {
+			t.Fatalf("read %d, %v; want %d", len(got), err, want)
+		}
+	}
+}
+
+// Rebuilt beside live traffic, twice, by two replicas of which the leader changes: readers always see
+// a projection that goes forward, and at the end it is what it was, byte for byte.
+func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	first := s.projector(s.DB, totals(1, sumUp))
+	stopFirst := s.run(first)
+	s.run(s.projector(pool(t, s.url), totals(1, sumUp)))
+	stop := s.writers(4)
+	var lowest atomic.Int64
+	watch, unwatch := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for watch.Err() == nil {
+			var sum int64
+			if err := s.Get(&sum, `SELECT coalesce(sum(version), 0) FROM totals`); err != nil {
+				t.Error(err)
+				return
+			}
+			if sum < lowest.Swap(sum) {
+				t.Errorf("readers saw %d facts after more", sum)
+			}
+		}
+	})
+	for range 2 {
+		seen := lowest.Load()
+		s.until("readers see more", func() bool { return lowest.Load() > seen+50 })
+		before := s.int(`SELECT generation FROM eventstore_projections WHERE live`)
+		must(t, first.Rebuild(t.Context(), "totals"))
+		progress, err := first.Progress(t.Context())
+		if must(t, err); len(progress) > 2 || progress[0].Of < progress[0].Done || progress[0].Done == 0 {
+			t.Errorf("progress %+v", progress)
+		}
+		s.until("the new one is shown", func() bool {
+			return s.int(`SELECT generation FROM eventstore_projections WHERE live`) > before
+		})
+		stopFirst() // the second time nobody is there to be stopped
+	}
+	stop()
+	s.settled()
+	unwatch()
+	watching.Wait()
+	before := s.dump("totals")
+	must(t, first.Rebuild(t.Context(), "totals"))
+	s.until("the third one is shown", func() bool { return s.int(`SELECT count(*) * max(generation) FROM eventstore_projections`) == 4 })
+	if after := s.dump("totals"); after != before {
+		t.Errorf("rebuilt:\n%s\nbefore:\n%s", after, before)
+	}
+	if n := s.int(`SELECT count(*) FROM pg_tables WHERE tablename LIKE 'totals%'`); n != 1 {
+		t.Errorf("%d tables are left", n)
+	}
+}
+
+// A projection whose definition has changed is built anew by itself, and shown when it has caught up.
+func TestChangedProjectionIsRebuilt(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	s.fill("a", 30)
+	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
+	s.settled()
+	stop()
+	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+		sumUp(rows, h)
+		t, _ := rows.Get(h.Data.Subject())
+		rows.Set(t.Name, total{t.Name, -int(t.Version), t.Version, t.Came, t.At})
+	})))
+	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals`) == -30 })
+}
+
+// A fact that cannot be projected stops its projection, and no other; nothing is skipped.
+func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	var mended atomic.Bool
+	stuck := eventstore.Project(eventstore.Projection{
+		Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
+		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
+	}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+		if h.Version == 7 && !mended.Load() {
+			panic("seven")
+		}
+		sumUp(rows, h)
+	})
+	s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
+	s.fill("a", 20)
+	s.settled()
+	if n := s.int(`SELECT coalesce(max(version), 0) FROM stuck`); n >= 7 {
+		t.Errorf("it has come to %d", n)
+	}
+	mended.Store(true)
+	s.until("it goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
+	if a, b := s.dump("stuck"), s.dump("totals"); a != b {
+		t.Errorf("%s\n%s", a, b)
+	}
+}
+
+// A database that was restored, or moved to another cluster, has other transaction ids: no fact stays
+// behind for that, and no projection is left with half of them.
+func TestProjectionsOfARestoredDatabaseBeginAnew(t *testing.T) {
+	t.Parallel()
+	for name, move := range map[string]string{
+		"from a busier cluster":        `UPDATE eventstore SET txid = (txid::text::bigint + (1::bigint << 33))::text::xid8; UPDATE eventstore_projections SET system = 'another'`,
+		"from a younger cluster":       `UPDATE eventstore SET txid = '7'; UPDATE eventstore_projections SET system = 'another', a = '9:9:', b = '9:9:'`,
+		"without any projection":       `UPDATE eventstore SET txid = (txid::text::bigint + (1::bigint << 33))::text::xid8; DELETE FROM eventstore_projections; DROP TABLE totals_1 CASCADE`,
+		"of the same cluster, earlier": `UPDATE eventstore_projections SET a = '9000000000:9000000000:', b = '9000000000:9000000000:'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := fresh(t)
+			stop := s.run(s.projector(s.DB, totals(1, sumUp)))
+			s.fill("a", 30)
+			s.settled()
+			stop()
+			s.fill("a", 10)
+			s.exec(move)
+			s.run(s.projector(s.DB, totals(1, sumUp)))
+			s.fill("a", 10)
+			s.settled()
+		})
+	}
+}
+
+func TestProjectionThatCannotBeOneIsRefused(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	for name, p := range map[string]eventstore.Projection{
+		"not made by Project": {Name: "totals", Version: 1},
+		"a name to inject":    {Name: "totals; DROP TABLE eventstore", Version: 1},
+		"no version":          totals(0, sumUp),
+	} {
+		if err := (&eventstore.Projector{DB: s.DB, Projections: []eventstore.Projection{p}}).Prepare(t.Context()); err == nil {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+	if err := s.projector(s.DB, totals(1, sumUp)).Rebuild(t.Context(), "others"); err == nil {
+		t.Error("a projection that is not there is rebuilt")
+	}
+}
+
+// In a rolling upgrade the leader may be of the release before: it leaves a projection of another
+// version alone, and does not build its own again.
+func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	s.fill("a", 30)
+	stopOld := s.run(s.projector(s.DB, totals(1, sumUp)))
+	s.settled()
+	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+		t, _ := rows.Get(h.Data.Subject())
+		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "", h.Time})
+	})
+	s.projector(s.DB, negative)         // a replica of the next release has started
+	s.projector(s.DB, totals(1, sumUp)) // and one of the old release has started again
+	s.fill("b", 10)
+	s.until("the old leader has gone on", func() bool { return s.int(`SELECT count(*) FROM totals WHERE name = 'b' AND version = 10`) == 1 })
+	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE version = 2 AND NOT live AND done = 0`); n != 1 {
+		t.Error("the next release's projection was not left alone")
+	}
+	stopOld()
+	s.run(s.projector(s.DB, negative))
+	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals WHERE name = 'a'`) == -30 })
+}
+
+// What was read from one place is not stored at another: the projection may have begun anew meanwhile.
+func TestProjectionThatBeganAnewIsNotMoved(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	s.fill("a", 10)
+	p := s.projector(s.DB, totals(1, sumUp))
+	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
+	must(t, err)
+	defer lead.Release()
+	stale := eventstore.Begun(t, p)
+	if _, err := p.Advance(t.Context(), lead, p.Projections[0], stale); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Advance(t.Context(), lead, p.Projections[0], stale); err == nil {
+		t.Error("the same facts were stored twice")
+	}
+	if n := s.int(`SELECT sum FROM totals`); n != 10 {
+		t.Errorf("sum %d", n)
+	}
+}
+
+// A projection that is built anew is shown once it has come to the end of what there was when it looked:
+// under load there are always news.
+func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
+	t.Parallel()
+	s := fresh(t)
+	s.fill("a", 10)
+	p := s.projector(s.DB, totals(1, sumUp))
+	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
+	must(t, err)
+	defer lead.Release()
+	must(t, p.Rebuild(t.Context(), "totals"))
+	if _, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.Begun(t, p)); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.int(`SELECT sum FROM totals`); n != 10 {
+		t.Errorf("readers see a sum of %d", n)
+	}
+	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE live AND generation = 2`); n != 1 {
+		t.Error("it is not shown")
+	}
+}

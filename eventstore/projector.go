@@ -1,0 +1,170 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// The bounds of projecting.
+const (
+	projectInterval = 100 * time.Millisecond // how late news may be noticed
+	projectTrouble  = 2 * time.Second        // between two attempts at what has failed
+)
+
+// Projector fills the projections of a service. Any number of replicas may run one: a leader does the
+// work, and what it writes needs its token.
+type Projector struct {
+	DB          *sqlx.DB
+	Projections []Projection
+	Log         zerolog.Logger
+}
+
+// generation is a row of eventstore_projections: a table that is being filled.
+type generation struct {
+	Name       string            `db:"name"`
+	Generation int               `db:"generation"`
+	Version    int               `db:"version"`
+	Live       bool              `db:"live"`
+	A          postgres.Snapshot `db:"a"`
+	B          postgres.Snapshot `db:"b"`
+	LastSeq    int64             `db:"last_seq"`
+}
+
+func (g generation) table() string { return tableOf(g.Name, g.Generation) }
+
+const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq FROM eventstore_projections`
+
+// Run fills the projections until ctx is done. Trouble with the database is waited out; a fact that
+// cannot be projected stops its projection, with a line in the log, and no other.
+func (p *Projector) Run(ctx context.Context) {
+	leader := postgres.Leader{DB: p.DB, Name: "projections"}
+	leader.Run(ctx, p.lead, func(err error) {
+		p.Log.Warn().Err(err).Msg("projections pause")
+		sleep(ctx, projectTrouble)
+	})
+}
+
+func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
+	quiet := map[string]time.Time{} // projections that have failed, until when
+	for ctx.Err() == nil {
+		var open []generation
+		if err := p.DB.SelectContext(ctx, &open, generations+` ORDER BY name, generation`); err != nil {
+			return fmt.Errorf("read projections: %w", err)
+		}
+		busy := false
+		for _, g := range open {
+			projection, ok := p.find(g.Name)
+			if !ok || g.Version != projection.Version || time.Now().Before(quiet[g.table()]) {
+				continue // a generation of another version is that of another release of the service
+			}
+			more, err := p.advance(ctx, lead, projection, g)
+			if errors.Is(err, postgres.ErrSuperseded) || err != nil && postgres.Alive(ctx, p.DB) != nil {
+				return err
+			}
+			if err != nil && ctx.Err() == nil {
+				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation", g.Generation).Msg("projection is stuck")
+				quiet[g.table()] = time.Now().Add(projectTrouble)
+			}
+			busy = busy || more
+		}
+		if !busy {
+			sleep(ctx, projectInterval)
+		}
+	}
+	return ctx.Err()
+}
+
+func (p *Projector) find(name string) (Projection, bool) {
+	for _, projection := range p.Projections {
+		if projection.Name == name {
+			return projection, true
+		}
+	}
+	return Projection{}, false
+}
+
+// advance applies the next facts to one generation, with its place in the same transaction, and lets
+// readers see it when it has caught up.
+func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) (more bool, err error) {
+	from := Place{g.A, g.B, g.LastSeq}
+	facts, to, err := ReadAll(ctx, p.DB, from)
+	if err != nil {
+		return false, err
+	}
+	if to == from {
+		return false, p.release(ctx, lead, projection, g)
+	}
+	batch, err := open(projection, facts)
+	if err != nil {
+		return false, err
+	}
+	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := share(ctx, tx); err != nil {
+			return err
+		}
+		if err := projection.apply(ctx, tx.Tx(), g.table(), batch); err != nil {
+			return fmt.Errorf("project to %s: %w", g.table(), err)
+		}
+		return g.move(ctx, tx, to, len(facts))
+	})
+	// At the end of its window it has caught up, though there may be news by now, as there always are
+	// under load.
+	if err == nil && to.A == to.B {
+		err = p.release(ctx, lead, projection, g)
+	}
+	return true, err
+}
+
+// share keeps a rebuild from beginning meanwhile: it comes first, as it does there, so that nobody waits
+// for the other.
+func share(ctx context.Context, tx postgres.Fenced) error {
+	_, err := tx.Tx().ExecContext(ctx, `LOCK TABLE eventstore_projections IN ROW EXCLUSIVE MODE`)
+	return wrap("lock projections", err)
+}
+
+func open(projection Projection, facts []Fact) ([]Happened, error) {
+	known := events.NewCatalogue(projection.Facts...)
+	var batch []Happened
+	for _, f := range facts {
+		if _, ok := known.Sample(f.Record.Type); !ok {
+			continue // of another aggregate
+		}
+		e, err := f.Open(known)
+		if err != nil {
+			return nil, err
+		}
+		batch = append(batch, Happened{f.Stream, f.Version, e})
+	}
+	return batch, nil
+}
+
+// move stores how far a generation has come.
+func (g generation) move(ctx context.Context, tx postgres.Fenced, to Place, done int) error {
+	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $4::pg_snapshot, last_seq = $5, done = done + $6
+		WHERE name = $1 AND generation = $2 AND a::text = $7 AND b::text = $8 AND last_seq = $9`,
+		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, done, string(g.A), string(g.B), g.LastSeq)
+	if err != nil {
+		return fmt.Errorf("move projection %s: %w", g.table(), err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		return fmt.Errorf("move projection %s: it is being built anew", g.table())
+	}
+	return nil
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

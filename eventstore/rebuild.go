@@ -1,0 +1,207 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// Progress is how far a projection is.
+type Progress struct {
+	Name       string    `db:"name" json:"name"`
+	Generation int       `db:"generation" json:"generation"`
+	Version    int       `db:"version" json:"version"`
+	Live       bool      `db:"live" json:"live"` // it is what readers see; otherwise it is being built
+	Done       int64     `db:"done" json:"done"` // facts
+	Of         int64     `db:"of" json:"of"`     // facts that there are, or a few more
+	StartedAt  time.Time `db:"started_at" json:"started_at"`
+}
+
+// ErrNoSuchProjection says that the service has no projection of this name.
+var ErrNoSuchProjection = errors.New("no such projection")
+
+// Prepare creates the tables of projections that there are not yet, so that readers find a view, and
+// begins to rebuild those of another version. In a database that was restored, or moved to another
+// cluster, all of them begin anew. Call it before Run; replicas may do so at the same time.
+func (p *Projector) Prepare(ctx context.Context) error {
+	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
+		// The restored rows are looked at before this transaction has an id.
+		if _, err := tx.ExecContext(ctx, `LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		if err := fit(ctx, tx); err != nil {
+			return fmt.Errorf("fit the database: %w", err)
+		}
+		for _, projection := range p.Projections {
+			if err := projection.check(); err != nil {
+				return err
+			}
+			if err := prepare(ctx, tx, projection); err != nil {
+				return fmt.Errorf("%s: %w", projection.Name, err)
+			}
+		}
+		return nil
+	})
+	return wrap("prepare projections", err)
+}
+
+// foreignSQL tells whether the transaction ids in the tables are of another cluster's history.
+const foreignSQL = `
+SELECT EXISTS (SELECT FROM eventstore_projections AS p, pg_control_system() AS c
+		WHERE p.system <> c.system_identifier::text OR pg_snapshot_xmax(p.b) > pg_snapshot_xmax(pg_current_snapshot()))
+	OR coalesce((SELECT txid >= pg_snapshot_xmax(pg_current_snapshot()) FROM eventstore ORDER BY txid DESC LIMIT 1), false)`
+
+// fit makes the transaction ids of the facts old ones where they are another cluster's, and forgets how
+// far the projections were.
+func fit(ctx context.Context, tx *sqlx.Tx) error {
+	var foreign bool
+	if err := tx.GetContext(ctx, &foreign, foreignSQL); err != nil || !foreign {
+		return err
+	}
+	// It reads all facts once.
+	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3'`); err != nil {
+		return err
+	}
+	var old []generation
+	if err := tx.SelectContext(ctx, &old, generations); err != nil {
+		return err
+	}
+	for _, g := range old {
+		if _, err := tx.ExecContext(ctx, `DROP TABLE IF EXISTS `+g.table()+` CASCADE`); err != nil {
+			return err
+		}
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections`)
+	return err
+}
+
+func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
+	var there []generation
+	if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`, projection.Name); err != nil {
+		return err
+	}
+	switch {
+	case len(there) == 0:
+		if err := begin(ctx, tx, projection, 1, true); err != nil {
+			return err
+		}
+		return show(ctx, tx, projection.Name, 1)
+	case there[0].Version >= projection.Version: // a later one is that of a release to come, or that was gone back from
+		return nil
+	}
+	return rebuild(ctx, tx, projection, there)
+}
+
+// begin creates the table of a generation, which has everything before it.
+func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, live bool) error {
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+projection.Columns+`)`); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO eventstore_projections (name, generation, version, live, system, a, b, last_seq, done)
+		SELECT $1, $2, $3, $4, system_identifier::text, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
+		projection.Name, number, projection.Version, live, string(postgres.Beginning))
+	return err
+}
+
+// show lets readers see a generation.
+func show(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
+	_, err := tx.ExecContext(ctx, `DROP VIEW IF EXISTS `+name+`; CREATE VIEW `+name+` AS SELECT * FROM `+tableOf(name, number))
+	return err
+}
+
+// Rebuild begins to fill a projection anew, beside the one that readers see. One that is being built
+// already is begun again.
+func (p *Projector) Rebuild(ctx context.Context, name string) error {
+	projection, ok := p.find(name)
+	if !ok {
+		return fmt.Errorf("rebuild: %w: %.64q", ErrNoSuchProjection, name)
+	}
+	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, `LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		var there []generation
+		if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`, name); err != nil {
+			return err
+		}
+		return rebuild(ctx, tx, projection, there)
+	})
+	return wrap("rebuild "+name, err)
+}
+
+// rebuild begins a generation after those that are there, the latest first.
+func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection, there []generation) error {
+	number := 1
+	for i, g := range there {
+		if i == 0 {
+			number = g.Generation + 1
+		}
+		if !g.Live {
+			if err := g.drop(ctx, tx); err != nil {
+				return err
+			}
+		}
+	}
+	return begin(ctx, tx, projection, number, false)
+}
+
+func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1 AND generation = $2`, g.Name, g.Generation); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `DROP TABLE `+g.table())
+	return err
+}
+
+// release replaces what readers see by a generation that has caught up: it is at least as far as the
+// one before, since both are filled by this leader.
+func (p *Projector) release(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) error {
+	if g.Live {
+		return nil
+	}
+	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := share(ctx, tx); err != nil {
+			return err
+		}
+		// Who reads the view for long, as a dump does, must not make all other readers wait behind this.
+		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
+			return err
+		}
+		var old []generation
+		err := tx.Tx().SelectContext(ctx, &old, generations+` WHERE name = $1 AND live FOR UPDATE`, g.Name)
+		if err != nil {
+			return err
+		}
+		if err := show(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
+			return err
+		}
+		for _, o := range old {
+			if err := o.drop(ctx, tx.Tx()); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET live = true WHERE name = $1 AND generation = $2`, g.Name, g.Generation)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("show %s: %w", g.table(), err)
+	}
+	p.Log.Info().Str("projection", g.Name).Int("generation", g.Generation).Int("version", projection.Version).Msg("projection rebuilt")
+	return nil
+}
+
+// Progress tells how far the projections are, those that are being built included.
+func (p *Projector) Progress(ctx context.Context) ([]Progress, error) {
+	list := []Progress{}
+	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at,
+		greatest(done, (SELECT coalesce(max(seq), 0) FROM eventstore)) AS of FROM eventstore_projections ORDER BY name, generation`)
+	return list, wrap("read progress of projections", err)
+}

@@ -1,0 +1,88 @@
+package eventstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// SnapshotEvery is after how many events a stream gets a snapshot.
+const SnapshotEvery = 16
+
+// snapshot is a fold as it was after an event. It is believed only when it is whole, when the fold is
+// the same as today, and when the stream still has that event there.
+type snapshot struct {
+	stream  string
+	version int64
+	fold    int
+	state   []byte
+	hash    Hash // of the event
+	sum     Hash
+}
+
+// checksum covers all the rest.
+func (s snapshot) checksum() Hash {
+	h := sha256.New()
+	part(h, []byte(s.stream))
+	part(h, binary.BigEndian.AppendUint64(nil, uint64(s.version)))
+	part(h, binary.BigEndian.AppendUint64(nil, uint64(s.fold)))
+	part(h, s.state)
+	h.Write(s.hash[:])
+	return Hash(h.Sum(nil))
+}
+
+// readSnapshots returns the whole ones of a fold.
+func readSnapshots(ctx context.Context, query run, fold int, streams []string) (map[string]snapshot, error) {
+	rows, err := query(ctx, `SELECT stream, version, fold, state, hash, sum FROM eventstore_snapshots WHERE stream = ANY($1)`, pq.StringArray(streams))
+	if err != nil {
+		return nil, fmt.Errorf("read snapshots: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	found := map[string]snapshot{}
+	for rows.Next() {
+		var s snapshot
+		if err := rows.Scan(&s.stream, &s.version, &s.fold, &s.state, &s.hash, &s.sum); err != nil {
+			return nil, fmt.Errorf("read snapshots: %w", err)
+		}
+		if s.fold == fold && s.sum == s.checksum() {
+			found[s.stream] = s
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read snapshots: %w", err)
+	}
+	return found, nil
+}
+
+// writeSnapshots replaces the snapshots of streams whose heads are locked.
+func writeSnapshots(ctx context.Context, tx *sqlx.Tx, taken []snapshot) error {
+	if len(taken) == 0 {
+		return nil
+	}
+	var stream, state pq.StringArray
+	var version, fold pq.Int64Array
+	var hash, sum pq.ByteaArray
+	for _, s := range taken {
+		check := s.checksum()
+		stream, version, fold = append(stream, s.stream), append(version, s.version), append(fold, int64(s.fold))
+		state, hash, sum = append(state, string(s.state)), append(hash, s.hash[:]), append(sum, check[:])
+	}
+	write, err := postgres.Prepared(ctx, tx, `
+		INSERT INTO eventstore_snapshots (stream, version, fold, state, hash, sum)
+		SELECT * FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[], $6::bytea[])
+		ON CONFLICT (stream) DO UPDATE SET version = EXCLUDED.version, fold = EXCLUDED.fold, state = EXCLUDED.state,
+			hash = EXCLUDED.hash, sum = EXCLUDED.sum`)
+	if err == nil {
+		_, err = write.Exec(ctx, stream, version, fold, state, hash, sum)
+	}
+	if err != nil {
+		return fmt.Errorf("write snapshots: %w", err)
+	}
+	return nil
+}
