@@ -1,0 +1,191 @@
+package check_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/check"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// A duel of two services: the first asks, the second answers, and a deadline gives up.
+type (
+	Ask    struct{ ID string }
+	Asked  struct{ ID string }
+	Answer struct{ ID string }
+	GiveUp struct{ ID string }
+)
+
+func (Ask) EventType() string    { return "first.ask" }
+func (Asked) EventType() string  { return "asked" }
+func (Answer) EventType() string { return "answered" }
+func (GiveUp) EventType() string { return "first.give-up" }
+func (a Ask) Subject() string    { return a.ID }
+func (a Asked) Subject() string  { return a.ID }
+func (a Answer) Subject() string { return a.ID }
+func (a GiveUp) Subject() string { return a.ID }
+
+// Note counts what was heard.
+type Note struct {
+	ID    string `db:"id"`
+	Heard string `db:"heard"`
+}
+
+type notes struct {
+	Notes consumer.Rows[string, Note] `table:"notes" key:"id"`
+}
+
+// add writes down what was heard and says what comes of it.
+func add[T events.Payload](mark string, said func(T) []events.Payload) consumer.Reaction[notes] {
+	return consumer.On(func(s *notes, e events.Of[T]) []events.Payload {
+		n, _ := s.Notes.Get(e.Data.Subject())
+		s.Notes.Set(e.Data.Subject(), Note{ID: e.Data.Subject(), Heard: n.Heard + mark})
+		return said(e.Data)
+	})
+}
+
+func silent[T events.Payload](T) []events.Payload { return nil }
+
+func duel() check.Model {
+	needs := func(s *notes, e events.Event) { s.Notes.Ask(e.Data.Subject()) }
+	first := consumer.Participant[notes]{Name: "first", Needs: needs, React: []consumer.Reaction[notes]{
+		add("a", func(a Ask) []events.Payload {
+			return []events.Payload{Asked(a), consumer.Later{At: time.Unix(9, 0), Payload: GiveUp(a)}}
+		}),
+		add("r", silent[Answer]), add("g", silent[GiveUp]),
+	}}
+	second := consumer.Participant[notes]{Name: "second", Needs: needs, React: []consumer.Reaction[notes]{
+		add("q", func(a Asked) []events.Payload { return []events.Payload{Answer(a)} }),
+	}}
+	return check.Model{
+		Topology: topology.Topology{Name: "duel", Services: []topology.Service{
+			{Name: "first", Commands: []topology.Command{{Does: "ask", Says: []string{"asked"}}}, Reacts: []topology.Reaction{{Hears: "answered", Does: "rest"}}},
+			{Name: "second", Reacts: []topology.Reaction{{Hears: "asked", Does: "answer", Says: []string{"answered"}}}},
+		}},
+		Reactors: []consumer.Reactor{first.Reactor(), second.Reactor()},
+		Commands: []check.Command{{To: "first", Payload: Ask{"x"}}},
+		Outcome:  heard,
+	}
+}
+
+// heard is what the first service has noted, in order.
+func heard(w check.World) string {
+	var n Note
+	w.Row("first", "notes", "x", &n)
+	return n.Heard
+}
+
+func explore(t *testing.T, m check.Model) check.Report {
+	t.Helper()
+	r, err := check.Explore(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d states, %d terminal, complete %v, %.3f s", r.States, r.TerminalStates, r.Complete, r.Seconds)
+	return r
+}
+
+// The states of the duel can be counted by hand: nothing yet; asked; then the deadline before, between
+// and after the two messages.
+func TestEveryStateIsVisitedOnce(t *testing.T) {
+	t.Parallel()
+	r := explore(t, duel())
+	if r.States != 8 || r.TerminalStates != 2 || fmt.Sprint(r.TerminalOutcomes) != "map[agr:1 arg:1]" || !r.Complete || len(r.Violations) != 0 {
+		t.Errorf("%+v", r)
+	}
+	m := duel()
+	m.Duplicates = 1
+	// The question or the answer comes twice, so the answer is heard twice, with the deadline anywhere.
+	if r := explore(t, m); fmt.Sprint(r.TerminalOutcomes) != "map[agr:1 agrr:2 arg:1 argr:2 arrg:2]" {
+		t.Errorf("with one duplicate: %+v", r)
+	}
+	m = duel()
+	m.Commands[0].Optional = true
+	if r := explore(t, m); r.TerminalOutcomes[""] != 1 || r.TerminalStates != 3 {
+		t.Errorf("with a command that need not happen: %+v", r)
+	}
+}
+
+// A deadline that is set again is moved: it comes once.
+func TestADeadlineThatIsSetAgainComesOnce(t *testing.T) {
+	t.Parallel()
+	m := duel()
+	m.Commands = append(m.Commands, m.Commands[0])
+	if r := explore(t, m); r.TerminalOutcomes["aarrg"] == 0 || r.TerminalOutcomes["agarrg"] == 0 || r.TerminalOutcomes["aarrgg"] != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Every invariant is asked where it must be, and what breaks it is told with the shortest way to it.
+func TestAViolationComesWithTheShortestWay(t *testing.T) {
+	t.Parallel()
+	m := duel()
+	m.Always = func(w check.World) error {
+		if strings.HasSuffix(heard(w), "g") {
+			return errors.New("it gave up")
+		}
+		return nil
+	}
+	r := explore(t, m)
+	want := []string{"first.ask of x → first (command)", "first.give-up of x → first (deadline)"}
+	if len(r.Violations) == 0 || !slices.Equal(r.Violations[0].Way, want) || r.Violations[0].What != "it gave up" || !r.Complete {
+		t.Errorf("%+v", r.Violations)
+	}
+	m = duel()
+	m.Always = func(w check.World) error { // about the other service
+		if w.Row("second", "notes", "x", &Note{}) {
+			return errors.New("it heard")
+		}
+		return nil
+	}
+	if r := explore(t, m); len(r.Violations) == 0 || len(r.Violations[0].Way) != 2 {
+		t.Errorf("%+v", r.Violations)
+	}
+	m = duel()
+	m.AtRest = func(w check.World) error { return fmt.Errorf("rest with %s", heard(w)) }
+	if r := explore(t, m); len(r.Violations) != 2 || len(r.Violations[0].Way) != 4 || !strings.HasPrefix(r.Violations[0].Way[0], "first.ask") {
+		t.Errorf("%+v", r.Violations)
+	}
+}
+
+func TestABoundMakesItIncomplete(t *testing.T) {
+	t.Parallel()
+	for limit, complete := range map[int]bool{1: false, 7: false, 8: true, 9: true, 0: true} {
+		m := duel()
+		m.MaxStates = limit
+		if r := explore(t, m); r.Complete != complete || !complete && r.States != limit {
+			t.Errorf("at most %d: %+v", limit, r)
+		}
+	}
+}
+
+func TestAModelThatIsWrongIsAnError(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(m *check.Model){
+		"no reactor for service second":            func(m *check.Model) { m.Reactors = m.Reactors[:1] },
+		"command first.ask is for nobody":          func(m *check.Model) { m.Commands[0].To = "nobody" },
+		"which nobody says":                        func(m *check.Model) { m.Topology.Services = m.Topology.Services[1:] },
+		"second: first.ask: second has no react":   func(m *check.Model) { m.Commands[0].To = "second" },
+		"after first.ask of x → first (command): ": func(m *check.Model) { m.Reactors[1] = panicking(m.Reactors[1]) },
+	} {
+		m := duel()
+		change(&m)
+		if _, err := check.Explore(m); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// panicking is a reactor whose answer is one panic too many.
+func panicking(r consumer.Reactor) consumer.Reactor {
+	p := consumer.Participant[notes]{Name: r.Name, Needs: func(*notes, events.Event) {}, React: []consumer.Reaction[notes]{
+		add("q", silent[Asked]), // it touches a row that nobody asked for
+	}}
+	return p.Reactor()
+}

@@ -1,0 +1,228 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// now is the time of every event: time must not tell states apart.
+var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// explorer keeps memories and messages under numbers, so that a state is a few numbers, and a
+// reaction is run once for each pair of a memory and a message.
+type explorer struct {
+	model    Model
+	index    map[string]int // service → its place in Reactors
+	memories []consumer.Memory
+	memoryNo map[string]uint32
+	messages []events.Payload
+	number   map[string]uint32
+	steps    map[[3]uint32]step
+	states   []visited
+	seen     map[string]bool
+	answers  map[string]error // of the invariant Always
+	commands []uint32         // the model's, as messages
+}
+
+type visited struct {
+	key    string
+	parent int
+	move   move
+}
+
+// move is how a state was reached: a message, and the manner of its delivery.
+type move struct {
+	message uint32
+	how     string
+}
+
+// step is what one message does to one memory.
+type step struct {
+	memory uint32
+	flying []uint32
+	due    []uint32
+}
+
+func newExplorer(m Model) (*explorer, error) {
+	x := &explorer{
+		model: m, index: map[string]int{}, memoryNo: map[string]uint32{}, number: map[string]uint32{},
+		steps: map[[3]uint32]step{}, seen: map[string]bool{}, answers: map[string]error{},
+	}
+	if err := m.Topology.Validate(); err != nil {
+		return nil, err
+	}
+	first := state{doubles: uint32(m.Duplicates), commands: 1<<len(m.Commands) - 1}
+	for i, r := range m.Reactors {
+		x.index[r.Name] = i
+		begin := m.Begin[r.Name]
+		if begin == nil {
+			begin = consumer.Memory{}
+		}
+		first.memories = append(first.memories, x.remember(begin))
+	}
+	for _, s := range m.Topology.Services {
+		if _, ok := x.index[s.Name]; !ok {
+			return nil, fmt.Errorf("no reactor for service %s", s.Name)
+		}
+	}
+	for _, c := range m.Commands {
+		if _, ok := x.index[c.To]; !ok {
+			return nil, fmt.Errorf("command %s is for %s, which is no service", c.Payload.EventType(), c.To)
+		}
+		message, err := x.message(x.index[c.To], c.Payload)
+		if err != nil {
+			return nil, err
+		}
+		x.commands = append(x.commands, message)
+	}
+	x.visit(first, 0, move{})
+	return x, nil
+}
+
+func (x *explorer) remember(m consumer.Memory) uint32 {
+	key := m.String()
+	n, ok := x.memoryNo[key]
+	if !ok {
+		n = uint32(len(x.memories))
+		x.memoryNo[key], x.memories = n, append(x.memories, m)
+	}
+	return n
+}
+
+// message returns a message to a service in the form of state.flying.
+func (x *explorer) message(to int, p events.Payload) (uint32, error) {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return 0, err
+	}
+	key := p.EventType() + " " + string(data)
+	n, ok := x.number[key]
+	if !ok {
+		n = uint32(len(x.messages))
+		x.number[key], x.messages = n, append(x.messages, p)
+	}
+	return uint32(to)<<16 | n, nil
+}
+
+func (x *explorer) visit(s state, parent int, m move) {
+	key := s.encode()
+	if !x.seen[key] {
+		x.seen[key] = true
+		x.states = append(x.states, visited{key, parent, m})
+	}
+}
+
+func (x *explorer) world(s state) World {
+	w := World{memories: make(map[string]consumer.Memory, len(s.memories))}
+	for i, n := range s.memories {
+		w.memories[x.model.Reactors[i].Name] = x.memories[n]
+	}
+	return w
+}
+
+// expand visits all that can happen next; rest tells whether only optional commands can.
+func (x *explorer) expand(at int, s state) (rest bool, err error) {
+	rest = true
+	for i, m := range s.flying {
+		rest = false
+		if i > 0 && s.flying[i-1] == m {
+			continue // the same message twice: delivering either is the same move
+		}
+		next := s
+		next.flying = slices.Delete(slices.Clone(s.flying), i, i+1)
+		if err := x.deliver(at, next, m, ""); err != nil {
+			return false, err
+		}
+		if s.doubles > 0 {
+			next := s
+			next.doubles--
+			if err := x.deliver(at, next, m, " (and again later)"); err != nil {
+				return false, err
+			}
+		}
+	}
+	for i, m := range s.due {
+		rest = false
+		next := s
+		next.due = slices.Delete(slices.Clone(s.due), i, i+1)
+		if err := x.deliver(at, next, m, " (deadline)"); err != nil {
+			return false, err
+		}
+	}
+	for i, c := range x.model.Commands {
+		if s.commands&(1<<i) == 0 {
+			continue
+		}
+		rest = rest && c.Optional
+		next := s
+		next.commands &^= 1 << i
+		if err := x.deliver(at, next, x.commands[i], " (command)"); err != nil {
+			return false, err
+		}
+	}
+	return rest, nil
+}
+
+// deliver visits the state after a service has reacted to a message.
+func (x *explorer) deliver(at int, s state, message uint32, how string) error {
+	to := message >> 16
+	done, err := x.react(to, s.memories[to], message)
+	if err != nil {
+		return err
+	}
+	s.memories = slices.Clone(s.memories)
+	s.memories[to] = done.memory
+	s.flying = slices.Concat(s.flying, done.flying)
+	s.due = slices.Concat(s.due, done.due)
+	slices.Sort(s.flying)
+	slices.Sort(s.due)
+	s.due = slices.Compact(s.due) // a deadline that is set again is moved
+	x.visit(s, at, move{message, how})
+	return nil
+}
+
+// tell says what a move was.
+func (x *explorer) tell(m move) string {
+	payload := x.messages[m.message&0xffff]
+	return payload.EventType() + " of " + payload.Subject() + " → " + x.model.Reactors[m.message>>16].Name + m.how
+}
+
+// react runs a reaction, once for each memory and message.
+func (x *explorer) react(to, memory, message uint32) (step, error) {
+	key := [3]uint32{to, memory, message}
+	if done, ok := x.steps[key]; ok {
+		return done, nil
+	}
+	payload := x.messages[message&0xffff]
+	after := x.memories[memory].Clone()
+	reactor := x.model.Reactors[to]
+	said, err := reactor.React(after, events.Event{ID: "check", Time: now, Data: payload})
+	if err != nil {
+		return step{}, fmt.Errorf("%s: %s: %w", reactor.Name, payload.EventType(), err)
+	}
+	done := step{memory: x.remember(after)}
+	for _, p := range said {
+		if later, ok := p.(consumer.Later); ok {
+			m, err := x.message(int(to), later.Payload)
+			if err != nil {
+				return step{}, err
+			}
+			done.due = append(done.due, m)
+			continue
+		}
+		for _, hearer := range x.model.Topology.Subscribers(p.EventType()) {
+			m, err := x.message(x.index[hearer], p)
+			if err != nil {
+				return step{}, err
+			}
+			done.flying = append(done.flying, m)
+		}
+	}
+	x.steps[key] = done
+	return done, nil
+}
