@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+func (e *Env) audit() *cobra.Command {
+	return &cobra.Command{
+		Use: "audit", Short: "Compare the broker with it, policies included",
+		Long: "Compare the broker with the topology through its management API, policies included. What is missing or in conflict is an\n" +
+			"error, with the command that mends it; what is extra is a warning.",
+		Example: "  " + e.App.Name + " topology audit -o json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			manage, err := e.Setting("QUADRILLE_MANAGEMENT_URL")
+			if err != nil {
+				return err
+			}
+			broker, err := e.Setting("QUADRILLE_AMQP_URL")
+			if err != nil {
+				return err
+			}
+			found, err := rabbit.Audit(c.Context(), manage, broker, e.App.Topology)
+			if err != nil {
+				return Error{Code: ExitUnreachable, Err: err}
+			}
+			found = append([]rabbit.Finding{}, found...)
+			if err := e.Print(found, func(out io.Writer) error { return auditTable(out, found) }); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(found, func(f rabbit.Finding) bool { return f.Kind != rabbit.Extra }) {
+				return Error{Code: ExitProblems, Err: fmt.Errorf("the broker is not as %s wants it", e.App.Topology.Name)}
+			}
+			return nil
+		},
+	}
+}
+
+func auditTable(out io.Writer, found []rabbit.Finding) error {
+	if len(found) == 0 {
+		_, err := fmt.Fprintln(out, "the broker is as the topology wants it")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	for _, f := range found {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Kind, f.Object, f.Detail, f.Mend)
+	}
+	return w.Flush()
+}

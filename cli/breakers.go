@@ -1,0 +1,54 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Breaker is a circuit breaker of one replica of a service.
+type Breaker struct {
+	Service  string    `json:"service"`
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Since    time.Time `json:"since,omitzero"`
+	Failures int       `json:"failures"`
+	Opened   int64     `json:"opened"`
+	Refused  int64     `json:"refused"`
+}
+
+func (e *Env) breakers() *cobra.Command {
+	return &cobra.Command{
+		Use: "breakers", Short: "Show the circuit breakers around outside calls",
+		Long:    "Show the circuit breakers around outside calls, of that replica of each service which its address leads to:\neach replica learns by itself.",
+		Example: "  " + e.App.Name + " breakers -o json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			all := []Breaker{}
+			for _, s := range e.App.Topology.Services {
+				var list []Breaker
+				if err := e.Call(c.Context(), s.Name, "GET", "/admin/breakers", nil, nil, &list); err != nil {
+					return err
+				}
+				for _, b := range list {
+					b.Service = s.Name
+					all = append(all, b)
+				}
+			}
+			return e.Print(all, func(out io.Writer) error {
+				w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+				fmt.Fprintln(w, "SERVICE\tBREAKER\tSTATE\tSINCE\tFAILURES\tOPENED\tREFUSED")
+				for _, b := range all {
+					since := "the start"
+					if !b.Since.IsZero() {
+						since = b.Since.Format(time.RFC3339)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\n", b.Service, b.Name, b.State, since, b.Failures, b.Opened, b.Refused)
+				}
+				return w.Flush()
+			})
+		},
+	}
+}

@@ -1,0 +1,174 @@
+// Package cli is the command line for anybody's choreography: publish test events, trace a subject
+// through the services, show and apply the topology, look at what is parked, explore the reactions.
+//
+// It promises data on standard output and everything else on standard error, JSON with -o json, and
+// exit codes that say what went wrong. It acts through the broker and the services' own endpoints,
+// never on their databases.
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// The exit codes.
+const (
+	ExitFailure     = 1
+	ExitUsage       = 2
+	ExitNotFound    = 3
+	ExitProblems    = 5 // a check found what it looks for
+	ExitUnreachable = 6
+)
+
+// App is a choreography as the command line sees it.
+type App struct {
+	Name      string // of the program
+	Topology  topology.Topology
+	Catalogue events.Catalogue
+	// Sample returns a fresh valid payload, for publish without data; nil: the catalogue's own.
+	Sample func(eventType string) (events.Payload, bool)
+	// Check explores the choreography; nil: there is no command check.
+	Check func() (Checked, error)
+	// Commands are the choreography's own, beside the ones of this package.
+	Commands func(*Env) []*cobra.Command
+}
+
+// Error is an error with an exit code and the next thing to do.
+type Error struct {
+	Code int
+	Err  error
+	Next string // a command or a hint, may be empty
+}
+
+func (e Error) Error() string {
+	if e.Next == "" {
+		return e.Err.Error()
+	}
+	return e.Err.Error() + "\n  " + e.Next
+}
+
+func (e Error) Unwrap() error { return e.Err }
+
+// Main runs the program and exits.
+func Main(app App) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := Run(ctx, app, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.LookupEnv)
+	stop()
+	os.Exit(code)
+}
+
+// Run runs one command line and returns its exit code.
+func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut io.Writer, lookup func(string) (string, bool)) int {
+	env := &Env{App: app, In: in, Out: out, ErrOut: errOut, lookup: lookup}
+	root := env.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintf(errOut, "%s: %v\n", app.Name, err)
+	var coded Error
+	if errors.As(err, &coded) && coded.Code != 0 {
+		return coded.Code
+	}
+	return ExitFailure
+}
+
+func (e *Env) root() *cobra.Command {
+	root := &cobra.Command{
+		Use: e.App.Name, Short: "The " + e.App.Topology.Name + " choreography on the command line",
+		SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if e.Output != "table" && e.Output != "json" {
+				return usage(fmt.Errorf("-o %q: want table or json", e.Output))
+			}
+			return nil
+		},
+	}
+	root.PersistentFlags().StringVarP(&e.Output, "output", "o", "table", "how to print: table or json")
+	root.PersistentFlags().StringVar(&e.File, "env-file", "", "settings, beside the environment's own (default: .quadrille/env here or above)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.republish(), e.relay(), e.breakers(), e.version())
+	if e.App.Check != nil {
+		root.AddCommand(e.check())
+	}
+	if e.App.Commands != nil {
+		root.AddCommand(e.App.Commands(e)...)
+	}
+	strict(root)
+	return root
+}
+
+// strict makes every mistake in the words of a command a usage error, and a group without
+// a subcommand show its help.
+func strict(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	if c.HasSubCommands() && !c.Runnable() {
+		check = func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%q is no command of %s", args[0], c.CommandPath())
+			}
+			return nil
+		}
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return usage(err)
+		}
+		return nil
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+func usage(err error) error { return Error{Code: ExitUsage, Err: err, Next: "see --help"} }
+
+// Print writes a value as JSON, or lets table write it for a person.
+func (e *Env) Print(value any, table func(w io.Writer) error) error {
+	if e.Output != "json" {
+		return table(e.Out)
+	}
+	encoder := json.NewEncoder(e.Out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}
+
+func (e *Env) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version of this program", Example: "  " + e.App.Name + " version -o json",
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]string{"version": "(devel)", "topology": e.App.Topology.Marker()}
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v["go"] = info.GoVersion
+				if info.Main.Version != "" {
+					v["version"] = info.Main.Version
+				}
+			}
+			return e.Print(v, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s %s (%s, %s)\n", e.App.Name, v["version"], v["go"], v["topology"])
+				return err
+			})
+		},
+	}
+}

@@ -1,0 +1,181 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The bounds of a request to a service.
+const (
+	requestTimeout = 10 * time.Second
+	maxAnswer      = 32 << 20
+	envFile        = ".quadrille/env"
+)
+
+// Env is what a command runs in.
+type Env struct {
+	App    App
+	In     io.Reader
+	Out    io.Writer
+	ErrOut io.Writer
+	Output string // table or json
+	File   string // of settings
+	// Fixed settings come before all others: those of a stack that the command itself has started.
+	Fixed map[string]string
+
+	lookup func(string) (string, bool)
+	file   map[string]string
+}
+
+// Setting returns a setting: the environment's, or that of the file that a running stack has written.
+func (e *Env) Setting(name string) (string, error) {
+	if value := e.Fixed[name]; value != "" {
+		return value, nil
+	}
+	if value, ok := e.lookup(name); ok && value != "" {
+		return value, nil
+	}
+	if e.file == nil {
+		var err error
+		if e.file, err = e.readFile(); err != nil {
+			return "", err
+		}
+	}
+	if value := e.file[name]; value != "" {
+		return value, nil
+	}
+	return "", Error{Code: ExitUnreachable, Err: fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
+		Next: "start everything with: " + e.App.Name + " up"}
+}
+
+// readFile reads the given file, or looks for the default one from here upwards.
+func (e *Env) readFile() (map[string]string, error) {
+	path := e.File
+	if path == "" {
+		dir, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("read settings: %w", err)
+		}
+		for path = filepath.Join(dir, envFile); ; path = filepath.Join(dir, envFile) {
+			if _, err := os.Stat(path); err == nil {
+				break
+			}
+			if parent := filepath.Dir(dir); parent != dir {
+				dir = parent
+				continue
+			}
+			return map[string]string{}, nil
+		}
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	return ParseEnv(content), nil
+}
+
+// ParseEnv reads lines of the form: export NAME='value'.
+func ParseEnv(content []byte) map[string]string {
+	settings := map[string]string{}
+	lines := bufio.NewScanner(bytes.NewReader(content))
+	for lines.Scan() {
+		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(lines.Text()), "export "), "=")
+		if ok && !strings.HasPrefix(name, "#") {
+			settings[name] = strings.Trim(value, `'"`)
+		}
+	}
+	return settings
+}
+
+// ServiceURL returns where a service serves: the setting QUADRILLE_<SERVICE>_URL.
+func (e *Env) ServiceURL(service string) (string, error) {
+	url, err := e.Setting("QUADRILLE_" + strings.ToUpper(strings.ReplaceAll(service, "-", "_")) + "_URL")
+	return strings.TrimSuffix(url, "/"), err
+}
+
+// Call makes a request to a service and decodes its JSON answer into out, unless nil. An answer that
+// is not of the class 2xx is an Error with the problem's own words.
+func (e *Env) Call(ctx context.Context, service, method, path string, header map[string]string, body, out any) error {
+	base, err := e.ServiceURL(service)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var sent io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		sent = bytes.NewReader(data)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, base+path, sent)
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	if sent != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for name, value := range header {
+		request.Header.Set(name, value)
+	}
+	if token, err := e.Setting("QUADRILLE_TOKEN"); err == nil {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read answer of %s: %w", service, err)
+	}
+	if response.StatusCode/100 != 2 {
+		return refusal(service, response.StatusCode, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("read answer of %s: %w", service, err)
+	}
+	return nil
+}
+
+// refusal makes an error of RFC 9457 problem details.
+func refusal(service string, status int, body []byte) error {
+	var problem struct{ Title, Detail string }
+	_ = json.Unmarshal(body, &problem) // without one the status speaks for itself
+	said := problem.Detail
+	if said == "" {
+		said = http.StatusText(status)
+	}
+	code := ExitFailure
+	switch status {
+	case http.StatusNotFound:
+		code = ExitNotFound
+	case http.StatusBadRequest:
+		code = ExitUsage
+	case http.StatusServiceUnavailable:
+		code = ExitUnreachable
+	}
+	return Error{Code: code, Err: fmt.Errorf("%s answers %d: %s", service, status, said)}
+}
+
+// isNotFound tells whether err is an Error with ExitNotFound.
+func isNotFound(err error) bool {
+	var coded Error
+	return errors.As(err, &coded) && coded.Code == ExitNotFound
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The bounds of waiting for a relay to change its source.
+const (
+	relayPoll    = 200 * time.Millisecond
+	relayTimeout = time.Minute
+)
+
+// Relay is how a service's relay finds what was committed.
+type Relay struct {
+	Service string    `json:"service"`
+	Wanted  string    `json:"wanted"` // window or stream
+	Source  string    `json:"source"` // in use
+	Token   int64     `json:"token"`  // of the leading replica
+	Since   time.Time `json:"since"`  // it leads
+	Slot    *struct {
+		Name     string `json:"name"`
+		State    string `json:"state"`
+		LagBytes int64  `json:"lag_bytes"`
+	} `json:"slot,omitempty"`
+}
+
+func (e *Env) relay() *cobra.Command {
+	group := &cobra.Command{Use: "relay", Short: "How services get their events out of their outboxes"}
+	show := &cobra.Command{
+		Use: "show", Short: "Show who relays, and from where", Example: "  " + e.App.Name + " relay show", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			all := []Relay{}
+			for _, s := range e.App.Topology.Services {
+				r := Relay{Service: s.Name}
+				if err := e.Call(c.Context(), s.Name, "GET", "/admin/relay", nil, nil, &r); err != nil {
+					return err
+				}
+				all = append(all, r)
+			}
+			return e.Print(all, func(out io.Writer) error { return printRelays(out, all) })
+		},
+	}
+	use := &cobra.Command{
+		Use: "use window|stream SERVICE...", Short: "Let the relays of services use the window or the stream, and wait until they do",
+		Long: "Let the relays of services find what was committed through the window, which needs nothing, or through the stream,\n" +
+			"which is PostgreSQL's logical replication. The change loses nothing; what may come twice is handled once.",
+		Example: "  " + e.App.Name + " relay use stream orders payments\n  " + e.App.Name + " relay use window orders payments",
+		Args:    cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, service := range args[1:] {
+				if _, ok := e.App.Topology.Service(service); !ok {
+					return usage(fmt.Errorf("there is no service %q", service))
+				}
+			}
+			all := []Relay{}
+			for _, service := range args[1:] {
+				r, err := e.UseRelay(c.Context(), service, args[0])
+				if err != nil {
+					return err
+				}
+				all = append(all, r)
+			}
+			return e.Print(all, func(out io.Writer) error { return printRelays(out, all) })
+		},
+	}
+	group.AddCommand(show, use)
+	return group
+}
+
+func printRelays(out io.Writer, all []Relay) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG")
+	for _, r := range all {
+		slot, lag := "-", "-"
+		if r.Slot != nil && r.Slot.State != "" {
+			slot, lag = r.Slot.State, fmt.Sprint(r.Slot.LagBytes, " bytes")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.Service, r.Source, r.Wanted, r.Token, r.Since.Local().Format(time.DateTime), slot, lag)
+	}
+	return w.Flush()
+}
+
+// UseRelay says which source a service's relay is to use, and waits until it does.
+func (e *Env) UseRelay(ctx context.Context, service, source string) (r Relay, err error) {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	r.Service = service
+	if err := e.Call(ctx, service, "POST", "/admin/relay", nil, map[string]any{"source": source}, &r); err != nil {
+		return r, err
+	}
+	tick := time.NewTicker(relayPoll)
+	defer tick.Stop()
+	for r.Source != source {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return r, Error{Code: ExitFailure, Err: fmt.Errorf("the relay of %s still uses the %s after %s", service, r.Source, relayTimeout),
+				Next: "its log says why; for the stream, wal_level must be logical and its role must have REPLICATION"}
+		}
+		r = Relay{Service: service}
+		if err := e.Call(ctx, service, "GET", "/admin/relay", nil, nil, &r); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}

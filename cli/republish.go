@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// The bounds of waiting for a republication.
+const (
+	republishPoll    = 200 * time.Millisecond
+	republishTimeout = time.Hour
+)
+
+// Republication is a request to publish again, as the service tells of it.
+type Republication struct {
+	ID        int64      `json:"id"`
+	Published int64      `json:"published"`
+	Refused   int64      `json:"refused"`
+	Reason    string     `json:"reason,omitempty"`
+	DoneAt    *time.Time `json:"done_at,omitempty"`
+}
+
+func (e *Env) republish() *cobra.Command {
+	var since string
+	c := &cobra.Command{
+		Use: "republish SERVICE [ID...]", Short: "Publish again what a service has said, with the same ids",
+		Long: "Publish again what a service has said, with the same ids: events by their ids, or all since a time.\n" +
+			"Who has handled them takes them for duplicates. It is how a broker that lost its data is made whole.",
+		Example: "  " + e.App.Name + " republish orders --since 1h\n  " + e.App.Name + " republish payments 0190b1c2-7d3e-7f00-8000-000000000001",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			body, err := e.republication(args[0], args[1:], since, time.Now())
+			if err != nil {
+				return usage(err)
+			}
+			return e.publishAgain(c.Context(), args[0], body)
+		},
+	}
+	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as 2026-01-02T15:04:05Z")
+	return c
+}
+
+// republication is the body of the request.
+func (e *Env) republication(service string, ids []string, since string, now time.Time) (map[string]any, error) {
+	if _, ok := e.App.Topology.Service(service); !ok {
+		return nil, fmt.Errorf("there is no service %q", service)
+	}
+	if (len(ids) > 0) == (since != "") {
+		return nil, errors.New("give the ids of events, or --since")
+	}
+	if since == "" {
+		return map[string]any{"ids": ids}, nil
+	}
+	if ago, err := time.ParseDuration(since); err == nil {
+		return map[string]any{"since": now.Add(-ago)}, nil
+	}
+	at, err := time.Parse(time.RFC3339, since)
+	if err != nil {
+		return nil, fmt.Errorf("--since %q: want 90m, or a time such as 2026-01-02T15:04:05Z", since)
+	}
+	return map[string]any{"since": at}, nil
+}
+
+// publishAgain asks for it and waits until it is done.
+func (e *Env) publishAgain(ctx context.Context, service string, body map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, republishTimeout)
+	defer cancel()
+	var request struct{ ID int64 }
+	if err := e.Call(ctx, service, "POST", "/admin/republish", nil, body, &request); err != nil {
+		return err
+	}
+	tick := time.NewTicker(republishPoll)
+	defer tick.Stop()
+	for {
+		var list []Republication
+		if err := e.Call(ctx, service, "GET", "/admin/republish", nil, nil, &list); err != nil {
+			return err
+		}
+		at := slices.IndexFunc(list, func(r Republication) bool { return r.ID == request.ID })
+		if at >= 0 && list[at].DoneAt != nil {
+			return e.republished(service, list[at])
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("request %d goes on in %s without us: %w", request.ID, service, ctx.Err())
+		}
+	}
+}
+
+func (e *Env) republished(service string, r Republication) error {
+	err := e.Print(r, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s: %d events published again, %d refused\n", service, r.Published, r.Refused)
+		return err
+	})
+	if err == nil && r.Refused > 0 {
+		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused: %s", r.Refused, r.Reason)}
+	}
+	return err
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+func (e *Env) topology() *cobra.Command {
+	group := &cobra.Command{Use: "topology", Short: "The choreography as data"}
+	var mermaid bool
+	show := &cobra.Command{
+		Use: "show", Short: "Show who says what, who reacts and how",
+		Example: "  " + e.App.Name + " topology show\n  " + e.App.Name + " topology show --mermaid\n  " + e.App.Name + " topology show -o json",
+		RunE: func(*cobra.Command, []string) error {
+			if mermaid {
+				_, err := io.WriteString(e.Out, e.App.Topology.Mermaid())
+				return err
+			}
+			return e.Print(map[string]any{"topology": e.App.Topology, "broker": e.App.Topology.Broker(), "marker": e.App.Topology.Marker()}, e.topologyTable)
+		},
+	}
+	show.Flags().BoolVar(&mermaid, "mermaid", false, "draw it as a Mermaid flowchart")
+	apply := &cobra.Command{
+		Use: "apply", Short: "Declare it on the broker; repeat it as often as you like",
+		Example: "  QUADRILLE_AMQP_URL=amqp://operator:secret@broker/ " + e.App.Name + " topology apply",
+		RunE: func(c *cobra.Command, _ []string) error {
+			url, err := e.Setting("QUADRILLE_AMQP_URL")
+			if err != nil {
+				return err
+			}
+			if err := rabbit.Apply(c.Context(), url, e.App.Topology); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(e.Out, "applied %s (%s)\n", e.App.Topology.Name, e.App.Topology.Marker())
+			return err
+		},
+	}
+	group.AddCommand(show, apply, e.audit())
+	return group
+}
+
+func (e *Env) topologyTable(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "EVENT\tSAID BY\tHEARD BY")
+	for _, eventType := range e.App.Topology.Types() {
+		publisher, _ := e.App.Topology.Publisher(eventType)
+		var hearers []string
+		for _, s := range e.App.Topology.Services {
+			for _, r := range s.Reacts {
+				if r.Hears == eventType {
+					hearers = append(hearers, s.Name+": "+r.Does)
+				}
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", eventType, publisher, strings.Join(hearers, " · "))
+	}
+	return w.Flush()
+}
+
+// Checked is what exploring a choreography has found, all models together.
+type Checked struct {
+	States           int      `json:"states"`
+	TerminalOutcomes int      `json:"terminal_outcomes"`
+	Violations       int      `json:"violations"`
+	Seconds          float64  `json:"seconds"`
+	Complete         bool     `json:"complete"`
+	Models           any      `json:"models"` // the reports, one by one
+	Lines            []string `json:"-"`      // the same for a person
+}
+
+func (e *Env) check() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "Explore every interleaving of the reactions", Example: "  " + e.App.Name + " check -o json",
+		RunE: func(*cobra.Command, []string) error {
+			checked, err := e.App.Check()
+			if err != nil {
+				return err
+			}
+			err = e.Print(checked, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s\n%d states, %d ways to end, %d violations, %.1f s\n",
+					strings.Join(checked.Lines, "\n"), checked.States, checked.TerminalOutcomes, checked.Violations, checked.Seconds)
+				return err
+			})
+			if err == nil && (checked.Violations > 0 || !checked.Complete) {
+				err = Error{Code: ExitProblems, Err: fmt.Errorf("%d violations, complete: %t", checked.Violations, checked.Complete)}
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// Step is an event of a story: who said it, when, caused by what, and who has handled it.
+type Step struct {
+	ID          string          `json:"id"`
+	Type        string          `json:"type"`
+	Service     string          `json:"service"` // that said it; empty: nobody of this choreography, a test event
+	Time        time.Time       `json:"time"`
+	CausationID string          `json:"causation_id,omitempty"`
+	Data        json.RawMessage `json:"data,omitempty"`
+	Handled     []Handled       `json:"handled"`
+}
+
+// Handled tells who has handled an event, and when.
+type Handled struct {
+	Service string    `json:"service"`
+	At      time.Time `json:"at"`
+}
+
+// Story is all that happened about one subject, in the order of time.
+type Story struct {
+	Subject string `json:"subject"`
+	Steps   []Step `json:"events"`
+}
+
+func (e *Env) trace() *cobra.Command {
+	return &cobra.Command{
+		Use: "trace SUBJECT", Short: "Tell the story of a subject, such as an order, as a tree by causation",
+		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			story, err := e.Trace(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if len(story.Steps) == 0 {
+				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
+			}
+			return e.Print(story, story.Tree)
+		},
+	}
+}
+
+// Trace collects a story from the outboxes and inboxes of all services.
+func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
+	story := Story{Subject: subject, Steps: []Step{}}
+	byID := map[string]int{}
+	var ids []string
+	add := func(s Step) {
+		if _, known := byID[s.ID]; !known {
+			byID[s.ID] = len(story.Steps)
+			ids = append(ids, s.ID)
+			story.Steps = append(story.Steps, s)
+		}
+	}
+	for _, s := range e.App.Topology.Services {
+		var said []Step
+		if err := e.Call(ctx, s.Name, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &said); err != nil {
+			return Story{}, err
+		}
+		for _, step := range said {
+			step.Service = s.Name
+			add(step)
+		}
+	}
+	// A cause that no outbox has is a test event: the inboxes have seen it.
+	for _, step := range slices.Clone(story.Steps) {
+		if step.CausationID != "" {
+			add(Step{ID: step.CausationID})
+		}
+	}
+	for _, s := range e.App.Topology.Services {
+		if len(ids) == 0 {
+			break
+		}
+		var handled []struct {
+			ID   string    `json:"id"`
+			Type string    `json:"type"`
+			At   time.Time `json:"at"`
+		}
+		if err := e.Call(ctx, s.Name, "POST", "/admin/handled", nil, map[string]any{"ids": ids}, &handled); err != nil {
+			return Story{}, err
+		}
+		for _, h := range handled {
+			step := &story.Steps[byID[h.ID]]
+			step.Handled = append(step.Handled, Handled{Service: s.Name, At: h.At})
+			step.Type = h.Type
+			if step.Time.IsZero() || step.Service == "" && h.At.Before(step.Time) {
+				step.Time = h.At
+			}
+		}
+	}
+	slices.SortStableFunc(story.Steps, func(a, b Step) int { return a.Time.Compare(b.Time) })
+	return story, nil
+}
+
+// Tree writes the story as a tree: under each event those that it caused.
+func (s Story) Tree(w io.Writer) error {
+	children := map[string][]Step{}
+	known := map[string]bool{}
+	for _, step := range s.Steps {
+		known[step.ID] = true
+	}
+	for _, step := range s.Steps {
+		cause := step.CausationID
+		if !known[cause] {
+			cause = ""
+		}
+		children[cause] = append(children[cause], step)
+	}
+	if len(s.Steps) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(w, s.Subject); err != nil {
+		return err
+	}
+	return branch(w, children, "", "", s.Steps[0].Time)
+}
+
+func branch(w io.Writer, children map[string][]Step, id, indent string, began time.Time) error {
+	for i, step := range children[id] {
+		twig, next := "├─ ", "│  "
+		if i == len(children[id])-1 {
+			twig, next = "└─ ", "   "
+		}
+		if _, err := fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-34s %s", indent+twig+step.Type, step.note(began)), " ")); err != nil {
+			return err
+		}
+		if err := branch(w, children, step.ID, indent+next, began); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// note says who said an event and when, why if it has a reason, and who has handled it.
+func (s Step) note(began time.Time) string {
+	said := s.Service
+	if said == "" {
+		said = "test event"
+	}
+	note := fmt.Sprintf("%-10s %s", said, after(s.Time.Sub(began)))
+	var why struct{ Reason string }
+	if json.Unmarshal(s.Data, &why) == nil && why.Reason != "" {
+		note += "  (" + why.Reason + ")"
+	}
+	var by []string
+	for _, h := range s.Handled {
+		by = append(by, h.Service+" "+after(h.At.Sub(began)))
+	}
+	if len(by) > 0 {
+		note += "  → " + strings.Join(by, ", ")
+	}
+	return note
+}
+
+func after(d time.Duration) string {
+	return fmt.Sprintf("+%dms", d.Round(time.Millisecond).Milliseconds())
+}
