@@ -1,0 +1,222 @@
+package quadrille
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/resilience"
+)
+
+// The bounds of the admin endpoint.
+const (
+	maxParked    = 1000
+	maxIDs       = 1000
+	maxAdminBody = 64 << 10
+)
+
+// Said is an event of a story: what the service said about one subject.
+type Said struct {
+	ID            string          `json:"id"`
+	Type          string          `json:"type"`
+	Source        string          `json:"source"`
+	Subject       string          `json:"subject"`
+	CorrelationID string          `json:"correlation_id"`
+	CausationID   string          `json:"causation_id,omitempty"`
+	Time          time.Time       `json:"time"`
+	Data          json.RawMessage `json:"data"`
+}
+
+// Admin returns the endpoint through which the command line looks into the service:
+//
+//	GET  /admin/story/{subject}  what it said about a subject
+//	POST /admin/handled          which of {"ids": […]} it has handled
+//	GET  /admin/parked           what waits for a person
+//	GET  /admin/parked/{id}      one of them, with its bytes
+//	POST /admin/parked/{id}/try  what would come of it now; everything is rolled back
+//	POST /admin/republish        publish {"ids": […]} or what was said {"since": time} again
+//	GET  /admin/breakers         the circuit breakers of this replica
+//	GET  /admin/republish        the requests to do so, and how far they are
+//	GET  /admin/relay            who relays, and from where
+//	POST /admin/relay            use {"source": "window"} or {"source": "stream"}
+//	GET  /admin/projections      the tables for reading, and how far they are
+//	POST /admin/projections/{name}/rebuild  fill one anew, beside the one that readers see
+//
+// It has no authentication of its own: wrap it, and do not serve it to everybody.
+func (s *Service) Admin() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /admin/story/{subject}", s.story)
+	mux.HandleFunc("POST /admin/handled", s.handled)
+	mux.HandleFunc("GET /admin/parked", s.parked)
+	mux.HandleFunc("GET /admin/parked/{id}", s.parkedOne)
+	mux.HandleFunc("POST /admin/parked/{id}/try", s.try)
+	mux.HandleFunc("POST /admin/republish", s.republish)
+	mux.HandleFunc("GET /admin/breakers", s.breakers)
+	mux.HandleFunc("GET /admin/republish", s.republications)
+	mux.HandleFunc("GET /admin/relay", s.relayState)
+	mux.HandleFunc("POST /admin/relay", s.relayUse)
+	mux.HandleFunc("GET /admin/projections", s.projections)
+	mux.HandleFunc("POST /admin/projections/{name}/rebuild", s.rebuild)
+	return mux
+}
+
+func (s *Service) story(w http.ResponseWriter, r *http.Request) {
+	p := s.partsFor(w, r)
+	if p == nil {
+		return
+	}
+	records, err := p.outbox.Story(r.Context(), r.PathValue("subject"))
+	if err != nil {
+		s.problem(w, err)
+		return
+	}
+	said := make([]Said, len(records))
+	for i, r := range records {
+		said[i] = saidOf(r)
+	}
+	answer(w, said)
+}
+
+func saidOf(r events.Record) Said {
+	return Said{
+		ID: r.ID, Type: r.Type, Source: r.Source, Subject: r.Subject, CorrelationID: r.CorrelationID,
+		CausationID: r.CausationID, Time: r.Time, Data: r.Data,
+	}
+}
+
+func (s *Service) handled(w http.ResponseWriter, r *http.Request) {
+	var ask struct {
+		IDs []string `json:"ids"`
+	}
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&ask)
+	for _, id := range ask.IDs {
+		if _, bad := events.ParseID(id); bad != nil {
+			err = bad
+		}
+	}
+	if err != nil || len(ask.IDs) > maxIDs {
+		writeProblem(w, http.StatusBadRequest, `the body must be {"ids": [at most 1000 UUIDs]}`)
+		return
+	}
+	p := s.partsFor(w, r)
+	if p == nil {
+		return
+	}
+	handled, err := p.inbox.Handled(r.Context(), ask.IDs...)
+	if err != nil {
+		s.problem(w, err)
+		return
+	}
+	answer(w, handled)
+}
+
+func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
+	p := s.partsFor(w, r)
+	if p == nil {
+		return
+	}
+	parked, err := p.inbox.Parked(r.Context(), maxParked)
+	if err != nil {
+		s.problem(w, err)
+		return
+	}
+	answer(w, parked)
+}
+
+func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {
+	if _, found, ok := s.findParked(w, r); ok {
+		answer(w, found)
+	}
+}
+
+// Tried is what would come of a parked event.
+type Tried struct {
+	Error string `json:"error,omitempty"`
+	Says  []Said `json:"says"`
+}
+
+func (s *Service) try(w http.ResponseWriter, r *http.Request) {
+	p, found, ok := s.findParked(w, r)
+	if !ok {
+		return
+	}
+	tried := Tried{Says: []Said{}}
+	said, err := p.consumer.Try(r.Context(), found)
+	switch class := postgres.ClassOf(err); {
+	case errors.Is(err, consumer.ErrNotTried):
+		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
+		return
+	case err != nil && (class == postgres.Lost || class == postgres.Busy || class == postgres.Retry):
+		s.problem(w, err)
+		return
+	case err != nil:
+		tried.Error = err.Error()
+	}
+	for _, e := range said {
+		record, err := e.Record()
+		if err != nil {
+			tried.Error = err.Error()
+		}
+		tried.Says = append(tried.Says, saidOf(record))
+	}
+	answer(w, tried)
+}
+
+// findParked answers the request itself unless ok.
+func (s *Service) findParked(w http.ResponseWriter, r *http.Request) (p *parts, found inbox.Pending, ok bool) {
+	if p = s.partsFor(w, r); p == nil {
+		return nil, found, false
+	}
+	found, err := p.inbox.Find(r.Context(), r.PathValue("id"))
+	if errors.Is(err, inbox.ErrNotFound) || err == nil && found.Due != nil {
+		writeProblem(w, http.StatusNotFound, "nothing is parked under this id")
+		return nil, found, false
+	}
+	if err != nil {
+		s.problem(w, err)
+		return nil, found, false
+	}
+	return p, found, true
+}
+
+func (s *Service) breakers(w http.ResponseWriter, _ *http.Request) {
+	stats := make([]resilience.BreakerStats, len(s.Breakers))
+	for i, b := range s.Breakers {
+		stats[i] = b.Stats()
+	}
+	answer(w, stats)
+}
+
+// partsFor answers 503 and returns nil when the database is not there yet.
+func (s *Service) partsFor(w http.ResponseWriter, r *http.Request) *parts {
+	p, err := s.parts(r.Context())
+	if err != nil {
+		s.problem(w, err)
+		return nil
+	}
+	return p
+}
+
+func (s *Service) problem(w http.ResponseWriter, err error) {
+	s.Log.Error().Err(err).Msg("admin request")
+	w.Header().Set("Retry-After", "1")
+	writeProblem(w, http.StatusServiceUnavailable, "the service's database cannot be read")
+}
+
+// writeProblem answers with RFC 9457 problem details.
+func writeProblem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": strings.ToLower(http.StatusText(status)), "status": status, "detail": detail})
+}
+
+func answer(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body) // the client has gone when this fails
+}

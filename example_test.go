@@ -1,0 +1,47 @@
+package quadrille_test
+
+// README begin
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+type UserJoined struct{ ID, Email string }
+
+func (UserJoined) EventType() string { return "user.joined" }
+func (u UserJoined) Subject() string { return u.ID }
+
+func ExampleService() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	welcome := func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
+		fmt.Println("welcome", e.Data.Email) // SQL in tx takes effect exactly once
+		stop()
+		return nil
+	}
+	members := &quadrille.Service{
+		Name:     "members",
+		Says:     []events.Payload{UserJoined{}},
+		Hears:    []consumer.Handler{consumer.Handle(welcome)},
+		Database: os.Getenv("DATABASE_URL"), // postgres://…?sslmode=disable
+		AMQP:     os.Getenv("AMQP_URL"),     // amqp://…
+	}
+	joined := func(tx *sqlx.Tx) error { // published if and only if tx commits
+		return members.Say(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})
+	}
+	if err := members.Tx(ctx, joined); err != nil {
+		fmt.Println(err)
+	}
+	if err := members.Run(ctx); err != nil { // until Ctrl-C
+		fmt.Println(err)
+	}
+}
+
+// README end

@@ -1,0 +1,96 @@
+package quadrille
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// choreography returns the topology with this service in it.
+func (s *Service) choreography() (topology.Topology, error) {
+	t := s.Joins
+	if err := rabbit.CheckURL(s.AMQP); err != nil {
+		return t, err
+	}
+	if me, named := t.Service(s.Name); named {
+		return t, errors.Join(t.Validate(), s.handlesAll(me))
+	}
+	if t.Name == "" {
+		t.Name = s.Name
+	}
+	me := topology.Service{Name: s.Name}
+	var says []string
+	for _, p := range s.Says {
+		says = append(says, p.EventType())
+	}
+	if len(says) > 0 {
+		me.Commands = []topology.Command{{Does: "say", Says: says}}
+	}
+	for _, h := range s.Hears {
+		for _, eventType := range h.Types() {
+			me.Reacts = append(me.Reacts, topology.Reaction{Hears: eventType, Does: "handle " + eventType, Says: says})
+		}
+	}
+	t = t.With(me)
+	return t, t.Validate()
+}
+
+// handlesAll refuses a service that its topology binds to events which it does not handle, or which
+// two of its handlers want.
+func (s *Service) handlesAll(me topology.Service) error {
+	handled := map[string]bool{}
+	for _, h := range s.Hears {
+		for _, eventType := range h.Types() {
+			if handled[eventType] {
+				return fmt.Errorf("%s has two handlers for %s: make it one", s.Name, eventType)
+			}
+			handled[eventType] = true
+		}
+	}
+	for _, heard := range me.Hears() {
+		if !handled[heard] {
+			return fmt.Errorf("%s has no handler for %s, which its topology says it hears", s.Name, heard)
+		}
+	}
+	return nil
+}
+
+// ready holds publishing and consuming back until everybody who must hear is bound.
+func (s *Service) ready(session *rabbit.Session, t topology.Topology) error {
+	check := func() error { return session.DeclarePart(t, s.Name) }
+	if _, named := s.Joins.Service(s.Name); named {
+		check = func() error { return session.CheckApplied(t) }
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	s.sessions.Add(1)
+	go func() { // ends with the session
+		<-session.Done()
+		s.sessions.Add(-1)
+	}()
+	return nil
+}
+
+// Stats are the counters of a service since it was started.
+type Stats struct {
+	Relay    outbox.Stats
+	Consumer consumer.Stats
+}
+
+// Stats may be called at any time; before the service is open all counters are 0.
+func (s *Service) Stats() Stats {
+	p := s.opened.Load()
+	if p == nil {
+		return Stats{}
+	}
+	return Stats{Relay: p.relay.Stats(), Consumer: p.consumer.Stats()}
+}
+
+// Connected tells whether the service has a session with the broker in which it may publish and
+// consume, that is, whether its topology was found there.
+func (s *Service) Connected() bool { return s.sessions.Load() > 0 }

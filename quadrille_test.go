@@ -1,0 +1,261 @@
+package quadrille_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// asExample in the environment makes this program the example and nothing else.
+const asExample = "QUADRILLE_TEST_EXAMPLE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asExample) != "" {
+		ExampleService()
+		return
+	}
+	webtest.Main(m)
+}
+
+// database is empty: what is in it the service has migrated.
+func database(t *testing.T) string {
+	t.Helper()
+	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+}
+
+// table is the members' own: a row for each welcome.
+var table = map[string]fs.FS{"members": fstest.MapFS{"001_members.sql": {Data: []byte("-- +goose Up\nCREATE TABLE welcomed (event_id uuid, email text);\n")}}}
+
+// welcome writes a row for each event, so that an effect that happens twice shows.
+func welcome(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO welcomed VALUES ($1, $2)`, e.ID, e.Data.Email)
+	return err
+}
+
+// members is a service that says who joined and welcomes them.
+func members(t *testing.T, database, broker string) *quadrille.Service {
+	t.Helper()
+	s := &quadrille.Service{
+		Name: "members", Says: []events.Payload{UserJoined{}}, Hears: []consumer.Handler{consumer.Handle(welcome)},
+		Database: database, AMQP: broker, Migrations: table, Log: zerolog.New(zerolog.NewTestWriter(t)),
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// run runs a service until the end of the test, or until stop is called.
+func run(t *testing.T, s *quadrille.Service) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func say(t *testing.T, s *quadrille.Service, payloads ...events.Payload) {
+	t.Helper()
+	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, payloads...) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func count(t *testing.T, s *quadrille.Service, from string) (n int) {
+	t.Helper()
+	db, err := s.DB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.GetContext(t.Context(), &n, `SELECT count(*) FROM `+from); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// becomes waits until so many rows are there.
+func becomes(t *testing.T, s *quadrille.Service, want int, from string) {
+	t.Helper()
+	webtest.Eventually(t, fmt.Sprintf("%d rows of %s", want, from), func() (bool, string) {
+		n := count(t, s, from)
+		return n == want, fmt.Sprintf("%d rows, connected %v, %+v", n, s.Connected(), s.Stats())
+	})
+}
+
+// What a stranger would paste runs as it stands, in a process of its own.
+func TestExampleService(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	broker, _ := devstack.Vhost(t)
+	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	defer cancel()
+	program := exec.CommandContext(ctx, os.Args[0])
+	program.Env = append(os.Environ(), "DATABASE_URL="+url, "AMQP_URL="+broker, asExample+"=1")
+	if out, err := program.CombinedOutput(); err != nil || string(out) != "welcome ada@example.com\n" {
+		t.Errorf("it prints %q, %v", out, err)
+	}
+	s := members(t, url, broker)
+	if n, m := count(t, s, "inbox"), count(t, s, "pending"); n != 1 || m != 0 {
+		t.Errorf("%d events handled, %d pending", n, m)
+	}
+}
+
+func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
+	t.Parallel()
+	good, broker := database(t), "amqp://user:hush@127.0.0.1:1/"
+	lossy := database(t)
+	plain := members(t, lossy, broker)
+	if db, err := plain.DB(t.Context()); err != nil {
+		t.Fatal(err)
+	} else if _, err := db.ExecContext(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$`); err != nil {
+		t.Fatal(err)
+	}
+	joined := topology.Topology{Name: "club", Services: []topology.Service{{
+		Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined", "user.left"}}},
+		Reacts: []topology.Reaction{{Hears: "user.joined", Does: "welcome"}, {Hears: "user.left", Does: "mourn"}},
+	}}}
+	for want, change := range map[string]func(s *quadrille.Service){
+		"no handler for user.left":          func(s *quadrille.Service) { s.Joins = joined },
+		"two handlers for user.joined":      func(s *quadrille.Service) { s.Joins, s.Hears = joined, append(s.Hears, s.Hears...) },
+		"reacts to user.joined twice":       func(s *quadrille.Service) { s.Hears = append(s.Hears, s.Hears...) },
+		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Says = nil },
+		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
+		"sslmode is not set":                func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d" },
+		"an option that the driver refuses": func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d?sslmode=maybe" },
+		"database URL: want postgres://":    func(s *quadrille.Service) { s.Database = "mysql://u:hush@h/d" },
+		"broker URL: want amqp://":          func(s *quadrille.Service) { s.AMQP = "http://u:hush@h/" },
+		"synchronous_commit is off":         func(s *quadrille.Service) { s.Database = lossy },
+	} {
+		s := members(t, good, broker)
+		change(s)
+		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+		err := s.Run(ctx)
+		cancel()
+		if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if strings.Contains(fmt.Sprint(err), "hush") {
+			t.Errorf("%v has a password in it", err)
+		}
+	}
+}
+
+// Nobody is there, and Run waits; it ends when it is told to.
+func TestRunWaitsForItsServersAndStops(t *testing.T) {
+	t.Parallel()
+	var log lines
+	away := members(t, "postgres://u:hush@127.0.0.1:1/d?sslmode=disable", "amqp://u:hush@127.0.0.1:1/")
+	away.Log = zerolog.New(&log)
+	stop := run(t, away)
+	log.becomes(t, "waiting for the database")
+	if err := away.Ready(t.Context()); err == nil || errors.Is(err, quadrille.ErrMisconfigured) || away.Connected() {
+		t.Errorf("ready: %v, connected %v", err, away.Connected())
+	}
+	stop()
+	alone := members(t, database(t), "amqp://u:hush@127.0.0.1:1/")
+	alone.Log = zerolog.New(&log)
+	stop = run(t, alone)
+	say(t, alone, UserJoined{"1", "ada@example.com"})
+	log.becomes(t, "connect to broker")
+	if err := alone.Ready(t.Context()); err != nil || alone.Connected() {
+		t.Errorf("ready: %v, connected %v", err, alone.Connected())
+	}
+	stop()
+	if text := log.String(); strings.Contains(text, "hush") {
+		t.Errorf("a password is logged: %s", text)
+	}
+}
+
+// A database that takes the call and says nothing must not make a queue of those who ask.
+func TestADatabaseThatDoesNotAnswerMakesNoQueue(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var calls atomic.Int32
+	var taking sync.WaitGroup
+	taking.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			calls.Add(1)
+			defer func() { _ = conn.Close() }()
+		}
+	})
+	defer taking.Wait()
+	defer func() { _ = listener.Close() }() // and what it took: the opening in hand fails
+	s := members(t, "postgres://u:p@"+listener.Addr().String()+"/d?sslmode=disable&connect_timeout=20", webtest.NoBroker)
+	began := time.Now()
+	webtest.Together(t, 20, func(int) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if err := s.Tx(ctx, func(*sqlx.Tx) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%v, want the deadline", err)
+		}
+		return nil
+	})
+	if s.Stats() != (quadrille.Stats{}) || s.Connected() {
+		t.Error("it has done something")
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("20 callers with 200 ms of patience waited %s", took)
+	}
+	if n := calls.Load(); n > 1 {
+		t.Errorf("%d calls at the same time", n)
+	}
+}
+
+// lines is a log that a test reads.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *lines) becomes(t *testing.T, want string) {
+	t.Helper()
+	webtest.Eventually(t, fmt.Sprintf("%q in the log", want), func() (bool, string) {
+		text := l.String()
+		return strings.Contains(text, want), text
+	})
+}

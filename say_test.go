@@ -1,0 +1,119 @@
+package quadrille_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+)
+
+func now() time.Time { return time.Now() }
+
+// UserWelcomed is said in the handler.
+type UserWelcomed struct{ ID string }
+
+func (UserWelcomed) EventType() string { return "user.welcomed" }
+func (u UserWelcomed) Subject() string { return u.ID }
+
+func TestWhatIsRolledBackIsNotSaid(t *testing.T) {
+	t.Parallel()
+	s := members(t, database(t), webtest.NoBroker)
+	no := errors.New("no")
+	err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
+		return errors.Join(s.Say(t.Context(), tx, UserJoined{"1", "ada@example.com"}), no)
+	})
+	if !errors.Is(err, no) || count(t, s, "outbox") != 0 {
+		t.Errorf("%v, %d rows", err, count(t, s, "outbox"))
+	}
+	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, UserWelcomed{"1"}) })
+	if err == nil || !strings.Contains(err.Error(), "may not say user.welcomed") || count(t, s, "outbox") != 0 {
+		t.Errorf("an event that it does not declare: %v", err)
+	}
+	say(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
+	if n := count(t, s, "outbox"); n != 2 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// get asks the admin endpoint and reads its answer.
+func get(t *testing.T, url, body string, status int, into any) {
+	t.Helper()
+	method := http.MethodGet
+	if body != "" {
+		method = http.MethodPost
+	}
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	if err == nil && into != nil {
+		err = json.Unmarshal(data, into)
+	}
+	if err != nil || response.StatusCode != status {
+		t.Fatalf("%s: %s %s, %v", url, response.Status, data, err)
+	}
+}
+
+// What a handler says is caused by what it handles, and the admin endpoint tells the story.
+func TestTheStoryIsTold(t *testing.T) {
+	t.Parallel()
+	broker, _ := devstack.Vhost(t)
+	s := members(t, database(t), broker)
+	s.Says = append(s.Says, UserWelcomed{})
+	s.Hears = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
+		if e.Data.Email == "" {
+			return consumer.Permanent(errors.New("nobody to welcome"))
+		}
+		return errors.Join(welcome(ctx, tx, e), s.Say(ctx, tx, UserWelcomed{e.Data.ID}))
+	})}
+	run(t, s)
+	admin := httptest.NewServer(s.Admin())
+	defer admin.Close()
+	say(t, s, UserJoined{"42", "ada@example.com"}, UserJoined{ID: "43"})
+	becomes(t, s, 1, "welcomed")
+	becomes(t, s, 1, "pending WHERE due IS NULL")
+	var story []quadrille.Said
+	get(t, admin.URL+"/admin/story/42", "", http.StatusOK, &story)
+	if len(story) != 2 || story[1].CausationID != story[0].ID || story[1].CorrelationID != story[0].CorrelationID || story[1].Source != "/members" {
+		t.Errorf("story %+v", story)
+	}
+	var handled []map[string]any
+	get(t, admin.URL+"/admin/handled", `{"ids":["`+story[0].ID+`","`+events.NewID()+`"]}`, http.StatusOK, &handled)
+	if len(handled) != 1 {
+		t.Errorf("handled %+v", handled)
+	}
+	var parked []struct{ ID, Type, Reason string }
+	get(t, admin.URL+"/admin/parked", "", http.StatusOK, &parked)
+	if len(parked) != 1 || parked[0].Type != "user.joined" || !strings.Contains(parked[0].Reason, "nobody to welcome") {
+		t.Fatalf("parked %+v", parked)
+	}
+	get(t, admin.URL+"/admin/parked/"+parked[0].ID, "", http.StatusOK, nil)
+	var tried quadrille.Tried
+	get(t, admin.URL+"/admin/parked/"+parked[0].ID+"/try", "{}", http.StatusOK, &tried)
+	if !strings.Contains(tried.Error, "nobody to welcome") || len(tried.Says) != 0 {
+		t.Errorf("tried %+v", tried)
+	}
+	get(t, admin.URL+"/admin/parked/"+events.NewID(), "", http.StatusNotFound, nil)
+	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) + `"]}`} {
+		get(t, admin.URL+"/admin/handled", bad, http.StatusBadRequest, nil)
+	}
+}

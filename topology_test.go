@@ -1,0 +1,183 @@
+package quadrille_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// Replicas that start together migrate one after the other, and share the work without doing any twice.
+func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
+	t.Parallel()
+	url := database(t)
+	broker, _ := devstack.Vhost(t)
+	replicas := make([]*quadrille.Service, 4)
+	for i := range replicas {
+		replicas[i] = members(t, url, broker)
+	}
+	meetAtMigration(t, url, len(replicas), func() {
+		webtest.Together(t, 2*len(replicas), func(i int) error { return replicas[i%len(replicas)].Open(t.Context()) })
+	})
+	const joined = 60
+	for i, s := range replicas {
+		stop := run(t, s)
+		if i == 0 {
+			defer stop()
+		}
+	}
+	webtest.Together(t, joined, func(i int) error {
+		s := replicas[i%len(replicas)]
+		return s.Tx(t.Context(), func(tx *sqlx.Tx) error {
+			return s.Say(t.Context(), tx, UserJoined{strconv.Itoa(i), strconv.Itoa(i) + "@example.com"})
+		})
+	})
+	becomes(t, replicas[0], joined, "welcomed")
+	if n := count(t, replicas[0], "(SELECT DISTINCT email FROM welcomed) AS d"); n != joined {
+		t.Errorf("%d of %d were welcomed", n, joined)
+	}
+	if n := count(t, replicas[0], "pending"); n != 0 {
+		t.Errorf("%d pending", n)
+	}
+}
+
+// meetAtMigration keeps n replicas, which open starts, waiting for each other's migration until all
+// have come.
+func meetAtMigration(t *testing.T, url string, n int, open func()) {
+	t.Helper()
+	db, err := postgres.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	conn, err := db.Connx(t.Context())
+	if err == nil {
+		_, err = conn.ExecContext(t.Context(), `SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opening sync.WaitGroup
+	opening.Go(open)
+	webtest.Eventually(t, "all replicas wait to migrate", func() (bool, string) {
+		var waiting int
+		err := db.GetContext(t.Context(), &waiting, `SELECT count(*) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event = 'advisory'`)
+		return waiting == n, fmt.Sprint(waiting, " wait, ", err)
+	})
+	_ = conn.Close()
+	_ = db.Close() // with the session goes the lock
+	opening.Wait()
+}
+
+// club is a topology that names the service: an operator applies it.
+var club = topology.Topology{Name: "club", Services: []topology.Service{{
+	Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}},
+	Reacts: []topology.Reaction{{Hears: "user.joined", Does: "welcome"}},
+}}}
+
+func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
+	t.Parallel()
+	operator, management := devstack.Vhost(t)
+	rights := topology.PermissionOf("members")
+	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write, rights.Read)
+	var log lines
+	s := members(t, database(t), broker)
+	s.Joins, s.Log = club, zerolog.New(&log)
+	run(t, s)
+	say(t, s, UserJoined{"1", "ada@example.com"})
+	log.becomes(t, "run: quadrille topology apply")
+	if err := s.Ready(t.Context()); err != nil || s.Connected() || s.Stats().Relay.Published != 0 {
+		t.Errorf("ready: %v, connected %v, %+v", err, s.Connected(), s.Stats())
+	}
+	if err := rabbit.Apply(t.Context(), operator, club); err != nil {
+		t.Fatal(err)
+	}
+	becomes(t, s, 1, "welcomed")
+	if !s.Connected() {
+		t.Error("it is not connected")
+	}
+}
+
+// declared lists the queues and the exchanges of a vhost that are not the broker's own.
+func declared(t *testing.T, management, broker string) (names []string) {
+	t.Helper()
+	vhost := broker[strings.LastIndex(broker, "/")+1:]
+	for _, kind := range []string{"queues", "exchanges"} {
+		var found []struct{ Name string }
+		if err := devstack.Manage(t.Context(), management, http.MethodGet, "/api/"+kind+"/"+vhost, nil, &found); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			if f.Name != "" && !strings.HasPrefix(f.Name, "amq.") {
+				names = append(names, f.Name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A stranger's service joins the dance: it declares its own part and nothing of the others'.
+func TestANewcomerDeclaresOnlyItsOwnPart(t *testing.T) {
+	t.Parallel()
+	broker, management := devstack.Vhost(t)
+	conn, err := amqp.Dial(broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ch, err := conn.Channel()
+	if err == nil { // all that is there of the dance
+		err = ch.ExchangeDeclare("orders.events", "topic", true, false, false, false, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := func(ctx context.Context, tx *sqlx.Tx, e events.Of[fulfilment.OrderConfirmed]) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO welcomed VALUES ($1, $2)`, e.ID, e.Data.OrderID)
+		return err
+	}
+	s := members(t, database(t), broker)
+	s.Name, s.Says, s.Hears, s.Joins = "loyalty", nil, []consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
+	run(t, s)
+	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
+		check, err := conn.Channel()
+		if err != nil {
+			return false, err.Error()
+		}
+		defer func() { _ = check.Close() }()
+		q, err := check.QueueDeclarePassive("loyalty.in", true, false, false, false, nil)
+		return err == nil && q.Consumers == 1, "none"
+	})
+	want := []string{"loyalty.dead", "loyalty.events", "loyalty.in", "orders.events"}
+	if got := declared(t, management, broker); !slices.Equal(got, want) {
+		t.Errorf("declared %q, want %q", got, want)
+	}
+	record, err := events.Cause(events.Event{}, "/orders", now(), fulfilment.OrderConfirmed{OrderID: events.NewID()}).Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.PublishWithContext(t.Context(), "orders.events", "order.confirmed", true, false, rabbit.Publishing(record)); err != nil {
+		t.Fatal(err)
+	}
+	becomes(t, s, 1, "welcomed")
+}
