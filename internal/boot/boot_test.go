@@ -1,0 +1,177 @@
+package boot
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+)
+
+func TestMain(m *testing.M) { webtest.Main(m) }
+
+// settings are those of a service whose servers are away.
+func settings(more map[string]string) map[string]string {
+	env := map[string]string{
+		"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d?sslmode=disable",
+		"QUADRILLE_PLAIN_AMQP_URL":     "amqp://u:hush@127.0.0.1:1/",
+		"QUADRILLE_PLAIN_URL":          "http://127.0.0.1:0",
+		"QUADRILLE_LOG_LEVEL":          "error",
+	}
+	maps.Copy(env, more)
+	return env
+}
+
+func plain(c *Config) (*quadrille.Service, http.Handler) {
+	return &quadrille.Service{Name: "plain", Database: c.Database, AMQP: c.AMQP, Log: c.Log}, http.NotFoundHandler()
+}
+
+// boots runs the service until ctx is done, or until it fails.
+func boots(ctx context.Context, env map[string]string) error {
+	return run(ctx, "plain", lookupIn(env), plain)
+}
+
+func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
+	t.Parallel()
+	none := filepath.Join(t.TempDir(), "none")
+	for want, more := range map[string]map[string]string{
+		"QUADRILLE_PLAIN_DATABASE_URL is not set":            {"QUADRILLE_PLAIN_DATABASE_URL": ""},
+		"QUADRILLE_PLAIN_AMQP_URL is not set":                {"QUADRILLE_PLAIN_AMQP_URL": ""},
+		"QUADRILLE_PLAIN_URL is not set":                     {"QUADRILLE_PLAIN_URL": ""},
+		"QUADRILLE_PLAIN_URL: want an address":               {"QUADRILLE_PLAIN_URL": "127.0.0.1:8080"},
+		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
+		"QUADRILLE_PLAIN_AMQP_URL_FILE: ":                    {"QUADRILLE_PLAIN_AMQP_URL": "", "QUADRILLE_PLAIN_AMQP_URL_FILE": none},
+		"QUADRILLE_TOKENS_FILE: ":                            {"QUADRILLE_TOKENS_FILE": none},
+		"QUADRILLE_LOG_LEVEL: ":                              {"QUADRILLE_LOG_LEVEL": "loud"},
+		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":    {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
+		"database URL of 127.0.0.1:1/d: sslmode is not set":  {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"broker URL: want amqp://":                           {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+		err := boots(ctx, settings(more))
+		cancel()
+		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "hush") {
+			t.Errorf("%s, want %q", text, want)
+		}
+	}
+	all := fmt.Sprint(boots(t.Context(), nil))
+	for _, name := range []string{"DATABASE_URL", "AMQP_URL", "URL"} {
+		if !strings.Contains(all, "QUADRILLE_PLAIN_"+name+" is not set") {
+			t.Errorf("of three settings %s is not named: %s", name, all)
+		}
+	}
+}
+
+func TestASettingMayBeInAFile(t *testing.T) {
+	t.Parallel()
+	env := settings(map[string]string{
+		"QUADRILLE_PLAIN_DATABASE_URL": "", "QUADRILLE_PLAIN_DATABASE_URL_FILE": webtest.File(t, "  from a file\n"),
+		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not this"), "QUADRILLE_PLAIN_LISTEN": "127.0.0.1:7",
+	})
+	c := read("plain", lookupIn(env))
+	if c.Database != "from a file" || c.AMQP != env["QUADRILLE_PLAIN_AMQP_URL"] || c.Listen != "127.0.0.1:7" || len(c.errs) != 0 {
+		t.Errorf("%q, %q, %q, %v", c.Database, c.AMQP, c.Listen, c.errs)
+	}
+}
+
+func TestDurationsAndLists(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "LIST": " DE, FR,,US "}
+	c := &Config{lookup: lookupIn(env)}
+	if c.Duration("GOOD", time.Minute) != 90*time.Second || c.Duration("NONE", time.Minute) != time.Minute || len(c.errs) != 0 {
+		t.Errorf("durations: %v", c.errs)
+	}
+	for i, name := range []string{"ZERO", "MINUS", "BARE"} {
+		c.Duration(name, time.Minute)
+		if len(c.errs) != i+1 || !strings.HasPrefix(c.errs[i].Error(), name+": ") {
+			t.Errorf("%s: %v", name, c.errs)
+		}
+	}
+	if got := fmt.Sprint(c.List("LIST", nil), c.List("NONE", []string{"AT"})); got != "[DE FR US] [AT]" {
+		t.Errorf("lists: %s", got)
+	}
+}
+
+// Servers that are away do not end the program; a signal does, in good order.
+func TestAServiceServesWithItsServersAwayUntilItIsTold(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().String()
+	_ = listener.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- boots(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" + addr})) }()
+	client := &webtest.Service{TB: t, URL: "http://" + addr}
+	webtest.Eventually(t, "it is alive", func() (bool, string) {
+		a, err := client.Try(ctx, "GET", "/healthz", "")
+		return err == nil && a.Status == http.StatusOK, fmt.Sprint(a, err)
+	})
+	if a := client.Call("GET", "/readyz", ""); a.Status != http.StatusServiceUnavailable {
+		t.Errorf("ready without a database: %+v", a)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(webtest.Patience):
+		t.Error("it does not end")
+	}
+}
+
+// Two that want one address: the second says so and ends.
+func TestAnAddressInUseEndsTheProgram(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	err := boots(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
+	if err == nil || !strings.Contains(err.Error(), "QUADRILLE_PLAIN_LISTEN or _URL: ") {
+		t.Errorf("%v", err)
+	}
+}
+
+// What is read from a file is never logged either.
+func TestTheConfigurationHoldsNoSecretInItsLog(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "log")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	build := func(c *Config) (*quadrille.Service, http.Handler) {
+		c.Log = zerolog.New(file)
+		return plain(c)
+	}
+	done := make(chan error, 1)
+	go func() { done <- run(ctx, "plain", lookupIn(settings(nil)), build) }()
+	webtest.Eventually(t, "it complains about the database", func() (bool, string) {
+		data, _ := os.ReadFile(path)
+		return strings.Contains(string(data), "waiting for the database"), string(data)
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || strings.Contains(string(data), "hush") {
+		t.Errorf("%s, %v", data, err)
+	}
+}

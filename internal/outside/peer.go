@@ -1,0 +1,119 @@
+// Package outside calls the world outside of the dance, over HTTP with JSON: the payment provider and
+// the carrier.
+//
+// It promises that a call is bounded, guarded by a breaker of the peer's own, and repeated only under
+// the same idempotency key; that a refusal by the peer is told from trouble with it; and that a call
+// which was not made says so. What the peer makes of the key is the peer's promise.
+package outside
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/resilience"
+)
+
+// The bounds of a call.
+const (
+	callTimeout = 2 * time.Second
+	atOnce      = 16 // calls to one peer
+	queued      = 32 // calls that wait for their turn
+	retries     = 1  // at once; after that the schedule tries again, later
+	retryFirst  = 100 * time.Millisecond
+	retryMax    = 500 * time.Millisecond
+	maxAnswer   = 64 << 10
+)
+
+// Peer is one outside world. It is safe for concurrent use.
+type Peer struct {
+	Breaker *resilience.Breaker
+	url     string
+	client  *http.Client
+	guard   resilience.Guard
+}
+
+// New returns the peer at an address, or nil when there is none. While its breaker is open, which
+// lasts for the given time, no call is made.
+func New(name, address string, open time.Duration, log zerolog.Logger) *Peer {
+	if address == "" {
+		return nil
+	}
+	breaker := &resilience.Breaker{Name: name, Open: open, Log: log}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = atOnce, atOnce
+	return &Peer{
+		Breaker: breaker, url: strings.TrimSuffix(address, "/"), client: &http.Client{
+			Transport: transport,
+			// What is asked for is done where it was asked, or not: a redirect that is followed becomes a GET,
+			// whose answer would be taken for that of a charge.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		guard: resilience.Chain(
+			resilience.Bulkhead(atOnce, queued),
+			resilience.Retry(resilience.Retries{Max: retries, First: retryFirst, Longest: retryMax, Budget: &resilience.Budget{}}),
+			breaker.Guard(),
+			resilience.Timeout(callTimeout)),
+	}
+}
+
+// Close closes the connections that are idle.
+func (p *Peer) Close() { p.client.CloseIdleConnections() }
+
+// RefusedError is the peer's definite no: nothing was done, and nothing will be under this key.
+type RefusedError struct{ Reason string }
+
+func (e RefusedError) Error() string { return "refused: " + e.Reason }
+
+// Post asks for something under an idempotency key. The error is a RefusedError, a
+// resilience.NotMadeError, or trouble; after trouble, whether it was done is unknown.
+func (p *Peer) Post(ctx context.Context, path, key string, in any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	return p.guard(ctx, func(ctx context.Context) error { return p.post(ctx, path, key, body) })
+}
+
+func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Idempotency-Key", key)
+	response, err := p.client.Do(request)
+	if err != nil {
+		if trouble, ok := errors.AsType[*url.Error](err); ok {
+			err = trouble.Err // without the address, which may hold a password
+		}
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	var answer struct {
+		Reason string `json:"reason"`
+	}
+	// Only the first document: an answer that comes twice is one.
+	err = json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&answer)
+	switch status := response.StatusCode; {
+	case status == http.StatusPaymentRequired, status == http.StatusUnprocessableEntity:
+		return resilience.Answered(RefusedError{Reason: answer.Reason})
+	case status/100 == 5, status == http.StatusTooManyRequests, status == http.StatusConflict:
+		// 409: the call with this key is still under way.
+		return fmt.Errorf("call %s: %s", path, response.Status)
+	case status/100 != 2:
+		return resilience.Answered(fmt.Errorf("call %s: %s %s", path, response.Status, answer.Reason))
+	case err != nil && !errors.Is(err, io.EOF): // done needs no words
+		return fmt.Errorf("call %s: read the answer: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package webtest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// Event is what somebody said.
+func Event(p events.Payload) events.Event {
+	return events.Cause(events.Event{}, "/test", time.Now(), p)
+}
+
+// React applies payloads in one transaction, again when another was first, as the consumer does with
+// a batch, and returns what was said.
+func React[S any](ctx context.Context, s *Service, p consumer.Participant[S], payloads ...events.Payload) ([]events.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	var said []events.Event
+	err := s.Apply(ctx, func(ctx context.Context, tx *sqlx.Tx) (_ []events.Event, err error) {
+		batch := make([]events.Event, len(payloads))
+		for i, payload := range payloads {
+			batch[i] = Event(payload)
+		}
+		_, said, err = p.Apply(ctx, tx, batch...)
+		return said, err
+	})
+	return said, err
+}
+
+// Together runs f n times at once and reports what goes wrong.
+func Together(t testing.TB, n int, f func(i int) error) {
+	t.Helper()
+	var running sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		running.Go(func() {
+			<-start
+			if err := f(i); err != nil {
+				t.Errorf("%d of %d at once: %v", i, n, err)
+			}
+		})
+	}
+	close(start)
+	running.Wait()
+}
+
+// Count counts the types of what was said.
+func Count(said []events.Payload) map[string]int {
+	count := map[string]int{}
+	for _, p := range said {
+		count[p.EventType()]++
+	}
+	return count
+}
+
+// Permute calls visit with every order of the events on a fresh copy of the memory, until it fails;
+// equal events are not told apart. It returns how many orders there are.
+func Permute(t testing.TB, reactor consumer.Reactor, begin consumer.Memory, list []events.Payload,
+	visit func(m consumer.Memory, said []events.Payload) error,
+) int {
+	t.Helper()
+	names := make([]string, len(list))
+	for i, p := range list {
+		data, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[i] = p.EventType() + string(data)
+	}
+	used := make([]bool, len(list))
+	orders := 0
+	var walk func(m consumer.Memory, said []events.Payload, way []string)
+	walk = func(m consumer.Memory, said []events.Payload, way []string) {
+		if len(way) == len(list) {
+			orders++
+			if err := visit(m, said); err != nil {
+				t.Fatalf("after %q: %v\n%s", way, err, m)
+			}
+			return
+		}
+		tried := map[string]bool{}
+		for i, p := range list {
+			if used[i] || tried[names[i]] {
+				continue
+			}
+			tried[names[i]], used[i] = true, true
+			next := m.Clone()
+			more, err := reactor.React(next, events.Event{ID: fmt.Sprint(i), Time: time.Unix(0, 0), Data: p})
+			if err != nil {
+				t.Fatalf("after %q: %s: %v", way, p.EventType(), err)
+			}
+			walk(next, append(slices.Clip(said), more...), append(slices.Clip(way), p.EventType()))
+			used[i] = false
+		}
+	}
+	walk(begin, nil, nil)
+	return orders
+}

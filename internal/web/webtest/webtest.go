@@ -1,0 +1,258 @@
+// Package webtest runs one of the services over HTTP in a test: on a database of its own, and with
+// the broker away, since the API must work without it.
+package webtest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/outbox"
+)
+
+// NoBroker is the URL of a broker that is away: nobody listens on that port.
+const NoBroker = "amqp://nobody:nothing@127.0.0.1:1/"
+
+// Patience is how long a test waits for what must happen.
+const Patience = 30 * time.Second
+
+// New makes a service and its API on a database, as a service's own New does.
+type New func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler)
+
+// Service is a running API.
+type Service struct {
+	testing.TB
+	Kit      *quadrille.Service
+	URL      string
+	Database string
+	DB       *sqlx.DB // the service's own pool
+}
+
+// Start serves a service on a fresh database.
+func Start(t testing.TB, service New) *Service {
+	t.Helper()
+	return On(t, Database(t, service), service, "")
+}
+
+// On serves a service on a given database; tokens is the path of a tokens file or empty.
+func On(t testing.TB, database string, service New, tokens string) *Service {
+	t.Helper()
+	s, api := service(database, zerolog.New(zerolog.NewTestWriter(t)))
+	loaded, err := web.LoadTokens(tokens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(web.Mux(s, loaded, api))
+	db, err := s.DB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		server.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &Service{TB: t, Kit: s, URL: server.URL, Database: database, DB: db}
+}
+
+// Database makes a database with the tables of a service.
+func Database(t testing.TB, service New) string {
+	t.Helper()
+	s, _ := service("", zerolog.Nop())
+	return devstack.Database(t, s.Name+" "+hashOf(t, s), func(ctx context.Context, url string) error {
+		s, _ := service(url, zerolog.Nop())
+		if err := s.Open(ctx); err != nil {
+			return err
+		}
+		return s.Close()
+	})
+}
+
+// hashOf changes whenever a migration does.
+func hashOf(t testing.TB, s *quadrille.Service) string {
+	t.Helper()
+	lines := []fs.FS{inbox.Migrations(), outbox.Migrations(), eventstore.Migrations()}
+	for _, line := range slices.Sorted(maps.Keys(s.Migrations)) {
+		lines = append(lines, s.Migrations[line])
+	}
+	sum := sha256.New()
+	for _, p := range s.Projections {
+		fmt.Fprintln(sum, p.Name, p.Version, p.Columns)
+	}
+	for _, files := range lines {
+		names, err := fs.Glob(files, "*.sql")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			data, err := fs.ReadFile(files, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum.Write(data)
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// Answer is what the service answered.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+// Call makes a request; headers are names and values by turns.
+func (s *Service) Call(method, path, body string, headers ...string) Answer {
+	s.Helper()
+	answer, err := s.Try(s.Context(), method, path, body, headers...)
+	if err != nil {
+		s.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer
+}
+
+// Try is Call for other goroutines than the test's.
+func (s *Service) Try(ctx context.Context, method, path, body string, headers ...string) (Answer, error) {
+	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		return Answer{}, err
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Add(headers[i], headers[i+1])
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	return Answer{Status: response.StatusCode, Header: response.Header, Body: string(data)}, err
+}
+
+// Post makes a request with a fresh Idempotency-Key.
+func (s *Service) Post(path, body string) Answer {
+	s.Helper()
+	return s.Call(http.MethodPost, path, body, "Idempotency-Key", events.NewID())
+}
+
+// Want fails the test unless the answer has this status, and its body these parts. A status that
+// tells of an error must come with problem details.
+func (s *Service) Want(a Answer, status int, parts ...string) Answer {
+	s.Helper()
+	if a.Status != status {
+		s.Fatalf("status %d, want %d: %s", a.Status, status, a.Body)
+	}
+	for _, part := range parts {
+		if !strings.Contains(a.Body, part) {
+			s.Errorf("%q is not in the answer %s", part, a.Body)
+		}
+	}
+	kind := "application/json"
+	if status >= http.StatusBadRequest {
+		kind = "application/problem+json"
+	}
+	if got := a.Header.Get("Content-Type"); got != kind {
+		s.Errorf("content type %q of status %d, want %q", got, status, kind)
+	}
+	return a
+}
+
+// Decode reads the body of an answer.
+func (s *Service) Decode(a Answer, into any) {
+	s.Helper()
+	if err := json.Unmarshal([]byte(a.Body), into); err != nil {
+		s.Fatalf("answer %s: %v", a.Body, err)
+	}
+}
+
+// Int returns the one number that a query selects.
+func (s *Service) Int(query string, args ...any) int64 {
+	s.Helper()
+	var n int64
+	if err := s.DB.GetContext(s.Context(), &n, query, args...); err != nil {
+		s.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// Apply runs f in a transaction of the service, again when another was first, and puts what it returns
+// into the outbox.
+func (s *Service) Apply(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) ([]events.Event, error)) error {
+	return web.InTx(ctx, s.Kit, func(ctx context.Context, tx *sqlx.Tx) error {
+		said, err := f(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return s.Kit.Emit(ctx, tx, said...)
+	})
+}
+
+// Eventually polls until ok, or fails the test with the last diagnosis.
+func Eventually(t testing.TB, what string, ok func() (done bool, diagnosis string)) {
+	t.Helper()
+	deadline := time.NewTimer(Patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done, diagnosis := ok()
+		if done {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("%s: not within %s: %s", what, Patience, diagnosis)
+		}
+	}
+}
+
+// File writes a file for a test and returns its path.
+func File(t testing.TB, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Main runs the tests of a package and fails if a goroutine is left.
+func Main(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8") // they wait for servers, not for the processor
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(leaks.Known()...); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
