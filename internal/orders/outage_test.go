@@ -1,0 +1,81 @@
+package orders_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+)
+
+// atOnce is far below every time-out of the database or of a request.
+const atOnce = 3 * time.Second
+
+// Without its database a service says so at once, to all who ask; with it back, all is well.
+func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	servers := devstack.PrivatePostgres(t)
+	database := servers.PostgresURL
+	w := world{webtest.On(t, database, service, "")}
+	before := w.place("ada")
+	if err := servers.KillPostgres(); err != nil {
+		t.Fatal(err)
+	}
+	// One that starts only now has never seen its database.
+	late, api := orders.New(database, webtest.NoBroker, within, zerolog.Nop())
+	defer func() { _ = late.Close() }()
+	tokens, err := web.LoadTokens("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(web.Mux(late, tokens, api))
+	defer server.Close()
+	newcomer := world{&webtest.Service{TB: t, Kit: late, URL: server.URL}}
+	for _, s := range []world{w, newcomer} {
+		began := time.Now()
+		webtest.Together(t, 40, func(i int) error {
+			a, err := s.Try(t.Context(), "POST", "/orders", order("ada"), "Idempotency-Key", fmt.Sprint("k", i%20))
+			if err == nil && (a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "") {
+				err = fmt.Errorf("%d %v %s", a.Status, a.Header, a.Body)
+			}
+			return err
+		})
+		s.Want(s.Call("GET", "/orders/"+before.ID, ""), http.StatusServiceUnavailable)
+		s.Want(s.Call("GET", "/orders", ""), http.StatusServiceUnavailable)
+		s.Want(s.Call("POST", "/orders/"+before.ID+"/cancellation", ""), http.StatusServiceUnavailable)
+		s.Want(s.Call("GET", "/admin/parked", ""), http.StatusServiceUnavailable)
+		if took := time.Since(began); took > atOnce {
+			t.Errorf("it took %s to say that the database is away", took)
+		}
+		s.Want(s.Call("GET", "/healthz", ""), http.StatusOK, "alive")
+		if a := s.Call("GET", "/readyz", ""); a.Status != http.StatusServiceUnavailable {
+			t.Errorf("readyz: %+v", a)
+		}
+		if a := s.Call("GET", "/metrics", ""); a.Status != http.StatusOK {
+			t.Errorf("metrics: %+v", a)
+		}
+	}
+	if err := servers.RestartPostgres(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []world{w, newcomer} {
+		webtest.Eventually(t, "the service heals", func() (bool, string) {
+			a := s.post(order("ada"), "Idempotency-Key", "k0")
+			return a.Status == http.StatusCreated, a.Body
+		})
+		if v := s.show(before.ID); v.State != orders.Placed {
+			t.Errorf("order %+v", v)
+		}
+		s.Want(s.Call("GET", "/readyz", ""), http.StatusOK, `"status":"ready"`, "not connected")
+	}
+	if n := w.Int(`SELECT count(*) FROM orders`); n != 2 {
+		t.Errorf("%d orders of two keys", n)
+	}
+}

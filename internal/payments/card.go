@@ -1,0 +1,96 @@
+package payments
+
+import (
+	"net/http"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+)
+
+// A card is charged by the outside world, which may answer late, or never. So the payment of such an
+// order has states in between, and what comes meanwhile is noted in them: an order that is cancelled
+// while its charge is under way is refunded when the charge has succeeded, and not before.
+
+// RefundAgain is a person's command, once the reason of a refusal is mended.
+type RefundAgain struct{ OrderID string }
+
+func (RefundAgain) EventType() string { return "payments.refund_again" }
+func (c RefundAgain) Subject() string { return c.OrderID }
+
+// request asks for the charge of a payment.
+func request(s *State, p Payment) []events.Payload {
+	p.State = Charging
+	s.Payments.Set(p.OrderID, p)
+	return []events.Payload{fulfilment.ChargeRequested{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency, Card: p.Card}}
+}
+
+// charged captures what the provider has taken, or asks for it back when nobody wants it any more.
+func charged(s *State, e events.Of[fulfilment.ChargeSucceeded]) []events.Payload {
+	p, _ := s.Payments.Get(e.Data.OrderID)
+	p.UpdatedAt = e.Time
+	switch p.State {
+	case Charging:
+		p.State = Captured
+		s.Payments.Set(p.OrderID, p)
+		return []events.Payload{fulfilment.PaymentCaptured{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+	case Unwanted:
+		return giveBack(s, p)
+	}
+	return nil
+}
+
+// declined ends the payment; an order that is cancelled already need not hear of it.
+func declined(s *State, e events.Of[fulfilment.ChargeDeclined]) []events.Payload {
+	p, _ := s.Payments.Get(e.Data.OrderID)
+	wanted := p.State == Charging
+	if !wanted && p.State != Unwanted {
+		return nil
+	}
+	p.State, p.Reason, p.UpdatedAt = Declined, e.Data.Reason, e.Time
+	s.Payments.Set(p.OrderID, p)
+	if !wanted {
+		return nil
+	}
+	return []events.Payload{fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}}
+}
+
+// giveBack asks the provider for the refund of a charge.
+func giveBack(s *State, p Payment) []events.Payload {
+	p.State = Refunding
+	s.Payments.Set(p.OrderID, p)
+	return []events.Payload{fulfilment.RefundRequested{OrderID: p.OrderID, Amount: p.Amount, Currency: p.Currency}}
+}
+
+// refunded closes the refund.
+func refunded(s *State, e events.Of[fulfilment.RefundSucceeded]) []events.Payload {
+	p, _ := s.Payments.Get(e.Data.OrderID)
+	if p.State != Refunding {
+		return nil
+	}
+	p.State, p.Reason, p.UpdatedAt = Refunded, "", e.Time
+	s.Payments.Set(p.OrderID, p)
+	return []events.Payload{fulfilment.PaymentRefunded{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+}
+
+// refused leaves the payment where a person finds it; nobody else waits for it.
+func refused(s *State, e events.Of[fulfilment.RefundRefused]) []events.Payload {
+	p, _ := s.Payments.Get(e.Data.OrderID)
+	if p.State == Refunding {
+		p.State, p.Reason, p.UpdatedAt = RefundRefused, e.Data.Reason, e.Time
+		s.Payments.Set(p.OrderID, p)
+	}
+	return nil
+}
+
+// refundAgain asks once more, under a new idempotency key: the old one would be refused for ever.
+func refundAgain(s *State, e events.Of[RefundAgain]) []events.Payload {
+	p, known := s.Payments.Get(e.Data.OrderID)
+	switch {
+	case !known || p.State == Void:
+		return refuse(e.Data, http.StatusNotFound, "there is no payment for order "+e.Data.OrderID)
+	case p.State != RefundRefused:
+		return refuse(e.Data, http.StatusConflict, "the payment for order "+e.Data.OrderID+" is "+p.State+": no refund of it was refused")
+	}
+	p.UpdatedAt = e.Time
+	return giveBack(s, p)
+}

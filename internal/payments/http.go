@@ -1,0 +1,98 @@
+package payments
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/web"
+)
+
+type api struct{ service *quadrille.Service }
+
+func routes(service *quadrille.Service, log zerolog.Logger) http.Handler {
+	a := api{service}
+	mux := http.NewServeMux()
+	mux.Handle("PUT /accounts/{customer}", web.Handle(log, a.open))
+	mux.Handle("GET /accounts/{customer}", web.Handle(log, a.account))
+	mux.Handle("GET /accounts", web.Handle(log, a.accounts))
+	mux.Handle("POST /accounts/{customer}/deposits", web.Handle(log, a.deposit))
+	mux.Handle("POST /accounts/{customer}/closure", web.Handle(log, a.close))
+	mux.Handle("GET /accounts/{customer}/statement", web.Handle(log, a.statement))
+	mux.Handle("GET /accounts/{customer}/history", web.Handle(log, a.history))
+	mux.Handle("POST /accounts/{customer}/verification", web.Handle(log, a.verify))
+	mux.Handle("GET /verifications", web.Handle(log, a.verifyPage))
+	mux.Handle("GET /payments/{order}", web.Handle(log, a.payment))
+	mux.Handle("GET /payments", web.Handle(log, a.list))
+	mux.Handle("POST /payments/{order}/refund", web.Handle(log, a.refundAgain))
+	return mux
+}
+
+// payment answers 404 for a tombstone: nothing was ever paid.
+func (a api) payment(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.OrderID(r)
+	if err != nil {
+		return err
+	}
+	payment, err := web.GetOne[Payment](r.Context(), a.service, `SELECT * FROM payments WHERE order_id = $1 AND state <> 'void'`, id)
+	if err != nil {
+		return err
+	}
+	if payment == nil {
+		return web.NotFound("payment for order", id)
+	}
+	return web.Write(w, http.StatusOK, payment)
+}
+
+// The bounds of a list.
+const (
+	defaultListed = 100
+	maxListed     = 1000
+)
+
+// list tells which payments need a person, or hang with the provider: those in one of the states in
+// between.
+func (a api) list(w http.ResponseWriter, r *http.Request) error {
+	state := r.URL.Query().Get("state")
+	switch state {
+	case Charging, Unwanted, Refunding, RefundRefused:
+	default:
+		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Charging, Unwanted, Refunding, RefundRefused)
+	}
+	found, err := web.GetAll[Payment](r.Context(), a.service, `SELECT * FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, struct {
+		Payments []Payment `json:"payments"`
+	}{append([]Payment{}, found...)})
+}
+
+// refundAgain is for a person who has mended what the provider refused a refund for.
+func (a api) refundAgain(w http.ResponseWriter, r *http.Request) error {
+	id, err := web.OrderID(r)
+	if err != nil {
+		return err
+	}
+	var payment Payment
+	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
+		s, said, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id}, time.Now()))
+		if err != nil {
+			return err
+		}
+		if err := web.Refused(said); err != nil {
+			return err
+		}
+		payment, _ = s.Payments.Get(id)
+		return a.service.Emit(ctx, tx, said...)
+	})
+	if err != nil {
+		return err
+	}
+	return web.Write(w, http.StatusOK, payment)
+}

@@ -1,0 +1,69 @@
+package payments
+
+import (
+	"context"
+	"errors"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/outside"
+	"github.com/quadrille-go/quadrille/resilience"
+)
+
+// The rate at which one customer's cards are charged, by all replicas together: somebody who tries
+// cards out must not use up the provider for everybody.
+const (
+	chargeRate  = 20 // a second
+	chargeBurst = 100
+)
+
+var errNoProvider = errors.New("no payment provider is configured: set QUADRILLE_PAYMENTS_PROVIDER_URL")
+
+// provider answers requests with what the payment provider says. The id of the request is the
+// idempotency key, so that however often a call is made, the money moves once.
+type provider struct {
+	peer    *outside.Peer // nil: there is none
+	service *quadrille.Service
+}
+
+func (p provider) handlers() []consumer.Handler {
+	return []consumer.Handler{consumer.Call(p.charge), consumer.Call(p.refund)}
+}
+
+func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeRequested]) (events.Payload, error) {
+	c := e.Data
+	if p.peer == nil { // there was one when it was asked for, and nobody knows what came of it
+		return nil, errNoProvider
+	}
+	db, err := p.service.DB(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limit := resilience.Limit{DB: db, Rate: chargeRate, Burst: chargeBurst}
+	err = limit.Guard("charges of "+c.Customer)(ctx, func(ctx context.Context) error {
+		return p.peer.Post(ctx, "/charges", e.ID, c)
+	})
+	if no := (outside.RefusedError{}); errors.As(err, &no) {
+		return fulfilment.ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fulfilment.ChargeSucceeded{OrderID: c.OrderID}, nil
+}
+
+func (p provider) refund(ctx context.Context, e events.Of[fulfilment.RefundRequested]) (events.Payload, error) {
+	if p.peer == nil {
+		return nil, errNoProvider
+	}
+	err := p.peer.Post(ctx, "/refunds", e.ID, e.Data)
+	if no := (outside.RefusedError{}); errors.As(err, &no) {
+		return fulfilment.RefundRefused{OrderID: e.Data.OrderID, Reason: fulfilment.ShortReason(no.Reason)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return fulfilment.RefundSucceeded{OrderID: e.Data.OrderID}, nil
+}

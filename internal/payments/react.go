@@ -1,0 +1,190 @@
+package payments
+
+import (
+	"net/http"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/web"
+)
+
+// Participant is the part of payments in the dance, with its own commands.
+var Participant = participant(true)
+
+// till takes the money.
+type till struct{ cards bool } // whether there is a provider to charge them
+
+func participant(cards bool) consumer.Participant[State] {
+	return consumer.Participant[State]{Name: "payments", Needs: needs, React: []consumer.Reaction[State]{
+		consumer.On(till{cards}.capture),
+		consumer.On(refund[fulfilment.StockRejected]),
+		consumer.On(refund[fulfilment.ShipmentFailed]),
+		consumer.On(refund[fulfilment.OrderCancelled]),
+		consumer.On(charged),
+		consumer.On(declined),
+		consumer.On(refunded),
+		consumer.On(refused),
+		consumer.On(refundAgain),
+		consumer.On(open),
+		consumer.On(deposit),
+		consumer.On(closeAccount),
+	}}
+}
+
+// Open is the command to open an account.
+type Open struct{ Customer, Currency string }
+
+// Close is the command to close an account.
+type Close struct{ Customer string }
+
+// Deposit is the command to pay into an account.
+type Deposit struct {
+	Customer, Currency string
+	Amount             int64 // minor units
+}
+
+func (Open) EventType() string    { return "payments.open" }
+func (Deposit) EventType() string { return "payments.deposit" }
+func (Close) EventType() string   { return "payments.close" }
+func (c Open) Subject() string    { return c.Customer }
+func (c Deposit) Subject() string { return c.Customer }
+func (c Close) Subject() string   { return c.Customer }
+
+func needs(s *State, e events.Event) {
+	switch c := e.Data.(type) {
+	case Open:
+		s.Accounts.Ask(c.Customer)
+	case Deposit:
+		s.Accounts.Ask(c.Customer)
+	case Close:
+		s.Accounts.Ask(c.Customer)
+	case fulfilment.OrderPlaced:
+		s.Payments.Ask(c.OrderID)
+		if c.Card == "" {
+			s.Accounts.Ask(c.Customer)
+		}
+	default: // a compensation
+		s.Payments.Ask(e.Data.Subject())
+		if p, ok := s.Payments.Loaded(e.Data.Subject()); ok && p.State == Captured && p.Card == "" {
+			s.Accounts.Ask(p.Customer)
+		}
+	}
+}
+
+// capture takes the money, or declines. An order that is known already is left alone: it was
+// captured before, or a tombstone blocks it.
+func (t till) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
+	o := e.Data
+	if _, known := s.Payments.Get(o.OrderID); known {
+		return nil
+	}
+	amount, err := fulfilment.Total(o.Lines)
+	if err != nil {
+		panic(err) // a valid order adds up
+	}
+	p := Payment{OrderID: o.OrderID, State: Captured, Customer: o.Customer, Currency: o.Currency, Amount: amount, Card: o.Card, UpdatedAt: e.Time}
+	if o.Card != "" && t.cards {
+		return request(s, p)
+	}
+	if o.Card != "" {
+		p.Reason = fulfilment.ReasonNoCards
+		return decline(s, p)
+	}
+	account, ok := s.Accounts.Get(o.Customer)
+	if !ok {
+		p.Reason = fulfilment.ReasonNoAccount
+		return decline(s, p)
+	}
+	withdrawn, refusal := account.withdraw(p)
+	if refusal != "" {
+		p.Reason = refusal
+		return decline(s, p)
+	}
+	s.Accounts.Record(e.Event, withdrawn)
+	s.Payments.Set(o.OrderID, p)
+	return []events.Payload{fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer, Amount: amount, Currency: o.Currency}}
+}
+
+func decline(s *State, p Payment) []events.Payload {
+	p.State = Declined
+	s.Payments.Set(p.OrderID, p)
+	return []events.Payload{fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}}
+}
+
+// refund gives the money back once, whatever asks for it. When there is nothing to give back yet, it
+// leaves a tombstone, so that a late order.placed is not captured.
+func refund[T events.Payload](s *State, e events.Of[T]) []events.Payload {
+	id := e.Data.Subject()
+	p, known := s.Payments.Get(id)
+	if !known {
+		s.Payments.Set(id, Payment{OrderID: id, State: Void, UpdatedAt: e.Time})
+		return nil
+	}
+	switch {
+	case p.State == Charging: // it is asked back when it has succeeded
+		p.State, p.UpdatedAt = Unwanted, e.Time
+		s.Payments.Set(id, p)
+		return nil
+	case p.State != Captured:
+		return nil
+	case p.Card != "":
+		p.UpdatedAt = e.Time
+		return giveBack(s, p)
+	}
+	account, _ := s.Accounts.Get(p.Customer)
+	refunded, refusal := account.refund(p)
+	if refusal != "" {
+		panic(refusal) // the two tables disagree: a person must see it
+	}
+	s.Accounts.Record(e.Event, refunded)
+	p.State, p.UpdatedAt = Refunded, e.Time
+	s.Payments.Set(id, p)
+	return []events.Payload{fulfilment.PaymentRefunded{OrderID: id, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+}
+
+// open opens an account; opening it again with the same currency changes nothing.
+func open(s *State, e events.Of[Open]) []events.Payload {
+	account, ok := s.Accounts.Get(e.Data.Customer)
+	switch {
+	case !ok:
+		s.Accounts.Record(e.Event, AccountOpened(e.Data))
+	case account.Closed:
+		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is closed")
+	case account.Currency != e.Data.Currency:
+		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is in "+account.Currency)
+	}
+	return nil
+}
+
+func deposit(s *State, e events.Of[Deposit]) []events.Payload {
+	account, ok := s.Accounts.Get(e.Data.Customer)
+	if !ok {
+		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer+": open it with PUT /accounts/"+e.Data.Customer)
+	}
+	switch deposited, refusal := account.deposit(e.Data.Amount, e.Data.Currency); refusal {
+	case "":
+		s.Accounts.Record(e.Event, deposited)
+		return nil
+	case tooMuch:
+		return refuse(e.Data, http.StatusUnprocessableEntity, refusal)
+	default:
+		return refuse(e.Data, http.StatusConflict, refusal)
+	}
+}
+
+// closeAccount closes an account, whatever is in it; closing it again changes nothing.
+func closeAccount(s *State, e events.Of[Close]) []events.Payload {
+	account, ok := s.Accounts.Get(e.Data.Customer)
+	if !ok {
+		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer)
+	}
+	if !account.Closed {
+		s.Accounts.Record(e.Event, AccountClosed(e.Data))
+	}
+	return nil
+}
+
+func refuse(command events.Payload, status int, why string) []events.Payload {
+	return []events.Payload{web.Refusal{Status: status, Detail: why, About: command.Subject()}}
+}
