@@ -1,0 +1,9 @@
+// Command quadrille is the operator's tool of the order dance; see quadrille --help.
+package main
+
+import (
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/internal/dance"
+)
+
+func main() { cli.Main(dance.App()) }
