@@ -1,0 +1,142 @@
+#!/bin/sh
+# Makes the secrets that compose.yaml hands to the containers: a random password for each service and
+# for the administrators of both servers, a token for HTTP, and the files that follow from them.
+#
+#   deploy/secrets.sh [FOLDER]     the folder is secrets, beside compose.yaml, unless given
+#
+# It needs nothing but a POSIX shell with its usual tools. Run it again after a change, such as a new
+# service in the list below: passwords and tokens that are there are kept, all else is written anew.
+set -eu
+umask 077
+
+services='orders payments inventory shipping'
+vhost=quadrille
+
+dir=${1:-$(dirname "$0")/../secrets}
+
+fail() {
+	echo "secrets.sh: $*" >&2
+	exit 1
+}
+
+# random prints 192 random bits in characters that need no quoting anywhere: URL, JSON, SQL, shell.
+random() {
+	value=$(od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n')
+	[ ${#value} -eq 48 ] || fail 'no random numbers can be read from /dev/urandom'
+	printf %s "$value"
+}
+
+# keep FILE COMMAND... replaces a file whole by what a command prints; when the command fails, all
+# does. Containers read the file under other user ids and Compose cannot change its owner, so it is
+# open; the folder around it is closed to everybody else.
+#
+# What commands need of each other they put into variables first: the shell overlooks the failure of
+# a substitution anywhere else, and the secret would be empty.
+keep() {
+	file=$dir/$1
+	shift
+	"$@" >"$file.new"
+	chmod 644 "$file.new"
+	mv "$file.new" "$file"
+}
+
+# password prints the password of an account.
+password() {
+	[ -s "$dir/passwords/$1" ] || fail "$dir/passwords/$1 is missing or empty"
+	cat "$dir/passwords/$1"
+}
+
+sha256() {
+	if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-64
+}
+
+# unhex prints the bytes that its argument says in hexadecimal digits.
+unhex() {
+	for byte in $(printf %s "$1" | fold -w2); do
+		# shellcheck disable=SC2059 # the format is the byte
+		printf "\\$(printf %03o "0x$byte")"
+	done
+}
+
+# hash prints what RabbitMQ stores of a password: salt and SHA-256 of salt and password, in Base64.
+hash() {
+	salt=$(random)
+	salt=${salt%"${salt#????????}"} # four bytes
+	digest=$({ unhex "$salt" && printf %s "$1"; } | sha256)
+	hashed=$(unhex "$salt$digest" | base64 | tr -d '\n')
+	[ ${#hashed} -eq 48 ] || fail 'a password cannot be hashed: fold, base64, and sha256sum or shasum are needed'
+	printf %s "$hashed"
+}
+
+# definitions prints what RabbitMQ loads at each start: the virtual host, the accounts, and what each
+# may do. A service writes its own exchange, reads its own queues and configures nothing; the
+# topology is declared by the operator.
+definitions() {
+	printf '{\n  "vhosts": [{"name": "%s"}],\n  "users": [\n' "$vhost"
+	for account in $services operator; do
+		secret=$(password "$account")
+		hashed=$(hash "$secret")
+		tags='' comma=,
+		case $account in operator) tags='"administrator"' comma='' ;; esac
+		printf '    {"name": "%s", "password_hash": "%s", "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": [%s], "limits": {}}%s\n' \
+			"$account" "$hashed" "$tags" "$comma"
+	done
+	printf '  ],\n  "permissions": [\n'
+	for account in $services operator; do
+		configure='^$' write="^$account\\\\.events\$" read="^($account\\\\.(in|dead)|topology\\\\..+)\$" comma=,
+		case $account in operator) configure='.*' write='.*' read='.*' comma='' ;; esac
+		printf '    {"user": "%s", "vhost": "%s", "configure": "%s", "write": "%s", "read": "%s"}%s\n' \
+			"$account" "$vhost" "$configure" "$write" "$read" "$comma"
+	done
+	printf '  ]\n}\n'
+}
+
+# databases prints SQL for psql, which may run any number of times: a role and a database for each
+# service, which nobody else may enter.
+databases() {
+	for service in $services; do
+		secret=$(password "$service")
+		cat <<-SQL
+			SELECT 'CREATE ROLE "$service" LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$service') \\gexec
+			ALTER ROLE "$service" REPLICATION PASSWORD '$secret';
+			SELECT 'CREATE DATABASE "$service" OWNER "$service"' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '$service') \\gexec
+			REVOKE ALL ON DATABASE "$service" FROM PUBLIC;
+		SQL
+	done
+}
+
+# operator prints the settings of the command line inside of the containers' network.
+operator() {
+	secret=$(password operator)
+	printf "export QUADRILLE_AMQP_URL='amqp://operator:%s@rabbitmq:5672/%s'\n" "$secret" "$vhost"
+	printf "export QUADRILLE_TOKEN='%s'\n" "$token"
+	for service in $services; do
+		upper=$(printf %s "$service" | tr a-z- A-Z_)
+		printf "export QUADRILLE_%s_URL='http://%s:8080'\n" "$upper" "$service"
+	done
+}
+
+mkdir -p "$dir/passwords"
+chmod 700 "$dir"
+
+for account in $services operator postgres; do
+	[ -s "$dir/passwords/$account" ] || keep "passwords/$account" random
+done
+
+if [ ! -s "$dir/tokens" ]; then
+	token=$(random)
+	keep tokens printf '# A line "client token" for each client of the HTTP API.\noperator %s\n' "$token"
+fi
+token=$(awk '$1 == "operator" { print $2; exit }' "$dir/tokens")
+[ -n "$token" ] || fail "$dir/tokens names no client \"operator\", whom the command line speaks as"
+
+for service in $services; do
+	secret=$(password "$service")
+	# Between containers of one machine nothing is encrypted. Across a network: sslmode=verify-full, amqps.
+	keep "${service}_database_url" printf 'postgres://%s:%s@postgres:5432/%s?sslmode=disable\n' "$service" "$secret" "$service"
+	keep "${service}_amqp_url" printf 'amqp://%s:%s@rabbitmq:5672/%s\n' "$service" "$secret" "$vhost"
+done
+keep definitions.json definitions
+keep databases.sql databases
+keep operator.env operator
+echo "the secrets are in $dir"
