@@ -1,0 +1,147 @@
+package compose_test
+
+import (
+	"fmt"
+	"go/ast"
+	"go/constant"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/resilience"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+const guide = "docs/operations.md"
+
+func words(pattern, text string) []string {
+	found := regexp.MustCompile(pattern).FindAllString(text, -1)
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// TestGuideNamesTheSettings: every variable that a service reads, and no other.
+func TestGuideNamesTheSettings(t *testing.T) {
+	said := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
+	want := []string{
+		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
+		"QUADRILLE_AMQP_URL", "QUADRILLE_MANAGEMENT_URL", "QUADRILLE_TOKEN", // of the command line
+	}
+	for _, literals := range settings(t) {
+		for _, name := range literals {
+			if regexp.MustCompile(`^QUADRILLE_[A-Z_]*[A-Z]$`).MatchString(name) {
+				want = append(want, name)
+			}
+		}
+	}
+	slices.Sort(want)
+	if want = slices.Compact(want); !slices.Equal(said, want) {
+		t.Errorf("the guide names %q, want %q", said, want)
+	}
+}
+
+func TestGuideNamesTheMetrics(t *testing.T) {
+	tokens, err := web.LoadTokens("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens, http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	served := words(`(?m)^quadrille_\w+`, w.Body.String())
+	if said := words(`\bquadrille_\w+`, read(t, guide)); len(said) == 0 || !slices.Equal(said, served) {
+		t.Errorf("the guide names %q, served are %q", said, served)
+	}
+}
+
+func TestGuideTellsThePermissions(t *testing.T) {
+	p := topology.PermissionOf("orders")
+	row := fmt.Sprintf("| the service `orders` | `%s` | `%s` | `%s` |", p.Configure, p.Write, strings.ReplaceAll(p.Read, "|", `\|`))
+	if !strings.Contains(read(t, guide), row) {
+		t.Errorf("the guide has no row %s", row)
+	}
+}
+
+// TestGuideTellsTheBounds reckons each bound from the source.
+func TestGuideTellsTheBounds(t *testing.T) {
+	rows := regexp.MustCompile("(?m)^\\| `([a-z]+)\\.([A-Za-z]+)` \\| ([0-9a-z]+) \\|").FindAllStringSubmatch(read(t, guide), -1)
+	if len(rows) < 20 {
+		t.Fatalf("only %d bounds were found", len(rows))
+	}
+	for _, row := range rows {
+		dir := row[1]
+		switch dir {
+		case "web":
+			dir = "internal/web"
+		case "cdc":
+			dir = "outbox/cdc"
+		case "quadrille":
+			dir = "."
+		}
+		value, known := bound(t, dir, row[2])
+		if d, err := time.ParseDuration(row[3]); err == nil && row[3] != "0" {
+			known, row[3] = known && d > 0, fmt.Sprint(int64(d))
+		}
+		if !known || value != row[3] {
+			t.Errorf("%s.%s is %s, not %s", row[1], row[2], value, row[3])
+		}
+	}
+}
+
+// bound finds a constant of a package, in nanoseconds if it is a time.
+func bound(t *testing.T, dir, name string) (value string, known bool) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			for i := 0; ok && i < len(spec.Values); i++ {
+				if spec.Names[i].Name == name {
+					if v := reckon(spec.Values[i]); v != nil {
+						value, known = v.ExactString(), true
+					}
+				}
+			}
+			return true
+		})
+	}
+	return value, known
+}
+
+// reckon understands numbers, times, and what is made of two of them.
+func reckon(e ast.Expr) constant.Value {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return constant.MakeFromLiteral(e.Value, e.Kind, 0)
+	case *ast.SelectorExpr:
+		units := map[string]time.Duration{"Millisecond": time.Millisecond, "Second": time.Second, "Minute": time.Minute, "Hour": time.Hour}
+		if unit, ok := units[e.Sel.Name]; ok {
+			return constant.MakeInt64(int64(unit))
+		}
+	case *ast.BinaryExpr:
+		x, y := reckon(e.X), reckon(e.Y)
+		if x == nil || y == nil {
+			return nil
+		}
+		if n, ok := constant.Uint64Val(y); ok && e.Op == token.SHL {
+			return constant.Shift(x, e.Op, uint(n))
+		}
+		return constant.BinaryOp(x, e.Op, y)
+	}
+	return nil
+}

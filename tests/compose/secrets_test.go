@@ -1,0 +1,263 @@
+package compose_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// definitions is what RabbitMQ loads.
+type definitions struct {
+	VHosts []struct {
+		Name string `json:"name"`
+	} `json:"vhosts"`
+	Users []struct {
+		Name      string   `json:"name"`
+		Hash      []byte   `json:"password_hash"`
+		Algorithm string   `json:"hashing_algorithm"`
+		Tags      []string `json:"tags"`
+	} `json:"users"`
+	Permissions []struct {
+		User  string `json:"user"`
+		VHost string `json:"vhost"`
+		topology.Permission
+	} `json:"permissions"`
+}
+
+// matches tells whether a hash is one of a password, as RabbitMQ reckons it.
+func matches(hash []byte, password string) bool {
+	if len(hash) != 4+sha256.Size {
+		return false
+	}
+	sum := sha256.Sum256(append(slices.Clone(hash[:4]), password...))
+	return bytes.Equal(sum[:], hash[4:])
+}
+
+// secrets runs deploy/secrets.sh. It is read as well: go test would otherwise not notice that it was
+// changed and repeat an old result.
+func secrets(t *testing.T, dir string) {
+	t.Helper()
+	read(t, "deploy/secrets.sh")
+	if output, err := exec.Command("sh", filepath.Join(root, "deploy", "secrets.sh"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("secrets.sh: %v\n%s", err, output)
+	}
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func parse(t *testing.T, text string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(text)
+	if err != nil {
+		t.Fatal("a URL among the secrets is not one") // its text is in the error
+	}
+	return u
+}
+
+func decode(t *testing.T, dir string) definitions {
+	t.Helper()
+	var d definitions
+	decoder := json.NewDecoder(strings.NewReader(content(t, filepath.Join(dir, "definitions.json"))))
+	if err := decoder.Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestSecretsFollowFromTheTopology(t *testing.T) {
+	dir := t.TempDir()
+	secrets(t, dir)
+	d := decode(t, dir)
+	sql := content(t, filepath.Join(dir, "databases.sql"))
+	operator := content(t, filepath.Join(dir, "operator.env"))
+	if len(d.VHosts) != 1 || d.VHosts[0].Name != "quadrille" {
+		t.Errorf("virtual hosts %v", d.VHosts)
+	}
+	hashes, rights := map[string][]byte{}, map[string]topology.Permission{}
+	for _, u := range d.Users {
+		hashes[u.Name] = u.Hash
+		if admin := slices.Contains(u.Tags, "administrator"); admin != (u.Name == "operator") || u.Algorithm != "rabbit_password_hashing_sha256" {
+			t.Errorf("account %s: tags %q, hashed with %s", u.Name, u.Tags, u.Algorithm)
+		}
+	}
+	for _, p := range d.Permissions {
+		rights[p.User] = p.Permission
+		if p.VHost != "quadrille" {
+			t.Errorf("%s may enter %s", p.User, p.VHost)
+		}
+	}
+	names := []string{"operator"}
+	for _, s := range topology.Fulfilment().Services {
+		names = append(names, s.Name)
+		if rights[s.Name] != topology.PermissionOf(s.Name) {
+			t.Errorf("%s may %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
+		}
+		amqp, database := parse(t, content(t, filepath.Join(dir, s.Name+"_amqp_url"))), parse(t, content(t, filepath.Join(dir, s.Name+"_database_url")))
+		password, _ := amqp.User.Password()
+		if !matches(hashes[s.Name], password) || amqp.User.Username() != s.Name || amqp.Host != "rabbitmq:5672" || amqp.Path != "/quadrille" {
+			t.Errorf("%s would not get into %s", s.Name, amqp.Redacted())
+		}
+		password, _ = database.User.Password()
+		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" REPLICATION PASSWORD '`+password+`';`) || database.User.Username() != s.Name ||
+			database.Host != "postgres:5432" || database.Path != "/"+s.Name || database.Query().Get("sslmode") == "" {
+			t.Errorf("%s would not get into %s", s.Name, database.Redacted())
+		}
+		if setting := "export QUADRILLE_" + strings.ToUpper(s.Name) + "_URL='http://" + s.Name + ":8080'"; !strings.Contains(operator, setting) {
+			t.Errorf("the operator does not know where %s is", s.Name)
+		}
+	}
+	password := content(t, filepath.Join(dir, "passwords", "operator"))
+	if !matches(hashes["operator"], password) || !strings.Contains(operator, "export QUADRILLE_AMQP_URL='amqp://operator:"+password+"@rabbitmq:5672/quadrille'") {
+		t.Error("the operator would not get into the broker")
+	}
+	if len(hashes) != len(names) || len(rights) != len(names) {
+		t.Errorf("%d accounts with %d permissions, want %q and no other", len(hashes), len(rights), names)
+	}
+	client, token, _ := strings.Cut(strings.Split(content(t, filepath.Join(dir, "tokens")), "\n")[1], " ")
+	if client != "operator" || !strings.Contains(operator, "export QUADRILLE_TOKEN='"+token+"'") {
+		t.Error("the operator's token is not among the tokens")
+	}
+}
+
+// hexadecimal is a secret of 192 bits.
+var hexadecimal = regexp.MustCompile(`\b[0-9a-f]{48}\b`)
+
+func TestSecretsAreRandomAndClosed(t *testing.T) {
+	seen := map[string]string{}
+	for _, dir := range []string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")} {
+		secrets(t, dir)
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("others may look into the folder: %v, %v", info.Mode(), err)
+		}
+		passwords, err := filepath.Glob(filepath.Join(dir, "passwords", "*"))
+		if err != nil || len(passwords) != 6 {
+			t.Fatalf("passwords %q, %v", passwords, err)
+		}
+		for _, path := range append(passwords, filepath.Join(dir, "tokens")) {
+			secret := hexadecimal.FindString(content(t, path))
+			if secret == "" || seen[secret] != "" {
+				t.Errorf("%s is not a secret of its own; the same is in %q", path, seen[secret])
+			}
+			seen[secret] = path
+		}
+	}
+}
+
+// TestSecretsForContainers: each file of compose.yaml is there, and may be read by the user of
+// a container, who owns nothing outside of it.
+func TestSecretsForContainers(t *testing.T) {
+	dir := t.TempDir()
+	secrets(t, filepath.Join(dir, "secrets"))
+	p, err := load(dir, read(t, "compose.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, secret := range p.Secrets {
+		info, err := os.Stat(secret.File)
+		if err != nil || info.Mode().Perm() != 0o644 || info.Size() == 0 {
+			t.Errorf("the secret %s: %v, %v", name, info, err)
+		}
+	}
+	for name, file := range p.Configs {
+		if _, err := os.Stat(filepath.Join(root, strings.TrimPrefix(file.File, dir))); err != nil {
+			t.Errorf("the config %s: %v", name, err)
+		}
+	}
+}
+
+// TestSecretsAreKept: services that run have the old passwords.
+func TestSecretsAreKept(t *testing.T) {
+	dir := t.TempDir()
+	secrets(t, dir)
+	const clients = "# ours\noperator 0123456789abcdef\nshop fedcba9876543210\n"
+	if err := os.WriteFile(filepath.Join(dir, "tokens"), []byte(clients), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "passwords", "shipping")); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]string{}
+	for _, s := range topology.Fulfilment().Services {
+		before[s.Name] = content(t, filepath.Join(dir, s.Name+"_amqp_url"))
+	}
+	secrets(t, dir)
+	for name, url := range before {
+		if same := url == content(t, filepath.Join(dir, name+"_amqp_url")); same != (name != "shipping") {
+			t.Errorf("%s has its old password: %t", name, same)
+		}
+	}
+	if !strings.Contains(content(t, filepath.Join(dir, "operator.env")), "QUADRILLE_TOKEN='0123456789abcdef'") ||
+		content(t, filepath.Join(dir, "tokens")) != strings.TrimSpace(clients) {
+		t.Error("the tokens were not kept, or the operator does not use his own")
+	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.new"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// TestSecretsFailWhole: a tool that is lacking must not make a secret that is empty.
+func TestSecretsFailWhole(t *testing.T) {
+	tools := []string{"od", "tr", "cut", "fold", "base64", "sha256sum", "awk", "cat", "chmod", "mkdir", "mv", "dirname"}
+	for _, lacking := range append(tools, "none") {
+		bin := t.TempDir()
+		for _, tool := range tools {
+			path, err := exec.LookPath(tool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tool != lacking {
+				if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		dir := filepath.Join(t.TempDir(), "secrets")
+		script := exec.Command("/bin/sh", filepath.Join(root, "deploy", "secrets.sh"), dir)
+		script.Env = []string{"PATH=" + bin}
+		output, err := script.CombinedOutput()
+		// The folder is only found by dirname when none is given.
+		if wrong := lacking != "none" && lacking != "dirname"; (err != nil) != wrong {
+			t.Errorf("without %s: %v\n%s", lacking, err, output)
+		}
+		walk := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, ".new") {
+				return nil // a script that failed early has made nothing
+			}
+			if info, err := d.Info(); err != nil || info.Size() == 0 {
+				t.Errorf("without %s, %s is empty", lacking, path)
+			}
+			return nil
+		})
+		if walk != nil {
+			t.Error(walk)
+		}
+	}
+}
+
+func TestHashIsRabbitMQs(t *testing.T) {
+	// The example of RabbitMQ's documentation.
+	hash, err := base64.StdEncoding.DecodeString("kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR")
+	if err != nil || !matches(hash, "test12") || matches(hash, "test13") {
+		t.Error("hashes are not reckoned as RabbitMQ does")
+	}
+}

@@ -1,0 +1,258 @@
+// Package consistency_test holds docs/consistency.md to what happens: in each test something really is
+// away, and clients ask meanwhile.
+package consistency_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/tests/dancers"
+)
+
+// usual is a deadline that no order of these tests meets.
+const usual = 10 * time.Minute
+
+// start lets all but one dance, on lines.
+func start(t *testing.T, deadline time.Duration, absent string) *dancers.Dancers {
+	t.Helper()
+	d := dancers.OnLines(t, deadline)
+	d.StockUp()
+	d.DanceWithout(absent)
+	return d
+}
+
+func order(t *testing.T, d *dancers.Dancers, key string) string {
+	t.Helper()
+	id, err := d.Order(key, "DE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// state is what a service answers about an order, "none" when it knows nothing.
+func state(d *dancers.Dancers, service, path, id string) string {
+	r, err := d.Ask(service, "GET", path+id, "", "", http.StatusOK)
+	if err != nil {
+		return "none"
+	}
+	return r["state"].(string)
+}
+
+// agree waits until the four services say the same about an order.
+func agree(t *testing.T, d *dancers.Dancers, id, orders, payments, inventory, shipping string) {
+	t.Helper()
+	want := fmt.Sprint(orders, " ", payments, " ", inventory, " ", shipping)
+	dancers.Await(t, "the four to agree on "+want, func() (string, bool) {
+		got := fmt.Sprint(state(d, "orders", "/orders/", id), " ", state(d, "payments", "/payments/", id), " ",
+			state(d, "inventory", "/reservations/", id), " ", state(d, "shipping", "/shipments/", id))
+		return got, got == want
+	})
+}
+
+func confirmed(t *testing.T, d *dancers.Dancers, id string) {
+	t.Helper()
+	agree(t, d, id, "confirmed", "captured", "committed", "scheduled")
+}
+
+// refusedAtOnce makes a request that must be answered with 503 and Retry-After, soon.
+func refusedAtOnce(t *testing.T, d *dancers.Dancers, service, method, path, key, body string) {
+	t.Helper()
+	dancers.Await(t, service+" to notice that its database is away", func() (string, bool) {
+		began := time.Now()
+		answer, err := d.Ask(service, method, path, key, body, http.StatusServiceUnavailable)
+		if took := time.Since(began); took > 7*time.Second {
+			t.Errorf("%s %s took %s", method, path, took)
+		}
+		if err == nil && answer["Retry-After"] == "" {
+			t.Errorf("%s %s: no Retry-After", method, path)
+		}
+		return fmt.Sprint(err), err == nil
+	})
+}
+
+// brokers takes the brokers of all services away, or brings them back.
+func brokers(d *dancers.Dancers, down bool) {
+	for _, lines := range d.Lines {
+		if down {
+			lines.Broker.Down()
+		} else {
+			lines.Broker.Up()
+		}
+	}
+}
+
+// A client reads what it has written, from every API, while nothing else is to be heard of it; what
+// others know of it comes later.
+func TestEachAPIShowsWhatWasWritten(t *testing.T) {
+	t.Parallel()
+	d := dancers.OnLines(t, usual) // nobody dances
+	d.StockUp()
+	id := order(t, d, "k")
+	for _, look := range []struct{ service, path, field, want string }{
+		{"orders", "/orders/" + id, "state", "placed"},
+		{"orders", "/orders?customer=ada", "orders", "[map["},
+		{"payments", "/accounts/ada", "balance", "1e+09"},
+		{"inventory", "/stock/teapot", "on_hand", "1e+06"},
+	} {
+		answer, err := d.Ask(look.service, "GET", look.path, "", "", http.StatusOK)
+		if got := fmt.Sprint(answer[look.field]); err != nil || got[:min(len(got), len(look.want))] != look.want {
+			t.Errorf("%s: %v, %v", look.path, got, err)
+		}
+	}
+	if _, err := d.Ask("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+		t.Error(err)
+	}
+	if s := state(d, "orders", "/orders/", id); s != "cancelled" {
+		t.Errorf("after its cancellation the order is %s", s)
+	}
+	for service, path := range map[string]string{"payments": "/payments/", "inventory": "/reservations/", "shipping": "/shipments/"} {
+		if s := state(d, service, path, id); s != "none" {
+			t.Errorf("%s knows the order already, as %s", service, s)
+		}
+	}
+	// The list of accounts is a projection: it is empty until somebody fills it.
+	if answer, err := d.Ask("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil || fmt.Sprint(answer["accounts"]) != "[]" {
+		t.Errorf("accounts %v, %v", answer, err)
+	}
+	d.Dance()
+	agree(t, d, id, "cancelled", "none", "none", "none")
+	dancers.Await(t, "the list to have the account", func() (string, bool) {
+		answer, err := d.Ask("payments", "GET", "/accounts", "", "", http.StatusOK)
+		return fmt.Sprint(answer, err), err == nil && fmt.Sprint(answer["accounts"]) != "[]"
+	})
+}
+
+// While the broker is away every API answers as ever, also for writing; orders stay placed. When it is
+// back, all of them end.
+func TestWhileTheBrokerIsAway(t *testing.T) {
+	t.Parallel()
+	d := start(t, usual, "")
+	confirmed(t, d, order(t, d, "before"))
+	brokers(d, true)
+	id, cancelled := order(t, d, "meanwhile"), order(t, d, "cancelled meanwhile")
+	for _, ask := range []struct {
+		service, method, path, key, body string
+		want                             int
+	}{
+		{"orders", "POST", "/orders/" + cancelled + "/cancellation", "", "", http.StatusOK},
+		{"payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`, http.StatusCreated},
+		{"inventory", "POST", "/stock/teapot/receipts", "meanwhile", `{"quantity":5}`, http.StatusCreated},
+		{"payments", "GET", "/accounts/ada", "", "", http.StatusOK},
+	} {
+		if _, err := d.Ask(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, service := range d.Services {
+		if service.Ready(t.Context()) != nil {
+			t.Errorf("%s is not ready", name)
+		}
+		dancers.Await(t, name+" to notice", func() (string, bool) { return "connected", !service.Connected() })
+	}
+	if s := state(d, "orders", "/orders/", id); s != "placed" {
+		t.Errorf("the order is %s", s)
+	}
+	brokers(d, false)
+	confirmed(t, d, id)
+	// Whether the money was taken before the cancellation was heard of is open; that it is back is not.
+	dancers.Await(t, "the cancelled order to be undone", func() (string, bool) {
+		payment, reservation, shipment := state(d, "payments", "/payments/", cancelled), state(d, "inventory", "/reservations/", cancelled), state(d, "shipping", "/shipments/", cancelled)
+		return fmt.Sprint(payment, reservation, shipment), (payment == "refunded" || payment == "none") &&
+			(reservation == "released" || reservation == "none") && (shipment == "cancelled" || shipment == "none")
+	})
+}
+
+// While one database is away its service answers 503 at once, and nobody else does; orders are taken,
+// and wait for it.
+func TestWhileOneDatabaseIsAway(t *testing.T) {
+	t.Parallel()
+	d := start(t, usual, "")
+	d.Lines["payments"].Database.Down()
+	refusedAtOnce(t, d, "payments", "GET", "/accounts/ada", "", "")
+	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`)
+	id := order(t, d, "meanwhile")
+	if _, err := d.Ask("inventory", "GET", "/stock/teapot", "", "", http.StatusOK); err != nil {
+		t.Error(err)
+	}
+	if s := state(d, "orders", "/orders/", id); s != "placed" {
+		t.Errorf("the order is %s", s)
+	}
+	d.Lines["payments"].Database.Up()
+	confirmed(t, d, id)
+}
+
+// While the database of orders is away no order is taken, and those that were taken go on to where they
+// need orders again.
+func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
+	t.Parallel()
+	d := dancers.OnLines(t, usual)
+	d.StockUp()
+	id := order(t, d, "before")
+	d.Dance()
+	dancers.Await(t, "the order to be published", func() (string, bool) { return "not yet", d.Services["orders"].Stats().Relay.Published > 0 })
+	d.Lines["orders"].Database.Down()
+	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile", `{"customer":"ada","currency":"EUR","lines":[{"sku":"teapot","quantity":1,"unit_price":100}],
+		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":"DE"}}`)
+	dancers.Await(t, "the shipment to be scheduled", func() (string, bool) {
+		s := state(d, "shipping", "/shipments/", id)
+		return s, s == "scheduled"
+	})
+	d.Lines["orders"].Database.Up()
+	confirmed(t, d, id)
+}
+
+// While one service is away the others go on without it: an order waits for it, or, when its deadline
+// comes first, is undone everywhere.
+func TestWhileOneServiceIsAway(t *testing.T) {
+	t.Parallel()
+	t.Run("and comes back", func(t *testing.T) {
+		t.Parallel()
+		d := start(t, usual, "inventory")
+		id := order(t, d, "k")
+		dancers.Await(t, "the payment to be captured", func() (string, bool) {
+			s := state(d, "payments", "/payments/", id)
+			return s, s == "captured"
+		})
+		if s := state(d, "orders", "/orders/", id); s != "placed" {
+			t.Errorf("the order is %s", s)
+		}
+		dancers.Run(t, d.Services["inventory"])
+		confirmed(t, d, id)
+	})
+	t.Run("until the deadline", func(t *testing.T) {
+		t.Parallel()
+		d := start(t, 2*time.Second, "inventory")
+		id := order(t, d, "k")
+		agree(t, d, id, "cancelled", "refunded", "none", "none")
+		dancers.Run(t, d.Services["inventory"]) // it hears of both at once
+		second, err := d.Ask("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
+		if err != nil || second["reason"] != "not confirmed in time" {
+			t.Errorf("order %v, %v", second, err)
+		}
+		dancers.Await(t, "nothing to stay reserved", func() (string, bool) {
+			stock, err := d.Ask("inventory", "GET", "/stock/teapot", "", "", http.StatusOK)
+			handled := d.Services["inventory"].Stats().Consumer.Handled
+			return fmt.Sprint(stock, err), err == nil && handled >= 2 && stock["reserved"] == 0.0 && stock["on_hand"] == 1e6
+		})
+	})
+}
+
+// While the provider is away, orders by card wait, and those from an account do not notice.
+func TestWhileTheProviderIsAway(t *testing.T) {
+	t.Parallel()
+	d := start(t, usual, "")
+	d.PeerLines["provider"].Down()
+	card, err := d.OrderBy("card", "teapot", "DE", "tok_visa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	confirmed(t, d, order(t, d, "account"))
+	if o, p := state(d, "orders", "/orders/", card), state(d, "payments", "/payments/", card); o != "placed" || p != "charging" {
+		t.Errorf("the order is %s, its payment %s", o, p)
+	}
+	d.PeerLines["provider"].Up()
+	confirmed(t, d, card)
+}

@@ -1,0 +1,12 @@
+package consistency_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "4") // they mostly wait for servers
+	os.Exit(m.Run())
+}

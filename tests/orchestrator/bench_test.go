@@ -1,0 +1,216 @@
+// Package orchestrator_test measures the dance beside the same work under an orchestrator: a durable
+// workflow, on the same PostgreSQL, whose steps run the services' own reactions on the services' own
+// databases. It is a module of its own, so that nobody else needs the orchestrator's dependencies.
+package orchestrator_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dbos-inc/dbos-transact-golang/dbos"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/tests/dancers"
+)
+
+const (
+	backlog = 3000 // orders
+	atOnce  = 32   // workflows
+	singles = 200  // orders one after the other
+)
+
+func placed(d *dancers.Dancers, b *testing.B, key string) fulfilment.OrderPlaced {
+	id, err := d.Order(key, "DE")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return fulfilment.OrderPlaced{
+		OrderID: id, Customer: "ada", Currency: "EUR", Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: 100}},
+		Address: fulfilment.Address{Name: "A", Street: "1", City: "B", PostalCode: "1", Country: "DE"},
+	}
+}
+
+// step runs reactions of one service in a transaction of its database; they may be repeated, as the
+// steps of a workflow are after a crash.
+func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participant[S], payloads ...events.Payload) (string, error) {
+	ctx = s.Context(ctx)
+	batch := make([]events.Event, len(payloads))
+	for i, payload := range payloads {
+		batch[i] = events.Cause(events.Event{}, "/orchestrator", time.Now(), payload)
+	}
+	db, err := s.DB(ctx)
+	if err != nil {
+		return "", err
+	}
+	tx, err := db.BeginTxx(ctx, nil)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = tx.Rollback() }()
+	_, said, err := p.Apply(ctx, tx, batch...)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range said {
+		switch e.Data.(type) {
+		case fulfilment.PaymentDeclined, fulfilment.StockRejected, fulfilment.ShipmentFailed:
+			return "", fmt.Errorf("refused: %+v", e.Data)
+		}
+	}
+	return "", tx.Commit()
+}
+
+// fulfil is the orchestration of an order that goes well.
+func fulfil(d *dancers.Dancers) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
+	carrierless := shipping.Participant(false, shipping.Countries...)
+	return func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
+		for _, f := range []func(ctx context.Context) (string, error){
+			func(ctx context.Context) (string, error) {
+				return step(ctx, d.Services["payments"], payments.Participant, o)
+			},
+			func(ctx context.Context) (string, error) {
+				return step(ctx, d.Services["inventory"], inventory.Participant, o, fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer, Amount: 100, Currency: o.Currency})
+			},
+			func(ctx context.Context) (string, error) {
+				return step(ctx, d.Services["shipping"], carrierless, o, fulfilment.StockReserved{OrderID: o.OrderID})
+			},
+			func(ctx context.Context) (string, error) {
+				return step(ctx, d.Services["orders"], orders.Participant, fulfilment.ShipmentScheduled{OrderID: o.OrderID})
+			},
+			func(ctx context.Context) (string, error) {
+				return step(ctx, d.Services["inventory"], inventory.Participant, fulfilment.OrderConfirmed{OrderID: o.OrderID})
+			},
+		} {
+			if _, err := dbos.RunAsStep(ctx, f); err != nil {
+				return "", err
+			}
+		}
+		return "", nil
+	}
+}
+
+// orchestrated returns what runs one order to its end.
+func orchestrated(b *testing.B, d *dancers.Dancers) func(o fulfilment.OrderPlaced) error {
+	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders", DatabaseURL: dancers.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	workflow := fulfil(d)
+	dbos.RegisterWorkflow(ctx, workflow)
+	if err := dbos.Launch(ctx); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = dbos.Shutdown(ctx, 10*time.Second) })
+	return func(o fulfilment.OrderPlaced) error {
+		handle, err := dbos.RunWorkflow(ctx, workflow, o, dbos.WithWorkflowID(o.OrderID))
+		if err != nil {
+			return err
+		}
+		_, err = handle.GetResult()
+		return err
+	}
+}
+
+func BenchmarkOrchestrated(b *testing.B) {
+	d := dancers.Alone(b)
+	d.StockUp()
+	run := orchestrated(b, d)
+	var all []fulfilment.OrderPlaced
+	for i := range backlog {
+		all = append(all, placed(d, b, fmt.Sprint("backlog-", i)))
+	}
+	for b.Loop() {
+		began := time.Now()
+		var running sync.WaitGroup
+		work := make(chan fulfilment.OrderPlaced)
+		for range atOnce {
+			running.Go(func() {
+				for o := range work {
+					if err := run(o); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		for _, o := range all {
+			work <- o
+		}
+		close(work)
+		running.Wait()
+		b.ReportMetric(backlog/time.Since(began).Seconds(), "orders/s")
+		var took []time.Duration
+		for i := range singles {
+			began := time.Now()
+			if err := run(placed(d, b, fmt.Sprint("single-", i))); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		report(b, took)
+	}
+	confirmed(b, d, backlog+singles)
+}
+
+func BenchmarkChoreographed(b *testing.B) {
+	d := dancers.Alone(b)
+	d.StockUp()
+	for i := range backlog {
+		placed(d, b, fmt.Sprint("backlog-", i))
+	}
+	for b.Loop() {
+		began := time.Now()
+		d.Dance()
+		confirmed(b, d, backlog)
+		b.ReportMetric(backlog/time.Since(began).Seconds(), "orders/s")
+		db, err := d.Services["inventory"].DB(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		var took []time.Duration
+		for i := range singles {
+			began := time.Now()
+			o := placed(d, b, fmt.Sprint("single-", i))
+			for done := false; !done; {
+				if err := db.Get(&done, `SELECT EXISTS (SELECT FROM reservations WHERE order_id = $1 AND state = 'committed')`, o.OrderID); err != nil {
+					b.Fatal(err)
+				}
+			}
+			took = append(took, time.Since(began))
+		}
+		report(b, took)
+	}
+}
+
+// confirmed waits until so many orders are, in the books of the last service that hears of it.
+func confirmed(b *testing.B, d *dancers.Dancers, n int) {
+	b.Helper()
+	db, err := d.Services["inventory"].DB(context.Background())
+	if err != nil {
+		b.Fatal(err)
+	}
+	dancers.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) { return count(db), count(db) == fmt.Sprint(n) })
+}
+
+func count(db *sqlx.DB) (n string) {
+	_ = db.Get(&n, `SELECT count(*)::text FROM reservations WHERE state = 'committed'`)
+	return n
+}
+
+func report(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}

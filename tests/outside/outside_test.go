@@ -1,0 +1,183 @@
+// Package outside_test dances with an outside world in trouble, on real servers: its journal is the
+// witness.
+package outside_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/tests/dancers"
+)
+
+const visa = "tok_visa"
+
+// ends waits until the services say so about an order.
+func ends(t *testing.T, d *dancers.Dancers, id, order, payment, shipment string) {
+	t.Helper()
+	state := func(service, path string) string {
+		r, err := d.Ask(service, "GET", path+id, "", "", http.StatusOK)
+		if err != nil {
+			return "none"
+		}
+		return r["state"].(string)
+	}
+	want := order + ", " + payment + ", " + shipment
+	dancers.Await(t, "order, payment and shipment to be "+want, func() (string, bool) {
+		got := state("orders", "/orders/") + ", " + state("payments", "/payments/") + ", " + state("shipping", "/shipments/")
+		return got, got == want
+	})
+}
+
+func place(t *testing.T, d *dancers.Dancers, key, sku string) string {
+	t.Helper()
+	id, err := d.OrderBy(key, sku, "DE", visa)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// done counts what really happened outside, and under how many keys it was asked for.
+func done(d *dancers.Dancers, id, call string) (effects, calls, keys int) {
+	seen := map[string]bool{}
+	for _, e := range d.Outside.Journal(id, call) {
+		calls++
+		seen[e.Key] = true
+		if e.Done {
+			effects++
+		}
+	}
+	return effects, calls, len(seen)
+}
+
+// SAG-13: a refund that the provider refuses for ever waits for a person, in a state of its own; other
+// orders go on, and when its cause is mended, asking once more is enough.
+func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
+	t.Parallel()
+	d := dancers.Start(t)
+	d.StockUp()
+	d.Outside.Tell(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
+	bad := place(t, d, "bad", "samovar") // there is none, so the charge is to be refunded
+	ends(t, d, bad, "cancelled", "refund_refused", "none")
+	good := place(t, d, "good", "teapot")
+	ends(t, d, good, "confirmed", "captured", "scheduled")
+	list, err := d.Ask("payments", "GET", "/payments?state=refund_refused", "", "", http.StatusOK)
+	if err != nil || len(list["payments"].([]any)) != 1 {
+		t.Errorf("the list for a person is %v (%v)", list, err)
+	}
+	if effects, calls, _ := done(d, bad, simulator.Refunds); effects != 0 || calls != 1 {
+		t.Errorf("%d refunds in %d calls: a definite no is not asked again", effects, calls)
+	}
+	if _, err := d.Ask("payments", "POST", "/payments/"+good+"/refund", "", "", http.StatusConflict); err != nil {
+		t.Error(err)
+	}
+	d.Outside.Tell(simulator.Rule{Call: simulator.Refunds, Do: simulator.OK})
+	if _, err := d.Ask("payments", "POST", "/payments/"+bad+"/refund", "", "", http.StatusOK); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, d, bad, "cancelled", "refunded", "none")
+	if effects, _, keys := done(d, bad, simulator.Refunds); effects != 1 || keys != 2 {
+		t.Errorf("%d refunds under %d keys", effects, keys)
+	}
+}
+
+// A success that arrives after the order was cancelled is refunded, once; and a parcel that is
+// confirmed after it, recalled.
+func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
+	t.Parallel()
+	d := dancers.Start(t)
+	d.StockUp()
+	for _, c := range []struct{ call, undo, service, path, waits string }{
+		{simulator.Charges, simulator.Refunds, "payments", "/payments/", "charging"},
+		{simulator.Bookings, simulator.Recalls, "shipping", "/shipments/", "booking"},
+	} {
+		d.Outside.Tell(simulator.Rule{Call: c.call, Do: simulator.Late}) // it is done, and the answer comes after the time-out
+		id := place(t, d, c.call, "teapot")
+		dancers.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
+			effects, calls, _ := done(d, id, c.call)
+			now, err := d.Ask(c.service, "GET", c.path+id, "", "", http.StatusOK)
+			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil && now["state"] == c.waits
+		})
+		if _, err := d.Ask("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+			t.Fatal(err)
+		}
+		d.Outside.Tell(simulator.Rule{Call: c.call, Do: simulator.Twice})
+		shipment := "none"
+		if c.call == simulator.Bookings {
+			shipment = "cancelled"
+		}
+		ends(t, d, id, "cancelled", "refunded", shipment)
+		for _, call := range []string{c.call, c.undo} {
+			if effects, calls, keys := done(d, id, call); effects != 1 || keys != 1 {
+				t.Errorf("%s: done %d times in %d calls under %d keys", call, effects, calls, keys)
+			}
+		}
+	}
+}
+
+// RET-16: while the provider is away, no more than the breaker lets through is asked of it, nothing is
+// parked, and when it is back all that has waited is done, once each.
+func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
+	t.Parallel()
+	d := dancers.Start(t)
+	d.StockUp()
+	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.Fail})
+	const orders = 60
+	ids := make([]string, orders)
+	for i := range ids {
+		ids[i] = place(t, d, fmt.Sprint("order-", i), "teapot")
+	}
+	breaker := d.Peers["provider"].Breaker
+	dancers.Await(t, "the breaker to have opened several times", func() (string, bool) {
+		return fmt.Sprintf("%+v", breaker.Stats()), breaker.Stats().Opened >= 4
+	})
+	calls := len(d.Outside.Journal("", simulator.Charges))
+	// Five failures open it, with at most sixteen calls under way beside them; then one call each time.
+	if opened := int(breaker.Stats().Opened); calls > 5+16+opened {
+		t.Errorf("%d calls of a provider that is away, with the breaker opened %d times", calls, opened)
+	}
+	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
+	for _, id := range ids {
+		ends(t, d, id, "confirmed", "captured", "scheduled")
+		if effects, _, keys := done(d, id, simulator.Charges); effects != 1 || keys != 1 {
+			t.Errorf("order %s was charged %d times under %d keys", id, effects, keys)
+		}
+	}
+	if s := breaker.Stats(); s.State != "closed" || s.Refused == 0 {
+		t.Errorf("in the end the breaker is %+v", s)
+	}
+	if s := d.Services["payments"].Stats().Consumer; s.Parked != 0 {
+		t.Errorf("%d were parked", s.Parked)
+	}
+}
+
+// A provider that hangs holds up who pays by card, and nobody else.
+func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	d := dancers.Start(t)
+	d.StockUp()
+	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.Hang})
+	var cards []string
+	for i := range 20 {
+		cards = append(cards, place(t, d, fmt.Sprint("card-", i), "teapot"))
+	}
+	began := time.Now()
+	for i := range 20 {
+		id, err := d.Order(fmt.Sprint("account-", i), "DE")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends(t, d, id, "confirmed", "captured", "scheduled")
+	}
+	t.Logf("20 orders in %s while the provider hangs", time.Since(began))
+	if effects, _, _ := done(d, "", simulator.Charges); effects != 0 {
+		t.Errorf("%d charges while the provider hangs", effects)
+	}
+	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
+	for _, id := range cards {
+		ends(t, d, id, "confirmed", "captured", "scheduled")
+	}
+}
