@@ -1,0 +1,53 @@
+# Every target says what it does in the comment behind it; `make` lists them.
+SHELL := /bin/sh
+GO    ?= go
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test servers up down lint check bench bench-orchestrator soak fuzz clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+servers: ## install RabbitMQ and PostgreSQL from Debian's packages, if they are missing
+	@scripts/install-servers.sh
+
+build: ## build the command line and the four services into bin/
+	@$(GO) build -o bin/ ./cmd/...
+
+demo: servers build ## fulfil and refuse orders on private servers, and account for every one
+	@bin/quadrille demo
+
+test: servers build ## run all tests on private servers, with the race detector
+	@$(GO) vet ./...
+	@GO="$(GO)" scripts/test.sh ./...
+
+up: servers build ## start everything and stay until Ctrl-C
+	@bin/quadrille up
+
+down: build ## stop what up --detach has started
+	@bin/quadrille down
+
+check: build ## explore every interleaving of the reactions
+	@bin/quadrille check
+
+lint: ## run golangci-lint, built from its pinned module
+	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+
+bench-orchestrator: servers ## measure the dance beside the same work under an orchestrator
+	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
+
+bench: servers build ## measure relay, consumption and the whole dance, each beside its limit
+	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox
+	@$(GO) test -run '^$$' -bench . -benchtime 40000x -timeout 60m ./consumer
+	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox/cdc ./eventstore
+	@$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./tests/bench
+
+soak: servers build ## the end-to-end test under faults, with more orders and more faults
+	@QUADRILLE_SOAK=1 $(GO) test -race -count 1 -timeout 85m -run Chaos ./tests/e2e
+
+fuzz: ## fuzz the decoders for a minute each
+	@$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./events
+	@$(GO) test -run '^$$' -fuzz FuzzRecord -fuzztime 60s ./rabbit
+
+clean: ## remove what was built
+	@rm -rf bin
