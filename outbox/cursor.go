@@ -102,27 +102,46 @@ func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot,
 	return err
 }
 
+// The bounds of Fit while another replica leads.
+const (
+	fitInterval = 50 * time.Millisecond
+	fitPatience = 10 * time.Second
+)
+
 // Fit makes the cursor fit its database. A service calls it before it writes anything: after
-// a restore, its first own events must not be taken for old ones.
+// a restore, its first own events must not be taken for old ones. While another replica leads, which
+// makes the cursor fit first of all, it waits for up to ten seconds.
 func Fit(ctx context.Context, db *sqlx.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, fitPatience)
+	defer cancel()
+	tick := time.NewTicker(fitInterval)
+	defer tick.Stop()
+	for {
+		if done, err := tryFit(ctx, db); done || err != nil {
+			return wrap("fit cursor", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("fit cursor: %w, and has not made it fit: %w", postgres.ErrSuperseded, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// tryFit returns false while another replica leads and the cursor does not fit.
+func tryFit(ctx context.Context, db *sqlx.DB) (bool, error) {
 	var fits bool
 	err := db.GetContext(ctx, &fits, `SELECT `+fitSQL+` FROM outbox_cursor AS k, pg_current_snapshot() AS s, pg_control_system() AS c`)
-	if err != nil {
-		return fmt.Errorf("check cursor: %w", err)
-	}
-	if fits {
-		return nil
+	if fits || err != nil {
+		return fits, wrap("check cursor", err)
 	}
 	lead, err := leader(db).Try(ctx)
-	if err != nil {
-		return fmt.Errorf("fit cursor: %w", err)
-	}
-	if lead == nil {
-		return fmt.Errorf("fit cursor: %w, and makes it fit: try again", postgres.ErrSuperseded)
+	if lead == nil || err != nil {
+		return false, err
 	}
 	defer lead.Release()
 	_, err = takeCursor(ctx, lead)
-	return err
+	return err == nil, err
 }
 
 // hold is a row that is put aside, or tried again in vain.

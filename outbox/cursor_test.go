@@ -6,6 +6,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // settled lets a relay publish notes and stops it when its cursor has passed them.
@@ -101,6 +102,36 @@ func TestLeaderFitsTheCursor(t *testing.T) {
 	settled(s, "a", 2)
 	unsent := s.Say("b", 1)
 	move(s, 1<<33)
+	s.Run(s.Relay(s.Out))
+	onlyThese(t, s, unsent)
+}
+
+// While another replica has the lead, Fit waits for it to make the cursor fit, or to go.
+func TestFitWaitsForTheLeader(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	settled(s, "a", 2)
+	unsent := s.Say("b", 1)
+	move(s, 1<<33)
+	var other *postgres.Lead
+	s.Until("another leads", func() (leads bool) {
+		var err error
+		other, err = postgres.Leader{DB: s.DB, Name: "outbox"}.Try(t.Context())
+		return err == nil && other != nil
+	})
+	fitted := make(chan error, 1)
+	db := stage.OpenDB(t, s.Database+"&application_name=fitting")
+	go func() { fitted <- outbox.Fit(t.Context(), db) }()
+	s.Until("it has asked for the lead", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting' AND query LIKE 'SELECT pg_try_advisory_lock%'`) > 0
+	})
+	other.Release()
+	if err := <-fitted; err != nil {
+		t.Fatal(err)
+	}
+	if s.Count(`SELECT count(*) FROM outbox_cursor WHERE system = 'another'`) != 0 {
+		t.Error("the cursor does not fit yet")
+	}
 	s.Run(s.Relay(s.Out))
 	onlyThese(t, s, unsent)
 }

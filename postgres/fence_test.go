@@ -180,6 +180,34 @@ func TestNobodyTakesTheLeadDuringACommit(t *testing.T) {
 	must(t, <-written)
 }
 
+// A leader that is stopped between the lock on its token and the commit keeps that lock; its successor waits
+// for no longer than the lease, not for as long as any other transaction may be idle.
+func TestLeaderStoppedInItsTransactionIsSucceeded(t *testing.T) {
+	t.Parallel()
+	url, db := fresh(t)
+	exec(t, db, `CREATE TABLE effects (n int)`)
+	l, err := postgres.Leader{DB: db, Name: "a", Lease: shortLease}.Try(t.Context())
+	must(t, err)
+	t.Cleanup(l.Release)
+	others := pool(t, url)
+	var successor *postgres.Lead
+	err = l.Tx(t.Context(), func(tx postgres.Fenced) error {
+		_, err := tx.Tx().Exec(`INSERT INTO effects VALUES (1)`)
+		must(t, err)
+		_, err = tx.Tx().Exec(`SELECT FROM leaders WHERE name = 'a' FOR SHARE`) // as at the end of Tx
+		must(t, err)
+		until(t, "another leads", func() bool { successor = lead(t, others, "a"); return successor != nil })
+		return nil
+	})
+	if err == nil {
+		t.Error("the stopped leader has committed")
+	}
+	defer successor.Release()
+	if n := count(t, others, `SELECT count(*) FROM effects`); n != 0 {
+		t.Errorf("%d effects of the stopped leader", n)
+	}
+}
+
 // The tokens of one name only rise, and those of another are apart.
 func TestTokensRise(t *testing.T) {
 	t.Parallel()

@@ -110,9 +110,13 @@ func (f Fenced) Tx() *sqlx.Tx { return f.tx }
 
 // Tx runs f in a transaction that commits only while the token is the latest, and otherwise returns
 // ErrSuperseded: the token is the last that it locks, so that no successor is there before the commit.
+// What a leader has locked when it is stopped keeps a successor waiting for no longer than the lease.
 // It is safe for concurrent use. The other errors are those of InTx.
 func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 	return InTx(ctx, l.db, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, millis(l.lease)); err != nil {
+			return fmt.Errorf("bound the transaction of %s: %w", l.name, err)
+		}
 		if err := f(Fenced{tx}); err != nil {
 			return err
 		}
