@@ -43,6 +43,13 @@ type Lead struct {
 	Token int64
 }
 
+// lockSQL takes the lock and bounds the session that has it in one statement: between two, a process could be
+// stopped with a lock that nothing ends.
+const lockSQL = `
+SELECT (SELECT count(set_config(name, $2, false)) FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
+	'tcp_user_timeout']) AS name WHERE mine) > 0
+FROM (SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS mine OFFSET 0) AS lock`
+
 // Try returns the leadership, or nil when another session has it. The holder must call Keep, or use
 // Conn every few seconds, and Release.
 func (l Leader) Try(ctx context.Context) (*Lead, error) {
@@ -57,11 +64,7 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 		lead.lease = DefaultLease
 	}
 	var mine bool
-	err = conn.GetContext(ctx, &mine, `SELECT pg_try_advisory_lock(hashtextextended($1, 0))`, l.Name)
-	if err == nil && mine {
-		_, err = conn.ExecContext(ctx, `SELECT set_config(name, $1, false) FROM unnest(ARRAY['idle_session_timeout',
-			'idle_in_transaction_session_timeout', 'tcp_user_timeout']) AS name`, millis(lead.lease))
-	}
+	err = conn.GetContext(ctx, &mine, lockSQL, l.Name, millis(lead.lease))
 	if err == nil && mine {
 		err = conn.GetContext(ctx, &lead.Token, `INSERT INTO leaders (name, token) VALUES ($1, 1)
 			ON CONFLICT (name) DO UPDATE SET token = leaders.token + 1, since = now() RETURNING token`, l.Name)

@@ -57,6 +57,28 @@ func ended(ctx context.Context, t *testing.T, d time.Duration) bool {
 	}
 }
 
+// The lead bounds the session that has it, and no session that has asked in vain.
+func TestOnlyTheLeadersSessionIsBounded(t *testing.T) {
+	t.Parallel()
+	url, db := fresh(t)
+	l := lead(t, db, "a")
+	t.Cleanup(l.Release)
+	others := pool(t, url)
+	others.SetMaxOpenConns(1)
+	if lead(t, others, "a") != nil {
+		t.Fatal("two lead")
+	}
+	for db, want := range map[sqlx.QueryerContext]string{l.Conn(): "10s 10s 10s", others: "0 30s 0"} {
+		var got string
+		must(t, sqlx.GetContext(t.Context(), db, &got, `SELECT current_setting('idle_session_timeout') || ' ' ||
+			current_setting('idle_in_transaction_session_timeout') || ' ' || (SELECT CASE setting WHEN '0' THEN '0' ELSE setting::int / 1000 || 's' END
+			FROM pg_settings WHERE name = 'tcp_user_timeout')`))
+		if got != want {
+			t.Errorf("bounds %q, want %q", got, want)
+		}
+	}
+}
+
 func TestLostSessionIsNoticed(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
