@@ -1,7 +1,10 @@
 package rabbit
 
 import (
+	"context"
 	"net"
+	"reflect"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,6 +19,25 @@ func (s Socket) Uncork() error { return s.uncork() }
 
 // WriteTimeout is how long a write may hang.
 const WriteTimeout = writeTimeout
+
+// Break makes every write of a session fail, before anybody else notices.
+func (s *Session) Break(err error) {
+	s.socket.mu.Lock()
+	defer s.socket.mu.Unlock()
+	s.socket.failed = err
+}
+
+// HalfClose is what the driver does when a connection breaks, before it closes the channels: for
+// a moment the connection is closed and its channel is not.
+func (s *Session) HalfClose() {
+	closed := reflect.ValueOf(s.conn).Elem().FieldByName("closed")
+	(*atomic.Bool)(closed.Addr().UnsafePointer()).Store(true)
+}
+
+// OpenWithin is Open with less patience for answers.
+func OpenWithin(ctx context.Context, url, name string, reply time.Duration) (*Session, error) {
+	return open(ctx, url, name, reply)
+}
 
 // SetReplyTimeout makes a session less patient.
 func (s *Session) SetReplyTimeout(d time.Duration) { s.reply = d }

@@ -86,18 +86,16 @@ func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	now := time.Now()
 	for i, m := range batch {
 		pendings[i] = &Pending{id: m.MessageId, at: now}
-		if err := checkShortStrings(m); err != nil {
+		if err := sendable(m); err != nil {
 			pendings[i].refused = err
 			continue
 		}
+		// Whatever fails now is the session's fault, also while the driver does not count the channel as
+		// closed yet: a message that can be sent must not be blamed for a line that breaks.
 		confirm, err := p.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing)
 		if err != nil {
-			if p.ch.IsClosed() {
-				_ = p.socket.uncork()
-				return nil, p.over(err)
-			}
-			pendings[i].refused = err
-			continue
+			_ = p.socket.uncork()
+			return nil, p.over(err)
 		}
 		pendings[i].confirm = confirm
 		p.inFlight++
@@ -183,8 +181,12 @@ func (p *Publisher) over(cause error) error {
 	return p.Err()
 }
 
-// checkShortStrings refuses what the driver would find out only after it has sent half a message.
-func checkShortStrings(m Message) error {
+// sendable refuses what does not fit the protocol, some of which the driver would find out only after it
+// has sent half a message.
+func sendable(m Message) error {
+	if err := m.Headers.Validate(); err != nil {
+		return err
+	}
 	for field, s := range map[string]string{
 		"exchange": m.Exchange, "routing key": m.Key, "message-id": m.MessageId, "type": m.Type,
 		"correlation-id": m.CorrelationId, "app-id": m.AppId, "content-type": m.ContentType,

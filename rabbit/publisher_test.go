@@ -159,6 +159,25 @@ func TestUnsendableSpoilsNothing(t *testing.T) {
 	}
 }
 
+// A line that breaks is the fault of no message, also in the moment in which the driver has closed the
+// connection and not yet the channel.
+func TestLineThatBreaksBlamesNoMessage(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	large := message("k", 0, true)
+	large.Body = make([]byte, 100<<10) // more than is held back: the driver itself meets a broken line
+	for name, m := range map[string]rabbit.Message{"large": large, "small": message("k", 0, true)} {
+		broken, closed := publisher(t, url), publisher(t, url)
+		broken.Break(errors.New("a broken line"))
+		closed.HalfClose()
+		for how, p := range map[string]*rabbit.Publisher{"broken": broken, "closed": closed} {
+			if pendings, err := p.Publish([]rabbit.Message{m}); !errors.Is(err, rabbit.ErrClosed) {
+				t.Errorf("%s message on a %s line: error %v, %d pendings", name, how, err, len(pendings))
+			}
+		}
+	}
+}
+
 func TestTooManyInFlightAreNotSent(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)

@@ -59,11 +59,15 @@ func parseURL(rawURL string) (amqp.URI, error) {
 // Open connects. The name is shown in the broker's management pages, such as "orders/publish".
 // Errors never hold the password.
 func Open(ctx context.Context, rawURL, name string) (*Session, error) {
+	return open(ctx, rawURL, name, replyTimeout)
+}
+
+func open(ctx context.Context, rawURL, name string, reply time.Duration) (*Session, error) {
 	uri, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{done: make(chan struct{}), reply: replyTimeout}
+	s := &Session{done: make(chan struct{}), reply: reply}
 	uncut := func() bool { return true }
 	config := amqp.Config{
 		Heartbeat:  heartbeat,
@@ -87,8 +91,8 @@ func Open(ctx context.Context, rawURL, name string) (*Session, error) {
 	}
 	// The listeners are registered before anything can fail, so that no reason is lost.
 	connClosed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
-	if s.ch, err = s.conn.Channel(); err != nil {
-		_ = s.conn.Close()
+	if err := s.call(func() (err error) { s.ch, err = s.conn.Channel(); return err }); err != nil {
+		s.end(err)
 		return nil, fmt.Errorf("open channel: %w", err)
 	}
 	chClosed := s.ch.NotifyClose(make(chan *amqp.Error, 1))

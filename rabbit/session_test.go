@@ -142,7 +142,19 @@ func TestBrokerThatOwesAnAnswer(t *testing.T) {
 	}
 }
 
-// muted puts a proxy before the broker that, once told so, lets nothing but heartbeats through.
+// Also the first answer of all, that a channel is open.
+func TestBrokerThatOwesAChannel(t *testing.T) {
+	t.Parallel()
+	broker, _ := devstack.Vhost(t)
+	url, mute := muted(t, broker)
+	mute()
+	if _, err := rabbit.OpenWithin(t.Context(), url, "test", 200*time.Millisecond); err == nil || !strings.Contains(err.Error(), "did not answer within 200ms") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// muted puts a proxy before the broker that, once told so, lets nothing of a channel through: only what is of the
+// connection, its heartbeats among it.
 func muted(t *testing.T, broker string) (proxied string, mute func()) {
 	t.Helper()
 	u, err := url.Parse(broker)
@@ -171,8 +183,7 @@ func muted(t *testing.T, broker string) (proxied string, mute func()) {
 			if _, err := io.ReadFull(server, frame); err != nil {
 				return
 			}
-			const heartbeat = 8
-			if !silent.Load() || head[0] == heartbeat {
+			if channel := binary.BigEndian.Uint16(head[1:]); channel == 0 || !silent.Load() {
 				_, _ = client.Write(append(bytes.Clone(head), frame...))
 			}
 		}

@@ -24,6 +24,7 @@ type socket struct {
 	mu     sync.Mutex
 	corked bool
 	held   []byte
+	failed error // of the first write that failed: nothing may follow it
 }
 
 func newSocket(c net.Conn) *socket {
@@ -61,8 +62,8 @@ func (s *socket) uncork() error {
 }
 
 func (s *socket) flush() error {
-	if len(s.held) == 0 {
-		return nil
+	if len(s.held) == 0 || s.failed != nil {
+		return s.failed
 	}
 	err := s.write(s.held)
 	s.held = s.held[:0]
@@ -70,12 +71,16 @@ func (s *socket) flush() error {
 }
 
 func (s *socket) write(p []byte) error {
-	if err := s.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
+	if s.failed != nil {
+		return s.failed
 	}
-	if _, err := s.Conn.Write(p); err != nil {
-		_ = s.Close() // a frame may be half written: nothing may follow it
-		return fmt.Errorf("write to broker: %w", err)
+	err := s.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		_, err = s.Conn.Write(p)
 	}
-	return nil
+	if err != nil {
+		_ = s.Close() // a frame may be half written
+		s.failed = fmt.Errorf("write to broker: %w", err)
+	}
+	return s.failed
 }
