@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -17,5 +19,10 @@ func Begun(t *testing.T, p *Projector) (g generation) {
 
 // Advance is one step of the leader.
 func (p *Projector) Advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) (more bool, err error) {
-	return p.advance(ctx, lead, projection, g)
+	return p.advance(ctx, lead, projection, g, new(reader))
+}
+
+// ReadOn is ReadAll by a reader that goes on, and takes so few places into memory.
+func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
+	return (&reader{most: most}).next
 }

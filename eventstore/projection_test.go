@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -172,14 +173,48 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 	}
 	_, err := s.append("counter/a", eventstore.Head{}, all...)
 	must(t, err)
-	var place eventstore.Place
-	for _, want := range []int{1000, 1000, 500, 0} {
-		var got []eventstore.Fact
-		got, place, err = eventstore.ReadAll(t.Context(), s, place)
-		if err != nil || len(got) != want {
-			t.Fatalf("read %d, %v; want %d", len(got), err, want)
+	for _, c := range []struct {
+		read    func(context.Context, sqlx.QueryerContext, eventstore.Place) ([]eventstore.Fact, eventstore.Place, error)
+		want    []int
+		windows int // that were read, the last in vain
+	}{
+		{eventstore.ReadAll, []int{1000, 1000, 500, 0}, 4},
+		{eventstore.ReadOn(10_000), []int{1000, 1000, 500, 0}, 2},
+		{eventstore.ReadOn(1200), []int{1000, 200, 1000, 200, 100, 0}, 4},
+	} {
+		q := &counting{QueryerContext: s}
+		var place eventstore.Place
+		var last int64
+		for _, want := range c.want {
+			var got []eventstore.Fact
+			got, place, err = c.read(t.Context(), q, place)
+			if err != nil || len(got) != want {
+				t.Fatalf("read %d, %v; want %d", len(got), err, want)
+			}
+			for _, f := range got {
+				if f.Version != last+1 {
+					t.Fatalf("version %d after %d", f.Version, last)
+				}
+				last = f.Version
+			}
+		}
+		if q.windows != c.windows {
+			t.Errorf("the window was read %d times, want %d", q.windows, c.windows)
 		}
 	}
+}
+
+// counting counts how often a window is read.
+type counting struct {
+	sqlx.QueryerContext
+	windows int
+}
+
+func (c *counting) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	if strings.Contains(query, "pg_visible_in_snapshot") {
+		c.windows++
+	}
+	return c.QueryerContext.QueryxContext(ctx, query, args...)
 }
 
 // Rebuilt beside live traffic, twice, by two replicas of which the leader changes: readers always see

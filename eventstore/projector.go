@@ -54,6 +54,11 @@ func (p *Projector) Run(ctx context.Context) {
 
 func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 	quiet := map[string]time.Time{} // projections that have failed, until when
+	readers := map[string]*reader{}
+	// The window of a long history takes its time to read, and would never be read under a time-out.
+	if _, err := lead.Conn().ExecContext(ctx, `SET statement_timeout = 0`); err != nil {
+		return fmt.Errorf("prepare lead: %w", err)
+	}
 	for ctx.Err() == nil {
 		var open []generation
 		if err := p.DB.SelectContext(ctx, &open, generations+` ORDER BY name, generation`); err != nil {
@@ -65,7 +70,10 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 			if !ok || g.Version != projection.Version || time.Now().Before(quiet[g.table()]) {
 				continue // a generation of another version is that of another release of the service
 			}
-			more, err := p.advance(ctx, lead, projection, g)
+			if readers[g.table()] == nil {
+				readers[g.table()] = new(reader)
+			}
+			more, err := p.advance(ctx, lead, projection, g, readers[g.table()])
 			if errors.Is(err, postgres.ErrSuperseded) || err != nil && postgres.Alive(ctx, p.DB) != nil {
 				return err
 			}
@@ -93,9 +101,9 @@ func (p *Projector) find(name string) (Projection, bool) {
 
 // advance applies the next facts to one generation, with its place in the same transaction, and lets
 // readers see it when it has caught up.
-func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) (more bool, err error) {
+func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation, r *reader) (more bool, err error) {
 	from := Place{g.A, g.B, g.LastSeq}
-	facts, to, err := ReadAll(ctx, p.DB, from)
+	facts, to, err := r.next(ctx, lead.Conn(), from)
 	if err != nil {
 		return false, err
 	}

@@ -15,8 +15,11 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// maxRead bounds what ReadAll returns at once.
-const maxRead = 1000
+// The bounds of reading all streams.
+const (
+	maxRead   = 1000      // facts at once
+	windowMax = 1_000_000 // facts whose places are in memory
+)
 
 // Fact is an event as it is stored.
 type Fact struct {
@@ -101,6 +104,20 @@ const log = postgres.Log("eventstore")
 // after them. Nothing is left out, whatever order transactions commit in, and nothing comes twice;
 // without news the place that it returns is the same, or later.
 func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
+	return new(reader).next(ctx, q, from)
+}
+
+// reader keeps what is left of a window, which does not change, so that going through a long history
+// reads the places of its facts once and not once for every thousand.
+type reader struct {
+	most int // 0: windowMax
+	a, b postgres.Snapshot
+	seqs []int64
+	more bool // behind them
+}
+
+// next is ReadAll.
+func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
 	if from.A == "" {
 		from.A, from.B = postgres.Beginning, postgres.Beginning
 	}
@@ -112,27 +129,36 @@ func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Pl
 		}
 		place.B, place.LastSeq = now, 0
 	}
-	seqs, err := log.Window(ctx, q, place.A, place.B)
-	if err != nil {
+	if err := r.read(ctx, q, place); err != nil {
 		return nil, from, err
 	}
-	first, _ := slices.BinarySearch(seqs, place.LastSeq+1)
-	seqs = seqs[first:]
-	if len(seqs) == 0 && from.A == from.B {
+	if len(r.seqs) == 0 && from.A == from.B {
 		return nil, from, nil // no news: the window stays open, and nothing has to be stored
 	}
-	rest := len(seqs) > maxRead
-	seqs = seqs[:min(len(seqs), maxRead)]
+	seqs := r.seqs[:min(len(r.seqs), maxRead)]
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE seq = ANY($1)`, pq.Int64Array(seqs))
 	facts, err := collect(scanFacts(rows, err))
 	if err != nil {
 		return nil, from, err
 	}
 	slices.SortFunc(facts, func(a, b Fact) int { return cmp.Compare(a.Seq, b.Seq) })
-	if rest {
+	if r.more || len(seqs) < len(r.seqs) {
 		place.LastSeq = seqs[len(seqs)-1]
 	} else {
 		place = Place{A: place.B, B: place.B}
 	}
 	return facts, place, nil
+}
+
+// read sees to it that seqs are what comes next at a place.
+func (r *reader) read(ctx context.Context, q sqlx.QueryerContext, place Place) (err error) {
+	if r.a == place.A && r.b == place.B {
+		first, _ := slices.BinarySearch(r.seqs, place.LastSeq+1)
+		if r.seqs = r.seqs[first:]; len(r.seqs) > 0 {
+			return nil
+		}
+	}
+	r.a, r.b = place.A, place.B
+	r.seqs, r.more, err = log.Window(ctx, q, place.A, place.B, place.LastSeq, cmp.Or(r.most, windowMax))
+	return err
 }

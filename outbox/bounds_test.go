@@ -50,6 +50,7 @@ func TestPauseGrowsToItsBound(t *testing.T) {
 		kind     rabbit.Outcome
 		want     time.Duration
 	}{
+		{0, rabbit.Refused, time.Second},
 		{1, rabbit.Refused, time.Second},
 		{3, rabbit.Refused, 4 * time.Second},
 		{12, rabbit.Refused, 5 * time.Minute},

@@ -116,24 +116,27 @@ func (p *pump) handOver(ctx context.Context) error {
 	if err := p.conn.GetContext(ctx, &over, overSQL, string(b.snapshot)); err != nil || !over {
 		return wrap("look for what the slot has had", err)
 	}
-	seqs, err := outboxLog.Window(ctx, p.conn, p.cursor.A, b.snapshot)
+	seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, b.snapshot, 0, p.most())
 	if err != nil {
 		return err
 	}
 	if len(seqs) > 0 {
 		p.cursor.B, p.cursor.LastSeq = b.snapshot, 0
-		return p.window(ctx, seqs) // if it comes to its end, the next window is empty
+		return p.window(ctx, seqs, more) // if it comes to its end, the next window is empty
 	}
 	// What the window has had since the snapshot was taken comes again from the stream.
-	had, err := outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A)
-	if err != nil {
-		return err
+	had := map[int64]bool{}
+	for last, more := int64(0), true; more; {
+		if seqs, more, err = outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A, last, p.most()); err != nil {
+			return err
+		}
+		for _, seq := range seqs {
+			had[seq], last = true, seq
+		}
 	}
 	p.choice.ready = nil
 	p.stream(b.stream)
-	for _, seq := range had {
-		p.choice.stream.had[seq] = true
-	}
+	p.choice.stream.had = had
 	p.cursor.Streamed = true
 	return p.cursor.save(ctx, p.lead, nil)
 }

@@ -109,23 +109,23 @@ const (
 )
 
 // Fit makes the cursor fit its database. A service calls it before it writes anything: after
-// a restore, its first own events must not be taken for old ones. While another replica leads, which
-// makes the cursor fit first of all, it waits for up to ten seconds.
+// a restore, its first own events must not be taken for old ones. It goes through the whole history
+// once, which takes its time. While another replica leads, which makes the cursor fit first of all, it
+// waits for up to ten seconds; the error then wraps postgres.ErrSuperseded.
 func Fit(ctx context.Context, db *sqlx.DB) error {
-	ctx, cancel := context.WithTimeout(ctx, fitPatience)
-	defer cancel()
 	tick := time.NewTicker(fitInterval)
 	defer tick.Stop()
-	for {
+	for began := time.Now(); time.Since(began) < fitPatience; {
 		if done, err := tryFit(ctx, db); done || err != nil {
 			return wrap("fit cursor", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("fit cursor: %w, and has not made it fit: %w", postgres.ErrSuperseded, ctx.Err())
+			return fmt.Errorf("fit cursor: %w", ctx.Err())
 		case <-tick.C:
 		}
 	}
+	return fmt.Errorf("fit cursor: %w, and has not made it fit within %s", postgres.ErrSuperseded, fitPatience)
 }
 
 // tryFit returns false while another replica leads and the cursor does not fit.
@@ -140,6 +140,8 @@ func tryFit(ctx context.Context, db *sqlx.DB) (bool, error) {
 		return false, err
 	}
 	defer lead.Release()
+	ctx, stop := lead.Keep(ctx)
+	defer stop()
 	_, err = takeCursor(ctx, lead)
 	return err == nil, err
 }

@@ -123,7 +123,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	db := stage.OpenDB(t, s.Database+"&application_name=fitting")
 	go func() { fitted <- outbox.Fit(t.Context(), db) }()
 	s.Until("it has asked for the lead", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting' AND query LIKE 'SELECT pg_try_advisory_lock%'`) > 0
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting' AND query LIKE '%pg_try_advisory_lock%'`) > 0
 	})
 	other.Release()
 	if err := <-fitted; err != nil {

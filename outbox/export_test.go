@@ -31,3 +31,6 @@ func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error { return 
 
 // Leader is who relays.
 var Leader = leader
+
+// TakeAtMost makes a relay take so few rows of a window into memory.
+func (r *Relay) TakeAtMost(rows int) { r.most = rows }

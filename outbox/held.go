@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -17,6 +18,7 @@ func (p *pump) retryHeld(ctx context.Context) error {
 		return nil
 	}
 	for changed := true; changed; {
+		p.heldPassed = time.Now()
 		heads, err := p.heads(ctx)
 		if err != nil || len(heads) == 0 {
 			return err
@@ -24,13 +26,22 @@ func (p *pump) retryHeld(ctx context.Context) error {
 		if changed, err = p.retryHeads(ctx, heads); err != nil {
 			return err
 		}
-		p.heldPassed = time.Now()
 		if err := p.loadHeld(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// headsSQL goes from aggregate to aggregate through the index, so that it costs nothing how many rows wait
+// behind one that is held for ever.
+const headsSQL = `
+WITH RECURSIVE head AS (
+	(SELECT aggregate, seq FROM outbox_held ORDER BY aggregate, seq LIMIT 1)
+	UNION ALL
+	SELECT next.* FROM head, LATERAL (
+		SELECT aggregate, seq FROM outbox_held AS h WHERE h.aggregate > head.aggregate ORDER BY aggregate, seq LIMIT 1) AS next)
+SELECT seq, aggregate, attempts FROM head JOIN outbox_held USING (aggregate, seq) WHERE due <= now() ORDER BY seq LIMIT $1`
 
 // heads reads the held rows that are due and behind no other.
 func (p *pump) heads(ctx context.Context) ([]hold, error) {
@@ -39,9 +50,7 @@ func (p *pump) heads(ctx context.Context) ([]hold, error) {
 		Aggregate string `db:"aggregate"`
 		Attempts  int    `db:"attempts"`
 	}
-	err := p.conn.SelectContext(ctx, &rows, `SELECT seq, aggregate, attempts FROM (
-			SELECT DISTINCT ON (aggregate) seq, aggregate, attempts, due FROM outbox_held ORDER BY aggregate, seq) AS head
-		WHERE due <= now() ORDER BY seq LIMIT $1`, p.batch(maxHeldBatch))
+	err := p.conn.SelectContext(ctx, &rows, headsSQL, p.batch(maxHeldBatch))
 	if err != nil {
 		return nil, wrap("find held rows", err)
 	}
@@ -78,10 +87,17 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 	for i, h := range heads {
 		seqs[i] = h.seq
 	}
-	rows, err := p.rows(ctx, seqs) // all of them: what is held is not deleted
+	rows, err := p.rows(ctx, seqs)
 	if err != nil {
 		return false, err
 	}
+	// What is held is not deleted; but a stream may have had it before its commit can be seen here, which
+	// waits for a synchronous standby. Then it waits.
+	seen := map[int64]bool{}
+	for _, r := range rows {
+		seen[r.seq] = true
+	}
+	heads = slices.DeleteFunc(heads, func(h hold) bool { return !seen[h.seq] })
 	var outcomes []outcome
 	pendings, err := p.publisher.Publish(p.messages(rows))
 	if err == nil {

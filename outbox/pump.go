@@ -36,7 +36,8 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	p := &pump{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
 	// found in the table afterwards was stored by a committed transaction.
-	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off`); err != nil {
+	// The window of a large backlog takes its time to read, and would never be read under a time-out.
+	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	c, err := takeCursor(ctx, lead)
@@ -78,7 +79,7 @@ func (p *pump) run(ctx context.Context) error {
 			}
 			continue
 		}
-		seqs, err := p.nextWindow(ctx)
+		seqs, more, err := p.nextWindow(ctx)
 		if err != nil {
 			return err
 		}
@@ -88,7 +89,7 @@ func (p *pump) run(ctx context.Context) error {
 			}
 			continue
 		}
-		if err := p.window(ctx, seqs); err != nil {
+		if err := p.window(ctx, seqs, more); err != nil {
 			return err
 		}
 	}
@@ -103,41 +104,41 @@ func (p *pump) aside(ctx context.Context) error {
 }
 
 // nextWindow returns the rows that are left of a window that was begun before, or else those of the
-// window up to now. While the broker is blocked or counts as broken there is nothing to do.
-func (p *pump) nextWindow(ctx context.Context) ([]int64, error) {
+// window up to now; more tells that there are others behind them. While the broker is blocked or counts
+// as broken there is nothing to do.
+func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
 	if p.publisher.Blocked() || p.stuck() {
-		return nil, nil
+		return nil, false, nil
 	}
 	if p.cursor.A == p.cursor.B {
 		now, err := postgres.Now(ctx, p.conn)
 		if err != nil || now == p.cursor.A {
-			return nil, err
+			return nil, false, err
 		}
-		seqs, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now)
+		seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now, 0, p.most())
 		if err != nil || len(seqs) == 0 {
-			return nil, err
+			return nil, false, err
 		}
 		p.cursor.B, p.cursor.LastSeq = now, 0
-		return seqs, nil
+		return seqs, more, nil
 	}
-	seqs, err := outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B)
-	if err != nil {
-		return nil, err
-	}
-	rest := seqs[:0]
-	for _, seq := range seqs {
-		if seq > p.cursor.LastSeq {
-			rest = append(rest, seq)
-		}
-	}
-	if len(rest) == 0 { // all of it was settled before: it only has to be closed
+	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq, p.most())
+	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
 		p.finish()
-		return nil, p.cursor.save(ctx, p.lead, nil)
+		err = p.cursor.save(ctx, p.lead, nil)
 	}
-	return rest, nil
+	return seqs, more, err
 }
 
 const outboxLog = postgres.Log("outbox")
+
+// most is how many rows of a window are taken into memory.
+func (p *pump) most() int {
+	if p.relay.most > 0 {
+		return p.relay.most
+	}
+	return windowMax
+}
 
 // loadHeld reads which aggregates have held rows.
 func (p *pump) loadHeld(ctx context.Context) error {

@@ -17,6 +17,7 @@ const (
 	standbyInterval = 250 * time.Millisecond
 	heldInterval    = 200 * time.Millisecond
 	saveInterval    = 50 * time.Millisecond // of the cursor, in the middle of a window
+	windowMax       = 1_000_000             // rows whose places are in memory; the window of a larger backlog is read in several goes
 	chunkSize       = 250                   // rows fetched and published at once
 	chunksInFlight  = 3                     // at most chunkSize × chunksInFlight, plus maxHeldBatch, await their confirm
 )
@@ -37,6 +38,7 @@ type Relay struct {
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
 
+	most      int  // rows of a window in memory; 0: windowMax
 	suspects  int  // flow.careful survives the session
 	wary      bool // one of the rows to be published again ends sessions
 	published atomic.Int64

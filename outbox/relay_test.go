@@ -159,3 +159,22 @@ func TestStoryIsWhatWasSaidInOrder(t *testing.T) {
 		t.Fatalf("story %+v, said %v", story, ids)
 	}
 }
+
+// A window that does not fit the memory is taken in several goes, each after the other.
+func TestLargeWindowIsTakenInSeveralGoes(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	var want []string
+	for n := range 5 {
+		want = append(want, s.Say(stage.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
+	}
+	r := s.Relay(s.Out)
+	r.TakeAtMost(4)
+	s.Run(r)
+	for i, d := range s.Receive(s.Queue, len(want)) {
+		if d.MessageId != want[i] {
+			t.Fatalf("event %d is %s, want %s", i, d.MessageId, want[i])
+		}
+	}
+	s.Until("all is settled", func() bool { return r.Stats().Published == int64(len(want)) })
+}

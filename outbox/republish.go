@@ -42,7 +42,8 @@ type Republication struct {
 }
 
 // RepublishIDs asks the leading relay to publish these events again, at most 1000. It returns the id
-// of the request, or ErrNoSuchEvent with the first one that is missing.
+// of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is tried
+// once more, as a held event: this is for a person who has mended the cause.
 func (o *Outbox) RepublishIDs(ctx context.Context, ids ...string) (request int64, err error) {
 	if len(ids) == 0 || len(ids) > maxRepublishIDs {
 		return 0, fmt.Errorf("republish: %d events, want 1 to %d", len(ids), maxRepublishIDs)
@@ -64,6 +65,9 @@ func (o *Outbox) RepublishIDs(ctx context.Context, ids ...string) (request int64
 			if !have[strings.ToLower(id)] {
 				return fmt.Errorf("%w: %s", ErrNoSuchEvent, id)
 			}
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1) AND due = 'infinity'`, seqs); err != nil {
+			return err
 		}
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_republish (seqs, last_seq) VALUES ($1, $2) RETURNING id`, seqs, slices.Max(seqs))
 	})

@@ -205,10 +205,11 @@ func (f *flow) batch(most int) int {
 	return most
 }
 
-// pause doubles with each attempt; what cannot be sent at all need not be tried again.
+// pause doubles with each attempt, of which a row that only waited behind another has had none; what
+// cannot be sent at all need not be tried again.
 func pause(attempts int, kind rabbit.Outcome) time.Duration {
 	if kind == rabbit.Unsendable {
 		return holdForever
 	}
-	return min(holdFirst<<min(attempts-1, doubledUpTo), holdMax)
+	return min(holdFirst<<min(max(0, attempts-1), doubledUpTo), holdMax)
 }

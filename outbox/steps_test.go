@@ -281,3 +281,13 @@ func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 		}
 	})
 }
+
+// Rows that only waited behind another have had no attempt yet when it is their turn.
+func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
+	t.Parallel()
+	f := flow{trouble: MaxHeld}
+	_, holds, intact := f.retried([]hold{{seq: 2, aggregate: "a"}}, []outcome{{rabbit.Refused, "full"}})
+	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].due != holdFirst {
+		t.Errorf("holds %+v, intact %t", holds, intact)
+	}
+}

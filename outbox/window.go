@@ -18,9 +18,9 @@ type flight struct {
 	pendings []*rabbit.Pending
 }
 
-// window publishes the rows of one window. While some parts await their confirms the next is fetched
+// window publishes rows of one window, all that are left unless there are more. While some parts await their confirms the next is fetched
 // and published, so that neither the database nor the broker idles.
-func (p *pump) window(ctx context.Context, seqs []int64) error {
+func (p *pump) window(ctx context.Context, seqs []int64, more bool) error {
 	p.flying = nil
 	size, depth := p.batch(chunkSize), p.batch(chunksInFlight)
 	fetched, stop := p.fetch(ctx, seqs, size)
@@ -53,7 +53,7 @@ func (p *pump) window(ctx context.Context, seqs []int64) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return p.landAll(ctx, true)
+	return p.landAll(ctx, !more)
 }
 
 // flyRows publishes rows, but for those that are held already: what comes a second time, after the way

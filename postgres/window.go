@@ -38,38 +38,49 @@ func Now(ctx context.Context, q sqlx.QueryerContext) (Snapshot, error) {
 	return s, nil
 }
 
-// Window returns the seqs of exactly the rows that are visible in b and not in a, ascending. No row
-// is left out when transactions commit in another order than they inserted in, and nothing waits for
-// a long transaction.
+// Window returns the seqs after one of exactly the rows that are visible in b and not in a, ascending,
+// at most so many; more tells whether there are others. No row is left out when transactions commit in
+// another order than they inserted in, and nothing waits for a long transaction. It reads the whole
+// window whatever most is, so most should be large.
 //
 // A snapshot may serve as a only once a committed transaction with an id of its own has stored it:
 // after a crash PostgreSQL gives out again the transaction ids that never reached its log, and
 // a snapshot held only in memory then hides rows.
-func (l Log) Window(ctx context.Context, q sqlx.QueryerContext, a, b Snapshot) ([]int64, error) {
+func (l Log) Window(ctx context.Context, q sqlx.QueryerContext, a, b Snapshot, after int64, most int) (seqs []int64, more bool, err error) {
 	aMax, aRunning := a.parts()
 	bMax, _ := b.parts()
-	// Neither ORDER BY nor LIMIT: either tempts the planner into walking the primary key through
-	// all of the history. The sort is done here.
+	// Neither ORDER BY nor LIMIT nor a condition on seq: each tempts the planner into walking the primary
+	// key through all of the history. All that is done here.
 	rows, err := q.QueryxContext(ctx, `
 		SELECT seq FROM `+string(l)+` WHERE txid >= $1::xid8 AND txid < $2::xid8 AND pg_visible_in_snapshot(txid, $4::pg_snapshot)
 		UNION ALL
 		SELECT seq FROM `+string(l)+` WHERE txid = ANY($3::xid8[]) AND pg_visible_in_snapshot(txid, $4::pg_snapshot)`,
 		aMax, bMax, aRunning, string(b))
 	if err != nil {
-		return nil, fmt.Errorf("read window of %s: %w", l, err)
+		return nil, false, fmt.Errorf("read window of %s: %w", l, err)
 	}
 	defer func() { _ = rows.Close() }()
-	var seqs []int64
+	lowest := func() {
+		slices.Sort(seqs)
+		if len(seqs) > most {
+			seqs, more = seqs[:most], true
+		}
+	}
 	for rows.Next() {
 		var seq int64
 		if err := rows.Scan(&seq); err != nil {
-			return nil, fmt.Errorf("read window of %s: %w", l, err)
+			return nil, false, fmt.Errorf("read window of %s: %w", l, err)
 		}
-		seqs = append(seqs, seq)
+		if seq <= after {
+			continue
+		}
+		if seqs = append(seqs, seq); len(seqs) == 2*most {
+			lowest()
+		}
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read window of %s: %w", l, err)
+		return nil, false, fmt.Errorf("read window of %s: %w", l, err)
 	}
-	slices.Sort(seqs)
-	return seqs, nil
+	lowest()
+	return seqs, more, nil
 }

@@ -57,8 +57,19 @@ func (h *history) look() {
 		h.between, h.after = h.after, nil
 		return
 	}
-	seqs, err := entries.Window(context.Background(), h.db, h.left, h.right)
-	h.must(err)
+	most := rapid.IntRange(1, 20).Draw(h.t, "most")
+	var seqs []int64
+	for last, more := int64(0), true; more; {
+		var some []int64
+		some, more, err = entries.Window(context.Background(), h.db, h.left, h.right, last, most)
+		h.must(err)
+		if len(some) > most || more && len(some) < most {
+			h.t.Fatalf("%d of at most %d, more %t", len(some), most, more)
+		}
+		if seqs = append(seqs, some...); more {
+			last = some[len(some)-1]
+		}
+	}
 	slices.Sort(h.between)
 	if !slices.Equal(seqs, h.between) {
 		h.t.Fatalf("window %s to %s holds %v, committed between them are %v", h.left, h.right, seqs, h.between)
@@ -130,7 +141,7 @@ func TestMalformedSnapshotIsAnError(t *testing.T) {
 	_, db := fresh(t)
 	createLog(t, db)
 	for _, s := range []postgres.Snapshot{"", "x", "3:3", "9:3:"} {
-		if seqs, err := entries.Window(t.Context(), db, postgres.Beginning, s); err == nil {
+		if seqs, _, err := entries.Window(t.Context(), db, postgres.Beginning, s, 0, 1); err == nil {
 			t.Errorf("%q as the right edge: %v", s, seqs)
 		}
 	}

@@ -102,7 +102,7 @@ func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers
 		}
 	}
 	e := &explainer{Conn: conn, t: t}
-	seqs, err := postgres.Log("outbox").Window(t.Context(), e, a, b)
+	seqs, _, err := postgres.Log("outbox").Window(t.Context(), e, a, b, 0, 1_000_000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,43 @@
+package faults_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// To go through a long history takes longer than a silent leader would be left alone for, and than a replica
+// waits for another.
+func TestFitTakesItsTime(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Say("a", 1, 2)
+	s.Exec(`UPDATE outbox_cursor SET system = 'another'`)
+	s.Exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); RETURN NEW; END'`)
+	s.Exec(`CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow()`)
+	fitted, other := make(chan error, 1), make(chan error, 1)
+	go func() { fitted <- outbox.Fit(t.Context(), s.DB) }()
+	s.Until("it goes through the history", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'UPDATE outbox SET txid%'`) > 0
+	})
+	db := stage.OpenDB(t, s.Database)
+	go func() {
+		err := outbox.Fit(t.Context(), db)
+		for errors.Is(err, postgres.ErrSuperseded) { // it has waited for long enough, and is started again
+			err = outbox.Fit(t.Context(), db)
+		}
+		other <- err
+	}()
+	if err := <-fitted; err != nil {
+		t.Error(err)
+	}
+	if err := <-other; err != nil {
+		t.Error(err)
+	}
+	if s.Count(`SELECT count(*) FROM outbox_cursor WHERE system = 'another'`) != 0 {
+		t.Error("the cursor does not fit")
+	}
+}
