@@ -77,10 +77,29 @@ func IsUniqueViolation(err error) bool {
 }
 
 // Alive returns nil when the database answers on a working connection, a fresh one if those of the
-// pool are broken, and can be written: it tells a broken database from a broken piece of work.
+// pool are broken, and can be written: it tells a broken database from a broken piece of work. It takes
+// at most five seconds, also on a line that has gone silent, on which the driver goes on waiting.
 func Alive(ctx context.Context, db *sqlx.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
+	answered := make(chan error, 1)
+	go func() {
+		defer cancel()
+		answered <- alive(ctx, db)
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-answered: // it has better words for it
+		return err
+	default:
+		return fmt.Errorf("probe database: %w", ctx.Err())
+	}
+}
+
+func alive(ctx context.Context, db *sqlx.DB) error {
 	var standby bool
 	if err := db.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
 		return fmt.Errorf("probe database: %w", err)

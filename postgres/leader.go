@@ -40,13 +40,14 @@ type Lead struct {
 	conn  *sqlx.Conn
 	name  string
 	lease time.Duration
+	pid   int // of the session
 	Token int64
 }
 
 // lockSQL takes the lock and bounds the session that has it in one statement: between two, a process could be
 // stopped with a lock that nothing ends.
 const lockSQL = `
-SELECT (SELECT count(set_config(name, $2, false)) FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
+SELECT pg_backend_pid(), (SELECT count(set_config(name, $2, false)) FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
 	'tcp_user_timeout']) AS name WHERE mine) > 0
 FROM (SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS mine OFFSET 0) AS lock`
 
@@ -64,7 +65,7 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 		lead.lease = DefaultLease
 	}
 	var mine bool
-	err = conn.GetContext(ctx, &mine, lockSQL, l.Name, millis(lead.lease))
+	err = conn.QueryRowxContext(ctx, lockSQL, l.Name, millis(lead.lease)).Scan(&lead.pid, &mine)
 	if err == nil && mine {
 		err = conn.GetContext(ctx, &lead.Token, `INSERT INTO leaders (name, token) VALUES ($1, 1)
 			ON CONFLICT (name) DO UPDATE SET token = leaders.token + 1, since = now() RETURNING token`, l.Name)
@@ -152,9 +153,10 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 			case <-kept.Done():
 				return
 			case <-tick.C:
-				ping, done := context.WithTimeout(kept, l.lease) // on a line that has gone silent
-				_, err := l.conn.ExecContext(ping, `SELECT 1`)
-				done()
+				answered := make(chan struct{})
+				go l.doubt(kept, cancel, answered)
+				_, err := l.conn.ExecContext(kept, `SELECT 1`)
+				close(answered)
 				if err != nil && !l.alive() {
 					cancel()
 				}
@@ -162,6 +164,41 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 		}
 	})
 	return kept, func() { cancel(); running.Wait() }
+}
+
+// doubt gives the lead up when a sign of life is not answered for a lease, unless another connection tells
+// that the session has the lock and so is only at a long statement. On a line that has gone silent the
+// driver waits, whatever its context says, and meanwhile another leads.
+func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct{}) {
+	for {
+		holds := make(chan bool, 1)
+		select {
+		case <-answered:
+			return
+		case <-kept.Done():
+			return
+		case <-time.After(l.lease):
+			go func() { holds <- l.holds(kept) }() // this line may be silent as well
+		}
+		select {
+		case <-answered:
+			return
+		case yes := <-holds:
+			if yes {
+				continue
+			}
+		case <-time.After(l.lease):
+		}
+		giveUp()
+		return
+	}
+}
+
+// holds asks on another connection whether the session has its lock.
+func (l *Lead) holds(ctx context.Context) (yes bool) {
+	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, l.pid)
+	return err == nil && yes
 }
 
 // alive tells a lost session from one on which the sign of life found an answer being read, or

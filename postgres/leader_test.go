@@ -111,3 +111,31 @@ func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 	stop()
 	l.Release()
 }
+
+// A leader whose line has gone silent knows within two leases that it leads no more, though the driver
+// waits for an answer. A line that is only busy costs nothing.
+func TestSilentLineCostsTheLead(t *testing.T) {
+	t.Parallel()
+	url, db := fresh(t)
+	silent, mute := muted(t, url)
+	l, err := postgres.Leader{DB: pool(t, silent), Name: "a", Lease: shortLease}.Try(t.Context())
+	must(t, err)
+	busy, err := postgres.Leader{DB: db, Name: "b", Lease: shortLease}.Try(t.Context())
+	must(t, err)
+	t.Cleanup(busy.Release)
+	kept, stop := l.Keep(t.Context())
+	keptBusy, stopBusy := busy.Keep(t.Context())
+	unmute := mute()
+	_, err = busy.Conn().ExecContext(t.Context(), `SELECT pg_sleep($1)`, (3 * shortLease).Seconds())
+	must(t, err)
+	if !ended(kept, t, patience) {
+		t.Error("the leader does not know that its line is silent")
+	}
+	if keptBusy.Err() != nil {
+		t.Error("the lead was given up at a long statement")
+	}
+	unmute()
+	stop()
+	stopBusy()
+	l.Release()
+}

@@ -45,33 +45,75 @@ func Migrate(ctx context.Context, rawURL, line string, files fs.FS) error {
 }
 
 func migrate(ctx context.Context, db *sqlx.DB, line string, files fs.FS) error {
+	lines := []struct {
+		name  string
+		files fs.FS
+	}{{"postgres", Migrations()}, {line, files}}
+	// Where there is nothing to do, as at nearly every start, nobody is waited for.
+	upToDate := true
+	for _, l := range lines {
+		done, err := isUp(ctx, db, l.name, l.files)
+		if err != nil {
+			return err
+		}
+		upToDate = upToDate && done
+	}
+	if upToDate {
+		return nil
+	}
 	conn, err := db.Connx(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // it ends the session below, and with it the lock
-	if _, err := conn.ExecContext(ctx, `SET lock_timeout = `+millis(migrationWait)); err != nil {
+	// A process that is stopped meanwhile keeps its connection; the server ends it when no migration can
+	// be under way any more.
+	if _, err := conn.ExecContext(ctx, `SET lock_timeout = `+millis(migrationWait)+`; SET idle_session_timeout = `+millis(silence)); err != nil {
 		return err
 	}
 	if _, err := conn.ExecContext(ctx, `SELECT pg_advisory_lock(hashtextextended($1, 0))`, "migrate"); err != nil {
 		return err
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock_all()`) }()
-	if err := up(ctx, db, "postgres", Migrations()); err != nil {
-		return err
+	for _, l := range lines {
+		if err := up(ctx, db, l.name, l.files); err != nil {
+			return err
+		}
 	}
-	return up(ctx, db, line, files)
+	return nil
+}
+
+// isUp tells whether a line has nothing to migrate.
+func isUp(ctx context.Context, db *sqlx.DB, line string, files fs.FS) (bool, error) {
+	provider, err := providerOf(db, line, files)
+	if provider == nil || err != nil {
+		return true, err
+	}
+	// Goose creates its table before it looks, which only one replica may do at a time.
+	var begun bool
+	if err := db.GetContext(ctx, &begun, `SELECT to_regclass($1) IS NOT NULL`, tableOf(line)); err != nil || !begun {
+		return false, err
+	}
+	pending, err := provider.HasPending(ctx)
+	return !pending, err
 }
 
 func up(ctx context.Context, db *sqlx.DB, line string, files fs.FS) error {
-	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, files,
-		goose.WithTableName("migrations_"+line), goose.WithDisableGlobalRegistry(true))
-	if errors.Is(err, goose.ErrNoMigrations) {
-		return nil
-	}
-	if err != nil {
+	provider, err := providerOf(db, line, files)
+	if provider == nil || err != nil {
 		return err
 	}
 	_, err = provider.Up(ctx)
 	return err
+}
+
+func tableOf(line string) string { return "migrations_" + line }
+
+// providerOf returns nil for a line without migrations.
+func providerOf(db *sqlx.DB, line string, files fs.FS) (*goose.Provider, error) {
+	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, files, goose.WithTableName(tableOf(line)), goose.WithDisableGlobalRegistry(true))
+	if errors.Is(err, goose.ErrNoMigrations) {
+		return nil, nil
+	}
+	return provider, err
 }

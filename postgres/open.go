@@ -36,6 +36,7 @@ func open(rawURL string, statement, lock time.Duration) (*sqlx.DB, error) {
 	if err != nil { // it may repeat the URL
 		return nil, errors.New("open database: the URL has an option that the driver refuses")
 	}
+	connector.Dialer(dialer{})
 	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
 	db.SetMaxOpenConns(maxConnections)
 	db.SetMaxIdleConns(maxConnections) // the default of 2 makes a busy pool connect anew all the time

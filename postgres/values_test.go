@@ -116,3 +116,17 @@ func TestReplicasMigrateOnce(t *testing.T) {
 		}
 	}
 }
+
+// A replica that was stopped in the middle of a migration keeps nobody from starting who has nothing to migrate.
+func TestWhoHasNothingToMigrateWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	raw, db := fresh(t) // it is migrated
+	stopped, err := db.Connx(t.Context())
+	must(t, err)
+	defer func() { _ = stopped.Close() }()
+	_, err = stopped.ExecContext(t.Context(), `SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, postgres.Migrate(ctx, raw, "none", fstest.MapFS{}))
+}

@@ -1,0 +1,37 @@
+package postgres
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"testing"
+)
+
+// Dial connects as the driver is made to.
+func Dial(ctx context.Context, address string) (net.Conn, error) {
+	return dialer{}.DialContext(ctx, "tcp", address)
+}
+
+// LineBounds are those that the kernel keeps.
+func LineBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	option := func(fd uintptr, number int) int {
+		value, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, number)
+		if err != nil {
+			failed = err
+		}
+		return value
+	}
+	err = raw.Control(func(fd uintptr) {
+		userTimeout, idle, count = option(fd, tcpUserTimeout), option(fd, syscall.TCP_KEEPIDLE), option(fd, syscall.TCP_KEEPCNT)
+	})
+	if err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	return userTimeout, idle, count
+}
