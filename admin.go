@@ -31,6 +31,7 @@ type Said struct {
 	CausationID   string          `json:"causation_id,omitempty"`
 	Time          time.Time       `json:"time"`
 	Data          json.RawMessage `json:"data"`
+	Due           *time.Time      `json:"due,omitempty"` // of a deadline, which is said to nobody else
 }
 
 // Admin returns the endpoint through which the command line looks into the service:
@@ -159,11 +160,20 @@ func (s *Service) try(w http.ResponseWriter, r *http.Request) {
 		tried.Error = err.Error()
 	}
 	for _, e := range said {
-		record, err := e.Record()
-		if err != nil {
-			tried.Error = err.Error()
+		later, isLater := e.Data.(consumer.Later)
+		if isLater {
+			e.Data = later.Payload
 		}
-		tried.Says = append(tried.Says, saidOf(record))
+		record, err := e.Record()
+		if err != nil { // it was said in vain above
+			tried.Error = err.Error()
+			continue
+		}
+		said := saidOf(record)
+		if isLater {
+			said.Due = &later.At
+		}
+		tried.Says = append(tried.Says, said)
 	}
 	answer(w, tried)
 }

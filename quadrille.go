@@ -198,7 +198,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 // prepare migrates a database and refuses one that may lose what it has committed.
 func (s *Service) prepare(ctx context.Context, p *parts) error {
 	if err := postgres.CheckDurable(ctx, p.db); err != nil {
-		if postgres.Alive(ctx, p.db) == nil { // it is there and no standby: its settings are to blame
+		if errors.Is(err, postgres.ErrNotDurable) {
 			return fmt.Errorf("%w: %w", ErrMisconfigured, err)
 		}
 		return err

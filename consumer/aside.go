@@ -47,7 +47,7 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	case record.Source != "" && record.Source != topology.SourceOf(owner):
 		return it, fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, d.Exchange, record.Source)
 	case c.handlerOf[record.Type] == nil:
-		return it, nil
+		return c.keep(it, owner)
 	}
 	if it.event, err = c.open(record, owner); err != nil {
 		return it, err
@@ -61,6 +61,20 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 
 // lastYear is the last one that RFC 3339 can write.
 const lastYear = 9999
+
+// keep makes an item of an event that nobody here reacts to. The queue is bound to it, so another release of
+// this service does, the one to come or the one before: it waits for a replica that knows it.
+func (c *Consumer) keep(it item, owner string) (item, error) {
+	id, err := events.ParseID(it.record.ID)
+	if err != nil {
+		return it, fmt.Errorf("%w: %w", events.ErrMalformed, err)
+	}
+	it.event.ID, it.receipt = id, inbox.Receipt{Owner: owner, ID: id, Type: it.record.Type}
+	if _, told := c.strange.LoadOrStore(it.record.Type, true); !told {
+		c.Log.Warn().Str("type", it.record.Type).Msg("nobody here reacts to it: it is kept for a replica that does")
+	}
+	return it, nil
+}
 
 // open decodes an event of an owner. A payload may panic in its own Validate; that is a fault of this
 // event only.

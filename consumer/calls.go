@@ -76,7 +76,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	}
 	var claimed []inbox.Pending
 	err = k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if claimed, err = k.Inbox.ClaimOnly(ctx, tx, slots, k.callTypes...); err != nil {
+		if claimed, err = k.Inbox.Claim(ctx, tx, slots, k.callTypes...); err != nil {
 			return err
 		}
 		return k.Inbox.Lease(ctx, tx, callLease, claimed...)

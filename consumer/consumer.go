@@ -52,6 +52,8 @@ type Consumer struct {
 	catalogue  events.Catalogue
 	handlerOf  map[string]*Handler
 	callTypes  []string // those whose handler is a Call
+	ownTypes   []string // the others
+	strange    sync.Map // types that came and have no handler here
 	callNudge  chan struct{}
 	service    topology.Service
 	inHand     sync.WaitGroup // the lanes of all sessions
@@ -85,6 +87,8 @@ func (c *Consumer) prepare() {
 				c.handlerOf[sample.EventType()] = h
 				if h.call != nil {
 					c.callTypes = append(c.callTypes, sample.EventType())
+				} else {
+					c.ownTypes = append(c.ownTypes, sample.EventType())
 				}
 			}
 			c.catalogue = c.catalogue.With(h.samples...)

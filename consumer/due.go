@@ -45,7 +45,7 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(
 func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	var claimed []inbox.Pending
 	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.callTypes...); err != nil {
+		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.ownTypes...); err != nil {
 			return err
 		}
 		return c.redoIn(ctx, tx, claimed)
@@ -96,14 +96,15 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 // again sets a claimed thing for its next attempt, or parks it.
 func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
 	p.Reason = failed.Error()
-	if after, waits := waitOf(failed); waits {
+	age := time.Since(p.CreatedAt)
+	if after, waits := waitOf(failed, age); waits {
 		done, err := c.Inbox.Again(ctx, tx, p, after, false)
 		if done {
 			c.stats.delayed.Add(1)
 		}
 		return err
 	}
-	parked := judge(failed, 1, maxReruns, p.Attempts, true) == park
+	parked := judge(failed, 1, maxReruns, p.Attempts, true) == park && !patient(failed, age)
 	p.Attempts++
 	done, err := c.Inbox.Again(ctx, tx, p, pauseBefore(p.Attempts), parked)
 	if done {
@@ -122,7 +123,7 @@ func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
 		}
 		return e, err
 	}
-	payload, err := c.catalogue.Decode(p.Type, p.Body)
+	payload, err := c.catalogue.Payload(record)
 	if err != nil {
 		return events.Event{}, err
 	}

@@ -12,7 +12,10 @@ import (
 // The bounds of trying again.
 const (
 	// MaxAttempts is how often an event is tried before it is parked.
-	MaxAttempts  = 10
+	MaxAttempts = 10
+	// CallPatience is how long an outside call is made again in any case, however often it fails: a peer may
+	// be away for longer than MaxAttempts last, and then it is not the event that is to blame.
+	CallPatience = 6 * time.Hour
 	retryFirst   = time.Second
 	retryMax     = 5 * time.Minute
 	maxReruns    = 10 // of one transaction at once, when others were first
@@ -59,6 +62,12 @@ func judge(err error, size, reruns, attempts int, alive bool) fate {
 		return park
 	}
 	return delay
+}
+
+// patient tells whether an outside call that has failed so often is made again all the same.
+func patient(err error, age time.Duration) bool {
+	var outside outsideError
+	return errors.As(err, &outside) && !isPermanent(err) && age < CallPatience
 }
 
 // pauseBefore returns the pause before the next attempt: exponential with full jitter, but never

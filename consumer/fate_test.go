@@ -125,3 +125,46 @@ func TestPausesGrowToABound(t *testing.T) {
 		}
 	}
 }
+
+// A peer may be away for longer than the attempts last; then it is not the call that is to blame. What can
+// never succeed is parked all the same.
+func TestOutsideCallIsMadeAgainForLong(t *testing.T) {
+	t.Parallel()
+	trouble := outsideError{errors.New("503")}
+	for _, c := range []struct {
+		err  error
+		age  time.Duration
+		want bool
+	}{
+		{trouble, 0, true},
+		{trouble, CallPatience - 1, true},
+		{trouble, CallPatience, false},
+		{outsideError{Permanent(errors.New("400"))}, 0, false},
+		{errors.New("not outside"), 0, false},
+	} {
+		if got := patient(c.err, c.age); got != c.want {
+			t.Errorf("%v after %s: %t", c.err, c.age, got)
+		}
+	}
+}
+
+// Many that wait for one peer come back the later, the longer they have waited.
+func TestWaitGrowsWithAge(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ after, age, least time.Duration }{
+		{time.Second, 0, time.Second},
+		{time.Second, 5 * time.Second, time.Second},
+		{time.Second, time.Minute, 6 * time.Second},
+		{time.Second, time.Hour, time.Minute},
+		{10 * time.Minute, time.Hour, 10 * time.Minute},
+		{-time.Second, 0, 0},
+	} {
+		got, waits := waitOf(outsideError{NotYet(errors.New("full"), c.after)}, c.age)
+		if !waits || got < c.least || got > c.least+c.least/2 {
+			t.Errorf("after %s at age %s: %s", c.after, c.age, got)
+		}
+	}
+	if _, waits := waitOf(errors.New("no"), time.Hour); waits {
+		t.Error("an error that says nothing waits")
+	}
+}

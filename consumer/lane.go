@@ -75,7 +75,6 @@ func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
 			if !l.parkBad(ctx, d, it.record, err) {
 				return false
 			}
-		case it.event.Data == nil: // nobody here reacts to it: a binding that is left from another version
 		case seen[it.receipt]:
 			l.stats.duplicates.Add(1)
 		default:

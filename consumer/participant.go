@@ -211,23 +211,28 @@ type notYet struct {
 
 func (n notYet) Unwrap() error { return n.error }
 
-func (n notYet) NotMade() time.Duration { return n.after }
+func (n notYet) TryAfter() time.Duration { return n.after }
 
 // NotYet returns err marked so that an outside call is made again after a pause, jittered, and that
-// this costs no attempt: the call was not made. An error that has the method NotMade, such as those of
-// package resilience when a breaker is open or a limit is reached, need not be marked.
+// this costs no attempt: the call was not made, or nothing but the peer is to blame. An error that has the
+// method TryAfter, such as those of package resilience when a breaker is open or a limit is reached, need
+// not be marked.
 func NotYet(err error, after time.Duration) error { return notYet{err, after} }
 
-// waitOf returns the pause of NotYet.
-func waitOf(err error) (after time.Duration, waits bool) {
+// waitMost bounds what is added to the pause of NotYet.
+const waitMost = time.Minute
+
+// waitOf returns the pause of NotYet, or a tenth of how long it has waited already, up to a minute: many
+// that wait for one peer, or one limit, must not all come back at each moment.
+func waitOf(err error, age time.Duration) (after time.Duration, waits bool) {
 	var n interface {
 		error
-		NotMade() time.Duration
+		TryAfter() time.Duration
 	}
 	if !errors.As(err, &n) {
 		return 0, false
 	}
-	after = max(0, n.NotMade())
+	after = max(0, n.TryAfter(), min(age/10, waitMost))
 	return after + rand.N(after/2+1), true
 }
 

@@ -230,19 +230,6 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 }
 
 // An event that a program of an older version does not know by its binding is acknowledged.
-func TestAnEventThatNobodyHandlesIsPassedOver(t *testing.T) {
-	t.Parallel()
-	w := bank.New(t)
-	stop := w.Start(w.Consumer(bank.Service, nil, note("bank")))
-	w.Say(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
-	w.Becomes(1, notesCount)
-	stop()
-	w.Drained()
-	if n := w.Int(inboxCount); n != 1 || w.Int(pendingCount) != 0 {
-		t.Errorf("%d inbox rows", n)
-	}
-}
-
 func TestTwoHandlersForOneTypeAreAMistake(t *testing.T) {
 	t.Parallel()
 	c := &consumer.Consumer{Name: bank.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}

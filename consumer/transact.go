@@ -12,10 +12,10 @@ import (
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
 // before are passed over. Those that ask for an outside call only become due here: a call must hold up
-// neither a transaction nor a lane. Once begun it is not interrupted by a shutdown, only by its bound.
+// neither a transaction nor a lane. So do those that only another release reacts to. Once begun it is not interrupted by a shutdown, only by its bound.
 func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	var fresh map[inbox.Receipt]bool
-	var calls int
+	var put int // aside
 	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		receipts := make([]inbox.Receipt, len(batch))
 		for i, it := range batch {
@@ -29,13 +29,13 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		for _, it := range batch {
 			switch {
 			case !fresh[it.receipt]:
-			case c.handlerOf[it.receipt.Type].call != nil:
+			case c.handlerOf[it.receipt.Type] == nil || c.handlerOf[it.receipt.Type].call != nil:
 				waiting = append(waiting, it.pending())
 			default:
 				todo = append(todo, it.event)
 			}
 		}
-		calls = len(waiting)
+		put = len(waiting)
 		if err := c.Inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
 			return err
 		}
@@ -49,11 +49,11 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		return err
 	}
 	c.Outbox.Nudge()
-	if calls > 0 {
+	if put > 0 {
 		c.nudgeCalls()
 	}
 	c.stats.batches.Add(1)
-	c.stats.handled.Add(int64(len(fresh) - calls))
+	c.stats.handled.Add(int64(len(fresh) - put))
 	c.stats.duplicates.Add(int64(len(batch) - len(fresh)))
 	return nil
 }

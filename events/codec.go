@@ -141,23 +141,28 @@ func (c Catalogue) Decode(eventType string, data []byte) (Payload, error) {
 	return p, nil
 }
 
-// Open turns a record into an event; one of an older major version goes through its Upcaster. Its
+// Payload reads the payload of a record; one of an older major version goes through its Upcaster. Its
 // errors are ErrMalformed, ErrUnknownType and ErrUnknownMajor.
+func (c Catalogue) Payload(r Record) (Payload, error) {
+	if k, ok := c.kinds[r.Type]; ok {
+		said, err := majorOf(r.DataSchema)
+		if err != nil {
+			return nil, err
+		}
+		if r.Data, err = upcast(k.sample, said, r.Data); err != nil {
+			return nil, err
+		}
+	}
+	return c.Decode(r.Type, r.Data)
+}
+
+// Open turns a record into an event. Its errors are those of Payload.
 func (c Catalogue) Open(r Record) (Event, error) {
 	id, err := ParseID(r.ID)
 	if err != nil {
 		return Event{}, fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
-	if k, ok := c.kinds[r.Type]; ok {
-		said, err := majorOf(r.DataSchema)
-		if err != nil {
-			return Event{}, err
-		}
-		if r.Data, err = upcast(k.sample, said, r.Data); err != nil {
-			return Event{}, err
-		}
-	}
-	p, err := c.Decode(r.Type, r.Data)
+	p, err := c.Payload(r)
 	if err != nil {
 		return Event{}, err
 	}

@@ -9,23 +9,18 @@ import (
 	"github.com/lib/pq"
 )
 
-// Claim locks up to limit things that are due, oldest first, and skips those that another replica
-// has in hand, and those of the types except.
-func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, except ...string) ([]Pending, error) {
-	return i.claim(ctx, tx, limit, except, false)
-}
+// claimSQL goes to the due ones of each type through the index. It locks up to limit of each.
+const claimSQL = `
+SELECT ` + pendingColumns + ` FROM unnest($3::text[]) AS t (wanted), LATERAL (
+	SELECT ` + pendingColumns + ` FROM pending WHERE consumer = $1 AND type = t.wanted AND due <= now()
+	ORDER BY due, key LIMIT $2 FOR UPDATE SKIP LOCKED) AS p
+ORDER BY due, key LIMIT $2`
 
-// ClaimOnly is Claim of nothing but the given types.
-func (i *Inbox) ClaimOnly(ctx context.Context, tx *sqlx.Tx, limit int, types ...string) ([]Pending, error) {
-	return i.claim(ctx, tx, limit, types, true)
-}
-
-func (i *Inbox) claim(ctx context.Context, tx *sqlx.Tx, limit int, types []string, only bool) ([]Pending, error) {
+// Claim locks up to limit things of these types that are due, oldest first, and skips those that another
+// replica has in hand.
+func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, types ...string) ([]Pending, error) {
 	var claimed []Pending
-	err := tx.SelectContext(ctx, &claimed, `SELECT `+pendingColumns+` FROM pending
-		WHERE consumer = $1 AND due <= now() AND (type = ANY($3::text[])) = $4 ORDER BY due, key LIMIT $2 FOR UPDATE SKIP LOCKED`,
-		i.consumer, limit, append(pq.StringArray{}, types...), only)
-	if err != nil {
+	if err := tx.SelectContext(ctx, &claimed, claimSQL, i.consumer, limit, append(pq.StringArray{}, types...)); err != nil {
 		return nil, fmt.Errorf("claim due: %w", err)
 	}
 	return claimed, nil

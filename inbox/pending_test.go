@@ -102,7 +102,7 @@ func TestClaimsAreExclusive(t *testing.T) {
 	for i := range claimed {
 		running.Go(func() {
 			err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) (err error) {
-				claimed[i], err = in.Claim(t.Context(), tx, 30, "call")
+				claimed[i], err = in.Claim(t.Context(), tx, 30, "plain")
 				both.Done()
 				both.Wait() // both hold their claims
 				return err
@@ -124,8 +124,8 @@ func TestClaimsAreExclusive(t *testing.T) {
 		t.Errorf("claimed %d and %d", len(claimed[0]), len(claimed[1]))
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
-		oldest, err := in.Claim(t.Context(), tx, 1)
-		calls, err2 := in.ClaimOnly(t.Context(), tx, 10, "call")
+		oldest, err := in.Claim(t.Context(), tx, 1, "call", "plain")
+		calls, err2 := in.Claim(t.Context(), tx, 10, "call")
 		if len(oldest) != 1 || oldest[0].Key != "due 00" || len(calls) != 1 || calls[0].Key != "call" {
 			t.Errorf("oldest %+v, calls %+v", oldest, calls)
 		}

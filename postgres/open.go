@@ -77,8 +77,12 @@ func withBounds(rawURL string, statement, lock time.Duration) (string, error) {
 func seconds(d time.Duration) string { return fmt.Sprint(int(d / time.Second)) }
 func millis(d time.Duration) string  { return fmt.Sprint(int(d / time.Millisecond)) }
 
-// CheckDurable refuses a database that may lose what it has committed, or that cannot be written:
-// fsync, full_page_writes or synchronous_commit off, or a standby.
+// ErrNotDurable says that the settings of a database let it lose what it has committed.
+var ErrNotDurable = errors.New("the database may lose what it has committed")
+
+// CheckDurable refuses a database that may lose what it has committed, with ErrNotDurable: fsync,
+// full_page_writes or synchronous_commit off. A standby, which cannot be written, is another error: it may
+// be promoted.
 func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 	var s struct {
 		Fsync, Pages, Commit string
@@ -95,11 +99,11 @@ func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 			faults = append(faults, name+" is off")
 		}
 	}
-	if s.Standby {
-		faults = append(faults, "it is a standby: connect to the primary")
-	}
 	if len(faults) > 0 {
-		return fmt.Errorf("the database may lose what it has committed: %s", strings.Join(faults, ", "))
+		return fmt.Errorf("%w: %s", ErrNotDurable, strings.Join(faults, ", "))
+	}
+	if s.Standby {
+		return errors.New("the database is a standby: connect to the primary")
 	}
 	return nil
 }

@@ -94,7 +94,9 @@ func (b *Breaker) changed(from, to gobreaker.State) {
 	b.Log.Warn().Str("breaker", b.Name).Stringer("from", from).Stringer("to", to).Msg("breaker changed")
 }
 
-// Guard makes calls, or returns a NotMadeError with the time until it will let one through.
+// Guard makes calls, or returns a NotMadeError with the time until it will let one through. A call that
+// fails and leaves the breaker open, as the one that opened it does and the one that asks whether the peer
+// is back, returns a PeerDownError.
 func (b *Breaker) Guard() Guard {
 	b.prepare()
 	return func(ctx context.Context, call func(context.Context) error) error {
@@ -117,6 +119,8 @@ func (b *Breaker) Guard() Guard {
 			return b.notMade("the breaker "+b.Name+" is open", b.remaining())
 		case errors.Is(err, gobreaker.ErrTooManyRequests): // soon decided
 			return b.notMade("the breaker "+b.Name+" is half-open", rampPause)
+		case err != nil && !succeeded && !isNotMade(err) && b.breaker.State() == gobreaker.StateOpen:
+			return PeerDownError{Err: err, After: b.remaining()}
 		}
 		return err
 	}

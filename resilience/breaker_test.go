@@ -21,14 +21,22 @@ func notMade(err error) (after time.Duration, ok bool) {
 	return n.After, ok
 }
 
+// peerDown tells whether a call failed because the peer is down.
+func peerDown(err error) (after time.Duration, ok bool) {
+	var d resilience.PeerDownError
+	ok = errors.As(err, &d)
+	return d.After, ok
+}
+
 func TestBreakerOpensAndClosesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		b := &resilience.Breaker{Name: "provider", Log: zerolog.New(&log)}
 		guard := b.Guard()
-		for range resilience.DefaultFailures {
-			if err := guard(t.Context(), fail); !errors.Is(err, errDown) {
-				t.Fatal(err)
+		for n := range resilience.DefaultFailures {
+			err := guard(t.Context(), fail)
+			if _, down := peerDown(err); !errors.Is(err, errDown) || down != (n == resilience.DefaultFailures-1) {
+				t.Fatalf("call %d: %v", n, err)
 			}
 		}
 		<-time.After(20 * time.Second)
@@ -38,8 +46,9 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 			t.Fatalf("an open breaker: %v, called %t, try again after %s", err, called, after)
 		}
 		<-time.After(40*time.Second + time.Millisecond) // half-open now
-		if err := guard(t.Context(), fail); !errors.Is(err, errDown) {
-			t.Fatalf("the one call of a half-open breaker: %v", err)
+		err = guard(t.Context(), fail)
+		if after, down := peerDown(err); !errors.Is(err, errDown) || !down || after != resilience.DefaultOpen {
+			t.Fatalf("the one call of a half-open breaker: %v, again after %s", err, after)
 		}
 		if _, ok := notMade(guard(t.Context(), fine)); !ok {
 			t.Fatal("it did not open again")

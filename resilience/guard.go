@@ -2,9 +2,9 @@
 // retry with a budget, circuit breaker, bulkhead, and a rate limit that all replicas share. Each is a
 // Guard; Chain puts those together that a call needs.
 //
-// It promises that a call which is refused here was not made: the error says so, and how long to wait,
-// so that work can be set aside without an attempt spent. It does not make a call idempotent; that
-// takes a key that the other side honours.
+// It promises that a call which is refused here was not made, and that the error of one which failed
+// because the peer is down says so: both tell how long to wait, so that work can be set aside without an
+// attempt spent. It does not make a call idempotent; that takes a key that the other side honours.
 package resilience
 
 import (
@@ -37,9 +37,22 @@ type NotMadeError struct {
 
 func (e NotMadeError) Error() string { return fmt.Sprintf("call not made: %s", e.Why) }
 
-// NotMade tells after which pause it is worth another try. Package consumer knows an error that was
+// TryAfter tells after which pause it is worth another try. Package consumer knows an error that costs
 // no attempt by this method.
-func (e NotMadeError) NotMade() time.Duration { return e.After }
+func (e NotMadeError) TryAfter() time.Duration { return e.After }
+
+// PeerDownError says that a call failed like those before it: the breaker is open now. That is no fault of
+// the call; whether what it asked for was done is unknown.
+type PeerDownError struct {
+	Err   error
+	After time.Duration // when to try again
+}
+
+func (e PeerDownError) Error() string { return fmt.Sprintf("%v (the peer is down)", e.Err) }
+func (e PeerDownError) Unwrap() error { return e.Err }
+
+// TryAfter is that of NotMadeError.
+func (e PeerDownError) TryAfter() time.Duration { return e.After }
 
 // answered marks an error that the other side gave as its answer.
 type answered struct{ error }
@@ -53,6 +66,11 @@ func Answered(err error) error { return answered{err} }
 func isAnswer(err error) bool {
 	var a answered
 	return errors.As(err, &a)
+}
+
+func isPeerDown(err error) bool {
+	var d PeerDownError
+	return errors.As(err, &d)
 }
 
 func isNotMade(err error) bool {

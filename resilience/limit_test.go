@@ -90,7 +90,7 @@ func TestLimitWithoutItsDatabase(t *testing.T) {
 		t.Error("the call was made")
 		return nil
 	})
-	if _, refused := notMade(err); err == nil || refused {
+	if after, refused := notMade(err); !refused || after != time.Second {
 		t.Errorf("error %v", err)
 	}
 }

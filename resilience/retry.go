@@ -17,8 +17,8 @@ type Retries struct {
 	Budget         *Budget // nil: none
 }
 
-// Retry makes a failed call again. An answer, a call that was not made, and the end of ctx are not
-// tried again, nor is anything once the budget is used up.
+// Retry makes a failed call again. An answer, a call that was not made or to a peer that is down, and the
+// end of ctx are not tried again, nor is anything once the budget is used up.
 func Retry(r Retries) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		pauses := backoff.WithContext(backoff.WithMaxRetries(&fullJitter{backoff.NewExponentialBackOff(
@@ -35,7 +35,7 @@ func Retry(r Retries) Guard {
 			switch {
 			case err == nil:
 				r.Budget.earn()
-			case isNotMade(err), isAnswer(err), !r.Budget.spend():
+			case isNotMade(err), isAnswer(err), isPeerDown(err), !r.Budget.spend():
 				return backoff.Permanent(err)
 			}
 			return err

@@ -61,8 +61,7 @@ func New(name, address string, open time.Duration, log zerolog.Logger) *Peer {
 		guard: resilience.Chain(
 			resilience.Bulkhead(atOnce, queued),
 			resilience.Retry(resilience.Retries{Max: retries, First: retryFirst, Longest: retryMax, Budget: &resilience.Budget{}}),
-			breaker.Guard(),
-			resilience.Timeout(callTimeout)),
+			breaker.Guard()),
 	}
 }
 
@@ -75,13 +74,15 @@ type RefusedError struct{ Reason string }
 func (e RefusedError) Error() string { return "refused: " + e.Reason }
 
 // Post asks for something under an idempotency key. The error is a RefusedError, a
-// resilience.NotMadeError, or trouble; after trouble, whether it was done is unknown.
-func (p *Peer) Post(ctx context.Context, path, key string, in any) error {
+// resilience.NotMadeError, or trouble, a resilience.PeerDownError among it; after trouble, whether it was
+// done is unknown. Further guards are asked once the breaker lets the call through.
+func (p *Peer) Post(ctx context.Context, path, key string, in any, further ...resilience.Guard) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", path, err)
 	}
-	return p.guard(ctx, func(ctx context.Context) error { return p.post(ctx, path, key, body) })
+	guard := resilience.Chain(append([]resilience.Guard{p.guard}, append(further, resilience.Timeout(callTimeout))...)...)
+	return guard(ctx, func(ctx context.Context) error { return p.post(ctx, path, key, body) })
 }
 
 func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
@@ -107,11 +108,12 @@ func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
 	switch status := response.StatusCode; {
 	case status == http.StatusPaymentRequired, status == http.StatusUnprocessableEntity:
 		return resilience.Answered(RefusedError{Reason: answer.Reason})
-	case status/100 == 5, status == http.StatusTooManyRequests, status == http.StatusConflict:
-		// 409: the call with this key is still under way.
-		return fmt.Errorf("call %s: %s", path, response.Status)
-	case status/100 != 2:
+	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge: // this request is to blame
 		return resilience.Answered(fmt.Errorf("call %s: %s %s", path, response.Status, answer.Reason))
+	case status/100 != 2:
+		// Also what is between us and the peer: a credential that is not taken any more, a path that leads
+		// elsewhere. 409: the call with this key is still under way.
+		return fmt.Errorf("call %s: %s %s", path, response.Status, answer.Reason)
 	case err != nil && !errors.Is(err, io.EOF): // done needs no words
 		return fmt.Errorf("call %s: read the answer: %w", path, err)
 	}

@@ -33,6 +33,8 @@ func TestAnswersAreToldApart(t *testing.T) {
 		"moved, and it answers there": {302, ``, trouble},
 		"moved for good":              {308, ``, trouble},
 		"no such path":                {404, `{}`, trouble},
+		"a request that is no good":   {400, `{}`, trouble},
+		"a credential that has ended": {401, `{}`, trouble},
 		"a page instead of an answer": {200, `<html>`, trouble},
 	} {
 		t.Run(name, func(t *testing.T) {

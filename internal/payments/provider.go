@@ -3,6 +3,7 @@ package payments
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
@@ -17,6 +18,8 @@ import (
 const (
 	chargeRate  = 20 // a second
 	chargeBurst = 100
+	// databaseTrouble is when to try again after our own database could not be asked.
+	databaseTrouble = time.Second
 )
 
 var errNoProvider = errors.New("no payment provider is configured: set QUADRILLE_PAYMENTS_PROVIDER_URL")
@@ -39,12 +42,10 @@ func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeReque
 	}
 	db, err := p.service.DB(ctx)
 	if err != nil {
-		return nil, err
+		return nil, consumer.NotYet(err, databaseTrouble)
 	}
 	limit := resilience.Limit{DB: db, Rate: chargeRate, Burst: chargeBurst}
-	err = limit.Guard("charges of "+c.Customer)(ctx, func(ctx context.Context) error {
-		return p.peer.Post(ctx, "/charges", e.ID, c)
-	})
+	err = p.peer.Post(ctx, "/charges", e.ID, c, limit.Guard("charges of "+c.Customer))
 	if no := (outside.RefusedError{}); errors.As(err, &no) {
 		return fulfilment.ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)}, nil
 	}

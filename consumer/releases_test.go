@@ -1,0 +1,67 @@
+package consumer_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// While a new release is rolled out its queue is bound to what only it reacts to, and the old replicas take
+// from the same queue: what they do not know waits for one that does.
+func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	stop := w.Start(w.Consumer(bank.Service, nil, note("bank")))
+	w.Say(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+	w.Becomes(1, notesCount)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE type = 'order.asked' AND due IS NOT NULL AND attempts = 0`)
+	stop()
+	w.Drained()
+	if n := w.Int(inboxCount); n != 2 {
+		t.Errorf("%d inbox rows", n)
+	}
+	answer := consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+		return bank.Answered{Order: e.Data.Order}, nil
+	})
+	stop = w.Start(w.Consumer(bank.Service, nil, note("bank"), answer))
+	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
+	w.Becomes(0, pendingCount)
+	stop()
+}
+
+// Deadlines, retries and calls of a newer release stay as they are while only an old one looks for what is
+// due.
+func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour', 'deadline')`)
+	_, stop := w.Bank()
+	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
+	w.Becomes(1, overdueCount)
+	stop()
+	if n := w.Int(`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
+		t.Error("the old release has touched it")
+	}
+}
+
+// A deadline that an older release has set is read through the upcasters as well.
+func TestDeadlineOfAnOlderMajorIsUpcast(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		VALUES ('bank', 'bank', 'a', 'order.noted', '', '', '{"type":"order.noted","subject":"o","dataschema":"urn:quadrille:order.noted:1"}',
+			'{"order":"o","text":"old"}', 0, now(), 'deadline')`)
+	_, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[remarked]) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, $2)`, events.NewID(), e.Data.Words)
+		return err
+	}))
+	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'old'`)
+	stop()
+}
