@@ -210,6 +210,7 @@ func subjectOf(d amqp.Delivery) string {
 func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) error {
 	c.prepare()
 	var out []events.Event
+	var deadlines []inbox.Deadline
 	for _, e := range said {
 		later, ok := e.Data.(Later)
 		if !ok {
@@ -217,9 +218,10 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 			continue
 		}
 		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
-		if err := c.Inbox.Schedule(ctx, tx, later.At, command); err != nil {
-			return err
-		}
+		deadlines = append(deadlines, inbox.Deadline{At: later.At, Event: command})
+	}
+	if err := c.Inbox.Schedule(ctx, tx, deadlines...); err != nil {
+		return err
 	}
 	for _, e := range out {
 		if !slices.Contains(c.service.Publishes(), e.Data.EventType()) {

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -92,69 +93,129 @@ type Response struct {
 // and replayed. Its errors are ErrInProgress, ErrMismatch, ErrNotStored, those of the database, and
 // those of effect; after any of them the caller rolls back.
 func Do(ctx context.Context, tx *sqlx.Tx, r Request, effect func() (Response, error)) (answer Response, replayed bool, err error) {
-	mine, stored, err := claim(ctx, tx, r)
-	switch {
-	case err != nil:
-		return Response{}, false, fmt.Errorf("claim idempotency key: %w", err)
-	case !mine:
-		return Response{}, false, ErrInProgress
-	case stored != nil && !bytes.Equal(stored.fingerprint, r.Fingerprint):
-		return Response{}, false, ErrMismatch
-	case stored != nil:
-		return stored.Response, true, nil
-	}
-	if answer, err = effect(); err != nil {
-		return Response{}, false, err
-	}
-	if answer.Status >= http.StatusInternalServerError {
-		return answer, false, fmt.Errorf("%w: %d", ErrNotStored, answer.Status)
-	}
-	insert, err := postgres.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint, status, location, body) VALUES ($1, $2, $3, $4, $5, $6)`)
-	if err == nil {
-		_, err = insert.Exec(ctx, r.Client, r.Key, r.Fingerprint, answer.Status, answer.Location, answer.Body)
-	}
-	if postgres.IsUniqueViolation(err) {
-		return Response{}, false, fmt.Errorf("store answer of idempotency key: %w: %w", postgres.ErrRaced, err)
-	}
+	results, err := DoAll(ctx, tx, []Request{r}, func([]int) ([]Response, error) {
+		answer, err = effect()
+		return []Response{answer}, err
+	})
 	if err != nil {
-		return Response{}, false, fmt.Errorf("store answer of idempotency key: %w", err)
+		return answer, false, err
 	}
-	return answer, false, nil
+	return results[0].Response, results[0].Replayed, results[0].Err
 }
 
-// completed is what is stored of a completed request.
-type completed struct {
+// Result is what became of one of several requests. Err is ErrInProgress or ErrMismatch: then it had no
+// effect, and the others are none the worse.
+type Result struct {
 	Response
+	Replayed bool
+	Err      error
+}
+
+// DoAll is Do for several requests in one transaction, with as many statements as for one. Effect is given
+// the places of those in requests that are to take effect, and returns their answers in that order. Its own
+// error, ErrNotStored and those of the database concern all of them: the caller rolls back.
+func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request, effect func(todo []int) ([]Response, error)) ([]Result, error) {
+	claims, err := claim(ctx, tx, requests)
+	if err != nil {
+		return nil, fmt.Errorf("claim idempotency key: %w", err)
+	}
+	type name struct{ client, key string }
+	results := make([]Result, len(requests))
+	seen := map[name]bool{}
+	var todo []int
+	for i, r := range requests {
+		switch c := claims[i]; {
+		case !c.mine, seen[name{r.Client, r.Key}]: // the lock does not tell two in one transaction apart
+			results[i].Err = ErrInProgress
+		case c.stored && !bytes.Equal(c.fingerprint, r.Fingerprint):
+			results[i].Err = ErrMismatch
+		case c.stored:
+			results[i].Response, results[i].Replayed = c.Response, true
+		default:
+			seen[name{r.Client, r.Key}] = true
+			todo = append(todo, i)
+		}
+	}
+	if len(todo) == 0 {
+		return results, nil
+	}
+	answers, err := effect(todo)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range todo {
+		if answers[n].Status >= http.StatusInternalServerError {
+			return nil, fmt.Errorf("%w: %d", ErrNotStored, answers[n].Status)
+		}
+		results[i].Response = answers[n]
+	}
+	return results, store(ctx, tx, requests, results, todo)
+}
+
+// store keeps the answers of requests that took effect.
+func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Result, todo []int) error {
+	var clients, keys, locations pq.StringArray
+	var fingerprints, bodies pq.ByteaArray
+	var statuses pq.Int64Array
+	for _, i := range todo {
+		r, answer := requests[i], results[i].Response
+		clients, keys, fingerprints = append(clients, r.Client), append(keys, r.Key), append(fingerprints, r.Fingerprint)
+		statuses, locations, bodies = append(statuses, int64(answer.Status)), append(locations, answer.Location), append(bodies, answer.Body)
+	}
+	insert, err := postgres.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint, status, location, body)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int[], $5::text[], $6::bytea[])`)
+	if err == nil {
+		_, err = insert.Exec(ctx, clients, keys, fingerprints, statuses, locations, bodies)
+	}
+	if postgres.IsUniqueViolation(err) {
+		return fmt.Errorf("store answer of idempotency key: %w: %w", postgres.ErrRaced, err)
+	}
+	if err != nil {
+		return fmt.Errorf("store answer of idempotency key: %w", err)
+	}
+	return nil
+}
+
+// claimed is what is known of a key.
+type claimed struct {
+	Response
+	mine        bool // its lock is this transaction's
+	stored      bool // a request was completed under it
 	fingerprint []byte
 }
 
-// claim locks the key and looks it up, in one statement. The lock ends with the transaction, so
-// a crash leaves no key "in progress". The statement's snapshot may be older than the lock: then a
+// claim locks keys and looks them up, in one statement. The locks end with the transaction, so
+// a crash leaves no key "in progress". The statement's snapshot may be older than a lock: then a
 // request that has just completed is not seen, the insert of its key fails, and the transaction is
 // run again.
-func claim(ctx context.Context, tx *sqlx.Tx, r Request) (mine bool, stored *completed, err error) {
-	query, err := postgres.Prepared(ctx, tx, `SELECT l.mine, k.fingerprint, k.status, k.location, k.body
-		FROM (SELECT pg_try_advisory_xact_lock(hashtextextended($1 || chr(1) || $2, 0)) AS mine) AS l
-		LEFT JOIN idempotency_keys AS k ON k.client = $1 AND k.key = $2`)
-	if err != nil {
-		return false, nil, err
+func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]claimed, error) {
+	var clients, keys pq.StringArray
+	for _, r := range requests {
+		clients, keys = append(clients, r.Client), append(keys, r.Key)
 	}
-	rows, err := query.Query(ctx, r.Client, r.Key)
+	query, err := postgres.Prepared(ctx, tx, `
+		SELECT r.n, pg_try_advisory_xact_lock(hashtextextended(r.client || chr(1) || r.key, 0)), k.fingerprint, k.status, k.location, k.body
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (client, key, n)
+		LEFT JOIN idempotency_keys AS k ON k.client = r.client AND k.key = r.key`)
 	if err != nil {
-		return false, nil, err
+		return nil, err
+	}
+	rows, err := query.Query(ctx, clients, keys)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
+	claims := make([]claimed, len(requests))
 	for rows.Next() {
+		var n int
 		var status sql.NullInt64
 		var location sql.NullString
-		var c completed
-		if err := rows.Scan(&mine, &c.fingerprint, &status, &location, &c.Body); err != nil {
-			return false, nil, err
+		var c claimed
+		if err := rows.Scan(&n, &c.mine, &c.fingerprint, &status, &location, &c.Body); err != nil {
+			return nil, err
 		}
-		if status.Valid {
-			c.Status, c.Location = int(status.Int64), location.String
-			stored = &c
-		}
+		c.stored, c.Status, c.Location = status.Valid, int(status.Int64), location.String
+		claims[n-1] = c
 	}
-	return mine, stored, rows.Err()
+	return claims, rows.Err()
 }

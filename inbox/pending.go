@@ -140,23 +140,52 @@ func plain(s string) string {
 	return s
 }
 
-// Schedule sets deadlines in tx: each is delivered to the consumer's own reactions at its time, once.
-// A deadline that is set again for the same subject and type is moved, and begins anew if it had failed.
-func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, at time.Time, e events.Event) error {
-	r, err := e.Record()
-	if err != nil {
-		return fmt.Errorf("schedule: %w", err)
+// Deadline is an event that is delivered to the consumer's own reactions at a time.
+type Deadline struct {
+	At    time.Time
+	Event events.Event
+}
+
+// Schedule sets deadlines in tx, in one statement: each is delivered at its time, once. A deadline that is set
+// again for the same subject and type is moved, and begins anew if it had failed.
+func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline) error {
+	last := map[string]int{} // of those that are set twice here the later one counts
+	var keys, types, attributes pq.StringArray
+	var bodies pq.ByteaArray
+	var due []time.Time
+	for _, d := range deadlines {
+		r, err := d.Event.Record()
+		if err != nil {
+			return fmt.Errorf("schedule: %w", err)
+		}
+		envelope, err := EnvelopeOf(r).Value()
+		if err != nil {
+			return fmt.Errorf("schedule %s of %s: %w", r.Type, r.Subject, err)
+		}
+		key := r.Type + ":" + r.Subject
+		n, again := last[key]
+		if !again {
+			n = len(keys)
+			last[key] = n
+			keys, types, attributes = append(keys, key), append(types, r.Type), append(attributes, "")
+			bodies, due = append(bodies, nil), append(due, time.Time{})
+		}
+		attributes[n], bodies[n], due[n] = fmt.Sprintf("%s", envelope), r.Data, d.At.UTC()
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	insert, err := i.statements.In(ctx, tx, `
 		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		VALUES ($1, $1, $2, $3, '', '', $4, $5, 0, $6, 'deadline')
+		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, d.due, 'deadline'
+		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::timestamptz[]) AS d (key, type, attributes, body, due)
 		ON CONFLICT (consumer, owner, key) DO UPDATE SET due = EXCLUDED.due, body = EXCLUDED.body,
 			attributes = EXCLUDED.attributes, attempts = 0, reason = EXCLUDED.reason, updated_at = now()`)
 	if err == nil {
-		_, err = insert.ExecContext(ctx, i.consumer, r.Type+":"+r.Subject, r.Type, EnvelopeOf(r), r.Data, at.UTC())
+		_, err = insert.ExecContext(ctx, i.consumer, keys, types, attributes, bodies, pq.Array(due))
 	}
 	if err != nil {
-		return fmt.Errorf("schedule %s of %s: %w", r.Type, r.Subject, err)
+		return fmt.Errorf("schedule %s: %w", keys[0], err)
 	}
 	return nil
 }

@@ -23,10 +23,12 @@ const (
 type api struct {
 	service *quadrille.Service
 	within  time.Duration // by when an order must be confirmed, unless it says otherwise
+	placing *web.Group[Place]
 }
 
 func routes(service *quadrille.Service, within time.Duration, log zerolog.Logger) http.Handler {
-	a := api{service, within}
+	a := api{service: service, within: within}
+	a.placing = web.NewGroup(service, a.placeAll)
 	mux := http.NewServeMux()
 	mux.Handle("POST /orders", web.Handle(log, a.place))
 	mux.Handle("GET /orders", web.Handle(log, a.list))
@@ -90,20 +92,35 @@ func (a api) place(w http.ResponseWriter, r *http.Request) error {
 	if err := web.Invalid(command.Validate()); err != nil {
 		return err
 	}
-	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		s, err := a.apply(ctx, tx, command)
-		if err != nil {
-			return web.Answer{}, err
-		}
-		o, _ := s.Orders.Get(command.OrderID)
-		return web.Answer{Status: http.StatusCreated, Location: "/orders/" + o.OrderID, Body: view(o)}, nil
-	})
+	return a.placing.Once(w, r, body, command)
 }
 
-// apply runs a command and puts what it says into the outbox.
-func (a api) apply(ctx context.Context, tx *sqlx.Tx, command events.Payload) (*State, error) {
+// placeAll takes orders, each with an id of its own.
+func (a api) placeAll(ctx context.Context, tx *sqlx.Tx, places []Place) ([]web.Answer, error) {
+	commands := make([]events.Payload, len(places))
+	for i, p := range places {
+		commands[i] = p
+	}
+	s, err := a.apply(ctx, tx, commands...)
+	if err != nil {
+		return nil, err
+	}
+	answers := make([]web.Answer, len(places))
+	for i, p := range places {
+		o, _ := s.Orders.Get(p.OrderID)
+		answers[i] = web.Answer{Status: http.StatusCreated, Location: "/orders/" + o.OrderID, Body: view(o)}
+	}
+	return answers, nil
+}
+
+// apply runs commands and puts what they say into the outbox.
+func (a api) apply(ctx context.Context, tx *sqlx.Tx, commands ...events.Payload) (*State, error) {
 	now := time.Now().Truncate(time.Microsecond) // as the database keeps it: what is answered is what will be read
-	s, said, err := Participant.Apply(ctx, tx, events.Command(command, now))
+	batch := make([]events.Event, len(commands))
+	for i, c := range commands {
+		batch[i] = events.Command(c, now)
+	}
+	s, said, err := Participant.Apply(ctx, tx, batch...)
 	if err != nil {
 		return nil, err
 	}

@@ -47,12 +47,9 @@ func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sql
 // Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of the
 // key and the answer, and answers; a request that was completed before gets the stored answer.
 func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte, effect func(ctx context.Context, tx *sqlx.Tx) (Answer, error)) error {
-	key, err := idempotency.KeyOf(r.Header)
+	request, err := requestOf(r, body)
 	if err != nil {
 		return err
-	}
-	request := idempotency.Request{
-		Client: ClientOf(r.Context()), Key: key, Fingerprint: idempotency.Fingerprint(r.Method, r.URL.Path, body),
 	}
 	var response idempotency.Response
 	var replayed bool
@@ -62,17 +59,35 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte, eff
 			if err != nil {
 				return idempotency.Response{}, err
 			}
-			var b bytes.Buffer
-			if err := json.MarshalWrite(&b, answer.Body); err != nil {
-				return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
-			}
-			return idempotency.Response{Status: answer.Status, Location: answer.Location, Body: b.Bytes()}, nil
+			return encode(answer)
 		})
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	respond(w, response, replayed)
+	return nil
+}
+
+// requestOf identifies a request by its client, its key and all that it asks.
+func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
+	key, err := idempotency.KeyOf(r.Header)
+	return idempotency.Request{
+		Client: ClientOf(r.Context()), Key: key, Fingerprint: idempotency.Fingerprint(r.Method, r.URL.Path, body),
+	}, err
+}
+
+// encode makes of an answer what is stored and sent.
+func encode(answer Answer) (idempotency.Response, error) {
+	var b bytes.Buffer
+	if err := json.MarshalWrite(&b, answer.Body); err != nil {
+		return idempotency.Response{}, fmt.Errorf("encode answer: %w", err)
+	}
+	return idempotency.Response{Status: answer.Status, Location: answer.Location, Body: b.Bytes()}, nil
+}
+
+func respond(w http.ResponseWriter, response idempotency.Response, replayed bool) {
 	if response.Location != "" {
 		w.Header().Set("Location", response.Location)
 	}
@@ -82,7 +97,6 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte, eff
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.Status)
 	_, _ = w.Write(response.Body) // the client has gone when this fails
-	return nil
 }
 
 // Refusal is what a reaction to a command returns instead of an effect. It is never said: the HTTP

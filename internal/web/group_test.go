@@ -1,0 +1,181 @@
+package web_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+)
+
+// commands is an API whose commands are texts, of which "poison" fails whatever shares its transaction. Each
+// transaction says that it has begun, and waits at the gate.
+type commands struct {
+	*webtest.Service
+	t       *testing.T
+	group   *web.Group[string]
+	handler http.Handler
+	begun   chan struct{}
+	gate    chan struct{}
+	running sync.WaitGroup
+	mu      sync.Mutex
+	answers map[string]int // key and command → status
+}
+
+func newCommands(t *testing.T) *commands {
+	t.Helper()
+	c := &commands{t: t, begun: make(chan struct{}, 100), gate: make(chan struct{}), answers: map[string]int{}}
+	c.Service = webtest.Start(t, func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+		service := &quadrille.Service{
+			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log, Says: []events.Payload{}, Hears: []consumer.Handler{},
+			Migrations: map[string]fs.FS{"idempotency": idempotency.Migrations()},
+		}
+		c.group = web.NewGroup(service, c.take)
+		c.handler = web.Handle(log, func(w http.ResponseWriter, r *http.Request) error {
+			body, err := web.Read(w, r)
+			if err != nil {
+				return err
+			}
+			return c.group.Once(w, r, body, string(body))
+		})
+		return service, c.handler
+	})
+	if _, err := c.DB.Exec(`CREATE TABLE took (command text, txid xid8 DEFAULT pg_current_xact_id())`); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (c *commands) take(ctx context.Context, tx *sqlx.Tx, commands []string) ([]web.Answer, error) {
+	c.begun <- struct{}{}
+	<-c.gate
+	answers := make([]web.Answer, len(commands))
+	for i, command := range commands {
+		if command == "poison" {
+			return nil, errors.New("poison")
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO took (command) VALUES ($1)`, command); err != nil {
+			return nil, err
+		}
+		answers[i] = web.Answer{Status: http.StatusCreated, Body: command}
+	}
+	return answers, nil
+}
+
+func (c *commands) ask(ctx context.Context, key, command string) {
+	c.running.Go(func() {
+		r := httptest.NewRequest("POST", "/", strings.NewReader(command)).WithContext(ctx)
+		r.Header.Set("Idempotency-Key", key)
+		a := answer(c.handler, r)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.answers[fmt.Sprint(key, " ", command, " ", a.Code)]++
+	})
+}
+
+// busy begins two transactions, which is as many as there are at a time, so that all that is asked next waits.
+func (c *commands) busy() {
+	for i := range 2 {
+		c.ask(c.t.Context(), fmt.Sprint("busy", i), "busy")
+		<-c.begun
+	}
+}
+
+// waits waits until so many requests wait for their transaction.
+func (c *commands) waits(n int) {
+	c.t.Helper()
+	webtest.Eventually(c.t, fmt.Sprint(n, " requests wait"), func() (bool, string) {
+		return c.group.Waiting() == n, fmt.Sprint(c.group.Waiting())
+	})
+}
+
+func (c *commands) open() { close(c.gate); c.running.Wait() }
+
+func (c *commands) want(answer string, times int) {
+	c.t.Helper()
+	if c.answers[answer] != times {
+		c.t.Errorf("%q %d times, want %d: %v", answer, c.answers[answer], times, c.answers)
+	}
+}
+
+// What comes while transactions run is one transaction, and each request has its own effect and answer.
+func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.busy()
+	for i := range 60 {
+		c.ask(t.Context(), fmt.Sprint("k", i), fmt.Sprint("c", i))
+	}
+	c.waits(60)
+	c.open()
+	for i := range 60 {
+		c.want(fmt.Sprintf("k%d c%d 201", i, i), 1)
+	}
+	if n := c.Int(`SELECT count(*) FROM took`); n != 62 {
+		t.Errorf("%d effects", n)
+	}
+	if n := c.Int(`SELECT count(DISTINCT txid) FROM took WHERE command <> 'busy'`); n != 1 {
+		t.Errorf("%d transactions", n)
+	}
+}
+
+// A request that fails harms no other in its transaction.
+func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.busy()
+	c.ask(t.Context(), "a", "good")
+	c.ask(t.Context(), "b", "poison")
+	c.ask(t.Context(), "c", "good")
+	c.waits(3)
+	c.open()
+	c.want("a good 201", 1)
+	c.want("b poison 500", 1)
+	c.want("c good 201", 1)
+	if n := c.Int(`SELECT count(*) FROM took WHERE command = 'good'`); n != 2 {
+		t.Errorf("%d effects", n)
+	}
+	if n := c.Int(`SELECT count(*) FROM idempotency_keys WHERE key = 'b'`); n != 0 {
+		t.Error("the failed request is stored")
+	}
+}
+
+// A key that is asked twice in one transaction has one effect, and so has one that was used before; what nobody
+// waits for any more has none.
+func TestAGroupTakesAKeyOnce(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.busy()
+	gone, leave := context.WithCancel(t.Context())
+	c.ask(t.Context(), "twice", "same")
+	c.ask(t.Context(), "twice", "same")
+	c.ask(gone, "gone", "gone")
+	c.waits(3)
+	leave()
+	c.open()
+	c.want("twice same 201", 1)
+	c.want("twice same 409", 1)
+	for _, command := range []string{"same", "other"} {
+		c.ask(t.Context(), "twice", command)
+		c.running.Wait()
+	}
+	c.want("twice same 201", 2)
+	c.want("twice other 422", 1)
+	if n := c.Int(`SELECT count(*) FROM took WHERE command = 'same'`); n != 1 || c.Int(`SELECT count(*) FROM took WHERE command = 'gone'`) != 0 {
+		t.Errorf("%d effects", n)
+	}
+}
