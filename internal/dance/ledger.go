@@ -98,13 +98,14 @@ func (d *director) await(ctx context.Context, a act) (got Ending, ok bool, err e
 	return got, ok, err
 }
 
-func (d *director) awaitReservation(ctx context.Context, id, state string) error {
+// awaitReservation waits until the stock of an order is in one of the states.
+func (d *director) awaitReservation(ctx context.Context, id string, states ...string) error {
 	ok, err := poll(ctx, func() (bool, error) {
 		got, err := d.stateOf(ctx, "inventory", "/reservations/"+id)
-		return got == state, err
+		return slices.Contains(states, got), err
 	})
 	if err == nil && !ok {
-		err = fmt.Errorf("the stock of order %s is not %s after %s", id, state, settleTimeout)
+		err = fmt.Errorf("the stock of order %s is not %s after %s", id, strings.Join(states, " or "), settleTimeout)
 	}
 	return err
 }
