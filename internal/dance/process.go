@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -80,12 +82,32 @@ func (s *state) url(service string) string { return "http://" + s.address(servic
 func (s *state) address(name string) string {
 	for s.Ports[name] == 0 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			_ = l.Close()
+		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port) // of one that is not started yet
+		if !ours && free(port) {
 			s.Ports[name] = port
 		}
 	}
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Ports[name]))
+	return local(s.Ports[name])
+}
+
+// move forgets the ports that other programs took while the processes were down. It is for a time at
+// which nobody has been told the addresses yet.
+func (s *state) move() {
+	for name, port := range s.Ports {
+		if !s.alive(name) && !free(port) {
+			delete(s.Ports, name)
+		}
+	}
+}
+
+func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+func free(port int) bool {
+	l, err := net.Listen("tcp", local(port))
+	if err == nil {
+		_ = l.Close()
+	}
+	return err == nil
 }
 
 // started returns when a process was started, in clock ticks, empty when there is none or it is

@@ -65,6 +65,7 @@ func (s *Stack) Up(ctx context.Context) error {
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
+	s.state.move()
 	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached})
 	if err != nil {
 		return err
