@@ -5,7 +5,7 @@ set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # A pipe has the status of its last command, so that of the first goes through a file.
-{ "${GO:-go}" test -race -timeout 8m "$@"; echo $? >"$log.status"; } 2>&1 | tee "$log"
+{ "${GO:-go}" test -race -timeout 20m "$@"; echo $? >"$log.status"; } 2>&1 | tee "$log"
 read -r status <"$log.status"
 rm -f "$log.status"
 if [ "$status" -ne 0 ]; then

@@ -40,6 +40,7 @@ type Options struct {
 
 	postgresOnly bool // for tests which need no broker: saves its seven seconds
 	temporary    bool // the directory goes with its servers
+	sweep        bool // what killed tests left behind goes, when nobody else can be using it
 }
 
 // Servers are one running RabbitMQ and one running PostgreSQL.
@@ -118,6 +119,12 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 	if err := s.run(ctx, opts); err != nil {
 		s.Release()
 		return nil, err
+	}
+	if opts.sweep && s.started && s.sole { // while nobody else can join and make what looks like a leftover
+		if err := s.sweep(ctx); err != nil {
+			s.Release()
+			return nil, fmt.Errorf("start servers: %w", err)
+		}
 	}
 	return s, nil
 }

@@ -19,7 +19,7 @@ shift 2
 traits() {
 	case $1 in
 	postgres) home=$dir/postgres/data names=' postgres ' signal=INT grace=20 ;;
-	rabbitmq) home=$dir/rabbitmq names=' beam.smp erl erlexec rabbitmq-server erl_child_setup inet_gethost memsup cpu_sup ' signal=TERM grace=20 ;;
+	rabbitmq) home=$dir/rabbitmq names=' beam.smp erl erlexec rabbitmq-server erl_child_setup inet_gethost memsup cpu_sup sh df ' signal=TERM grace=20 ;;
 	epmd) home=$dir/epmd names=' epmd ' signal=TERM grace=2 ;;
 	esac
 }

@@ -43,15 +43,12 @@ func startShared(t testing.TB) (*Servers, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	s, err := Start(ctx, Options{Dir: Dir(root, "test"), Linger: sharedLinger, Log: t.Logf})
+	s, err := Start(ctx, Options{Dir: Dir(root, "test"), Linger: sharedLinger, Log: t.Logf, sweep: true})
 	if err != nil {
 		return nil, err
 	}
 	if s.stack != nil {
 		s.stack.log = nil // the test ends before the servers do
-	}
-	if s.started && s.sole {
-		return s, s.sweep(ctx)
 	}
 	return s, nil
 }

@@ -10,10 +10,12 @@ import (
 	"io/fs"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/lib/pq"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -55,11 +57,7 @@ func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Co
 	if _, err := db.ExecContext(ctx, query); err != nil {
 		t.Fatalf("make a database for the test: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := dropDatabase(postgresURL, name); err != nil {
-			t.Errorf("drop the database of the test: %v", err)
-		}
-	})
+	dropAtEnd(t, postgresURL, name)
 	return withDatabase(postgresURL, name)
 }
 
@@ -117,9 +115,37 @@ func templateDone(ctx context.Context, db interface {
 	return done, err
 }
 
+// drops are the databases that are being dropped, by test and server.
+var drops sync.Map
+
+type dropsOf struct {
+	t           testing.TB
+	postgresURL string
+}
+
+// dropAtEnd drops the databases of one test side by side: each drop needs a checkpoint, which they then
+// share. Each begins in its place among the clean-ups of the test, and the first database awaits all.
+func dropAtEnd(t testing.TB, postgresURL, name string) {
+	key := dropsOf{t, postgresURL}
+	found, known := drops.LoadOrStore(key, &errgroup.Group{})
+	group := found.(*errgroup.Group)
+	if !known {
+		t.Cleanup(func() {
+			drops.Delete(key)
+			if err := group.Wait(); err != nil {
+				t.Errorf("drop the databases of the test: %v", err)
+			}
+		})
+	}
+	t.Cleanup(func() { group.Go(func() error { return dropDatabase(postgresURL, name) }) })
+}
+
+// dropTimeout is generous: the checkpoint of a drop may have to write what many tests did, on a slow disk.
+const dropTimeout = 5 * time.Minute
+
 // dropDatabase ends the connections that a test left open.
 func dropDatabase(postgresURL, name string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
 	defer cancel()
 	db, err := sql.Open("postgres", postgresURL)
 	if err != nil {
@@ -144,6 +170,9 @@ func withDatabase(postgresURL, name string) string {
 	return u.String()
 }
 
+// sweepers is how many old databases are dropped at once.
+const sweepers = 16
+
 // sweep removes what test processes left behind which were killed. It is for
 // servers that were just started and that nobody else uses.
 func (s *Servers) sweep(ctx context.Context) error {
@@ -157,10 +186,13 @@ func (s *Servers) sweep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find old test databases: %w", err)
 	}
+	var group errgroup.Group
+	group.SetLimit(sweepers)
 	for _, name := range names {
-		if err := dropDatabase(s.PostgresURL, name); err != nil {
-			return fmt.Errorf("drop an old test database: %w", err)
-		}
+		group.Go(func() error { return dropDatabase(s.PostgresURL, name) })
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("drop old test databases: %w", err)
 	}
 	return s.sweepBroker(ctx, func(name string) bool { return strings.HasPrefix(name, brokerPrefix) })
 }
