@@ -120,7 +120,8 @@ func TestClaimsAreExclusive(t *testing.T) {
 		}
 		seen[p.Key] = true
 	}
-	if len(seen) != 50 || len(claimed[0]) != 30 && len(claimed[1]) != 30 {
+	// How they share depends on who locks a row first.
+	if len(seen) != 50 || len(claimed[0]) > 30 || len(claimed[1]) > 30 {
 		t.Errorf("claimed %d and %d", len(claimed[0]), len(claimed[1]))
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
