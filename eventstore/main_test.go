@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
@@ -19,11 +18,11 @@ import (
 )
 
 // patience bounds what is waited for.
-const patience = 25 * time.Second
+const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "8") // they mostly wait for the server
-	goleak.VerifyTestMain(m, leaks.Known()...)
+	leaks.Main(m)
 }
 
 // added is the one fact of a counter.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
@@ -25,10 +24,10 @@ func TestMain(m *testing.M) {
 		write(context.Background(), db)
 	}
 	_ = flag.Set("test.parallel", "8") // they mostly wait for the server
-	goleak.VerifyTestMain(m, leaks.Known()...)
+	leaks.Main(m)
 }
 
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // fresh returns the URL of an empty database and a pool for it.
 func fresh(t testing.TB) (string, *sqlx.DB) {

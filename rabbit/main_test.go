@@ -7,7 +7,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
@@ -18,12 +17,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "8") // they mostly wait for the broker
-	// The broker is asked over HTTP, whose idle connections are not ours.
-	goleak.VerifyTestMain(m, leaks.Known()...)
+	leaks.Main(m)
 }
 
 // patience is how long a test waits for what must come; only a failing test waits that long.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // open opens a session that is closed with the test.
 func open(t testing.TB, url string) *rabbit.Session {

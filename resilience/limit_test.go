@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
@@ -17,7 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, leaks.Known()...) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // database returns the URL of a database with the limiter's table.
 func database(t testing.TB) string {

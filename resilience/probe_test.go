@@ -69,7 +69,7 @@ func TestOneReplicaProbesAtATime(t *testing.T) {
 
 // until makes a call until it is made.
 func until(guard resilience.Guard, call func(context.Context) error) error {
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		err := guard(context.Background(), call)
 		after, refused := notMade(err)
 		if !refused || time.Now().After(deadline) {

@@ -62,7 +62,7 @@ func (w world) project() {
 // projected waits until the projections have an account at a version, and returns its balances there.
 func (w world) projected(customer string, version int64) (balance, statement int64) {
 	w.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(webtest.Patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

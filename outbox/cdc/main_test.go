@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
@@ -18,7 +17,7 @@ func TestMain(m *testing.M) {
 		relayForEver(url, os.Getenv(stage.RelayBroker))
 	}
 	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
-	goleak.VerifyTestMain(m, leaks.Known()...)
+	leaks.Main(m)
 }
 
 // source is that of the stage's outbox; its slot goes before the database does.

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/outbox"
@@ -20,8 +19,7 @@ func TestMain(m *testing.M) {
 		relay(url, os.Getenv(stage.RelayBroker))
 	}
 	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
-	// The servers are asked over HTTP, whose idle connections are not ours.
-	goleak.VerifyTestMain(m, leaks.Known()...)
+	leaks.Main(m)
 }
 
 func relay(database, broker string) {

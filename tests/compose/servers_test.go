@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds what is waited for.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // machine runs the containers' commands as processes of this machine: with the environment, the
 // secrets and the health checks of compose.yaml, on a private RabbitMQ and PostgreSQL.

@@ -28,7 +28,7 @@ import (
 )
 
 // awaitTimeout bounds every wait of a test.
-const awaitTimeout = 30 * time.Second
+const awaitTimeout = 2 * time.Minute
 
 // Dancers are the four running services.
 type Dancers struct {

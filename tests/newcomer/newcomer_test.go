@@ -136,7 +136,7 @@ var (
 // compare runs a command until it prints what the README shows: a story may not be complete yet.
 func compare(t *testing.T, dir, command string, want []string, ids map[string]string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	repeat := strings.Contains(command, " trace ") || strings.Contains(command, " history ")

@@ -7,15 +7,12 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"net/http"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/inbox"
@@ -34,7 +31,7 @@ CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, consumer text NOT NUL
 
 // patience is how long a test waits for what must happen. It is long because the machine is shared;
 // what happens at once is seen at once.
-var patience = flag.Duration("patience", 30*time.Second, "how long a test waits for what must happen")
+var patience = flag.Duration("patience", 2*time.Minute, "how long a test waits for what must happen")
 
 // World is a database and a vhost of their own for one test, with the bank's topology applied.
 type World struct {
@@ -225,11 +222,5 @@ func (w *World) Drained() {
 func Main(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "8") // they wait for servers, not for the processor
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections() // those of devstack.Manage
-	if err := goleak.Find(leaks.Known()...); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	leaks.Main(m)
 }

@@ -23,7 +23,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
@@ -39,7 +38,7 @@ import (
 const NoBroker = "amqp://nobody:nothing@127.0.0.1:1/"
 
 // Patience is how long a test waits for what must happen.
-const Patience = 30 * time.Second
+const Patience = 2 * time.Minute
 
 // New makes a service and its API on a database, as a service's own New does.
 type New func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler)
@@ -248,11 +247,5 @@ func File(t testing.TB, content string) string {
 func Main(m *testing.M) {
 	flag.Parse()
 	_ = flag.Set("test.parallel", "8") // they wait for servers, not for the processor
-	code := m.Run()
-	http.DefaultClient.CloseIdleConnections()
-	if err := goleak.Find(leaks.Known()...); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
+	leaks.Main(m)
 }

@@ -268,7 +268,7 @@ func (s *Stage) Await(queue string, ids []string) {
 }
 
 // Patience is how long a test waits for what must come; only a failing test waits that long.
-const Patience = 25 * time.Second
+const Patience = 2 * time.Minute
 
 // Until polls a condition and fails the test with a diagnosis when it does not come true.
 func (s *Stage) Until(what string, f func() bool) {
