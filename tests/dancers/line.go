@@ -1,10 +1,13 @@
 package dancers
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/url"
+	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -13,6 +16,7 @@ import (
 type Line struct {
 	t        testing.TB
 	address  string // at which it listens
+	guard    int    // a socket that keeps the address while nobody listens there
 	server   string
 	mu       sync.Mutex
 	listener net.Listener // nil while it is down
@@ -27,11 +31,34 @@ func NewLine(t testing.TB, server string) (*Line, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Line{t: t, address: "127.0.0.1:0", server: u.Host, open: map[net.Conn]bool{}}
+	l := &Line{t: t, server: u.Host, open: map[net.Conn]bool{}}
+	if l.guard, l.address, err = reserve(); err != nil {
+		t.Fatal(err)
+	}
 	l.Up()
 	u.Host = l.address
-	t.Cleanup(func() { l.Down(); l.running.Wait() })
+	t.Cleanup(func() { l.Down(); l.running.Wait(); _ = syscall.Close(l.guard) })
 	return l, u.String()
+}
+
+// reserve binds a socket to a free port without listening: the kernel gives the port to nobody who asks
+// for any, refuses connections to it, and lets only who asks for it listen.
+func reserve() (guard int, address string, err error) {
+	guard, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, "", err
+	}
+	if err = syscall.SetsockoptInt(guard, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err == nil {
+		err = syscall.Bind(guard, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	if err != nil {
+		return 0, "", errors.Join(err, syscall.Close(guard))
+	}
+	bound, err := syscall.Getsockname(guard)
+	if err != nil {
+		return 0, "", errors.Join(err, syscall.Close(guard))
+	}
+	return guard, net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port)), nil
 }
 
 // Up lets connections through, again at the same address.
@@ -42,7 +69,7 @@ func (l *Line) Up() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.listener, l.address = listener, listener.Addr().String()
+	l.listener = listener
 	l.running.Go(func() {
 		for {
 			client, err := listener.Accept()
