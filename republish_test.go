@@ -51,8 +51,8 @@ func TestRepublishedIsADuplicate(t *testing.T) {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
 	}
-	webtest.Eventually(t, "three duplicates", func() (bool, string) {
-		return s.Stats().Consumer.Duplicates == 3, fmt.Sprintf("%+v", s.Stats())
+	webtest.Eventually(t, "all three to come again", func() (bool, string) {
+		return s.Stats().Consumer.Duplicates >= 3, fmt.Sprintf("%+v", s.Stats())
 	})
 	if n := count(t, s, "welcomed"); n != 2 {
 		t.Errorf("%d members are welcomed", n)

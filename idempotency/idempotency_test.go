@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"pgregory.net/rapid"
@@ -149,6 +150,20 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	}
 }
 
+// until polls a condition.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	const patience = 2 * time.Minute
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for ; !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", patience, what)
+		}
+	}
+}
+
 // The claim is the transaction's: while it is open the key is taken, however it ends the key is free.
 func TestAClaimEndsWithItsTransaction(t *testing.T) {
 	t.Parallel()
@@ -177,9 +192,10 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 		if n := count(t, db, "idempotency_keys WHERE key = '"+name+"'"); n != 0 {
 			t.Errorf("%d keys after %s", n, name)
 		}
-		if n := count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"); n != 0 {
-			t.Errorf("%d locks after %s", n, name)
-		}
+		// A session that is ended says so before it lets go of its locks.
+		until(t, "no lock is left after "+name, func() bool {
+			return count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == 0
+		})
 		if _, replayed, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); err != nil || replayed {
 			t.Errorf("after %s: %v, %v", name, replayed, err)
 		}

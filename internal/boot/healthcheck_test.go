@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
 )
 
 // The check is asked for in the environment of the service, in which it listens on 0.0.0.0.
@@ -43,12 +45,7 @@ func TestHealthcheck(t *testing.T) {
 }
 
 func TestHealthcheckOfNothing(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := devstack.Addresses(t, 1)[0]
 	for name, env := range map[string]map[string]string{
 		"nobody listens": {"QUADRILLE_ORDERS_LISTEN": address},
 		"no address":     {},

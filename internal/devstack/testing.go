@@ -3,6 +3,7 @@ package devstack
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -108,6 +109,23 @@ func private(t testing.TB, opts Options) *Servers {
 		t.Fatalf("private servers: %v", err)
 	}
 	return s
+}
+
+// Addresses are so many addresses on this machine for programs that listen later: their ports are free,
+// and none of those which the kernel gives to whoever asks for any.
+func Addresses(t testing.TB, n int) []string {
+	t.Helper()
+	ports, addresses := make([]*int, n), make([]string, n)
+	for i := range ports {
+		ports[i] = new(int)
+	}
+	if err := pickPorts(ports); err != nil {
+		t.Fatal(err)
+	}
+	for i, port := range ports {
+		addresses[i] = fmt.Sprintf("127.0.0.1:%d", *port)
+	}
+	return addresses
 }
 
 // discard ends servers whose data nobody wants any more, which for RabbitMQ is

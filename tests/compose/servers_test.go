@@ -52,8 +52,10 @@ func start(t *testing.T) *machine {
 		"rabbitmq:5672", broker.Host, "postgres:5432", database.Host,
 		"--host=postgres", "--host=127.0.0.1", "--username=postgres", "--username=" + database.User.Username() + " --port=" + database.Port() + " --dbname=postgres",
 	}
-	for _, name := range m.p.programs() {
-		address := free(t)
+	programs := m.p.programs()
+	free := devstack.Addresses(t, len(programs))
+	for i, name := range programs {
+		address := free[i]
 		addresses = append(addresses, "http://"+name+":8080", "http://"+address)
 		*m.p.Services[name].Environment["QUADRILLE_"+strings.ToUpper(name)+"_LISTEN"] = "0.0.0.0:" + strings.TrimPrefix(address, "127.0.0.1:")
 	}
@@ -67,16 +69,6 @@ func start(t *testing.T) *machine {
 		t.Fatalf("the definitions: %v", err)
 	}
 	return m
-}
-
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (m *machine) write(path, text string) {

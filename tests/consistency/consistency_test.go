@@ -250,8 +250,12 @@ func TestWhileTheProviderIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	confirmed(t, d, order(t, d, "account"))
-	if o, p := state(d, "orders", "/orders/", card), state(d, "payments", "/payments/", card); o != "placed" || p != "charging" {
-		t.Errorf("the order is %s, its payment %s", o, p)
+	dancers.Await(t, "the payment by card to be asked for", func() (string, bool) {
+		s := state(d, "payments", "/payments/", card)
+		return s, s == "charging"
+	})
+	if s := state(d, "orders", "/orders/", card); s != "placed" {
+		t.Errorf("the order is %s", s)
 	}
 	d.PeerLines["provider"].Up()
 	confirmed(t, d, card)
