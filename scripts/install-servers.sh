@@ -18,14 +18,40 @@ any() {
 	return 1
 }
 
-# lacking prints what must be installed, by package.
-lacking() {
-	any /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server || printf ' rabbitmq-server'
-	any /usr/lib/postgresql/*/bin/postgres || printf ' postgresql'
+# user NAME succeeds when there is one. The programs of a package are there as
+# soon as it is unpacked, its user comes later.
+user() {
+	id "$1" >/dev/null 2>&1
 }
 
+# lacking prints what must be installed, by package.
+lacking() {
+	any /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server && user rabbitmq || printf ' rabbitmq-server'
+	any /usr/lib/postgresql/*/bin/postgres && user postgres || printf ' postgresql'
+}
+
+lock=/run/quadrille-install.lock
+log=/run/quadrille-install.log
+policy=/usr/sbin/policy-rc.d
+cluster=/etc/postgresql-common/createcluster.conf
+saved=.quadrille-saved
+
+# stale succeeds when there are temporary changes of a run: of one that was
+# killed, unless one is under way.
+stale() {
+	[ -e "$policy$saved" ] || [ -e "$cluster$saved" ] || grep -q -s 'quadrille install-servers' "$policy"
+}
+
+# Another run may be in the midst of it.
+if [ -r "$lock" ]; then
+	exec 9<"$lock"
+	flock -s 9
+	exec 9<&-
+fi
 packages=$(lacking)
-[ -n "$packages" ] || exit 0
+if [ -z "$packages" ] && { [ "$(id -u)" -ne 0 ] || ! stale; }; then
+	exit 0
+fi
 
 # fail explains on the standard error output why nothing was installed.
 fail() {
@@ -33,7 +59,7 @@ fail() {
 	exit 1
 }
 
-if ! command -v apt-get >/dev/null 2>&1; then
+if [ -n "$packages" ] && ! command -v apt-get >/dev/null 2>&1; then
 	fail "lacking:$packages; there is no apt-get here. Install these with your system's package manager," \
 		"or set QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to servers that run already."
 fi
@@ -42,14 +68,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # Two runs at once would restore each other's temporary files.
-exec 9>/run/quadrille-install.lock
+exec 9>"$lock"
 flock 9
-packages=$(lacking)
-[ -n "$packages" ] || exit 0
-
-policy=/usr/sbin/policy-rc.d
-cluster=/etc/postgresql-common/createcluster.conf
-saved=.quadrille-saved
 
 # restore undoes the temporary changes; it also serves after a failed or
 # interrupted run, and at the next run after a killed one.
@@ -64,6 +84,8 @@ restore() {
 	fi
 }
 restore
+packages=$(lacking)
+[ -n "$packages" ] || exit 0
 trap restore EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
@@ -89,11 +111,25 @@ case $packages in
 	;;
 esac
 
+# update refreshes the package lists, again for five minutes when another program
+# is doing so: their lock has no time-out, as that of dpkg has.
+update() {
+	tries=30
+	until LC_ALL=C apt-get -q -q update >"$log" 2>&1 9>&-; do
+		tries=$((tries - 1))
+		if [ "$tries" -eq 0 ] || ! grep -q 'Could not get lock' "$log"; then
+			cat "$log" >&2
+			return 1
+		fi
+		sleep 10
+	done
+}
+
 # Debian's `postgresql` also brings a service of its own; the versioned package
 # has all that is needed, where its name is known.
 export DEBIAN_FRONTEND=noninteractive
 echo "install-servers: installing$packages from Debian's packages" >&2
-apt-get -q -q -o DPkg::Lock::Timeout=300 update ||
+update ||
 	echo "install-servers: apt-get update failed; trying with the package lists that are here" >&2
 case $packages in
 *postgresql*)
@@ -105,9 +141,9 @@ esac
 # shellcheck disable=SC2086 # the packages are several words
 apt-get -q -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
 	-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
-	install --no-install-recommends $packages >/run/quadrille-install.log 2>&1 9>&- || {
-	tail -n 30 /run/quadrille-install.log >&2
-	fail "apt-get could not install$packages (the whole output is in /run/quadrille-install.log)"
+	install --no-install-recommends $packages >"$log" 2>&1 9>&- || {
+	tail -n 30 "$log" >&2
+	fail "apt-get could not install$packages (the whole output is in $log)"
 }
 packages=$(lacking)
 [ -z "$packages" ] || fail "installed, but still lacking:$packages"
