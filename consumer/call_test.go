@@ -20,6 +20,7 @@ const openTransactions = `SELECT count(*) FROM pg_stat_activity WHERE datname = 
 func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var ids []string // one call at a time
 	calling, leave := make(chan struct{}), make(chan struct{})
 	c := w.Consumer(bank.Service, nil, consumer.Call(func(ctx context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
@@ -136,6 +137,7 @@ func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 func TestACallMaySayOnlyWhatIsDeclared(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var calls atomic.Int32
 	c := w.Consumer(bank.Service, nil, consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
 		switch {
@@ -164,6 +166,7 @@ func TestACallMaySayOnlyWhatIsDeclared(t *testing.T) {
 func TestAnAnswerThatCannotBeSaidIsAFailure(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var calls atomic.Int32
 	c := w.Consumer(bank.Service, nil, consumer.Call(func(context.Context, events.Of[bank.Asked]) (events.Payload, error) {
 		if calls.Add(1) == 1 {
@@ -187,6 +190,7 @@ func TestAnAnswerThatCannotBeSaidIsAFailure(t *testing.T) {
 func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var calls atomic.Int32
 	calling, leave := make(chan struct{}), make(chan struct{})
 	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
@@ -223,6 +227,7 @@ func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
 		if e.Data.Order == "nil" {
 			var answer *bank.Answered // not nil to who looks at the interface

@@ -62,6 +62,7 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := bank.New(t)
+			w.RetryByHand()
 			proxy, url := bank.NewProxy(t, w.Postgres)
 			var notes, calls, expiries atomic.Int32
 			p := bank.Participant(nil)

@@ -71,6 +71,7 @@ func TestADeadlineThatIsSetAgainIsMoved(t *testing.T) {
 func TestADeadlineMaySetItselfAgain(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var n, broken atomic.Int32
 	p := bank.Participant(nil)
 	p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {

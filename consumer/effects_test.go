@@ -191,6 +191,7 @@ func TestAnIDBelongsToItsOwner(t *testing.T) {
 func TestASwallowedStatementErrorIsAFailure(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var once sync.Once
 	careless := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
 		if err := insertNote(ctx, tx, "bank", e); err != nil {

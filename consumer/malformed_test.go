@@ -190,6 +190,7 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	sources := make(chan string, 10)
 	failing := consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[bank.Noted]) error {
 		sources <- e.Source

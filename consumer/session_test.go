@@ -23,9 +23,7 @@ var queue = topology.QueueOf(bank.Service)
 func cutAndReconnect(w *bank.World, proxy *bank.Proxy) {
 	w.Helper()
 	proxy.Die()
-	if n := w.Depth(queue); n != 2 {
-		w.Fatalf("%d messages went back, want 2", n)
-	}
+	w.Holds(queue, 2)
 	proxy.Revive()
 	w.Eventually("they are delivered again", func() (bool, string) {
 		q := w.Consumers(queue, 1)
@@ -119,9 +117,7 @@ func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	if err := conn.Close(); err != nil { // the consumer dies with both in hand
 		t.Fatal(err)
 	}
-	if n := w.Depth(queue); n != 1 {
-		t.Errorf("%d messages are left of two that were in hand; the hazard was that one is lost", n)
-	}
+	w.Holds(queue, 1) // of two that were in hand: the hazard was that one is lost
 }
 
 // CON-17: told to stop while a handler runs, the consumer lets it finish, acknowledges it, and takes
@@ -149,8 +145,9 @@ func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 	cancel()
 	close(leave)
 	<-done
-	if n := w.Depth(queue); n != 20 || w.Int(notesCount) != 1 || w.Int(pendingCount) != 0 {
-		t.Errorf("%d of 20 messages are left; %s", n, w.Diagnosis())
+	w.Holds(queue, 20)
+	if w.Int(notesCount) != 1 || w.Int(pendingCount) != 0 {
+		t.Error(w.Diagnosis())
 	}
 	if s := c.Stats(); s != (consumer.Stats{Handled: 1, Batches: 1}) {
 		t.Errorf("stats %+v", s)

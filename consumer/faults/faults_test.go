@@ -112,6 +112,7 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 func TestAShutdownIsBounded(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
+	w.RetryByHand()
 	var calls atomic.Int32
 	entered, leave := make(chan string, 9), make(chan struct{})
 	t.Cleanup(func() { close(leave) })
@@ -139,8 +140,9 @@ func TestAShutdownIsBounded(t *testing.T) {
 	case <-time.After(25 * time.Second):
 		t.Fatal("it has not ended after 25 s")
 	}
-	if n := w.Depth(topology.QueueOf(bank.Service)); n != 1 || w.Int(`SELECT count(*) FROM pending WHERE attempts = 1`) != 1 {
-		t.Errorf("%d messages; %s", n, w.Diagnosis())
+	w.Holds(topology.QueueOf(bank.Service), 1)
+	if w.Int(`SELECT count(*) FROM pending WHERE attempts = 1`) != 1 {
+		t.Error(w.Diagnosis())
 	}
 }
 

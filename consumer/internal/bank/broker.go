@@ -84,6 +84,16 @@ func (w *World) Consumers(queue string, want int) (found amqp.Queue) {
 	return found
 }
 
+// Holds waits until a queue has that many messages and no consumer any more. It asks again, since the
+// broker says 0 while the queue's own process is too busy to answer.
+func (w *World) Holds(queue string, want int) {
+	w.Helper()
+	w.Eventually(fmt.Sprintf("%d messages in %s", want, queue), func() (bool, string) {
+		n := w.Depth(queue)
+		return n == want, fmt.Sprintf("they are %d; %s", n, w.Diagnosis())
+	})
+}
+
 // Depth returns how many messages are in a queue once its consumers are gone, for what they had in
 // hand goes back then.
 func (w *World) Depth(queue string) int {

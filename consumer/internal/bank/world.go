@@ -172,6 +172,18 @@ func (w *World) Exec(query string, args ...any) {
 	}
 }
 
+// RetryByHand has every failed attempt wait an hour longer than it would, so that a test sees it however
+// slow the machine is, and says itself when the next one is due.
+func (w *World) RetryByHand() {
+	w.Helper()
+	w.Exec(`CREATE FUNCTION an_hour_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		NEW.due := NEW.due + interval '1 hour';
+		NEW.updated_at := NEW.updated_at + interval '1 hour';
+		RETURN NEW;
+	END $$`)
+	w.Exec(`CREATE TRIGGER an_hour_on BEFORE INSERT OR UPDATE OF updated_at ON pending FOR EACH ROW WHEN (NEW.attempts > 0) EXECUTE FUNCTION an_hour_on()`)
+}
+
 // Becomes waits until the query selects want.
 func (w *World) Becomes(want int, query string, args ...any) {
 	w.Helper()
