@@ -71,9 +71,7 @@ func TestPrefetchBoundsWhatIsOut(t *testing.T) {
 	for range 3 {
 		next(t, d)
 	}
-	if n := depth(t, admin); n != 7 {
-		t.Errorf("%d left in the queue with a prefetch of 3", n)
-	}
+	until(t, "seven are left in the queue with a prefetch of 3", func() bool { return depth(t, admin) == 7 })
 	select {
 	case <-d.C():
 		t.Error("a fourth delivery, although none was acknowledged")

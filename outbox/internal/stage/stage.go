@@ -208,7 +208,7 @@ func (s *Stage) Append(said ...events.Event) {
 	}
 }
 
-// Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back.
+// Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back to it.
 func (s *Stage) Receive(queue string, n int) []amqp.Delivery {
 	s.t.Helper()
 	next, stop := s.Stream(queue)
@@ -220,14 +220,16 @@ func (s *Stage) Receive(queue string, n int) []amqp.Delivery {
 	return got
 }
 
-// Stream takes messages off a queue one after another and acknowledges them.
+// Stream takes messages off a queue one after another and acknowledges them. Its channel stays open until
+// the end of the test: a broker that is busy forgets the last acknowledgements when the channel closes, and
+// would deliver again what a test counts.
 func (s *Stage) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	s.t.Helper()
 	ch := s.Channel()
 	if err := ch.Qos(1000, 0, false); err != nil {
 		s.t.Fatal(err)
 	}
-	deliveries, err := ch.Consume(queue, "", false, false, false, false, nil)
+	deliveries, err := ch.Consume(queue, "test", false, false, false, false, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -250,7 +252,29 @@ func (s *Stage) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 			s.t.Fatalf("%s: nothing came for %s after %d messages\n%s", queue, Patience, got, s.Diagnose())
 		}
 		return amqp.Delivery{}
-	}, func() { _ = ch.Close() }
+	}, func() { putBack(ch, deliveries) }
+}
+
+// putBack ends a consumer and returns what it was sent in excess. An error means that the channel has ended,
+// and then the broker takes it back by itself.
+func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
+	if ch.Cancel("test", false) != nil {
+		return
+	}
+	for d := range deliveries {
+		_ = d.Nack(false, true)
+	}
+	_ = ch.Qos(0, 0, false) // its answer comes when the broker has read all that
+}
+
+// NothingElse fails the test when anything is in a queue beside what has been taken off it: a marker that
+// the relays publish comes next.
+func (s *Stage) NothingElse(queue string) {
+	s.t.Helper()
+	marker := s.Say("marker", 1)
+	if got := s.Receive(queue, 1); got[0].MessageId != marker[0] {
+		s.t.Errorf("%s came in excess: %s", got[0].MessageId, got[0].Body)
+	}
 }
 
 // Await takes messages off a queue until each of the ids has come, in any order and any number.
@@ -326,7 +350,7 @@ func (s *Stage) Count(query string, args ...any) (n int64) {
 	return n
 }
 
-// Depth is how many messages are ready in a queue.
+// Depth is how many messages are ready in a queue, or 0 while the queue is too busy to tell.
 func (s *Stage) Depth(queue string) int {
 	s.t.Helper()
 	q, err := s.Admin.QueueDeclarePassive(queue, true, false, false, false, nil)
