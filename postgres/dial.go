@@ -14,8 +14,8 @@ const (
 	keepAliveIdle  = 5 * time.Second
 	keepAliveCount = 2
 	// A server that is there, or a proxy in its place, says something within this, or its line is cut. It
-	// is longer than any statement takes.
-	silence = migrationTimeout + time.Minute
+	// is longer than any statement may take (migrationTimeout).
+	silence = 11 * time.Minute
 )
 
 // dialer connects for the driver.
