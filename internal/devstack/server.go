@@ -19,6 +19,7 @@ const (
 	startTimeout = 90 * time.Second // RabbitMQ needs 7 s; a loaded machine much more
 	portTimeout  = 2 * time.Second  // for a dying server to let go of its ports
 	logLines     = 20
+	goneLooks    = 5 // after which a process is gone
 )
 
 var errDied = errors.New("it ended right after its start")
@@ -111,12 +112,17 @@ func (k *stack) awaitReady(ctx context.Context, name string) error {
 	if name == "rabbitmq" {
 		ask = k.askRabbitMQ
 	}
-	for {
+	for gone := 0; ; {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
-		if !k.alive(name) {
+		// A process has the name of its program only a moment after its start has been reported to us: in the
+		// kernel what is to be closed at an exec is closed before the name is set. So one look is not enough.
+		if gone++; k.alive(name) {
+			gone = 0
+		}
+		if gone == goneLooks {
 			return errDied
 		}
 		if pause(ctx, 50*time.Millisecond) != nil {
