@@ -3,7 +3,7 @@ SHELL := /bin/sh
 GO    ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test servers up down lint check bench bench-orchestrator soak fuzz clean
+.PHONY: help build demo test servers up down lint check bench bench-orchestrator bench-history soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,10 +37,13 @@ bench-orchestrator: servers ## measure the dance beside the same work under an o
 	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
 
 bench: servers build ## measure relay, consumption and the whole dance, each beside its limit
-	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox
+	@$(GO) test -run '^$$' -bench 'Relay$$' -benchtime 3x -timeout 60m ./outbox
 	@$(GO) test -run '^$$' -bench . -benchtime 40000x -timeout 60m ./consumer
 	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox/cdc ./eventstore
 	@$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./tests/bench
+
+bench-history: servers ## measure the relay with ten million rows behind it, beside one with none
+	@$(GO) test -run '^$$' -bench History -benchtime 5x -timeout 60m ./outbox
 
 soak: servers build ## the end-to-end test under faults, with more orders and more faults
 	@QUADRILLE_SOAK=1 $(GO) test -race -count 1 -timeout 85m -run Chaos ./tests/e2e

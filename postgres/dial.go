@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,17 +38,32 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 		Control:         bound,
 	}).DialContext(ctx, network, address)
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return line{tcp}, nil
+		return &line{TCPConn: tcp}, nil
 	}
 	return c, err
 }
 
 // line is a connection that does not wait for ever.
-type line struct{ *net.TCPConn }
+type line struct {
+	*net.TCPConn
+	limited atomic.Bool // by a deadline of the driver's own, as that of the handshake
+}
 
-func (l line) Read(p []byte) (int, error) {
-	if err := l.SetReadDeadline(time.Now().Add(silence)); err != nil {
-		return 0, err
+func (l *line) SetDeadline(t time.Time) error {
+	l.limited.Store(!t.IsZero())
+	return l.TCPConn.SetDeadline(t)
+}
+
+func (l *line) SetReadDeadline(t time.Time) error {
+	l.limited.Store(!t.IsZero())
+	return l.TCPConn.SetReadDeadline(t)
+}
+
+func (l *line) Read(p []byte) (int, error) {
+	if !l.limited.Load() {
+		if err := l.TCPConn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+			return 0, err
+		}
 	}
 	return l.TCPConn.Read(p)
 }

@@ -103,6 +103,27 @@ func TestSilentDatabaseIsNotAlive(t *testing.T) {
 	}
 }
 
+// A server that takes the connection and never answers is given up after the time to connect.
+func TestConnectingIsBounded(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	db := pool(t, "postgres://nobody@"+l.Addr().String()+"/x?sslmode=disable&connect_timeout=1")
+	refused := make(chan error, 1)
+	go func() { refused <- db.PingContext(context.WithoutCancel(t.Context())) }()
+	patient, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	select {
+	case err := <-refused:
+		if err == nil {
+			t.Error("connected")
+		}
+	case <-patient.Done():
+		t.Error("it waits for ever")
+	}
+}
+
 // Whoever has vanished acknowledges nothing: the kernel cuts the line, for the driver itself would wait.
 func TestEveryLineIsBounded(t *testing.T) {
 	t.Parallel()
