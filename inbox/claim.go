@@ -19,11 +19,17 @@ ORDER BY due, key LIMIT $2`
 // Claim locks up to limit things of these types that are due, oldest first, and skips those that another
 // replica has in hand.
 func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, types ...string) ([]Pending, error) {
-	var claimed []Pending
-	if err := tx.SelectContext(ctx, &claimed, claimSQL, i.consumer, limit, append(pq.StringArray{}, types...)); err != nil {
-		return nil, fmt.Errorf("claim due: %w", err)
+	claimed, err := pick[Pending](ctx, i, tx, claimSQL, i.consumer, limit, append(pq.StringArray{}, types...))
+	return claimed, wrap("claim due", err)
+}
+
+// pick selects with a statement that is kept prepared.
+func pick[T any](ctx context.Context, i *Inbox, tx *sqlx.Tx, query string, args ...any) (list []T, err error) {
+	statement, err := i.statements.In(ctx, tx, query)
+	if err == nil {
+		err = statement.SelectContext(ctx, &list, args...)
 	}
-	return claimed, nil
+	return list, err
 }
 
 // ClaimOne locks one thing that is due; ok is false when it is gone or in another replica's hand.
@@ -58,8 +64,7 @@ func (i *Inbox) Take(ctx context.Context, tx *sqlx.Tx, done ...Pending) (map[Nam
 		return taken, nil
 	}
 	owners, keys := names(done)
-	var list []Name
-	err := tx.SelectContext(ctx, &list, `DELETE FROM pending AS p USING unnest($2::text[], $3::text[]) AS d (owner, key)
+	list, err := pick[Name](ctx, i, tx, `DELETE FROM pending AS p USING unnest($2::text[], $3::text[]) AS d (owner, key)
 		WHERE p.consumer = $1 AND p.owner = d.owner AND p.key = d.key RETURNING p.owner, p.key`, i.consumer, owners, keys)
 	for _, n := range list {
 		taken[n] = true
@@ -75,16 +80,18 @@ func (i *Inbox) Lease(ctx context.Context, tx *sqlx.Tx, d time.Duration, claimed
 		return nil
 	}
 	owners, keys := names(claimed)
-	var until time.Time
-	err := tx.GetContext(ctx, &until, `WITH leased AS (
+	until, err := pick[time.Time](ctx, i, tx, `WITH leased AS (
 			UPDATE pending AS p SET due = now() + $4 * interval '1 second'
 			FROM unnest($2::text[], $3::text[]) AS d (owner, key)
 			WHERE p.consumer = $1 AND p.owner = d.owner AND p.key = d.key)
 		SELECT now() + $4 * interval '1 second'`, i.consumer, owners, keys, d.Seconds())
-	for n := range claimed {
-		claimed[n].Due = &until
+	if err != nil {
+		return fmt.Errorf("lease pending: %w", err)
 	}
-	return wrap("lease pending", err)
+	for n := range claimed {
+		claimed[n].Due = &until[0]
+	}
+	return nil
 }
 
 func names(list []Pending) (owners, keys pq.StringArray) {
