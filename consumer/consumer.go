@@ -102,6 +102,7 @@ func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
 	running.Go(func() { c.runDue(ctx, nil, c.redo) })
+	running.Go(func() { c.tellOverdue(ctx) })
 	if len(c.callTypes) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}
@@ -216,6 +217,9 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 		if !ok {
 			out = append(out, e)
 			continue
+		}
+		if c.handlerOf[later.EventType()] == nil {
+			return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name, later.EventType()))
 		}
 		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
 		deadlines = append(deadlines, inbox.Deadline{At: later.At, Event: command})

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -38,6 +39,21 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(
 			probes = 0
 			sleepUntil(ctx, dueInterval, nudge)
 		}
+	}
+}
+
+// overdueInterval is how often what is overdue is looked for.
+const overdueInterval = time.Minute
+
+// tellOverdue tells of retries and deadlines that no replica of this release will ever handle: another release
+// has left them, and if it does not come back a person must know.
+func (c *Consumer) tellOverdue(ctx context.Context) {
+	for ctx.Err() == nil {
+		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.ownTypes), c.callTypes...)...)
+		if err == nil && len(types) > 0 {
+			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
+		}
+		sleep(ctx, overdueInterval)
 	}
 }
 
@@ -97,7 +113,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
 	p.Reason = failed.Error()
 	age := time.Since(p.CreatedAt)
-	if after, waits := waitOf(failed, age); waits {
+	if after, waits := waitOf(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
 		done, err := c.Inbox.Again(ctx, tx, p, after, false)
 		if done {
 			c.stats.delayed.Add(1)

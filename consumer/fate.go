@@ -70,6 +70,17 @@ func patient(err error, age time.Duration) bool {
 	return errors.As(err, &outside) && !isPermanent(err) && age < CallPatience
 }
 
+// wasMade tells whether an outside call that costs no attempt was made all the same, by the method Made. Past
+// CallPatience it costs one: where there is nothing else to ask a peer, one call that it always fails would
+// keep its breaker open for ever.
+func wasMade(err error) bool {
+	var m interface {
+		error
+		Made() bool
+	}
+	return errors.As(err, &m) && m.Made()
+}
+
 // pauseBefore returns the pause before the next attempt: exponential with full jitter, but never
 // less than half, so that a retry is not immediate.
 func pauseBefore(attempts int) time.Duration {

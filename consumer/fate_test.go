@@ -168,3 +168,18 @@ func TestWaitGrowsWithAge(t *testing.T) {
 		t.Error("an error that says nothing waits")
 	}
 }
+
+// down is a peer that is down: the call was made, and costs no attempt.
+type down struct{ error }
+
+func (down) TryAfter() time.Duration { return time.Minute }
+func (down) Made() bool              { return true }
+
+// Past its patience a call that is made and fails costs an attempt, also while the peer counts as down; one that
+// is not made never does.
+func TestOnlyACallThatIsMadeWearsOut(t *testing.T) {
+	t.Parallel()
+	if !wasMade(outsideError{down{errors.New("503")}}) || wasMade(outsideError{NotYet(errors.New("limit"), 0)}) || wasMade(errors.New("503")) {
+		t.Error("calls that are made are not told from those that are not")
+	}
+}

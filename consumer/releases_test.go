@@ -2,10 +2,13 @@ package consumer_test
 
 import (
 	"context"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/bank"
@@ -42,13 +45,49 @@ func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
 	w := bank.New(t)
 	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
 		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour', 'deadline')`)
-	_, stop := w.Bank()
+	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler())
+	var told logged
+	c.Log = zerolog.New(&told)
+	stop := w.Start(c)
+	w.Eventually("somebody is told", func() (bool, string) {
+		return strings.Contains(told.String(), `["order.reviewed"]`), told.String()
+	})
 	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
 	w.Becomes(1, overdueCount)
 	stop()
 	if n := w.Int(`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
 		t.Error("the old release has touched it")
 	}
+}
+
+// logged is a log that is read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// A deadline to which there is no reaction would never come: it is refused where it is set.
+func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	p := bank.Participant(nil)
+	p.React = p.React[:len(p.React)-1] // without what expires
+	stop := w.Start(w.Consumer(bank.Service, nil, p.Handler()))
+	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%order.expired, to which it has no reaction%'`)
+	stop()
 }
 
 // A deadline that an older release has set is read through the upcasters as well.

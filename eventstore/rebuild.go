@@ -67,7 +67,10 @@ func fit(ctx context.Context, tx *sqlx.Tx) error {
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3'`); err != nil {
+	if err := log.Pieces(ctx, tx, func(from, to int64) error {
+		_, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3' WHERE seq >= $1 AND seq < $2`, from, to)
+		return err
+	}); err != nil {
 		return err
 	}
 	var old []generation

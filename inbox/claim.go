@@ -23,6 +23,18 @@ func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, types ...stri
 	return claimed, wrap("claim due", err)
 }
 
+// Overdue lists types of which something should have been handled long ago and that are none of the given
+// ones, at most a hundred.
+func (i *Inbox) Overdue(ctx context.Context, known ...string) ([]string, error) {
+	var types []string
+	err := i.db.SelectContext(ctx, &types, `SELECT DISTINCT type FROM pending WHERE consumer = $1 AND due < now() - $3 * interval '1 second'
+		AND type <> ALL($2::text[]) ORDER BY type LIMIT 100`, i.consumer, append(pq.StringArray{}, known...), overdue.Seconds())
+	return types, wrap("look for what is overdue", err)
+}
+
+// overdue is how late something is that nobody seems to care for.
+const overdue = 5 * time.Minute
+
 // pick selects with a statement that is kept prepared.
 func pick[T any](ctx context.Context, i *Inbox, tx *sqlx.Tx, query string, args ...any) (list []T, err error) {
 	statement, err := i.statements.In(ctx, tx, query)

@@ -97,9 +97,13 @@ func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot,
 	}
 	const passed = `($1 OR xmin::text::numeric <> txid::text::numeric % 4294967296) AND (pg_visible_in_snapshot(txid, $2::pg_snapshot)
 		OR pg_visible_in_snapshot(txid, $3::pg_snapshot) AND seq <= $4)`
-	_, err := tx.ExecContext(ctx, `UPDATE outbox SET txid = CASE WHEN `+passed+` THEN '3'::xid8 ELSE pg_current_xact_id() END
-		WHERE NOT (`+passed+` AND pg_visible_in_snapshot(txid, $5::pg_snapshot))`, own, string(old.A), string(old.B), old.LastSeq, string(now))
-	return err
+	// Piece by piece, so that the server says something from time to time: a line without a word is cut.
+	return outboxLog.Pieces(ctx, tx, func(from, to int64) error {
+		_, err := tx.ExecContext(ctx, `UPDATE outbox SET txid = CASE WHEN `+passed+` THEN '3'::xid8 ELSE pg_current_xact_id() END
+			WHERE NOT (`+passed+` AND pg_visible_in_snapshot(txid, $5::pg_snapshot)) AND seq >= $6 AND seq < $7`,
+			own, string(old.A), string(old.B), old.LastSeq, string(now), from, to)
+		return err
+	})
 }
 
 // The bounds of Fit while another replica leads.

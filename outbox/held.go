@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -91,13 +90,7 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 	if err != nil {
 		return false, err
 	}
-	// What is held is not deleted; but a stream may have had it before its commit can be seen here, which
-	// waits for a synchronous standby. Then it waits.
-	seen := map[int64]bool{}
-	for _, r := range rows {
-		seen[r.seq] = true
-	}
-	heads = slices.DeleteFunc(heads, func(h hold) bool { return !seen[h.seq] })
+	heads, rows, unfit, unseen := sortHeads(heads, rows)
 	var outcomes []outcome
 	pendings, err := p.publisher.Publish(p.messages(rows))
 	if err == nil {
@@ -121,12 +114,46 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 		if err := release(ctx, tx, released); err != nil {
 			return err
 		}
-		return putAside(ctx, tx, again)
+		if err := putOff(ctx, tx, unseen); err != nil {
+			return err
+		}
+		return putAside(ctx, tx, append(again, unfit...))
 	}); err != nil {
 		return false, err
 	}
 	p.relay.published.Add(int64(len(released)))
 	return len(released) > 0, err
+}
+
+// sortHeads divides held rows by whether they can be published. What is held is not deleted; but a stream may
+// have had a row before its commit can be seen here, while that waits for a synchronous standby. And what
+// does not fit stays so, though somebody has asked for it.
+func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold, unseen []int64) {
+	found := map[int64]row{}
+	for _, r := range rows {
+		found[r.seq] = r
+	}
+	for _, h := range heads {
+		switch r, seen := found[h.seq]; {
+		case !seen:
+			unseen = append(unseen, h.seq)
+		case r.fault != nil:
+			h.reason, h.due = r.fault.Error(), holdForever
+			unfit = append(unfit, h)
+		default:
+			fit, publish = append(fit, h), append(publish, r)
+		}
+	}
+	return fit, publish, unfit, unseen
+}
+
+// putOff lets held rows wait that are not seen yet, so that they take nobody's turn.
+func putOff(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+	if len(seqs) == 0 {
+		return nil
+	}
+	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = now() + $2 * interval '1 second' WHERE seq = ANY($1)`, pq.Int64Array(seqs), holdFirst.Seconds())
+	return wrap("put held rows off", err)
 }
 
 // release forgets held rows that are published now.

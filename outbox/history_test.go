@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/stage"
 	"github.com/quadrille-go/quadrille/postgres"
@@ -103,6 +104,25 @@ func TestHeldForEverIsReleasedByRepublishing(t *testing.T) {
 	}
 	s.Await(s.Queue, ids)
 	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 })
+}
+
+// What cannot be published stays held, though somebody asks for it.
+func TestWhatDoesNotFitStaysHeld(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	id := events.NewID()
+	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, 'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
+	r := s.Relay(s.Out)
+	s.Run(r)
+	s.Until("it is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
+	if _, err := s.Out.RepublishIDs(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	s.Until("it is held for ever again", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
+	marker := s.Say("b", 1)
+	if got := s.Receive(s.Queue, 1); got[0].MessageId != marker[0] {
+		t.Errorf("%s was published: %s", got[0].MessageId, got[0].Body)
+	}
 }
 
 // A stream may hold a row before queries see it; it waits, and nothing else does.

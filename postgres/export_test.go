@@ -8,8 +8,8 @@ import (
 )
 
 // Dial connects as the driver is made to.
-func Dial(ctx context.Context, address string) (net.Conn, error) {
-	return dialer{}.DialContext(ctx, "tcp", address)
+func Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return dialer{}.DialContext(ctx, network, address)
 }
 
 // LineBounds are those that the kernel keeps.

@@ -167,38 +167,49 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 }
 
 // doubt gives the lead up when a sign of life is not answered for a lease, unless another connection tells
-// that the session has the lock and so is only at a long statement. On a line that has gone silent the
-// driver waits, whatever its context says, and meanwhile another leads.
+// that the session has the lock and so is only at a long statement; when nobody can be asked, after three. On
+// a line that has gone silent the driver waits, whatever its context says, and meanwhile another leads.
 func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct{}) {
-	for {
-		holds := make(chan bool, 1)
+	for vain := 0; vain < 2; {
 		select {
 		case <-answered:
 			return
 		case <-kept.Done():
 			return
 		case <-time.After(l.lease):
-			go func() { holds <- l.holds(kept) }() // this line may be silent as well
 		}
+		asked := make(chan error, 1)
+		go func() { asked <- l.holds(kept) }() // this line may be silent as well
 		select {
 		case <-answered:
 			return
-		case yes := <-holds:
-			if yes {
+		case <-kept.Done():
+			return
+		case err := <-asked:
+			switch {
+			case err == nil:
+				vain = 0
 				continue
+			case errors.Is(err, ErrSuperseded):
+				giveUp()
+				return
 			}
-		case <-time.After(l.lease):
+		case <-time.After(l.lease / 2):
 		}
-		giveUp()
-		return
+		vain++
 	}
+	giveUp()
 }
 
-// holds asks on another connection whether the session has its lock.
-func (l *Lead) holds(ctx context.Context) (yes bool) {
+// holds asks on another connection whether the session has its lock; it is ErrSuperseded when not.
+func (l *Lead) holds(ctx context.Context) error {
+	var yes bool
 	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, l.pid)
-	return err == nil && yes
+	if err == nil && !yes {
+		return ErrSuperseded
+	}
+	return err
 }
 
 // alive tells a lost session from one on which the sign of life found an answer being read, or

@@ -111,7 +111,7 @@ func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 	l.Release()
 }
 
-// A leader whose line has gone silent knows within two leases that it leads no more, though the driver
+// A leader whose line has gone silent knows within three leases that it leads no more, though the driver
 // waits for an answer. A line that is only busy costs nothing.
 func TestSilentLineCostsTheLead(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -80,6 +81,17 @@ func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func()
 	}
 }
 
+// A socket on this machine has no such bounds, and needs none.
+func TestSocketOnThisMachine(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	c, err := postgres.Dial(t.Context(), "unix", l.Addr().String())
+	must(t, err)
+	must(t, c.Close())
+}
+
 // A database that does not answer is not alive, within a bound.
 func TestSilentDatabaseIsNotAlive(t *testing.T) {
 	t.Parallel()
@@ -130,7 +142,7 @@ func TestEveryLineIsBounded(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
-	c, err := postgres.Dial(t.Context(), l.Addr().String())
+	c, err := postgres.Dial(t.Context(), "tcp", l.Addr().String())
 	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	userTimeout, idle, count := postgres.LineBounds(t, c)

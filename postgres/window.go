@@ -38,6 +38,24 @@ func Now(ctx context.Context, q sqlx.QueryerContext) (Snapshot, error) {
 	return s, nil
 }
 
+// piece is how many seqs Pieces takes at once.
+const piece = 500_000
+
+// Pieces calls f for one range of seqs after another, from included and to not, until it has been through
+// all of the log: for what would take longer in one statement than a line may be silent.
+func (l Log) Pieces(ctx context.Context, q sqlx.QueryerContext, f func(from, to int64) error) error {
+	var ends struct{ Low, High int64 }
+	if err := sqlx.GetContext(ctx, q, &ends, `SELECT coalesce(min(seq), 0) AS low, coalesce(max(seq), -1) AS high FROM `+string(l)); err != nil {
+		return fmt.Errorf("read ends of %s: %w", l, err)
+	}
+	for from := ends.Low; from <= ends.High; from += piece {
+		if err := f(from, from+piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Window returns the seqs after one of exactly the rows that are visible in b and not in a, ascending,
 // at most so many; more tells whether there are others. No row is left out when transactions commit in
 // another order than they inserted in, and nothing waits for a long transaction. It reads the whole

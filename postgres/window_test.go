@@ -136,6 +136,24 @@ func TestWindowsHoldEachRowOnce(t *testing.T) {
 	})
 }
 
+// Whoever goes through a log piece by piece has all of it, and nothing twice.
+func TestPiecesAreAllOfALog(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	createLog(t, db)
+	var ranges [][2]int64
+	take := func(from, to int64) error { ranges = append(ranges, [2]int64{from, to}); return nil }
+	must(t, entries.Pieces(t.Context(), db, take))
+	if len(ranges) > 0 {
+		t.Errorf("an empty log has the pieces %v", ranges)
+	}
+	exec(t, db, `INSERT INTO entries (seq) OVERRIDING SYSTEM VALUE VALUES (7), (500006), (500007), (1200000)`)
+	must(t, entries.Pieces(t.Context(), db, take))
+	if want := [][2]int64{{7, 500_007}, {500_007, 1_000_007}, {1_000_007, 1_500_007}}; !slices.Equal(ranges, want) {
+		t.Errorf("pieces %v, want %v", ranges, want)
+	}
+}
+
 func TestMalformedSnapshotIsAnError(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)

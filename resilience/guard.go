@@ -54,6 +54,9 @@ func (e PeerDownError) Unwrap() error { return e.Err }
 // TryAfter is that of NotMadeError.
 func (e PeerDownError) TryAfter() time.Duration { return e.After }
 
+// Made tells that the call was made: package consumer does not make it again for ever at no cost.
+func (e PeerDownError) Made() bool { return true }
+
 // answered marks an error that the other side gave as its answer.
 type answered struct{ error }
 

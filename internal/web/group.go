@@ -2,7 +2,9 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -56,6 +58,7 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 	select {
 	case <-a.done:
 	case <-r.Context().Done():
+		g.leave(a)
 		return r.Context().Err()
 	}
 	if a.result.Err != nil {
@@ -76,11 +79,17 @@ func (g *Group[C]) enter(a *asked[C]) {
 	}
 }
 
-// next takes what waits and has not been given up, nil when there is nothing: then the caller ends.
+// leave forgets a request that nobody waits for any more, unless a transaction has it.
+func (g *Group[C]) leave(a *asked[C]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting = slices.DeleteFunc(g.waiting, func(other *asked[C]) bool { return other == a })
+}
+
+// next takes what waits, nil when there is nothing: then the caller ends.
 func (g *Group[C]) next() []*asked[C] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.waiting = slices.DeleteFunc(g.waiting, func(a *asked[C]) bool { return a.ctx.Err() != nil })
 	n := min(len(g.waiting), groupMost)
 	if n == 0 {
 		g.running--
@@ -93,41 +102,73 @@ func (g *Group[C]) next() []*asked[C] {
 
 func (g *Group[C]) work() {
 	for batch := g.next(); batch != nil; batch = g.next() {
-		err := g.run(batch)
+		results, err := g.bounded(batch)
 		// While the database is away, one by one would be no better.
 		if class := postgres.ClassOf(err); err != nil && len(batch) > 1 && class != postgres.Lost && class != postgres.Busy {
 			for i, a := range batch {
 				err := a.ctx.Err() // nobody waits for it any more
 				if err == nil {
-					err = g.run(batch[i : i+1])
+					results, err = g.bounded(batch[i : i+1])
 				}
-				g.finish(batch[i:i+1], err)
+				finish(batch[i:i+1], results, err)
 			}
 			continue
 		}
-		g.finish(batch, err)
+		finish(batch, results, err)
 	}
 }
 
-func (g *Group[C]) finish(batch []*asked[C], err error) {
-	for _, a := range batch {
+func finish[C any](batch []*asked[C], results []idempotency.Result, err error) {
+	for i, a := range batch {
 		if err != nil {
 			a.result = idempotency.Result{Err: err}
+		} else {
+			a.result = results[i]
 		}
 		close(a.done)
 	}
 }
 
-// run is one transaction. It goes on when a client goes, for it is not the only one.
-func (g *Group[C]) run(batch []*asked[C]) error {
+// bounded is run for no longer than a request may take: on a line that has gone silent the driver waits,
+// whatever its context says, and all others would wait with it. Its transaction goes on when a client goes,
+// for it is not the only one.
+func (g *Group[C]) bounded(batch []*asked[C]) ([]idempotency.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), requestTimeout)
-	defer cancel()
+	type outcome struct {
+		results []idempotency.Result
+		err     error
+	}
+	ended := make(chan outcome, 1)
+	go func() {
+		defer cancel()
+		results, err := g.run(ctx, batch)
+		ended <- outcome{results, err}
+	}()
+	select {
+	case o := <-ended:
+		return o.results, o.err
+	case <-ctx.Done():
+	}
+	select {
+	case o := <-ended: // cancel comes after it
+		return o.results, o.err
+	default:
+		return nil, ctx.Err()
+	}
+}
+
+// run is one transaction.
+func (g *Group[C]) run(ctx context.Context, batch []*asked[C]) (results []idempotency.Result, err error) {
 	requests := make([]idempotency.Request, len(batch))
 	for i, a := range batch {
 		requests[i] = a.request
 	}
-	var results []idempotency.Result
-	err := InTx(ctx, g.t, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+	err = InTx(ctx, g.t, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		defer func() { // it fails its requests, not the process
+			if cause := recover(); cause != nil {
+				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			}
+		}()
 		results, err = idempotency.DoAll(ctx, tx, requests, func(todo []int) ([]idempotency.Response, error) {
 			commands := make([]C, len(todo))
 			for n, i := range todo {
@@ -137,9 +178,9 @@ func (g *Group[C]) run(batch []*asked[C]) error {
 			if err != nil {
 				return nil, err
 			}
-			responses := make([]idempotency.Response, len(answers))
-			for n, answer := range answers {
-				if responses[n], err = encode(answer); err != nil {
+			responses := make([]idempotency.Response, len(commands))
+			for n := range commands {
+				if responses[n], err = encode(answers[n]); err != nil {
 					return nil, err
 				}
 			}
@@ -147,11 +188,5 @@ func (g *Group[C]) run(batch []*asked[C]) error {
 		})
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	for i, a := range batch {
-		a.result = results[i]
-	}
-	return nil
+	return results, err
 }

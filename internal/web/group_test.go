@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
@@ -65,8 +66,11 @@ func (c *commands) take(ctx context.Context, tx *sqlx.Tx, commands []string) ([]
 	<-c.gate
 	answers := make([]web.Answer, len(commands))
 	for i, command := range commands {
-		if command == "poison" {
+		switch command {
+		case "poison":
 			return nil, errors.New("poison")
+		case "panic":
+			panic("at the effect")
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO took (command) VALUES ($1)`, command); err != nil {
 			return nil, err
@@ -141,8 +145,10 @@ func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
 	c.ask(t.Context(), "a", "good")
 	c.ask(t.Context(), "b", "poison")
 	c.ask(t.Context(), "c", "good")
-	c.waits(3)
+	c.ask(t.Context(), "d", "panic")
+	c.waits(4)
 	c.open()
+	c.want("d panic 500", 1)
 	c.want("a good 201", 1)
 	c.want("b poison 500", 1)
 	c.want("c good 201", 1)
@@ -166,6 +172,7 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	c.ask(gone, "gone", "gone")
 	c.waits(3)
 	leave()
+	c.waits(2)
 	c.open()
 	c.want("twice same 201", 1)
 	c.want("twice same 409", 1)
@@ -178,4 +185,22 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	if n := c.Int(`SELECT count(*) FROM took WHERE command = 'same'`); n != 1 || c.Int(`SELECT count(*) FROM took WHERE command = 'gone'`) != 0 {
 		t.Errorf("%d effects", n)
 	}
+}
+
+// A transaction that hangs, as on a line that has gone silent, keeps nobody out for longer than a request takes.
+func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.busy()
+	c.running.Wait()
+	c.want("busy0 busy 503", 1)
+	c.want("busy1 busy 503", 1)
+	c.ask(t.Context(), "k", "next")
+	select {
+	case <-c.begun:
+	case <-time.After(webtest.Patience):
+		t.Error("nobody takes the next request")
+	}
+	c.open()
+	c.want("k next 201", 1)
 }
