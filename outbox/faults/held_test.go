@@ -152,3 +152,16 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 	s.Await(s.Queue, []string{returned})
 	s.Await("full", []string{nacked}) // it takes the fillers out as well
 }
+
+// A stream may hold a row before queries see it; it waits, and nothing else does.
+func TestHeldRowThatIsNotSeenYetWaits(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (3, 'late', 'refused', 1, now())`)
+	r := s.Relay(s.Out)
+	s.Run(r)
+	s.Await(s.Queue, s.Say("b", 1, 2))
+	s.Until("it is held", func() bool { return r.Stats().Held == 1 })
+	s.Await(s.Queue, s.Say("late", 1))
+	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 })
+}
