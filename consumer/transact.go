@@ -11,8 +11,9 @@ import (
 )
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
-// before are passed over. Those that ask for an outside call only become due here: a call must hold up
-// neither a transaction nor a lane. So do those that only another release reacts to. Once begun it is not interrupted by a shutdown, only by its bound.
+// before are passed over. Those that ask for an outside call only become due here, since a call must hold
+// up neither a transaction nor a lane; so do those that only another release reacts to. Once begun it is
+// not interrupted by a shutdown, only by its bound.
 func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	var fresh map[inbox.Receipt]bool
 	var put int // aside
