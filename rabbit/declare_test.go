@@ -36,7 +36,7 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	for _, s := range dance.Services {
 		session := open(t, service(t, url, manage, s.Name))
 		must(t, session.CheckApplied(dance))
-		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1) // the session goes on
+		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session goes on
 		must(t, err)
 	}
 	if err := open(t, url).CheckApplied(dance.With(topology.Service{Name: "fifth"})); !errors.Is(err, rabbit.ErrNotApplied) {
@@ -66,7 +66,7 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	forged.UserId = "payments"
 	expect(t, p, publish(t, p, forged)[0], rabbit.Unknown)
 	for _, queue := range []string{"payments.in", "payments.dead"} {
-		if _, err := rabbit.Subscribe(open(t, orders), queue, 1); rabbit.ServerCode(err) != amqp.AccessRefused {
+		if _, err := rabbit.Subscribe(open(t, orders), queue, 1, 0); rabbit.ServerCode(err) != amqp.AccessRefused {
 			t.Errorf("reading %s: %v", queue, err)
 		}
 	}

@@ -14,9 +14,12 @@ type Deliveries struct {
 
 const consumerTag = "quadrille"
 
-// Subscribe consumes a queue on the session and takes it over. At most prefetch deliveries are out at a time;
-// it must be at least 1. The session ends when the broker cancels the subscription.
-func Subscribe(s *Session, queue string, prefetch int) (*Deliveries, error) {
+// Subscribe consumes a queue on the session and takes it over. At most prefetch deliveries are
+// unacknowledged at a time; it must be at least 1. No further delivery is read while the bodies of
+// those that are unacknowledged have maxBytes or more; AMQP 0-9-1 has no such bound of its own.
+// The session ends when the broker cancels the subscription.
+func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliveries, error) {
+	s.socket.frames.gate.limit(maxBytes)
 	// Per consumer: quorum queues refuse the global form.
 	if err := s.call(func() error { return s.ch.Qos(prefetch, 0, false) }); err != nil {
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
@@ -41,9 +44,10 @@ func Subscribe(s *Session, queue string, prefetch int) (*Deliveries, error) {
 // C is closed when the session is over or after Stop.
 func (d *Deliveries) C() <-chan amqp.Delivery { return d.messages }
 
-// Stop asks the broker for no more deliveries; those in hand can still be acknowledged.
+// Stop asks the broker for no more deliveries and does not wait for its answer, which comes after
+// all that is on its way; those in hand can still be acknowledged.
 func (d *Deliveries) Stop() error {
-	if err := d.call(func() error { return d.ch.Cancel(consumerTag, false) }); err != nil {
+	if err := d.call(func() error { return d.ch.Cancel(consumerTag, true) }); err != nil {
 		return fmt.Errorf("cancel consumer: %w", err)
 	}
 	return nil
@@ -52,6 +56,7 @@ func (d *Deliveries) Stop() error {
 // Ack acknowledges deliveries of this session, one by one but in one write. A delivery of another
 // session is refused: its tag means another message here. Safe for concurrent use.
 func (d *Deliveries) Ack(batch ...amqp.Delivery) error {
+	var size int64
 	d.socket.cork()
 	for _, m := range batch {
 		if m.Acknowledger != amqp.Acknowledger(d.ch) {
@@ -62,7 +67,9 @@ func (d *Deliveries) Ack(batch ...amqp.Delivery) error {
 			_ = d.socket.uncork()
 			return fmt.Errorf("acknowledge: %w", err)
 		}
+		size += int64(len(m.Body))
 	}
+	d.socket.frames.gate.release(size)
 	if err := d.socket.uncork(); err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}

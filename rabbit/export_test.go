@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"io"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -41,3 +42,23 @@ func OpenWithin(ctx context.Context, url, name string, reply time.Duration) (*Se
 
 // SetReplyTimeout makes a session less patient.
 func (s *Session) SetReplyTimeout(d time.Duration) { s.reply = d }
+
+// Through returns what the driver reads when the broker sends these bytes.
+func Through(r io.Reader) io.Reader { return newFrames(r) }
+
+// CheckProperties and MendProperties are those of a content header.
+func CheckProperties(payload []byte) string {
+	_, fault := checkProperties(payload)
+	return fault
+}
+
+// MendProperties returns a content header that can be decoded.
+func MendProperties(payload []byte) []byte { return mendProperties(payload) }
+
+// InHand returns the bytes of a session's deliveries that were read and are not acknowledged.
+func (s *Session) InHand() int64 {
+	g := s.socket.frames.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inHand
+}

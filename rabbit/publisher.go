@@ -176,6 +176,9 @@ func (p *Publisher) over(cause error) error {
 	select {
 	case <-p.done:
 	case <-timer.C:
+		if cause == nil {
+			cause = errors.New("its channel is closed")
+		}
 		p.end(fmt.Errorf("%w: %w", ErrClosed, cause))
 	}
 	return p.Err()

@@ -133,7 +133,7 @@ func TestBrokerThatOwesAnAnswer(t *testing.T) {
 	s := open(t, url)
 	s.SetReplyTimeout(200 * time.Millisecond)
 	mute()
-	_, err := rabbit.Subscribe(s, "q", 1)
+	_, err := rabbit.Subscribe(s, "q", 1, 0)
 	if !errors.Is(err, rabbit.ErrClosed) || !strings.Contains(err.Error(), "did not answer within 200ms") {
 		t.Errorf("error %v", err)
 	}

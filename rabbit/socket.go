@@ -1,7 +1,6 @@
 package rabbit
 
 import (
-	"bufio"
 	"fmt"
 	"net"
 	"sync"
@@ -13,13 +12,15 @@ const (
 	// writeTimeout cuts a write that hangs: a broker under a memory or disk alarm stops reading, and
 	// the driver's own calls cannot be interrupted.
 	writeTimeout = 10 * time.Second
+	// silence is how long the driver waits for a sign of life from the broker.
+	silence = 3 * heartbeat
 )
 
 // socket is a connection that can hold writes back, so that a batch of publishings or acks is one
-// system call instead of one each, and that reads in large pieces.
+// system call instead of one each, and that reads frames.
 type socket struct {
 	net.Conn
-	reader *bufio.Reader
+	frames *frames
 
 	mu     sync.Mutex
 	corked bool
@@ -28,10 +29,13 @@ type socket struct {
 }
 
 func newSocket(c net.Conn) *socket {
-	return &socket{Conn: c, reader: bufio.NewReaderSize(c, socketBuffer)}
+	s := &socket{Conn: c, frames: newFrames(c)}
+	// The driver's deadline for the next heartbeat went on while nothing was read on purpose.
+	s.frames.waited = func() { _ = c.SetReadDeadline(time.Now().Add(silence)) }
+	return s
 }
 
-func (s *socket) Read(p []byte) (int, error) { return s.reader.Read(p) }
+func (s *socket) Read(p []byte) (int, error) { return s.frames.Read(p) }
 
 func (s *socket) Write(p []byte) (int, error) {
 	s.mu.Lock()

@@ -54,6 +54,14 @@ func Publishing(r events.Record) amqp.Publishing {
 // structured mode, or no CloudEvents at all but AMQP's own message-id and type. What is missing stays
 // empty, for the caller to judge; what contradicts itself is events.ErrMalformed.
 func Record(d amqp.Delivery) (events.Record, error) {
+	r, err := decode(d)
+	if fault, ok := d.Headers[undecodable]; ok && err == nil {
+		return r, fmt.Errorf("%w: headers: %.200s", events.ErrMalformed, text(fault))
+	}
+	return r, err
+}
+
+func decode(d amqp.Delivery) (events.Record, error) {
 	mediaType, _, err := mime.ParseMediaType(d.ContentType)
 	if err != nil && d.ContentType != "" {
 		return events.Record{}, fmt.Errorf("%w: content-type %.80q", events.ErrMalformed, d.ContentType)

@@ -1,0 +1,177 @@
+package rabbit_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// nested returns a table in a table, so many deep.
+func nested(depth int) amqp.Table {
+	t := amqp.Table{"bottom": int32(1)}
+	for range depth {
+		t = amqp.Table{"t": t}
+	}
+	return t
+}
+
+func nestedArray(depth int) []any {
+	a := []any{int32(1)}
+	for range depth {
+		a = []any{a}
+	}
+	return a
+}
+
+func fields(n int) amqp.Table {
+	t := amqp.Table{}
+	for i := range n {
+		t[fmt.Sprint(i)] = nil
+	}
+	return t
+}
+
+// undecodables are headers that the broker takes and the driver cannot decode.
+var undecodables = map[string]any{
+	"a table in 33 others":          nested(33),
+	"a table in a hundred others":   nested(100),
+	"an array in 40 others":         nestedArray(40),
+	"a table with 9,000 fields":     fields(9000),
+	"an array with 9,000 elements":  make([]any, 9000),
+	"tables in an array in a table": amqp.Table{"a": []any{nested(32)}},
+}
+
+// One message whose headers the driver cannot decode neither ends the session nor keeps those behind
+// it from coming. It comes as malformed, with all else that it has.
+func TestMessageThatTheDriverCannotDecodeEndsNoSession(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, nil)
+	p := publisher(t, url)
+	var messages []rabbit.Message
+	for name, value := range undecodables {
+		m := message("k", len(messages), true)
+		m.Body, m.Timestamp = []byte(name), time.Unix(1_700_000_000, 0)
+		m.Headers = amqp.Table{"ce-type": "a.b", "zz": value, "aa": "text"}
+		messages = append(messages, m, message("k", len(messages)+1, true))
+	}
+	for _, pending := range publish(t, p, messages...) {
+		expect(t, p, pending, rabbit.Confirmed)
+	}
+	d := subscribe(t, url, len(messages))
+	for _, want := range messages {
+		got := next(t, d)
+		if got.MessageId != want.MessageId || !bytes.Equal(got.Body, want.Body) || got.DeliveryMode != amqp.Persistent ||
+			!want.Timestamp.IsZero() && !got.Timestamp.Equal(want.Timestamp) {
+			t.Fatalf("got %s %q, want %s %q", got.MessageId, got.Body, want.MessageId, want.Body)
+		}
+		record, err := rabbit.Record(got)
+		if bad := want.Headers != nil; bad != errors.Is(err, events.ErrMalformed) {
+			t.Errorf("%s: error %v", want.Body, err)
+		} else if bad && (record.Type != "a.b" || got.Headers["aa"] != "text" || !strings.Contains(err.Error(), "headers: a")) {
+			t.Errorf("%s: read as %+v with headers %v: %v", want.Body, record, got.Headers, err)
+		}
+	}
+	must(t, d.Err())
+}
+
+// content is a content header with these flags and properties.
+func content(flags uint16, properties ...byte) []byte {
+	payload := binary.BigEndian.AppendUint16([]byte{0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, flags)
+	return append(payload, properties...)
+}
+
+func table(entries string) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(entries))), entries...)
+}
+
+// What cannot be decoded is taken out, and nothing else.
+func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
+	t.Parallel()
+	const flagHeaders, flagMessageID, flagContentType = 1 << 13, 1 << 7, 1 << 15
+	good := "\x01aS\x00\x00\x00\x01b"
+	for name, c := range map[string]struct {
+		payload []byte
+		keeps   []string // texts that stay
+	}{
+		"unknown type":      {content(flagHeaders|flagMessageID, append(table(good+"\x01qQxyz"), "\x02id"...)...), []string{good, "\x02id"}},
+		"field cut off":     {content(flagHeaders|flagMessageID, append(table(good+"\x01qS\x00\x00\x01\x00"), "\x02id"...)...), []string{good, "\x02id"}},
+		"name cut off":      {content(flagHeaders, table(good+"\x09q")...), []string{good}},
+		"type cut off":      {content(flagHeaders, table(good+"\x01q")...), []string{good}},
+		"table cut off":     {content(flagContentType|flagHeaders, append([]byte("\x01j"), table(good)[:8]...)...), nil},
+		"text cut off":      {content(flagMessageID, 200, 'x'), nil},
+		"after it":          {content(flagHeaders|flagMessageID, append(table(good), 200, 'x')...), []string{good}},
+		"no flags":          {[]byte{0, 60}, nil},
+		"nothing":           {nil, nil},
+		"bad field in good": {content(flagHeaders, table("\x01tF"+string(table("\x01qQ"))+good)...), []string{good}},
+	} {
+		if rabbit.CheckProperties(c.payload) == "" {
+			t.Errorf("%s: not noticed", name)
+		}
+		mended := rabbit.MendProperties(c.payload)
+		if fault := rabbit.CheckProperties(mended); fault != "" {
+			t.Errorf("%s: mended to %q, which has the fault: %s", name, mended, fault)
+		}
+		for _, keeps := range append(c.keeps, "x-undecodable-headers") {
+			if !strings.Contains(string(mended), keeps) {
+				t.Errorf("%s: mended to %q, without %q", name, mended, keeps)
+			}
+		}
+	}
+}
+
+// A stream of frames comes through to the byte, however the network cuts it; only a bad content
+// header is another.
+func TestFramesComeThroughToTheByte(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	frame := func(kind byte, payload []byte) []byte {
+		head := binary.BigEndian.AppendUint32([]byte{kind, 0, 1}, uint32(len(payload)))
+		return append(append(head, payload...), 0xCE)
+	}
+	var sent, want []byte
+	for range 300 {
+		body := bytes.Repeat([]byte{byte(random.IntN(256))}, random.IntN(200_000)/(1+random.IntN(2000)))
+		header := content(1<<13, table("\x01aS\x00\x00\x00\x01b\x01xx"+string(table(string(body))))...)
+		for _, f := range [][]byte{
+			frame(1, []byte{0, 60, 0, 60, 1}), frame(2, header), frame(3, body), frame(8, nil),
+		} {
+			sent, want = append(sent, f...), append(want, f...)
+		}
+		if random.IntN(3) == 0 {
+			bad := content(1<<13, table("\x01qQ"+string(body))...)
+			sent = append(sent, frame(2, bad)...)
+			want = append(want, frame(2, rabbit.MendProperties(bad))...)
+		}
+	}
+	for name, r := range map[string]io.Reader{
+		"whole": bytes.NewReader(sent), "half": iotest.HalfReader(bytes.NewReader(sent)),
+		"at the end": iotest.DataErrReader(bytes.NewReader(sent)), "cut off": bytes.NewReader(sent[:len(sent)-3]),
+	} {
+		got, err := io.ReadAll(rabbit.Through(r))
+		expected := want
+		if name == "cut off" {
+			expected = want[:len(want)-3]
+		}
+		if err != nil || !bytes.Equal(got, expected) {
+			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(expected), err)
+		}
+	}
+	other := "AMQP\x00\x00\x09\x01" + strings.Repeat("?", 100)
+	if got, err := io.ReadAll(rabbit.Through(strings.NewReader(other))); string(got) != other || err != nil {
+		t.Errorf("another protocol comes through as %q, %v", got, err)
+	}
+}
