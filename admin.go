@@ -171,7 +171,8 @@ func (s *Service) try(w http.ResponseWriter, r *http.Request) {
 		}
 		said := saidOf(record)
 		if isLater {
-			said.Due = &later.At
+			due := record.Time.Add(later.After)
+			said.Due = &due
 		}
 		tried.Says = append(tried.Says, said)
 	}

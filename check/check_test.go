@@ -56,7 +56,7 @@ func duel() check.Model {
 	needs := func(s *notes, e events.Event) { s.Notes.Ask(e.Data.Subject()) }
 	first := consumer.Participant[notes]{Name: "first", Needs: needs, React: []consumer.Reaction[notes]{
 		add("a", func(a Ask) []events.Payload {
-			return []events.Payload{Asked(a), consumer.Later{At: time.Unix(9, 0), Payload: GiveUp(a)}}
+			return []events.Payload{Asked(a), consumer.Later{After: time.Minute, Payload: GiveUp(a)}}
 		}),
 		add("r", silent[Answer]), add("g", silent[GiveUp]),
 	}}

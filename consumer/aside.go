@@ -1,14 +1,11 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"maps"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -55,8 +52,43 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	if it.event.Time.IsZero() {
 		it.event.Time = time.Now().UTC()
 	}
-	it.receipt = inbox.Receipt{Owner: owner, ID: it.event.ID, Type: record.Type}
+	it.receipt = receiptOf(it, owner)
 	return it, nil
+}
+
+func receiptOf(it item, owner string) inbox.Receipt {
+	return inbox.Receipt{Owner: owner, ID: it.event.ID, Type: it.record.Type, Content: inbox.ContentOf(it.record.Data)}
+}
+
+// readAll reads a batch. The code of a payload, such as Validate, may neither hang nor end the lane.
+func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []reading) {
+	for len(all) < len(batch) {
+		rest := batch[len(all):]
+		read := make(chan reading, len(rest))
+		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
+			for _, d := range rest {
+				ended := watched(ctx, d.MessageId, d.RoutingKey)
+				it, err := c.read(d)
+				ended()
+				read <- reading{it, err}
+			}
+			return struct{}{}, nil
+		})
+		for range len(read) {
+			all = append(all, <-read)
+		}
+		if err != nil && len(all) < len(batch) {
+			record, _ := rabbit.Record(batch[len(all)])
+			all = append(all, reading{item{delivery: batch[len(all)], record: record}, fmt.Errorf("decode: %w", err)})
+		}
+	}
+	return all
+}
+
+// reading is a delivery that was read, or why it cannot be.
+type reading struct {
+	item
+	err error
 }
 
 // lastYear is the last one that RFC 3339 can write.
@@ -69,7 +101,8 @@ func (c *Consumer) keep(it item, owner string) (item, error) {
 	if err != nil {
 		return it, fmt.Errorf("%w: %w", events.ErrMalformed, err)
 	}
-	it.event.ID, it.receipt = id, inbox.Receipt{Owner: owner, ID: id, Type: it.record.Type}
+	it.event.ID = id
+	it.receipt = receiptOf(it, owner)
 	if _, told := c.strange.LoadOrStore(it.record.Type, true); !told {
 		c.Log.Warn().Str("type", it.record.Type).Msg("nobody here reacts to it: it is kept for a replica that does")
 	}
@@ -93,61 +126,116 @@ func cause(service string, e events.Event, p events.Payload) events.Event {
 	return events.Cause(e, topology.SourceOf(service), time.Now(), p)
 }
 
-// putAside writes the inbox row of a failed event and what waits of it, in one transaction; a later
-// copy of it is then a duplicate.
-func (c *Consumer) putAside(ctx context.Context, it item, why error, park bool) error {
-	p := it.pending()
-	p.Attempts, p.Reason = 1, why.Error()
-	var fresh map[inbox.Receipt]bool
-	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		fresh, err = c.Inbox.Accept(ctx, tx, it.receipt)
-		if err != nil || !fresh[it.receipt] {
-			return err
-		}
-		return c.Inbox.Put(ctx, tx, p, pauseBefore(1), park)
-	})
-	switch {
-	case err != nil:
-	case fresh[it.receipt]:
-		c.note(p, park)
-	default: // another replica took it, or put it aside
-		c.stats.duplicates.Add(1)
-	}
-	return err
-}
-
-// parkBad parks what is not an event that could be handled, under a hash of what came. It writes no
-// inbox row: whoever sent it must not use up an id. It returns false when the process or the session
-// ends first.
-func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record, why error) bool {
-	p := pendingOf(d, record)
-	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
+// putAsideSoon is putAside until it succeeds. It returns false when the process or the session ends
+// first.
+func (c *Consumer) putAsideSoon(ctx context.Context, batch []item, why error, verdict fate) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
-		err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error { return c.Inbox.Put(ctx, tx, p, 0, true) })
+		err := c.putAside(ctx, batch, why, verdict)
 		if err == nil {
-			c.note(p, true)
 			return true
 		}
 		if probes == 0 {
-			c.Log.Warn().Err(err).Msg("cannot park, trying again")
+			c.Log.Warn().Err(err).Msg("cannot put aside, trying again")
 		}
 		sleep(ctx, outagePause(probes))
 	}
 	return false
 }
 
-func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), workTimeout)
-	defer cancel()
-	ctx = c.Context(ctx)
-	return postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) (err error) {
-		defer func() { // of a payload, a Table, a function Needs: the batch fails, not the process
-			if cause := recover(); cause != nil {
-				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+// putAside writes the inbox rows of failed events and what waits of them, in one transaction; a later
+// copy of each is then a duplicate.
+func (c *Consumer) putAside(ctx context.Context, batch []item, why error, verdict fate) error {
+	attempts, pause := 1, pauseBefore(1)
+	if after, waits := waitOf(why, 0); verdict == postpone && waits {
+		attempts, pause = 0, after
+	}
+	var accepted accepted
+	var noted []inbox.Pending
+	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if accepted, err = c.accept(ctx, tx, batch); err != nil {
+			return err
+		}
+		for _, it := range accepted.fresh {
+			p := it.pending()
+			p.Attempts, p.Reason = attempts, why.Error()
+			if err := c.Inbox.Put(ctx, tx, p, pause, verdict == park); err != nil {
+				return err
 			}
-		}()
-		return f(ctx, tx)
+			noted = append(noted, p)
+		}
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	c.noteAccepted(accepted, len(batch))
+	for _, p := range noted {
+		c.note(p, verdict == park)
+	}
+	return nil
+}
+
+// accepted is what became of a batch in the inbox.
+type accepted struct {
+	fresh   []item
+	clashes []item // something else came before under their ids
+	kept    int    // of the clashes, parked
+}
+
+// accept writes the inbox rows of a batch, and parks what came under the id of another event.
+func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
+	receipts := make([]inbox.Receipt, len(batch))
+	for i, it := range batch {
+		receipts[i] = it.receipt
+	}
+	fresh, err := c.Inbox.Accept(ctx, tx, receipts...)
+	if err != nil {
+		return a, err
+	}
+	clashes := map[inbox.Receipt]bool{}
+	if len(fresh) < len(batch) {
+		if clashes, err = c.Inbox.Clashes(ctx, tx, receipts...); err != nil {
+			return a, err
+		}
+	}
+	for _, it := range batch {
+		switch {
+		case fresh[it.receipt]:
+			a.fresh = append(a.fresh, it)
+		case clashes[it.receipt]:
+			a.clashes = append(a.clashes, it)
+			kept, err := c.parkIn(ctx, tx, it.delivery, it.record, errClash)
+			if err != nil {
+				return a, err
+			}
+			if kept {
+				a.kept++
+			}
+		}
+	}
+	return a, nil
+}
+
+// noteAccepted counts what was committed of a batch of size events.
+func (c *Consumer) noteAccepted(a accepted, size int) {
+	c.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
+	for i, it := range a.clashes {
+		c.noteBad(it.delivery, it.record, errClash, i < a.kept)
+	}
+}
+
+// inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it is
+// not interrupted by a shutdown.
+func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
+		ctx = c.Context(ctx)
+		return struct{}{}, postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
+	})
+	return err
+}
+
+func (c *Consumer) handlerTimeout() time.Duration {
+	return cmp.Or(c.HandlerTimeout, DefaultHandlerTimeout)
 }
 
 func (c *Consumer) note(p inbox.Pending, parked bool) {
@@ -192,47 +280,4 @@ func bodyOf(b []byte) []byte {
 		return []byte{}
 	}
 	return b
-}
-
-// hashOf names what came by its bytes: the same thing sent twice is parked once.
-func hashOf(d amqp.Delivery) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q %q %q %q %q ", d.Exchange, d.RoutingKey, d.MessageId, d.Type, d.ContentType)
-	for _, key := range slices.Sorted(maps.Keys(d.Headers)) {
-		if strings.HasPrefix(key, "x-") { // the broker's own: they change with each delivery
-			continue
-		}
-		fmt.Fprintf(h, "%q=%q ", key, fmt.Sprint(d.Headers[key]))
-	}
-	h.Write(d.Body)
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have taken
-// effect, so nothing goes back from there.
-func (c *Consumer) consumeDead(ctx context.Context) error {
-	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), deadPrefetch)
-	if err != nil {
-		return err
-	}
-	defer deliveries.Close()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case d, ok := <-deliveries.C():
-			if !ok {
-				return over(deliveries)
-			}
-			record, _ := rabbit.Record(d)
-			d.Exchange, d.RoutingKey = "dead", record.Type
-			why := fmt.Errorf("dead-lettered by the broker: %v", d.Headers["x-first-death-reason"])
-			if !c.parkBad(ctx, d, record, why) {
-				return ctx.Err()
-			}
-			if err := deliveries.Ack(d); err != nil {
-				return err
-			}
-		}
-	}
 }

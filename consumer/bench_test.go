@@ -39,7 +39,7 @@ func BenchmarkConsume(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ResetTimer()
-		deliveries, err := rabbit.Subscribe(session, queue, consumer.Prefetch)
+		deliveries, err := rabbit.Subscribe(session, queue, consumer.Prefetch, consumer.MaxBytesInHand)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -2,8 +2,7 @@ package consumer
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
+	"errors"
 	"sync"
 	"time"
 
@@ -93,21 +92,23 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	return len(claimed) == slots, err
 }
 
-// make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. Whatever panics
-// in it is a failure of this call.
-func (k *calls) make(ctx context.Context, p inbox.Pending) (r called) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			r = called{Pending: p, failed: fmt.Errorf("call for %s: panic: %v\n%s", p.Type, cause, debug.Stack())}
-		}
-	}()
-	e, err := k.reopen(p)
-	if err != nil {
-		return called{Pending: p, failed: err}
+// make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic in
+// it, or a hang, is a failure of this call.
+func (k *calls) make(ctx context.Context, p inbox.Pending) called {
+	if err := k.hanging.check(p.Type); err != nil {
+		return called{Pending: p, failed: outsideError{NotYet(err, CallTimeout)}}
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), CallTimeout)
-	defer cancel()
-	answer, err := k.ask(ctx, e)
+	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout, func(ctx context.Context) ([]events.Event, error) {
+		defer watched(ctx, p.Key, p.Type)()
+		e, err := k.reopen(p)
+		if err != nil {
+			return nil, err
+		}
+		return k.ask(ctx, e)
+	})
+	if h, hung := errors.AsType[hungError](err); hung {
+		err = outsideError{h}
+	}
 	return called{p, answer, err}
 }
 

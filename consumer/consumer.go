@@ -23,14 +23,15 @@ import (
 
 // The bounds of a consumer.
 const (
-	Prefetch     = 2000 // deliveries in hand and unacknowledged
-	Lanes        = 4    // transactions at a time; a subject is always in the same lane
-	BatchMax     = 200  // events in one transaction
-	deadPrefetch = 20
-	workTimeout  = time.Minute                  // of one transaction
-	drainTimeout = 10 * time.Second             // for what is in hand at shutdown
-	stopTimeout  = drainTimeout + 3*time.Second // and to close the sessions
-	breakTimeout = time.Second                  // for what is in hand when the session breaks, before the next one begins
+	Prefetch = 2000 // deliveries in hand and unacknowledged
+	// MaxBytesInHand bounds the bodies of the deliveries in hand; one delivery more may be read.
+	MaxBytesInHand = 64 << 20
+	Lanes          = 4   // transactions at a time; a subject is always in the same lane
+	BatchMax       = 200 // events in one transaction
+	deadPrefetch   = 20
+	drainTimeout   = 10 * time.Second             // for what is in hand at shutdown
+	stopTimeout    = drainTimeout + 3*time.Second // and to close the sessions
+	breakTimeout   = time.Second                  // for what is in hand when the session breaks, before the next one begins
 )
 
 // Consumer consumes the queue of one service, and runs its retries and deadlines. Fill in the
@@ -46,6 +47,9 @@ type Consumer struct {
 	// Ready is asked at the start of each session, before anything is consumed; nil: always ready.
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
+	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
+	// whose handler takes longer fails and is tried again; the others go on. 0: DefaultHandlerTimeout.
+	HandlerTimeout time.Duration
 
 	once       sync.Once
 	statements *postgres.Statements
@@ -57,16 +61,25 @@ type Consumer struct {
 	callNudge  chan struct{}
 	service    topology.Service
 	inHand     sync.WaitGroup // the lanes of all sessions
-	stats      struct{ handled, duplicates, delayed, parked, batches atomic.Int64 }
+	hanging    hanging
+	sessions   health
+	stats      struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 }
 
 // Stats counts since the start of the process.
-type Stats struct{ Handled, Duplicates, Delayed, Parked, Batches int64 }
+type Stats struct {
+	Handled, Duplicates, Delayed, Parked, Batches int64
+	// Dropped counts malformed messages that were not kept, since too many of their source are parked.
+	Dropped int64
+}
 
 // Stats may be called at any time.
 func (c *Consumer) Stats() Stats {
 	s := &c.stats
-	return Stats{s.handled.Load(), s.duplicates.Load(), s.delayed.Load(), s.parked.Load(), s.batches.Load()}
+	return Stats{
+		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
+		Parked: s.parked.Load(), Dropped: s.dropped.Load(), Batches: s.batches.Load(),
+	}
 }
 
 // prepare builds what Run and Emit need. Two handlers for one type are a mistake in the program and
@@ -106,8 +119,8 @@ func (c *Consumer) Run(ctx context.Context) {
 	if len(c.callTypes) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}
-	if len(c.service.Reacts) > 0 {
-		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.consume) })
+	if c.consumes() {
+		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.session) })
 		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.consumeDead) })
 	}
 	<-ctx.Done()
@@ -127,7 +140,7 @@ func (c *Consumer) subscribe(ctx context.Context, name, queue string, prefetch i
 	}
 	var deliveries *rabbit.Deliveries
 	if err == nil {
-		deliveries, err = rabbit.Subscribe(session, queue, prefetch)
+		deliveries, err = rabbit.Subscribe(session, queue, prefetch, MaxBytesInHand)
 	}
 	if err != nil {
 		session.Close()
@@ -136,13 +149,23 @@ func (c *Consumer) subscribe(ctx context.Context, name, queue string, prefetch i
 	return deliveries, nil
 }
 
-// consume is one session: it hands deliveries to lanes by their subject.
+// session is one session with the broker.
+func (c *Consumer) session(ctx context.Context) error {
+	err := c.consume(ctx)
+	if ctx.Err() == nil {
+		c.sessions.ended(err)
+	}
+	return err
+}
+
+// consume hands the deliveries of one session to lanes by their subject.
 func (c *Consumer) consume(ctx context.Context) error {
 	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), Prefetch)
 	if err != nil {
 		return err
 	}
 	defer deliveries.Close()
+	c.sessions.began()
 	c.Log.Info().Str("queue", topology.QueueOf(c.Name)).Msg("consuming")
 	seed := maphash.MakeSeed()
 	lanes := make([]*lane, Lanes)
@@ -222,7 +245,7 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 			return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name, later.EventType()))
 		}
 		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
-		deadlines = append(deadlines, inbox.Deadline{At: later.At, Event: command})
+		deadlines = append(deadlines, inbox.Deadline{After: max(0, later.After), Event: command})
 	}
 	if err := c.Inbox.Schedule(ctx, tx, deadlines...); err != nil {
 		return err

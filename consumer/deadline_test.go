@@ -79,7 +79,7 @@ func TestADeadlineMaySetItselfAgain(t *testing.T) {
 			panic("broken")
 		}
 		if n.Add(1) < 3 {
-			return []events.Payload{consumer.Later{At: e.Time, Payload: e.Data}}
+			return []events.Payload{consumer.Later{Payload: e.Data}}
 		}
 		return []events.Payload{bank.Overdue{Order: e.Data.Order}}
 	})

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -17,6 +18,10 @@ import (
 const (
 	dueInterval = 200 * time.Millisecond // how late a retry or a deadline may be noticed
 	dueBatch    = 100
+	// redoLockTimeout bounds the wait for a lock in a retry, which can wait again without losing
+	// anything, and maxLockWaits how many of one type may do so before the others are put off.
+	redoLockTimeout = `SET LOCAL lock_timeout = '1s'`
+	maxLockWaits    = 3
 )
 
 // runDue delivers what is due to the service's own reactions: retries and deadlines. Every replica
@@ -72,12 +77,9 @@ func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	case len(claimed) == 0 || postgres.Alive(ctx, c.DB) != nil:
 		return false, err
 	case len(claimed) == 1:
-		err = c.redoOne(ctx, claimed[0], err)
+		err = c.redoOne(ctx, claimed[0], &err)
 	default: // one of them is to blame
-		err = nil
-		for i := 0; i < len(claimed) && err == nil && ctx.Err() == nil; i++ {
-			err = c.redoOne(ctx, claimed[i], nil)
-		}
+		err = c.redoEach(ctx, claimed, err)
 	}
 	if len(claimed) > 0 {
 		c.Outbox.Nudge()
@@ -85,14 +87,47 @@ func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	return len(claimed) == dueBatch, err
 }
 
+// redoEach handles due things one by one after their batch has failed. The one whose handler hangs is
+// known, and the others are claimed again. Of those that wait for a lock only a few are tried in one
+// go, since each takes its time and deadlines wait behind them.
+func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch error) error {
+	if hung, ok := errors.AsType[hungError](batch); ok {
+		if i := slices.IndexFunc(claimed, func(p inbox.Pending) bool { return p.Key == hung.key }); i >= 0 {
+			return c.redoOne(ctx, claimed[i], &batch)
+		}
+	}
+	waits := map[string]int{}
+	for _, p := range claimed {
+		if ctx.Err() != nil {
+			return nil
+		}
+		var failed error
+		if waits[p.Type] >= maxLockWaits {
+			failed = batch
+		}
+		if err := c.redoOne(ctx, p, &failed); err != nil {
+			return err
+		}
+		if blameless(failed) {
+			waits[p.Type]++
+		}
+	}
+	return nil
+}
+
 // redoIn runs the reactions to claimed things and forgets them, in tx.
 func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pending) error {
 	if len(claimed) == 0 {
 		return nil
 	}
+	if _, err := tx.ExecContext(ctx, redoLockTimeout); err != nil {
+		return fmt.Errorf("bound the wait for locks: %w", err)
+	}
 	batch := make([]events.Event, len(claimed))
 	for i, p := range claimed {
+		ended := watched(ctx, p.Key, p.Type)
 		e, err := c.reopen(p)
+		ended()
 		if err != nil {
 			return err
 		}
@@ -112,7 +147,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 // again sets a claimed thing for its next attempt, or parks it.
 func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
 	p.Reason = failed.Error()
-	age := time.Since(p.CreatedAt)
+	age := time.Duration(p.Age * float64(time.Second))
 	if after, waits := waitOf(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
 		done, err := c.Inbox.Again(ctx, tx, p, after, false)
 		if done {
@@ -120,7 +155,7 @@ func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, fail
 		}
 		return err
 	}
-	parked := judge(failed, 1, maxReruns, p.Attempts, true) == park && !patient(failed, age)
+	parked := !patient(failed, age) && (judge(failed, 1, maxReruns, p.Attempts, true) == park || p.Attempts+1 >= MaxAttempts)
 	p.Attempts++
 	done, err := c.Inbox.Again(ctx, tx, p, pauseBefore(p.Attempts), parked)
 	if done {
@@ -149,21 +184,21 @@ func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
 }
 
 // redoOne handles one due thing alone, unless that has failed just now; when it fails it waits for
-// its next attempt, or is parked.
-func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed error) error {
-	for reruns := 0; failed == nil || judge(failed, 1, reruns, 0, true) == rerun; reruns++ {
+// its next attempt, or is parked, and failed says why.
+func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
+	for reruns := 0; *failed == nil || judge(*failed, 1, reruns, 0, true) == rerun; reruns++ {
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}
 		var handled int64
-		failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
+		*failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
 			handled = 1
 			return c.redoIn(ctx, tx, []inbox.Pending{p})
 		})
-		if failed == nil {
+		if *failed == nil {
 			c.stats.handled.Add(handled)
 		}
-		if failed == nil || ctx.Err() != nil {
+		if *failed == nil || ctx.Err() != nil {
 			return nil
 		}
 	}
@@ -171,7 +206,7 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed er
 		return err
 	}
 	err := c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
-		return c.again(ctx, tx, p, failed)
+		return c.again(ctx, tx, p, *failed)
 	})
 	if err != nil {
 		return fmt.Errorf("put %s aside again: %w", claimed.Key, err)

@@ -32,14 +32,19 @@ var fates = []struct {
 	{"raced", fmt.Errorf("insert: %w: %w", postgres.ErrRaced, state("23505")), rerun, delay, split},
 	{"connection", state("08006"), rerun, delay, split},
 	{"server shut down", state("57P01"), rerun, delay, split},
-	{"read only", state("25006"), rerun, delay, split},
+	{"read only", state("25006"), rerun, postpone, postpone},
 	{"bad connection", driver.ErrBadConn, rerun, delay, split},
 	{"end of file", io.ErrUnexpectedEOF, rerun, delay, split},
 	{"network", &net.OpError{Op: "read", Err: errors.New("reset")}, rerun, delay, split},
 	{"unknown outcome", fmt.Errorf("commit: %w", postgres.ErrUnknownOutcome), rerun, delay, split},
-	{"lock time-out", state("55P03"), rerun, delay, split},
+	{"lock time-out", state("55P03"), postpone, postpone, postpone},
 	{"statement time-out", state("57014"), rerun, delay, split},
-	{"disk full", state("53100"), rerun, delay, split},
+	{"disk full", state("53100"), postpone, postpone, postpone},
+	{"prepared before a migration", state("26000"), postpone, postpone, postpone},
+	{"stored by a newer release", fmt.Errorf("load: %w", NotYet(errors.New("unknown fact"), time.Second)), postpone, postpone, split},
+	{"lock time-out of an outside call's own database", outsideError{state("55P03")}, delay, delay, split},
+	{"handler that hangs", hungError{"id", "a.b", time.Minute}, delay, delay, split},
+	{"handler that exits", errExited, delay, delay, split},
 	{"bad data", state("22021"), park, park, split},
 	{"program limit", state("54000"), park, park, split},
 	{"mistake in SQL", state("42P01"), delay, delay, split},
@@ -73,9 +78,13 @@ func TestJudge(t *testing.T) {
 			if f.first == rerun {
 				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), rerun)
 			} else {
-				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), split)
+				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), f.batch)
 			}
-			want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+			if f.last == postpone { // no attempt is spent, so none is the last
+				want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), postpone)
+			} else {
+				want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+			}
 			want("last but one", judge(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
 			for _, size := range []int{1, BatchMax} { // whatever it is, a database that is away costs nothing
 				want("database away", judge(f.err, size, maxReruns, MaxAttempts, false), outlast)
@@ -96,7 +105,7 @@ func TestJudgeEnds(t *testing.T) {
 					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
 				}
 			}
-			if got := judge(f.err, size, reruns, 0, true); (got == split) != (size > 1) {
+			if got := judge(f.err, size, reruns, 0, true); got != postpone && (got == split) != (size > 1) {
 				t.Errorf("%s in a batch of %d: %d", f.name, size, got)
 			}
 		}

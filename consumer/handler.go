@@ -39,7 +39,7 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx, e ev
 		samples: []events.Payload{sample},
 		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
 			for _, e := range batch {
-				if err := safely(e, func() error {
+				if err := safely(ctx, e, func() error {
 					typed, _ := events.As[T](e) // dispatch is by type
 					return handle(withCause(ctx, e), tx, typed)
 				}); err != nil {
@@ -61,7 +61,7 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 		samples: []events.Payload{sample},
 		apply:   func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) { return nil, nil },
 		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
-			err = safely(e, func() error {
+			err = safely(ctx, e, func() error {
 				typed, _ := events.As[T](e)
 				answer, err = call(ctx, typed)
 				return err
@@ -80,11 +80,6 @@ func (p Participant[S]) Handler() Handler {
 			return said, err
 		},
 	}
-}
-
-func safely(e events.Event, f func() error) (err error) {
-	defer recovered(&err, e)
-	return f()
 }
 
 type causeKey struct{}

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -67,18 +68,23 @@ func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
 		}
 	}()
 	var together []item
-	seen := map[inbox.Receipt]bool{}
-	for _, d := range batch {
-		it, err := l.read(d)
+	first := map[inbox.Name]inbox.Receipt{}
+	for _, r := range l.readAll(ctx, batch) {
+		it, err := r.item, r.err
+		name := inbox.Name{Owner: it.receipt.Owner, Key: it.receipt.ID}
+		known, again := first[name]
+		if err == nil && again && known != it.receipt {
+			err = errClash
+		}
 		switch {
 		case err != nil:
-			if !l.parkBad(ctx, d, it.record, err) {
+			if !l.parkBad(ctx, it.delivery, it.record, err) {
 				return false
 			}
-		case seen[it.receipt]:
+		case again:
 			l.stats.duplicates.Add(1)
 		default:
-			seen[it.receipt] = true
+			first[name] = it.receipt
 			together = append(together, it)
 		}
 	}
@@ -91,6 +97,10 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 		err := c.transact(ctx, batch)
 		if err == nil {
 			return true
+		}
+		if hung, others := apart(batch, err); len(hung) > 0 && len(others) > 0 {
+			// The others need not wait that long once more.
+			return c.putAsideSoon(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
 		alive := postgres.ClassOf(err) == postgres.Retry || postgres.Alive(ctx, c.DB) == nil
 		switch verdict := judge(err, len(batch), reruns, 0, alive); verdict {
@@ -110,15 +120,24 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 				}
 			}
 			return true
-		case delay, park:
-			if c.putAside(ctx, batch[0], err, verdict == park) == nil {
-				return true
-			}
-			sleep(ctx, outagePause(probes)) // it could not be put aside either: begin again
-			probes++
+		case postpone, delay, park:
+			return c.putAsideSoon(ctx, batch, err, verdict)
 		}
 	}
 	return false
+}
+
+// apart takes the events out of a batch whose handler hangs.
+func apart(batch []item, err error) (hung, others []item) {
+	h, ok := errors.AsType[hungError](err)
+	for _, it := range batch {
+		if ok && it.event.ID == h.key {
+			hung = append(hung, it)
+		} else {
+			others = append(others, it)
+		}
+	}
+	return hung, others
 }
 
 // sleep waits for d or until ctx is done.

@@ -43,10 +43,11 @@ func On[S any, T events.Payload](react func(s *S, e events.Of[T]) []events.Paylo
 	}}
 }
 
-// Later is a payload that is not said but delivered to the participant's own reactions at a time: a
-// durable deadline, once per type and subject.
+// Later is a payload that is not published but delivered to the participant's own reactions after
+// a time: a durable deadline, once per type and subject. The time runs by the database's clock, so
+// it does not matter whose clock is wrong. Less than zero is zero.
 type Later struct {
-	At time.Time
+	After time.Duration
 	events.Payload
 }
 
@@ -71,7 +72,7 @@ func (p Participant[S]) Samples() []events.Payload {
 // Apply as deliveries do, with events.Command.
 func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S, []events.Event, error) {
 	s, tables := p.state()
-	said, err := p.run(s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
+	said, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -86,7 +87,7 @@ func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.
 // ApplyTo is Apply on a memory instead of a database. On an error the memory is as it was.
 func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.Event, error) {
 	s, tables := p.state()
-	said, err := p.run(s, tables, batch, func(t Table) error { return t.Recall(m) })
+	said, err := p.run(context.Background(), s, tables, batch, func(t Table) error { return t.Recall(m) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -123,14 +124,14 @@ const maxRounds = 100
 // locks are taken in the order of the fields; what a later table tells can only be about itself or
 // those after it, and if it is not, the lock order is the database's to defend: a deadlock is
 // retried.
-func (p Participant[S]) run(s *S, tables []Table, batch []events.Event, load func(Table) error) ([]events.Event, error) {
+func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []events.Event, load func(Table) error) ([]events.Event, error) {
 	rounds := 0
 	for wanting := true; wanting; rounds++ {
 		if rounds > maxRounds {
 			return nil, fmt.Errorf("%s: Needs asks for ever more rows, %d times by now", p.Name, rounds)
 		}
 		for _, e := range batch {
-			if err := p.needs(s, e); err != nil {
+			if err := p.needs(ctx, s, e); err != nil {
 				return nil, err
 			}
 		}
@@ -148,7 +149,7 @@ func (p Participant[S]) run(s *S, tables []Table, batch []events.Event, load fun
 	var said []events.Event
 	now := time.Now()
 	for _, e := range batch {
-		payloads, err := p.react(s, e)
+		payloads, err := p.react(ctx, s, e)
 		if err != nil {
 			return nil, err
 		}
@@ -160,20 +161,24 @@ func (p Participant[S]) run(s *S, tables []Table, batch []events.Event, load fun
 }
 
 // needs asks for what one event will touch; a panic becomes an error.
-func (p Participant[S]) needs(s *S, e events.Event) (err error) {
-	defer recovered(&err, e)
-	p.Needs(s, e)
-	return nil
+func (p Participant[S]) needs(ctx context.Context, s *S, e events.Event) error {
+	return safely(ctx, e, func() error {
+		p.Needs(s, e)
+		return nil
+	})
 }
 
 // react runs the reaction to one event; a panic becomes an error.
-func (p Participant[S]) react(s *S, e events.Event) (payloads []events.Payload, err error) {
+func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (payloads []events.Payload, err error) {
 	for _, r := range p.React {
 		if r.sample.EventType() != e.Data.EventType() {
 			continue
 		}
-		defer recovered(&err, e)
-		return r.react(s, e), nil
+		err = safely(ctx, e, func() error {
+			payloads = r.react(s, e)
+			return nil
+		})
+		return payloads, err
 	}
 	return nil, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
 }
@@ -216,23 +221,29 @@ func (n notYet) TryAfter() time.Duration { return n.after }
 // NotYet returns err marked so that an outside call is made again after a pause, jittered, and that
 // this costs no attempt: the call was not made, or nothing but the peer is to blame. An error that has the
 // method TryAfter, such as those of package resilience when a breaker is open or a limit is reached, need
-// not be marked.
+// not be marked. In a handler or a reaction it means the same: the event waits and no attempt is
+// spent, as long as such errors go on.
 func NotYet(err error, after time.Duration) error { return notYet{err, after} }
 
 // waitMost bounds what is added to the pause of NotYet.
 const waitMost = time.Minute
 
-// waitOf returns the pause of NotYet, or a tenth of how long it has waited already, up to a minute: many
+// waitOf returns the pause of NotYet, or of an error that is not the event's, or a tenth of how long it has waited already, up to a minute: many
 // that wait for one peer, or one limit, must not all come back at each moment.
 func waitOf(err error, age time.Duration) (after time.Duration, waits bool) {
 	var n interface {
 		error
 		TryAfter() time.Duration
 	}
-	if !errors.As(err, &n) {
+	switch {
+	case errors.As(err, &n):
+		after = n.TryAfter()
+	case blameless(err) && age < BlamelessPatience:
+		after = retryFirst
+	default:
 		return 0, false
 	}
-	after = max(0, n.TryAfter(), min(age/10, waitMost))
+	after = max(0, after, min(age/10, waitMost))
 	return after + rand.N(after/2+1), true
 }
 

@@ -15,24 +15,18 @@ import (
 // up neither a transaction nor a lane; so do those that only another release reacts to. Once begun it is
 // not interrupted by a shutdown, only by its bound.
 func (c *Consumer) transact(ctx context.Context, batch []item) error {
-	var fresh map[inbox.Receipt]bool
+	var accepted accepted
 	var put int // aside
 	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		receipts := make([]inbox.Receipt, len(batch))
-		for i, it := range batch {
-			receipts[i] = it.receipt
-		}
-		if fresh, err = c.Inbox.Accept(ctx, tx, receipts...); err != nil {
+		if accepted, err = c.accept(ctx, tx, batch); err != nil {
 			return err
 		}
 		var todo []events.Event
 		var waiting []inbox.Pending
-		for _, it := range batch {
-			switch {
-			case !fresh[it.receipt]:
-			case c.handlerOf[it.receipt.Type] == nil || c.handlerOf[it.receipt.Type].call != nil:
+		for _, it := range accepted.fresh {
+			if h := c.handlerOf[it.receipt.Type]; h == nil || h.call != nil {
 				waiting = append(waiting, it.pending())
-			default:
+			} else {
 				todo = append(todo, it.event)
 			}
 		}
@@ -54,8 +48,8 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		c.nudgeCalls()
 	}
 	c.stats.batches.Add(1)
-	c.stats.handled.Add(int64(len(fresh) - put))
-	c.stats.duplicates.Add(int64(len(batch) - len(fresh)))
+	c.stats.handled.Add(int64(len(accepted.fresh) - put))
+	c.noteAccepted(accepted, len(batch))
 	return nil
 }
 
@@ -68,6 +62,9 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		h := c.handlerOf[e.Data.EventType()]
 		if h == nil {
 			return nil, Permanent(fmt.Errorf("%s has no handler for %s", c.Name, e.Data.EventType()))
+		}
+		if err := c.hanging.check(e.Data.EventType()); err != nil {
+			return nil, err
 		}
 		if parts[h] == nil {
 			order = append(order, h)

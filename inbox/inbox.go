@@ -9,7 +9,9 @@ package inbox
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -43,11 +45,18 @@ func New(db *sqlx.DB, consumer string) *Inbox {
 	return &Inbox{db: db, statements: postgres.NewStatements(db), consumer: consumer}
 }
 
-// Receipt names an event that has come in. ID is a UUID.
+// Receipt names an event that has come in. ID is a UUID, Content is ContentOf its data.
 type Receipt struct {
-	Owner string
-	ID    string
-	Type  string
+	Owner   string
+	ID      string
+	Type    string
+	Content int64
+}
+
+// ContentOf returns the fingerprint of an event's data: the first eight bytes of its SHA-256.
+func ContentOf(data []byte) int64 {
+	sum := sha256.Sum256(data)
+	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // all 64 bits are kept
 }
 
 // Accept records receipts in tx and tells which of them are fresh. It comes first in a transaction:
@@ -58,34 +67,50 @@ func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (f
 	slices.SortFunc(sorted, func(a, b Receipt) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Type, b.Type))
 	})
-	owners, ids, types := make(pq.StringArray, len(sorted)), make(pq.StringArray, len(sorted)), make(pq.StringArray, len(sorted))
-	for n, r := range sorted {
-		owners[n], ids[n], types[n] = r.Owner, r.ID, r.Type
+	fresh = make(map[Receipt]bool, len(receipts))
+	err = i.each(ctx, tx, sorted, func(r Receipt) { fresh[r] = true }, `
+		INSERT INTO inbox (consumer, owner, event_id, type, content)
+		SELECT $1, r.* FROM unnest($2::text[], $3::uuid[], $4::text[], $5::bigint[]) AS r
+		ON CONFLICT DO NOTHING RETURNING owner, event_id::text, type, content`)
+	return fresh, wrap("accept events", err)
+}
+
+// Clashes returns those receipts under whose id something else came before, of another type or with
+// other content: their producer has used an id twice, and what it said now has had no effect.
+func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (clashes map[Receipt]bool, err error) {
+	clashes = map[Receipt]bool{}
+	err = i.each(ctx, tx, receipts, func(r Receipt) { clashes[r] = true }, `
+		SELECT r.owner, r.id::text, r.type, r.content
+		FROM unnest($2::text[], $3::uuid[], $4::text[], $5::bigint[]) AS r (owner, id, type, content)
+		JOIN inbox AS i ON i.consumer = $1 AND i.owner = r.owner AND i.event_id = r.id
+		WHERE i.type <> r.type OR i.content <> r.content`)
+	return clashes, wrap("compare events", err)
+}
+
+// each runs a statement on receipts, which stays prepared, and calls f with each that it returns.
+func (i *Inbox) each(ctx context.Context, tx *sqlx.Tx, receipts []Receipt, f func(Receipt), query string) error {
+	owners, ids, types := make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts))
+	contents := make(pq.Int64Array, len(receipts))
+	for n, r := range receipts {
+		owners[n], ids[n], types[n], contents[n] = r.Owner, r.ID, r.Type, r.Content
 	}
-	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO inbox (consumer, owner, event_id, type)
-		SELECT $1, r.* FROM unnest($2::text[], $3::uuid[], $4::text[]) AS r
-		ON CONFLICT DO NOTHING RETURNING owner, event_id::text, type`)
+	statement, err := i.statements.In(ctx, tx, query)
 	if err != nil {
-		return nil, fmt.Errorf("accept events: %w", err)
+		return err
 	}
-	rows, err := insert.QueryxContext(ctx, i.consumer, owners, ids, types)
+	rows, err := statement.QueryxContext(ctx, i.consumer, owners, ids, types, contents)
 	if err != nil {
-		return nil, fmt.Errorf("accept events: %w", err)
+		return err
 	}
 	defer func() { _ = rows.Close() }()
-	fresh = make(map[Receipt]bool, len(receipts))
 	for rows.Next() {
 		var r Receipt
-		if err := rows.Scan(&r.Owner, &r.ID, &r.Type); err != nil {
-			return nil, fmt.Errorf("accept events: %w", err)
+		if err := rows.Scan(&r.Owner, &r.ID, &r.Type, &r.Content); err != nil {
+			return err
 		}
-		fresh[r] = true
+		f(r)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("accept events: %w", err)
-	}
-	return fresh, nil
+	return rows.Err()
 }
 
 // Handled is an event that has taken effect.

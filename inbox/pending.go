@@ -35,6 +35,7 @@ type Pending struct {
 	Reason     string     `db:"reason" json:"reason"`
 	CreatedAt  time.Time  `db:"created_at" json:"created_at"`
 	UpdatedAt  time.Time  `db:"updated_at" json:"updated_at"`
+	Age        float64    `db:"age" json:"-"` // seconds since CreatedAt by the database's clock
 }
 
 // Attributes are the envelope of a pending event as a JSON column.
@@ -140,19 +141,20 @@ func plain(s string) string {
 	return s
 }
 
-// Deadline is an event that is delivered to the consumer's own reactions at a time.
+// Deadline is an event that is delivered to the consumer's own reactions after a time.
 type Deadline struct {
-	At    time.Time
+	After time.Duration
 	Event events.Event
 }
 
-// Schedule sets deadlines in tx, in one statement: each is delivered at its time, once. A deadline that is set
+// Schedule sets deadlines in tx, in one statement: each is delivered once, after its time by the
+// database's clock, which all replicas share. A deadline that is set
 // again for the same subject and type is moved, and begins anew if it had failed.
 func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline) error {
 	last := map[string]int{} // of those that are set twice here the later one counts
 	var keys, types, attributes pq.StringArray
 	var bodies pq.ByteaArray
-	var due []time.Time
+	var after pq.Float64Array
 	for _, d := range deadlines {
 		r, err := d.Event.Record()
 		if err != nil {
@@ -162,27 +164,27 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 		if err != nil {
 			return fmt.Errorf("schedule %s of %s: %w", r.Type, r.Subject, err)
 		}
-		key := r.Type + ":" + r.Subject
+		key := DeadlineKey(r.Type, r.Subject)
 		n, again := last[key]
 		if !again {
 			n = len(keys)
 			last[key] = n
 			keys, types, attributes = append(keys, key), append(types, r.Type), append(attributes, "")
-			bodies, due = append(bodies, nil), append(due, time.Time{})
+			bodies, after = append(bodies, nil), append(after, 0)
 		}
-		attributes[n], bodies[n], due[n] = fmt.Sprintf("%s", envelope), r.Data, d.At.UTC()
+		attributes[n], bodies[n], after[n] = fmt.Sprintf("%s", envelope), r.Data, d.After.Seconds()
 	}
 	if len(keys) == 0 {
 		return nil
 	}
 	insert, err := i.statements.In(ctx, tx, `
 		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, d.due, 'deadline'
-		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::timestamptz[]) AS d (key, type, attributes, body, due)
+		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, now() + d.after * interval '1 second', 'deadline'
+		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type, attributes, body, after)
 		ON CONFLICT (consumer, owner, key) DO UPDATE SET due = EXCLUDED.due, body = EXCLUDED.body,
 			attributes = EXCLUDED.attributes, attempts = 0, reason = EXCLUDED.reason, updated_at = now()`)
 	if err == nil {
-		_, err = insert.ExecContext(ctx, i.consumer, keys, types, attributes, bodies, pq.Array(due))
+		_, err = insert.ExecContext(ctx, i.consumer, keys, types, attributes, bodies, after)
 	}
 	if err != nil {
 		return fmt.Errorf("schedule %s: %w", keys[0], err)
@@ -190,7 +192,11 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 	return nil
 }
 
-const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason, created_at, updated_at`
+// DeadlineKey is the key of a deadline: there is one for each type and subject.
+func DeadlineKey(eventType, subject string) string { return eventType + ":" + subject }
+
+const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason, created_at, updated_at,
+	extract(epoch FROM now() - created_at)::float8 AS age`
 
 // Parked returns what waits for a person, oldest first, at most limit.
 func (i *Inbox) Parked(ctx context.Context, limit int) ([]Pending, error) {

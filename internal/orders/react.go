@@ -57,7 +57,7 @@ func place(s *State, e events.Of[Place]) []events.Payload {
 	}
 	o.Lines.V, o.Address.V = c.Lines, c.Address
 	s.Orders.Set(c.OrderID, o)
-	return []events.Payload{c.OrderPlaced, consumer.Later{At: deadline, Payload: Expire{OrderID: c.OrderID}}}
+	return []events.Payload{c.OrderPlaced, consumer.Later{After: c.Within, Payload: Expire{OrderID: c.OrderID}}}
 }
 
 func cancel(s *State, e events.Of[Cancel]) []events.Payload {

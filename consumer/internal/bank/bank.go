@@ -4,6 +4,7 @@ package bank
 
 import (
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/quadrille-go/quadrille/consumer"
@@ -116,8 +117,13 @@ func (p Undeclared) Subject() string { return p.Order }
 // Validate panics where one would return an error, as a careless one may.
 func (p Captured) Validate() error { return careless(p.Amount < 0, "negative amount") }
 
-// Validate panics as well.
-func (p Noted) Validate() error { return careless(p.Text == "panic", "text that panics") }
+// Validate panics as well, or ends its goroutine.
+func (p Noted) Validate() error {
+	if p.Text == "exit" {
+		runtime.Goexit()
+	}
+	return careless(p.Text == "panic", "text that panics")
+}
 
 func careless(wrong bool, text string) error {
 	if wrong {
@@ -248,7 +254,7 @@ func Move(s *State, e events.Of[Moved]) []events.Payload {
 }
 
 func remind(_ *State, e events.Of[Reminded]) []events.Payload {
-	return []events.Payload{consumer.Later{At: e.Data.At, Payload: Expired{Order: e.Data.Order}}}
+	return []events.Payload{consumer.Later{After: e.Data.At.Sub(e.Time), Payload: Expired{Order: e.Data.Order}}}
 }
 
 func expire(_ *State, e events.Of[Expired]) []events.Payload {

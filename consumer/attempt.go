@@ -1,0 +1,160 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// The bounds of what an author's code may take.
+const (
+	// DefaultHandlerTimeout is how long the transaction of a batch may take, its handlers included.
+	DefaultHandlerTimeout = time.Minute
+	// handlerGrace is what code that ends with its context is given to end.
+	handlerGrace = 2 * time.Second
+	// MaxHanging is how many runs of the handler of one type may not have returned. A goroutine cannot
+	// be ended from outside; above this bound the handler is not run, and its events fail at once.
+	MaxHanging = 4
+)
+
+// errExited says that a handler has ended its goroutine, with runtime.Goexit or by the methods of a
+// test.
+var errExited = errors.New("the handler ended its goroutine (runtime.Goexit)")
+
+// hungError says that a handler has not returned although its context has ended. Its goroutine may
+// go on, but its transaction is rolled back and nothing that it writes has an effect.
+type hungError struct {
+	key, eventType string
+	after          time.Duration
+}
+
+func (h hungError) Error() string {
+	return fmt.Sprintf("the handler of %s has not returned within %s and ignores its context", h.eventType, h.after)
+}
+
+// guard runs code of an author, or code that calls it, in a goroutine of its own, so that it can
+// neither take the caller with it nor hold it up: a panic, the end of the goroutine and a hang are
+// errors. The variables that f sets must be read only if there is no error, or if they were set
+// before the author's code began.
+func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration, f func(ctx context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	w := &watch{}
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, watchKey{}, w), timeout)
+	done := make(chan result, 1)
+	go func() { // ends with f
+		r := result{err: errExited}
+		defer func() {
+			if cause := recover(); cause != nil {
+				r.err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
+			}
+			cancel()
+			done <- r
+		}()
+		r.value, r.err = f(ctx)
+	}()
+	timer := time.NewTimer(timeout + handlerGrace)
+	defer timer.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-timer.C:
+	}
+	var none T
+	running := w.running.Load()
+	if running == nil { // the driver waits on a silent line whatever its context says
+		return none, fmt.Errorf("the database has not answered within %s: %w", timeout, postgres.ErrUnknownOutcome)
+	}
+	hung := hungError{running.key, running.eventType, timeout}
+	c.hanging.add(hung.eventType, 1)
+	c.Log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
+	go func() { // ends with f
+		<-done
+		c.hanging.add(hung.eventType, -1)
+	}()
+	return none, hung
+}
+
+// watch says whose code runs.
+type watch struct{ running atomic.Pointer[run] }
+
+type run struct{ key, eventType string }
+
+type watchKey struct{}
+
+// watched notes that an author's code begins to work on what waits under a key, and returns what notes its end.
+func watched(ctx context.Context, key, eventType string) (ended func()) {
+	w, _ := ctx.Value(watchKey{}).(*watch)
+	if w == nil {
+		return func() {}
+	}
+	w.running.Store(&run{key, eventType})
+	return func() { w.running.Store(nil) }
+}
+
+// safely runs the handler of one event: a panic is an error.
+func safely(ctx context.Context, e events.Event, f func() error) (err error) {
+	if w, _ := ctx.Value(watchKey{}).(*watch); w != nil {
+		w.running.Store(&run{keyOf(e), e.Data.EventType()})
+		defer w.running.Store(nil)
+	}
+	defer recovered(&err, e)
+	return f()
+}
+
+// keyOf is the key under which an event or a deadline waits in pending.
+func keyOf(e events.Event) string {
+	if e.ID != "" {
+		return e.ID
+	}
+	return inbox.DeadlineKey(e.Data.EventType(), e.Data.Subject())
+}
+
+// hanging counts the runs of handlers that have not returned, by type.
+type hanging struct {
+	mu   sync.Mutex
+	runs map[string]int
+}
+
+func (h *hanging) add(eventType string, n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs == nil {
+		h.runs = map[string]int{}
+	}
+	if h.runs[eventType] += n; h.runs[eventType] == 0 {
+		delete(h.runs, eventType)
+	}
+}
+
+// check returns an error for a type whose handler must not be run.
+func (h *hanging) check(eventType string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs[eventType] < MaxHanging {
+		return nil
+	}
+	return fmt.Errorf("the handler of %s is not run: %d earlier runs of it have not returned", eventType, h.runs[eventType])
+}
+
+// trouble names the types whose handlers hang, nil if there are none.
+func (h *hanging) trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.runs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("handlers that have not returned: %q", slices.Sorted(maps.Keys(h.runs)))
+}

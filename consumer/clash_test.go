@@ -1,0 +1,124 @@
+package consumer_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// Two events under one id are a fault of their producer that a person must see: the first has its
+// effect, and the other is parked. The same event, however often it comes, is a duplicate.
+func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
+	t.Parallel()
+	for name, second := range map[string]events.Payload{
+		"another body": bank.Noted{Order: "o", Text: "two"},
+		"another type": bank.Reminded{Order: "o"},
+	} {
+		for _, together := range []bool{true, false} {
+			t.Run(fmt.Sprint(name, ", together ", together), func(t *testing.T) {
+				t.Parallel()
+				w := bank.New(t)
+				first := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
+				other := bank.Event(bank.Shop, second)
+				other.ID = first.ID
+				messages := []rabbit.Message{w.Message(first), w.Message(first), w.Message(other), w.Message(first), w.Message(other)}
+				c := w.Consumer(bank.Service, nil, note("bank"), bank.Participant(nil).Handler())
+				var stop func()
+				if together { // they are in the queue before anybody consumes, and come in one batch
+					w.Publish(messages...)
+					stop = w.Start(c)
+				} else {
+					stop = w.Start(c)
+					for i, m := range messages {
+						w.Publish(m)
+						w.Eventually("it is settled", func() (bool, string) {
+							s := c.Stats()
+							return s.Handled+s.Duplicates+s.Parked == int64(i+1), fmt.Sprintf("%+v", s)
+						})
+					}
+				}
+				w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'one'`)
+				w.Becomes(1, parkedCount)
+				w.Eventually("all are settled", func() (bool, string) {
+					s := c.Stats()
+					return s.Handled == 1 && s.Duplicates == 2 && s.Parked == 2, fmt.Sprintf("%+v", s)
+				})
+				stop()
+				w.Drained()
+				parked, err := inbox.New(w.DB, bank.Service).Parked(t.Context(), 10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if p := parked[0]; p.Type != second.EventType() || p.Attributes.V.ID != first.ID || !strings.Contains(p.Reason, "another event") {
+					t.Errorf("parked as %+v", p)
+				}
+				if n := w.Int(`SELECT count(*) FROM notes`) + w.Int(outboxCount); n != 1 {
+					t.Errorf("%d effects, want 1", n)
+				}
+			})
+		}
+	}
+}
+
+// A row of an older release says nothing about what the event said: only its type is compared.
+func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	e := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
+	w.Exec(`INSERT INTO inbox (consumer, owner, event_id, type) VALUES ($1, $2, $3, 'order.noted')`, bank.Service, bank.Shop, e.ID)
+	w.Publish(w.Message(e))
+	c, stop := w.Bank(note("bank"))
+	w.Eventually("it is a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, fmt.Sprintf("%+v", c.Stats()) })
+	stop()
+	w.Drained()
+	if n := w.Int(pendingCount); n != 0 {
+		t.Error(w.Diagnosis())
+	}
+}
+
+// What a stranger sends is kept up to a bound for each exchange, the rest is counted in one row, and
+// events go on. What is not a stranger's is always kept.
+func TestMalformedMessagesFillNoDisk(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	const beyond = 30
+	send := func(from, n int, body func(i int) []byte) {
+		var messages []rabbit.Message
+		for i := range n {
+			m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "o"}))
+			m.Body = body(from + i)
+			messages = append(messages, m)
+		}
+		w.Publish(messages...)
+	}
+	send(0, consumer.MaxMalformed+beyond, func(i int) []byte { return fmt.Append(nil, "bad ", i) })
+	c, stop := w.Bank(note("bank"))
+	dropped := func(n int64) {
+		t.Helper()
+		w.Eventually("the rest is counted", func() (bool, string) { return c.Stats().Dropped == n, fmt.Sprintf("%+v", c.Stats()) })
+	}
+	dropped(beyond)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND key = 'not kept: shop.events' AND attempts = $1 AND reason LIKE '30 messages of shop.events%malformed%'`, beyond)
+	w.Becomes(consumer.MaxMalformed+1, parkedCount)
+	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "newer"}))
+	m.Headers["ce-dataschema"] = "urn:quadrille:order.noted:2"
+	w.Publish(m)
+	w.Becomes(consumer.MaxMalformed+2, parkedCount)
+	w.Say(bank.Shop, bank.Noted{Order: "good"})
+	w.Becomes(1, notesCount)
+	// When a person has looked after what is parked, there is room again, but not for more bytes.
+	w.Exec(`DELETE FROM pending`)
+	const size = 1 << 20
+	const fit = consumer.MaxMalformedBytes / size
+	send(0, fit+3, func(i int) []byte { return append(fmt.Append(nil, i), make([]byte, size-len(fmt.Append(nil, i)))...) })
+	dropped(beyond + 3)
+	w.Becomes(fit, `SELECT count(*) FROM pending WHERE key LIKE 'sha256:%'`)
+	stop()
+	w.Drained()
+}

@@ -1,0 +1,90 @@
+package consumer
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// The bounds by which a session that works is told from one that does not.
+const (
+	// settledAfter is how long a session must last to count as one that works.
+	settledAfter = 10 * time.Second
+	// maxShort is how many sessions in a row may end sooner before the consumer is in trouble.
+	maxShort = 3
+)
+
+// errNoSession says that no session with the broker consumes yet.
+var errNoSession = errors.New("no session with the broker has begun")
+
+// health is what is known of a consumer's sessions.
+type health struct {
+	mu    sync.Mutex
+	since time.Time // when the session that consumes began; zero: there is none
+	last  error     // why the last one ended, or did not begin
+	short int       // sessions in a row that did not last
+	ends  map[string]int64
+}
+
+func (h *health) began() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.since = time.Now()
+}
+
+func (h *health) ended(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.since.IsZero() || time.Since(h.since) < settledAfter {
+		h.short++
+	} else {
+		h.short = 1
+	}
+	h.since, h.last = time.Time{}, err
+	if h.ends == nil {
+		h.ends = map[string]int64{}
+	}
+	h.ends[rabbit.CauseOf(err)]++
+}
+
+// trouble says why nothing is consumed, or not for long.
+func (h *health) trouble() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.since.IsZero() && h.last == nil:
+		return errNoSession
+	case h.since.IsZero():
+		return fmt.Errorf("nothing is consumed: %w", h.last)
+	case h.short >= maxShort && time.Since(h.since) < settledAfter:
+		return fmt.Errorf("the last %d sessions with the broker ended within %s: %w", h.short, settledAfter, h.last)
+	}
+	return nil
+}
+
+// Trouble says why the consumer does not handle what comes, and returns nil when it does: it has no
+// session with the broker, its sessions break, or handlers hang. It may be called at any time.
+func (c *Consumer) Trouble() error {
+	var sessions error
+	if c.consumes() {
+		sessions = c.sessions.trouble()
+	}
+	return errors.Join(sessions, c.hanging.trouble())
+}
+
+// SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.
+func (c *Consumer) SessionEnds() map[string]int64 {
+	c.sessions.mu.Lock()
+	defer c.sessions.mu.Unlock()
+	return maps.Clone(c.sessions.ends)
+}
+
+// consumes tells whether the service has a queue.
+func (c *Consumer) consumes() bool {
+	me, _ := c.Topology.Service(c.Name)
+	return len(me.Reacts) > 0
+}

@@ -1,0 +1,126 @@
+package consumer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// The bounds of what is parked of one exchange that is no event, or no event that can be believed.
+// The first are kept, the others are counted: a stranger must not fill the disk. An event that
+// failed, or that a newer release knows, is always kept.
+const (
+	MaxMalformed      = 1000
+	MaxMalformedBytes = 64 << 20
+)
+
+// errClash says that an id was used for two different events.
+var errClash = errors.New("another event came before under the same id, with another type or other data: its producer must give each event an id of its own")
+
+// parkBad parks what cannot be handled as an event, under a hash of what came. It writes no inbox
+// row: whoever sent it must not use up an id. It returns false when the process or the session ends
+// first.
+func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record, why error) bool {
+	for probes := 0; ctx.Err() == nil; probes++ {
+		var kept bool
+		err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+			kept, err = c.parkIn(ctx, tx, d, record, why)
+			return err
+		})
+		if err == nil {
+			c.noteBad(d, record, why, kept)
+			return true
+		}
+		if probes == 0 {
+			c.Log.Warn().Err(err).Msg("cannot park, trying again")
+		}
+		sleep(ctx, outagePause(probes))
+	}
+	return false
+}
+
+// parkIn is parkBad in a transaction. It tells whether what came is kept.
+func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record, why error) (kept bool, err error) {
+	p := pendingOf(d, record)
+	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
+	if isStrange(why) {
+		return c.Inbox.ParkMalformed(ctx, tx, p, inbox.Bounds{Messages: MaxMalformed, Bytes: MaxMalformedBytes})
+	}
+	return true, c.Inbox.Put(ctx, tx, p, 0, true)
+}
+
+// isStrange tells what a stranger may send as much of as they like from what is a fault of ours, or
+// of another release.
+func isStrange(why error) bool {
+	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) || errors.Is(why, errClash) || errors.Is(why, errDead)
+}
+
+func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kept bool) {
+	if kept {
+		c.note(inbox.Pending{Key: hashOf(d), Type: record.Type, Reason: why.Error()}, true)
+		return
+	}
+	if n := c.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
+		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason", firstLine(why.Error())).
+			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones are counted and not kept", MaxMalformed, MaxMalformedBytes)
+	}
+}
+
+// hashOf names what came by its bytes: the same thing sent twice is parked once.
+func hashOf(d amqp.Delivery) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %q %q ", d.Exchange, d.RoutingKey, d.MessageId, d.Type, d.ContentType)
+	for _, key := range slices.Sorted(maps.Keys(d.Headers)) {
+		if strings.HasPrefix(key, "x-") { // the broker's own: they change with each delivery
+			continue
+		}
+		fmt.Fprintf(h, "%q=%q ", key, fmt.Sprint(d.Headers[key]))
+	}
+	h.Write(d.Body)
+	return inbox.MalformedKey + hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// errDead says that the broker has given up to deliver a message.
+var errDead = errors.New("dead-lettered by the broker")
+
+// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have taken
+// effect, so nothing goes back from there.
+func (c *Consumer) consumeDead(ctx context.Context) error {
+	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), deadPrefetch)
+	if err != nil {
+		return err
+	}
+	defer deliveries.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case d, ok := <-deliveries.C():
+			if !ok {
+				return over(deliveries)
+			}
+			record, _ := rabbit.Record(d)
+			d.Exchange, d.RoutingKey = "dead", record.Type
+			why := fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
+			if !c.parkBad(ctx, d, record, why) {
+				return ctx.Err()
+			}
+			if err := deliveries.Ack(d); err != nil {
+				return err
+			}
+		}
+	}
+}
