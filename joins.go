@@ -76,6 +76,29 @@ func (s *Service) ready(session *rabbit.Session, t topology.Topology) error {
 	return nil
 }
 
+// Healthy returns nil when the service consumes, or an error that says why it does not: the database
+// or the broker is away, the topology is not applied, its sessions with the broker end soon, or
+// handlers hang. Ready asks only for what HTTP needs.
+func (s *Service) Healthy() error {
+	p := s.opened.Load()
+	switch {
+	case p == nil:
+		return errors.New("the database has not been opened yet")
+	case !s.Connected():
+		return errors.Join(errors.New("no session with the broker, or the topology is not applied"), p.consumer.Healthy())
+	}
+	return p.consumer.Healthy()
+}
+
+// SessionEnds counts the consumer's sessions with the broker that ended, or did not begin, by their
+// cause; see rabbit.CauseOf.
+func (s *Service) SessionEnds() map[string]int64 {
+	if p := s.opened.Load(); p != nil {
+		return p.consumer.SessionEnds()
+	}
+	return nil
+}
+
 // Stats are the counters of a service since it was started.
 type Stats struct {
 	Relay    outbox.Stats

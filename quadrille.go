@@ -67,6 +67,9 @@ type Service struct {
 	// Keep is how long what was published stays in the outbox, to be published again should the broker
 	// lose it. 0 means outbox.DefaultKeep, less than 0 for ever.
 	Keep time.Duration
+	// HandlerTimeout is how long the transaction of a handler, or of a batch of them, may take. An event
+	// whose handler takes longer fails and is tried again. 0 means consumer.DefaultHandlerTimeout.
+	HandlerTimeout time.Duration
 
 	opening  singleflight.Group
 	opened   atomic.Pointer[parts] // nil until the database could be reached and was migrated
@@ -178,7 +181,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	ready := func(session *rabbit.Session) error { return s.ready(session, t) }
 	p.consumer = &consumer.Consumer{
 		Name: s.Name, URL: s.AMQP, Topology: t, Handlers: s.Hears, DB: db,
-		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log,
+		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log, HandlerTimeout: s.HandlerTimeout,
 	}
 	for _, b := range s.Breakers {
 		b.Probe = probe(db, b.Name)

@@ -139,6 +139,16 @@ func (h *hanging) add(eventType string, n int) {
 	}
 }
 
+// now returns how many runs there are.
+func (h *hanging) now() (n int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, runs := range h.runs {
+		n += int64(runs)
+	}
+	return n
+}
+
 // check returns an error for a type whose handler must not be run.
 func (h *hanging) check(eventType string) error {
 	h.mu.Lock()
@@ -149,8 +159,8 @@ func (h *hanging) check(eventType string) error {
 	return fmt.Errorf("the handler of %s is not run: %d earlier runs of it have not returned", eventType, h.runs[eventType])
 }
 
-// trouble names the types whose handlers hang, nil if there are none.
-func (h *hanging) trouble() error {
+// unwell names the types whose handlers hang. It returns nil if there are none.
+func (h *hanging) unwell() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.runs) == 0 {

@@ -122,7 +122,7 @@ func TestMessageThatTheDriverCannotDecodeIsParked(t *testing.T) {
 	c, stop := w.Bank(note("bank"))
 	w.Becomes(20, notesCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE 'malformed event: headers: %' AND attributes->>'id' = $1`, messages[0].MessageId)
-	if err := c.Trouble(); err != nil {
+	if err := c.Healthy(); err != nil {
 		t.Error(err)
 	}
 	stop()
@@ -136,18 +136,18 @@ func TestConsumerThatCannotConsumeSaysSo(t *testing.T) {
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
 	c.Topology.Name = "another" // of which nothing was declared
 	c.Ready = func(s *rabbit.Session) error { return s.CheckApplied(c.Topology) }
-	if c.Trouble() == nil {
+	if c.Healthy() == nil {
 		t.Error("it has not begun, and says nothing")
 	}
 	stop := w.Start(c)
 	w.Eventually("it is told", func() (bool, string) {
-		return errors.Is(c.Trouble(), rabbit.ErrNotApplied) && c.SessionEnds()["topology"] > 0, fmt.Sprint(c.Trouble(), c.SessionEnds())
+		return errors.Is(c.Healthy(), rabbit.ErrNotApplied) && c.SessionEnds()["topology"] > 0, fmt.Sprint(c.Healthy(), c.SessionEnds())
 	})
 	if err := rabbit.Apply(t.Context(), w.AMQP, c.Topology); err != nil {
 		t.Fatal(err)
 	}
 	w.Say(bank.Shop, bank.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
-	w.Eventually("it is over", func() (bool, string) { return c.Trouble() == nil, fmt.Sprint(c.Trouble()) })
+	w.Eventually("it is over", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
 	stop()
 }

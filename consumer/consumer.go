@@ -66,11 +66,13 @@ type Consumer struct {
 	stats      struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 }
 
-// Stats counts since the start of the process.
+// Stats are the counters of a consumer since the start of the process.
 type Stats struct {
 	Handled, Duplicates, Delayed, Parked, Batches int64
 	// Dropped counts malformed messages that were not kept, since too many of their source are parked.
 	Dropped int64
+	// Hanging is how many runs of handlers have not returned although their time is over, now.
+	Hanging int64
 }
 
 // Stats may be called at any time.
@@ -79,6 +81,7 @@ func (c *Consumer) Stats() Stats {
 	return Stats{
 		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
 		Parked: s.parked.Load(), Dropped: s.dropped.Load(), Batches: s.batches.Load(),
+		Hanging: c.hanging.now(),
 	}
 }
 

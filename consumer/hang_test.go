@@ -62,12 +62,12 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 			w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 			if name == "hangs" {
 				w.Eventually("trouble is told", func() (bool, string) {
-					err := c.Trouble()
+					err := c.Healthy()
 					return err != nil && strings.Contains(err.Error(), "order.noted"), fmt.Sprint(err)
 				})
 			}
 			close(released)
-			w.Eventually("the trouble is over", func() (bool, string) { return c.Trouble() == nil, fmt.Sprint(c.Trouble()) })
+			w.Eventually("the trouble is over", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
 			stop()
 			w.Drained()
 		})

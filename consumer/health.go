@@ -14,7 +14,7 @@ import (
 const (
 	// settledAfter is how long a session must last to count as one that works.
 	settledAfter = 10 * time.Second
-	// maxShort is how many sessions in a row may end sooner before the consumer is in trouble.
+	// maxShort is how many sessions in a row may end sooner before the consumer counts as unhealthy.
 	maxShort = 3
 )
 
@@ -51,8 +51,8 @@ func (h *health) ended(err error) {
 	h.ends[rabbit.CauseOf(err)]++
 }
 
-// trouble says why nothing is consumed, or not for long.
-func (h *health) trouble() error {
+// unwell says why nothing is consumed, or why sessions do not last.
+func (h *health) unwell() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -68,12 +68,12 @@ func (h *health) trouble() error {
 
 // Trouble says why the consumer does not handle what comes, and returns nil when it does: it has no
 // session with the broker, its sessions break, or handlers hang. It may be called at any time.
-func (c *Consumer) Trouble() error {
-	var sessions error
+func (c *Consumer) Healthy() error {
+	var sessions error // of a service without a queue there are none
 	if c.consumes() {
-		sessions = c.sessions.trouble()
+		sessions = c.sessions.unwell()
 	}
-	return errors.Join(sessions, c.hanging.trouble())
+	return errors.Join(sessions, c.hanging.unwell())
 }
 
 // SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.

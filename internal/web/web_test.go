@@ -214,7 +214,7 @@ func TestTheFrameOfAService(t *testing.T) {
 	metrics := s.Call("GET", "/metrics", "")
 	for _, name := range []string{
 		"quadrille_outbox_published_total", "quadrille_events_handled_total", "quadrille_inbox_duplicates_total", "quadrille_events_delayed_total",
-		"quadrille_events_parked_total", "quadrille_consumer_batches_total", "quadrille_outbox_held_events",
+		"quadrille_events_parked_total", "quadrille_consumer_batches_total", "quadrille_outbox_held_events", "quadrille_malformed_dropped_total",
 	} {
 		if metrics.Status != http.StatusOK || !strings.Contains(metrics.Body, "\n"+name+" 0\n") {
 			t.Errorf("%s is not in %d %s", name, metrics.Status, metrics.Body)

@@ -1,0 +1,34 @@
+package web
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/quadrille-go/quadrille"
+)
+
+// ready answers for the database, which HTTP needs. The broker and what is consumed are details,
+// since the API works without them, unless full=1 asks for all.
+func ready(w http.ResponseWriter, r *http.Request, service *quadrille.Service) {
+	ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
+	defer cancel()
+	full := r.URL.Query().Get("full") == "1"
+	state := map[string]string{"status": "ready", "database": "ok", "broker": "ok", "consumer": "ok"}
+	status := http.StatusOK
+	fail := func(part, reason string, counts bool) {
+		state[part] = reason
+		if counts {
+			state["status"], status = "not ready", http.StatusServiceUnavailable
+		}
+	}
+	if err := service.Ready(ctx); err != nil {
+		fail("database", "not available or not migrated", true)
+	}
+	if !service.Connected() {
+		fail("broker", "not connected, or the topology is not applied", full)
+	}
+	if err := service.Healthy(); err != nil {
+		fail("consumer", "does not consume; the log and quadrille_consumer_session_ends_total tell why", full)
+	}
+	_ = Write(w, status, state)
+}
