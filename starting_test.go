@@ -98,7 +98,7 @@ func TestTryTellsOfADeadline(t *testing.T) {
 	s := members(t, database(t), webtest.NoBroker)
 	s.Hears = []consumer.Handler{remind.Handler()}
 	s.Joins = topology.Topology{Name: "club", Services: []topology.Service{{
-		Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}},
+		Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}, {Does: "remind again", Type: "user.reminded", After: time.Hour}},
 		Reacts: []topology.Reaction{{Hears: "user.joined", Does: "remind"}},
 	}}}
 	db, err := s.DB(t.Context())

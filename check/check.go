@@ -2,12 +2,15 @@
 // delivered at any time and in any order, some of them twice, each command and each deadline at any
 // moment. It asks for the invariants in every state, and again wherever nothing more can happen.
 //
-// It promises to visit every reachable state of a model, or to say that it did not. It runs the
-// reactions that production runs, on a memory instead of a database; what it does not model is the
-// infrastructure: an event that is said is delivered in the end.
+// It promises to visit every reachable state of a model, or to say that it did not; to report an event
+// or a deadline that the topology does not declare, which production refuses, too; and to report states
+// from which the choreography cannot come to rest. It runs the reactions that production runs, on a
+// memory instead of a database; what it does not model is the infrastructure: an event that is said is
+// delivered in the end.
 package check
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,8 +23,18 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// maxViolations is how many violations are reported.
-const maxViolations = 5
+// The bounds of an exploration.
+const (
+	// maxViolations is how many violations are reported, each with one schedule.
+	maxViolations = 5
+	// DefaultMaxStates is where an exploration stops, unless the model says otherwise: a choreography
+	// that counts its own rounds has no end.
+	DefaultMaxStates = 2_000_000
+	maxCommands      = 32
+	// maxSteps is how many steps of a way are listed: the first and the last of a longer one.
+	maxSteps = 40
+	maxMessages      = 1 << 16
+)
 
 // Model is what is explored.
 type Model struct {
@@ -34,7 +47,7 @@ type Model struct {
 	Always, AtRest func(World) error
 	// Outcome names the way in which a state of rest ended.
 	Outcome   func(World) string
-	MaxStates int // stop there and say so; 0: no bound
+	MaxStates int // stop there and say so; 0: DefaultMaxStates
 }
 
 // Command is something that happens once, at any time.
@@ -67,10 +80,25 @@ type Report struct {
 	Seconds          float64        `json:"seconds"`
 }
 
-// Violation is a state that breaks an invariant, with the shortest way to it.
+// Violation is a cause for which states are wrong: an invariant that they break, an event that the
+// topology does not declare, or that nothing comes to rest.
 type Violation struct {
-	What string   `json:"what"`
-	Way  []string `json:"way"`
+	What   string   `json:"what"`
+	Way    []string `json:"way"`    // the shortest way to the first of the states
+	States int      `json:"states"` // how many there are
+}
+
+// String is the violation with a line for each step of the way.
+func (v Violation) String() string {
+	return fmt.Sprintf("%s (%d states), after:\n    %s", v.What, v.States, lines(v.Way))
+}
+
+// lines puts each step of a way on a line.
+func lines(way []string) string {
+	if n := len(way) - maxSteps; n > 0 {
+		way = slices.Concat(way[:maxSteps/2], []string{fmt.Sprintf("… %d steps …", n)}, way[len(way)-maxSteps/2:])
+	}
+	return strings.Join(way, "\n    ")
 }
 
 // Explore visits every state. It fails when the model is inconsistent or a reaction fails.
@@ -81,31 +109,53 @@ func Explore(m Model) (Report, error) {
 		return Report{}, fmt.Errorf("check: %w", err)
 	}
 	r := Report{TerminalOutcomes: map[string]int{}, Violations: []Violation{}, Complete: true}
+	most := cmp.Or(m.MaxStates, DefaultMaxStates)
 	for next := 0; next < len(x.states); next++ {
-		if m.MaxStates > 0 && next >= m.MaxStates {
+		if next >= most {
 			r.Complete = false
 			break
 		}
-		s := x.decode(x.states[next].key)
-		rest, err := x.expand(next, s)
-		if err != nil {
-			return Report{}, fmt.Errorf("check: after %s: %w", strings.Join(x.way(next), ", "), err)
-		}
-		r.States++
-		broken := x.always(s)
-		if rest {
-			r.TerminalStates++
-			if m.AtRest != nil {
-				broken = errors.Join(broken, m.AtRest(x.world(s)))
-			}
-			r.TerminalOutcomes[m.Outcome(x.world(s))]++
-		}
-		if broken != nil && len(r.Violations) < maxViolations {
-			r.Violations = append(r.Violations, Violation{What: broken.Error(), Way: x.way(next)})
+		if err := x.look(&r, next); err != nil {
+			return Report{}, fmt.Errorf("check: after\n    %s\n%w", lines(x.way(next)), err)
 		}
 	}
+	x.restless(&r)
 	r.Seconds = time.Since(began).Seconds()
 	return r, nil
+}
+
+// look visits a state and asks the invariants.
+func (x *explorer) look(r *Report, at int) error {
+	s := x.decode(x.states[at].key)
+	rest, err := x.expand(r, at, s)
+	if err != nil {
+		return err
+	}
+	r.States++
+	broken := x.always(s)
+	if rest {
+		x.states[at].rest = true
+		r.TerminalStates++
+		if x.model.AtRest != nil {
+			broken = errors.Join(broken, x.model.AtRest(x.world(s)))
+		}
+		r.TerminalOutcomes[x.model.Outcome(x.world(s))]++
+	}
+	if broken != nil {
+		r.violated(broken.Error(), func() []string { return x.way(at) })
+	}
+	return nil
+}
+
+// violated notes a cause, which is listed once, with the way to the state where it was met first.
+func (r *Report) violated(what string, way func() []string) {
+	at := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.What == what })
+	switch {
+	case at >= 0:
+		r.Violations[at].States++
+	case len(r.Violations) < maxViolations:
+		r.Violations = append(r.Violations, Violation{What: what, Way: way(), States: 1})
+	}
 }
 
 // always asks the invariant, once for what the services know: messages on their way change nothing

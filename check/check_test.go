@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,7 @@ func duel() check.Model {
 	}}
 	return check.Model{
 		Topology: topology.Topology{Name: "duel", Services: []topology.Service{
-			{Name: "first", Commands: []topology.Command{{Does: "ask", Says: []string{"asked"}}}, Reacts: []topology.Reaction{{Hears: "answered", Does: "rest"}}},
+			{Name: "first", Commands: []topology.Command{{Does: "ask", Says: []string{"asked"}}, {Does: "give up", Type: "first.give-up", After: time.Minute}}, Reacts: []topology.Reaction{{Hears: "answered", Does: "rest"}}},
 			{Name: "second", Reacts: []topology.Reaction{{Hears: "asked", Does: "answer", Says: []string{"answered"}}}},
 		}},
 		Reactors: []consumer.Reactor{first.Reactor(), second.Reactor()},
@@ -168,11 +169,11 @@ func TestABoundMakesItIncomplete(t *testing.T) {
 func TestAModelThatIsWrongIsAnError(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(m *check.Model){
-		"no reactor for service second":            func(m *check.Model) { m.Reactors = m.Reactors[:1] },
-		"command first.ask is for nobody":          func(m *check.Model) { m.Commands[0].To = "nobody" },
-		"which nobody says":                        func(m *check.Model) { m.Topology.Services = m.Topology.Services[1:] },
-		"second: first.ask: second has no react":   func(m *check.Model) { m.Commands[0].To = "second" },
-		"after first.ask of x → first (command): ": func(m *check.Model) { m.Reactors[1] = panicking(m.Reactors[1]) },
+		"no reactor for service second":                 func(m *check.Model) { m.Reactors = m.Reactors[:1] },
+		"command first.ask is for nobody":               func(m *check.Model) { m.Commands[0].To = "nobody" },
+		"which nobody says":                             func(m *check.Model) { m.Topology.Services = m.Topology.Services[1:] },
+		"second: first.ask: second has no react":        func(m *check.Model) { m.Commands[0].To = "second" },
+		"after\n    first.ask of x → first (command)\n": func(m *check.Model) { m.Reactors[1] = panicking(m.Reactors[1]) },
 	} {
 		m := duel()
 		change(&m)
@@ -188,4 +189,131 @@ func panicking(r consumer.Reactor) consumer.Reactor {
 		add("q", silent[Asked]), // it touches a row that nobody asked for
 	}}
 	return p.Reactor()
+}
+
+// ring is two services that answer each other; each round goes through next, and a deadline, set
+// with the first question, may end it.
+func ring(next func(string) string, ends bool) check.Model {
+	m := duel()
+	needs := func(s *notes, e events.Event) { s.Notes.Ask("x") }
+	over := func(s *notes) bool { n, _ := s.Notes.Get("x"); return n.Heard == "over" }
+	first := consumer.Participant[notes]{Name: "first", Needs: needs, React: []consumer.Reaction[notes]{
+		consumer.On(func(_ *notes, e events.Of[Ask]) []events.Payload {
+			return []events.Payload{Asked{e.Data.ID}, consumer.Later{After: time.Minute, Payload: GiveUp(e.Data)}}
+		}),
+		consumer.On(func(s *notes, e events.Of[Answer]) []events.Payload {
+			if ends && over(s) {
+				return nil
+			}
+			return []events.Payload{Asked{next(e.Data.ID)}}
+		}),
+		consumer.On(func(s *notes, _ events.Of[GiveUp]) []events.Payload {
+			s.Notes.Set("x", Note{ID: "x", Heard: "over"})
+			return nil
+		}),
+	}}
+	m.Reactors = []consumer.Reactor{first.Reactor(), m.Reactors[1]}
+	second := consumer.Participant[notes]{Name: "second", Needs: needs, React: []consumer.Reaction[notes]{
+		consumer.On(func(_ *notes, e events.Of[Asked]) []events.Payload { return []events.Payload{Answer(e.Data)} }),
+	}}
+	m.Reactors[1] = second.Reactor()
+	m.Topology.Services[0].Reacts[0].Says = []string{"asked"}
+	return m
+}
+
+// Services that answer each other without end never come to rest: that is a violation, with the loop.
+// If what must happen ends it, it is none.
+func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
+	t.Parallel()
+	same := func(id string) string { return id }
+	another := func(id string) string {
+		n, _ := strconv.Atoi(strings.TrimPrefix(id, "x"))
+		return fmt.Sprint("x", n+1)
+	}
+	r := explore(t, ring(same, false))
+	if len(r.Violations) != 1 || !strings.Contains(r.Violations[0].What, "does not come to rest") || r.Violations[0].States != r.States {
+		t.Fatalf("%v", r.Violations)
+	}
+	way := r.Violations[0].String()
+	for _, step := range []string{"again and again:\n", "asked of x → second\n", "answered of x → first"} {
+		if !strings.Contains(way, step) {
+			t.Errorf("%q is not in %s", step, way)
+		}
+	}
+	if r := explore(t, ring(same, true)); len(r.Violations) != 0 || r.TerminalStates == 0 {
+		t.Errorf("a deadline ends it: %v", r.Violations)
+	}
+	m := ring(another, false)
+	m.MaxStates = 1000
+	if r := explore(t, m); len(r.Violations) != 1 || r.Complete || !strings.Contains(r.Violations[0].What, "as far as it was explored") {
+		t.Errorf("each round has another message: %+v", r)
+	}
+	m.MaxStates = 0
+	if _, err := check.Explore(m); err == nil || !strings.Contains(err.Error(), "has no end") {
+		t.Errorf("without a bound: %v", err)
+	}
+	m = ring(same, true) // only the customer ends it, who need not
+	give := check.Command{To: "first", Payload: GiveUp{"x"}, Optional: true}
+	m.Commands = append(m.Commands, give)
+	m.Reactors[0] = without(m.Reactors[0])
+	if r := explore(t, m); len(r.Violations) != 1 {
+		t.Errorf("only an optional command ends it: %v", r.Violations)
+	}
+}
+
+// without is a reactor that sets no deadlines.
+func without(r consumer.Reactor) consumer.Reactor {
+	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory, e events.Event) ([]events.Payload, error) {
+		said, err := r.React(m, e)
+		return slices.DeleteFunc(said, func(p events.Payload) bool { _, later := p.(consumer.Later); return later }), err
+	}}
+}
+
+// What production refuses because the topology does not declare it is a violation, with the way to it.
+func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(m *check.Model){
+		"second publishes answered on asked": func(m *check.Model) {
+			m.Topology.Services[1].Reacts[0].Says = nil
+			m.Topology.Services[1].Commands = []topology.Command{{Does: "answer unasked", Type: "second.answer", Says: []string{"answered"}}}
+		},
+		"first publishes asked on first.ask": func(m *check.Model) {
+			m.Topology.Services[0].Commands[0].Type = "first.other"
+		},
+		"first sets the deadline first.give-up on first.ask": func(m *check.Model) {
+			m.Topology.Services[0].Commands = m.Topology.Services[0].Commands[:1]
+		},
+	} {
+		m := duel()
+		change(&m)
+		r := explore(t, m)
+		if len(r.Violations) != 1 || !strings.HasPrefix(r.Violations[0].What, want) || len(r.Violations[0].Way) == 0 {
+			t.Errorf("%s: %v", want, r.Violations)
+		}
+	}
+}
+
+// A cause is listed once, with the number of its states, and a step of its way has a line.
+func TestACauseIsListedOnce(t *testing.T) {
+	t.Parallel()
+	m := duel()
+	m.Always = func(w check.World) error {
+		if heard(w) != "" {
+			return errors.New("it heard")
+		}
+		return nil
+	}
+	r := explore(t, m)
+	if len(r.Violations) != 1 || r.Violations[0].States != r.States-1 {
+		t.Errorf("%d states: %v", r.States, r.Violations)
+	}
+	m.Always = func(w check.World) error {
+		if strings.HasSuffix(heard(w), "r") {
+			return errors.New("it heard")
+		}
+		return nil
+	}
+	if text := explore(t, m).Violations[0].String(); strings.Count(text, "\n    ") != 3 {
+		t.Errorf("not a line for each step: %s", text)
+	}
 }

@@ -292,3 +292,39 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		t.Logf("%s: %s\n  %s", name, r.Violations[0].What, strings.Join(r.Violations[0].Way, "\n  "))
 	}
 }
+
+// Each event that the topology declares for a reaction or a command and that the reactions publish is
+// needed there: without the declaration production would park what comes, and check says so.
+func TestAMissingDeclarationIsFound(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ service, cause, said, country string }{
+		{"inventory", "order.placed", "stock.rejected", "DE"},
+		{"inventory", "payment.captured", "stock.reserved", "DE"},
+		{"payments", "order.cancelled", "payment.refunded", "DE"},
+		{"shipping", "stock.reserved", "shipment.failed", "AQ"},
+		{"orders", "orders.expire", "order.cancelled", "DE"},
+	} {
+		m := one(t, 0, c.country)
+		if c.said == "stock.rejected" {
+			m.Begin["inventory"] = consumer.Memory{}
+		}
+		m.AtRest = nil
+		i := slices.IndexFunc(m.Topology.Services, func(s topology.Service) bool { return s.Name == c.service })
+		s := &m.Topology.Services[i]
+		for j := range s.Reacts {
+			if s.Reacts[j].Hears == c.cause {
+				s.Reacts[j].Says = slices.DeleteFunc(s.Reacts[j].Says, func(said string) bool { return said == c.said })
+			}
+		}
+		for j := range s.Commands {
+			if s.Commands[j].Type == c.cause {
+				s.Commands[j].Says = nil
+			}
+		}
+		r, err := check.Explore(m)
+		want := fmt.Sprintf("%s publishes %s on %s", c.service, c.said, c.cause)
+		if err != nil || len(r.Violations) == 0 || !strings.HasPrefix(r.Violations[0].What, want) {
+			t.Errorf("%s: %v %v", want, r.Violations, err)
+		}
+	}
+}

@@ -24,15 +24,23 @@ type explorer struct {
 	number   map[string]uint32
 	steps    map[[3]uint32]step
 	states   []visited
-	seen     map[string]bool
+	seen     map[string]int   // a state's place in states
 	answers  map[string]error // of the invariant Always
 	commands []uint32         // the model's, as messages
+	onward   []edge           // the moves that happen in the end
 }
 
 type visited struct {
 	key    string
 	parent int
 	move   move
+	rest   bool // nothing more happens by itself
+}
+
+// edge is a move from one state to another.
+type edge struct {
+	from, to int
+	move     move
 }
 
 // move is how a state was reached: a message, and the manner of its delivery.
@@ -46,15 +54,19 @@ type step struct {
 	memory uint32
 	flying []uint32
 	due    []uint32
+	fault  string // what production would refuse, so that the message would be parked
 }
 
 func newExplorer(m Model) (*explorer, error) {
 	x := &explorer{
 		model: m, index: map[string]int{}, memoryNo: map[string]uint32{}, number: map[string]uint32{},
-		steps: map[[3]uint32]step{}, seen: map[string]bool{}, answers: map[string]error{},
+		steps: map[[3]uint32]step{}, seen: map[string]int{}, answers: map[string]error{},
 	}
 	if err := m.Topology.Validate(); err != nil {
 		return nil, err
+	}
+	if len(m.Commands) > maxCommands {
+		return nil, fmt.Errorf("the model has %d commands, at most %d can be explored", len(m.Commands), maxCommands)
 	}
 	first := state{doubles: uint32(m.Duplicates), commands: 1<<len(m.Commands) - 1}
 	for i, r := range m.Reactors {
@@ -80,7 +92,7 @@ func newExplorer(m Model) (*explorer, error) {
 		}
 		x.commands = append(x.commands, message)
 	}
-	x.visit(first, 0, move{})
+	x.visit(first, 0, move{}, false)
 	return x, nil
 }
 
@@ -103,17 +115,26 @@ func (x *explorer) message(to int, p events.Payload) (uint32, error) {
 	key := p.EventType() + " " + string(data)
 	n, ok := x.number[key]
 	if !ok {
+		if len(x.messages) == maxMessages {
+			return 0, fmt.Errorf("there are more than %d different messages: a payload that differs each time, such as a counter, has no end", maxMessages)
+		}
 		n = uint32(len(x.messages))
 		x.number[key], x.messages = n, append(x.messages, p)
 	}
 	return uint32(to)<<16 | n, nil
 }
 
-func (x *explorer) visit(s state, parent int, m move) {
+// visit notes a state and the move to it. A move that must happen leads onward.
+func (x *explorer) visit(s state, parent int, m move, must bool) {
 	key := s.encode()
-	if !x.seen[key] {
-		x.seen[key] = true
-		x.states = append(x.states, visited{key, parent, m})
+	at, seen := x.seen[key]
+	if !seen {
+		at = len(x.states)
+		x.seen[key] = at
+		x.states = append(x.states, visited{key: key, parent: parent, move: m})
+	}
+	if must {
+		x.onward = append(x.onward, edge{parent, at, m})
 	}
 }
 
@@ -126,8 +147,11 @@ func (x *explorer) world(s state) World {
 }
 
 // expand visits all that can happen next; rest tells whether only optional commands can.
-func (x *explorer) expand(at int, s state) (rest bool, err error) {
+func (x *explorer) expand(r *Report, at int, s state) (rest bool, err error) {
 	rest = true
+	deliver := func(next state, message uint32, how string, must bool) error {
+		return x.deliver(r, at, next, move{message, how}, must)
+	}
 	for i, m := range s.flying {
 		rest = false
 		if i > 0 && s.flying[i-1] == m {
@@ -135,13 +159,13 @@ func (x *explorer) expand(at int, s state) (rest bool, err error) {
 		}
 		next := s
 		next.flying = slices.Delete(slices.Clone(s.flying), i, i+1)
-		if err := x.deliver(at, next, m, ""); err != nil {
+		if err := deliver(next, m, "", true); err != nil {
 			return false, err
 		}
 		if s.doubles > 0 {
 			next := s
 			next.doubles--
-			if err := x.deliver(at, next, m, " (and again later)"); err != nil {
+			if err := deliver(next, m, " (and again later)", false); err != nil {
 				return false, err
 			}
 		}
@@ -150,7 +174,7 @@ func (x *explorer) expand(at int, s state) (rest bool, err error) {
 		rest = false
 		next := s
 		next.due = slices.Delete(slices.Clone(s.due), i, i+1)
-		if err := x.deliver(at, next, m, " (deadline)"); err != nil {
+		if err := deliver(next, m, " (deadline)", true); err != nil {
 			return false, err
 		}
 	}
@@ -161,19 +185,23 @@ func (x *explorer) expand(at int, s state) (rest bool, err error) {
 		rest = rest && c.Optional
 		next := s
 		next.commands &^= 1 << i
-		if err := x.deliver(at, next, x.commands[i], " (command)"); err != nil {
+		if err := deliver(next, x.commands[i], " (command)", !c.Optional); err != nil {
 			return false, err
 		}
 	}
 	return rest, nil
 }
 
-// deliver visits the state after a service has reacted to a message.
-func (x *explorer) deliver(at int, s state, message uint32, how string) error {
-	to := message >> 16
-	done, err := x.react(to, s.memories[to], message)
+// deliver visits the state after a service has reacted to a message. What production would refuse is
+// a violation, and the message has no effect.
+func (x *explorer) deliver(r *Report, at int, s state, m move, must bool) error {
+	to := m.message >> 16
+	done, err := x.react(to, s.memories[to], m.message)
 	if err != nil {
 		return err
+	}
+	if done.fault != "" {
+		r.violated(done.fault, func() []string { return append(x.way(at), x.tell(m)) })
 	}
 	s.memories = slices.Clone(s.memories)
 	s.memories[to] = done.memory
@@ -182,7 +210,7 @@ func (x *explorer) deliver(at int, s state, message uint32, how string) error {
 	slices.Sort(s.flying)
 	slices.Sort(s.due)
 	s.due = slices.Compact(s.due) // a deadline that is set again is moved
-	x.visit(s, at, move{message, how})
+	x.visit(s, at, m, must)
 	return nil
 }
 
@@ -205,6 +233,11 @@ func (x *explorer) react(to, memory, message uint32) (step, error) {
 	if err != nil {
 		return step{}, fmt.Errorf("%s: %s: %w", reactor.Name, payload.EventType(), err)
 	}
+	if fault := x.undeclared(reactor.Name, payload.EventType(), said); fault != "" {
+		done := step{memory: memory, fault: fault}
+		x.steps[key] = done
+		return done, nil
+	}
 	done := step{memory: x.remember(after)}
 	for _, p := range said {
 		if later, ok := p.(consumer.Later); ok {
@@ -225,4 +258,20 @@ func (x *explorer) react(to, memory, message uint32) (step, error) {
 	}
 	x.steps[key] = done
 	return done, nil
+}
+
+// undeclared tells what of a reaction's answer the topology does not declare, by the rules of
+// production.
+func (x *explorer) undeclared(service, cause string, said []events.Payload) string {
+	me, _ := x.model.Topology.Service(service)
+	for _, p := range said {
+		if later, ok := p.(consumer.Later); ok {
+			if _, named := me.Command(later.EventType()); !named {
+				return fmt.Sprintf("%s sets the deadline %s on %s, and no command of its topology has this type", service, later.EventType(), cause)
+			}
+		} else if !me.MaySay(cause, p.EventType()) {
+			return fmt.Sprintf("%s publishes %s on %s, which its topology does not declare", service, p.EventType(), cause)
+		}
+	}
+	return ""
 }

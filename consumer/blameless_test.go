@@ -74,6 +74,7 @@ func TestErrorThatAsksForTimeCostsNoAttempt(t *testing.T) {
 	w.Eventually("it is tried more often than it could be with attempts", func() (bool, string) {
 		return tries.Load() > 2*consumer.MaxAttempts, w.Diagnosis()
 	})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0`)
 	failing.Store(false)
 	w.Becomes(1, notesCount)
 	w.Becomes(0, pendingCount)
@@ -102,7 +103,7 @@ func TestDeadlinesRunByTheDatabasesClock(t *testing.T) {
 }
 
 // A message that the driver cannot decode is parked, and what is behind it is handled; the consumer
-// is in no trouble.
+// is healthy.
 func TestMessageThatTheDriverCannotDecodeIsParked(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)

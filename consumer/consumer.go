@@ -247,6 +247,9 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 		if c.handlerOf[later.EventType()] == nil {
 			return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name, later.EventType()))
 		}
+		if _, named := c.service.Command(later.EventType()); !named {
+			return Permanent(fmt.Errorf("%s sets a deadline %s: give the command of its topology that it carries this type", c.Name, later.EventType()))
+		}
 		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
 		deadlines = append(deadlines, inbox.Deadline{After: max(0, later.After), Event: command})
 	}
@@ -254,11 +257,27 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 		return err
 	}
 	for _, e := range out {
-		if !slices.Contains(c.service.Publishes(), e.Data.EventType()) {
-			return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, e.Data.EventType()))
+		if err := c.checkDeclared(ctx, e); err != nil {
+			return err
 		}
 	}
 	return c.Outbox.Append(ctx, tx, out...)
+}
+
+// checkDeclared refuses an event that the topology does not declare for the event that is handled
+// or, without one, for a command.
+func (c *Consumer) checkDeclared(ctx context.Context, e events.Event) error {
+	said := e.Data.EventType()
+	cause := CauseOf(ctx)
+	switch {
+	case !slices.Contains(c.service.Publishes(), said):
+		return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, said))
+	case cause.Data != nil && cause.ID == e.CausationID && !c.mayPublish([]string{cause.Data.EventType()}, e.Data):
+		return c.undeclared(cause.Data.EventType(), e.Data)
+	case cause.Data == nil && e.CausationID == "" && !c.service.MayBegin(said):
+		return Permanent(fmt.Errorf("%s may not say %s without hearing anything: no command of its topology declares it", c.Name, said))
+	}
+	return nil
 }
 
 // Context returns a context in which the hot statements of the consumer's database are prepared.

@@ -31,7 +31,7 @@ func noteBut(bad func(ctx context.Context) error) consumer.Handler {
 
 // A handler that neither returns nor looks at its context, one that ends its goroutine and one that
 // panics cost their own events attempts. All others are handled, whatever their subject, and the
-// consumer says that it is in trouble.
+// consumer says that it is not healthy.
 func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]func(context.Context, chan struct{}) error{
@@ -61,13 +61,13 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 			w.Becomes(count-2, notesCount)
 			w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 			if name == "hangs" {
-				w.Eventually("trouble is told", func() (bool, string) {
+				w.Eventually("it is not healthy", func() (bool, string) {
 					err := c.Healthy()
 					return err != nil && strings.Contains(err.Error(), "order.noted"), fmt.Sprint(err)
 				})
 			}
 			close(released)
-			w.Eventually("the trouble is over", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
+			w.Eventually("it is healthy again", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
 			stop()
 			w.Drained()
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/bank"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // While a new release is rolled out its queue is bound to what only it reacts to, and the old replicas take
@@ -88,6 +89,43 @@ func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
 	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%order.expired, to which it has no reaction%'`)
 	stop()
+}
+
+// What the topology does not declare is refused in every way in which an event comes about: a handler
+// with SQL of its own, a deadline, and a command that nothing has caused; so is a deadline that no
+// command of the topology names.
+func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	p := bank.Participant(nil)
+	p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {
+		return []events.Payload{bank.Refunded{Order: e.Data.Order}} // not at a deadline
+	})
+	var c *consumer.Consumer
+	c = w.Consumer(bank.Service, nil, p.Handler(), consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+		said := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, bank.Captured{Order: e.Data.Order}) // not about a note
+		return c.Emit(ctx, tx, said)
+	}))
+	stop := w.Start(c)
+	w.Say(bank.Shop, bank.Reminded{Order: "o"}, bank.Noted{Order: "o"})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted' AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired' AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
+	stop()
+	emit := func(c *consumer.Consumer, p events.Payload) error {
+		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error { return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p)) })
+	}
+	if err := emit(c, bank.Captured{Order: "o"}); err == nil || !strings.Contains(err.Error(), "no command of its topology declares it") {
+		t.Errorf("a command that says what only a reaction may: %v", err)
+	}
+	if err := emit(c, bank.Overdue{Order: "o"}); err != nil {
+		t.Errorf("a command that says what it declares: %v", err)
+	}
+	unnamed := w.Consumer(bank.Service, nil, p.Handler())
+	unnamed.Topology = bank.Topology()
+	unnamed.Topology.Services[2].Commands = nil
+	if err := emit(unnamed, consumer.Later{After: time.Hour, Payload: bank.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
+		t.Errorf("a deadline that no command names: %v", err)
+	}
 }
 
 // A deadline that an older release has set is read through the upcasters as well.

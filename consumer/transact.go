@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 
@@ -57,7 +59,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
 	var order []*Handler
 	parts := map[*Handler][]events.Event{}
-	heard := map[string]string{} // event id → type, to check what may be said about it
+	causes := map[string][]string{} // event id → its type; "" → the types of deadlines, which have no id
 	for _, e := range batch {
 		h := c.handlerOf[e.Data.EventType()]
 		if h == nil {
@@ -70,9 +72,7 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 			order = append(order, h)
 		}
 		parts[h] = append(parts[h], e)
-		if e.ID != "" {
-			heard[e.ID] = e.Data.EventType()
-		}
+		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
 	}
 	var said []events.Event
 	for _, h := range order {
@@ -83,12 +83,16 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		said = append(said, more...)
 	}
 	for _, e := range said {
-		cause, known := heard[e.CausationID]
-		if _, later := e.Data.(Later); known && !later && !c.service.MaySay(cause, e.Data.EventType()) {
-			return nil, c.undeclared(cause, e.Data)
+		if _, later := e.Data.(Later); !later && !c.mayPublish(causes[e.CausationID], e.Data) {
+			return nil, c.undeclared(strings.Join(causes[e.CausationID], " or "), e.Data)
 		}
 	}
 	return said, nil
+}
+
+// mayPublish tells whether the topology declares p because of one of the causes.
+func (c *Consumer) mayPublish(causes []string, p events.Payload) bool {
+	return slices.ContainsFunc(causes, func(cause string) bool { return c.service.MaySay(cause, p.EventType()) })
 }
 
 func (c *Consumer) undeclared(heard string, said events.Payload) error {

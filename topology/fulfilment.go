@@ -11,9 +11,9 @@ func Fulfilment() Topology {
 		{
 			Name: "orders",
 			Commands: []Command{
-				{Does: "place", Says: []string{"order.placed"}},
-				{Does: "cancel", Says: []string{"order.cancelled"}, Undoes: "place"},
-				{Does: "expire", Says: []string{"order.cancelled"}, After: OrderDeadline, Undoes: "place"},
+				{Does: "place", Type: "orders.place", Says: []string{"order.placed"}},
+				{Does: "cancel", Type: "orders.cancel", Says: []string{"order.cancelled"}, Undoes: "place"},
+				{Does: "expire", Type: "orders.expire", Says: []string{"order.cancelled"}, After: OrderDeadline, Undoes: "place"},
 			},
 			Reacts: []Reaction{
 				{Hears: "payment.declined", Does: "cancel", Says: []string{"order.cancelled"}, Undoes: "place"},
@@ -24,7 +24,7 @@ func Fulfilment() Topology {
 		},
 		{
 			Name:     "payments",
-			Commands: []Command{{Does: "refund again", Says: []string{"refund.requested"}}},
+			Commands: []Command{{Does: "refund again", Type: "payments.refund_again", Says: []string{"refund.requested"}}},
 			Reacts: []Reaction{
 				{Hears: "order.placed", Does: "capture", Says: []string{"payment.captured", "payment.declined", "charge.requested"}},
 				{Hears: "stock.rejected", Does: "refund", Says: []string{"payment.refunded", "refund.requested"}, Undoes: "capture"},
@@ -51,7 +51,7 @@ func Fulfilment() Topology {
 		},
 		{
 			Name:     "shipping",
-			Commands: []Command{{Does: "recall again", Says: []string{"recall.requested"}}},
+			Commands: []Command{{Does: "recall again", Type: "shipping.recall_again", Says: []string{"recall.requested"}}},
 			Reacts: []Reaction{
 				{Hears: "order.placed", Does: "remember the address", Says: []string{"shipment.scheduled", "shipment.failed", "booking.requested"}},
 				{Hears: "stock.reserved", Does: "schedule", Says: []string{"shipment.scheduled", "shipment.failed", "booking.requested"}},

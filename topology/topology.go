@@ -28,7 +28,10 @@ type Service struct {
 
 // Command is what a service does without having heard an event: for a person, or at a deadline.
 type Command struct {
-	Does   string        `json:"does"`
+	Does string `json:"does"`
+	// Type is the event type of the payload that carries the command. A deadline needs one, since a
+	// reaction sets it by its payload.
+	Type   string        `json:"type,omitempty"`
 	Says   []string      `json:"says,omitempty"`
 	After  time.Duration `json:"after,omitempty"`  // a deadline: by when, unless configured otherwise
 	Undoes string        `json:"undoes,omitempty"` // what of the same service it takes back
@@ -85,9 +88,34 @@ func (s Service) Hears() []string {
 	return slices.Compact(types)
 }
 
-// MaySay tells whether s declares that hearing heard may make it say said.
-func (s Service) MaySay(heard, said string) bool {
-	return slices.ContainsFunc(s.Reacts, func(r Reaction) bool { return r.Hears == heard && slices.Contains(r.Says, said) })
+// MaySay tells whether s declares that it publishes said because of cause: an event type that it
+// reacts to, or the type of one of its commands. Any other cause is a command that the topology does
+// not name by its type; such a command may publish what the commands without a type declare.
+func (s Service) MaySay(cause, said string) bool {
+	for _, r := range s.Reacts {
+		if r.Hears == cause {
+			return slices.Contains(r.Says, said)
+		}
+	}
+	if c, ok := s.Command(cause); ok {
+		return slices.Contains(c.Says, said)
+	}
+	return slices.ContainsFunc(s.Commands, func(c Command) bool { return c.Type == "" && slices.Contains(c.Says, said) })
+}
+
+// MayBegin tells whether s declares a command, of any type, that publishes said: whether it may
+// publish said although no event has caused it.
+func (s Service) MayBegin(said string) bool {
+	return slices.ContainsFunc(s.Commands, func(c Command) bool { return slices.Contains(c.Says, said) })
+}
+
+// Command returns the command whose payload has this event type.
+func (s Service) Command(eventType string) (Command, bool) {
+	i := slices.IndexFunc(s.Commands, func(c Command) bool { return c.Type != "" && c.Type == eventType })
+	if i < 0 {
+		return Command{}, false
+	}
+	return s.Commands[i], true
 }
 
 // Publisher returns the service that says a type.
@@ -122,7 +150,7 @@ func (t Topology) Types() []string {
 }
 
 // Validate joins all faults: names that do not fit, a type with no publisher or with two, an undo
-// of what nobody does.
+// of what nobody does, a deadline that no payload can set.
 func (t Topology) Validate() error {
 	var errs []error
 	if !namePattern.MatchString(t.Name) {
@@ -164,8 +192,14 @@ func (s Service) validate(publisher map[string]string) (errs []error) {
 			errs = append(errs, fmt.Errorf("%s: %s undoes %q, which %s does not do", s.Name, by, what, s.Name))
 		}
 	}
+	carried := map[string]string{}
 	for _, c := range s.Commands {
 		undone(c.Does, c.Undoes)
+		if other, twice := carried[c.Type]; twice && c.Type != "" {
+			errs = append(errs, fmt.Errorf("%s: %s and %s have the same type %q", s.Name, other, c.Does, c.Type))
+		}
+		carried[c.Type] = c.Does
+		errs = append(errs, s.validateType(c, publisher)...)
 	}
 	heard := map[string]bool{}
 	for _, r := range s.Reacts {
@@ -177,6 +211,26 @@ func (s Service) validate(publisher map[string]string) (errs []error) {
 			errs = append(errs, fmt.Errorf("%s reacts to %s twice: make it one reaction", s.Name, r.Hears))
 		}
 		heard[r.Hears] = true
+	}
+	return errs
+}
+
+// validateType returns the faults of a command's type.
+func (s Service) validateType(c Command, publisher map[string]string) (errs []error) {
+	switch {
+	case c.After < 0:
+		errs = append(errs, fmt.Errorf("%s: the deadline of %s is %s after now: it must not be negative", s.Name, c.Does, c.After))
+	case c.After > 0 && c.Type == "":
+		errs = append(errs, fmt.Errorf("%s: %s is a deadline without a type: nothing can set it", s.Name, c.Does))
+	}
+	if c.Type == "" {
+		return errs
+	}
+	if !typePattern.MatchString(c.Type) || len(c.Type) > maxRoutingKey {
+		errs = append(errs, fmt.Errorf("%s: %s has the type %q, which is no event type", s.Name, c.Does, c.Type))
+	}
+	if other, ok := publisher[c.Type]; ok {
+		errs = append(errs, fmt.Errorf("%s: %s has the type %s, which is an event that %s says: a command needs a type of its own", s.Name, c.Does, c.Type, other))
 	}
 	return errs
 }

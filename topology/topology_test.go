@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/topology"
@@ -85,6 +86,11 @@ func TestValidateFindsFaults(t *testing.T) {
 		"reacts to a.gone twice":  service("c", topology.Reaction{Hears: "a.gone", Does: "x"}, topology.Reaction{Hears: "a.gone", Does: "y"}),
 		`undoes "fly"`:            service("c", topology.Reaction{Hears: "a.gone", Does: "x", Undoes: "fly"}),
 		`c: land undoes "follow"`: {Name: "c", Commands: []topology.Command{{Does: "land", Undoes: "follow"}}},
+		"deadline without a type": {Name: "c", Commands: []topology.Command{{Does: "land", After: time.Hour}}},
+		"must not be negative":    {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.land", After: -time.Hour}}},
+		`has the type "c.*"`:      {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.*"}}},
+		"is an event that a says": {Name: "c", Commands: []topology.Command{{Does: "land", Type: "a.gone"}}},
+		"have the same type":      {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.land"}, {Does: "sink", Type: "c.land"}}},
 	} {
 		if err := sound.With(s).Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -161,6 +167,11 @@ func TestQuestionsAboutTheDance(t *testing.T) {
 	payments, _ := dance.Service("payments")
 	if !payments.MaySay("order.placed", "payment.captured") || payments.MaySay("order.cancelled", "payment.captured") {
 		t.Error("payments may not say what it declares, or more than that")
+	}
+	orders, _ := dance.Service("orders")
+	if !orders.MaySay("orders.expire", "order.cancelled") || orders.MaySay("orders.expire", "order.placed") || orders.MaySay("orders.other", "order.placed") ||
+		!orders.MayBegin("order.placed") || orders.MayBegin("order.confirmed") || !service("a").MaySay("a.go", "a.gone") {
+		t.Error("commands may not say what they declare, or more than that")
 	}
 	if part := dance.Part("stranger"); len(part.Exchanges)+len(part.Queues)+len(part.Bindings) > 0 {
 		t.Errorf("the part of a stranger: %+v", part)

@@ -23,7 +23,7 @@ func TestEveryInterleaving(t *testing.T) {
 				t.Error("not every state was visited")
 			}
 			for _, v := range r.Violations {
-				t.Errorf("%s\n  %q", v.What, v.Way)
+				t.Errorf("%s", v)
 			}
 		})
 	}

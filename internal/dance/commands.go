@@ -55,7 +55,7 @@ func checkAll() (cli.Checked, error) {
 		all.Lines = append(all.Lines, fmt.Sprintf("%-26s %8d states, %2d ways to end, %d violations, %.1f s",
 			m.Name, r.States, len(r.TerminalOutcomes), len(r.Violations), r.Seconds))
 		for _, v := range r.Violations {
-			all.Lines = append(all.Lines, "  "+v.What+"\n    "+strings.Join(v.Way, "\n    "))
+			all.Lines = append(all.Lines, "  "+v.String())
 		}
 		reports[m.Name] = r
 	}

@@ -141,7 +141,7 @@ func Topology() topology.Topology {
 		{Name: Stall, Commands: []topology.Command{{Does: "open", Says: []string{"stall.opened"}}}},
 		{
 			Name:     Service,
-			Commands: []topology.Command{{Does: "expire", Says: []string{"payment.overdue"}, After: time.Hour}},
+			Commands: []topology.Command{{Does: "expire", Type: "order.expired", Says: []string{"payment.overdue"}, After: time.Hour}},
 			Reacts: []topology.Reaction{
 				{Hears: "order.placed", Does: "capture", Says: []string{"payment.captured"}},
 				{Hears: "order.cancelled", Does: "refund", Says: []string{"payment.refunded"}, Undoes: "capture"},
