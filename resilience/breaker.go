@@ -112,7 +112,7 @@ func (b *Breaker) Guard() Guard {
 			}
 			defer leave()
 		}
-		_, err := b.breaker.Execute(func() (struct{}, error) { return struct{}{}, call(ctx) })
+		_, err := b.breaker.Execute(func() (struct{}, error) { return struct{}{}, returned(ctx, call) })
 		succeeded = err == nil || isAnswer(err)
 		switch {
 		case errors.Is(err, gobreaker.ErrOpenState):

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -172,4 +173,64 @@ func TestHalfOpenIsSoonDecided(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Failures open a breaker when they come in a row: a peer that fails now and then, and answers in
+// between, is not down.
+func TestOnlyFailuresInARowOpen(t *testing.T) {
+	t.Parallel()
+	for name, between := range map[string]func(context.Context) error{
+		"a success": fine,
+		"an answer": func(context.Context) error { return resilience.Answered(errDown) },
+	} {
+		b := &resilience.Breaker{Name: "provider"}
+		guard := b.Guard()
+		for range 10 {
+			for range resilience.DefaultFailures - 1 {
+				_ = guard(t.Context(), fail)
+			}
+			_ = guard(t.Context(), between)
+		}
+		if s := b.Stats(); s.State != "closed" || s.Opened != 0 || s.Failures != 0 {
+			t.Errorf("%s in between: %+v", name, s)
+		}
+		for n := range resilience.DefaultFailures {
+			if s := b.Stats(); s.State != "closed" || s.Failures != uint32(n) {
+				t.Errorf("%s, then %d failures: %+v", name, n, s)
+			}
+			_ = guard(t.Context(), fail)
+		}
+		if s := b.Stats(); s.State != "open" {
+			t.Errorf("%s, then %d failures in a row: %+v", name, resilience.DefaultFailures, s)
+		}
+	}
+}
+
+// The one call of a half-open breaker decides, even if it never returns or ends its goroutine.
+func TestCallThatNeverReturnsLeavesNoBreakerHalfOpen(t *testing.T) {
+	for name, bad := range map[string]func(release chan struct{}){
+		"hangs": func(release chan struct{}) { <-release },
+		"exits": func(chan struct{}) { runtime.Goexit() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			b := &resilience.Breaker{Name: "provider", Failures: 1}
+			guard := b.Guard()
+			_ = guard(t.Context(), fail)
+			for range 2 {
+				<-time.After(resilience.DefaultOpen + time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				err := guard(ctx, func(context.Context) error { bad(release); return nil })
+				cancel()
+				if _, down := peerDown(err); !down || errors.Is(err, resilience.ErrHung) != (name == "hangs") || b.Stats().State != "open" {
+					t.Errorf("%s: %v, %+v", name, err, b.Stats())
+				}
+			}
+			<-time.After(resilience.DefaultOpen + time.Millisecond)
+			if err := guard(t.Context(), fine); err != nil || b.Stats().State != "closed" {
+				t.Errorf("%s, then well again: %v, %+v", name, err, b.Stats())
+			}
+			close(release)
+		})
+	}
 }

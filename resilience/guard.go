@@ -81,12 +81,12 @@ func isNotMade(err error) bool {
 	return errors.As(err, &n)
 }
 
-// Timeout bounds each call.
+// Timeout bounds each call, also one that ignores its context: that returns ErrHung.
 func Timeout(d time.Duration) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s: %w", d, context.DeadlineExceeded))
 		defer cancel()
-		err := call(ctx)
+		err := returned(ctx, call)
 		if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -3,6 +3,7 @@ package resilience_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,23 @@ func TestTimeoutBoundsACall(t *testing.T) {
 		if err := resilience.Timeout(time.Second)(t.Context(), fail); !errors.Is(err, errDown) {
 			t.Errorf("a call that failed in time: %v", err)
 		}
+	})
+}
+
+// A call that ignores its context is bounded, too, and gives the place in the bulkhead back.
+func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		guard := resilience.Chain(resilience.Bulkhead(1, 0), resilience.Timeout(time.Second))
+		began := time.Now()
+		err := guard(t.Context(), func(context.Context) error { <-release; return nil })
+		if took := time.Since(began); took > 2*time.Second || !errors.Is(err, resilience.ErrHung) || !strings.Contains(err.Error(), "no answer within 1s") {
+			t.Errorf("%v after %s", err, took)
+		}
+		if err := guard(t.Context(), fine); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
+		close(release)
 	})
 }
 
