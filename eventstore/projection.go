@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"runtime/debug"
 
 	"github.com/jmoiron/sqlx"
 
@@ -24,7 +23,7 @@ type Projection struct {
 	Version int
 	Facts   []events.Payload // a sample of each type of event in the streams
 
-	apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error
+	apply apply
 }
 
 // Happened is a fact that has been decoded.
@@ -38,12 +37,7 @@ type Happened struct {
 // about, and fold changes them. V is a struct whose fields are tagged `db:"column"`. Both see
 // the facts of one stream in their order, and those of two streams in that of their commits.
 func Project[V any](p Projection, keys func(Happened) []string, fold func(rows *consumer.Rows[string, V], h Happened)) Projection {
-	p.apply = func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) (err error) {
-		defer func() {
-			if cause := recover(); cause != nil {
-				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
-			}
-		}()
+	p.apply = alone(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error {
 		rows := new(consumer.Rows[string, V])
 		rows.Bind(table, p.Key)
 		for _, h := range batch {
@@ -60,7 +54,7 @@ func Project[V any](p Projection, keys func(Happened) []string, fold func(rows *
 			fold(rows, h)
 		}
 		return rows.Save(ctx, tx)
-	}
+	})
 	return p
 }
 

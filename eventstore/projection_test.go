@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -286,30 +287,49 @@ func TestChangedProjectionIsRebuilt(t *testing.T) {
 	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals`) == -30 })
 }
 
-// A fact that cannot be projected stops its projection, and no other; nothing is skipped.
+// A fact that cannot be projected, since the projection's function panics, ends its goroutine or does
+// not return, stops its projection, and no other; nothing is skipped.
 func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
-	var mended atomic.Bool
-	stuck := eventstore.Project(eventstore.Projection{
-		Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
-		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
-	}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
-		if h.Version == 7 && !mended.Load() {
-			panic("seven")
-		}
-		sumUp(rows, h)
-	})
-	s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
-	s.fill("a", 20)
-	s.settled()
-	if n := s.int(`SELECT coalesce(max(version), 0) FROM stuck`); n >= 7 {
-		t.Errorf("it has come to %d", n)
-	}
-	mended.Store(true)
-	s.until("it goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
-	if a, b := s.dump("stuck"), s.dump("totals"); a != b {
-		t.Errorf("%s\n%s", a, b)
+	for name, bad := range map[string]func(mended chan struct{}){
+		"panics": func(chan struct{}) { panic("seven") },
+		"exits":  func(chan struct{}) { runtime.Goexit() },
+		"hangs":  func(mended chan struct{}) { <-mended },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := fresh(t)
+			mended := make(chan struct{})
+			var runs atomic.Int64
+			stuck := eventstore.Project(eventstore.Projection{
+				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
+				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
+			}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+				select {
+				case <-mended:
+				default:
+					if h.Version == 7 {
+						runs.Add(1)
+						bad(mended)
+					}
+				}
+				sumUp(rows, h)
+			})
+			s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
+			s.fill("a", 20)
+			s.until("the other goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM totals`) == 20 })
+			if n := s.int(`SELECT coalesce(max(version), 0) FROM stuck`); n >= 7 {
+				t.Errorf("it has come to %d", n)
+			}
+			if n := runs.Load(); name == "hangs" && n > 1 {
+				t.Errorf("%d runs hang", n)
+			}
+			close(mended)
+			s.until("it goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
+			if a, b := s.dump("stuck"), s.dump("totals"); a != b {
+				t.Errorf("%s\n%s", a, b)
+			}
+		})
 	}
 }
 
