@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -204,6 +205,36 @@ func TestOnlyFailuresInARowOpen(t *testing.T) {
 			t.Errorf("%s, then %d failures in a row: %+v", name, resilience.DefaultFailures, s)
 		}
 	}
+}
+
+// After a breaker has closed, only calls that succeed let more through.
+func TestFailuresLetNoMoreCallsThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &resilience.Breaker{Name: "provider"}
+		guard := b.Guard()
+		for range resilience.DefaultFailures {
+			_ = guard(t.Context(), fail)
+		}
+		<-time.After(resilience.DefaultOpen + time.Millisecond)
+		_ = guard(t.Context(), fine) // it closes, and two may run
+		for range resilience.DefaultFailures - 1 {
+			_ = guard(t.Context(), fail)
+		}
+		leave := make(chan struct{})
+		var made atomic.Int32
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				_ = guard(t.Context(), func(context.Context) error { made.Add(1); <-leave; return nil })
+			})
+		}
+		synctest.Wait()
+		close(leave)
+		all.Wait()
+		if made.Load() != 2 {
+			t.Errorf("%d calls at a time, want 2", made.Load())
+		}
+	})
 }
 
 // The one call of a half-open breaker decides, even if it never returns or ends its goroutine.
