@@ -26,6 +26,19 @@ func BenchmarkRelay(b *testing.B) {
 	b.ReportMetric(100*bare.Seconds()/relayed.Seconds(), "%")
 }
 
+// BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a held row.
+func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
+	const rows = 10_000
+	s := stage.New(b)
+	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT -g, 'held-' || g, 'test', 1, 'infinity', 'unsendable' FROM generate_series(1, 100000) g`)
+	var relayed time.Duration
+	for b.Loop() {
+		relayed += drain(b, s, rows)
+	}
+	b.ReportMetric(float64(rows*b.N)/relayed.Seconds(), "relayed/s")
+}
+
 // fill writes rows of about 300 bytes of payload, as Append does.
 func fill(s *stage.Stage, rows int) {
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)

@@ -43,6 +43,22 @@ func TestRowsBehindOneHeldForeverAreNoBrokenBroker(t *testing.T) {
 	}
 }
 
+// What is held for a cause of its own, or waits behind another row, says nothing about the broker.
+func TestOnlyWhatTheBrokerRefusesCountsAgainstIt(t *testing.T) {
+	t.Parallel()
+	f := &flow{behind: map[string]bool{}}
+	for i := range int64(2 * MaxHeld) {
+		refuse(f, i+1, strconv.FormatInt(i, 10), rabbit.Returned)
+		refuse(f, 2*MaxHeld+i+1, "x"+strconv.FormatInt(i, 10), rabbit.Unsendable)
+	}
+	for i := range int64(2 * MaxHeld) {
+		refuse(f, 4*MaxHeld+i+1, "one", rabbit.Refused)
+	}
+	if f.stuck() || f.held != 6*MaxHeld || f.trouble != 1 {
+		t.Fatalf("stuck %t with %d held rows, %d refused", f.stuck(), f.held, f.trouble)
+	}
+}
+
 func TestPauseGrowsToItsBound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

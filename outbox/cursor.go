@@ -155,9 +155,10 @@ type hold struct {
 	seq       int64
 	at        int64 // see row
 	aggregate string
+	kind      string // as in outbox_held
 	reason    string
 	attempts  int
-	due       time.Duration // from now; forever when negative
+	due       time.Duration // from now; when negative it is not tried again by itself
 }
 
 // save replaces the cursor and writes the holds that belong to it, in one transaction. When another
@@ -178,19 +179,19 @@ func (c cursor) save(ctx context.Context, lead *postgres.Lead, holds []hold) err
 // putAside writes holds.
 func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 	var seqs, attempts pq.Int64Array
-	var aggregates, reasons pq.StringArray
+	var aggregates, kinds, reasons pq.StringArray
 	var due pq.Float64Array
 	for _, h := range holds {
 		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
-		aggregates, reasons = append(aggregates, h.aggregate), append(reasons, h.reason)
+		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind), append(reasons, h.reason)
 		due = append(due, h.due.Seconds())
 	}
 	_, err := tx.Tx().ExecContext(ctx, `
-		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due)
-		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END
-		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[]) AS h (s, a, r, n, d)
-		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts, due = EXCLUDED.due`,
-		seqs, aggregates, reasons, attempts, due)
+		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END, k
+		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[], $6::text[]) AS h (s, a, r, n, d, k)
+		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts, due = EXCLUDED.due, kind = EXCLUDED.kind`,
+		seqs, aggregates, reasons, attempts, due, kinds)
 	return wrap("hold rows", err)
 }
 

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lib/pq"
@@ -11,77 +12,120 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// retryHeld publishes held rows that are due, the oldest of each aggregate, until none is due.
+// retryHeld publishes held rows that are due, one batch in each call: what is held must not keep the others
+// waiting. While some are released, the next batch has its turn at the next call.
 func (p *pump) retryHeld(ctx context.Context) error {
 	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldPassed) < heldInterval {
 		return nil
 	}
-	for changed := true; changed; {
+	heads, early, err := p.heads(ctx)
+	if err != nil {
+		return err
+	}
+	released := false
+	if len(heads)+len(early) > 0 {
+		if released, err = p.retryHeads(ctx, heads, early); err != nil {
+			return err
+		}
+		if err := p.countRefused(ctx); err != nil {
+			return err
+		}
+	}
+	if !released {
 		p.heldPassed = time.Now()
-		heads, err := p.heads(ctx)
-		if err != nil || len(heads) == 0 {
-			return err
-		}
-		if changed, err = p.retryHeads(ctx, heads); err != nil {
-			return err
-		}
-		if err := p.loadHeld(ctx); err != nil {
-			return err
-		}
 	}
 	return nil
 }
 
-// headsSQL goes from aggregate to aggregate through the index, so that it costs nothing how many rows wait
-// behind one that is held for ever.
+// headsSQL reads what is due, through its index alone. A row is early while one before it of its aggregate
+// has not had its turn; the rows of an aggregate that are due together are published together.
 const headsSQL = `
-WITH RECURSIVE head AS (
-	(SELECT aggregate, seq FROM outbox_held ORDER BY aggregate, seq LIMIT 1)
-	UNION ALL
-	SELECT next.* FROM head, LATERAL (
-		SELECT aggregate, seq FROM outbox_held AS h WHERE h.aggregate > head.aggregate ORDER BY aggregate, seq LIMIT 1) AS next)
-SELECT seq, aggregate, attempts FROM head JOIN outbox_held USING (aggregate, seq) WHERE due <= now() ORDER BY seq LIMIT $1`
+SELECT seq, aggregate, attempts, EXISTS (
+	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq AND b.due > h.due) AS early
+FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq LIMIT $1`
 
-// heads reads the held rows that are due and behind no other.
-func (p *pump) heads(ctx context.Context) ([]hold, error) {
+// heads reads the held rows that are due, in the order of seq, and apart from them those that are early.
+func (p *pump) heads(ctx context.Context) (heads []hold, early []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
 		Aggregate string `db:"aggregate"`
 		Attempts  int    `db:"attempts"`
+		Early     bool   `db:"early"`
 	}
-	err := p.conn.SelectContext(ctx, &rows, headsSQL, p.batch(maxHeldBatch))
-	if err != nil {
-		return nil, wrap("find held rows", err)
+	if err := p.conn.SelectContext(ctx, &rows, headsSQL, p.batch(maxHeldBatch)); err != nil {
+		return nil, nil, wrap("find held rows", err)
 	}
-	heads := make([]hold, len(rows))
-	for i, r := range rows {
-		heads[i] = hold{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts}
+	for _, r := range rows {
+		if r.Early {
+			early = append(early, r.Seq)
+			continue
+		}
+		heads = append(heads, hold{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
 	}
-	return heads, nil
+	slices.SortFunc(heads, func(a, b hold) int { return int(a.seq - b.seq) })
+	return heads, early, nil
 }
 
-// heldAmong tells which of these rows are held.
-func (p *pump) heldAmong(ctx context.Context, rows []row) (map[int64]bool, error) {
+// lookBehindSQL finds, of these aggregates, those with a held row.
+const lookBehindSQL = `
+SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held WHERE aggregate = a LIMIT 1) AS h`
+
+// lookBehind looks for what is held of the aggregates of these rows, and tells which of the rows are held
+// themselves.
+func (p *pump) lookBehind(ctx context.Context, rows []row) (held map[int64]bool, err error) {
+	p.behind = map[string]bool{}
+	for _, f := range p.flying { // what joins held rows, and is not written yet
+		for _, h := range f.join {
+			p.behind[h.aggregate] = true
+		}
+	}
 	if p.held == 0 {
 		return nil, nil
 	}
 	seqs := make(pq.Int64Array, len(rows))
+	var aggregates pq.StringArray
 	for i, r := range rows {
 		seqs[i] = r.seq
+		aggregates = append(aggregates, r.record.Subject)
 	}
-	var found []int64
-	if err := p.relay.Outbox.db.SelectContext(ctx, &found, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
-		return nil, wrap("find held rows", err)
+	slices.Sort(aggregates)
+	var found []string
+	if err := p.conn.SelectContext(ctx, &found, lookBehindSQL, slices.Compact(aggregates)); err != nil {
+		return nil, wrap("look for what is held", err)
 	}
-	held := map[int64]bool{}
-	for _, seq := range found {
+	for _, aggregate := range found {
+		p.behind[aggregate] = true
+	}
+	var again []int64
+	if err := p.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
+		return nil, wrap("look for what is held", err)
+	}
+	held = map[int64]bool{}
+	for _, seq := range again {
 		held[seq] = true
 	}
 	return held, nil
 }
 
+// countHeld counts what is held, once for each lead.
+func (p *pump) countHeld(ctx context.Context) error {
+	if err := p.conn.GetContext(ctx, &p.held, `SELECT count(*) FROM outbox_held`); err != nil {
+		return wrap("count held rows", err)
+	}
+	return p.countRefused(ctx)
+}
+
+// countRefusedSQL counts no further than to the bound.
+const countRefusedSQL = `
+SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused' AND due < 'infinity' LIMIT $1) AS refused`
+
+func (p *pump) countRefused(ctx context.Context) error {
+	p.relay.held.Store(int64(p.held))
+	return wrap("count refused rows", p.conn.GetContext(ctx, &p.trouble, countRefusedSQL, MaxHeld))
+}
+
 // retryHeads tells whether any of them was published.
-func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err error) {
+func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (changed bool, err error) {
 	seqs := make([]int64, len(heads))
 	for i, h := range heads {
 		seqs[i] = h.seq
@@ -90,7 +134,8 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 	if err != nil {
 		return false, err
 	}
-	heads, rows, unfit, unseen := sortHeads(heads, rows)
+	p.relay.lessons.judge(rows)
+	heads, rows, unfit := sortHeads(heads, rows)
 	var outcomes []outcome
 	pendings, err := p.publisher.Publish(p.messages(rows))
 	if err == nil {
@@ -107,17 +152,17 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 		for _, f := range p.flying {
 			others += len(f.publish)
 		}
-		again = append(again, p.condemn(heads[len(released)+len(again):], others, rabbit.ServerCode(err), err.Error())...)
-		p.log(again)
+		again = append(again, p.blame(heads[len(released)+len(again):], others, err)...)
 	}
+	p.log(append(again, unfit...))
 	if err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := release(ctx, tx, released); err != nil {
+		if err := putBehind(ctx, tx, early); err != nil {
 			return err
 		}
-		if err := putOff(ctx, tx, unseen); err != nil {
+		if err := putAside(ctx, tx, append(again, unfit...)); err != nil {
 			return err
 		}
-		return putAside(ctx, tx, append(again, unfit...))
+		return release(ctx, tx, released)
 	}); err != nil {
 		return false, err
 	}
@@ -125,10 +170,18 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold) (changed bool, err 
 	return len(released) > 0, err
 }
 
+// blame is condemn unless the broker has said which rows it does not take.
+func (p *pump) blame(unsettled []hold, others int, why error) []hold {
+	if p.relay.lessons.learn(why) {
+		return nil
+	}
+	return p.condemn(unsettled, others, rabbit.ServerCode(why), why.Error())
+}
+
 // sortHeads divides held rows by whether they can be published. What is held is not deleted; but a stream may
 // have had a row before its commit can be seen here, while that waits for a synchronous standby. And what
 // does not fit stays so, though somebody has asked for it.
-func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold, unseen []int64) {
+func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold) {
 	found := map[int64]row{}
 	for _, r := range rows {
 		found[r.seq] = r
@@ -136,30 +189,84 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 	for _, h := range heads {
 		switch r, seen := found[h.seq]; {
 		case !seen:
-			unseen = append(unseen, h.seq)
+			h.attempts++
+			h.kind, h.due = heldUnseen, pause(h.attempts, rabbit.Refused)
+			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for a synchronous standby"
+			unfit = append(unfit, h)
 		case r.fault != nil:
-			h.reason, h.due = r.fault.Error(), holdForever
+			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), holdForever
 			unfit = append(unfit, h)
 		default:
 			fit, publish = append(fit, h), append(publish, r)
 		}
 	}
-	return fit, publish, unfit, unseen
+	return fit, publish, unfit
 }
 
-// putOff lets held rows wait that are not seen yet, so that they take nobody's turn.
-func putOff(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+// putBehind lets rows wait whose turn has not come.
+func putBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
-	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = now() + $2 * interval '1 second' WHERE seq = ANY($1)`, pq.Int64Array(seqs), holdFirst.Seconds())
-	return wrap("put held rows off", err)
+	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind' WHERE seq = ANY($1)`, pq.Int64Array(seqs))
+	return wrap("hold rows behind others", err)
 }
 
-// release forgets held rows that are published now.
-func release(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
-	_, err := tx.Tx().ExecContext(ctx, `DELETE FROM outbox_held WHERE seq = ANY($1)`, pq.Int64Array(seqs))
+// nextSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause of its own.
+const nextSQL = `
+UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
+	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
+	FROM (SELECT seq, kind FROM outbox_held WHERE aggregate = a ORDER BY seq LIMIT $2) AS first) AS next
+WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
+
+// release forgets held rows that are published now, and lets those behind them go next.
+func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
+	if len(released) == 0 {
+		return nil
+	}
+	var seqs pq.Int64Array
+	var aggregates pq.StringArray
+	for _, h := range released {
+		seqs, aggregates = append(seqs, h.seq), append(aggregates, h.aggregate)
+	}
+	if _, err := tx.Tx().ExecContext(ctx, `DELETE FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
+		return wrap("release held rows", err)
+	}
+	slices.Sort(aggregates)
+	_, err := tx.Tx().ExecContext(ctx, nextSQL, slices.Compact(aggregates), maxHeldBatch)
 	return wrap("release held rows", err)
+}
+
+// mendSQL gives first rows their turn that wait behind nothing, as a former release of the relay may leave
+// them, of the next aggregates.
+const mendSQL = `
+WITH RECURSIVE head AS (
+	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate, seq LIMIT 1)
+	UNION ALL
+	SELECT next.*, n + 1 FROM head, LATERAL (
+		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate ORDER BY aggregate, seq LIMIT 1) AS next
+	WHERE n < $2
+), mended AS (
+	UPDATE outbox_held AS h SET due = now() FROM head
+	WHERE head.kind = 'behind' AND h.seq = head.seq AND h.kind = 'behind' AND h.due = 'infinity'
+)
+SELECT max(aggregate) AS reached FROM head`
+
+// mendHeld goes once through what is held, beside the relaying.
+func (r *Relay) mendHeld(ctx context.Context, lead *postgres.Lead) {
+	for after := ""; ctx.Err() == nil; {
+		var reached *string
+		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+			return tx.Tx().GetContext(ctx, &reached, mendSQL, after, maxMended)
+		})
+		if err != nil && ctx.Err() == nil {
+			r.Log.Warn().Err(err).Msg("held events are not looked through, the next leader does it")
+		}
+		if err != nil || reached == nil {
+			return
+		}
+		after = *reached
+	}
 }
 
 func wrap(doing string, err error) error {

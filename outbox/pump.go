@@ -37,7 +37,8 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
 	// found in the table afterwards was stored by a committed transaction.
 	// The window of a large backlog takes its time to read, and would never be read under a time-out.
-	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0`); err != nil {
+	// What is held may have grown since the server last looked: its plans must not depend on that.
+	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0; SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	c, err := takeCursor(ctx, lead)
@@ -45,11 +46,12 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 		return err
 	}
 	p.flow = flow{cursor: c, careful: r.suspects}
-	if err := p.loadHeld(ctx); err != nil {
+	if err := p.countHeld(ctx); err != nil {
 		return err
 	}
 	r.Log.Info().Int64("epoch", c.Epoch).Int("held", p.held).Msg("relay leads")
 	p.beside.Go(func() { r.retain(ctx, lead) })
+	p.beside.Go(func() { r.mendHeld(ctx, lead) })
 	if r.Database != "" {
 		p.beside.Go(func() { r.listen(ctx) })
 	}
@@ -138,37 +140,6 @@ func (p *pump) most() int {
 		return p.relay.most
 	}
 	return windowMax
-}
-
-// loadHeld reads which aggregates have held rows.
-func (p *pump) loadHeld(ctx context.Context) error {
-	var rows []struct {
-		Aggregate string `db:"aggregate"`
-		Rows      int    `db:"rows"`
-		ForEver   bool   `db:"for_ever"`
-	}
-	err := p.conn.SelectContext(ctx, &rows, `SELECT aggregate, count(*) AS rows, bool_or(due = 'infinity') AS for_ever
-		FROM outbox_held GROUP BY aggregate`)
-	if err != nil {
-		return fmt.Errorf("load held rows: %w", err)
-	}
-	p.behind, p.held, p.trouble = map[string]bool{}, 0, 0
-	for _, r := range rows {
-		p.behind[r.Aggregate] = r.ForEver
-		p.held += r.Rows
-		if !r.ForEver {
-			p.trouble += r.Rows
-		}
-	}
-	for _, f := range p.flying { // what joins held rows, and is not written yet
-		for _, h := range f.join {
-			forEver := p.behind[h.aggregate] || h.due == holdForever
-			p.behind[h.aggregate] = forEver
-			p.count(forEver)
-		}
-	}
-	p.relay.held.Store(int64(p.held))
-	return nil
 }
 
 // unknownFate ends a pump whose session ended with rows in flight.

@@ -41,6 +41,7 @@ type Relay struct {
 	most      int  // rows of a window in memory; 0: windowMax
 	suspects  int  // flow.careful survives the session
 	wary      bool // one of the rows to be published again ends sessions
+	lessons   lessons
 	published atomic.Int64
 	forgotten atomic.Int64
 	held      atomic.Int64

@@ -66,7 +66,7 @@ func (o *Outbox) RepublishIDs(ctx context.Context, ids ...string) (request int64
 				return fmt.Errorf("%w: %s", ErrNoSuchEvent, id)
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1) AND due = 'infinity'`, seqs); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1) AND due = 'infinity' AND kind <> 'behind'`, seqs); err != nil {
 			return err
 		}
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_republish (seqs, last_seq) VALUES ($1, $2) RETURNING id`, seqs, slices.Max(seqs))
@@ -136,6 +136,7 @@ func (p *pump) republish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.relay.lessons.judge(rows)
 	request.Reached = slices.Max(seqs)
 	var unfit []outcome
 	for _, r := range rows {
@@ -157,7 +158,7 @@ func (p *pump) republish(ctx context.Context) error {
 	}
 	// With the next session the batch is published again; when one of its rows is to blame, one at a time
 	// from then on, until it is found.
-	if !complaint(rabbit.ServerCode(err)) || len(p.flying) > 0 {
+	if p.relay.lessons.learn(err) || !complaint(rabbit.ServerCode(err)) || len(p.flying) > 0 {
 		return err
 	}
 	if len(seqs) > 1 {

@@ -8,22 +8,43 @@ import (
 
 // The bounds of the relay's patience with single rows.
 const (
-	// MaxHeld is how many rows may be held. Above it, it is not the rows that are broken but the
-	// broker: the cursor stops, and attempts are no longer counted.
+	// MaxHeld is how many rows the broker may refuse (a nack, or no confirm in time). Above it, it is not
+	// the rows that are broken but the broker: the cursor stops, and attempts are no longer counted. What
+	// is held for a cause of its own, or behind another row, does not count.
 	MaxHeld      = 1000
 	holdFirst    = time.Second
 	holdMax      = 5 * time.Minute
-	holdForever  = -time.Second // see hold.due
+	holdForever  = -time.Second // see hold.due; it is not tried again by itself
 	doubledUpTo  = 16           // attempts after which the pause has long reached holdMax
 	maxHeldBatch = 100
+	maxMended    = 1000 // aggregates that are looked through in one statement
 )
+
+// Kinds of held rows, as in outbox_held.
+const (
+	heldRefused    = "refused"    // nacked, or not confirmed in time
+	heldUnroutable = "unroutable" // nobody is bound for it
+	heldUnsendable = "unsendable" // it can never be published as it is
+	heldBehind     = "behind"     // its turn comes when those before it of its aggregate have gone
+	heldUnseen     = "unseen"     // no query finds it in the outbox
+)
+
+func heldAs(kind rabbit.Outcome) string {
+	switch kind {
+	case rabbit.Returned:
+		return heldUnroutable
+	case rabbit.Unsendable:
+		return heldUnsendable
+	}
+	return heldRefused
+}
 
 // flow is what the relay decides with: plain values, no I/O, no clock.
 type flow struct {
 	cursor  cursor
-	behind  map[string]bool // aggregates with a held row, whose later rows join it; true: it is held for ever
+	behind  map[string]bool // of the aggregates at hand those with a held row, which their later rows join
 	held    int             // how many rows are held
-	trouble int             // how many of them wait for the broker, not behind a row that is held for ever
+	trouble int             // how many of them the broker refuses
 	careful int             // so many rows are to be published one at a time, since one of them may kill the session
 }
 
@@ -45,13 +66,14 @@ type part struct {
 func (f *flow) divide(rows []row, held map[int64]bool) part {
 	p := part{last: rows[len(rows)-1].at}
 	for _, r := range rows {
-		switch forEver, waits := f.behind[r.record.Subject]; {
+		switch {
 		case held[r.seq]:
 		case r.fault != nil:
 			p.join = append(p.join, f.hold(r, outcome{rabbit.Unsendable, r.fault.Error()}))
-		case waits:
-			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, reason: "behind a held event of the same aggregate"})
-			f.count(forEver)
+		case f.behind[r.record.Subject]:
+			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind, due: holdForever,
+				reason: "behind a held event of the same aggregate"})
+			f.held++
 		default:
 			p.publish = append(p.publish, r)
 		}
@@ -59,19 +81,19 @@ func (f *flow) divide(rows []row, held map[int64]bool) part {
 	return p
 }
 
-// hold puts a row aside after its first attempt.
+// hold puts a row aside after its first attempt. It has its next turn after those of its aggregate that are
+// held before it.
 func (f *flow) hold(r row, o outcome) hold {
-	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, reason: o.reason, attempts: 1, due: pause(1, o.kind)}
-	f.behind[h.aggregate] = f.behind[h.aggregate] || h.due == holdForever
-	f.count(f.behind[h.aggregate])
-	return h
-}
-
-func (f *flow) count(forEver bool) {
+	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldAs(o.kind), reason: o.reason, attempts: 1, due: pause(1, o.kind)}
+	if f.behind[h.aggregate] && h.kind != heldUnsendable {
+		h.kind, h.due = heldBehind, holdForever
+	}
+	f.behind[h.aggregate] = true
 	f.held++
-	if !forEver {
+	if h.kind == heldRefused {
 		f.trouble++
 	}
+	return h
 }
 
 // settle moves the cursor over what is settled of a part and returns the rows to hold with it. When
@@ -114,7 +136,7 @@ func (f *flow) finish() {
 	f.cursor.A, f.cursor.LastSeq = f.cursor.B, 0
 }
 
-// stuck tells whether so many rows wait for the broker that it counts as broken.
+// stuck tells whether the broker refuses so many rows that it counts as broken.
 func (f *flow) stuck() bool { return f.trouble >= MaxHeld }
 
 // wreck is settle for all the parts that were in flight when the session ended, of which the first
@@ -164,10 +186,11 @@ func complaint(code int) bool {
 	return false
 }
 
-// retried decides about held rows that were published again, and holds those anew that failed. After
+// retried decides about held rows that were published again, and holds those again that failed. After
 // a session that ended first, intact is false, and the rest is tried again as it is; unless the broker
 // complained and there was nothing else in flight.
-func (f *flow) retried(heads []hold, outcomes []outcome) (released []int64, holds []hold, intact bool) {
+func (f *flow) retried(heads []hold, outcomes []outcome) (released, holds []hold, intact bool) {
+	failed := map[string]bool{}
 	for i, h := range heads {
 		if i >= len(outcomes) || outcomes[i].kind == rabbit.Unknown {
 			return released, holds, false
@@ -175,13 +198,18 @@ func (f *flow) retried(heads []hold, outcomes []outcome) (released []int64, hold
 		o := outcomes[i]
 		f.relax(1)
 		if o.kind == rabbit.Confirmed {
-			released = append(released, h.seq)
+			released = append(released, h)
+			f.held--
 			continue
 		}
 		if !f.stuck() {
 			h.attempts++
 		}
-		h.reason, h.due = o.reason, pause(h.attempts, o.kind)
+		h.kind, h.reason, h.due = heldAs(o.kind), o.reason, pause(h.attempts, o.kind)
+		if failed[h.aggregate] && h.kind != heldUnsendable {
+			h.kind, h.due = heldBehind, holdForever
+		}
+		failed[h.aggregate] = true
 		holds = append(holds, h)
 	}
 	return released, holds, true
@@ -193,7 +221,7 @@ func (f *flow) condemn(unsettled []hold, others, code int, reason string) (holds
 		return nil
 	}
 	h := unsettled[0]
-	h.attempts, h.reason, h.due = h.attempts+1, reason, holdForever
+	h.attempts, h.kind, h.reason, h.due = h.attempts+1, heldUnsendable, reason, holdForever
 	return []hold{h}
 }
 

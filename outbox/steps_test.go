@@ -154,9 +154,9 @@ func (w *world) retry(c chance, f *flow) bool {
 			}
 			again = append(again, f.condemn(heads[len(outcomes):], 0, code, "session ended")...)
 		}
-		for _, seq := range released {
-			w.got = append(w.got, seq)
-			delete(w.held, seq)
+		for _, h := range released {
+			w.got = append(w.got, h.seq)
+			delete(w.held, h.seq)
 		}
 		w.save(f, again)
 		w.load(f)
@@ -167,13 +167,19 @@ func (w *world) retry(c chance, f *flow) bool {
 }
 
 func (w *world) heads(f *flow) (heads []hold) {
-	first := map[string]bool{}
+	const closed, open = 1, 2 // the turn of an aggregate's rows ends with the first that has a cause of its own
+	turn := map[string]int{}
 	for _, seq := range w.heldSeqs() {
 		h := w.held[seq]
-		if !first[h.aggregate] && h.due != holdForever && len(heads) < f.batch(4) {
+		first := turn[h.aggregate] == 0
+		if (first && h.kind != heldUnsendable || turn[h.aggregate] == open && h.kind == heldBehind) && len(heads) < f.batch(4) {
 			heads = append(heads, h)
 		}
-		first[h.aggregate] = true
+		if first && h.kind == heldBehind {
+			turn[h.aggregate] = open
+		} else if first || h.kind != heldBehind {
+			turn[h.aggregate] = closed
+		}
 	}
 	return heads
 }
@@ -189,11 +195,9 @@ func (w *world) heldSeqs() (seqs []int64) {
 func (w *world) load(f *flow) {
 	f.behind, f.held, f.trouble = map[string]bool{}, 0, 0
 	for _, h := range w.held {
-		f.behind[h.aggregate] = f.behind[h.aggregate] || h.due == holdForever
+		f.behind[h.aggregate] = true
 		f.held++
-	}
-	for _, h := range w.held {
-		if !f.behind[h.aggregate] {
+		if h.kind == heldRefused {
 			f.trouble++
 		}
 	}

@@ -59,7 +59,8 @@ func (p *pump) window(ctx context.Context, seqs []int64, more bool) error {
 // flyRows publishes rows, but for those that are held already: what comes a second time, after the way
 // in which rows are found has changed or a stream has gone back, must not start over.
 func (p *pump) flyRows(ctx context.Context, rows []row) error {
-	held, err := p.heldAmong(ctx, rows)
+	p.relay.lessons.judge(rows)
+	held, err := p.lookBehind(ctx, rows)
 	if err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func (p *pump) log(holds []hold) {
 	refused, last := 0, hold{}
 	for _, h := range holds {
 		switch {
-		case h.due == holdForever:
+		case h.kind == heldUnsendable:
 			p.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason", h.reason).Msg("event cannot be published, held for ever")
 		case h.attempts > 0:
 			refused, last = refused+1, h
@@ -186,7 +187,11 @@ func (p *pump) crash(ctx context.Context, outcomes []outcome, why error) error {
 	for i, f := range p.flying {
 		parts[i] = f.part
 	}
-	holds := p.wreck(parts, outcomes, rabbit.ServerCode(why), why.Error())
+	code := rabbit.ServerCode(why)
+	if p.relay.lessons.learn(why) {
+		code = 0 // the next session leaves such rows out, and nobody need be found
+	}
+	holds := p.wreck(parts, outcomes, code, why.Error())
 	p.log(holds)
 	if s := p.choice.stream; s != nil && p.careful > 0 { // the stream comes again from the last place that is settled
 		p.careful = max(p.careful, int(s.number-s.base))

@@ -31,7 +31,8 @@ type Outcome int
 const (
 	Unknown    Outcome = iota // the session ended first: publish it again with the same id
 	Confirmed                 // every queue that it was routed to has it
-	Refused                   // nacked, returned, or not confirmed in time; see the reason
+	Refused                   // nacked, or not confirmed in time; see the reason
+	Returned                  // no queue is bound for it, though somebody must be; see the reason
 	Unsendable                // it does not fit the protocol and was never sent; see the reason
 )
 
@@ -140,7 +141,7 @@ func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error,
 	p.drainReturns()
 	if why, ok := p.returned[pending.id]; ok {
 		delete(p.returned, pending.id)
-		return Refused, errors.New(why), nil
+		return Returned, errors.New(why), nil
 	}
 	return Confirmed, nil, nil
 }

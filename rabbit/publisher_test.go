@@ -74,7 +74,7 @@ func TestUnroutableIsNeverConfirmed(t *testing.T) {
 	for n := 0; n < total; n += size {
 		flying = append(flying, publish(t, p, batch("nobody", n, size, true)...)...)
 		for len(flying) > rabbit.MaxInFlight-size || n+size == total && len(flying) > 0 {
-			why := expect(t, p, flying[0], rabbit.Refused)
+			why := expect(t, p, flying[0], rabbit.Returned)
 			if !strings.Contains(why, "NO_ROUTE") || !strings.Contains(why, "nobody") {
 				t.Fatalf("reason %s", why)
 			}
@@ -96,7 +96,7 @@ func TestReturnsAreNotDroppedWhenNobodyReads(t *testing.T) {
 	last := publish(t, p, message("k", 0, true))
 	expect(t, p, last[0], rabbit.Confirmed) // everything before it has come back and was acked, unread
 	for _, pending := range pendings {
-		expect(t, p, pending, rabbit.Refused)
+		expect(t, p, pending, rabbit.Returned)
 	}
 }
 

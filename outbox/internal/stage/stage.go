@@ -426,4 +426,4 @@ func (s *Stage) HeldIDs(where string) (ids []string) {
 	return ids
 }
 
-const ForEver = `h.due = 'infinity'`
+const ForEver = `h.kind = 'unsendable'`

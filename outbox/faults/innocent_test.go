@@ -1,0 +1,112 @@
+package faults_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// many is more than make a broken broker.
+const many = outbox.MaxHeld + 100
+
+// What is held for a cause of its own keeps no other event from going, however much of it there is: not what
+// nobody is bound for, not what is too large for the broker, not a type that the user may not publish, not
+// what waits behind another row.
+func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
+	t.Parallel()
+	for name, write := range map[string]func(t *testing.T, s *stage.Stage, r *outbox.Relay){
+		"unroutable": func(_ *testing.T, s *stage.Stage, r *outbox.Relay) {
+			r.Mandatory = stage.OnlyOrphan
+			s.Append(orphans(many)...)
+		},
+		"too large": func(_ *testing.T, s *stage.Stage, _ *outbox.Relay) {
+			for n := range 60 { // each would cost two sessions
+				s.Raw(stage.Aggregate(n), "note.taken", stage.TooBig(), stage.PlainHeaders)
+			}
+		},
+		"forbidden": func(t *testing.T, s *stage.Stage, r *outbox.Relay) {
+			r.URL = devstack.User(t, s.AMQP, s.Manage, "relay", "", ".*", ".*")
+			user, err := url.Parse(r.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := fmt.Sprintf("/api/topic-permissions/%s/%s", strings.TrimPrefix(user.Path, "/"), user.User.Username())
+			if err := devstack.Manage(t.Context(), s.Manage, http.MethodPut, path, map[string]string{
+				"exchange": stage.Exchange, "write": "^note", "read": ".*",
+			}, nil); err != nil {
+				t.Fatal(err)
+			}
+			s.Append(orphans(many)...)
+		},
+		"behind one": func(_ *testing.T, s *stage.Stage, r *outbox.Relay) {
+			r.Mandatory = stage.OnlyOrphan
+			s.Append(stage.Event(stage.Orphan{On: "a"}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stage.New(t)
+			r := s.Relay(s.Out)
+			write(t, s, r)
+			want := s.Count(`SELECT count(*) FROM outbox`)
+			s.Run(r)
+			if name == "behind one" {
+				held(s, 1)
+				s.Say("a", seq(1, many)...)
+				want += many
+			}
+			held(s, want)
+			s.Await(s.Queue, s.Say("innocent", 1))
+		})
+	}
+}
+
+// held waits until so many rows are held.
+func held(s *stage.Stage, n int64) {
+	s.Until("all of them are held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
+}
+
+func orphans(n int) (said []events.Event) {
+	for i := range n {
+		said = append(said, stage.Event(stage.Orphan{On: stage.Aggregate(i)}))
+	}
+	return said
+}
+
+// The rows behind one that is released go in turns with the others.
+func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	link := stage.NewLink(t, s.AMQP)
+	r := s.Relay(s.Out)
+	r.URL, r.Mandatory = link.URL, stage.OnlyOrphan
+	const behind = 3000
+	s.Append(stage.Event(stage.Orphan{On: "a"}))
+	s.Run(r)
+	held(s, 1)
+	s.Say("a", seq(1, behind)...)
+	held(s, behind+1)
+	s.Settled()
+	s.Exec(`UPDATE outbox_held SET due = 'infinity'`)
+	s.Bind(s.Queue, "orphan.born")
+	link.Hold(stage.FromBroker)
+	s.Exec(`UPDATE outbox_held SET due = now() WHERE seq = (SELECT min(seq) FROM outbox_held)`)
+	next, stop := s.Stream(s.Queue)
+	defer stop()
+	next() // the first is published, and its confirm is awaited
+	innocent := s.Say("innocent", 1)[0]
+	link.Release()
+	for n := 1; next().MessageId != innocent; n++ {
+		if n == behind {
+			t.Fatal("all the others came first")
+		}
+	}
+	s.Until("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+}

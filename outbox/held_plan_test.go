@@ -1,0 +1,61 @@
+package outbox_test
+
+import (
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// A poll costs the same with a hundred thousand held aggregates as with none, whether they wait for somebody to
+// be bound or for a person, and also when the server's statistics know nothing of them.
+func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT g, 'a' || g % 100000, 'test', 1, CASE g / 100000 WHEN 0 THEN now() + interval '1 hour' ELSE 'infinity' END,
+			CASE WHEN g >= 100000 THEN 'behind' WHEN g % 2 = 0 THEN 'unroutable' ELSE 'unsendable' END
+		FROM generate_series(0, 149999) g`)
+	s.Exec(`UPDATE outbox_held SET due = 'infinity' WHERE kind = 'unsendable'`)
+	var some pq.StringArray
+	for n := range 250 {
+		some = append(some, stage.Aggregate(n), "a"+stage.Aggregate(n)[len("aggregate-"):])
+	}
+	args := map[string][]any{"heads": {100}, "behind": {some}, "refused": {outbox.MaxHeld}, "next": {some[:100], 100}}
+	for _, statistics := range []string{"none", "fresh"} {
+		if statistics == "fresh" {
+			s.Exec(`ANALYZE outbox_held`)
+		}
+		for name, query := range outbox.HeldQueries {
+			conn, err := s.DB.Connx(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var text string
+			if _, err = conn.ExecContext(t.Context(), `SET enable_seqscan = off`); err == nil { // as the leader does
+				err = conn.GetContext(t.Context(), &text, `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) `+query, args[name]...)
+			}
+			_ = conn.Close()
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			var plans []struct {
+				Plan struct {
+					Hit  int `json:"Shared Hit Blocks"`
+					Read int `json:"Shared Read Blocks"`
+				}
+			}
+			if err := json.Unmarshal([]byte(text), &plans); err != nil {
+				t.Fatal(err)
+			}
+			if touched := plans[0].Plan.Hit + plans[0].Plan.Read; touched > 2500 {
+				t.Errorf("statistics %s: %s touches %d buffers\n%s", statistics, name, touched, text)
+			} else {
+				t.Logf("statistics %s: %s touches %d buffers", statistics, name, touched)
+			}
+		}
+	}
+}

@@ -1,0 +1,75 @@
+package outbox
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+const (
+	lessonFor  = 5 * time.Minute // an operator may have changed the broker since
+	maxLessons = 1000
+	accessCode = 403
+)
+
+// lessons are what the broker has said when it ended a session because of one row: which rows it would end
+// the next sessions for. Without them each of many such rows costs everybody two sessions.
+type lessons struct {
+	largest int             // bytes of a body; 0: not known
+	refused map[string]bool // types that the user may not publish
+	until   time.Time
+}
+
+var (
+	tooLarge  = regexp.MustCompile(`larger than (?:configured )?max size (\d+)`)
+	forbidden = regexp.MustCompile(`access to topic '([^']*)' in exchange`)
+)
+
+// learn tells whether the reason for which a session has ended says which rows the broker does not take.
+func (l *lessons) learn(err error) bool {
+	code, reason := rabbit.ServerCode(err), ""
+	if err != nil {
+		reason = err.Error()
+	}
+	if time.Now().After(l.until) {
+		*l = lessons{}
+	}
+	if m := tooLarge.FindStringSubmatch(reason); m != nil && complaint(code) {
+		largest, err := strconv.Atoi(m[1])
+		if err != nil || largest <= 0 {
+			return false
+		}
+		l.largest, l.until = largest, time.Now().Add(lessonFor)
+		return true
+	}
+	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode && len(l.refused) < maxLessons {
+		if l.refused == nil {
+			l.refused = map[string]bool{}
+		}
+		l.refused[m[1]], l.until = true, time.Now().Add(lessonFor)
+		return true
+	}
+	return false
+}
+
+// judge finds the rows that the broker would end the session for.
+func (l *lessons) judge(rows []row) {
+	if l.until.IsZero() || time.Now().After(l.until) {
+		return
+	}
+	for i, r := range rows {
+		switch {
+		case r.fault != nil:
+		case l.largest > 0 && len(r.record.Data) > l.largest:
+			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its max_message_size, then republish the event",
+				len(r.record.Data), l.largest)
+		case l.refused[r.record.Type]:
+			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: mend its topic permissions, then republish the event",
+				strings.ToValidUTF8(r.record.Type, "?"))
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package outbox
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+)
+
+func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
+	t.Parallel()
+	var l lessons
+	ended := func(code int, reason string) error { return &amqp.Error{Code: code, Reason: reason, Server: true} }
+	for _, err := range []error{
+		nil, errors.New("larger than max size 3"), ended(320, "larger than max size 3"), ended(406, "larger than max size 0"),
+		ended(406, "inequivalent arg"), ended(403, "write access to exchange 'x' refused"), ended(404, "access to topic 'a' in exchange"),
+	} {
+		if l.learn(err) {
+			t.Errorf("%v teaches %+v", err, l)
+		}
+	}
+	rows := []row{
+		{record: events.Record{Type: "a", Data: make([]byte, 3)}}, {record: events.Record{Type: "a", Data: make([]byte, 4)}},
+		{record: events.Record{Type: "b", Data: make([]byte, 3)}},
+	}
+	l.judge(rows)
+	faults(t, rows, false, false, false)
+	if !l.learn(ended(406, "PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
+		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused for user 'u'")) {
+		t.Fatal("nothing is learnt")
+	}
+	l.judge(rows)
+	faults(t, rows, false, true, true)
+	l.until = time.Now().Add(-time.Second)
+	rows[1].fault, rows[2].fault = nil, nil
+	l.judge(rows)
+	faults(t, rows, false, false, false)
+}
+
+func faults(t *testing.T, rows []row, want ...bool) {
+	t.Helper()
+	for i, r := range rows {
+		if (r.fault != nil) != want[i] {
+			t.Errorf("row %d: fault %v", i, r.fault)
+		}
+	}
+}
