@@ -79,6 +79,31 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 	}
 }
 
+// Nor do rows that are dated in the future, also when there are more of them than one pass looks at.
+func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]int{"a batch": 1000, "more than a pass": 25_000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stage.Quiet(t)
+			s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
+				SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', CASE WHEN g <= $1 THEN now() + interval '1 year' ELSE now() - interval '3 hours' END
+				FROM generate_series(1, $1 + 1500) g`, ahead)
+			lead := settle(t, s)
+			r := s.Relay(s.Out)
+			r.Keep = time.Hour
+			for range 2 {
+				if err := r.Forget(t.Context(), lead); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := r.Stats().Forgotten; n != 1500 {
+				t.Errorf("%d of 1500 went", n)
+			}
+		})
+	}
+}
+
 func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Stage, want []string, when string) {
 	t.Helper()
 	if err := r.Forget(t.Context(), lead); err != nil {

@@ -42,6 +42,7 @@ type Relay struct {
 	suspects  int  // flow.careful survives the session
 	wary      bool // one of the rows to be published again ends sessions
 	lessons   lessons
+	swept     int64 // how far the last pass of the retention has come
 	published atomic.Int64
 	forgotten atomic.Int64
 	held      atomic.Int64
