@@ -35,6 +35,6 @@ var Leader = leader
 // TakeAtMost makes a relay take so few rows of a window into memory.
 func (r *Relay) TakeAtMost(rows int) { r.most = rows }
 
-// HeldQueries are the statements about what is held that every poll, or every batch, makes: with 250 aggregates
+// HeldQueries are the statements about what is held that every poll, or every batch, makes: with some aggregates
 // each, as text[], and with a limit.
 var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL, "refused": countRefusedSQL, "next": nextSQL}

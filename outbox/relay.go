@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	chunkSize       = 250                   // rows fetched and published at once
 	chunksInFlight  = 3                     // at most chunkSize × chunksInFlight, plus maxHeldBatch, await their confirm
 )
+
+// ErrMissing says that committed events which are not published yet cannot be read from the outbox any more.
+var ErrMissing = errors.New("events that are not published are missing from the outbox")
 
 // Relay publishes an outbox. Any number of replicas may run one: a fenced leader publishes, the
 // others stand by.
@@ -46,6 +50,7 @@ type Relay struct {
 	published atomic.Int64
 	forgotten atomic.Int64
 	held      atomic.Int64
+	anomalies atomic.Int64
 	leading   atomic.Bool
 	streaming atomic.Bool
 	lag       atomic.Int64
@@ -56,6 +61,7 @@ type Stats struct {
 	Published int64
 	Forgotten int64 // old rows that were deleted
 	Held      int64
+	Anomalies int64 // windows that lacked an event, which stop the relay until it has read them again
 	Leading   bool
 	Streaming bool  // from its Source, not from the window
 	LagBytes  int64 // of the server's log, which it keeps for the stream
@@ -63,7 +69,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
+	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 
 // Run relays until ctx is done. Trouble with the broker or the database is waited out.

@@ -29,9 +29,6 @@ func (p *pump) window(ctx context.Context, seqs []int64, more bool) error {
 		if chunk.err != nil {
 			return chunk.err
 		}
-		if len(chunk.rows) == 0 { // a row of the window is gone: only retention deletes, and only what was settled
-			continue
-		}
 		if len(p.flying) == depth {
 			if err := p.land(ctx, false); err != nil {
 				return err
@@ -211,7 +208,7 @@ type chunk struct {
 func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
 	if len(seqs) <= size {
 		one := make(chan chunk, 1)
-		rows, err := p.rows(ctx, seqs)
+		rows, err := p.windowRows(ctx, seqs)
 		one <- chunk{rows, err}
 		close(one)
 		return one, func() {}
@@ -221,7 +218,7 @@ func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 	go func() {
 		defer close(fetched)
 		for part := range slices.Chunk(seqs, size) {
-			rows, err := p.rows(ctx, part)
+			rows, err := p.windowRows(ctx, part)
 			select {
 			case fetched <- chunk{rows, err}:
 			case <-ctx.Done():
@@ -234,6 +231,24 @@ func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 		for range fetched { // wait for the goroutine to end
 		}
 	}
+}
+
+// windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not settled: when
+// one is missing, something is wrong that a person must see, and the cursor does not pass it.
+func (p *pump) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
+	rows, err := p.rows(ctx, seqs)
+	if err != nil || len(rows) == len(seqs) {
+		return rows, err
+	}
+	var missing []int64
+	for _, seq := range seqs {
+		if !slices.ContainsFunc(rows, func(r row) bool { return r.seq == seq }) {
+			missing = append(missing, seq)
+		}
+	}
+	p.relay.anomalies.Add(1)
+	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again from the last settled event. "+
+		"Look for whoever deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)", ErrMissing, len(missing), missing[0])
 }
 
 // rows reads rows by their seqs, in the order of seq.

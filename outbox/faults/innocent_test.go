@@ -63,6 +63,9 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 				want += many
 			}
 			held(s, want)
+			if r.Mandatory != nil {
+				s.Until("they are tried again", func() bool { return s.Count(`SELECT max(attempts) FROM outbox_held`) > 2 })
+			}
 			s.Await(s.Queue, s.Say("innocent", 1))
 		})
 	}
