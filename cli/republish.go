@@ -22,8 +22,10 @@ type Republication struct {
 	ID        int64      `json:"id"`
 	Published int64      `json:"published"`
 	Refused   int64      `json:"refused"`
+	Held      int64      `json:"held"`
 	Reason    string     `json:"reason,omitempty"`
 	DoneAt    *time.Time `json:"done_at,omitempty"`
+	EndedAt   *time.Time `json:"ended_at,omitempty"`
 }
 
 func (e *Env) republish() *cobra.Command {
@@ -67,7 +69,7 @@ func (e *Env) republication(service string, ids []string, since string, now time
 	return map[string]any{"since": at}, nil
 }
 
-// publishAgain asks for it and waits until it is done.
+// publishAgain asks for it and waits until it has ended.
 func (e *Env) publishAgain(ctx context.Context, service string, body map[string]any) error {
 	ctx, cancel := context.WithTimeout(ctx, republishTimeout)
 	defer cancel()
@@ -83,7 +85,7 @@ func (e *Env) publishAgain(ctx context.Context, service string, body map[string]
 			return err
 		}
 		at := slices.IndexFunc(list, func(r Republication) bool { return r.ID == request.ID })
-		if at >= 0 && list[at].DoneAt != nil {
+		if at >= 0 && (list[at].EndedAt != nil || list[at].DoneAt != nil) {
 			return e.republished(service, list[at])
 		}
 		select {
@@ -96,11 +98,12 @@ func (e *Env) publishAgain(ctx context.Context, service string, body map[string]
 
 func (e *Env) republished(service string, r Republication) error {
 	err := e.Print(r, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %d events published again, %d refused\n", service, r.Published, r.Refused)
+		_, err := fmt.Fprintf(w, "%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused, r.Held)
 		return err
 	})
-	if err == nil && r.Refused > 0 {
-		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused: %s", r.Refused, r.Reason)}
+	if err == nil && r.Refused+r.Held > 0 {
+		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused and %d are held, so they were not published again: %s",
+			r.Refused, r.Held, r.Reason)}
 	}
 	return err
 }

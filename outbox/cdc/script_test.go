@@ -241,6 +241,33 @@ func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
 }
 
+// What the stream has just published, and the cursor has not passed yet, is published again all the same.
+func TestRepublishOfWhatWasJustStreamed(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	_, f := streaming(t, s)
+	ids := s.Say("a", 1, 2)
+	f.deliver(10, ids...)
+	s.Receive(s.Queue, 2)
+	var asked time.Time
+	if err := s.DB.Get(&asked, `SELECT clock_timestamp()`); err != nil {
+		t.Fatal(err)
+	}
+	request, err := s.Out.RepublishIDs(t.Context(), ids...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Until("its turn has come", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_republish%') AND query_start > $1`, asked) > 0
+	})
+	f.deliver(1 << 62) // the cursor passes it
+	s.Await(s.Queue, ids)
+	s.Until("the request is done", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL AND published = 2`, request) == 1
+	})
+}
+
 // What joins held rows while these are tried again is held with them, and published after them.
 func TestWhatJoinsHeldRowsIsNotForgotten(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package faults_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,6 +49,81 @@ func TestRepublishInAnOpenWindow(t *testing.T) {
 func done(s *stage.Stage, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
+	}
+}
+
+// A request is done when all was published and confirmed. What is held, what the broker refuses and what is no
+// longer there is shown as such.
+func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Bind(s.Queue, "orphan.born")
+	stop := s.Run(s.Relay(s.Out))
+	orphan, lost := stage.Event(stage.Orphan{On: "a"}), stage.Event(stage.Orphan{On: "b"})
+	s.Append(orphan)
+	ids := s.Say("a", 1)
+	s.Receive(s.Queue, 2)
+	s.Settled()
+	stop()
+	if err := s.Admin.QueueUnbind(s.Queue, "orphan.born", stage.Exchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	r.Mandatory = stage.OnlyOrphan
+	s.Append(lost)
+	bad := s.Raw("c", "note.taken", `{}`, `[]`)
+	s.Run(r)
+	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(stage.ForEver)) == 1 })
+	s.Until("one waits for a subscriber", func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
+	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
+	for _, c := range []struct {
+		ids                      []string
+		published, refused, held int64
+		reason                   string
+		done                     bool
+	}{
+		{ids: ids, published: 1, done: true},
+		{ids: append(ids, orphan.ID), published: 1, refused: 1, reason: "unroutable"},
+		{ids: append(ids, lost.ID), published: 1, held: 1, reason: "held: unroutable"},
+		{ids: []string{bad}, held: 1, reason: "held: "},
+	} {
+		request, err := s.Out.RepublishIDs(t.Context(), c.ids...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Until("the request has ended", ended(s, request))
+		list, err := s.Out.Republications(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := list[0]; got.Published != c.published || got.Refused != c.refused || got.Held != c.held || (got.DoneAt != nil) != c.done ||
+			!strings.HasPrefix(got.Reason, c.reason) {
+			t.Errorf("%+v, want %+v", got, c)
+		}
+	}
+}
+
+func ended(s *stage.Stage, request int64) func() bool {
+	return func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
+	}
+}
+
+// An event whose time has passed before its turn is not said to be published.
+func TestDeletedEventIsNotSaidToBeRepublished(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	ids := s.Say("a", 1, 2)
+	settledBy(t, s)
+	request, err := s.Out.RepublishIDs(t.Context(), ids...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Exec(`DELETE FROM outbox WHERE id = $1`, ids[0])
+	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Until("the request has ended", ended(s, request))
+	if n := s.Count(`SELECT count(*) FROM outbox_republish WHERE published = 1 AND refused = 1 AND done_at IS NULL`); n != 1 {
+		t.Error("the request is done")
 	}
 }
 

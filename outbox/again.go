@@ -1,0 +1,185 @@
+package outbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// again is an open request.
+type again struct {
+	ID      int64         `db:"id"`
+	Seqs    pq.Int64Array `db:"seqs"`
+	Since   *time.Time    `db:"since"`
+	LastSeq int64         `db:"last_seq"`
+	Reached int64         `db:"reached"`
+}
+
+// asked is a row of a request, as it is when its turn comes.
+type asked struct {
+	Seq     int64   `db:"seq"`
+	Settled bool    `db:"settled"` // the relay has passed it
+	Held    *string `db:"held"`    // why it is held
+	Due     bool    `db:"due"`     // it is held, and about to be tried
+}
+
+// result is what became of a part of a request.
+type result struct {
+	published, refused, held int
+	reason                   string
+	ended                    bool
+}
+
+func (r *result) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
+
+func (r *result) add(outcomes []outcome) {
+	for _, o := range outcomes {
+		if o.kind == rabbit.Confirmed {
+			r.published++
+		} else {
+			r.refuse(o.reason)
+		}
+	}
+}
+
+// republish publishes the next batch of the oldest open request, when its time has come.
+func (p *pump) republish(ctx context.Context) error {
+	if time.Now().Before(p.republishAt) || p.publisher.Blocked() || p.stuck() || p.careful > 0 {
+		return nil
+	}
+	p.republishAt = time.Now().Add(republishIdle)
+	var open []again
+	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached FROM outbox_republish WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
+	if err != nil || len(open) == 0 {
+		return wrap("look for republications", err)
+	}
+	p.republishAt = time.Now().Add(republishInterval)
+	request := open[0]
+	next, err := p.nextAgain(ctx, request)
+	if err != nil {
+		return err
+	}
+	if len(next) == 0 {
+		return p.reach(ctx, request, result{ended: true})
+	}
+	seqs, reached, r := turn(next)
+	if reached == 0 {
+		return nil // the first of them is on its way
+	}
+	request.Reached = reached
+	return p.publishAgain(ctx, request, seqs, r)
+}
+
+// turn divides the next rows of a request: those to publish, and those that are held. It ends before the first
+// that the relay has not settled yet, or that is about to be tried: what is on its way is not published again
+// before it was published.
+func turn(next []asked) (seqs []int64, reached int64, r result) {
+	for _, a := range next {
+		switch {
+		case a.Held != nil && a.Due, a.Held == nil && !a.Settled:
+			return seqs, reached, r
+		case a.Held != nil:
+			r.held, r.reason = r.held+1, "held: "+*a.Held
+		default:
+			seqs = append(seqs, a.Seq)
+		}
+		reached = a.Seq
+	}
+	return seqs, reached, r
+}
+
+// publishAgain publishes rows and notes what became of them.
+func (p *pump) publishAgain(ctx context.Context, request again, seqs []int64, r result) error {
+	rows, err := p.rows(ctx, seqs)
+	if err != nil {
+		return err
+	}
+	for range len(seqs) - len(rows) {
+		r.refuse("it is no longer in the outbox")
+	}
+	p.relay.lessons.judge(rows)
+	for _, row := range rows {
+		if row.fault != nil {
+			r.refuse(row.fault.Error())
+		}
+	}
+	rows = slices.DeleteFunc(rows, func(r row) bool { return r.fault != nil })
+	pendings, err := p.publisher.Publish(p.messages(rows))
+	if err == nil {
+		var outcomes []outcome
+		if outcomes, err = p.await(ctx, pendings); err != nil {
+			return err
+		}
+		if len(outcomes) == len(rows) && (len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
+			r.add(outcomes)
+			return p.reach(ctx, request, r)
+		}
+		err = p.unknownFate()
+	}
+	// With the next session the batch is published again; when one of its rows is to blame, one at a time
+	// from then on, until it is found.
+	if p.relay.lessons.learn(err) || !complaint(rabbit.ServerCode(err)) || len(p.flying) > 0 {
+		return err
+	}
+	if len(seqs) > 1 {
+		p.relay.wary = true
+		return err
+	}
+	r.refuse(err.Error())
+	return errors.Join(err, p.reach(ctx, request, r))
+}
+
+// nextAgainSQL reads the rows that come next in a request. Settled is what the cursor has passed, in the window
+// that is still open as well.
+const nextAgainSQL = `
+SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
+	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot) AND o.seq <= $3 AS settled
+FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
+
+// nextAgain returns the next rows of a request.
+func (p *pump) nextAgain(ctx context.Context, request again) (next []asked, err error) {
+	size := republishBatch
+	if p.relay.wary {
+		size = 1
+	}
+	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq) ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
+		[]any{string(p.cursor.A), string(p.cursor.B), p.cursor.LastSeq, request.Reached, size}
+	if request.Since == nil {
+		args = append(args, request.Seqs)
+	} else {
+		where = `SELECT seq, txid FROM outbox WHERE seq > $4 AND seq <= $6 AND created_at >= $7 ORDER BY seq LIMIT $5`
+		args = append(args, request.LastSeq, request.Since)
+	}
+	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextAgainSQL, where), args...)
+	return next, wrap("find rows to republish", err)
+}
+
+// reach writes how far a request has come. What was asked for by its id and is no longer in
+// the outbox counts as refused when it ends; it is done only when all were published and confirmed.
+func (p *pump) reach(ctx context.Context, request again, r result) error {
+	if r.ended {
+		p.relay.wary = false
+	}
+	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
+		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_republish SET reached = $2, published = published + $3, refused = refused + $4,
+			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,
+			request.ID, request.Reached, r.published, r.refused, r.held, r.reason)
+		if err != nil || !r.ended {
+			return err
+		}
+		_, err = tx.Tx().ExecContext(ctx, `UPDATE outbox_republish SET ended_at = now(), refused = refused + gone,
+			reason = CASE WHEN gone > 0 THEN 'it is no longer in the outbox' ELSE reason END,
+			done_at = CASE WHEN refused + held + gone = 0 THEN now() END
+			FROM (SELECT greatest(0, cardinality(seqs) - published - refused - held) AS gone FROM outbox_republish WHERE id = $1) AS g
+			WHERE id = $1`, request.ID)
+		return err
+	})
+	return wrap("note republication", err)
+}
