@@ -59,17 +59,19 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 		cursor
 		Here string `db:"here"` // the cluster that this is
 		Own  bool   `db:"own"`
+		Xmin string `db:"xmin"` // of the cursor: who wrote it here
+		Xmax string `db:"xmax"` // of now
 		Fits bool   `db:"fits"`
 	}
 	err = tx.GetContext(ctx, &found, `SELECT k.epoch, k.system, k.a::text, k.b::text, k.last_seq, k.streamed,
-			c.system_identifier::text AS here, `+ownSQL+` AS own, `+fitSQL+` AS fits
+			c.system_identifier::text AS here, `+ownSQL+` AS own, k.xmin::text AS xmin, pg_snapshot_xmax(s)::text AS xmax, `+fitSQL+` AS fits
 		FROM outbox_cursor AS k, CAST($1 AS pg_snapshot) AS s, pg_control_system() AS c`, string(now))
 	if err != nil {
 		return cursor{}, err
 	}
 	c := found.cursor
 	if !found.Fits {
-		if err := rebase(ctx, tx, c, now, found.Own); err != nil {
+		if err := rebase(ctx, tx, c, now, writer{found.Own, found.Xmin, found.Xmax}); err != nil {
 			return cursor{}, fmt.Errorf("rebase cursor: %w", err)
 		}
 		c.A, c.B, c.LastSeq, c.System, c.Streamed = now, now, 0, found.Here, false
@@ -78,76 +80,6 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	_, err = tx.ExecContext(ctx, `UPDATE outbox_cursor SET epoch = $1, system = $2, a = $3::pg_snapshot, b = $4::pg_snapshot,
 		last_seq = $5, streamed = $6, txid = pg_current_xact_id()`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq, c.Streamed)
 	return c, err
-}
-
-// rebase is the one exception to "rows are never updated". The transaction ids in the rows are those
-// of another history: rows that the old cursor had passed get an ancient id unless now shows them
-// anyway, all others that of this transaction, which lies beyond now, the fresh cursor.
-//
-// In a copied database a row whose txid is its xmin was not copied but written since, so it was never
-// passed, whatever the old cursor says. Where the cursor was not copied either (own), the whole
-// cluster was moved, as pg_upgrade does, and the old cursor is right about all rows.
-func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot, own bool) error {
-	// It reads the whole history once.
-	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE`); err != nil {
-		return err
-	}
-	const passed = `($1 OR xmin::text::numeric <> txid::text::numeric % 4294967296) AND (pg_visible_in_snapshot(txid, $2::pg_snapshot)
-		OR pg_visible_in_snapshot(txid, $3::pg_snapshot) AND seq <= $4)`
-	// Piece by piece, so that the server says something from time to time: a line without a word is cut.
-	return outboxLog.Pieces(ctx, tx, func(from, to int64) error {
-		_, err := tx.ExecContext(ctx, `UPDATE outbox SET txid = CASE WHEN `+passed+` THEN '3'::xid8 ELSE pg_current_xact_id() END
-			WHERE NOT (`+passed+` AND pg_visible_in_snapshot(txid, $5::pg_snapshot)) AND seq >= $6 AND seq < $7`,
-			own, string(old.A), string(old.B), old.LastSeq, string(now), from, to)
-		return err
-	})
-}
-
-// The bounds of Fit while another replica leads.
-const (
-	fitInterval = 50 * time.Millisecond
-	fitPatience = 10 * time.Second
-)
-
-// Fit makes the cursor fit its database. A service calls it before it writes anything: after
-// a restore, its first own events must not be taken for old ones. It goes through the whole history
-// once, which takes its time. While another replica leads, which makes the cursor fit first of all, it
-// waits for up to ten seconds; the error then wraps postgres.ErrSuperseded.
-func Fit(ctx context.Context, db *sqlx.DB) error {
-	tick := time.NewTicker(fitInterval)
-	defer tick.Stop()
-	for began := time.Now(); time.Since(began) < fitPatience; {
-		if done, err := tryFit(ctx, db); done || err != nil {
-			return wrap("fit cursor", err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("fit cursor: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
-	return fmt.Errorf("fit cursor: %w, and has not made it fit within %s", postgres.ErrSuperseded, fitPatience)
-}
-
-// tryFit returns false while another replica leads and the cursor does not fit.
-func tryFit(ctx context.Context, db *sqlx.DB) (bool, error) {
-	var fits bool
-	err := db.GetContext(ctx, &fits, `SELECT `+fitSQL+` FROM outbox_cursor AS k, pg_current_snapshot() AS s, pg_control_system() AS c`)
-	if fits || err != nil {
-		return fits, wrap("check cursor", err)
-	}
-	lead, err := leader(db).Try(ctx)
-	if lead == nil || err != nil {
-		return false, err
-	}
-	defer lead.Release()
-	ctx, stop := lead.Keep(ctx)
-	defer stop()
-	_, err = takeCursor(ctx, lead)
-	return err == nil, err
 }
 
 // hold is a row that is put aside, or tried again in vain.
@@ -198,8 +130,8 @@ func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 // update is one statement, since it is the relay's every few milliseconds: the token is in it.
 func (c cursor) update(ctx context.Context, x sqlx.ExecerContext) error {
 	result, err := x.ExecContext(ctx, `UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3,
-		streamed = $5, txid = pg_current_xact_id() WHERE epoch = $4`,
-		string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed)
+		streamed = $5, txid = pg_current_xact_id() WHERE epoch = $4 AND system = $6`,
+		string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System)
 	if err != nil {
 		return fmt.Errorf("save cursor: %w", err)
 	}

@@ -44,6 +44,7 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 			unsent := s.Say("b", 1, 2)
 			move(s, ahead)
 			early := s.Say("c", 1) // somebody writes before the cursor fits again
+			early = append(early, savepoint(s))
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
 				t.Fatal(err)
 			}
@@ -60,6 +61,21 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// savepoint says something in a subtransaction, whose id the row has as xmin.
+func savepoint(s *stage.Stage) string {
+	tx := s.Begin()
+	e := stage.Event(stage.Note{On: "savepoint", N: 1})
+	if _, err := tx.Exec(`SAVEPOINT outer_one; SAVEPOINT inner_one`); err != nil {
+		panic(err)
+	}
+	s.AppendIn(tx, e)
+	if _, err := tx.Exec(`RELEASE inner_one; RELEASE outer_one`); err != nil {
+		panic(err)
+	}
+	s.Commit(tx)
+	return e.ID
 }
 
 // onlyThese fails the test unless exactly these events come, each once.

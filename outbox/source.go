@@ -73,8 +73,14 @@ func (o *Outbox) Use(ctx context.Context, source string) error {
 		return fmt.Errorf("use source %.32q: want %s or %s", source, FromWindow, FromStream)
 	}
 	// That a cursor was copied here by a restore is known by its xmin; it must stay known.
-	_, err := o.db.ExecContext(ctx, `UPDATE outbox_cursor AS k SET source = $1, txid = CASE WHEN `+ownSQL+` THEN pg_current_xact_id() ELSE txid END`, source)
-	return wrap("use source", err)
+	done, err := o.db.ExecContext(ctx, `UPDATE outbox_cursor AS k SET source = $1, txid = pg_current_xact_id() WHERE `+ownSQL, source)
+	if err != nil {
+		return wrap("use source", err)
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 0 {
+		return errors.New("use source: the database was restored, and no leader has made its outbox fit yet: try again in a moment")
+	}
+	return nil
 }
 
 // Used is what is wanted of the leader, and what it does.
