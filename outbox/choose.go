@@ -51,9 +51,9 @@ func (p *pump) choose(ctx context.Context) error {
 		return nil
 	}
 	c.at = time.Now().Add(chooseInterval)
-	var wanted string
-	if err := p.conn.GetContext(ctx, &wanted, `SELECT source FROM outbox_cursor`); err != nil {
-		return wrap("read source", err)
+	wanted, err := p.asked(ctx)
+	if err != nil {
+		return err
 	}
 	source := p.relay.Source
 	switch {
@@ -138,7 +138,7 @@ func (p *pump) handOver(ctx context.Context) error {
 	p.stream(b.stream)
 	p.choice.stream.had = had
 	p.cursor.Streamed = true
-	return p.cursor.save(ctx, p.lead, nil)
+	return p.save(ctx, nil)
 }
 
 // fallBack is leave for a stream that has failed, or that could not be gone on with.
@@ -152,7 +152,7 @@ func (p *pump) fallBack(ctx context.Context, err error) error {
 func (p *pump) leave(ctx context.Context) error {
 	p.closeStreams()
 	p.cursor.B, p.cursor.LastSeq, p.cursor.Streamed = p.cursor.A, 0, false
-	return p.cursor.save(ctx, p.lead, nil)
+	return p.save(ctx, nil)
 }
 
 // closeStreams closes what is open, also a stream that nobody has taken over yet.

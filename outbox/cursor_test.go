@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/stage"
 	"github.com/quadrille-go/quadrille/postgres"
@@ -147,4 +148,32 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	}
 	s.Run(s.Relay(s.Out))
 	onlyThese(t, s, unsent)
+}
+
+// Tables that are restored while the relay leads are noticed: what the old history had not published yet is
+// published, although the leader is at rest and its token is the one in the restored tables.
+func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	r := s.Relay(s.Out)
+	s.Run(r)
+	s.Await(s.Queue, s.Say("a", 1))
+	s.Settled()
+	tx := s.Begin()
+	ids := []string{events.NewID(), events.NewID()}
+	for n, txid := range []string{"7", "12"} {
+		if _, err := tx.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, $2, 'note', 'a', 'note.taken', '{}', $3)`,
+			txid, ids[n], stage.PlainHeaders); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tx.Exec(`UPDATE outbox_cursor SET system = 'another', a = '10:10:', b = '10:10:', txid = '9'`); err != nil {
+		t.Fatal(err)
+	}
+	s.Commit(tx)
+	s.Await(s.Queue, ids[1:]) // the other was settled in the old history
+	s.NothingElse(s.Queue)
+	if r.Stats().Anomalies == 0 {
+		t.Error("nobody can see it")
+	}
 }

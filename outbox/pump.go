@@ -28,6 +28,7 @@ type pump struct {
 	republishAt time.Time // the next look for requests
 
 	choice choice
+	stored cursor // as it was saved last
 }
 
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
@@ -45,7 +46,7 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	if err != nil {
 		return err
 	}
-	p.flow = flow{cursor: c, careful: r.suspects}
+	p.flow, p.stored = flow{cursor: c, careful: r.suspects}, c
 	if err := p.countHeld(ctx); err != nil {
 		return err
 	}
@@ -127,9 +128,41 @@ func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq, p.most())
 	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
 		p.finish()
-		err = p.cursor.save(ctx, p.lead, nil)
+		err = p.save(ctx, nil)
 	}
 	return seqs, more, err
+}
+
+// save writes the cursor with the holds that belong to it.
+func (p *pump) save(ctx context.Context, holds []hold) error {
+	err := p.cursor.save(ctx, p.lead, holds)
+	if err == nil {
+		p.stored = p.cursor
+	}
+	return err
+}
+
+// errReplaced ends a lead, and the next begins with the cursor that is there.
+var errReplaced = errors.New("the outbox's cursor is not the one that this leader has written: was the database restored while it ran? " +
+	"The relay begins again from the cursor that is there")
+
+// asked reads which source is wanted, and makes sure that the cursor is the one that this leader has written.
+func (p *pump) asked(ctx context.Context) (wanted string, err error) {
+	var found struct {
+		Source string `db:"source"`
+		Mine   bool   `db:"mine"`
+	}
+	c := p.stored
+	err = p.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3 AND b::text = $4 AND last_seq = $5 AS mine
+		FROM outbox_cursor`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq)
+	if err != nil {
+		return "", fmt.Errorf("read source: %w", err)
+	}
+	if !found.Mine {
+		p.relay.anomalies.Add(1)
+		return "", errReplaced
+	}
+	return found.Source, nil
 }
 
 const outboxLog = postgres.Log("outbox")

@@ -61,7 +61,7 @@ type Stats struct {
 	Published int64
 	Forgotten int64 // old rows that were deleted
 	Held      int64
-	Anomalies int64 // windows that lacked an event, which stop the relay until it has read them again
+	Anomalies int64 // windows that lacked an event, and cursors that somebody else has written: the relay begins again
 	Leading   bool
 	Streaming bool  // from its Source, not from the window
 	LagBytes  int64 // of the server's log, which it keeps for the stream

@@ -156,7 +156,7 @@ func (p *pump) markStep(ctx context.Context) error {
 			p.relay.Log.Info().Msg("relay leaves the stream for the window")
 			return p.leave(ctx)
 		}
-		return p.cursor.save(ctx, p.lead, nil)
+		return p.save(ctx, nil)
 	}
 	if s.mark != nil || !s.news && !s.leaving || time.Since(s.marked) < markInterval {
 		return nil

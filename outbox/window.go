@@ -101,7 +101,7 @@ func (p *pump) landAll(ctx context.Context, last bool) error {
 	}
 	if last {
 		p.finish()
-		return p.cursor.save(ctx, p.lead, nil)
+		return p.save(ctx, nil)
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (p *pump) land(ctx context.Context, last bool) error {
 	// In the middle of a window the cursor is only a matter of how much is published again after
 	// a crash, and the publisher waits while it is saved.
 	if len(holds) > 0 || last || p.choice.stream == nil && time.Since(p.saved) > saveInterval {
-		if err := p.cursor.save(ctx, p.lead, holds); err != nil {
+		if err := p.save(ctx, holds); err != nil {
 			return err
 		}
 		p.saved = time.Now()
@@ -193,7 +193,7 @@ func (p *pump) crash(ctx context.Context, outcomes []outcome, why error) error {
 	if s := p.choice.stream; s != nil && p.careful > 0 { // the stream comes again from the last place that is settled
 		p.careful = max(p.careful, int(s.number-s.base))
 	}
-	if err := p.cursor.save(ctx, p.lead, holds); err != nil {
+	if err := p.save(ctx, holds); err != nil {
 		return err
 	}
 	return why

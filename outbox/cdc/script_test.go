@@ -121,7 +121,7 @@ func TestLateStreamTakesNothingWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Until("the change of mind is noticed", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT source FROM outbox_cursor%' AND query_start > $1`, asked) > 0
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT source, epoch%' AND query_start > $1`, asked) > 0
 	})
 	f.deliver(20) // which is before the end of what was committed
 	s.Until("it is seen", func() bool { return f.confirmedAt() == 20 })
