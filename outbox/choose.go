@@ -59,7 +59,7 @@ func (p *pump) choose(ctx context.Context) error {
 	switch {
 	case c.stream != nil:
 		c.stream.leaving = wanted != FromStream
-		p.watch(ctx)
+		return p.watch(ctx)
 	case source == nil && wanted == FromStream:
 		p.relay.Log.Warn().Msg("a stream is wanted, but this replica has no source to stream from, the window is used")
 		c.at = time.Now().Add(time.Minute)
@@ -81,22 +81,29 @@ func (p *pump) choose(ctx context.Context) error {
 	return nil
 }
 
-// watch looks after the place, and says so before the server gives it up.
-func (p *pump) watch(ctx context.Context) {
+// watch looks after the place, and says so before the server gives it up. A stream that harms others is left.
+func (p *pump) watch(ctx context.Context) error {
 	s := p.choice.stream
 	if time.Since(s.watched) < watchInterval {
-		return
+		return nil
 	}
 	s.watched = time.Now()
 	w, err := p.relay.Source.Watch(ctx)
 	if err != nil {
-		return // the session will say what is wrong
+		return nil // the session will say what is wrong
+	}
+	if w.Fault != nil {
+		if err := p.landAll(ctx, false); err != nil {
+			return err
+		}
+		return p.fallBack(ctx, w.Fault)
 	}
 	p.relay.lag.Store(w.LagBytes)
 	if w.State != "reserved" {
 		p.relay.Log.Warn().Str("slot", w.Name).Str("state", w.State).Int64("lag_bytes", w.LagBytes).
 			Msg("the server keeps more of its log for the stream than it should; it will give the stream up at max_slot_wal_keep_size")
 	}
+	return nil
 }
 
 // overSQL tells whether all that is visible in a slot's snapshot can be seen by queries. The slot goes by

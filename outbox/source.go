@@ -51,6 +51,7 @@ type Watched struct {
 	State    string `json:"state"` // reserved, extended, unreserved or lost, as in pg_replication_slots; empty: there is none
 	Active   bool   `json:"active"`
 	LagBytes int64  `json:"lag_bytes"` // of the log, that the server keeps for it
+	Fault    error  `json:"-"`         // why the stream must be left, although it goes on
 }
 
 // row turns what was found into what is published.

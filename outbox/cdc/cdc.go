@@ -74,10 +74,13 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	if err != nil {
 		return nil, "", err
 	}
-	if err := s.Drop(ctx); err != nil {
+	if err := s.Drop(ctx); err != nil { // also when there will be no other: the server keeps its log for it
 		return nil, "", err
 	}
-	conn, err := s.connect(ctx)
+	if err := s.refuseStandby(ctx, slot); err != nil {
+		return nil, "", err
+	}
+	conn, err := s.connect(ctx, slot)
 	if err != nil {
 		return nil, "", err
 	}
@@ -137,7 +140,10 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 	if err := s.fits(ctx, slot); err != nil {
 		return nil, err
 	}
-	conn, err := s.connect(ctx)
+	if err := s.refuseStandby(ctx, slot); err != nil {
+		return nil, err
+	}
+	conn, err := s.connect(ctx, slot)
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +200,9 @@ func (s Source) Watch(ctx context.Context) (outbox.Watched, error) {
 	if err != nil {
 		return w, fmt.Errorf("watch slot %s: %w", slot, err)
 	}
+	if w.Fault = s.refuseStandby(ctx, slot); w.Fault != nil && !errors.Is(w.Fault, ErrStandby) {
+		return w, w.Fault
+	}
 	for _, f := range found {
 		w.State, w.Active, w.LagBytes = f.State, f.Active, f.Lag
 	}
@@ -241,7 +250,7 @@ func (s Source) check(ctx context.Context) error {
 
 // connect opens a session of the replication protocol. The options of the URL that are for another
 // driver, or for ordinary sessions, are left out.
-func (s Source) connect(ctx context.Context) (*pgconn.PgConn, error) {
+func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
 	u, err := url.Parse(s.URL)
 	if err != nil {
 		return nil, errors.New("connect for replication: the URL of the database cannot be read") // it holds a password
@@ -261,6 +270,7 @@ func (s Source) connect(ctx context.Context) (*pgconn.PgConn, error) {
 		return nil, errors.New("connect for replication: the URL of the database has an option that the driver refuses")
 	}
 	config.ConnectTimeout = connectTimeout
+	config.RuntimeParams["application_name"] = slot // by which refuseStandby knows it
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)

@@ -131,6 +131,51 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	s.Await(s.Queue, s.Say("a", 2))
 }
 
+// The stream's session never counts as a synchronous standby: commits would hang when it stops. It is refused,
+// or left when the setting changes while it runs, with an error that says what to set; the window relays.
+func TestStreamIsNoSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	s, _ := private(t)
+	s = s.Moved(t, s.Database+"&synchronous_commit=local") // there is no other standby
+	r := relay(t, s, outbox.FromStream)
+	stop := s.Run(r)
+	goes(s, outbox.FromStream, r)
+	standbys := func(names string) {
+		s.Exec(`ALTER SYSTEM SET synchronous_standby_names = '` + names + `'`)
+		s.Exec(`SELECT pg_reload_conf()`)
+	}
+	const counted = `SELECT count(*) FROM pg_stat_replication WHERE sync_priority > 0`
+	standbys("ANY 1 (*)")
+	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
+	s.Await(s.Queue, s.Say("a", 1))
+	_, _, err := source(t, s).Begin(t.Context())
+	if !errors.Is(err, cdc.ErrStandby) || !strings.Contains(err.Error(), "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'") {
+		t.Errorf("error %v", err)
+	}
+	stop()
+	if n := s.Count(`SELECT count(*) FROM pg_replication_slots`); n != 0 {
+		t.Errorf("the server keeps its log for %d slots", n)
+	}
+	standbys("FIRST 1 (another)")
+	s.Until("the setting is there", func() bool { return s.Count(`SELECT count(*) FROM pg_settings WHERE setting LIKE '%another%'`) == 1 })
+	s.Run(r)
+	goes(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.Say("a", 2))
+	if n := s.Count(counted); n != 0 {
+		t.Error("it counts as a standby")
+	}
+	standbys("another, " + slotOf(t, s))
+	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
+}
+
+func slotOf(t *testing.T, s *stage.Stage) (name string) {
+	t.Helper()
+	if err := s.DB.Get(&name, `SELECT slot_name FROM pg_replication_slots`); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
 // While the outbox is quiet and other databases write, the server can forget its log all the same.
 func TestQuietOutboxKeepsNoLog(t *testing.T) {
 	t.Parallel()
