@@ -15,6 +15,7 @@ import (
 // settle moves the cursor over all that was said, as a relay does, and returns a lead.
 func settle(t *testing.T, s *stage.Stage) *postgres.Lead {
 	t.Helper()
+	s.Exec(`DELETE FROM outbox_relays`)
 	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(), last_seq = 0, txid = pg_current_xact_id()`)
 	lead, err := outbox.Leader(s.DB).Try(t.Context())
 	if err != nil || lead == nil {
@@ -77,6 +78,34 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 	if n := r.Stats().Forgotten; n != 50 {
 		t.Errorf("%d of 50 went", n)
 	}
+}
+
+// One replica that is set to keep less than the others deletes nothing that they want, neither while they run
+// nor for a day after.
+func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	ids := s.Say("a", 1)
+	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours'`)
+	lead := settle(t, s)
+	careful := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // it runs, though it has no broker
+	stop := s.Run(careful)
+	s.Until("it has told of itself", func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
+	hasty := s.Relay(s.Out)
+	hasty.Keep = time.Hour
+	forget(t, hasty, lead, s, ids, "another wants to keep it")
+	stop()
+	forget(t, hasty, lead, s, ids, "another wanted to keep it a moment ago")
+	careful.Keep = -1
+	stopSecond := s.Run(careful)
+	s.Until("it wants to keep it without end", func() bool { return s.Count(`SELECT count(*) FROM outbox_relays WHERE keep = 'infinity'`) == 1 })
+	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
+	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours' WHERE keep <> 'infinity'`)
+	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
+	stopSecond()
+	s.Exec(`UPDATE outbox_relays SET seen_at = now() - interval '25 hours'`)
+	forget(t, hasty, lead, s, nil, "nobody wants it any more")
 }
 
 // Nor do rows that are dated in the future, also when there are more of them than one pass looks at.

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,7 @@ type Relay struct {
 	Name      string // of the service: its connection is named after it
 	Exchange  string
 	Mandatory func(eventType string) bool // types that somebody must be bound for; nil: none
-	Keep      time.Duration               // how long history stays once published; 0: DefaultKeep, negative: for ever
+	Keep      time.Duration               // how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative: without end
 	// Source is what the relay may stream from instead of the window, when Outbox.Use says so; nil: none.
 	Source Source
 	// Ready is asked at the start of each session, before anything is published; nil: always ready.
@@ -46,6 +47,8 @@ type Relay struct {
 	suspects  int  // flow.careful survives the session
 	wary      bool // one of the rows to be published again ends sessions
 	lessons   lessons
+	toldKeep  float64
+	token     atomic.Int64 // of the lead; 0: it stands by
 	swept     int64 // how far the last pass of the retention has come
 	published atomic.Int64
 	forgotten atomic.Int64
@@ -74,6 +77,9 @@ func (r *Relay) Stats() Stats {
 
 // Run relays until ctx is done. Trouble with the broker or the database is waited out.
 func (r *Relay) Run(ctx context.Context) {
+	var beside sync.WaitGroup
+	beside.Go(func() { r.announce(ctx) })
+	defer beside.Wait()
 	rabbit.Supervise(ctx, r.Log, func(ctx context.Context) error {
 		session, err := rabbit.Open(ctx, r.URL, r.Name+"/publish")
 		if err != nil {
@@ -105,6 +111,8 @@ func (r *Relay) stand(ctx context.Context, publisher *rabbit.Publisher) error {
 			defer lead.Release()
 			r.leading.Store(true)
 			defer r.leading.Store(false)
+			r.token.Store(lead.Token)
+			defer r.token.Store(0)
 			return r.lead(ctx, publisher, lead)
 		}
 		if err := r.passOn(ctx, publisher); err != nil {

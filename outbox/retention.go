@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/quadrille-go/quadrille/postgres"
@@ -49,17 +50,14 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	}
 }
 
-// forget deletes what is older than Keep, in batches. Rows are about as old as their numbers say, and so the
+// forget deletes what is older than the longest Keep of all relays, in batches. Rows are about as old as their numbers say, and so the
 // oldest are looked at in each pass, up to the first batch in which nothing goes. Behind rows that stay,
 // because they are held or dated wrongly, others may be old: a bounded part of the rest is looked at as well,
 // from where the pass before has stopped.
 func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
-	keep := r.Keep
-	if keep == 0 {
-		keep = DefaultKeep
-	}
-	if keep < 0 {
-		return nil
+	keep, err := r.keep(ctx, lead)
+	if err != nil || math.IsInf(keep, 1) {
+		return err
 	}
 	oldest, end, err := r.forgetFrom(ctx, lead, keep, 0, 1)
 	if err != nil || end {
@@ -75,11 +73,11 @@ func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
 
 // forgetFrom goes through the rows after a number, until nothing has gone in so many batches, and tells where
 // it has stopped and whether that is the end.
-func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep time.Duration, after int64, idle int) (reached int64, end bool, err error) {
+func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64, idle int) (reached int64, end bool, err error) {
 	for reached = after; ; {
 		var batch struct{ Reached, Read, Deleted int64 }
 		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-			return tx.Tx().GetContext(ctx, &batch, retainSQL, reached, retainBatch, keep.Seconds())
+			return tx.Tx().GetContext(ctx, &batch, retainSQL, reached, retainBatch, keep)
 		})
 		if err != nil {
 			return reached, false, fmt.Errorf("delete old events: %w", err)

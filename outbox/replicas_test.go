@@ -1,0 +1,65 @@
+package outbox_test
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// logged is a log that a test reads.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) has(all ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		found := true
+		for _, s := range all {
+			found = found && strings.Contains(line, s)
+		}
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// A relay that does not lead says who does, and says loudly when that is another service.
+func TestStandbySaysWhoLeads(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	s.Await(s.Queue, s.Say("a", 1))
+	var sameLog, otherLog logged
+	same, other := s.Relay(outbox.New(stage.OpenDB(t, s.Database))), s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
+	s.Run(same)
+	s.Run(other)
+	s.Until("the replica says who leads", func() bool { return sameLog.has(`"info"`, "another replica leads", `"leader":"notes"`, `"pid":`) })
+	s.Until("the other service says that it publishes nothing", func() bool {
+		return otherLog.has(`"error"`, "this relay publishes nothing", `"leader":"notes"`, `"host":`)
+	})
+	u, err := s.Out.Used(t.Context())
+	if err != nil || !strings.HasPrefix(u.Leader, "notes on ") {
+		t.Errorf("used %+v, %v", u, err)
+	}
+	list, err := s.Out.Replicas(t.Context())
+	if err != nil || len(list) != 3 || !list[0].Leads || list[1].Leads || list[2].Leads || list[0].Keep != outbox.DefaultKeep {
+		t.Errorf("relays %+v, %v", list, err)
+	}
+}
