@@ -122,7 +122,8 @@ func (r *Rows[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 		}
 	}
 	if len(insert) > 0 {
-		_, err := r.write(ctx, tx, "INSERT INTO "+r.table+" ("+list+") SELECT * FROM "+from, insert, fields)
+		_, err := r.write(ctx, tx, "INSERT INTO "+r.table+" ("+list+") SELECT "+list+" FROM "+from+
+			" AS d ("+list+")", insert, fields)
 		if postgres.IsUniqueViolation(err) {
 			return fmt.Errorf("insert %s: %w: %w", r.table, postgres.ErrRaced, err)
 		}

@@ -62,7 +62,7 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a api) all(w http.ResponseWriter, r *http.Request) error {
-	list, err := web.GetAll[Stock](r.Context(), a.service, `SELECT * FROM stock ORDER BY sku LIMIT $1`, maxListed)
+	list, err := web.GetAll[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+` FROM stock ORDER BY sku LIMIT $1`, maxListed)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (a api) stock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stock, err := web.GetOne[Stock](r.Context(), a.service, `SELECT * FROM stock WHERE sku = $1`, sku)
+	stock, err := web.GetOne[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+` FROM stock WHERE sku = $1`, sku)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (a api) reservation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetOne[Reservation](r.Context(), a.service, `SELECT * FROM reservations WHERE order_id = $1 AND state <> 'void'`, id)
+	found, err := web.GetOne[Reservation](r.Context(), a.service, "SELECT "+web.Columns[Reservation]()+` FROM reservations WHERE order_id = $1 AND state <> 'void'`, id)
 	if err != nil {
 		return err
 	}

@@ -157,7 +157,7 @@ func (a api) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := web.GetOne[Order](r.Context(), a.service, `SELECT * FROM orders WHERE order_id = $1`, id)
+	o, err := web.GetOne[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+` FROM orders WHERE order_id = $1`, id)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	if err := fulfilment.CheckOrderID(after); err != nil {
 		return web.Problemf(http.StatusBadRequest, "after: must be the id of an order")
 	}
-	found, err := web.GetAll[Order](r.Context(), a.service, `SELECT * FROM orders
+	found, err := web.GetAll[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+` FROM orders
 		WHERE ($1 = '' OR customer = $1) AND ($2 = '' OR state = $2) AND order_id < $3::uuid ORDER BY order_id DESC LIMIT $4`,
 		q.Get("customer"), state, after, limit)
 	if err != nil {

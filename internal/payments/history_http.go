@@ -22,7 +22,7 @@ func (a api) accounts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetAll[Balance](r.Context(), a.service, `SELECT * FROM account_balances WHERE customer > $1 ORDER BY customer LIMIT $2`, after, limit)
+	found, err := web.GetAll[Balance](r.Context(), a.service, "SELECT "+web.Columns[Balance]()+` FROM account_balances WHERE customer > $1 ORDER BY customer LIMIT $2`, after, limit)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (a api) statement(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	found, err := web.GetAll[Entry](r.Context(), a.service,
-		`SELECT * FROM account_statement WHERE customer = $1 AND version > $2 ORDER BY version LIMIT $3`, customer, after, limit)
+		"SELECT "+web.Columns[Entry]()+` FROM account_statement WHERE customer = $1 AND version > $2 ORDER BY version LIMIT $3`, customer, after, limit)
 	if err != nil {
 		return err
 	}

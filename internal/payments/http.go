@@ -39,7 +39,7 @@ func (a api) payment(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	payment, err := web.GetOne[Payment](r.Context(), a.service, `SELECT * FROM payments WHERE order_id = $1 AND state <> 'void'`, id)
+	payment, err := web.GetOne[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+` FROM payments WHERE order_id = $1 AND state <> 'void'`, id)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Charging, Unwanted, Refunding, RefundRefused)
 	}
-	found, err := web.GetAll[Payment](r.Context(), a.service, `SELECT * FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	found, err := web.GetAll[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+` FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (a api) shipment(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetOne[Shipment](r.Context(), a.service, `SELECT * FROM shipments WHERE order_id = $1 AND state NOT IN ('waiting', 'void')`, id)
+	found, err := web.GetOne[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+` FROM shipments WHERE order_id = $1 AND state NOT IN ('waiting', 'void')`, id)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Booking, Unwanted, Recalling, RecallRefused)
 	}
-	found, err := web.GetAll[Shipment](r.Context(), a.service, `SELECT * FROM shipments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	found, err := web.GetAll[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+` FROM shipments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
 	if err != nil {
 		return err
 	}

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/jmoiron/sqlx/reflectx"
 
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
@@ -18,6 +20,18 @@ import (
 // Reader is what has a database to read: a quadrille.Service.
 type Reader interface {
 	DB(ctx context.Context) (*sqlx.DB, error)
+}
+
+// Columns lists the columns that T has fields for, as a SELECT names them. An asterisk would also
+// return the columns that a later release has added, which T has no place for.
+func Columns[T any]() string {
+	var names []string
+	for _, f := range reflectx.NewMapper("db").TypeMap(reflect.TypeFor[T]()).Index {
+		if f.Field.Tag.Get("db") != "" && len(f.Index) == 1 {
+			names = append(names, f.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // GetOne reads one row, nil when there is none.
