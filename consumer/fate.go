@@ -52,7 +52,7 @@ func judge(err error, size, reruns, attempts int, alive bool) fate {
 		class = postgres.Other // a connection that it lost was not the database's
 	}
 	switch {
-	case blameless(err) && class != postgres.Lost: // it has waited long enough for the others in its lane
+	case blameless(err) && class != postgres.Lost && class != postgres.Retry: // it has waited long enough for the others in its lane
 		return postpone
 	case class == postgres.Retry && reruns < maxReruns,
 		// The database answers now: what was lost was this connection, or its transaction's outcome,

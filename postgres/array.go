@@ -61,11 +61,10 @@ func appendQuoted(b []byte, s string) []byte {
 // WithStatements) the database is asked once.
 func ColumnTypes(ctx context.Context, tx *sqlx.Tx, table string) (map[string]string, error) {
 	s, cached := ctx.Value(statementsKey{}).(*Statements)
+	var generation int64
 	if cached {
-		s.mu.Lock()
-		types := s.types[table]
-		s.mu.Unlock()
-		if types != nil {
+		generation = s.generation()
+		if types := s.knownTypes(table); types != nil {
 			return types, nil
 		}
 	}
@@ -87,9 +86,7 @@ func ColumnTypes(ctx context.Context, tx *sqlx.Tx, table string) (map[string]str
 		return nil, fmt.Errorf("types of %s: %w", table, err)
 	}
 	if cached {
-		s.mu.Lock()
-		s.types[table] = types
-		s.mu.Unlock()
+		s.keepTypes(table, types, generation)
 	}
 	return types, nil
 }

@@ -18,7 +18,7 @@ type Class int
 
 const (
 	Other   Class = iota // not an error of the database, or a mistake in the SQL: it will not heal by itself
-	Retry                // run the transaction again at once: somebody else was first, or a deadlock was broken
+	Retry                // run the transaction again at once: somebody else was first, a deadlock was broken, a statement was outdated
 	Busy                 // run it again after a wait: a lock or a statement took too long, resources ran out
 	Lost                 // the connection or the server is gone, or it went read-only
 	BadData              // the value itself is refused: it will be refused again
@@ -33,10 +33,13 @@ func ClassOf(err error) Class {
 	if err == nil {
 		return Other
 	}
-	if errors.Is(err, ErrRaced) {
+	if errors.Is(err, ErrRaced) || errors.As(err, new(outdatedError)) {
 		return Retry
 	}
-	if answer, ok := errors.AsType[*pq.Error](err); ok {
+	if answer := answerOf(err); answer != nil {
+		if outdated(answer) {
+			return Retry
+		}
 		return classOfState(string(answer.Code))
 	}
 	var network net.Error
@@ -59,7 +62,7 @@ func classOfState(state string) Class {
 	case "25006", "57P01", "57P02", "57P03", "57P05": // read-only, shut down, crashed, starting up, idle session
 		return Lost
 	}
-	switch state[:2] {
+	switch classOf(state) {
 	case "08": // connection
 		return Lost
 	case "53", "58", "XX": // out of resources, the system's I/O, internal
@@ -68,6 +71,16 @@ func classOfState(state string) Class {
 		return BadData
 	}
 	return Other
+}
+
+// classOf returns the first two characters of a SQLSTATE, or what there is of them: a server, or what stands
+// in its place, may send anything.
+func classOf(state string) string { return state[:min(2, len(state))] }
+
+// answerOf returns what the server answered, or nil when err is no answer of a server.
+func answerOf(err error) *pq.Error {
+	answer, _ := errors.AsType[*pq.Error](err)
+	return answer
 }
 
 // IsUniqueViolation tells whether err is SQLSTATE 23505.

@@ -5,7 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,59 +24,56 @@ const (
 	connectionLifetime = 30 * time.Minute
 )
 
-// Open returns a pool for a postgres:// URL. The URL must name its sslmode, since the default of
-// the driver has changed between versions. Open does not connect.
-func Open(rawURL string) (*sqlx.DB, error) { return open(rawURL, statementTimeout, lockTimeout) }
+// Open returns a pool for the address of a database: a postgres:// URL or key=value pairs, as Address
+// reads them. Open does not connect.
+//
+// A statement with parameters that is not prepared takes two round trips: in one, the driver would send
+// []byte in a binary form that only bytea understands.
+func Open(address string) (*sqlx.DB, error) { return open(address, statementTimeout, lockTimeout) }
 
-func open(rawURL string, statement, lock time.Duration) (*sqlx.DB, error) {
-	dsn, err := withBounds(rawURL, statement, lock)
+func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
+	address, err := Address(raw)
 	if err != nil {
 		return nil, err
 	}
-	connector, err := pq.NewConnector(dsn)
-	if err != nil { // it may repeat the URL
-		return nil, errors.New("open database: the URL has an option that the driver refuses")
+	config, err := pq.NewConfig(address)
+	if err != nil { // it may repeat the address
+		return nil, errors.New("open database: its address has an option that the driver refuses")
 	}
-	connector.Dialer(dialer{})
-	db := sqlx.NewDb(sql.OpenDB(connector), "postgres")
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	settings := map[string]string{
+		"statement_timeout":                   millis(statement),
+		"lock_timeout":                        millis(lock),
+		"idle_in_transaction_session_timeout": millis(idleInTransaction),
+	}
+	maps.Copy(settings, config.Runtime)
+	p := &pool{Driver: &pq.Driver{}, usual: usualSQL(config.Runtime)}
+	config.Runtime = nil
+	inner, err := pq.NewConnectorConfig(config)
+	if err != nil {
+		return nil, errors.New("open database: its address has an option that the driver refuses")
+	}
+	inner.Dialer(dialer{})
+	db := sqlx.NewDb(sql.OpenDB(&connector{Connector: inner, setup: setupSQL(settings), pool: p}), "postgres")
 	db.SetMaxOpenConns(maxConnections)
-	db.SetMaxIdleConns(maxConnections) // the default of 2 makes a busy pool connect anew all the time
+	db.SetMaxIdleConns(maxConnections) // the default of 2 makes a busy pool connect again all the time
 	db.SetConnMaxLifetime(connectionLifetime)
 	return db, nil
 }
 
-// withBounds adds the time-outs to the URL. Its errors do not repeat the URL, which holds a password.
-func withBounds(rawURL string, statement, lock time.Duration) (string, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") || u.Host == "" {
-		return "", errors.New("database URL: want postgres://user:password@host:port/name?sslmode=…")
+// setupSQL is one statement that makes settings. The function takes a list, such as that of
+// search_path, as it is written in an address; SET does not.
+func setupSQL(settings map[string]string) string {
+	list := make([]string, 0, len(settings))
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		list = append(list, fmt.Sprintf("set_config(%s, %s, false)", pq.QuoteLiteral(name), pq.QuoteLiteral(settings[name])))
 	}
-	q := u.Query()
-	if q.Get("sslmode") == "" {
-		return "", fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, verify-full across a network)", u.Host, u.Path)
-	}
-	bounds := map[string]string{
-		"binary_parameters":                   "yes", // one round trip instead of two for a statement that is not prepared
-		"connect_timeout":                     seconds(connectTimeout),
-		"statement_timeout":                   millis(statement),
-		"lock_timeout":                        millis(lock),
-		"idle_in_transaction_session_timeout": millis(idleInTransaction),
-		// A prepared statement keeps the plan of its first days: made when a table was small, it reads all
-		// of it for ever after. With these the planner takes the index that every hot statement has.
-		"enable_seqscan": "off",
-		"jit":            "off",
-	}
-	for key, value := range bounds {
-		if q.Get(key) == "" {
-			q.Set(key, value)
-		}
-	}
-	u.RawQuery = q.Encode()
-	return u.String(), nil
+	return "SELECT " + strings.Join(list, ", ")
 }
 
-func seconds(d time.Duration) string { return fmt.Sprint(int(d / time.Second)) }
-func millis(d time.Duration) string  { return fmt.Sprint(int(d / time.Millisecond)) }
+func millis(d time.Duration) string { return fmt.Sprint(int(d / time.Millisecond)) }
 
 // ErrNotDurable says that the settings of a database let it lose what it has committed.
 var ErrNotDurable = errors.New("the database may lose what it has committed")

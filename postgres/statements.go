@@ -17,6 +17,7 @@ type Statements struct {
 	prepared  map[string]*sqlx.Stmt
 	preparing map[string]bool              // see spare
 	types     map[string]map[string]string // see ColumnTypes
+	typesOf   int64                        // the generation of the pool in which they were read
 }
 
 // NewStatements returns an empty cache for db. Use it for a fixed set of statements: it never
@@ -33,7 +34,7 @@ func (s *Statements) On(ctx context.Context, query string) (*sqlx.Stmt, error) {
 	if ok {
 		return stmt, nil
 	}
-	stmt, err := s.db.PreparexContext(ctx, query)
+	stmt, err := s.db.PreparexContext(ctx, kitMark+query)
 	if err != nil {
 		return nil, fmt.Errorf("prepare: %w", err)
 	}
@@ -56,7 +57,7 @@ const spareWait = 200 * time.Millisecond
 func (s *Statements) In(ctx context.Context, tx *sqlx.Tx, query string) (*sqlx.Stmt, error) {
 	stmt := s.spare(ctx, query)
 	if stmt == nil {
-		alone, err := tx.PreparexContext(ctx, query)
+		alone, err := tx.PreparexContext(ctx, kitMark+query)
 		if err != nil {
 			return nil, fmt.Errorf("prepare: %w", err)
 		}
@@ -86,6 +87,34 @@ func (s *Statements) spare(ctx context.Context, query string) *sqlx.Stmt {
 		return nil // whatever it is, tx will say it
 	}
 	return stmt
+}
+
+// knownTypes returns the types of a table's columns, or nil when they must be read: a migration that
+// outdates what is prepared outdates them as well.
+func (s *Statements) knownTypes(table string) map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if generation := s.generation(); generation != s.typesOf {
+		clear(s.types)
+		s.typesOf = generation
+	}
+	return s.types[table]
+}
+
+func (s *Statements) keepTypes(table string, types map[string]string, generation int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if generation == s.typesOf {
+		s.types[table] = types
+	}
+}
+
+// generation is that of the sessions of a pool that Open has made.
+func (s *Statements) generation() int64 {
+	if p, ok := s.db.Driver().(*pool); ok {
+		return p.generation.Load()
+	}
+	return 0
 }
 
 type statementsKey struct{}

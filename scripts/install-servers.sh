@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the servers that the tests, the demo and `quadrille up` start
-# privately: RabbitMQ and PostgreSQL, from Debian's packages. It installs only
+# privately: RabbitMQ, PostgreSQL and PgBouncer, from Debian's packages. It installs only
 # what is lacking, starts no daemon and creates no cluster. When everything is
 # there it says nothing.
 set -eu
@@ -28,6 +28,7 @@ user() {
 lacking() {
 	any /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server && user rabbitmq || printf ' rabbitmq-server'
 	any /usr/lib/postgresql/*/bin/postgres && user postgres || printf ' postgresql'
+	any /usr/sbin/pgbouncer || printf ' pgbouncer'
 }
 
 lock=/run/quadrille-install.lock

@@ -1,0 +1,37 @@
+package outbox_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// A migration changes the types of columns while the relay runs: what it has prepared is outdated in
+// every session, and it goes on under the same lead.
+func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	s.Run(s.Relay(s.Out))
+	for n := range 3 {
+		ids := s.Say("a", n)
+		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+			t.Fatalf("received %v, committed %v", got, ids)
+		}
+	}
+	lead := s.Count(`SELECT token FROM leaders WHERE name = 'outbox'`)
+	for n, change := range []string{
+		`ALTER TABLE outbox ALTER COLUMN aggregateid TYPE varchar(200)`,
+		`ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200), ADD COLUMN of_a_later_release int NOT NULL DEFAULT 0`,
+		`ALTER TABLE outbox_held ALTER COLUMN attempts TYPE bigint; ALTER TABLE outbox_cursor ALTER COLUMN source TYPE varchar(20)`,
+	} {
+		s.Exec(change)
+		ids := s.Say("b", n, n+1)
+		if got := stage.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
+			t.Fatalf("after %s: received %v, committed %v", change, got, ids)
+		}
+	}
+	if now := s.Count(`SELECT token FROM leaders WHERE name = 'outbox'`); now != lead {
+		t.Errorf("the lead has changed from token %d to %d", lead, now)
+	}
+}

@@ -1,0 +1,236 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// A migration changes a type that prepared statements return, or what they compare with, in every
+// session of the pool: outside of a transaction nobody notices, inside the transaction runs once more.
+func TestStatementsOutliveAMigration(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	exec(t, db, `CREATE TABLE numbers (n int, note text); INSERT INTO numbers VALUES (7, 'seven')`)
+	statements := postgres.NewStatements(db)
+	ctx := postgres.WithStatements(t.Context(), statements)
+	const outside, inside, compared = `SELECT n FROM numbers`, `SELECT n, note FROM numbers`, `SELECT note FROM numbers WHERE n = $1`
+	everySession := func(f func(tx *sqlx.Tx)) {
+		t.Helper()
+		var open []*sqlx.Tx
+		for range 4 {
+			tx, err := db.BeginTxx(ctx, nil)
+			must(t, err)
+			open = append(open, tx)
+			f(tx)
+		}
+		for _, tx := range open {
+			must(t, tx.Commit())
+		}
+	}
+	run := func(tx *sqlx.Tx, query string, args ...any) error {
+		q, err := postgres.Prepared(ctx, tx, query)
+		if err != nil {
+			return err
+		}
+		_, err = q.Exec(ctx, args...)
+		return err
+	}
+	everySession(func(tx *sqlx.Tx) {
+		must(t, run(tx, outside))
+		must(t, run(tx, inside))
+		must(t, run(tx, compared, 7))
+		types, err := postgres.ColumnTypes(ctx, tx, "numbers")
+		must(t, err)
+		if types["n"] != "integer" {
+			t.Errorf("types %v", types)
+		}
+	})
+	exec(t, db, `ALTER TABLE numbers ALTER COLUMN n TYPE bigint`)
+	for range 8 {
+		stmt, err := statements.On(ctx, outside)
+		must(t, err)
+		var n int64
+		must(t, stmt.GetContext(ctx, &n))
+	}
+	exec(t, db, `ALTER TABLE numbers ALTER COLUMN note TYPE varchar(100)`)
+	again(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
+	everySession(func(tx *sqlx.Tx) { must(t, run(tx, inside)) })
+	again(t, db, func(tx *sqlx.Tx) error {
+		types, err := postgres.ColumnTypes(ctx, tx, "numbers")
+		if types["n"] != "bigint" {
+			return fmt.Errorf("types %v: %w", types, err)
+		}
+		return err
+	})
+	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, 7)) })
+	exec(t, db, `ALTER TABLE numbers ALTER COLUMN n TYPE uuid USING gen_random_uuid()`)
+	again(t, db, func(tx *sqlx.Tx) error { return run(tx, compared, "01234567-0123-0123-0123-0123456789ab") })
+	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, "01234567-0123-0123-0123-0123456789ab")) })
+	everySession(func(tx *sqlx.Tx) { exec(t, tx, `DEALLOCATE ALL`) })
+	again(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
+	stmt, err := statements.On(ctx, outside)
+	must(t, err)
+	everySession(func(tx *sqlx.Tx) { exec(t, tx, `DEALLOCATE ALL`) })
+	_, err = stmt.ExecContext(ctx)
+	must(t, err)
+}
+
+// again runs f in a transaction, and once more when its error says so.
+func again(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
+	t.Helper()
+	err := postgres.InTx(t.Context(), db, f)
+	if err != nil && postgres.ClassOf(err) != postgres.Retry {
+		t.Errorf("class %d of %v", postgres.ClassOf(err), err)
+	}
+	must(t, postgres.InTx(t.Context(), db, f))
+}
+
+// A statement that is refused because of its own values is suspected once, and not each time.
+func TestRefusedValueCostsNoSessions(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	statements := postgres.NewStatements(db)
+	ctx := postgres.WithStatements(t.Context(), statements)
+	refused := func() postgres.Class {
+		err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+			q, err := postgres.Prepared(ctx, tx, `SELECT $1::text::int`)
+			if err == nil {
+				_, err = q.Exec(ctx, "seven")
+			}
+			return err
+		})
+		return postgres.ClassOf(err)
+	}
+	if class := refused(); class != postgres.Retry {
+		t.Errorf("at first: class %d", class)
+	}
+	session := func() (pid int) { return count(t, db, `SELECT pg_backend_pid()`) }
+	before := session()
+	for range 3 {
+		if class := refused(); class != postgres.BadData {
+			t.Errorf("again: class %d", class)
+		}
+	}
+	if after := session(); after != before {
+		t.Error("the pool has connected again")
+	}
+}
+
+// The kit's prepared statements are planned with settings of their own; a user's statements in the same
+// session, in the same transaction, see those of the server.
+func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
+	t.Parallel()
+	raw, admin := fresh(t)
+	exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on', current_database()); END $$`)
+	for _, c := range []struct{ option, kit, user string }{
+		{"", "off off", "on on"}, {"&jit=off", "off off", "on off"}, {"&enable_seqscan=off&jit=off", "off off", "off off"},
+	} {
+		db := pool(t, raw+c.option)
+		db.SetMaxOpenConns(2) // one is used, the other prepares
+		const settings = `SELECT concat_ws(' ', current_setting('enable_seqscan'), current_setting('jit'))`
+		ctx := postgres.WithStatements(t.Context(), postgres.NewStatements(db))
+		user := func(q sqlx.QueryerContext) {
+			t.Helper()
+			var got string
+			must(t, sqlx.GetContext(ctx, q, &got, settings))
+			if got != c.user {
+				t.Errorf("%s: a user's statement sees %q, want %q", c.option, got, c.user)
+			}
+		}
+		kit := func(tx *sqlx.Tx) {
+			t.Helper()
+			q, err := postgres.Prepared(ctx, tx, settings)
+			must(t, err)
+			rows, err := q.Query(ctx)
+			must(t, err)
+			defer func() { must(t, rows.Close()) }()
+			var got string
+			for rows.Next() {
+				must(t, rows.Scan(&got))
+			}
+			if got != c.kit {
+				t.Errorf("%s: a statement of the kit sees %q, want %q", c.option, got, c.kit)
+			}
+		}
+		undone := errors.New("undone")
+		for _, end := range []error{nil, undone} {
+			err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+				user(tx)
+				kit(tx)
+				kit(tx)
+				user(tx)
+				exec(t, tx, `SAVEPOINT here`)
+				kit(tx)
+				if _, err := tx.ExecContext(ctx, `SELECT 1/0`); err == nil {
+					t.Error("a division by zero")
+				}
+				exec(t, tx, `ROLLBACK TO here`)
+				user(tx)
+				kit(tx)
+				return end
+			})
+			if !errors.Is(err, end) {
+				t.Fatal(err)
+			}
+			user(db)
+		}
+		// A statement of the kit fails, and a user's statement returns to the savepoint.
+		must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+			exec(t, tx, `SAVEPOINT here`)
+			q, err := postgres.Prepared(ctx, tx, `SELECT 1/$1::int`)
+			must(t, err)
+			if _, err := q.Exec(ctx, 0); err == nil {
+				t.Error("a division by zero")
+			}
+			exec(t, tx, `ROLLBACK TO here`)
+			user(tx)
+			kit(tx)
+			return nil
+		}))
+		user(db)
+		var got string
+		must(t, db.GetContext(postgres.ByIndex(ctx), &got, settings))
+		if got != c.kit {
+			t.Errorf("%s: ByIndex sees %q", c.option, got)
+		}
+		// The change for the user is rolled back with the transaction that it was made in.
+		if err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { user(tx); return undone }); !errors.Is(err, undone) {
+			t.Fatal(err)
+		}
+		user(db)
+	}
+}
+
+// A user's values mean what they mean to the driver, whatever column they are for.
+func TestUsersValuesKeepTheirMeaning(t *testing.T) {
+	t.Parallel()
+	_, db := fresh(t)
+	exec(t, db, `CREATE TABLE things (doc jsonb, plain json, raw bytea, word text, words text[])`)
+	for _, doc := range []any{[]byte(`{"a": 1}`), json.RawMessage(`{"a": 1}`), `{"a": 1}`, postgres.JSON[map[string]int]{V: map[string]int{"a": 1}}} {
+		insert := func(ctx context.Context, e sqlx.ExecerContext) {
+			_, err := e.ExecContext(ctx, `INSERT INTO things VALUES ($1, $2, $3, $4, $5)`, doc, doc, []byte{0, 1, 0xff}, []byte("word"), []string{"a", "b"})
+			if err != nil {
+				t.Errorf("%T: %v", doc, err)
+			}
+		}
+		insert(t.Context(), db)
+		stmt, err := db.PreparexContext(t.Context(), `INSERT INTO things (doc, plain) VALUES ($1, $2)`)
+		must(t, err)
+		_, err = stmt.ExecContext(t.Context(), doc, doc)
+		must(t, err)
+		must(t, stmt.Close())
+	}
+	if n := count(t, db, `SELECT count(*) FROM things WHERE doc = '{"a": 1}' AND plain ->> 'a' = '1'`); n != 8 {
+		t.Errorf("%d of 8 are right", n)
+	}
+	if n := count(t, db, `SELECT count(*) FROM things WHERE raw = '\x0001ff' AND word = 'word' AND words = '{a,b}'`); n != 4 {
+		t.Errorf("%d of 4 are right", n)
+	}
+}
