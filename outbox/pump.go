@@ -32,7 +32,7 @@ type pump struct {
 }
 
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
-	ctx, stop := lead.Keep(ctx)
+	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
 	defer stop()
 	p := &pump{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is

@@ -113,12 +113,18 @@ func Alive(ctx context.Context, db *sqlx.DB) error {
 }
 
 func alive(ctx context.Context, db *sqlx.DB) error {
-	var standby bool
-	if err := db.GetContext(ctx, &standby, `SELECT pg_is_in_recovery()`); err != nil {
+	var is struct{ Standby, ReadOnly bool }
+	err := db.GetContext(ctx, &is, `SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::bool AS readonly`)
+	switch {
+	case err != nil:
 		return fmt.Errorf("probe database: %w", err)
-	}
-	if standby {
-		return fmt.Errorf("probe database: it is a standby and cannot be written")
+	case is.Standby:
+		return fmt.Errorf("probe database: %w", errStandby)
+	case is.ReadOnly:
+		if p, ok := db.Driver().(*pool); ok { // the setting that lifts it may be for new sessions only
+			p.generation.Add(1)
+		}
+		return fmt.Errorf("probe database: %w", errReadOnly)
 	}
 	return nil
 }

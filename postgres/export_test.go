@@ -35,3 +35,6 @@ func LineBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
 	}
 	return userTimeout, idle, count
 }
+
+// CommitError tells what has become of a commit.
+func CommitError(ctx context.Context, err error) error { return commitError(ctx, err) }

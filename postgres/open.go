@@ -101,7 +101,7 @@ func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 		return fmt.Errorf("%w: %s", ErrNotDurable, strings.Join(faults, ", "))
 	}
 	if s.Standby {
-		return errors.New("the database is a standby: connect to the primary")
+		return errStandby
 	}
 	return nil
 }

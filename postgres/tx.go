@@ -30,12 +30,24 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 	return nil
 }
 
-// commitError tells a refusal by the server, after which nothing has happened, from a lost answer.
+// commitError tells a refusal by the server, after which nothing has happened, from a lost answer. It goes by
+// the SQLSTATE: the server translates the severity.
 func commitError(ctx context.Context, err error) error {
-	var answer *pq.Error
-	refused := errors.As(err, &answer) && answer.Severity != "FATAL" && answer.Severity != "PANIC"
+	answer := answerOf(err)
+	refused := answer != nil && !endsSession(string(answer.Code))
 	if refused || ctx.Err() != nil && errors.Is(err, ctx.Err()) || errors.Is(err, pq.ErrInFailedTransaction) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
+}
+
+// endsSession tells the answers with which a server ends a session, also while it commits: those about the
+// connection, a full disk, an operator's, a time-out of the session and an internal error. What has become of the
+// commit they do not say. So it is with an answer that has no SQLSTATE.
+func endsSession(state string) bool {
+	switch classOf(state) {
+	case "08", "53", "57", "58", "XX", "F0":
+		return state != "57014" // the statement was cancelled, and the session goes on
+	}
+	return len(state) != 5 || state == "25P03" || state == "25P04"
 }

@@ -32,11 +32,19 @@ const (
 // themselves. The migrate function must close its connections.
 func Database(t testing.TB, key string, migrate func(ctx context.Context, url string) error) string {
 	t.Helper()
-	common, err := fs.ReadFile(postgres.Migrations(), "001_leaders.sql")
+	common := postgres.Migrations()
+	names, err := fs.Glob(common, "*.sql")
+	for _, name := range names {
+		var text []byte
+		if text, err = fs.ReadFile(common, name); err != nil {
+			break
+		}
+		key += string(text)
+	}
 	if err != nil {
 		t.Fatalf("make a database for the test: %v", err)
 	}
-	return database(t, Shared(t).PostgresURL, key+string(common), migrate)
+	return database(t, Shared(t).PostgresURL, key, migrate)
 }
 
 func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Context, url string) error) string {
