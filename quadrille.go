@@ -111,13 +111,23 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	var running sync.WaitGroup
+	running.Go(func() {
+		if err := s.refused(ctx); err != nil {
+			stop(err)
+		}
+	})
 	running.Go(func() { p.relay.Run(ctx) })
 	running.Go(func() { p.consumer.Run(ctx) })
 	if p.projector != nil {
 		running.Go(func() { p.projector.Run(ctx) })
 	}
 	running.Wait()
+	if err := context.Cause(ctx); errors.Is(err, ErrMisconfigured) {
+		return err
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ package main
 import (
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/boot"
@@ -13,9 +14,12 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
+// leastDeadline is the shortest deadline that may be set: an order needs some time to be confirmed.
+const leastDeadline = time.Second
+
 func main() {
 	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler) {
-		within := c.Duration("QUADRILLE_ORDER_DEADLINE", topology.OrderDeadline)
+		within := c.Duration("QUADRILLE_ORDER_DEADLINE", topology.OrderDeadline, leastDeadline)
 		return orders.New(c.Database, c.AMQP, within, c.Log)
 	}))
 }

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +26,12 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/resilience"
+)
+
+// The least that a setting may be: below, a mistake of the unit is likelier than an intention.
+const (
+	leastKeep = time.Minute
+	leastOpen = 100 * time.Millisecond
 )
 
 // healthTimeout is above the time that /readyz gives its own probes.
@@ -56,7 +63,14 @@ func Main(name string, build Build) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	zerolog.TimeFieldFormat = time.RFC3339Nano // of the whole program: only main may say so
-	if err := command(ctx, name, os.Args[1:], os.LookupEnv, build); err != nil {
+	strange, err := misspelt(os.Environ(), name)
+	if len(strange) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: ignored, since they are no settings of this release: %s\n", name, strings.Join(strange, ", "))
+	}
+	if err == nil {
+		err = command(ctx, name, os.Args[1:], os.LookupEnv, build)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return 1
 	}
@@ -97,7 +111,7 @@ func healthcheck(ctx context.Context, listen string) error {
 func run(ctx context.Context, name string, lookup func(string) (string, bool), build Build) error {
 	c := read(name, lookup)
 	service, api := build(c)
-	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep)
+	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, leastKeep)
 	if err := errors.Join(c.errs...); err != nil {
 		return err
 	}
@@ -113,6 +127,9 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error { return web.Serve(ctx, listener, web.Mux(service, tokens, api), c.Log) })
 	err = group.Wait()
+	if errors.Is(err, quadrille.ErrMisconfigured) {
+		err = fmt.Errorf("%sDATABASE_URL or _AMQP_URL: %w", prefixOf(name), err)
+	}
 	_ = service.Close()
 	c.Log.Info().Err(err).Msg("stopped")
 	return err
@@ -130,15 +147,24 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 		}
 	}
 	c.Tokens = c.String("QUADRILLE_TOKENS_FILE", "")
-	level, err := zerolog.ParseLevel(c.String("QUADRILLE_LOG_LEVEL", "info"))
-	if err != nil {
-		c.errs = append(c.errs, fmt.Errorf("QUADRILLE_LOG_LEVEL: %w", err))
-	}
+	level := c.level("QUADRILLE_LOG_LEVEL")
 	c.Log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("service", name).Logger()
 	return c
 }
 
-func prefixOf(name string) string { return "QUADRILLE_" + strings.ToUpper(name) + "_" }
+// level returns the level of the log.
+func (c *Config) level(name string) zerolog.Level {
+	levels := []string{"trace", "debug", "info", "warn", "error", "fatal", "panic", "disabled"}
+	value := c.String(name, "info")
+	level, err := zerolog.ParseLevel(value)
+	if err != nil || !slices.Contains(levels, value) {
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is no level: use one of %s", name, value, strings.Join(levels, ", ")))
+		return zerolog.InfoLevel
+	}
+	return level
+}
+
+func prefixOf(name string) string { return prefix + strings.ToUpper(name) + "_" }
 
 // String returns a setting, from the environment or from the file that it names.
 func (c *Config) String(name, otherwise string) string {
@@ -175,12 +201,15 @@ func (c *Config) hostOf(name, address string) string {
 	return u.Host
 }
 
-// Duration returns a setting such as "15m"; it must be positive.
-func (c *Config) Duration(name string, otherwise time.Duration) time.Duration {
+// longest is the longest duration that a setting may have.
+const longest = 10 * 365 * 24 * time.Hour
+
+// Duration returns a setting such as "15m", which must be at least least.
+func (c *Config) Duration(name string, otherwise, least time.Duration) time.Duration {
 	value := c.String(name, otherwise.String())
 	d, err := time.ParseDuration(value)
-	if err != nil || d <= 0 {
-		c.errs = append(c.errs, fmt.Errorf("%s: %q is not a positive duration such as 15m", name, value))
+	if err != nil || d < least || d > longest {
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is not a duration such as 15m between %s and %s", name, value, least, longest))
 	}
 	return d
 }
@@ -192,7 +221,7 @@ func (c *Config) Peer(name, setting string) *outside.Peer {
 	if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 		c.errs = append(c.errs, fmt.Errorf("%s: want an address such as http://127.0.0.1:7709", setting))
 	}
-	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN", resilience.DefaultOpen), c.Log)
+	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN", resilience.DefaultOpen, leastOpen), c.Log)
 }
 
 // List returns a setting of words with commas between them.

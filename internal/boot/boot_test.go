@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,9 +55,12 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
 		"QUADRILLE_PLAIN_AMQP_URL_FILE: ":                    {"QUADRILLE_PLAIN_AMQP_URL": "", "QUADRILLE_PLAIN_AMQP_URL_FILE": none},
 		"QUADRILLE_TOKENS_FILE: ":                            {"QUADRILLE_TOKENS_FILE": none},
-		"QUADRILLE_LOG_LEVEL: ":                              {"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "loud" is no level: use one`:   {"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "7" is no level`:               {"QUADRILLE_LOG_LEVEL": "7"},
+		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:      {"QUADRILLE_OUTBOX_KEEP": "1s"},
 		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":    {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
-		"database URL of 127.0.0.1:1/d: sslmode is not set":  {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ":       {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"database address of 127.0.0.1:1/d: sslmode is not":  {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"broker URL: want amqp://":                           {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
@@ -85,15 +90,63 @@ func TestASettingMayBeInAFile(t *testing.T) {
 	}
 }
 
+// A variable that is nearly a setting is an error, since its value would be ignored; another one that
+// begins like a setting is told of, and the rest is nobody's business.
+func TestMisspeltSettingsAreNamed(t *testing.T) {
+	t.Parallel()
+	strange, err := misspelt([]string{
+		"QUADRILLE_ORDES_DATABASE_URL=postgres://u:hush@x/y", "QUADRILLE_OUTBOX_KEP=1h", "QUADRILLE_PLAIN_AMQP_URL_FILES=x",
+		"QUADRILLE_SOMETHING_ELSE=1", "PATH=/", "QUADRILLE_PLAIN_URL=x", "QUADRILLE_PAYMENTS_AMQP_URL_FILE=x", "QUADRILLE_TOKENS_FILE=x",
+	}, "plain")
+	if len(strange) != 1 || strange[0] != "QUADRILLE_SOMETHING_ELSE" || strings.Contains(fmt.Sprint(err), "hush") {
+		t.Errorf("strange %v, %v", strange, err)
+	}
+	for _, want := range []string{
+		"QUADRILLE_ORDES_DATABASE_URL is no setting: did you mean QUADRILLE_ORDERS_DATABASE_URL?",
+		"QUADRILLE_OUTBOX_KEP is no setting: did you mean QUADRILLE_OUTBOX_KEEP?",
+		"QUADRILLE_PLAIN_AMQP_URL_FILES is no setting: did you mean QUADRILLE_PLAIN_AMQP_URL_FILE?",
+	} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// Each name that the programs ask for is known, and so is each that the guide for operators names.
+func TestAllSettingsAreKnown(t *testing.T) {
+	t.Parallel()
+	name := regexp.MustCompile(`QUADRILLE_[A-Z_]*[A-Z]`)
+	root := filepath.Join("..", "..")
+	files := []string{filepath.Join(root, "docs", "operations.md"), filepath.Join(root, "compose.yaml")}
+	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/dance/*.go", "internal/devstack/*.go", "cli/*.go"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, slices.DeleteFunc(found, func(path string) bool { return strings.HasSuffix(path, "_test.go") })...)
+	}
+	for _, path := range files {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range name.FindAllString(string(content), -1) {
+			if strange, err := misspelt([]string{found}); (len(strange) > 0 || err != nil) && !strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
+				t.Errorf("%s: %s is not known: %v", path, found, err)
+			}
+		}
+	}
+}
+
 func TestDurationsAndLists(t *testing.T) {
 	t.Parallel()
-	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "LIST": " DE, FR,,US "}
+	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "TINY": "1ns", "HUGE": "2540400h", "LIST": " DE, FR,,US "}
 	c := &Config{lookup: lookupIn(env)}
-	if c.Duration("GOOD", time.Minute) != 90*time.Second || c.Duration("NONE", time.Minute) != time.Minute || len(c.errs) != 0 {
+	if c.Duration("GOOD", time.Minute, time.Second) != 90*time.Second || c.Duration("NONE", time.Minute, time.Second) != time.Minute || len(c.errs) != 0 {
 		t.Errorf("durations: %v", c.errs)
 	}
-	for i, name := range []string{"ZERO", "MINUS", "BARE"} {
-		c.Duration(name, time.Minute)
+	for i, name := range []string{"ZERO", "MINUS", "BARE", "TINY", "HUGE"} {
+		c.Duration(name, time.Minute, time.Second)
 		if len(c.errs) != i+1 || !strings.HasPrefix(c.errs[i].Error(), name+": ") {
 			t.Errorf("%s: %v", name, c.errs)
 		}

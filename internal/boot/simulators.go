@@ -23,7 +23,8 @@ func Simulators() int {
 	defer stop()
 	c := &Config{lookup: os.LookupEnv}
 	listen := c.String("QUADRILLE_SIMULATORS_LISTEN", simulatorsListen)
-	err := errors.Join(c.errs...)
+	_, err := misspelt(os.Environ())
+	err = errors.Join(append(c.errs, err)...)
 	if err == nil && len(os.Args) == 2 && os.Args[1] == "healthcheck" {
 		err = healthcheck(ctx, listen)
 	} else if err == nil {

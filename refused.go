@@ -1,0 +1,45 @@
+package quadrille
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// The bounds of how long a broker may refuse a service that has just started.
+const (
+	// refusedPatience is how long the broker may refuse the user or the virtual host: while it starts,
+	// or while an operator makes them, it does so for a moment.
+	refusedPatience = 10 * time.Second
+	refusedInterval = 500 * time.Millisecond
+)
+
+// refused returns an error when the broker refuses the service's user or virtual host from the start,
+// for refusedPatience: waiting cannot heal a wrong password. It returns nil with the first session,
+// and when ctx is done. A broker that is away, or that refuses later on, is waited for.
+func (s *Service) refused(ctx context.Context) error {
+	var since time.Time
+	tick := time.NewTicker(refusedInterval)
+	defer tick.Stop()
+	for ctx.Err() == nil && !s.Connected() {
+		session, err := rabbit.Open(ctx, s.AMQP, s.Name+"/check")
+		switch {
+		case err == nil:
+			session.Close()
+			return nil
+		case !rabbit.NoAccess(err):
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > refusedPatience:
+			return fmt.Errorf("%w: AMQP: the broker refuses the user or the virtual host for %s: %w", ErrMisconfigured, refusedPatience, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
