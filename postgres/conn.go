@@ -70,7 +70,9 @@ type conn struct {
 	spoiled    bool // it is not used again
 	inTx       bool
 	byIndex    bool // the planner's settings are those for the kit's statements
-	before     bool // what byIndex was when the transaction began: a rollback brings it back
+	// mayEnd is of a transaction of InTx; it is set when the code that runs in it has returned.
+	mayEnd *atomic.Bool
+	before bool // what byIndex was when the transaction began: a rollback brings it back
 }
 
 // ResetSession is asked before the session is used again.
@@ -90,6 +92,7 @@ func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, erro
 		return nil, c.judge(err)
 	}
 	c.inTx, c.before = true, c.byIndex
+	c.mayEnd, _ = ctx.Value(mayEndKey{}).(*atomic.Bool)
 	return transaction{tx, c}, nil
 }
 
@@ -100,6 +103,10 @@ type transaction struct {
 }
 
 func (t transaction) Commit() error {
+	if t.conn.mustNotEnd() {
+		_ = t.Rollback()
+		return errNotItsOwn
+	}
 	t.conn.inTx = false
 	err := t.Tx.Commit()
 	if err != nil {
@@ -114,6 +121,9 @@ func (t transaction) Rollback() error {
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+	if c.mustNotEnd() && endsTransaction(query) {
+		return nil, errNotItsOwn
+	}
 	if err := c.plan(ctx, plannedByIndex(ctx, query)); err != nil {
 		return nil, err
 	}
