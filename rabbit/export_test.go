@@ -53,7 +53,7 @@ func CheckProperties(payload []byte) string {
 }
 
 // MendProperties returns a content header that can be decoded.
-func MendProperties(payload []byte) []byte { return mendProperties(payload) }
+func MendProperties(payload []byte) []byte { return mendProperties(payload, 0) }
 
 // InHand returns the bytes of a session's deliveries that were read and are not acknowledged.
 func (s *Session) InHand() int64 {

@@ -20,8 +20,13 @@ const (
 	maxHeaderFrame = 16 << 20
 )
 
-// basicDeliver is class and method of the frame with which a delivery begins.
-const basicDeliver = 60<<16 | 60
+// Class and method of the frames that matter here: the broker proposes its bounds, and a delivery
+// begins.
+const (
+	connectionTune = 10<<16 | 30
+	basicDeliver   = 60<<16 | 60
+	tuneFrameMax   = 6 // bytes before the frame size in the payload of connectionTune
+)
 
 // frames passes on what the broker sends, frame by frame, and stands between the wire and the
 // driver for two reasons. The driver ends the connection when it cannot decode a header table; the
@@ -32,8 +37,11 @@ type frames struct {
 	gate *gate
 	// waited is called when the gate was shut for a while, in which nothing was read.
 	waited func()
-	left   int64  // bytes of the current frame that are still to be passed on
-	out    []byte // the rest of a header frame that was rewritten
+	// most is the largest payload of a frame that the driver takes, as the broker proposed it; 0: any.
+	// The broker itself exceeds it, when it adds headers to a message that it delivers again.
+	most int
+	left int64  // bytes of the current frame that are still to be passed on
+	out  []byte // the rest of a header frame that was rewritten
 }
 
 func newFrames(r io.Reader) *frames {
@@ -70,12 +78,7 @@ func (f *frames) next() error {
 	f.left = frameHead + size + frameTail
 	switch head[0] {
 	case frameMethod:
-		method, _ := f.in.Peek(frameHead + 4)
-		if len(method) == frameHead+4 && binary.BigEndian.Uint32(method[frameHead:]) == basicDeliver {
-			if f.gate.wait() {
-				f.waited()
-			}
-		}
+		f.method(size)
 	case frameHeader:
 		return f.header(size)
 	case frameBody:
@@ -86,12 +89,31 @@ func (f *frames) next() error {
 	return nil
 }
 
+// method looks at a frame that begins a delivery, or the connection.
+func (f *frames) method(size int64) {
+	method, _ := f.in.Peek(frameHead + 4)
+	if len(method) < frameHead+4 {
+		return
+	}
+	switch binary.BigEndian.Uint32(method[frameHead:]) {
+	case basicDeliver:
+		if f.gate.wait() {
+			f.waited()
+		}
+	case connectionTune:
+		const end = frameHead + tuneFrameMax + 4
+		if tune, _ := f.in.Peek(end); size >= tuneFrameMax+4 && len(tune) == end {
+			f.most = max(0, int(binary.BigEndian.Uint32(tune[end-4:]))-frameHead-frameTail)
+		}
+	}
+}
+
 // header passes on a content header if the driver can decode it, and a rewritten one otherwise.
 func (f *frames) header(size int64) error {
 	if size > maxHeaderFrame {
 		return nil
 	}
-	if whole, err := f.in.Peek(int(f.left)); err == nil {
+	if whole, err := f.in.Peek(int(f.left)); err == nil && (f.most == 0 || size <= int64(f.most)) {
 		if _, fault := checkProperties(whole[frameHead : frameHead+size]); fault == "" {
 			return nil
 		}
@@ -101,7 +123,7 @@ func (f *frames) header(size int64) error {
 	if _, err := io.ReadFull(f.in, whole); err != nil {
 		return err
 	}
-	payload := mendProperties(whole[frameHead : frameHead+size])
+	payload := mendProperties(whole[frameHead:frameHead+size], f.most)
 	f.out = binary.BigEndian.AppendUint32(whole[:3:3], uint32(len(payload)))
 	f.out = append(append(f.out, payload...), whole[len(whole)-1])
 	return nil

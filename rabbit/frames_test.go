@@ -131,6 +131,37 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 	}
 }
 
+// A content header that is larger than a frame of the connection loses fields until it fits: the
+// broker adds headers to what it delivers again, and the driver ends a connection for it.
+func TestContentHeaderFitsIntoAFrame(t *testing.T) {
+	t.Parallel()
+	const most = 4096 - 8
+	frame := func(kind byte, payload []byte) []byte {
+		head := binary.BigEndian.AppendUint32([]byte{kind, 0, 1}, uint32(len(payload)))
+		return append(append(head, payload...), 0xCE)
+	}
+	tune := frame(1, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32([]byte{0, 10, 0, 30, 0, 0}, most+8), 60))
+	field := func(key string, size int) string {
+		return string(byte(len(key))) + key + "S" + string(binary.BigEndian.AppendUint32(nil, uint32(size))) + strings.Repeat("x", size)
+	}
+	for _, size := range []int{most - 40, most, most + 1, 100_000} {
+		for _, order := range []string{field("large", size) + field("small", 3), field("small", 3) + field("large", size)} {
+			header := content(1<<13|1<<7, append(table(order), "\x02id"...)...)
+			got, err := io.ReadAll(rabbit.Through(bytes.NewReader(append(append([]byte{}, tune...), frame(2, header)...))))
+			must(t, err)
+			got = got[len(tune)+7 : len(got)-1]
+			for _, keeps := range []string{"\x02id", field("small", 3), "larger than a frame"} {
+				if len(header) > most && (len(got) > most || rabbit.CheckProperties(got) != "" || !strings.Contains(string(got), keeps)) {
+					t.Errorf("a header of %d bytes came as %d, %q without %q", len(header), len(got), rabbit.CheckProperties(got), keeps)
+				}
+			}
+			if len(header) <= most && !bytes.Equal(got, header) {
+				t.Errorf("a header of %d bytes came as another", len(header))
+			}
+		}
+	}
+}
+
 // A stream of frames comes through to the byte, however the network cuts it; only a bad content
 // header is another.
 func TestFramesComeThroughToTheByte(t *testing.T) {

@@ -3,6 +3,7 @@ package rabbit
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/bits"
 )
 
@@ -65,15 +66,24 @@ func checkProperties(payload []byte) (table []byte, fault string) {
 
 // mendProperties returns a content header that the driver can decode. It has what could be read of
 // the header table, and the header undecodable. If more than the table is broken, nothing but that
-// header is left. A content header without a fault comes back as it is.
-func mendProperties(payload []byte) []byte {
+// header is left. One of more than most bytes loses fields until it fits; 0: there is no such bound.
+// A content header without a fault comes back as it is.
+func mendProperties(payload []byte, most int) []byte {
 	table, fault := checkProperties(payload)
+	if most == 0 {
+		most = math.MaxInt
+	}
+	if fault == "" && len(payload) > most {
+		fault = fmt.Sprintf("a content header of %d bytes is larger than a frame of the connection", len(payload))
+	}
 	if fault == "" {
 		return payload
 	}
 	var headers []byte
 	if table != nil {
-		headers = readable(table)
+		// Besides the fields there are the other properties, and the header that is added.
+		room := most - (len(payload) - len(table)) - len(undecodable) - len(fault) - 1 - 1 - 4
+		headers = readable(table, room)
 	}
 	headers = append(append(headers, byte(len(undecodable))), undecodable...)
 	headers = append(binary.BigEndian.AppendUint32(append(headers, 'S'), uint32(len(fault))), fault...)
@@ -200,8 +210,8 @@ func checkArray(array []byte, depth int) (fault string) {
 }
 
 // readable returns the fields of a table that the driver can decode, up to the first whose end
-// cannot be found.
-func readable(table []byte) (fields []byte) {
+// cannot be found, without those for which there is no room.
+func readable(table []byte, room int) (fields []byte) {
 	for n := 0; len(table) > 0 && n < maxTableFields-1; n++ {
 		key := sizeOf(table, 1)
 		if key < 0 {
@@ -211,7 +221,7 @@ func readable(table []byte) (fields []byte) {
 		if size < 0 {
 			return fields
 		}
-		if fault == "" {
+		if fault == "" && len(fields)+key+size <= room {
 			fields = append(fields, table[:key+size]...)
 		}
 		table = table[key+size:]
