@@ -14,7 +14,7 @@ const MalformedKey = "sha256:"
 // Bounds of what is kept of one source that sends what is no event.
 type Bounds struct {
 	Messages int   // rows
-	Bytes    int64 // of their bodies
+	Bytes    int64 // of their bodies and attributes
 }
 
 // ParkMalformed parks p under its key, which begins with MalformedKey, as long as what is parked of
@@ -24,10 +24,10 @@ type Bounds struct {
 func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) (kept bool, err error) {
 	result, err := tx.ExecContext(ctx, `
 		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		SELECT $1, $2, $3, $4, $5, $6, $7, $8::bytea, $9, NULL, $10
-		FROM (SELECT count(*) AS messages, coalesce(sum(octet_length(body)), 0) AS bytes FROM pending
+		SELECT $1, $2, $3, $4, $5, $6, $7::json, $8::bytea, $9, NULL, $10
+		FROM (SELECT count(*) AS messages, coalesce(sum(octet_length(body) + pg_column_size(attributes)), 0) AS bytes FROM pending
 			WHERE consumer = $1 AND owner = $2 AND due IS NULL AND key LIKE 'sha256:%') AS there
-		WHERE messages < $11 AND bytes + octet_length($8::bytea) <= $12
+		WHERE messages < $11 AND bytes + octet_length($8::bytea) + octet_length($7::json::text) <= $12
 		ON CONFLICT DO NOTHING`,
 		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey), p.Attributes, p.Body,
 		p.Attempts, plain(p.Reason), b.Messages, b.Bytes)

@@ -61,7 +61,7 @@ const lastYear = 9999
 // EnvelopeOf returns the envelope of a record, as far as it can be stored: what a stranger sent may
 // be neither UTF-8 nor a time.
 func EnvelopeOf(r events.Record) Attributes {
-	if y := r.Time.Year(); y < 0 || y > lastYear {
+	if y := r.Time.UTC().Year(); y < 0 || y > lastYear {
 		r.Time = time.Time{}
 	}
 	return Attributes{V: Envelope{

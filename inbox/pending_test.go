@@ -2,8 +2,10 @@ package inbox_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -182,4 +184,46 @@ func TestWhatBecomesOfAClaim(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A time that has another year where the process is than in UTC can be kept as well.
+func TestTimeAtTheEndOfYearsIsKept(t *testing.T) {
+	t.Parallel()
+	for _, zone := range []int{-12 * 3600, 0, 14 * 3600} {
+		for _, seconds := range []int64{253402300799, 253402300800, -62167219200, -62167219201} {
+			at := time.Unix(seconds, 0).In(time.FixedZone("there", zone))
+			if _, err := inbox.EnvelopeOf(events.Record{Time: at}).Value(); err != nil {
+				t.Errorf("%s: %v", at, err)
+			}
+		}
+	}
+}
+
+// Attributes fill a disk as bodies do, so they count as bytes too.
+func TestAttributesOfWhatIsMalformedAreBounded(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	in := inbox.New(db, "x")
+	random := rand.NewChaCha8([32]byte{})
+	var kept int
+	const size, room = 100_000, 20
+	for n := range 2 * room {
+		subject := make([]byte, size/2)
+		_, _ = random.Read(subject)
+		p := inbox.Pending{
+			Owner: "shop.events", Key: fmt.Sprint(inbox.MalformedKey, n), Exchange: "shop.events", Body: []byte("{"),
+			Attributes: inbox.EnvelopeOf(events.Record{Subject: hex.EncodeToString(subject)}),
+		}
+		inTx(t, db, func(tx *sqlx.Tx) error {
+			ok, err := in.ParkMalformed(t.Context(), tx, p, inbox.Bounds{Messages: 1000, Bytes: room * size})
+			if ok {
+				kept++
+			}
+			return err
+		})
+	}
+	// What is in the database is compressed, to somewhat more than half.
+	if kept < room-1 || kept >= 2*room-1 {
+		t.Errorf("%d messages are kept, where %d of %d bytes have room", kept, room, size)
+	}
 }
