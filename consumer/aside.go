@@ -25,26 +25,24 @@ var errForged = fmt.Errorf("forged")
 // write there; what does not fit is refused as forged. An event that nobody here reacts to has no Data.
 func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	record, err := rabbit.Record(d)
-	if y := record.Time.Year(); y < 1 || y > lastYear {
+	if y := record.Time.UTC().Year(); y < 1 || y > lastYear {
 		record.Time = time.Time{} // as good as none
 	}
 	it := item{delivery: d, record: record}
 	if err != nil {
 		return it, err
 	}
-	owner, ok := topology.OwnerOf(d.Exchange)
-	publisher, known := c.Topology.Service(owner)
+	owner, err := c.believe(d.Exchange, record)
 	switch {
-	case !ok || !known:
-		return it, fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, d.Exchange, c.Topology.Name)
+	case err != nil:
+		return it, err
 	case record.Type != d.RoutingKey:
 		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type, d.RoutingKey)
-	case !slices.Contains(publisher.Publishes(), record.Type):
-		return it, fmt.Errorf("%w: %s does not say %.80q", errForged, owner, record.Type)
-	case record.Source != "" && record.Source != topology.SourceOf(owner):
-		return it, fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, d.Exchange, record.Source)
 	case c.handlerOf[record.Type] == nil:
 		return c.keep(it, owner)
+	}
+	if err := c.hanging.check(checksOf(record.Type)); err != nil {
+		return it, err
 	}
 	if it.event, err = c.open(record, owner); err != nil {
 		return it, err
@@ -54,6 +52,22 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	}
 	it.receipt = receiptOf(it, owner)
 	return it, nil
+}
+
+// believe returns the service that owns the exchange through which an event came, and refuses what
+// that service does not publish.
+func (c *Consumer) believe(exchange string, record events.Record) (owner string, err error) {
+	owner, ok := topology.OwnerOf(exchange)
+	publisher, known := c.Topology.Service(owner)
+	switch {
+	case !ok || !known:
+		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange, c.Topology.Name)
+	case !slices.Contains(publisher.Publishes(), record.Type):
+		return "", fmt.Errorf("%w: %s does not say %.80q", errForged, owner, record.Type)
+	case record.Source != "" && record.Source != topology.SourceOf(owner):
+		return "", fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, exchange, record.Source)
+	}
+	return owner, nil
 }
 
 func receiptOf(it item, owner string) inbox.Receipt {
@@ -67,7 +81,7 @@ func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []re
 		read := make(chan reading, len(rest))
 		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
 			for _, d := range rest {
-				ended := watched(ctx, d.MessageId, d.RoutingKey)
+				ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
 				it, err := c.read(d)
 				ended()
 				read <- reading{it, err}
@@ -84,6 +98,10 @@ func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []re
 	}
 	return all
 }
+
+// checksOf names the code of a type's payload, such as Validate, among what may hang. It is not the
+// handler: that of one event may go on while those checks hang for another.
+func checksOf(eventType string) string { return "checks of " + eventType }
 
 // reading is a delivery that was read, or why it cannot be.
 type reading struct {

@@ -111,7 +111,31 @@ func safely(ctx context.Context, e events.Event, f func() error) (err error) {
 		defer w.running.Store(nil)
 	}
 	defer recovered(&err, e)
-	return f()
+	return told(f())
+}
+
+// answered is an error of an author's code with its text, so that nobody runs that code again to ask
+// for it.
+type answered struct {
+	error
+	text string
+}
+
+func (a answered) Error() string { return a.text }
+
+func (a answered) Unwrap() error { return a.error }
+
+// told asks an error of an author's code all that will be asked of it later, where a panic in one of
+// its methods, such as that of a nil pointer, or a hang is still the failure of one event.
+func told(err error) error {
+	if err == nil {
+		return nil
+	}
+	a := answered{err, err.Error()}
+	_ = judge(a, 1, 0, 0, true)
+	_, _ = waitOf(a, 0)
+	_ = wasMade(a)
+	return a
 }
 
 // keyOf is the key under which an event or a deadline waits in pending.

@@ -66,6 +66,31 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 	}
 }
 
+// What came before is a duplicate when it comes again, also right behind another event under its id.
+func TestDuplicateBehindAClashIsADuplicate(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	first := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
+	other := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "two"})
+	other.ID = first.ID
+	w.Publish(w.Message(first))
+	_, stop := w.Bank(note("bank"))
+	w.Becomes(1, notesCount)
+	stop()
+	w.Drained()
+	w.Publish(w.Message(other), w.Message(first)) // in one batch
+	c, stop := w.Bank(note("bank"))
+	w.Eventually("both are settled", func() (bool, string) {
+		s := c.Stats()
+		return s.Duplicates+s.Parked == 2, fmt.Sprintf("%+v", s)
+	})
+	stop()
+	w.Drained()
+	if s := c.Stats(); s.Duplicates != 1 || s.Parked != 1 {
+		t.Errorf("stats %+v, want one duplicate and one that is parked: %s", s, w.Diagnosis())
+	}
+}
+
 // A row of an older release says nothing about what the event said: only its type is compared.
 func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 	t.Parallel()

@@ -125,7 +125,10 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	}
 	batch := make([]events.Event, len(claimed))
 	for i, p := range claimed {
-		ended := watched(ctx, p.Key, p.Type)
+		if err := c.hanging.check(checksOf(p.Type)); err != nil {
+			return err
+		}
+		ended := watched(ctx, p.Key, checksOf(p.Type))
 		e, err := c.reopen(p)
 		ended()
 		if err != nil {
@@ -137,11 +140,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	said, err := c.apply(ctx, tx, batch)
-	if err != nil {
-		return err
-	}
-	return c.Emit(ctx, tx, said...)
+	return c.applyAndEmit(ctx, tx, batch)
 }
 
 // again sets a claimed thing for its next attempt, or parks it.

@@ -67,28 +67,41 @@ func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
 		case <-ctx.Done():
 		}
 	}()
-	var together []item
-	first := map[inbox.Name]inbox.Receipt{}
+	var all []item
 	for _, r := range l.readAll(ctx, batch) {
-		it, err := r.item, r.err
-		name := inbox.Name{Owner: it.receipt.Owner, Key: it.receipt.ID}
-		known, again := first[name]
-		if err == nil && again && known != it.receipt {
-			err = errClash
-		}
-		switch {
-		case err != nil:
-			if !l.parkBad(ctx, it.delivery, it.record, err) {
-				return false
-			}
-		case again:
-			l.stats.duplicates.Add(1)
-		default:
-			first[name] = it.receipt
-			together = append(together, it)
+		if r.err == nil {
+			all = append(all, r.item)
+		} else if !l.parkBad(ctx, r.item.delivery, r.item.record, r.err) {
+			return false
 		}
 	}
-	return len(together) == 0 || l.handle(ctx, together)
+	for len(all) > 0 {
+		var together []item
+		together, all = l.apartByID(all)
+		if !l.handle(ctx, together) {
+			return false
+		}
+	}
+	return true
+}
+
+// apartByID returns one event for each id, in order, and those under the same ids that say something
+// else: what the inbox knows decides which of them is a duplicate, and which a clash.
+func (c *Consumer) apartByID(all []item) (together, others []item) {
+	first := map[inbox.Name]inbox.Receipt{}
+	for _, it := range all {
+		name := inbox.Name{Owner: it.receipt.Owner, Key: it.receipt.ID}
+		switch known, again := first[name]; {
+		case !again:
+			first[name] = it.receipt
+			together = append(together, it)
+		case known != it.receipt:
+			others = append(others, it)
+		default:
+			c.stats.duplicates.Add(1)
+		}
+	}
+	return together, others
 }
 
 // handle brings a batch to its end, whatever it takes.

@@ -65,7 +65,7 @@ func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, rec
 // isStrange tells what a stranger may send as much of as they like from what is a fault of ours, or
 // of another release.
 func isStrange(why error) bool {
-	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) || errors.Is(why, errClash) || errors.Is(why, errDead)
+	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) || errors.Is(why, errClash) || errors.Is(why, errStray)
 }
 
 func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kept bool) {
@@ -96,6 +96,27 @@ func hashOf(d amqp.Delivery) string {
 // errDead says that the broker has given up to deliver a message.
 var errDead = errors.New("dead-lettered by the broker")
 
+// errStray says that what was dead-lettered is no event of this topology, and may be a stranger's.
+var errStray = errors.New("and no event")
+
+// readDead returns a dead letter as far as it can be read, and why it is parked. An event among them
+// may be the only copy, so the bounds of what is malformed are not for it.
+func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
+	why = fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
+	record, err := rabbit.Record(d)
+	if err == nil {
+		exchange, _ := d.Headers["x-first-death-exchange"].(string)
+		_, err = c.believe(exchange, record)
+	}
+	if err == nil {
+		_, err = events.ParseID(record.ID)
+	}
+	if err != nil {
+		why = fmt.Errorf("%w, %w: %w", why, errStray, err)
+	}
+	return record, why
+}
+
 // consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have taken
 // effect, so nothing goes back from there.
 func (c *Consumer) consumeDead(ctx context.Context) error {
@@ -112,9 +133,8 @@ func (c *Consumer) consumeDead(ctx context.Context) error {
 			if !ok {
 				return over(deliveries)
 			}
-			record, _ := rabbit.Record(d)
+			record, why := c.readDead(d)
 			d.Exchange, d.RoutingKey = "dead", record.Type
-			why := fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
 			if !c.parkBad(ctx, d, record, why) {
 				return ctx.Err()
 			}

@@ -36,11 +36,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		if err := c.Inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
 			return err
 		}
-		said, err := c.apply(ctx, tx, todo)
-		if err != nil {
-			return err
-		}
-		return c.Emit(ctx, tx, said...)
+		return c.applyAndEmit(ctx, tx, todo)
 	})
 	if err != nil {
 		return err
@@ -55,11 +51,29 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	return nil
 }
 
+// applyAndEmit runs the handlers of a batch and writes what they said. The code of a payload that is
+// written may hang as well: it counts as the handler's, of the one event or of nobody in particular,
+// and then the batch is split.
+func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
+	said, err := c.apply(ctx, tx, batch)
+	if err != nil {
+		return err
+	}
+	key, eventType := "", "a batch"
+	if len(batch) == 1 {
+		key, eventType = keyOf(batch[0]), batch[0].Data.EventType()
+	}
+	defer watched(ctx, key, eventType)()
+	if err := c.checkSaid(batch, said); err != nil {
+		return err
+	}
+	return c.Emit(ctx, tx, said...)
+}
+
 // apply runs the handlers of a batch, each with its events in their order.
 func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
 	var order []*Handler
 	parts := map[*Handler][]events.Event{}
-	causes := map[string][]string{} // event id → its type; "" → the types of deadlines, which have no id
 	for _, e := range batch {
 		h := c.handlerOf[e.Data.EventType()]
 		if h == nil {
@@ -72,7 +86,6 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 			order = append(order, h)
 		}
 		parts[h] = append(parts[h], e)
-		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
 	}
 	var said []events.Event
 	for _, h := range order {
@@ -82,12 +95,21 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		}
 		said = append(said, more...)
 	}
+	return said, nil
+}
+
+// checkSaid refuses what the topology does not let the service say on hearing a batch.
+func (c *Consumer) checkSaid(batch, said []events.Event) error {
+	causes := map[string][]string{} // event id → its type; "" → the types of deadlines, which have no id
+	for _, e := range batch {
+		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
+	}
 	for _, e := range said {
 		if _, later := e.Data.(Later); !later && !c.mayPublish(causes[e.CausationID], e.Data) {
-			return nil, c.undeclared(strings.Join(causes[e.CausationID], " or "), e.Data)
+			return c.undeclared(strings.Join(causes[e.CausationID], " or "), e.Data)
 		}
 	}
-	return said, nil
+	return nil
 }
 
 // mayPublish tells whether the topology declares p because of one of the causes.

@@ -31,6 +31,9 @@ func (c *Consumer) Try(ctx context.Context, p inbox.Pending) (said []events.Even
 		if said, err = c.apply(ctx, tx, []events.Event{e}); err != nil {
 			return err
 		}
+		if err := c.checkSaid([]events.Event{e}, said); err != nil {
+			return err
+		}
 		if err := c.Emit(ctx, tx, said...); err != nil {
 			return err
 		}

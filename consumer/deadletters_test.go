@@ -1,0 +1,79 @@
+package consumer_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// refuse makes the broker dead-letter what is in the bank's queue.
+func refuse(t *testing.T, w *bank.World, count int) {
+	t.Helper()
+	conn, err := amqp.Dial(w.AMQP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := ch.Consume(topology.QueueOf(bank.Service), "", false, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range count {
+		if err := (<-messages).Nack(false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Events that the broker gave up to deliver may be the only copies there are: all are kept, whatever
+// bound there is for what is malformed.
+func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	const count = consumer.MaxMalformed + 20
+	var messages []rabbit.Message
+	for i := range count {
+		messages = append(messages, w.Message(bank.Event(bank.Shop, bank.Noted{Order: fmt.Sprint(i)})))
+	}
+	w.Publish(messages...)
+	refuse(t, w, count)
+	c, stop := w.Bank(note("bank"))
+	w.Eventually("all are settled", func() (bool, string) {
+		s := c.Stats()
+		return s.Parked+s.Dropped == count, fmt.Sprintf("%+v", s)
+	})
+	stop()
+	if n := w.Int(`SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead'`); n != count {
+		t.Errorf("%d of %d dead events are kept", n, count)
+	}
+}
+
+// The broker adds headers to what it dead-letters, so that they may no longer fit into a frame of
+// the size that was agreed on. It ends no session.
+func TestDeadLetterWhoseHeadersOutgrowAFrameIsParked(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "large"}))
+	const frame, properties = 131072 - 8, 300 // what the broker agrees to, and the other properties
+	size := properties
+	for key, value := range m.Headers {
+		size += 1 + len(key) + 1 + 4 + len(value.(string))
+	}
+	m.Headers["pad"] = strings.Repeat("x", frame-size)
+	w.Publish(m, w.Message(bank.Event(bank.Shop, bank.Noted{Order: "other"})))
+	refuse(t, w, 2)
+	_, stop := w.Bank(note("bank"))
+	w.Becomes(2, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND attributes->>'id' IS NOT NULL`)
+	stop()
+}
