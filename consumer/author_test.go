@@ -54,7 +54,7 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 			})
 			c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), call,
 				noteBut(func(context.Context) error { return failure }))
-			c.HandlerTimeout = time.Second
+			c.HandlerTimeout = handlerTimeout
 			w.Say(bank.Shop, bank.Asked{Order: "bad"}, bank.Noted{Order: "bad", Text: "bad"})
 			for i := range 10 {
 				w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint(i)}, bank.Asked{Order: fmt.Sprint(i)})
@@ -151,7 +151,7 @@ func TestChecksThatHangAreBounded(t *testing.T) {
 			_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, 'slow')`, e.ID)
 			return err
 		}))
-	c.HandlerTimeout = time.Second
+	c.HandlerTimeout = handlerTimeout
 	const count = 3 * consumer.MaxHanging
 	for i := range count {
 		m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: fmt.Sprint(i), Text: "bad"}))
@@ -197,7 +197,7 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 				return nil
 			})
 			c := w.Consumer(bank.Service, nil, p.Handler(), note("bank"))
-			c.HandlerTimeout = time.Second
+			c.HandlerTimeout = handlerTimeout
 			w.Say(bank.Shop, bank.Placed{Order: "bad", Customer: "ada", Amount: 1})
 			for i := range 20 {
 				w.Say(bank.Shop, bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
