@@ -123,7 +123,7 @@ func TestHandlerThatEndsItsTransactionHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-// hanging is a payload of which one method hangs, exits or panics, also when it is to be said.
+// slow is a payload of which one method hangs, exits or panics, also when it is to be said.
 type slow struct {
 	Order string `json:"order"`
 	Text  string `json:"text"`

@@ -10,6 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
 // Two events under one id are a fault of their producer that a person must see: the first has its
@@ -146,4 +147,24 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	w.Becomes(fit, `SELECT count(*) FROM pending WHERE key LIKE 'sha256:%'`)
 	stop()
 	w.Drained()
+}
+
+// What comes through the default exchange is parked as forged. It must not look like a deadline, which
+// has no exchange and is believed: if somebody makes it due it is parked again.
+func TestWhatComesThroughTheDefaultExchangeIsNoDeadline(t *testing.T) {
+	t.Parallel()
+	w := bank.New(t)
+	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "o"}))
+	m.Exchange, m.Key = "", topology.QueueOf(bank.Service)
+	w.Publish(m)
+	_, stop := w.Bank(note("bank"))
+	w.Becomes(1, parkedCount)
+	w.Becomes(0, `SELECT count(*) FROM pending WHERE exchange = ''`)
+	w.Exec(`UPDATE pending SET due = now()`) // as somebody may who wants it tried again
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'forged%'`)
+	stop()
+	w.Drained()
+	if n := w.Int(notesCount); n != 0 {
+		t.Error("it took effect")
+	}
 }

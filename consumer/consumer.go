@@ -61,6 +61,7 @@ type Consumer struct {
 	callNudge  chan struct{}
 	service    topology.Service
 	inHand     sync.WaitGroup // the lanes of all sessions
+	prefetch   prefetch       // of the next session
 	hanging    hanging
 	sessions   health
 	stats      struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
@@ -124,7 +125,14 @@ func (c *Consumer) Run(ctx context.Context) {
 	}
 	if c.consumes() {
 		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.session) })
-		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.consumeDead) })
+		var size prefetch
+		running.Go(func() {
+			rabbit.Supervise(ctx, c.Log, func(ctx context.Context) error {
+				err := c.consumeDead(ctx, min(deadPrefetch, size.now()))
+				size.learn(err)
+				return err
+			})
+		})
 	}
 	<-ctx.Done()
 	var all sync.WaitGroup
@@ -157,13 +165,14 @@ func (c *Consumer) session(ctx context.Context) error {
 	err := c.consume(ctx)
 	if ctx.Err() == nil {
 		c.sessions.ended(err)
+		c.prefetch.learn(err)
 	}
 	return err
 }
 
 // consume hands the deliveries of one session to lanes by their subject.
 func (c *Consumer) consume(ctx context.Context) error {
-	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), Prefetch)
+	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), c.prefetch.now())
 	if err != nil {
 		return err
 	}

@@ -167,7 +167,12 @@ func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, fail
 func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
 	record := p.Record()
 	if p.Exchange != "" {
-		e, err := c.open(record, p.Owner)
+		// What was parked since nobody vouches for it, such as a forged message, is not believed later.
+		owner, err := c.believe(p.Exchange, record)
+		if err != nil {
+			return events.Event{}, Permanent(err)
+		}
+		e, err := c.open(record, owner)
 		if err == nil && e.Time.IsZero() {
 			e.Time = p.CreatedAt.UTC()
 		}

@@ -119,8 +119,8 @@ func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 
 // consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have taken
 // effect, so nothing goes back from there.
-func (c *Consumer) consumeDead(ctx context.Context) error {
-	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), deadPrefetch)
+func (c *Consumer) consumeDead(ctx context.Context, prefetch int) error {
+	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), prefetch)
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,9 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired' AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
 	stop()
 	emit := func(c *consumer.Consumer, p events.Payload) error {
-		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error { return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p)) })
+		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
+			return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p))
+		})
 	}
 	if err := emit(c, bank.Captured{Order: "o"}); err == nil || !strings.Contains(err.Error(), "no command of its topology declares it") {
 		t.Errorf("a command that says what only a reaction may: %v", err)

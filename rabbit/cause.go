@@ -17,6 +17,8 @@ func CauseOf(err error) string {
 	switch {
 	case errors.Is(err, ErrNotApplied):
 		return "topology"
+	case errors.As(err, new(BytesInHandError)):
+		return "bytes"
 	case errors.As(err, &reason):
 		return fmt.Sprintf("code_%d", reason.Code)
 	case errors.As(err, &network):

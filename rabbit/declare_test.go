@@ -87,7 +87,7 @@ func TestAppliedTopologyRoutesWhatItSays(t *testing.T) {
 		hearers := dance.Subscribers(eventType)
 		want := rabbit.Confirmed
 		if len(hearers) == 0 {
-			want = rabbit.Refused // returned
+			want = rabbit.Returned
 		}
 		m := rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: eventType, Mandatory: true, Publishing: amqp.Publishing{MessageId: eventType}}
 		expect(t, p, publish(t, p, m)[0], want)

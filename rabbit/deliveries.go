@@ -15,11 +15,11 @@ type Deliveries struct {
 const consumerTag = "quadrille"
 
 // Subscribe consumes a queue on the session and takes it over. At most prefetch deliveries are
-// unacknowledged at a time; it must be at least 1. No further delivery is read while the bodies of
-// those that are unacknowledged have maxBytes or more; AMQP 0-9-1 has no such bound of its own.
-// The session ends when the broker cancels the subscription.
+// unacknowledged at a time; it must be at least 1. No further delivery is read while those that are
+// unacknowledged have maxBytes or more; AMQP 0-9-1 has no such bound of its own. If that lasts, the
+// session ends with a BytesInHandError. It also ends when the broker cancels the subscription.
 func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliveries, error) {
-	s.socket.frames.gate.limit(maxBytes)
+	s.socket.frames.gate.limit(maxBytes, func(why BytesInHandError) { s.end(fmt.Errorf("%w: %w", ErrClosed, why)) })
 	// Per consumer: quorum queues refuse the global form.
 	if err := s.call(func() error { return s.ch.Qos(prefetch, 0, false) }); err != nil {
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
@@ -56,7 +56,6 @@ func (d *Deliveries) Stop() error {
 // Ack acknowledges deliveries of this session, one by one but in one write. A delivery of another
 // session is refused: its tag means another message here. Safe for concurrent use.
 func (d *Deliveries) Ack(batch ...amqp.Delivery) error {
-	var size int64
 	d.socket.cork()
 	for _, m := range batch {
 		if m.Acknowledger != amqp.Acknowledger(d.ch) {
@@ -67,9 +66,8 @@ func (d *Deliveries) Ack(batch ...amqp.Delivery) error {
 			_ = d.socket.uncork()
 			return fmt.Errorf("acknowledge: %w", err)
 		}
-		size += int64(len(m.Body))
+		d.socket.frames.gate.release(m.DeliveryTag, int64(len(m.Body)))
 	}
-	d.socket.frames.gate.release(size)
 	if err := d.socket.uncork(); err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}

@@ -62,3 +62,6 @@ func (s *Session) InHand() int64 {
 	defer g.mu.Unlock()
 	return g.inHand
 }
+
+// SetGatePatience makes a session less patient with a gate that is shut.
+func (s *Session) SetGatePatience(d time.Duration) { s.socket.frames.gate.patience = d }

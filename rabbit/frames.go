@@ -97,7 +97,7 @@ func (f *frames) method(size int64) {
 	}
 	switch binary.BigEndian.Uint32(method[frameHead:]) {
 	case basicDeliver:
-		if f.gate.wait() {
+		if f.gate.wait(f.deliveryTag()) {
 			f.waited()
 		}
 	case connectionTune:
@@ -108,8 +108,24 @@ func (f *frames) method(size int64) {
 	}
 }
 
+// deliveryTag reads the tag of the delivery that comes: it is behind the consumer tag. A frame
+// without one is the driver's to refuse.
+func (f *frames) deliveryTag() uint64 {
+	const length = frameHead + 4
+	head, _ := f.in.Peek(length + 1)
+	if len(head) <= length {
+		return 0
+	}
+	end := length + 1 + int(head[length]) + 8
+	if head, _ = f.in.Peek(end); len(head) < end {
+		return 0
+	}
+	return binary.BigEndian.Uint64(head[end-8:])
+}
+
 // header passes on a content header if the driver can decode it, and a rewritten one otherwise.
 func (f *frames) header(size int64) error {
+	f.gate.header(size)
 	if size > maxHeaderFrame {
 		return nil
 	}
@@ -120,7 +136,11 @@ func (f *frames) header(size int64) error {
 	}
 	whole := make([]byte, f.left) // it is larger than the buffer, or must be rewritten
 	f.left = 0
-	if _, err := io.ReadFull(f.in, whole); err != nil {
+	if n, err := io.ReadFull(f.in, whole); err != nil {
+		f.out = whole[:n] // the driver reports what is missing
+		if n > 0 {
+			return nil
+		}
 		return err
 	}
 	payload := mendProperties(whole[frameHead:frameHead+size], f.most)

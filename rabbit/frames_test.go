@@ -188,6 +188,7 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 			want = append(want, frame(2, rabbit.MendProperties(bad))...)
 		}
 	}
+	sent, want = append(sent, frame(8, nil)...), append(want, frame(8, nil)...) // so that the cut is not in a bad one
 	for name, r := range map[string]io.Reader{
 		"whole": bytes.NewReader(sent), "half": iotest.HalfReader(bytes.NewReader(sent)),
 		"at the end": iotest.DataErrReader(bytes.NewReader(sent)), "cut off": bytes.NewReader(sent[:len(sent)-3]),
@@ -199,6 +200,12 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 		}
 		if err != nil || !bytes.Equal(got, expected) {
 			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(expected), err)
+		}
+	}
+	for _, payload := range [][]byte{content(1<<13, table("\x01qQ")...), content(1<<13, table(string(make([]byte, 100_000)))...)} {
+		cut := frame(2, payload)[:20]
+		if got, err := io.ReadAll(rabbit.Through(bytes.NewReader(cut))); err != nil || !bytes.Equal(got, cut) {
+			t.Errorf("a header that is cut off: %d bytes of %d, %v", len(got), len(cut), err)
 		}
 	}
 	other := "AMQP\x00\x00\x09\x01" + strings.Repeat("?", 100)

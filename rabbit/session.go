@@ -121,7 +121,7 @@ func (s *Session) end(reason error) {
 	s.once.Do(func() {
 		s.err = reason
 		close(s.done)
-		s.socket.frames.gate.limit(0)
+		s.socket.frames.gate.limit(0, nil)
 		// The close handshake is bounded; a connection that does not answer is cut.
 		_ = s.conn.CloseDeadline(time.Now().Add(closePatience))
 		_ = s.socket.Close()

@@ -1,0 +1,139 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// errForged says that an event came by a way that its source cannot have used.
+var errForged = fmt.Errorf("forged")
+
+// read turns a delivery into an event. The exchange vouches for the source, since only its owner may
+// write there; what does not fit is refused as forged. An event that nobody here reacts to has no Data.
+func (c *Consumer) read(d amqp.Delivery) (item, error) {
+	record, err := rabbit.Record(d)
+	if y := record.Time.UTC().Year(); y < 1 || y > lastYear {
+		record.Time = time.Time{} // as good as none
+	}
+	it := item{delivery: d, record: record}
+	if err != nil {
+		return it, err
+	}
+	owner, err := c.believe(d.Exchange, record)
+	switch {
+	case err != nil:
+		return it, err
+	case record.Type != d.RoutingKey:
+		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type, d.RoutingKey)
+	case c.handlerOf[record.Type] == nil:
+		return c.keep(it, owner)
+	}
+	if err := c.hanging.check(checksOf(record.Type)); err != nil {
+		return it, err
+	}
+	if it.event, err = c.open(record, owner); err != nil {
+		return it, err
+	}
+	if it.event.Time.IsZero() {
+		it.event.Time = time.Now().UTC()
+	}
+	it.receipt = receiptOf(it, owner)
+	return it, nil
+}
+
+// believe returns the service that owns the exchange through which an event came, and refuses what
+// that service does not publish.
+func (c *Consumer) believe(exchange string, record events.Record) (owner string, err error) {
+	owner, ok := topology.OwnerOf(exchange)
+	publisher, known := c.Topology.Service(owner)
+	switch {
+	case !ok || !known:
+		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange, c.Topology.Name)
+	case !slices.Contains(publisher.Publishes(), record.Type):
+		return "", fmt.Errorf("%w: %s does not say %.80q", errForged, owner, record.Type)
+	case record.Source != "" && record.Source != topology.SourceOf(owner):
+		return "", fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, exchange, record.Source)
+	}
+	return owner, nil
+}
+
+func receiptOf(it item, owner string) inbox.Receipt {
+	return inbox.Receipt{Owner: owner, ID: it.event.ID, Type: it.record.Type, Content: inbox.ContentOf(it.record.Data)}
+}
+
+// readAll reads a batch. The code of a payload, such as Validate, may neither hang nor end the lane.
+func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []reading) {
+	for len(all) < len(batch) {
+		rest := batch[len(all):]
+		read := make(chan reading, len(rest))
+		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
+			for _, d := range rest {
+				ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
+				it, err := c.read(d)
+				ended()
+				read <- reading{it, err}
+			}
+			return struct{}{}, nil
+		})
+		for range len(read) {
+			all = append(all, <-read)
+		}
+		if err != nil && len(all) < len(batch) {
+			record, _ := rabbit.Record(batch[len(all)])
+			all = append(all, reading{item{delivery: batch[len(all)], record: record}, fmt.Errorf("decode: %w", err)})
+		}
+	}
+	return all
+}
+
+// checksOf names the code of a type's payload, such as Validate, among what may hang. It is not the
+// handler: that of one event may go on while those checks hang for another.
+func checksOf(eventType string) string { return "checks of " + eventType }
+
+// reading is a delivery that was read, or why it cannot be.
+type reading struct {
+	item
+	err error
+}
+
+// lastYear is the last one that RFC 3339 can write.
+const lastYear = 9999
+
+// keep makes an item of an event that nobody here reacts to. The queue is bound to it, so another release of
+// this service does, the one to come or the one before: it waits for a replica that knows it.
+func (c *Consumer) keep(it item, owner string) (item, error) {
+	id, err := events.ParseID(it.record.ID)
+	if err != nil {
+		return it, fmt.Errorf("%w: %w", events.ErrMalformed, err)
+	}
+	it.event.ID = id
+	it.receipt = receiptOf(it, owner)
+	if _, told := c.strange.LoadOrStore(it.record.Type, true); !told {
+		c.Log.Warn().Str("type", it.record.Type).Msg("nobody here reacts to it: it is kept for a replica that does")
+	}
+	return it, nil
+}
+
+// open decodes an event of an owner. A payload may panic in its own Validate; that is a fault of this
+// event only.
+func (c *Consumer) open(record events.Record, owner string) (e events.Event, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("open %.80q: panic: %v\n%s", record.Type, cause, debug.Stack())
+		}
+	}()
+	e, err = c.catalogue.Open(record)
+	e.Source = topology.SourceOf(owner)
+	return e, err
+}
+
