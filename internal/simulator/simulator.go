@@ -194,14 +194,14 @@ func (s *Simulator) call(w http.ResponseWriter, r *http.Request, call string) {
 	switch do {
 	case Hang:
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // to return would answer 200
 	case Late:
 		timer := time.NewTimer(lateness)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
 		case <-r.Context().Done():
-			return
+			panic(http.ErrAbortHandler)
 		}
 	case Twice:
 		defer write(w, a.status, a.body)

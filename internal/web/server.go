@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -24,6 +23,7 @@ const (
 	maxHeader         = 16 << 10
 	shutdownTimeout   = 5 * time.Second
 	probeTimeout      = 3 * time.Second
+	adminTimeout      = 8 * time.Second
 )
 
 // Serve serves until ctx is done, then lets requests in hand finish within a bound.
@@ -57,32 +57,16 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { ready(w, r, service) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
-	mux.Handle("/admin/", tokens.Require(service.Admin()))
-	mux.Handle("/", tokens.Require(api))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(&plainless{ResponseWriter: w}, r) })
+	mux.Handle("/admin/", tokens.Require(whole(within(adminTimeout, service.Admin()))))
+	mux.Handle("/", tokens.Require(whole(api)))
+	return answered(service.Log, Guard(legible(mux), tokens.configured()))
 }
 
-// plainless makes problems of what the standard library says in plain text: 404 and 405.
-type plainless struct {
-	http.ResponseWriter
-	mute bool
+// within bounds a handler in time.
+func within(bound time.Duration, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), bound)
+		defer cancel()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
-
-func (p *plainless) WriteHeader(status int) {
-	if status < http.StatusBadRequest || !strings.HasPrefix(p.Header().Get("Content-Type"), "text/plain") {
-		p.ResponseWriter.WriteHeader(status)
-		return
-	}
-	p.mute = true
-	WriteProblem(p.ResponseWriter, Problemf(status, ""))
-}
-
-func (p *plainless) Write(b []byte) (int, error) {
-	if p.mute {
-		return len(b), nil
-	}
-	return p.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (p *plainless) Unwrap() http.ResponseWriter { return p.ResponseWriter }

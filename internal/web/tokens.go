@@ -57,14 +57,15 @@ func LoadTokens(path string) (*Tokens, error) {
 	return t, nil
 }
 
+func (t *Tokens) configured() bool { return len(t.clients) > 0 }
+
 // Listen listens on addr. Without tokens it refuses an address that others can reach.
 func (t *Tokens) Listen(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	ip := net.ParseIP(host)
-	if loopback := host == "localhost" || ip != nil && ip.IsLoopback(); !loopback && len(t.clients) == 0 {
+	if !loopback(host) && !t.configured() {
 		return nil, errors.New("listen: without tokens only a loopback address is served; configure a tokens file, or listen on 127.0.0.1")
 	}
 	l, err := net.Listen("tcp", addr)
@@ -86,7 +87,7 @@ func ClientOf(ctx context.Context) string {
 func (t *Tokens) Require(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client := anonymous
-		if len(t.clients) > 0 {
+		if t.configured() {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			// Looking up the hash takes the same time whatever of the token is right.
 			known, ok := t.clients[sha256.Sum256([]byte(token))]

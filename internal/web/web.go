@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -56,10 +55,16 @@ func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		err := h(w, r.WithContext(ctx))
-		if err == nil || r.Context().Err() != nil {
-			return // or nobody is there to be told
+		if err == nil {
+			return
 		}
 		p := problemOf(err)
+		if p.Status >= http.StatusInternalServerError && ctx.Err() != nil {
+			// The driver of the database has its own words for it.
+			if p = problemOf(ctx.Err()); r.Context().Err() != nil {
+				p = unfinished()
+			}
+		}
 		if p.Status >= http.StatusInternalServerError {
 			log.Error().Err(err).Str("method", r.Method).Str("path", r.URL.Path).Msg("request failed")
 		}
@@ -81,6 +86,8 @@ func problemOf(err error) Problem {
 		return Problemf(http.StatusConflict, "%s", err)
 	case errors.Is(err, idempotency.ErrMismatch):
 		return Problemf(http.StatusUnprocessableEntity, "%s", err)
+	case errors.Is(err, context.Canceled):
+		return unfinished()
 	case errors.Is(err, context.DeadlineExceeded):
 		return Problemf(http.StatusServiceUnavailable, "the request took longer than %s", requestTimeout)
 	}
@@ -88,8 +95,19 @@ func problemOf(err error) Problem {
 	case postgres.Lost, postgres.Busy, postgres.Retry:
 		return Problemf(http.StatusServiceUnavailable, "the database is not available, try again")
 	default:
-		return Problemf(http.StatusInternalServerError, "the request could not be handled")
+		return internal()
 	}
+}
+
+// unfinished is the answer to a request whose connection ended first, or seemed to: a client that has
+// closed only its own side still reads.
+func unfinished() Problem {
+	return Problemf(http.StatusRequestTimeout, "the connection ended before the request was handled; ask again, with the same Idempotency-Key")
+}
+
+// internal says nothing about the inside.
+func internal() Problem {
+	return Problemf(http.StatusInternalServerError, "the request could not be handled")
 }
 
 // WriteProblem answers with a problem; one that may pass says when to come again.
@@ -97,6 +115,10 @@ func WriteProblem(w http.ResponseWriter, p Problem) {
 	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusConflict {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
+	if p.Status == http.StatusRequestTimeout {
+		w.Header().Set("Connection", "close")
+	}
+	p.Detail = escaped(p.Detail)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	_ = json.MarshalWrite(w, p, jsontext.AllowInvalidUTF8(true)) // the client has gone when this fails
@@ -114,18 +136,6 @@ func Write(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
-// Read returns the body of a request, or a problem when it is too large.
-func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return nil, Problemf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", maxBody)
-	}
-	if err != nil {
-		return nil, Problemf(http.StatusBadRequest, "the body could not be read")
-	}
-	return body, nil
-}
-
 // Decode reads a body as strict JSON: no unknown fields, no duplicate keys, nothing behind it. What is
 // wrong is told with the path of the field.
 func Decode(body []byte, into any) error {
@@ -133,20 +143,18 @@ func Decode(body []byte, into any) error {
 	if err == nil {
 		return nil
 	}
-	var where jsontext.Pointer
-	what := "this is not JSON"
-	var semantic *json.SemanticError
-	var syntactic *jsontext.SyntacticError
-	switch {
-	case errors.As(err, &syntactic):
-		where, what = syntactic.JSONPointer, fmt.Sprintf("%s after %d bytes", syntactic.Err, syntactic.ByteOffset)
-	case errors.As(err, &semantic) && errors.Is(err, json.ErrUnknownName):
-		where, what = semantic.JSONPointer, "unknown field"
-	case errors.As(err, &semantic) && len(semantic.JSONValue) > 0:
-		where, what = semantic.JSONPointer, fmt.Sprintf("%.40s does not fit here", semantic.JSONValue)
-	case errors.As(err, &semantic):
-		where, what = semantic.JSONPointer, fmt.Sprintf("a %s does not fit here", semantic.JSONKind)
+	semantic, ok := errors.AsType[*json.SemanticError](err)
+	if _, syntactic := errors.AsType[*jsontext.SyntacticError](err); syntactic || !ok {
+		return notJSON(err)
 	}
+	what := fmt.Sprintf("a %s does not fit here", semantic.JSONKind)
+	switch {
+	case errors.Is(err, json.ErrUnknownName):
+		what = "unknown field"
+	case len(semantic.JSONValue) > 0:
+		what = fmt.Sprintf("%.40s does not fit here", semantic.JSONValue)
+	}
+	where := semantic.JSONPointer
 	if where == "" {
 		where = "/body"
 	}

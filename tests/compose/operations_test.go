@@ -55,7 +55,8 @@ func TestGuideNamesTheMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := httptest.NewRecorder()
-	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens, http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	r := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
+	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens, http.NotFoundHandler()).ServeHTTP(w, r)
 	served := words(`(?m)^quadrille_\w+`, w.Body.String())
 	if said := words(`\bquadrille_\w+`, read(t, guide)); len(said) == 0 || !slices.Equal(said, served) {
 		t.Errorf("the guide names %q, served are %q", said, served)

@@ -157,6 +157,7 @@ func (w *world) ask(ctx context.Context, service, method, path, key string, body
 			w.t.Errorf("request: %v", err)
 			return
 		}
+		request.Header.Set("Content-Type", "application/json")
 		if key != "" {
 			request.Header.Set("Idempotency-Key", key)
 		}

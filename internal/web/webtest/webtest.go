@@ -143,8 +143,18 @@ func (s *Service) Try(ctx context.Context, method, path, body string, headers ..
 	if err != nil {
 		return Answer{}, err
 	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	for i := 0; i+1 < len(headers); i += 2 {
-		request.Header.Add(headers[i], headers[i+1])
+		switch headers[i] {
+		case "Host":
+			request.Host = headers[i+1]
+		case "Content-Type":
+			request.Header.Set(headers[i], headers[i+1])
+		default:
+			request.Header.Add(headers[i], headers[i+1])
+		}
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
