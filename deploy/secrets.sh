@@ -125,7 +125,7 @@ done
 
 if [ ! -s "$dir/tokens" ]; then
 	token=$(random)
-	keep tokens printf '# A line "client token" for each client of the HTTP API.\noperator %s\n' "$token"
+	keep tokens printf '# A line "client token" for each client of the HTTP API, "client token admin" for an admin.\noperator %s admin\n' "$token"
 fi
 token=$(awk '$1 == "operator" { print $2; exit }' "$dir/tokens")
 [ -n "$token" ] || fail "$dir/tokens names no client \"operator\", whom the command line speaks as"

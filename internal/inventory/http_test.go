@@ -47,7 +47,7 @@ func TestReceiptsThatNobodyCanMeanAreRefused(t *testing.T) {
 		w.Want(w.Post("/stock/teapot/receipts", body), http.StatusBadRequest, field)
 	}
 	w.Want(w.Post("/stock/tea%20pot/receipts", `{"quantity":1}`), http.StatusBadRequest, "sku: ")
-	w.Want(w.Call("GET", "/stock/%00", ""), http.StatusBadRequest, "sku: ")
+	w.Want(w.Call("GET", "/stock/%00", ""), http.StatusBadRequest, "path: ")
 	w.receive("teapot", 1)
 	if _, err := w.DB.ExecContext(t.Context(), `UPDATE stock SET received = $1, on_hand = $1`, int64(math.MaxInt64-1)); err != nil {
 		t.Fatal(err)

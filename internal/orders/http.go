@@ -182,6 +182,8 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 		if err := web.Check(fulfilment.CheckName("customer", customer)); err != nil {
 			return err
 		}
+	} else if err := web.RequireAdmin(r.Context()); err != nil {
+		return err // these are the orders of all customers
 	}
 	if after == "" {
 		after = "ffffffff-ffff-ffff-ffff-ffffffffffff"

@@ -24,8 +24,8 @@ func routes(service *quadrille.Service, participant consumer.Participant[State],
 	a := api{service, participant}
 	mux := http.NewServeMux()
 	mux.Handle("GET /shipments/{order}", web.Handle(log, a.shipment))
-	mux.Handle("GET /shipments", web.Handle(log, a.list))
-	mux.Handle("POST /shipments/{order}/recall", web.Handle(log, a.recallAgain))
+	mux.Handle("GET /shipments", web.Handle(log, web.ForAdmin(a.list)))
+	mux.Handle("POST /shipments/{order}/recall", web.Handle(log, web.ForAdmin(a.recallAgain)))
 	return mux
 }
 

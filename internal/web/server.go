@@ -57,7 +57,7 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { ready(w, r, service) })
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
-	mux.Handle("/admin/", tokens.Require(whole(within(adminTimeout, service.Admin()))))
+	mux.Handle("/admin/", tokens.RequireAdmin(whole(within(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(whole(api)))
 	return answered(service.Log, Guard(legible(mux), tokens.configured()))
 }

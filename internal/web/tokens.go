@@ -18,13 +18,23 @@ const anonymous = "anonymous"
 // minToken is the shortest token that is accepted, in characters.
 const minToken = 16
 
-// Tokens names the client of a bearer token. With none configured everybody is one client, and only
-// a loopback address may be served.
-type Tokens struct{ clients map[[sha256.Size]byte]string }
+// roleAdmin is the one role that there is.
+const roleAdmin = "admin"
 
-// LoadTokens reads a file with a line "client token" for each client; an empty path means none.
+// client is an application that asks, and acts for all customers that it names.
+type client struct {
+	name  string
+	admin bool // it may look into the service, and ask about what belongs to all customers
+}
+
+// Tokens names the client of a bearer token. With none configured everybody is one client, who is an
+// admin, and only a loopback address may be served.
+type Tokens struct{ clients map[[sha256.Size]byte]client }
+
+// LoadTokens reads a file with a line "client token" for each client, and "client token admin" for one
+// that is an admin; an empty path means none.
 func LoadTokens(path string) (*Tokens, error) {
-	t := &Tokens{clients: map[[sha256.Size]byte]string{}}
+	t := &Tokens{clients: map[[sha256.Size]byte]client{}}
 	if path == "" {
 		return t, nil
 	}
@@ -39,14 +49,19 @@ func LoadTokens(path string) (*Tokens, error) {
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		if len(fields) != 2 || len(fields[1]) < minToken {
-			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" with a token of %d characters or more", n, path, minToken)
+		_, bad := hidden(lines.Text())
+		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) < minToken || bad {
+			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" with a token of %d characters or more",
+				n, path, roleAdmin, minToken)
+		}
+		if len(fields) == 3 && fields[2] != roleAdmin {
+			return nil, fmt.Errorf("tokens: line %d of %s has a role that is not %s, the only one that there is", n, path, roleAdmin)
 		}
 		token := sha256.Sum256([]byte(fields[1]))
 		if _, twice := t.clients[token]; twice {
 			return nil, fmt.Errorf("tokens: line %d of %s has the token of another line: who uses it is not known", n, path)
 		}
-		t.clients[token] = fields[0]
+		t.clients[token] = client{name: fields[0], admin: len(fields) == 3}
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("tokens: %w", err)
@@ -79,25 +94,60 @@ type clientKey struct{}
 
 // ClientOf returns the name of the client whose request this is.
 func ClientOf(ctx context.Context) string {
-	client, _ := ctx.Value(clientKey{}).(string)
-	return client
+	asks, _ := ctx.Value(clientKey{}).(client)
+	return asks.name
+}
+
+// isAdmin tells whether the client whose request this is has the role.
+func isAdmin(ctx context.Context) bool {
+	asks, _ := ctx.Value(clientKey{}).(client)
+	return asks.admin
+}
+
+// RequireAdmin is the problem of a client that is not an admin, nil for one that is.
+func RequireAdmin(ctx context.Context) error {
+	if isAdmin(ctx) {
+		return nil
+	}
+	return Problemf(http.StatusForbidden, "%.64q is not an admin: its line in the tokens file must be \"client token %s\"", ClientOf(ctx), roleAdmin)
+}
+
+// ForAdmin is a handler of what belongs to all customers, or is for a person who mends something.
+func ForAdmin(h Handler) Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := RequireAdmin(r.Context()); err != nil {
+			return err
+		}
+		return h(w, r)
+	}
 }
 
 // Require lets only known clients through.
 func (t *Tokens) Require(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		client := anonymous
+		asks := client{name: anonymous, admin: true}
 		if t.configured() {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			// Looking up the hash takes the same time whatever of the token is right.
+			// Looking up the hash takes the same time however much of the token is right.
 			known, ok := t.clients[sha256.Sum256([]byte(token))]
 			if !ok || !strings.EqualFold(scheme, "Bearer") {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 				WriteProblem(w, Problemf(http.StatusUnauthorized, "a bearer token is required"))
 				return
 			}
-			client = known
+			asks = known
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, client)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, asks)))
 	})
+}
+
+// RequireAdmin lets only admins through.
+func (t *Tokens) RequireAdmin(h http.Handler) http.Handler {
+	return t.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := RequireAdmin(r.Context()); err != nil {
+			WriteProblem(w, problemOf(err))
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
 }

@@ -132,7 +132,11 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	if len(hashes) != len(names) || len(rights) != len(names) {
 		t.Errorf("%d accounts with %d permissions, want %q and no other", len(hashes), len(rights), names)
 	}
-	client, token, _ := strings.Cut(strings.Split(content(t, filepath.Join(dir, "tokens")), "\n")[1], " ")
+	line := strings.Fields(strings.Split(content(t, filepath.Join(dir, "tokens")), "\n")[1])
+	if len(line) != 3 || line[2] != "admin" {
+		t.Fatalf("the operator's line is %q", line)
+	}
+	client, token := line[0], line[1]
 	if client != "operator" || !strings.Contains(operator, "export QUADRILLE_TOKEN='"+token+"'") {
 		t.Error("the operator's token is not among the tokens")
 	}

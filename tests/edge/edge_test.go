@@ -1,0 +1,255 @@
+// Package edge_test asks every route of every service what no route may get wrong.
+package edge_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+)
+
+const (
+	clerk = "0123456789abcdef" // the token of a client
+	chief = "fedcba9876543210" // and of an admin
+)
+
+func TestMain(m *testing.M) { webtest.Main(m) }
+
+// services are the four, as their programs make them.
+func services() map[string]webtest.New {
+	return map[string]webtest.New{
+		"orders": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return orders.New(database, webtest.NoBroker, time.Hour, log)
+		},
+		"payments": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return payments.New(database, webtest.NoBroker, nil, log)
+		},
+		"inventory": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return inventory.New(database, webtest.NoBroker, log)
+		},
+		"shipping": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return shipping.New(database, webtest.NoBroker, nil, shipping.Countries, log)
+		},
+	}
+}
+
+// route is a method and a path, such as GET /stock/{sku}.
+type route struct{ method, path string }
+
+var registered = regexp.MustCompile(`mux\.Handle(?:Func)?\("([A-Z]+) (/[^"]*)"`)
+
+// routesOf reads from the source what a service serves, so that no new route is left out.
+func routesOf(t *testing.T, service string) []route {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "..", "internal", service, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := filepath.Glob(filepath.Join("..", "..", "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := filepath.Join("..", "..", "internal", "web", "server.go")
+	var routes []route
+	for _, file := range append(append(files, admin...), frame) {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range registered.FindAllStringSubmatch(string(source), -1) {
+			routes = append(routes, route{m[1], m[2]})
+		}
+	}
+	if len(routes) < 17 {
+		t.Fatalf("%s has only %d routes: %v", service, len(routes), routes)
+	}
+	return routes
+}
+
+func (r route) String() string { return r.method + " " + r.path }
+
+// with replaces the variables of the path.
+func (r route) with(segment string) string {
+	return regexp.MustCompile(`\{\w+\}`).ReplaceAllString(r.path, segment)
+}
+
+// open are the routes of the frame that ask for no token and read no body.
+func (r route) open() bool {
+	return r.path == "/healthz" || r.path == "/readyz" || r.path == "/metrics"
+}
+
+// each runs a test on every service, with tokens or without.
+func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Service, routes []route)) {
+	for name, service := range services() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := webtest.On(t, webtest.Database(t, service), service, tokens)
+			test(t, s, routesOf(t, name))
+		})
+	}
+}
+
+// A character that is not seen is refused wherever it comes: in the path, the parameters and the texts
+// of the body. So are bytes that are not UTF-8, and parameters that cannot be read.
+func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
+	t.Parallel()
+	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
+		key := func() string { return events.NewID() }
+		for _, r := range routes {
+			for _, bad := range []string{"\x00", "\x1b", "\u0085", "\u202e", "\u200b", "\u2028", "\u2066", "\ufeff", "\U000e0041", "\u3164", "\xff"} {
+				escaped := url.PathEscape(bad)
+				asks := map[string][2]string{"query": {r.with("x") + "?" + escaped + "=1", ""}, "value": {r.with("x") + "?after=" + escaped, ""}}
+				if strings.Contains(r.path, "{") {
+					asks["path"] = [2]string{r.with("a" + escaped), ""}
+				}
+				if r.method != http.MethodGet && bad != "\xff" {
+					asks["body"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b":["\u%04x"]}}`, []rune(bad)[0])}
+					asks["name"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b\u%04x":1}}`, []rune(bad)[0])}
+				}
+				if bad == "\U000e0041" {
+					delete(asks, "body") // it takes two escapes in JSON
+					delete(asks, "name")
+				}
+				for where, ask := range asks {
+					a := s.Call(r.method, ask[0], ask[1], "Idempotency-Key", key())
+					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "which is not seen") || strings.Contains(a.Body, bad) && bad != "\xff" {
+						t.Errorf("%s with %q in the %s: %d %q", r, bad, where, a.Status, a.Body)
+					}
+				}
+			}
+			for _, query := range []string{"?a=%zz", "?a=1;b=2"} {
+				if a := s.Call(r.method, r.with("x")+query, ""); a.Status != http.StatusBadRequest {
+					t.Errorf("%s%s: %d %s", r, query, a.Status, a.Body)
+				}
+			}
+		}
+	})
+}
+
+// A browser on this machine may have a page open that asks for what it likes: by another type of body
+// than one it needs leave for, from another origin, or under a name of its own that leads here.
+func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
+	t.Parallel()
+	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
+		port := s.URL[strings.LastIndex(s.URL, ":"):]
+		for _, r := range routes {
+			for _, host := range []string{"evil.example", "127.0.0.1.evil.example" + port, "localhost.evil.example", "0.0.0.0" + port, "10.0.0.1", "[::]" + port} {
+				if a := s.Call(r.method, r.with("x"), "", "Host", host); a.Status != http.StatusMisdirectedRequest {
+					t.Errorf("%s at %s: %d %s", r, host, a.Status, a.Body)
+				}
+			}
+			for _, host := range []string{"localhost" + port, "[::1]" + port, "LOCALHOST", "127.0.0.1"} {
+				if a := s.Call(r.method, r.with("x"), "", "Host", host); a.Status == http.StatusMisdirectedRequest {
+					t.Errorf("%s at %s: %s", r, host, a.Body)
+				}
+			}
+			if r.method == http.MethodGet {
+				continue // it changes nothing, and no other origin may read the answer
+			}
+			for _, page := range [][]string{
+				{"Origin", "http://evil.example"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1:1"},
+				{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "cross-site", "Origin", s.URL},
+			} {
+				if a := s.Call(r.method, r.with("x"), `{}`, page...); a.Status != http.StatusForbidden {
+					t.Errorf("%s with %q: %d %s", r, page, a.Status, a.Body)
+				}
+			}
+			for _, kind := range []string{
+				"text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain; application/json",
+				"application/json; charset=utf-16", "application/jsonp", "application/json, text/plain",
+			} {
+				if a := s.Call(r.method, r.with("x"), `{}`, "Content-Type", kind); a.Status != http.StatusUnsupportedMediaType {
+					t.Errorf("%s with type %q: %d %s", r, kind, a.Status, a.Body)
+				}
+			}
+		}
+	})
+}
+
+// Without the role a client gets nothing from the admin endpoint, nor what belongs to all customers.
+func TestOnlyAnAdminLooksIntoAService(t *testing.T) {
+	t.Parallel()
+	staff := map[string]bool{
+		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true, "GET /verifications": true, "GET /payments": true,
+		"POST /payments/{order}/refund": true, "GET /shipments": true, "POST /shipments/{order}/recall": true,
+	}
+	each(t, webtest.File(t, "clerk "+clerk+"\nchief "+chief+" admin\n"), func(t *testing.T, s *webtest.Service, routes []route) {
+		for _, r := range routes {
+			if r.open() {
+				continue
+			}
+			admin := strings.HasPrefix(r.path, "/admin/") || staff[r.String()]
+			for token, status := range map[string]int{"": http.StatusUnauthorized, chief + "x": http.StatusUnauthorized, clerk: http.StatusForbidden, chief: 0} {
+				a := s.Call(r.method, r.with("x"), "", "Authorization", "Bearer "+token)
+				if want := status == a.Status; status == http.StatusUnauthorized && !want || status == http.StatusForbidden && want != admin ||
+					status == 0 && (a.Status == http.StatusForbidden || a.Status == http.StatusUnauthorized) {
+					t.Errorf("%s with token %q: %d %s", r, token, a.Status, a.Body)
+				}
+			}
+		}
+	})
+}
+
+// A request whose body does not come is no success, whether its client waits or has ended its side.
+func TestUnfinishedRequestsAreNoSuccess(t *testing.T) {
+	t.Parallel()
+	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
+		for _, r := range routes {
+			if r.open() {
+				continue
+			}
+			for how, status := range map[string]string{"waits": " 408 ", "ends": " 400 "} {
+				t.Run(fmt.Sprint(r.method, strings.ReplaceAll(r.path, "/", " "), " ", how), func(t *testing.T) {
+					t.Parallel()
+					line := unfinished(t, s.URL, r, how == "ends")
+					if !strings.Contains(line, status) {
+						t.Errorf("%q, want%s", line, status)
+					}
+				})
+			}
+		}
+	})
+}
+
+// unfinished sends one byte of a thousand and returns what is answered.
+func unfinished(t *testing.T, address string, r route, ends bool) string {
+	t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(address, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(webtest.Patience))
+	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\nIdempotency-Key: %s\r\n\r\n{",
+		r.method, r.with(events.NewID()), events.NewID())
+	if err == nil && ends {
+		err = c.(*net.TCPConn).CloseWrite()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(bufio.NewReader(c)) // the service closes the connection
+	if err != nil {
+		t.Errorf("the connection stays open: %v", err)
+	}
+	line, _, _ := strings.Cut(string(answer), "\r\n")
+	return line
+}
