@@ -54,7 +54,7 @@ func KeyOf(h http.Header) (string, error) {
 	if len(values) != 1 {
 		return "", fmt.Errorf("%w: %d headers, want one", ErrKey, len(values))
 	}
-	key := strings.TrimSpace(values[0])
+	key := strings.Trim(values[0], " \t")
 	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
 		key = key[1 : len(key)-1]
 	}

@@ -22,7 +22,7 @@ func TestKeyOf(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
 		`abc`: "abc", `"abc"`: "abc", ` "abc" `: "abc", `8e03978e-40d5-43e8-bc93-6894a57f9324`: "8e03978e-40d5-43e8-bc93-6894a57f9324",
-		`"`: "", `""`: "", ``: "", `"a`: "", `a"`: "", `a"b`: "", "a\x00": "", "a\x7f": "", "a\nb": "", "ä": "", `"\"`: `\`,
+		`"`: "", `""`: "", ``: "", `"a`: "", `a"`: "", `a"b`: "", "a\x00": "", "a\x7f": "", "a\nb": "", "ä": "", "\u00a0abc": "", "abc\u0085": "", "a\u202eb": "", "\vabc": "", `"\"`: `\`,
 		strings.Repeat("k", 255): strings.Repeat("k", 255), strings.Repeat("k", 256): "", `"` + strings.Repeat("k", 256) + `"`: "",
 	} {
 		got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {given}})

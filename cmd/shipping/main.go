@@ -15,7 +15,7 @@ import (
 
 func main() {
 	os.Exit(boot.Main("shipping", func(c *boot.Config) (*quadrille.Service, http.Handler) {
-		countries := c.List("QUADRILLE_SHIPPING_COUNTRIES", shipping.Countries)
+		countries := c.Countries("QUADRILLE_SHIPPING_COUNTRIES", shipping.Countries)
 		return shipping.New(c.Database, c.AMQP, c.Peer("carrier", "QUADRILLE_SHIPPING_CARRIER_URL"), countries, c.Log)
 	}))
 }

@@ -179,7 +179,11 @@ func (c *Config) String(name, otherwise string) string {
 	if err != nil {
 		c.errs = append(c.errs, fmt.Errorf("%s_FILE: %w", name, err))
 	}
-	return strings.TrimSpace(string(content))
+	value := strings.TrimSpace(string(content))
+	if err == nil && value == "" {
+		c.errs = append(c.errs, fmt.Errorf("%s_FILE: %s is empty", name, path))
+	}
+	return value
 }
 
 // Require is String for a setting without which the service cannot run.
@@ -194,8 +198,8 @@ func (c *Config) Require(name string) string {
 // hostOf returns host and port of the address at which the service serves.
 func (c *Config) hostOf(name, address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" {
-		c.errs = append(c.errs, fmt.Errorf("%s: want an address with its port, such as http://127.0.0.1:7701", name))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || strings.Trim(u.Path, "/") != "" {
+		c.errs = append(c.errs, fmt.Errorf("%s: want an address with its port and without a path, such as http://127.0.0.1:7701", name))
 		return ""
 	}
 	return u.Host
@@ -234,6 +238,20 @@ func (c *Config) List(name string, otherwise []string) []string {
 	for word := range strings.SplitSeq(value, ",") {
 		if word = strings.TrimSpace(word); word != "" {
 			list = append(list, word)
+		}
+	}
+	if len(list) == 0 {
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q names nothing; leave it out for %s", name, value, strings.Join(otherwise, ",")))
+	}
+	return list
+}
+
+// Countries returns a List of countries by their codes of ISO 3166-1 alpha-2.
+func (c *Config) Countries(name string, otherwise []string) []string {
+	list := c.List(name, otherwise)
+	for _, code := range list {
+		if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+			c.errs = append(c.errs, fmt.Errorf("%s: %.16q is not a country's code of two capitals, such as DE", name, code))
 		}
 	}
 	return list

@@ -59,7 +59,7 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		`QUADRILLE_LOG_LEVEL: "7" is no level`:               {"QUADRILLE_LOG_LEVEL": "7"},
 		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:      {"QUADRILLE_OUTBOX_KEEP": "1s"},
 		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":    {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
-		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ":       {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ":        {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"database address of 127.0.0.1:1/d: sslmode is not":  {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"broker URL: want amqp://":                           {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {

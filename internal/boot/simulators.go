@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/web"
 )
 
 // simulatorsListen is where the simulators serve unless they are told otherwise.
@@ -21,14 +23,9 @@ const simulatorsListen = "127.0.0.1:7709"
 func Simulators() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	c := &Config{lookup: os.LookupEnv}
-	listen := c.String("QUADRILLE_SIMULATORS_LISTEN", simulatorsListen)
 	_, err := misspelt(os.Environ())
-	err = errors.Join(append(c.errs, err)...)
-	if err == nil && len(os.Args) == 2 && os.Args[1] == "healthcheck" {
-		err = healthcheck(ctx, listen)
-	} else if err == nil {
-		err = serveSimulators(ctx, listen)
+	if err == nil {
+		err = simulators(ctx, os.Args[1:], os.LookupEnv)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "simulators: %v\n", err)
@@ -37,13 +34,32 @@ func Simulators() int {
 	return 0
 }
 
-func serveSimulators(ctx context.Context, listen string) error {
+func simulators(ctx context.Context, args []string, lookup func(string) (string, bool)) error {
+	c := &Config{lookup: lookup}
+	listen := c.String("QUADRILLE_SIMULATORS_LISTEN", simulatorsListen)
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: want an address and a port, such as %s", simulatorsListen))
+	}
+	if err := errors.Join(c.errs...); err != nil {
+		return err
+	}
+	switch {
+	case len(args) == 0:
+		return serveSimulators(ctx, listen, web.Loopback(host))
+	case len(args) == 1 && args[0] == "healthcheck":
+		return healthcheck(ctx, listen)
+	}
+	return fmt.Errorf("%q: the only argument there is is healthcheck; settings come from the environment", args)
+}
+
+func serveSimulators(ctx context.Context, listen string, local bool) error {
 	// No time-out for writing: to answer late, or never, is what they are for.
-	server := &http.Server{Addr: listen, Handler: simulator.New().Handler(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Addr: listen, Handler: web.Guard(simulator.New().Handler(), !local), ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	fmt.Fprintf(os.Stderr, "simulators serve at http://%s\n", listen)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
+		return fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: %w", err)
 	}
 	return nil
 }

@@ -92,7 +92,7 @@ func Guard(h http.Handler, tokens bool) http.Handler {
 		if err != nil {
 			host = strings.Trim(r.Host, "[]")
 		}
-		if !loopback(host) {
+		if !Loopback(host) {
 			WriteProblem(w, Problemf(http.StatusMisdirectedRequest,
 				"Host: %.100q is not localhost or a loopback address, and others are served with tokens only", r.Host))
 			return
@@ -101,8 +101,8 @@ func Guard(h http.Handler, tokens bool) http.Handler {
 	})
 }
 
-// loopback tells whether a host is this machine, without asking anybody.
-func loopback(host string) bool {
+// Loopback tells whether a host is this machine, without asking anybody.
+func Loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

@@ -49,7 +49,7 @@ func LoadTokens(path string) (*Tokens, error) {
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		_, bad := hidden(lines.Text())
+		_, bad := hidden(strings.Join(fields, " "))
 		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) < minToken || bad {
 			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" with a token of %d characters or more",
 				n, path, roleAdmin, minToken)
@@ -80,7 +80,7 @@ func (t *Tokens) Listen(addr string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	if !loopback(host) && !t.configured() {
+	if !Loopback(host) && !t.configured() {
 		return nil, errors.New("listen: without tokens only a loopback address is served; configure a tokens file, or listen on 127.0.0.1")
 	}
 	l, err := net.Listen("tcp", addr)

@@ -147,7 +147,7 @@ func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
 	const good = "ada 0123456789abcdef\n"
 	for content, want := range map[string]string{
 		"": "names no client", "# nobody\n": "names no client", "ada 0123456789abcde\n": "line 1 ", good + "0123456789abcdef\n": "line 2 ",
-		good + "eve fedcba9876543210 x\n": "line 2 ", good + "eve 0123456789abcdef\n": "line 2 ", strings.Repeat("x", 70<<10): "tokens: ",
+		good + "eve fedcba9876543210 x\n": "line 2 ", good + "eve fedcba9876543210 admin x\n": "line 2 ", good + "e\u202eve fedcba9876543210\n": "line 2 ", good + "eve 0123456789abcdef\n": "line 2 ", strings.Repeat("x", 70<<10): "tokens: ",
 	} {
 		_, err := web.LoadTokens(webtest.File(t, content))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "0123456789") {
@@ -205,7 +205,7 @@ func plain(database string, log zerolog.Logger) (*quadrille.Service, http.Handle
 func TestTheFrameOfAService(t *testing.T) {
 	t.Parallel()
 	const token = "0123456789abcdef"
-	s := webtest.On(t, webtest.Database(t, plain), plain, webtest.File(t, "ada "+token+"\n"))
+	s := webtest.On(t, webtest.Database(t, plain), plain, webtest.File(t, "ada "+token+" admin\n"))
 	s.Want(s.Call("GET", "/healthz", ""), http.StatusOK, "alive")
 	s.Want(s.Call("GET", "/readyz", ""), http.StatusOK, `"status":"ready"`, `"database":"ok"`, "topology is not applied")
 	if a := s.Call("GET", "/readyz?full=1", ""); a.Status != http.StatusServiceUnavailable || !strings.Contains(a.Body, "not ready") {
