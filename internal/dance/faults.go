@@ -29,7 +29,7 @@ func (s *Stack) Revive(ctx context.Context) error {
 			if s.state.alive(name) {
 				continue
 			}
-			if err := s.spawn(name, service.Name, binaries); err != nil {
+			if err := s.spawn(ctx, name, service.Name, binaries); err != nil {
 				return fmt.Errorf("revive %s: %w", name, err)
 			}
 		}

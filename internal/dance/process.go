@@ -29,6 +29,9 @@ const (
 	// Below the ports that the kernel hands out by itself, so that none is taken at a restart.
 	firstPort, lastPort = 20000, 32000
 
+	portTimeout    = 20 * time.Second // for a process that was killed to let go of its port
+	releaseTimeout = 2 * time.Second
+
 	terminate = syscall.SIGTERM
 )
 
@@ -56,7 +59,8 @@ func loadState(dir string) (*state, error) {
 		err = json.Unmarshal(content, s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read state of the stack: %w", err)
+		return nil, fmt.Errorf("read the state of the stack: %s is damaged; end the processes in %s and remove it: %w",
+			s.path, filepath.Join(dir, "pids"), err)
 	}
 	return s, nil
 }
@@ -90,13 +94,46 @@ func (s *state) address(name string) string {
 	return local(s.Ports[name])
 }
 
-// move forgets the ports that other programs took while the processes were down. It is for a time at
-// which nobody has been told the addresses yet.
-func (s *state) move() {
-	for name, port := range s.Ports {
-		if !s.alive(name) && !free(port) {
-			delete(s.Ports, name)
+// awaitPort waits until the port that a process is to have is free: one that was killed holds its port
+// until its last thread has ended. Another port is never chosen, since clients know this one.
+func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
+	address := s.address(name)
+	deadline := time.Now().Add(atMost)
+	for !free(s.Ports[name]) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the address %s of %s is still taken after %s by a program that is not of this stack: end that program,"+
+				" or run: quadrille down, which gives up the address", address, name, atMost)
 		}
+		if err := pause(ctx, pollEvery); err != nil {
+			return fmt.Errorf("wait for the address %s of %s: %w", address, name, err)
+		}
+	}
+	return nil
+}
+
+// release gives up the ports that other programs took. It is for the end of a stack, after which
+// nobody may rely on its addresses.
+func (s *state) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	for name, port := range s.Ports {
+		for !s.alive(name) && !free(port) {
+			if pause(ctx, pollEvery) != nil {
+				delete(s.Ports, name)
+				break
+			}
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -168,7 +205,7 @@ var spawner = sync.OnceValue(func() chan<- func() {
 const simulators = "simulators"
 
 // spawn starts one replica of a service.
-func (s *Stack) spawn(name, service, binaries string) error {
+func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error {
 	prefix := "QUADRILLE_" + strings.ToUpper(service) + "_"
 	outside := "http://" + s.state.address(simulators)
 	env := []string{
@@ -183,11 +220,14 @@ func (s *Stack) spawn(name, service, binaries string) error {
 			env = append(env, setting+"="+value)
 		}
 	}
-	return s.start(name, filepath.Join(binaries, service), append(env, s.Settings...))
+	return s.start(ctx, name, filepath.Join(binaries, service), append(env, s.Settings...))
 }
 
-// start starts a process. Its output goes to its log.
-func (s *Stack) start(name, program string, env []string) error {
+// start starts a process on its port, once that is free, and remembers it. Its output goes to its log.
+func (s *Stack) start(ctx context.Context, name, program string, env []string) error {
+	if err := s.state.awaitPort(ctx, name, portTimeout); err != nil {
+		return err
+	}
 	log, err := os.OpenFile(filepath.Join(s.dir(), "logs", name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -209,7 +249,7 @@ func (s *Stack) start(name, program string, env []string) error {
 	}
 	s.state.Processes[name] = process{PID: command.Process.Pid, Started: started(command.Process.Pid)}
 	go func() { _ = command.Wait() }() // reaps it
-	return nil
+	return s.state.save()              // at once: an up that is killed now must not leave a process that nobody knows
 }
 
 // awaitReady waits until a replica is ready, the broker included.

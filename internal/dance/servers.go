@@ -138,7 +138,11 @@ func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password
 // data: a quorum queue that is declared again right after its virtual host was deleted meets the
 // remains of the old one. On given servers the databases and the virtual host are dropped.
 func (s *Stack) Reset(ctx context.Context) error {
-	var err error
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
@@ -226,17 +230,6 @@ func (s *Stack) writePIDs() error {
 		fmt.Fprintf(&b, "%s %d\n", name, s.state.Processes[name].PID)
 	}
 	return writeFile(filepath.Join(s.dir(), "pids"), b.String())
-}
-
-// writeFile replaces a file whole.
-func writeFile(path, content string) error {
-	if err := os.WriteFile(path+".new", []byte(content), 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
-	}
-	return nil
 }
 
 func newSecret() string { return rand.Text() }

@@ -61,12 +61,15 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
 		return fmt.Errorf("make folder of the stack: %w", err)
 	}
-	var err error
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
-	s.state.move()
-	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached})
+	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached, KeepPorts: true})
 	if err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (s *Stack) startServices(ctx context.Context) error {
 	}
 	if !s.state.alive(simulators) {
 		env := []string{"QUADRILLE_SIMULATORS_LISTEN=" + s.state.address(simulators)}
-		if err := s.start(simulators, filepath.Join(binaries, simulators), env); err != nil {
+		if err := s.start(ctx, simulators, filepath.Join(binaries, simulators), env); err != nil {
 			return fmt.Errorf("start %s: %w", simulators, err)
 		}
 	}
@@ -125,7 +128,7 @@ func (s *Stack) startServices(ctx context.Context) error {
 			if s.state.alive(name) {
 				continue
 			}
-			if err := s.spawn(name, service.Name, binaries); err != nil {
+			if err := s.spawn(ctx, name, service.Name, binaries); err != nil {
 				return fmt.Errorf("start %s: %w", name, err)
 			}
 		}
@@ -167,11 +170,17 @@ func (s *Stack) processes() []string {
 
 // Down stops the services and then the servers of a stack, whoever started them.
 func (s *Stack) Down(ctx context.Context) error {
-	var err error
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
 	s.stopServices(ctx)
+	s.state.release(ctx)
+	_ = s.state.save() // a port that is kept by mistake is waited for the next time
 	if err := devstack.Stop(s.serverDir()); err != nil {
 		return err
 	}

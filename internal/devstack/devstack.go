@@ -37,6 +37,9 @@ type Options struct {
 	// Linger is how long the servers stay after their last user has gone. It
 	// is rounded down to whole seconds.
 	Linger time.Duration
+	// KeepPorts ends a start with an error when another program has a port that
+	// the servers had before, instead of moving them: others know the address.
+	KeepPorts bool
 
 	postgresOnly bool // for tests which need no broker: saves its seven seconds
 	temporary    bool // the directory goes with its servers
@@ -54,6 +57,7 @@ type Servers struct {
 	stack   *stack
 	started bool // at least one server was started, not joined
 	sole    bool // nobody else used them when they were started or joined
+	mayMove bool // a server whose port is taken gets another one
 
 	mu   sync.Mutex
 	lock *os.File
@@ -108,10 +112,11 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
 	defer unlock()
-	if err := k.ensureState(ctx); err != nil {
+	fresh, err := k.ensureState(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
-	s := &Servers{stack: k}
+	s := &Servers{stack: k, mayMove: fresh || !opts.KeepPorts}
 	if s.lock, s.sole, err = k.use(); err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
@@ -152,7 +157,7 @@ func (s *Servers) run(ctx context.Context, opts Options) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, name := range dead {
-		group.Go(func() error { return k.start(ctx, name, true) })
+		group.Go(func() error { return k.start(ctx, name, s.mayMove) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
@@ -240,6 +245,9 @@ func Stop(dir string) error {
 		return fmt.Errorf("stop servers: %w", err)
 	}
 	if err := k.script(ctx, "stop", "rabbitmq", "epmd", "postgres"); err != nil {
+		return fmt.Errorf("stop servers: %w", err)
+	}
+	if err := k.releasePorts(ctx); err != nil {
 		return fmt.Errorf("stop servers: %w", err)
 	}
 	return nil

@@ -206,6 +206,14 @@ func TestTakenPort(t *testing.T) {
 	if err := s.RestartPostgres(t.Context()); err == nil {
 		t.Error("it restarted on a port that is taken")
 	}
+	if err := s.stack.claimPorts(t.Context(), "rabbitmq", false); err != nil {
+		t.Errorf("its ports are free: %v", err)
+	}
+	kept := Options{Dir: s.stack.dir, postgresOnly: true, KeepPorts: true}
+	if _, err := start(t.Context(), kept); err == nil || !strings.Contains(err.Error(), fmt.Sprint(before)) || s.stack.load() != nil ||
+		s.stack.current().PostgresPort != before {
+		t.Errorf("it is to keep its port %d, and has %d: %v", before, s.stack.current().PostgresPort, err)
+	}
 	moved, err := start(t.Context(), Options{Dir: s.stack.dir, postgresOnly: true})
 	if err != nil {
 		t.Fatal(err)

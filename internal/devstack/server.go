@@ -17,7 +17,8 @@ import (
 
 const (
 	startTimeout = 90 * time.Second // RabbitMQ needs 7 s; a loaded machine much more
-	portTimeout  = 2 * time.Second  // for a dying server to let go of its ports
+	portTimeout  = 20 * time.Second // for a dying server to let go of its ports
+	moveTimeout  = 2 * time.Second  // the same, where the server may get others
 	logLines     = 20
 	goneLooks    = 5 // after which a process is gone
 )
@@ -86,18 +87,36 @@ func (k *stack) startOnce(ctx context.Context, name string, mayMove bool) error 
 	return k.record(name, pid, true)
 }
 
-// claimPorts waits until the ports are free, or moves to others.
+// claimPorts waits until the ports are free, or moves to others where it may.
 func (k *stack) claimPorts(ctx context.Context, name string, mayMove bool) error {
-	deadline := time.Now().Add(portTimeout)
+	atMost := portTimeout
+	if mayMove {
+		atMost = moveTimeout
+	}
+	deadline := time.Now().Add(atMost)
 	for !k.portsFree(name) {
 		if time.Now().After(deadline) {
 			if mayMove {
 				k.logf("a port of %s is taken by another program; it gets others", name)
 				return k.movePorts(name)
 			}
-			return errors.New("another program took one of its ports")
+			return fmt.Errorf("another program took one of its ports, %s: end that program, or stop the servers, which gives up the port",
+				k.takenPorts(name))
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releasePorts gives up the ports that other programs took from servers that have stopped.
+func (k *stack) releasePorts(ctx context.Context) error {
+	if k.load() != nil {
+		return nil // no ports are known
+	}
+	for _, name := range []string{"postgres", "rabbitmq"} {
+		if err := k.claimPorts(ctx, name, true); err != nil {
 			return err
 		}
 	}

@@ -93,26 +93,26 @@ func (k *stack) prepare() error {
 
 // ensureState reads the state, or makes it. Data without a state is that of
 // servers whose passwords nobody knows any more: it goes.
-func (k *stack) ensureState(ctx context.Context) error {
+func (k *stack) ensureState(ctx context.Context) (fresh bool, _ error) {
 	err := k.load()
 	if !errors.Is(err, os.ErrNotExist) {
-		return err
+		return false, err
 	}
 	if err := k.script(ctx, "kill", "rabbitmq", "epmd", "postgres"); err != nil {
-		return err
+		return false, err
 	}
 	for _, name := range []string{"rabbitmq", "postgres"} {
 		if err := os.RemoveAll(k.path(name)); err != nil {
-			return fmt.Errorf("remove the data of servers whose passwords are lost: %w", err)
+			return false, fmt.Errorf("remove the data of servers whose passwords are lost: %w", err)
 		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.state = state{PostgresPassword: secret(), AMQPPassword: secret(), Cookie: secret()}
 	if err := pickPorts(append(k.state.ports("postgres"), k.state.ports("rabbitmq")...)); err != nil {
-		return err
+		return false, err
 	}
-	return k.save()
+	return true, k.save()
 }
 
 // load reads the state.
@@ -140,13 +140,23 @@ func (k *stack) save() error {
 
 func (k *stack) write(name string, data []byte, mode os.FileMode) error {
 	path := k.path(name)
-	if err := os.WriteFile(path+".new", data, mode); err != nil {
+	if err := writeAndSync(path+".new", data, mode); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	if err := os.Rename(path+".new", path); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
+}
+
+// writeAndSync writes a file that a crash of the machine does not leave half.
+func writeAndSync(path string, data []byte, mode os.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Sync(), file.Close())
 }
 
 // ports are the ports of a server, to be read and changed.
@@ -158,18 +168,26 @@ func (s *state) ports(name string) []*int {
 }
 
 // portsFree says whether a server can have its ports.
-func (k *stack) portsFree(name string) bool {
+func (k *stack) portsFree(name string) bool { return len(k.takenPorts(name)) == 0 }
+
+// takenPorts are the ports of a server that some program listens on.
+func (k *stack) takenPorts(name string) (taken portList) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, port := range k.state.ports(name) {
 		listener, err := listen(*port)
 		if err != nil {
-			return false
+			taken = append(taken, *port)
+			continue
 		}
 		_ = listener.Close()
 	}
-	return true
+	return taken
 }
+
+type portList []int
+
+func (l portList) String() string { return strings.Trim(fmt.Sprint([]int(l)), "[]") }
 
 // movePorts gives a server other ports, because someone else took them.
 func (k *stack) movePorts(name string) error {
