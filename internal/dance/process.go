@@ -6,16 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -82,50 +77,6 @@ func (s *state) secret(name string) string {
 
 func (s *state) url(service string) string { return "http://" + s.address(service+"-1") }
 
-// address is where a replica serves: the same again after a restart.
-func (s *state) address(name string) string {
-	for s.Ports[name] == 0 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port) // of one that is not started yet
-		if !ours && free(port) {
-			s.Ports[name] = port
-		}
-	}
-	return local(s.Ports[name])
-}
-
-// awaitPort waits until the port that a process is to have is free: one that was killed holds its port
-// until its last thread has ended. Another port is never chosen, since clients know this one.
-func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
-	address := s.address(name)
-	deadline := time.Now().Add(atMost)
-	for !free(s.Ports[name]) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("the address %s of %s is still taken after %s by a program that is not of this stack: end that program,"+
-				" or run: quadrille down, which gives up the address", address, name, atMost)
-		}
-		if err := pause(ctx, pollEvery); err != nil {
-			return fmt.Errorf("wait for the address %s of %s: %w", address, name, err)
-		}
-	}
-	return nil
-}
-
-// release gives up the ports that other programs took. It is for the end of a stack, after which
-// nobody may rely on its addresses.
-func (s *state) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
-	defer cancel()
-	for name, port := range s.Ports {
-		for !s.alive(name) && !free(port) {
-			if pause(ctx, pollEvery) != nil {
-				delete(s.Ports, name)
-				break
-			}
-		}
-	}
-}
-
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -135,16 +86,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-func free(port int) bool {
-	l, err := net.Listen("tcp", local(port))
-	if err == nil {
-		_ = l.Close()
-	}
-	return err == nil
 }
 
 // started returns when a process was started, in clock ticks, empty when there is none or it is
@@ -190,16 +131,23 @@ func (s *state) awaitEnd(ctx context.Context, name string) {
 
 // spawner starts processes from one thread that lives as long as this process: the kernel ties "end
 // with your parent" to the thread.
-var spawner = sync.OnceValue(func() chan<- func() {
-	jobs := make(chan func())
-	go func() {
-		runtime.LockOSThread()
-		for job := range jobs {
-			job()
-		}
-	}()
-	return jobs
-})
+type spawner struct {
+	once sync.Once
+	jobs chan func()
+}
+
+func (s *spawner) do(job func()) {
+	s.once.Do(func() {
+		s.jobs = make(chan func())
+		go func() {
+			runtime.LockOSThread()
+			for job := range s.jobs {
+				job()
+			}
+		}()
+	})
+	s.jobs <- job
+}
 
 // simulators is the process that plays the outside world.
 const simulators = "simulators"
@@ -243,7 +191,7 @@ func (s *Stack) start(ctx context.Context, name, program string, env []string) e
 		command.SysProcAttr.Pdeathsig = syscall.SIGKILL // the parent has crashed
 	}
 	done := make(chan error)
-	spawner() <- func() { done <- command.Start() }
+	s.spawner.do(func() { done <- command.Start() })
 	if err := <-done; err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type Stack struct {
 
 	state   *state
 	servers *devstack.Servers
+	spawner spawner
 	built   bool // the services were built from the checkout
 }
 

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -59,13 +60,11 @@ type Servers struct {
 	sole    bool // nobody else used them when they were started or joined
 	mayMove bool // a server whose port is taken gets another one
 
-	mu   sync.Mutex
-	lock *os.File
+	mu sync.Mutex
+	// lock is a bare descriptor, 0 for none: an os.File that is garbage
+	// collected is closed, and the servers would end under a running test.
+	lock int
 }
-
-// held keeps the locks of this process reachable: a lock whose file is garbage
-// collected is let go of, and the servers would end under a running test.
-var held sync.Map
 
 // Dir returns the directory for the servers of a checkout. It lies outside of
 // the checkout, because PostgreSQL refuses to run as root and its own user
@@ -120,7 +119,6 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 	if s.lock, s.sole, err = k.use(); err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
-	held.Store(s, struct{}{})
 	if err := s.run(ctx, opts); err != nil {
 		s.Release()
 		return nil, err
@@ -220,11 +218,10 @@ func (s *Servers) Stop() error {
 func (s *Servers) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lock != nil {
-		_ = s.lock.Close() // the lock is gone with the descriptor in any case
-		s.lock = nil
+	if s.lock != 0 {
+		_ = syscall.Close(s.lock) // the lock is gone with the descriptor in any case
+		s.lock = 0
 	}
-	held.Delete(s)
 }
 
 // Stop stops all servers of a directory, also half of a pair. It is no error

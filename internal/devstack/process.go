@@ -50,26 +50,27 @@ func (k *stack) lock(ctx context.Context, name string) (unlock func(), err error
 }
 
 // use takes a user's lock and tells whether there was no other user.
-func (k *stack) use() (file *os.File, sole bool, err error) {
-	file, err = os.OpenFile(k.path("users.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+func (k *stack) use() (lock int, sole bool, err error) {
+	path := k.path("users.lock")
+	lock, err = syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, false, fmt.Errorf("use the servers: %w", err)
+		return 0, false, fmt.Errorf("use the servers: open %s: %w", path, err)
 	}
-	sole = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	sole = syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB) == nil
 	for {
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_SH)
+		err = syscall.Flock(lock, syscall.LOCK_SH)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
 	if err == nil { // tells the watcher of users who come and go between its looks
-		err = os.Chtimes(file.Name(), time.Now(), time.Now())
+		err = os.Chtimes(path, time.Now(), time.Now())
 	}
 	if err != nil {
-		_ = file.Close()
-		return nil, false, fmt.Errorf("use the servers: %w", err)
+		_ = syscall.Close(lock)
+		return 0, false, fmt.Errorf("use the servers: %w", err)
 	}
-	return file, sole, nil
+	return lock, sole, nil
 }
 
 // watch starts the watcher, unless there is one or the servers are to stay.

@@ -243,16 +243,6 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
-func TestNoInitAndNoGlobals(t *testing.T) {
-	for _, f := range house(t) {
-		for _, d := range f.ast.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == "init" && fn.Recv == nil {
-				t.Errorf("%s has an init function", f.path)
-			}
-		}
-	}
-}
-
 // TestGuarantees reads the table of promises: each row names a test that exists and the break with
 // which it was seen to fail.
 func TestGuarantees(t *testing.T) {
