@@ -64,4 +64,3 @@ func free(port int) bool {
 	}
 	return err == nil
 }
-
