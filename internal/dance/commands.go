@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/check"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
@@ -40,27 +41,44 @@ func sample(eventType string) (events.Payload, bool) {
 
 // checkAll explores all models of the dance.
 func checkAll() (cli.Checked, error) {
-	all := cli.Checked{Complete: true}
-	reports := map[string]any{}
+	var names []string
+	var reports []check.Report
 	for _, m := range Models() {
 		r, err := Explore(m)
 		if err != nil {
-			return all, err
+			return cli.Checked{}, fmt.Errorf("model %q: %w", m.Name, err)
 		}
+		names, reports = append(names, m.Name), append(reports, r)
+	}
+	return sumUp(names, reports), nil
+}
+
+// sumUp makes one result of the reports of several models. A cause that they share is told once.
+func sumUp(names []string, reports []check.Report) cli.Checked {
+	all := cli.Checked{Complete: true}
+	models := map[string]any{}
+	var causes []check.Violation
+	in := map[string][]string{} // cause → models
+	for i, r := range reports {
 		all.States += r.States
 		all.TerminalOutcomes += len(r.TerminalOutcomes)
-		all.Violations += len(r.Violations)
 		all.Seconds += r.Seconds
 		all.Complete = all.Complete && r.Complete
 		all.Lines = append(all.Lines, fmt.Sprintf("%-26s %8d states, %2d ways to end, %d violations, %.1f s",
-			m.Name, r.States, len(r.TerminalOutcomes), len(r.Violations), r.Seconds))
+			names[i], r.States, len(r.TerminalOutcomes), len(r.Violations), r.Seconds))
 		for _, v := range r.Violations {
-			all.Lines = append(all.Lines, "  "+v.String())
+			if in[v.What] == nil {
+				causes = append(causes, v)
+			}
+			in[v.What] = append(in[v.What], names[i])
 		}
-		reports[m.Name] = r
+		models[names[i]] = r
 	}
-	all.Models = reports
-	return all, nil
+	for _, v := range causes {
+		all.Lines = append(all.Lines, fmt.Sprintf("violation in %s: %s", strings.Join(in[v.What], "; "), v))
+	}
+	all.Violations, all.Models = len(causes), models
+	return all
 }
 
 // root returns the checkout that the command runs in, or else this folder.
