@@ -17,6 +17,7 @@ import (
 const (
 	projectInterval = 100 * time.Millisecond // how late news may be noticed
 	projectTrouble  = 2 * time.Second        // between two attempts at what has failed
+	holdMost        = 20                     // steps of a rebuild for which the live table stands still
 )
 
 // Projector fills the projections of a service. Any number of replicas may run one: a leader does the
@@ -73,7 +74,7 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 			if readers[g.table()] == nil {
 				readers[g.table()] = new(reader)
 			}
-			more, err := p.advance(ctx, lead, projection, g, readers[g.table()])
+			came, err := p.follow(ctx, lead, projection, g, readers[g.table()])
 			if errors.Is(err, postgres.ErrSuperseded) || err != nil && postgres.Alive(ctx, p.DB) != nil {
 				return err
 			}
@@ -81,7 +82,7 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation", g.Generation).Msg("projection is stuck")
 				quiet[g.table()] = time.Now().Add(projectTrouble)
 			}
-			busy = busy || more
+			busy = busy || came != idle
 		}
 		if !busy {
 			sleep(ctx, projectInterval)
@@ -99,20 +100,54 @@ func (p *Projector) find(name string) (Projection, bool) {
 	return Projection{}, false
 }
 
+// step is what an advance has come to.
+type step int
+
+const (
+	idle   step = iota // there are no news
+	moved              // there may be more
+	behind             // at the end of its window, and readers have seen more
+	shown              // readers see it from now on
+)
+
+// follow advances one generation. One that is being built is always a little behind the live one
+// under load, because that has moved on while a window was filled. So the live one stands still for
+// a few steps while the other one passes it.
+func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection Projection,
+	g generation, r *reader,
+) (came step, err error) {
+	came, err = p.advance(ctx, lead, projection, g, r)
+	held := came == behind
+	for n := 0; held && err == nil && came != shown && n < holdMost; n++ {
+		err = p.DB.GetContext(ctx, &g, generations+` WHERE name = $1 AND generation = $2`,
+			g.Name, g.Generation)
+		if err != nil {
+			return came, fmt.Errorf("read projection %s: %w", g.table(), err)
+		}
+		came, err = p.advance(ctx, lead, projection, g, r)
+	}
+	return came, err
+}
+
 // advance applies the next facts to one generation, with its place in the same transaction, and lets
 // readers see it when it has caught up.
-func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation, r *reader) (more bool, err error) {
+func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection,
+	g generation, r *reader,
+) (came step, err error) {
 	from := Place{g.A, g.B, g.LastSeq}
 	facts, to, err := r.next(ctx, lead.Conn(), from)
 	if err != nil {
-		return false, err
+		return idle, err
+	}
+	if to == from && g.Live {
+		return idle, nil
 	}
 	if to == from {
-		return false, p.release(ctx, lead, projection, g)
+		return p.release(ctx, lead, g)
 	}
 	batch, err := open(projection, facts)
 	if err != nil {
-		return false, err
+		return idle, err
 	}
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
 		if err := share(ctx, tx); err != nil {
@@ -123,12 +158,16 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 		}
 		return g.move(ctx, tx, to, len(facts))
 	})
-	// At the end of its window it has caught up, though there may be news by now, as there always are
-	// under load.
-	if err == nil && to.A == to.B {
-		err = p.release(ctx, lead, projection, g)
+	if err != nil {
+		return idle, err
 	}
-	return true, err
+	if to.A != to.B || g.Live {
+		return moved, nil
+	}
+	// At the end of its window it may be shown, though there may be news by now, as there always are
+	// under load.
+	g.A, g.B, g.LastSeq = to.A, to.B, to.LastSeq
+	return p.release(ctx, lead, g)
 }
 
 // share keeps a rebuild from beginning meanwhile: it comes first, as it does there, so that nobody waits

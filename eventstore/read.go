@@ -110,10 +110,11 @@ func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Pl
 // reader keeps what is left of a window, which does not change, so that going through a long history
 // reads the places of its facts once and not once for every thousand.
 type reader struct {
-	most int // 0: windowMax
-	a, b postgres.Snapshot
-	seqs []int64
-	more bool // behind them
+	most  int // 0: windowMax
+	batch int // 0: maxRead
+	a, b  postgres.Snapshot
+	seqs  []int64
+	more  bool // behind them
 }
 
 // next is ReadAll.
@@ -135,7 +136,7 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 	if len(r.seqs) == 0 && from.A == from.B {
 		return nil, from, nil // no news: the window stays open, and nothing has to be stored
 	}
-	seqs := r.seqs[:min(len(r.seqs), maxRead)]
+	seqs := r.seqs[:min(len(r.seqs), cmp.Or(r.batch, maxRead))]
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE seq = ANY($1)`, pq.Int64Array(seqs))
 	facts, err := collect(scanFacts(rows, err))
 	if err != nil {

@@ -164,17 +164,15 @@ func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
-// release replaces what readers see by a generation that has caught up: it is at least as far as the
-// one before, since both are filled by this leader.
-func (p *Projector) release(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) error {
-	if g.Live {
-		return nil
-	}
+// release replaces what readers see by a generation that is at the end of its window, unless they
+// have seen a fact that it lacks.
+func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generation) (step, error) {
+	late := false
 	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
 		if err := share(ctx, tx); err != nil {
 			return err
 		}
-		// Who reads the view for long, as a dump does, must not make all other readers wait behind this.
+		// A long reader of the view, such as a dump, must not make all other readers wait behind this.
 		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
 			return err
 		}
@@ -183,22 +181,44 @@ func (p *Projector) release(ctx context.Context, lead *postgres.Lead, projection
 		if err != nil {
 			return err
 		}
-		if err := show(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
-			return err
-		}
 		for _, o := range old {
-			if err := o.drop(ctx, tx.Tx()); err != nil {
+			if late, err = g.lacks(ctx, tx, o); late || err != nil {
 				return err
 			}
 		}
-		_, err = tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET live = true WHERE name = $1 AND generation = $2`, g.Name, g.Generation)
-		return err
+		return g.replace(ctx, tx, old)
 	})
 	if err != nil {
-		return fmt.Errorf("show %s: %w", g.table(), err)
+		return idle, fmt.Errorf("show %s: %w", g.table(), err)
 	}
-	p.Log.Info().Str("projection", g.Name).Int("generation", g.Generation).Int("version", projection.Version).Msg("projection rebuilt")
-	return nil
+	if late {
+		return behind, nil
+	}
+	p.Log.Info().Str("projection", g.Name).Int("generation", g.Generation).Int("version", g.Version).
+		Msg("projection rebuilt")
+	return shown, nil
+}
+
+// lacks tells whether readers of another generation may have seen a fact that this one has not, when
+// this one is at the end of its window.
+func (g generation) lacks(ctx context.Context, tx postgres.Fenced, o generation) (bool, error) {
+	seen, _, err := log.Window(ctx, tx.Tx(), g.A, o.B, 0, 1)
+	return len(seen) > 0, err
+}
+
+// replace lets readers see this generation instead of the old ones.
+func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []generation) error {
+	if err := show(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
+		return err
+	}
+	for _, o := range old {
+		if err := o.drop(ctx, tx.Tx()); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET live = true
+		WHERE name = $1 AND generation = $2`, g.Name, g.Generation)
+	return err
 }
 
 // Progress tells how far the projections are, those that are being built included.
