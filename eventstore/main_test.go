@@ -68,9 +68,15 @@ type store struct {
 
 func fresh(t testing.TB) store {
 	t.Helper()
-	key, err := fs.ReadFile(eventstore.Migrations(), "001_eventstore.sql")
+	key := ""
+	names, err := fs.Glob(eventstore.Migrations(), "*.sql")
 	must(t, err)
-	url := devstack.Database(t, string(key), func(ctx context.Context, url string) error {
+	for _, name := range names {
+		text, err := fs.ReadFile(eventstore.Migrations(), name)
+		must(t, err)
+		key += string(text)
+	}
+	url := devstack.Database(t, key, func(ctx context.Context, url string) error {
 		return postgres.Migrate(ctx, url, "eventstore", eventstore.Migrations())
 	})
 	return store{t, url, pool(t, url)}

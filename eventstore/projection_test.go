@@ -333,32 +333,6 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	}
 }
 
-// A database that was restored, or moved to another cluster, has other transaction ids: no fact stays
-// behind for that, and no projection is left with half of them.
-func TestProjectionsOfARestoredDatabaseBeginAnew(t *testing.T) {
-	t.Parallel()
-	for name, move := range map[string]string{
-		"from a busier cluster":        `UPDATE eventstore SET txid = (txid::text::bigint + (1::bigint << 33))::text::xid8; UPDATE eventstore_projections SET system = 'another'`,
-		"from a younger cluster":       `UPDATE eventstore SET txid = '7'; UPDATE eventstore_projections SET system = 'another', a = '9:9:', b = '9:9:'`,
-		"without any projection":       `UPDATE eventstore SET txid = (txid::text::bigint + (1::bigint << 33))::text::xid8; DELETE FROM eventstore_projections; DROP TABLE totals_1 CASCADE`,
-		"of the same cluster, earlier": `UPDATE eventstore_projections SET a = '9000000000:9000000000:', b = '9000000000:9000000000:'`,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := fresh(t)
-			stop := s.run(s.projector(s.DB, totals(1, sumUp)))
-			s.fill("a", 30)
-			s.settled()
-			stop()
-			s.fill("a", 10)
-			s.exec(move)
-			s.run(s.projector(s.DB, totals(1, sumUp)))
-			s.fill("a", 10)
-			s.settled()
-		})
-	}
-}
-
 func TestProjectionThatCannotBeOneIsRefused(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)

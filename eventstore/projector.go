@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -17,6 +18,7 @@ import (
 const (
 	projectInterval = 100 * time.Millisecond // how late news may be noticed
 	projectTrouble  = 2 * time.Second        // between two attempts at what has failed
+	troubleMax      = 2000                   // bytes that are stored of an error
 	holdMost        = 20                     // steps of a rebuild for which the live table stands still
 )
 
@@ -37,11 +39,12 @@ type generation struct {
 	A          postgres.Snapshot `db:"a"`
 	B          postgres.Snapshot `db:"b"`
 	LastSeq    int64             `db:"last_seq"`
+	Trouble    string            `db:"trouble"`
 }
 
 func (g generation) table() string { return tableOf(g.Name, g.Generation) }
 
-const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq FROM eventstore_projections`
+const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, trouble FROM eventstore_projections`
 
 // Run fills the projections until ctx is done. Trouble with the database is waited out; a fact that
 // cannot be projected stops its projection, with a line in the log, and no other.
@@ -61,6 +64,16 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	for ctx.Err() == nil {
+		if why, err := unfit(ctx, p.DB); err != nil || why != "" {
+			if err == nil {
+				err = p.refit(ctx, lead)
+			}
+			if err != nil {
+				return err
+			}
+			clear(quiet)
+			clear(readers) // what they have read ahead may be gone
+		}
 		var open []generation
 		if err := p.DB.SelectContext(ctx, &open, generations+` ORDER BY name, generation`); err != nil {
 			return fmt.Errorf("read projections: %w", err)
@@ -81,6 +94,9 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 			if err != nil && ctx.Err() == nil {
 				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation", g.Generation).Msg("projection is stuck")
 				quiet[g.table()] = time.Now().Add(projectTrouble)
+			}
+			if err := g.note(ctx, p.DB, err); err != nil {
+				return err
 			}
 			busy = busy || came != idle
 		}
@@ -156,7 +172,7 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 		if err := projection.apply(ctx, tx.Tx(), g.table(), batch); err != nil {
 			return fmt.Errorf("project to %s: %w", g.table(), err)
 		}
-		return g.move(ctx, tx, to, len(facts))
+		return g.move(ctx, tx, to, facts)
 	})
 	if err != nil {
 		return idle, err
@@ -193,16 +209,40 @@ func open(projection Projection, facts []Fact) ([]Happened, error) {
 	return batch, nil
 }
 
+// note stores why a generation stands still, if it does, for those who ask for its progress.
+func (g generation) note(ctx context.Context, db *sqlx.DB, trouble error) error {
+	text := ""
+	if trouble != nil {
+		text = strings.ToValidUTF8(trouble.Error(), "?")
+		text = strings.ToValidUTF8(text[:min(len(text), troubleMax)], "")
+	}
+	if text == g.Trouble {
+		return nil
+	}
+	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET trouble = $3 WHERE name = $1 AND generation = $2`,
+		g.Name, g.Generation, text)
+	return wrap("note the trouble of "+g.table(), err)
+}
+
 // move stores how far a generation has come.
-func (g generation) move(ctx context.Context, tx postgres.Fenced, to Place, done int) error {
-	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $4::pg_snapshot, last_seq = $5, done = done + $6
+func (g generation) move(ctx context.Context, tx postgres.Fenced, to Place, facts []Fact) error {
+	var mark struct {
+		seq  int64
+		hash []byte
+	}
+	if n := len(facts); n > 0 {
+		mark.seq, mark.hash = facts[n-1].Seq, facts[n-1].Hash[:]
+	}
+	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $4::pg_snapshot, last_seq = $5, done = done + $6,
+			mark_seq = CASE WHEN $6 > 0 THEN $10::bigint ELSE mark_seq END, mark_hash = coalesce($11::bytea, mark_hash),
+			store = `+storeSQL+`
 		WHERE name = $1 AND generation = $2 AND a::text = $7 AND b::text = $8 AND last_seq = $9`,
-		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, done, string(g.A), string(g.B), g.LastSeq)
+		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, len(facts), string(g.A), string(g.B), g.LastSeq, mark.seq, mark.hash)
 	if err != nil {
 		return fmt.Errorf("move projection %s: %w", g.table(), err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("move projection %s: it is being built anew", g.table())
+		return fmt.Errorf("move projection %s: it is filled from the beginning by now", g.table())
 	}
 	return nil
 }

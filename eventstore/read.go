@@ -3,6 +3,7 @@ package eventstore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -123,10 +124,13 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 		from.A, from.B = postgres.Beginning, postgres.Beginning
 	}
 	place := from
+	now, err := r.now(ctx, q, place)
+	if err != nil {
+		return nil, from, err
+	}
 	if place.A == place.B {
-		now, err := postgres.Now(ctx, q)
-		if err != nil || now == place.A {
-			return nil, place, err
+		if now == place.A {
+			return nil, place, nil
 		}
 		place.B, place.LastSeq = now, 0
 	}
@@ -149,6 +153,24 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 		place = Place{A: place.B, B: place.B}
 	}
 	return facts, place, nil
+}
+
+// ErrAhead says that a place is ahead of the database: it was restored, or moved to another cluster,
+// and the events that come will never be found from there. Begin at the zero Place.
+var ErrAhead = errors.New("the place is ahead of the database, which was restored or moved: begin at the zero place")
+
+// now returns the current snapshot, which no place may be ahead of.
+func (r *reader) now(ctx context.Context, q sqlx.QueryerContext, place Place) (postgres.Snapshot, error) {
+	var found struct {
+		Now   postgres.Snapshot
+		Ahead bool
+	}
+	err := sqlx.GetContext(ctx, q, &found, `SELECT pg_current_snapshot()::text AS now,
+		pg_snapshot_xmax($1::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS ahead`, string(place.B))
+	if err == nil && found.Ahead {
+		err = ErrAhead
+	}
+	return found.Now, wrap("take snapshot", err)
 }
 
 // read sees to it that seqs are what comes next at a place.

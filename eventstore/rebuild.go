@@ -20,70 +20,38 @@ type Progress struct {
 	Done       int64     `db:"done" json:"done"` // facts
 	Of         int64     `db:"of" json:"of"`     // facts that there are, or a few more
 	StartedAt  time.Time `db:"started_at" json:"started_at"`
+	Note       string    `db:"note" json:"note,omitempty"`       // why it is filled from the beginning
+	Trouble    string    `db:"trouble" json:"trouble,omitempty"` // why it stands still
 }
+
+// showWait bounds how long readers wait while a table takes the place of another.
+const showWait = "200ms"
 
 // ErrNoSuchProjection says that the service has no projection of this name.
 var ErrNoSuchProjection = errors.New("no such projection")
 
 // Prepare creates the tables of projections that there are not yet, so that readers find a view, and
 // begins to rebuild those of another version. In a database that was restored, or moved to another
-// cluster, all of them begin anew. Call it before Run; replicas may do so at the same time.
+// cluster, all of them begin again; Run finds that out as well. Call it before Run; replicas may do so
+// at the same time.
 func (p *Projector) Prepare(ctx context.Context) error {
-	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
-		// The restored rows are looked at before this transaction has an id.
-		if _, err := tx.ExecContext(ctx, `LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
-			return err
-		}
-		if err := fit(ctx, tx); err != nil {
-			return fmt.Errorf("fit the database: %w", err)
-		}
-		for _, projection := range p.Projections {
-			if err := projection.check(); err != nil {
-				return err
-			}
-			if err := prepare(ctx, tx, projection); err != nil {
-				return fmt.Errorf("%s: %w", projection.Name, err)
-			}
-		}
-		return nil
-	})
+	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error { return p.prepare(ctx, tx) })
 	return wrap("prepare projections", err)
 }
 
-// foreignSQL tells whether the transaction ids in the tables are of another cluster's history.
-const foreignSQL = `
-SELECT EXISTS (SELECT FROM eventstore_projections AS p, pg_control_system() AS c
-		WHERE p.system <> c.system_identifier::text OR pg_snapshot_xmax(p.b) > pg_snapshot_xmax(pg_current_snapshot()))
-	OR coalesce((SELECT txid >= pg_snapshot_xmax(pg_current_snapshot()) FROM eventstore ORDER BY txid DESC LIMIT 1), false)`
-
-// fit makes the transaction ids of the facts old ones where they are another cluster's, and forgets how
-// far the projections were.
-func fit(ctx context.Context, tx *sqlx.Tx) error {
-	var foreign bool
-	if err := tx.GetContext(ctx, &foreign, foreignSQL); err != nil || !foreign {
-		return err
+func (p *Projector) prepare(ctx context.Context, tx *sqlx.Tx) error {
+	if err := p.fit(ctx, tx); err != nil {
+		return fmt.Errorf("fit the database: %w", err)
 	}
-	// It reads all facts once.
-	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
-		return err
-	}
-	if err := log.Pieces(ctx, tx, func(from, to int64) error {
-		_, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3' WHERE seq >= $1 AND seq < $2`, from, to)
-		return err
-	}); err != nil {
-		return err
-	}
-	var old []generation
-	if err := tx.SelectContext(ctx, &old, generations); err != nil {
-		return err
-	}
-	for _, g := range old {
-		if _, err := tx.ExecContext(ctx, `DROP TABLE IF EXISTS `+g.table()+` CASCADE`); err != nil {
+	for _, projection := range p.Projections {
+		if err := projection.check(); err != nil {
 			return err
 		}
+		if err := prepare(ctx, tx, projection); err != nil {
+			return fmt.Errorf("%s: %w", projection.Name, err)
+		}
 	}
-	_, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections`)
-	return err
+	return nil
 }
 
 func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
@@ -108,8 +76,8 @@ func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, 
 	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+projection.Columns+`)`); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO eventstore_projections (name, generation, version, live, system, a, b, last_seq, done)
-		SELECT $1, $2, $3, $4, system_identifier::text, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
+	_, err := tx.ExecContext(ctx, `INSERT INTO eventstore_projections (name, generation, version, live, system, store, a, b, last_seq, done)
+		SELECT $1, $2, $3, $4, system_identifier::text, `+storeSQL+`, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
 		projection.Name, number, projection.Version, live, string(postgres.Beginning))
 	return err
 }
@@ -173,7 +141,7 @@ func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generati
 			return err
 		}
 		// A long reader of the view, such as a dump, must not make all other readers wait behind this.
-		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '200ms'`); err != nil {
+		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '`+showWait+`'`); err != nil {
 			return err
 		}
 		var old []generation
@@ -224,7 +192,7 @@ func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []gener
 // Progress tells how far the projections are, those that are being built included.
 func (p *Projector) Progress(ctx context.Context) ([]Progress, error) {
 	list := []Progress{}
-	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at,
+	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at, note, trouble,
 		greatest(done, (SELECT coalesce(max(seq), 0) FROM eventstore)) AS of FROM eventstore_projections ORDER BY name, generation`)
 	return list, wrap("read progress of projections", err)
 }
