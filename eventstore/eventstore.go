@@ -73,7 +73,8 @@ func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head, fact
 // expected to have none; only events of those streams are inserted.
 const appendSQL = `
 WITH head AS (
-	SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[]) AS h (stream, expected, previous, version, hash)
+	SELECT stream, expected, previous, version, hash
+	FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[]) AS h (stream, expected, previous, version, hash)
 ), moved AS (
 	UPDATE eventstore_streams AS s SET version = h.version, hash = h.hash FROM head AS h
 	WHERE s.stream = h.stream AND s.version = h.expected AND s.hash = h.previous RETURNING s.stream
@@ -82,7 +83,7 @@ WITH head AS (
 	ON CONFLICT (stream) DO NOTHING RETURNING stream
 )
 INSERT INTO eventstore (stream, version, id, type, payload, headers, hash)
-SELECT * FROM unnest($6::text[], $7::bigint[], $8::uuid[], $9::text[], $10::json[], $11::json[], $12::bytea[]) AS e (stream, version, id, type, payload, headers, hash)
+SELECT stream, version, id, type, payload, headers, hash FROM unnest($6::text[], $7::bigint[], $8::uuid[], $9::text[], $10::json[], $11::json[], $12::bytea[]) AS e (stream, version, id, type, payload, headers, hash)
 WHERE stream IN (SELECT stream FROM moved UNION ALL SELECT stream FROM begun)
 ORDER BY e.stream, e.version -- so that seq follows version
 RETURNING stream`
@@ -194,7 +195,7 @@ func scanHeads(rows *sqlx.Rows) (map[string]Head, error) {
 		var stream string
 		var head Head
 		if err := rows.Scan(&stream, &head.Version, &head.Hash); err != nil {
-			return nil, fmt.Errorf("read heads of streams: %w", err)
+			return nil, &StoredError{Stream: stream, Cause: err}
 		}
 		heads[stream] = head
 	}

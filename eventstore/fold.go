@@ -34,7 +34,9 @@ type Folded[V any] struct {
 }
 
 // Fold returns the states of streams as q sees them, each folded from its snapshot, if it has one that
-// is to be believed, and what came after it. A stream without events is not in the map.
+// is to be believed, and what came after it. A stream without events is not in the map. What is folded
+// is checked against the chain of hashes: a *Misfit is the error when it was changed, and
+// a *StoredError when this release cannot read it.
 func Fold[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Folded[V], error) {
 	return foldAll[V](ctx, q.QueryxContext, streams)
 }
@@ -91,12 +93,12 @@ func fold[V Aggregate[V]](ctx context.Context, query run, streams []string, snap
 			}
 			continue // a doubtful one leaves the stream without a state
 		}
+		if err := f.follows(s.Head); err != nil {
+			return nil, nil, err
+		}
 		e, err := f.Open(known)
 		if err != nil {
 			return nil, nil, err
-		}
-		if f.Version != s.Version+1 {
-			return nil, nil, &Misfit{f.Stream, s.Version + 1, "it is missing"}
 		}
 		states[f.Stream] = Folded[V]{Head{f.Version, f.Hash}, s.State.Fold(e.Data)}
 	}

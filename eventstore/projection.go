@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 
@@ -21,7 +23,11 @@ type Projection struct {
 	// Version is raised with every change of Columns or of what the projection makes of a fact: it is
 	// built again beside the one that readers see, which is replaced when it has caught up.
 	Version int
-	Facts   []events.Payload // a sample of each type of event in the streams
+	// Kinds of the streams that it reads, as in StreamOf; without any it reads all streams.
+	Kinds []string
+	// Facts are a sample of each type of event in those streams. It stands still at any other: a newer
+	// release has written it, and knows what is to be made of it.
+	Facts []events.Payload
 
 	apply apply
 }
@@ -66,6 +72,12 @@ func (p Projection) check() error {
 		return fmt.Errorf("projection %q: it needs a name of at most 41 lower-case letters, digits and underscores, a version from 1 on, and to be made by Project", p.Name)
 	}
 	return nil
+}
+
+// reads tells whether it reads the streams of a kind.
+func (p Projection) reads(stream string) bool {
+	kind, _, _ := strings.Cut(stream, "/")
+	return len(p.Kinds) == 0 || slices.Contains(p.Kinds, kind)
 }
 
 // tableOf is the table that a generation of a projection fills.

@@ -197,8 +197,8 @@ func open(projection Projection, facts []Fact) ([]Happened, error) {
 	known := events.NewCatalogue(projection.Facts...)
 	var batch []Happened
 	for _, f := range facts {
-		if _, ok := known.Sample(f.Record.Type); !ok {
-			continue // of another aggregate
+		if !projection.reads(f.Stream) {
+			continue
 		}
 		e, err := f.Open(known)
 		if err != nil {

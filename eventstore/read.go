@@ -31,22 +31,45 @@ type Fact struct {
 	Hash       Hash
 	RecordedAt time.Time // by the database's clock
 	headers    []byte
+	damage     error // why the row did not decode
 }
 
-// Open decodes the event, through the upcasters of its payload.
+// Open decodes the event, through the upcasters of its payload. The error is a *StoredError.
 func (f Fact) Open(known events.Catalogue) (events.Event, error) {
+	if err := f.whole(); err != nil {
+		return events.Event{}, err
+	}
 	e, err := known.Open(f.Record)
 	if err != nil {
-		return e, fmt.Errorf("event %d of stream %s: %w", f.Version, f.Stream, err)
+		return e, &StoredError{f.Stream, f.Version, err}
 	}
 	return e, nil
 }
 
 // Read returns the events of one stream that come after a version, in order, at most limit. The hash
-// of the last one and its version are the Head to append after.
+// of the last one and its version are the Head to append after. It does not recompute the hashes, as
+// Fold and Verify do.
 func Read(ctx context.Context, q sqlx.QueryerContext, stream string, after int64, limit int) ([]Fact, error) {
+	facts, err := readRaw(ctx, q, stream, after, limit)
+	return whole(facts, err)
+}
+
+// readRaw is Read that leaves rows which do not decode to its caller.
+func readRaw(ctx context.Context, q sqlx.QueryerContext, stream string, after int64, limit int) ([]Fact, error) {
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3`, stream, after, limit)
 	return collect(scanFacts(rows, err))
+}
+
+func whole(facts []Fact, err error) ([]Fact, error) {
+	for _, f := range facts {
+		if err == nil {
+			err = f.whole()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return facts, nil
 }
 
 const factColumns = `SELECT stream, version, seq, id::text, type, payload::text, headers::text, hash, recorded_at FROM eventstore`
@@ -61,14 +84,12 @@ func scanFacts(rows *sqlx.Rows, err error) iter.Seq2[Fact, error] {
 		for rows.Next() {
 			var f Fact
 			r := &f.Record
-			err := rows.Scan(&f.Stream, &f.Version, &f.Seq, &r.ID, &r.Type, &r.Data, &f.headers, &f.Hash, &f.RecordedAt)
-			if err == nil {
-				err = r.SetHeaders(f.headers)
-			}
-			if err != nil {
-				yield(f, fmt.Errorf("read event %d of stream %s: %w", f.Version, f.Stream, err))
+			var hash []byte
+			if err := rows.Scan(&f.Stream, &f.Version, &f.Seq, &r.ID, &r.Type, &r.Data, &f.headers, &hash, &f.RecordedAt); err != nil {
+				yield(f, &StoredError{f.Stream, f.Version, err}) // a lost connection is in rows.Err
 				return
 			}
+			f.damage = errors.Join(r.SetHeaders(f.headers), f.Hash.Scan(hash))
 			if !yield(f, nil) {
 				return
 			}
@@ -142,7 +163,7 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 	}
 	seqs := r.seqs[:min(len(r.seqs), cmp.Or(r.batch, maxRead))]
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE seq = ANY($1)`, pq.Int64Array(seqs))
-	facts, err := collect(scanFacts(rows, err))
+	facts, err := whole(collect(scanFacts(rows, err)))
 	if err != nil {
 		return nil, from, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -47,10 +48,12 @@ func readSnapshots(ctx context.Context, query run, fold int, streams []string) (
 	found := map[string]snapshot{}
 	for rows.Next() {
 		var s snapshot
-		if err := rows.Scan(&s.stream, &s.version, &s.fold, &s.state, &s.hash, &s.sum); err != nil {
+		var hash, sum []byte
+		if err := rows.Scan(&s.stream, &s.version, &s.fold, &s.state, &hash, &sum); err != nil {
 			return nil, fmt.Errorf("read snapshots: %w", err)
 		}
-		if s.fold == fold && s.sum == s.checksum() {
+		damaged := errors.Join(s.hash.Scan(hash), s.sum.Scan(sum))
+		if damaged == nil && s.fold == fold && s.sum == s.checksum() {
 			found[s.stream] = s
 		}
 	}
@@ -75,7 +78,7 @@ func writeSnapshots(ctx context.Context, tx *sqlx.Tx, taken []snapshot) error {
 	}
 	write, err := postgres.Prepared(ctx, tx, `
 		INSERT INTO eventstore_snapshots (stream, version, fold, state, hash, sum)
-		SELECT * FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[], $6::bytea[])
+		SELECT s, v, f, t, h, c FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[], $6::bytea[]) AS n (s, v, f, t, h, c)
 		ON CONFLICT (stream) DO UPDATE SET version = EXCLUDED.version, fold = EXCLUDED.fold, state = EXCLUDED.state,
 			hash = EXCLUDED.hash, sum = EXCLUDED.sum`)
 	if err == nil {

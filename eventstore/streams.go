@@ -118,7 +118,7 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 		names[i] = StreamOf(s.kind, key)
 	}
 	heads, err := lock(ctx, tx, names)
-	if err != nil || len(heads) == 0 {
+	if err != nil {
 		return wrap("load "+s.kind, err)
 	}
 	states, err := foldAll[V](ctx, func(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
@@ -127,18 +127,34 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 			return nil, err
 		}
 		return prepared.Query(ctx, args...)
-	}, slices.Sorted(maps.Keys(heads)))
+	}, names)
 	if err != nil {
 		return wrap("load "+s.kind, err)
 	}
 	for i, key := range keys {
 		folded := states[names[i]]
 		if folded.Head != heads[names[i]] {
-			return wrap("load "+s.kind, &Misfit{names[i], folded.Version, fmt.Sprintf("the stream has ended at %d, and with another hash", heads[names[i]].Version)})
+			return wrap("load "+s.kind, differ(ctx, tx, names[i], folded.Head, heads[names[i]]))
 		}
 		s.streams[key] = &stream[V]{loaded: folded.Head, count: folded.Version, state: folded.State}
 	}
 	return nil
+}
+
+// differ says why the events of a stream do not end at its head. Before there was a head to lock,
+// another transaction may have begun the stream: that is a *Conflict, and all else a *Misfit.
+func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) error {
+	if head.Version > 0 {
+		return &Misfit{stream, folded.Version, fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
+	}
+	heads, err := Heads(ctx, tx, stream)
+	if err != nil {
+		return err
+	}
+	if begun, ok := heads[stream]; ok {
+		return &Conflict{stream, 0, begun.Version}
+	}
+	return &Misfit{stream, folded.Version, "the head of the stream is missing"}
 }
 
 // Save appends what has happened, after the heads that were loaded, and takes the snapshots that are

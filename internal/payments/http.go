@@ -18,18 +18,18 @@ type api struct{ service *quadrille.Service }
 func routes(service *quadrille.Service, log zerolog.Logger) http.Handler {
 	a := api{service}
 	mux := http.NewServeMux()
-	mux.Handle("PUT /accounts/{customer}", web.Handle(log, a.open))
-	mux.Handle("GET /accounts/{customer}", web.Handle(log, a.account))
-	mux.Handle("GET /accounts", web.Handle(log, web.ForAdmin(a.accounts)))
-	mux.Handle("POST /accounts/{customer}/deposits", web.Handle(log, a.deposit))
-	mux.Handle("POST /accounts/{customer}/closure", web.Handle(log, a.close))
-	mux.Handle("GET /accounts/{customer}/statement", web.Handle(log, a.statement))
-	mux.Handle("GET /accounts/{customer}/history", web.Handle(log, a.history))
-	mux.Handle("POST /accounts/{customer}/verification", web.Handle(log, web.ForAdmin(a.verify)))
-	mux.Handle("GET /verifications", web.Handle(log, web.ForAdmin(a.verifyPage)))
-	mux.Handle("GET /payments/{order}", web.Handle(log, a.payment))
-	mux.Handle("GET /payments", web.Handle(log, web.ForAdmin(a.list)))
-	mux.Handle("POST /payments/{order}/refund", web.Handle(log, web.ForAdmin(a.refundAgain)))
+	mux.Handle("PUT /accounts/{customer}", web.Handle(log, readable(a.open)))
+	mux.Handle("GET /accounts/{customer}", web.Handle(log, readable(a.account)))
+	mux.Handle("GET /accounts", web.Handle(log, readable(web.ForAdmin(a.accounts))))
+	mux.Handle("POST /accounts/{customer}/deposits", web.Handle(log, readable(a.deposit)))
+	mux.Handle("POST /accounts/{customer}/closure", web.Handle(log, readable(a.close)))
+	mux.Handle("GET /accounts/{customer}/statement", web.Handle(log, readable(a.statement)))
+	mux.Handle("GET /accounts/{customer}/history", web.Handle(log, readable(a.history)))
+	mux.Handle("POST /accounts/{customer}/verification", web.Handle(log, readable(web.ForAdmin(a.verify))))
+	mux.Handle("GET /verifications", web.Handle(log, readable(web.ForAdmin(a.verifyPage))))
+	mux.Handle("GET /payments/{order}", web.Handle(log, readable(a.payment)))
+	mux.Handle("GET /payments", web.Handle(log, readable(web.ForAdmin(a.list))))
+	mux.Handle("POST /payments/{order}/refund", web.Handle(log, readable(web.ForAdmin(a.refundAgain))))
 	return mux
 }
 

@@ -35,16 +35,16 @@ type Entry struct {
 
 // Projections returns both.
 func Projections() []eventstore.Projection {
-	facts := Account{}.Facts()
+	facts, kinds := Account{}.Facts(), []string{"account"}
 	return []eventstore.Projection{
 		eventstore.Project(eventstore.Projection{
-			Name: "account_balances", Key: "customer", Version: 1, Facts: facts,
+			Name: "account_balances", Key: "customer", Version: 1, Kinds: kinds, Facts: facts,
 			Columns: `customer text PRIMARY KEY, currency text NOT NULL, deposited bigint NOT NULL, balance bigint NOT NULL,
 				closed boolean NOT NULL, version bigint NOT NULL, updated_at timestamptz NOT NULL,
 				CHECK (balance BETWEEN 0 AND deposited)`,
 		}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, toBalance),
 		eventstore.Project(eventstore.Projection{
-			Name: "account_statement", Key: "entry", Version: 1, Facts: facts,
+			Name: "account_statement", Key: "entry", Version: 1, Kinds: kinds, Facts: facts,
 			Columns: `entry text PRIMARY KEY, customer text NOT NULL, version bigint NOT NULL, type text NOT NULL, order_id text NOT NULL,
 				amount bigint NOT NULL, balance bigint NOT NULL, at timestamptz NOT NULL, UNIQUE (customer, version)`,
 		}, func(h eventstore.Happened) []string {

@@ -96,6 +96,9 @@ func verified(ctx context.Context, db *sqlx.DB, customer string) (v Verified, er
 		return v, err
 	}
 	v.Disagree, err = disagreements(ctx, db, customer)
+	if unreadable, ok := errors.AsType[*eventstore.StoredError](err); ok { // it must not hide the other accounts of a page
+		v.Disagree, err = []string{"nothing could be compared: " + unreadable.Error()}, nil
+	}
 	v.Fits = len(v.Disagree) == 0
 	return v, err
 }
