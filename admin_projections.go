@@ -32,7 +32,10 @@ func (s *Service) rebuild(w http.ResponseWriter, r *http.Request) {
 	if p.projector != nil {
 		err = p.projector.Rebuild(r.Context(), r.PathValue("name"))
 	}
+	blocked, isBlocked := errors.AsType[*eventstore.BlockedError](err)
 	switch {
+	case isBlocked:
+		writeProblem(w, http.StatusConflict, blocked.Error())
 	case errors.Is(err, eventstore.ErrNoSuchProjection):
 		writeProblem(w, http.StatusNotFound, "there is no such projection: GET /admin/projections lists them")
 	case err != nil:

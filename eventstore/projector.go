@@ -18,6 +18,7 @@ import (
 const (
 	projectInterval = 100 * time.Millisecond // how late news may be noticed
 	projectTrouble  = 2 * time.Second        // between two attempts at what has failed
+	blockedPause    = 30 * time.Second       // the same, where others have to act first
 	troubleMax      = 2000                   // bytes that are stored of an error
 	holdMost        = 20                     // steps of a rebuild for which the live table stands still
 )
@@ -93,7 +94,7 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 			}
 			if err != nil && ctx.Err() == nil {
 				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation", g.Generation).Msg("projection is stuck")
-				quiet[g.table()] = time.Now().Add(projectTrouble)
+				quiet[g.table()] = time.Now().Add(pauseAfter(err))
 			}
 			if err := g.note(ctx, p.DB, err); err != nil {
 				return err
@@ -105,6 +106,14 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// pauseAfter is longer where somebody has to act first.
+func pauseAfter(err error) time.Duration {
+	if _, blocked := errors.AsType[*BlockedError](err); blocked {
+		return blockedPause
+	}
+	return projectTrouble
 }
 
 func (p *Projector) find(name string) (Projection, bool) {

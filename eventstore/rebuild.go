@@ -61,14 +61,20 @@ func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
 	}
 	switch {
 	case len(there) == 0:
-		if err := begin(ctx, tx, projection, 1, true); err != nil {
+		number := 1 // a table may have been left behind
+		if err := tx.GetContext(ctx, &number, `SELECT 1 + coalesce(max(substring(relname FROM '[0-9]{1,9}$')::int), 0) FROM pg_class
+			WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname ~ ('^' || $1 || '_[0-9]{1,9}$')`, projection.Name); err != nil {
 			return err
 		}
-		return show(ctx, tx, projection.Name, 1)
+		if err := begin(ctx, tx, projection, number, true); err != nil {
+			return err
+		}
+		return show(ctx, tx, projection.Name, number)
 	case there[0].Version >= projection.Version: // a later one is that of a release to come, or that was gone back from
 		return nil
 	}
-	return rebuild(ctx, tx, projection, there)
+	_, err := rebuild(ctx, tx, projection, there) // that it cannot be shown must not keep a service from starting
+	return err
 }
 
 // begin creates the table of a generation, which has everything before it.
@@ -82,14 +88,9 @@ func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, 
 	return err
 }
 
-// show lets readers see a generation.
-func show(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
-	_, err := tx.ExecContext(ctx, `DROP VIEW IF EXISTS `+name+`; CREATE VIEW `+name+` AS SELECT * FROM `+tableOf(name, number))
-	return err
-}
-
-// Rebuild begins to fill a projection anew, beside the one that readers see. One that is being built
-// already is begun again.
+// Rebuild begins to fill a projection from the beginning, in another table than the one that readers
+// see. One that is being built already is begun again. Where the new table could not take the place of
+// the other one, the error is a *BlockedError, and nothing begins.
 func (p *Projector) Rebuild(ctx context.Context, name string) error {
 	projection, ok := p.find(name)
 	if !ok {
@@ -103,32 +104,40 @@ func (p *Projector) Rebuild(ctx context.Context, name string) error {
 		if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`, name); err != nil {
 			return err
 		}
-		return rebuild(ctx, tx, projection, there)
+		number, err := rebuild(ctx, tx, projection, there)
+		if err != nil {
+			return err
+		}
+		return tryShow(ctx, tx, name, number)
 	})
 	return wrap("rebuild "+name, err)
 }
 
 // rebuild begins a generation after those that are there, the latest first.
-func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection, there []generation) error {
-	number := 1
+func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection, there []generation) (number int, err error) {
+	number = 1
 	for i, g := range there {
 		if i == 0 {
 			number = g.Generation + 1
 		}
 		if !g.Live {
 			if err := g.drop(ctx, tx); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
-	return begin(ctx, tx, projection, number, false)
+	return number, begin(ctx, tx, projection, number, false)
 }
 
+// drop forgets a generation. A table that others depend on, or own, is left to them.
 func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1 AND generation = $2`, g.Name, g.Generation); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `DROP TABLE `+g.table())
+	err := blocked(g.table(), try(ctx, tx, `DROP TABLE `+g.table()))
+	if _, theirs := errors.AsType[*BlockedError](err); theirs {
+		return nil
+	}
 	return err
 }
 
