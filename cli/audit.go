@@ -2,9 +2,7 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +29,7 @@ func (e *Env) audit() *cobra.Command {
 				return Error{Code: ExitUnreachable, Err: err}
 			}
 			found = append([]rabbit.Finding{}, found...)
-			if err := e.Print(found, func(out io.Writer) error { return auditTable(out, found) }); err != nil {
+			if err := e.Print(found, func(t *Text) { auditTable(t, found) }); err != nil {
 				return err
 			}
 			if slices.ContainsFunc(found, func(f rabbit.Finding) bool { return f.Kind != rabbit.Extra }) {
@@ -42,14 +40,14 @@ func (e *Env) audit() *cobra.Command {
 	}
 }
 
-func auditTable(out io.Writer, found []rabbit.Finding) error {
+func auditTable(t *Text, found []rabbit.Finding) {
 	if len(found) == 0 {
-		_, err := fmt.Fprintln(out, "the broker is as the topology wants it")
-		return err
+		t.Printf("the broker is as the topology wants it\n")
+		return
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	for _, f := range found {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Kind, f.Object, f.Detail, f.Mend)
-	}
-	return w.Flush()
+	t.Table("", func(row func(...any)) {
+		for _, f := range found {
+			row(f.Kind, f.Object, f.Detail, f.Mend)
+		}
+	})
 }

@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"fmt"
-	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,18 +34,19 @@ func (e *Env) breakers() *cobra.Command {
 					all = append(all, b)
 				}
 			}
-			return e.Print(all, func(out io.Writer) error {
-				w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-				fmt.Fprintln(w, "SERVICE\tBREAKER\tSTATE\tSINCE\tFAILURES\tOPENED\tREFUSED")
-				for _, b := range all {
-					since := "the start"
-					if !b.Since.IsZero() {
-						since = b.Since.Format(time.RFC3339)
-					}
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\n", b.Service, b.Name, b.State, since, b.Failures, b.Opened, b.Refused)
-				}
-				return w.Flush()
-			})
+			return e.Print(all, func(t *Text) { printBreakers(t, all) })
 		},
 	}
+}
+
+func printBreakers(t *Text, all []Breaker) {
+	t.Table("SERVICE\tBREAKER\tSTATE\tSINCE\tFAILURES\tOPENED\tREFUSED", func(row func(...any)) {
+		for _, b := range all {
+			since := "the start"
+			if !b.Since.IsZero() {
+				since = b.Since.Format(time.RFC3339)
+			}
+			row(b.Service, b.Name, b.State, since, b.Failures, b.Opened, b.Refused)
+		}
+	})
 }

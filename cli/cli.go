@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -81,7 +83,7 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(errOut, "%s: %v\n", app.Name, err)
+	printError(errOut, app.Name, err)
 	var coded Error
 	if errors.As(err, &coded) && coded.Code != 0 {
 		return coded.Code
@@ -143,16 +145,37 @@ func strict(c *cobra.Command) {
 
 func usage(err error) error { return Error{Code: ExitUsage, Err: err, Next: "see --help"} }
 
-// Print writes a value as JSON, or lets table write it for a person.
-func (e *Env) Print(value any, table func(w io.Writer) error) error {
-	if e.Output != "json" {
-		return table(e.Out)
+// printError writes an error, whose words may be those of a service, a broker or a database. Lines
+// after the first are indented, so that none of them looks like another one of the program.
+func printError(out io.Writer, name string, err error) {
+	first, more, several := strings.Cut(strings.TrimSpace(err.Error()), "\n")
+	t := NewText(out)
+	t.Printf("%s: %s\n", name, strings.TrimSuffix(first, "\r"))
+	if several {
+		t.Lines("  ", strings.TrimPrefix(more, "  "))
 	}
-	encoder := json.NewEncoder(e.Out)
+}
+
+// Print writes a value as JSON, or lets table write it for a person.
+func (e *Env) Print(value any, table func(t *Text)) error {
+	if e.Output != "json" {
+		t := NewText(e.Out)
+		table(t)
+		return t.err
+	}
+	var document bytes.Buffer
+	encoder := json.NewEncoder(&document)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	return encoder.Encode(value)
+	if err := encoder.Encode(value); err != nil {
+		return fmt.Errorf("print as JSON: %w", err)
+	}
+	_, err := e.Out.Write(visibleJSON(document.Bytes()))
+	return err
 }
+
+// Notef writes a line for a person apart from the data.
+func (e *Env) Notef(format string, values ...any) { NewText(e.ErrOut).Printf(format+"\n", values...) }
 
 func (e *Env) version() *cobra.Command {
 	return &cobra.Command{
@@ -165,9 +188,8 @@ func (e *Env) version() *cobra.Command {
 					v["version"] = info.Main.Version
 				}
 			}
-			return e.Print(v, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s %s (%s, %s)\n", e.App.Name, v["version"], v["go"], v["topology"])
-				return err
+			return e.Print(v, func(t *Text) {
+				t.Printf("%s %s (%s, %s)\n", e.App.Name, v["version"], v["go"], v["topology"])
 			})
 		},
 	}

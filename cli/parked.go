@@ -5,10 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/url"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,19 +49,7 @@ func (e *Env) parked() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.Print(all, func(out io.Writer) error {
-				if len(all) == 0 {
-					_, err := fmt.Fprintln(e.ErrOut, "nothing is parked")
-					return err
-				}
-				w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-				fmt.Fprintln(w, "SERVICE\tID\tTYPE\tATTEMPTS\tREASON")
-				for _, p := range all {
-					line, _, _ := strings.Cut(p.Reason, "\n")
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Service, p.ID, cmp.Or(p.Type, "-"), p.Attempts, line)
-				}
-				return w.Flush()
-			})
+			return e.Print(all, func(t *Text) { e.printParked(t, all) })
 		},
 	}
 	show := &cobra.Command{
@@ -78,6 +64,19 @@ func (e *Env) parked() *cobra.Command {
 	}
 	group.AddCommand(list, show, try)
 	return group
+}
+
+func (e *Env) printParked(t *Text, all []Parked) {
+	if len(all) == 0 {
+		e.Notef("nothing is parked")
+		return
+	}
+	t.Table("SERVICE\tID\tTYPE\tATTEMPTS\tREASON", func(row func(...any)) {
+		for _, p := range all {
+			line, _, _ := strings.Cut(p.Reason, "\n")
+			row(p.Service, p.ID, cmp.Or(p.Type, "-"), p.Attempts, line)
+		}
+	})
 }
 
 func (e *Env) showParked(ctx context.Context, id string) error {
@@ -97,11 +96,13 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 			return err
 		}
 		found.Service = s.Name
-		return e.Print(found, func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "%s parked %s %s at %s after %d attempts\nthrough %s under %s\n%s\n\n%v\n\n%s\n",
-				s.Name, cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339), found.Attempts,
-				found.Exchange, found.RoutingKey, found.Reason, found.Attributes, found.Body)
-			return err
+		return e.Print(found, func(t *Text) {
+			t.Printf("%s parked %s %s at %s after %d attempts\nthrough %s under %s\n", s.Name,
+				cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339),
+				found.Attempts, found.Exchange, found.RoutingKey)
+			t.Lines("  ", found.Reason)
+			t.Printf("\n%v\n\n", found.Attributes)
+			t.Lines("  ", string(found.Body))
 		})
 	}
 	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " + e.App.Name + " parked list"}
@@ -124,14 +125,13 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		err = e.Print(tried, func(w io.Writer) error {
+		err = e.Print(tried, func(t *Text) {
 			if tried.Error == "" {
-				fmt.Fprintf(w, "%s would handle it and say %d events\n", s.Name, len(tried.Says))
+				t.Printf("%s would handle it and say %d events\n", s.Name, len(tried.Says))
 			}
 			for _, said := range tried.Says {
-				fmt.Fprintf(w, "  %s %s\n", said.Type, said.Data)
+				t.Printf("  %s %s\n", said.Type, said.Data)
 			}
-			return nil
 		})
 		if err == nil && tried.Error != "" {
 			err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", s.Name, tried.Error)}

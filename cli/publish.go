@@ -239,17 +239,16 @@ func (p *publishing) report(owner string, records []events.Record) error {
 	if len(wires) == 1 {
 		value = wires[0]
 	}
-	return p.Print(value, func(w io.Writer) error {
+	return p.Print(value, func(t *Text) {
 		did := "published"
 		if p.dryRun {
 			did = "would publish"
 		}
 		for _, e := range wires {
-			fmt.Fprintf(w, "%s %s %s on %s about %s\n", did, e.Type, e.ID, e.Exchange, e.Subject)
+			t.Printf("%s %s %s on %s about %s\n", did, e.Type, e.ID, e.Exchange, e.Subject)
 			if p.dryRun {
-				fmt.Fprintf(w, "  %s\n", e.Data)
+				t.Printf("  %s\n", e.Data)
 			}
 		}
-		return nil
 	})
 }

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +41,7 @@ func (e *Env) relay() *cobra.Command {
 				}
 				all = append(all, r)
 			}
-			return e.Print(all, func(out io.Writer) error { return printRelays(out, all) })
+			return e.Print(all, func(t *Text) { printRelays(t, all) })
 		},
 	}
 	use := &cobra.Command{
@@ -66,24 +64,24 @@ func (e *Env) relay() *cobra.Command {
 				}
 				all = append(all, r)
 			}
-			return e.Print(all, func(out io.Writer) error { return printRelays(out, all) })
+			return e.Print(all, func(t *Text) { printRelays(t, all) })
 		},
 	}
 	group.AddCommand(show, use)
 	return group
 }
 
-func printRelays(out io.Writer, all []Relay) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG")
-	for _, r := range all {
-		slot, lag := "-", "-"
-		if r.Slot != nil && r.Slot.State != "" {
-			slot, lag = r.Slot.State, fmt.Sprint(r.Slot.LagBytes, " bytes")
+func printRelays(t *Text, all []Relay) {
+	t.Table("SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG", func(row func(...any)) {
+		for _, r := range all {
+			slot, lag := "-", "-"
+			if r.Slot != nil && r.Slot.State != "" {
+				slot, lag = r.Slot.State, fmt.Sprint(r.Slot.LagBytes, " bytes")
+			}
+			since := r.Since.Local().Format(time.DateTime)
+			row(r.Service, r.Source, r.Wanted, r.Token, since, slot, lag)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", r.Service, r.Source, r.Wanted, r.Token, r.Since.Local().Format(time.DateTime), slot, lag)
-	}
-	return w.Flush()
+	})
 }
 
 // UseRelay says which source a service's relay is to use, and waits until it does.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -97,9 +96,8 @@ func (e *Env) publishAgain(ctx context.Context, service string, body map[string]
 }
 
 func (e *Env) republished(service string, r Republication) error {
-	err := e.Print(r, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused, r.Held)
-		return err
+	err := e.Print(r, func(t *Text) {
+		t.Printf("%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused, r.Held)
 	})
 	if err == nil && r.Refused+r.Held > 0 {
 		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused and %d are held, so they were not published again: %s",

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -19,8 +17,9 @@ func (e *Env) topology() *cobra.Command {
 		Example: "  " + e.App.Name + " topology show\n  " + e.App.Name + " topology show --mermaid\n  " + e.App.Name + " topology show -o json",
 		RunE: func(*cobra.Command, []string) error {
 			if mermaid {
-				_, err := io.WriteString(e.Out, e.App.Topology.Mermaid())
-				return err
+				t := NewText(e.Out)
+				t.Lines("", e.App.Topology.Mermaid())
+				return t.err
 			}
 			return e.Print(map[string]any{"topology": e.App.Topology, "broker": e.App.Topology.Broker(), "marker": e.App.Topology.Marker()}, e.topologyTable)
 		},
@@ -37,17 +36,21 @@ func (e *Env) topology() *cobra.Command {
 			if err := rabbit.Apply(c.Context(), url, e.App.Topology); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(e.Out, "applied %s (%s)\n", e.App.Topology.Name, e.App.Topology.Marker())
-			return err
+			applied := map[string]string{"applied": e.App.Topology.Name, "marker": e.App.Topology.Marker()}
+			return e.Print(applied, func(t *Text) {
+				t.Printf("applied %s (%s)\n", e.App.Topology.Name, e.App.Topology.Marker())
+			})
 		},
 	}
 	group.AddCommand(show, apply, e.audit())
 	return group
 }
 
-func (e *Env) topologyTable(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "EVENT\tSAID BY\tHEARD BY")
+func (e *Env) topologyTable(t *Text) {
+	t.Table("EVENT\tSAID BY\tHEARD BY", e.topologyRows)
+}
+
+func (e *Env) topologyRows(row func(...any)) {
 	for _, eventType := range e.App.Topology.Types() {
 		publisher, _ := e.App.Topology.Publisher(eventType)
 		var hearers []string
@@ -58,9 +61,8 @@ func (e *Env) topologyTable(out io.Writer) error {
 				}
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", eventType, publisher, strings.Join(hearers, " · "))
+		row(eventType, publisher, strings.Join(hearers, " · "))
 	}
-	return w.Flush()
 }
 
 // Checked is what exploring a choreography has found, all models together.
@@ -82,10 +84,10 @@ func (e *Env) check() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			err = e.Print(checked, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s\n%d states, %d ways to end, %d violations, %.1f s\n",
-					strings.Join(checked.Lines, "\n"), checked.States, checked.TerminalOutcomes, checked.Violations, checked.Seconds)
-				return err
+			err = e.Print(checked, func(t *Text) {
+				t.Lines("", strings.Join(checked.Lines, "\n"))
+				t.Printf("%d states, %d ways to end, %d violations, %.1f s\n",
+					checked.States, checked.TerminalOutcomes, checked.Violations, checked.Seconds)
 			})
 			if err == nil && (checked.Violations > 0 || !checked.Complete) {
 				err = Error{Code: ExitProblems, Err: fmt.Errorf("%d violations, complete: %t", checked.Violations, checked.Complete)}

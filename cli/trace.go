@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strings"
@@ -48,7 +47,7 @@ func (e *Env) trace() *cobra.Command {
 			if len(story.Steps) == 0 {
 				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
 			}
-			return e.Print(story, story.Tree)
+			return e.Print(story, func(t *Text) { story.Tree(t, "") })
 		},
 	}
 }
@@ -106,43 +105,56 @@ func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
 	return story, nil
 }
 
-// Tree writes the story as a tree: under each event those that it caused.
-func (s Story) Tree(w io.Writer) error {
-	children := map[string][]Step{}
+// Tree writes the story as a tree after an indent: under each event those that it caused. Each event
+// is written once, also when a stranger's events cause each other in a circle.
+func (s Story) Tree(t *Text, indent string) {
+	if len(s.Steps) == 0 {
+		return
+	}
+	p := plant{t: t, began: s.Steps[0].Time, children: map[string][]Step{}, written: map[string]bool{}}
 	known := map[string]bool{}
 	for _, step := range s.Steps {
 		known[step.ID] = true
 	}
+	var roots []Step
 	for _, step := range s.Steps {
-		cause := step.CausationID
-		if !known[cause] {
-			cause = ""
+		if step.CausationID == "" || !known[step.CausationID] {
+			roots = append(roots, step)
+		} else {
+			p.children[step.CausationID] = append(p.children[step.CausationID], step)
 		}
-		children[cause] = append(children[cause], step)
 	}
-	if len(s.Steps) == 0 {
-		return nil
+	t.Printf("%s%s\n", indent, s.Subject)
+	p.branches(roots, indent)
+	for _, step := range s.Steps { // what is left is in a circle
+		if !p.written[step.ID] {
+			p.branches([]Step{step}, indent)
+		}
 	}
-	if _, err := fmt.Fprintln(w, s.Subject); err != nil {
-		return err
-	}
-	return branch(w, children, "", "", s.Steps[0].Time)
 }
 
-func branch(w io.Writer, children map[string][]Step, id, indent string, began time.Time) error {
-	for i, step := range children[id] {
+// plant is a tree that is being written.
+type plant struct {
+	t        *Text
+	began    time.Time
+	children map[string][]Step
+	written  map[string]bool
+}
+
+func (p *plant) branches(steps []Step, indent string) {
+	for i, step := range steps {
+		if p.written[step.ID] {
+			continue
+		}
+		p.written[step.ID] = true
 		twig, next := "├─ ", "│  "
-		if i == len(children[id])-1 {
+		if i == len(steps)-1 {
 			twig, next = "└─ ", "   "
 		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%-34s %s", indent+twig+step.Type, step.note(began)), " ")); err != nil {
-			return err
-		}
-		if err := branch(w, children, step.ID, indent+next, began); err != nil {
-			return err
-		}
+		line := fmt.Sprintf("%-34s %s", indent+twig+step.Type, step.note(p.began))
+		p.t.Printf("%s\n", strings.TrimRight(line, " "))
+		p.branches(p.children[step.ID], indent+next)
 	}
-	return nil
 }
 
 // note says who said an event and when, why if it has a reason, and who has handled it.

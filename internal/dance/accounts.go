@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,13 +26,12 @@ const (
 func accounts(e *cli.Env) *cobra.Command {
 	group := &cobra.Command{Use: "accounts", Aliases: []string{"account"}, Short: "Customers' money"}
 	print := func(a payments.Account) error {
-		return e.Print(a, func(w io.Writer) error {
+		return e.Print(a, func(t *cli.Text) {
 			closed := ""
 			if a.Closed {
 				closed = ", and is closed"
 			}
-			_, err := fmt.Fprintf(w, "%s has %d %s%s\n", a.Customer, a.Balance, a.Currency, closed)
-			return err
+			t.Printf("%s has %d %s%s\n", a.Customer, a.Balance, a.Currency, closed)
 		})
 	}
 	var currency string
@@ -92,13 +89,12 @@ func history(e *cli.Env) *cobra.Command {
 					break
 				}
 			}
-			return e.Print(all, func(out io.Writer) error {
-				w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-				fmt.Fprintln(w, "VERSION\tTIME\tEVENT\tDATA")
-				for _, h := range all {
-					fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", h.Version, h.Time.Local().Format(time.DateTime), h.Type, fieldsOf(h.Data))
-				}
-				return w.Flush()
+			return e.Print(all, func(t *cli.Text) {
+				t.Table("VERSION\tTIME\tEVENT\tDATA", func(row func(...any)) {
+					for _, h := range all {
+						row(h.Version, h.Time.Local().Format(time.DateTime), h.Type, fieldsOf(h.Data))
+					}
+				})
 			})
 		},
 	}
@@ -138,7 +134,7 @@ func verify(e *cli.Env) *cobra.Command {
 					bad++
 				}
 			}
-			err = e.Print(list, func(out io.Writer) error { return printVerified(out, list) })
+			err = e.Print(list, func(t *cli.Text) { printVerified(t, list) })
 			if err == nil && bad > 0 {
 				err = cli.Error{Code: cli.ExitProblems, Err: fmt.Errorf("%d of %d accounts do not fit", bad, len(list))}
 			}
@@ -147,18 +143,17 @@ func verify(e *cli.Env) *cobra.Command {
 	}
 }
 
-func printVerified(out io.Writer, list []payments.Verified) error {
+func printVerified(t *cli.Text, list []payments.Verified) {
 	for _, v := range list {
 		switch {
 		case v.Misfit != nil:
-			fmt.Fprintf(out, "%s: event %d does not fit: %s\n", v.Customer, v.Misfit.Version, v.Misfit.Why)
+			t.Printf("%s: event %d does not fit: %s\n", v.Customer, v.Misfit.Version, v.Misfit.Why)
 		case !v.Fits:
-			fmt.Fprintf(out, "%s: %d events fit, but %s\n", v.Customer, v.Events, strings.Join(v.Disagree, "; "))
+			t.Printf("%s: %d events fit, but %s\n", v.Customer, v.Events, strings.Join(v.Disagree, "; "))
 		default:
-			fmt.Fprintf(out, "%s: %d events fit\n", v.Customer, v.Events)
+			t.Printf("%s: %d events fit\n", v.Customer, v.Events)
 		}
 	}
-	return nil
 }
 
 // verifyAll verifies these customers' accounts, or all.
@@ -203,18 +198,17 @@ func rebuild(e *cli.Env) *cobra.Command {
 			done := []eventstore.Progress{}
 			for _, name := range names {
 				p, err := Rebuild(ctx, e, name, func(p eventstore.Progress) {
-					fmt.Fprintf(c.ErrOrStderr(), "%s: %d of about %d events\n", p.Name, p.Done, p.Of)
+					e.Notef("%s: %d of about %d events", p.Name, p.Done, p.Of)
 				})
 				if err != nil {
 					return err
 				}
 				done = append(done, p)
 			}
-			return e.Print(done, func(out io.Writer) error {
+			return e.Print(done, func(t *cli.Text) {
 				for _, p := range done {
-					fmt.Fprintf(out, "%s: rebuilt from %d events\n", p.Name, p.Done)
+					t.Printf("%s: rebuilt from %d events\n", p.Name, p.Done)
 				}
-				return nil
 			})
 		},
 	}

@@ -99,7 +99,7 @@ func root() (string, error) {
 }
 
 func logTo(w io.Writer) func(string, ...any) {
-	return func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
+	return func(format string, args ...any) { cli.NewText(w).Printf(format+"\n", args...) }
 }
 
 func up(e *cli.Env) *cobra.Command {
@@ -125,7 +125,7 @@ func up(e *cli.Env) *cobra.Command {
 			ctx := c.Context()
 			err = s.Up(ctx)
 			if err == nil {
-				err = e.Print(s.describe(), func(w io.Writer) error { _, err := io.WriteString(w, s.Print()); return err })
+				err = e.Print(s.describe(), func(t *cli.Text) { t.Lines("", s.Print()) })
 			}
 			if s.Detached {
 				return err
@@ -169,7 +169,7 @@ func down(e *cli.Env) *cobra.Command {
 				return err
 			}
 			s.Log("stopped")
-			return nil
+			return e.Print(map[string]bool{"stopped": true}, func(*cli.Text) {})
 		},
 	}
 }

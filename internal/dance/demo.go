@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,30 +145,26 @@ func (d *director) account(ctx context.Context) (Result, error) {
 	return r, nil
 }
 
-func (r Result) print(w io.Writer) error {
+func (r Result) print(t *cli.Text) {
 	for i, o := range r.Orders {
 		verdict := "as expected"
 		if !o.AsExpected {
 			verdict = fmt.Sprintf("NOT as expected: want %s", o.Expected)
 		}
-		fmt.Fprintf(w, "\n%d. %s: %s\n   %s\n", i+1, o.Name, verdict, o.Got)
-		var tree strings.Builder
-		if err := o.Story.Tree(&tree); err != nil {
-			return err
-		}
-		fmt.Fprint(w, "   "+strings.ReplaceAll(strings.TrimRight(tree.String(), "\n"), "\n", "\n   ")+"\n")
+		t.Printf("\n%d. %s: %s\n   %s\n", i+1, o.Name, verdict, o.Got)
+		o.Story.Tree(t, "   ")
 	}
-	fmt.Fprintln(w)
-	r.Ledger.print(w)
-	fmt.Fprintf(w, "\nparked: %d, of what was malformed or forged\n", len(r.Parked))
+	t.Printf("\n")
+	r.Ledger.print(t)
+	t.Printf("\nparked: %d, of what was malformed or forged\n", len(r.Parked))
 	for _, p := range r.Parked {
 		reason, _, _ := strings.Cut(p.Reason, "\n")
-		fmt.Fprintf(w, "  %-10s %-16s %s\n", p.Service, p.Type, reason)
+		t.Printf("  %-10s %-16s %s\n", p.Service, p.Type, reason)
 	}
-	fmt.Fprintf(w, "\n%s\n%s\n%s\n", r.Outage, r.Rebuilt, r.Relayed)
+	t.Printf("\n%s\n%s\n", r.Outage, r.Rebuilt)
+	t.Lines("", r.Relayed)
 	for _, v := range r.Violations {
-		fmt.Fprintf(w, "VIOLATION: %s\n", v)
+		t.Printf("VIOLATION: %s\n", v)
 	}
-	_, err := fmt.Fprintf(w, "\ndemo: %d orders, %d as expected, %d violations\n", len(r.Orders), r.AsExpected, len(r.Violations))
-	return err
+	t.Printf("\ndemo: %d orders, %d as expected, %d violations\n", len(r.Orders), r.AsExpected, len(r.Violations))
 }

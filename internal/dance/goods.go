@@ -2,10 +2,8 @@ package dance
 
 import (
 	"fmt"
-	"io"
 	"net/url"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -28,13 +26,12 @@ func number(text string) (int64, error) {
 func stock(e *cli.Env) *cobra.Command {
 	group := &cobra.Command{Use: "stock", Short: "Goods"}
 	print := func(list ...inventory.Stock) error {
-		return e.Print(list, func(out io.Writer) error {
-			w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-			fmt.Fprintln(w, "SKU\tON HAND\tRESERVED\tCOMMITTED")
-			for _, s := range list {
-				fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", s.SKU, s.OnHand, s.Reserved, s.Committed)
-			}
-			return w.Flush()
+		return e.Print(list, func(t *cli.Text) {
+			t.Table("SKU\tON HAND\tRESERVED\tCOMMITTED", func(row func(...any)) {
+				for _, s := range list {
+					row(s.SKU, s.OnHand, s.Reserved, s.Committed)
+				}
+			})
 		})
 	}
 	receive := &cobra.Command{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -202,18 +201,18 @@ func (l Ledger) violations() (found []string) {
 	return found
 }
 
-func (l Ledger) print(w io.Writer) {
-	fmt.Fprintln(w, "money")
+func (l Ledger) print(t *cli.Text) {
+	t.Printf("money\n")
 	for _, a := range l.Accounts {
-		fmt.Fprintf(w, "  %-10s %10d %s\n", a.Customer, a.Balance, a.Currency)
+		t.Printf("  %-10s %10d %s\n", a.Customer, a.Balance, a.Currency)
 	}
-	fmt.Fprintf(w, "  %-10s %10d\n  %-10s %10d deposited\n", "captured", l.Captured, "together", l.Deposited)
-	fmt.Fprintf(w, "  %-10s %10d to cards, by the journal of the provider, too\n", "charged", l.Charged)
-	fmt.Fprintln(w, "stock")
+	t.Printf("  %-10s %10d\n  %-10s %10d deposited\n", "captured", l.Captured, "together", l.Deposited)
+	t.Printf("  %-10s %10d to cards, by the journal of the provider, too\n", "charged", l.Charged)
+	t.Printf("stock\n")
 	for _, s := range l.Stock {
-		fmt.Fprintf(w, "  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received, s.OnHand, s.Reserved, s.Committed)
+		t.Printf("  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received, s.OnHand, s.Reserved, s.Committed)
 	}
-	fmt.Fprintf(w, "shipments\n  %d scheduled for %d confirmed orders, %d cancelled, %d failed\n",
+	t.Printf("shipments\n  %d scheduled for %d confirmed orders, %d cancelled, %d failed\n",
 		l.Shipments["scheduled"], l.Confirmed, l.Shipments["cancelled"], l.Shipments["failed"])
 }
 

@@ -3,11 +3,9 @@ package dance
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/url"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,13 +60,12 @@ func orderPlace(e *cli.Env) *cobra.Command {
 					return err
 				}
 			}
-			return e.Print(placed, func(w io.Writer) error {
+			return e.Print(placed, func(t *cli.Text) {
 				why := ""
 				if placed.Reason != "" {
 					why = " (" + placed.Reason + ")"
 				}
-				_, err := fmt.Fprintf(w, "%s %s: %d %s%s\n", placed.State, placed.ID, placed.Amount, placed.Currency, why)
-				return err
+				t.Printf("%s %s: %d %s%s\n", placed.State, placed.ID, placed.Amount, placed.Currency, why)
 			})
 		},
 	}
@@ -116,7 +113,7 @@ func orderShow(e *cli.Env) *cobra.Command {
 			if err := e.Call(c.Context(), "orders", "GET", "/orders/"+url.PathEscape(args[0]), nil, nil, &o); err != nil {
 				return err
 			}
-			return e.Print(o, func(w io.Writer) error { return orderTable(w, o) })
+			return e.Print(o, func(t *cli.Text) { orderTable(t, o) })
 		},
 	}
 }
@@ -135,7 +132,7 @@ func orderList(e *cli.Env) *cobra.Command {
 			if err := e.Call(c.Context(), "orders", "GET", "/orders?"+q.Encode(), nil, nil, &page); err != nil {
 				return err
 			}
-			return e.Print(page, func(w io.Writer) error { return orderTable(w, page.Orders...) })
+			return e.Print(page, func(t *cli.Text) { orderTable(t, page.Orders...) })
 		},
 	}
 	c.Flags().StringVar(&customer, "customer", "", "only of this customer")
@@ -145,13 +142,13 @@ func orderList(e *cli.Env) *cobra.Command {
 	return c
 }
 
-func orderTable(out io.Writer, list ...orders.View) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "ORDER\tSTATE\tCUSTOMER\tAMOUNT\tPLACED\tREASON")
-	for _, o := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d %s\t%s\t%s\n", o.ID, o.State, o.Customer, o.Amount, o.Currency, o.PlacedAt.Format(time.DateTime), o.Reason)
-	}
-	return w.Flush()
+func orderTable(t *cli.Text, list ...orders.View) {
+	t.Table("ORDER\tSTATE\tCUSTOMER\tAMOUNT\tPLACED\tREASON", func(row func(...any)) {
+		for _, o := range list {
+			amount := fmt.Sprintf("%d %s", o.Amount, o.Currency)
+			row(o.ID, o.State, o.Customer, amount, o.PlacedAt.Format(time.DateTime), o.Reason)
+		}
+	})
 }
 
 func orderCancel(e *cli.Env) *cobra.Command {
@@ -163,7 +160,7 @@ func orderCancel(e *cli.Env) *cobra.Command {
 			if err := e.Call(c.Context(), "orders", "POST", "/orders/"+url.PathEscape(args[0])+"/cancellation", nil, nil, &o); err != nil {
 				return err
 			}
-			return e.Print(o, func(w io.Writer) error { return orderTable(w, o) })
+			return e.Print(o, func(t *cli.Text) { orderTable(t, o) })
 		},
 	}
 }
