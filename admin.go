@@ -3,7 +3,9 @@ package quadrille
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -38,7 +40,7 @@ type Said struct {
 //
 //	GET  /admin/story/{subject}  what it said about a subject
 //	POST /admin/handled          which of {"ids": […]} it has handled
-//	GET  /admin/parked           what waits for a person
+//	GET  /admin/parked           what waits for a person, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
 //	POST /admin/parked/{id}/try  what would come of it now; everything is rolled back
 //	POST /admin/republish        publish {"ids": […]} or what was said {"since": time} again
@@ -117,17 +119,35 @@ func (s *Service) handled(w http.ResponseWriter, r *http.Request) {
 	answer(w, handled)
 }
 
+// ParkedPage is a page of the list of parked events.
+type ParkedPage struct {
+	Parked []inbox.Listed `json:"parked"`
+	Next   string         `json:"next,omitempty"` // the parameter after of the next page
+}
+
 func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
 	p := s.partsFor(w, r)
 	if p == nil {
 		return
 	}
-	parked, err := p.inbox.Parked(r.Context(), maxParked)
-	if err != nil {
-		s.problem(w, err)
-		return
+	limit := maxParked
+	if text := r.URL.Query().Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > maxParked {
+			writeProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: must be between 1 and %d", maxParked))
+			return
+		}
+		limit = n
 	}
-	answer(w, parked)
+	list, next, err := p.inbox.ListParked(r.Context(), r.URL.Query().Get("after"), limit)
+	switch {
+	case errors.Is(err, inbox.ErrNotFound):
+		writeProblem(w, http.StatusBadRequest, "after: must be the field next of an earlier page")
+	case err != nil:
+		s.problem(w, err)
+	default:
+		answer(w, ParkedPage{Parked: list, Next: next})
+	}
 }
 
 func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {

@@ -10,11 +10,26 @@ import (
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
+// maxAgo bounds how far back a request reaches.
+const maxAgo = 100 * 365 * 24 * time.Hour
+
+// oneOf tells whether exactly one of them is so.
+func oneOf(are ...bool) bool {
+	n := 0
+	for _, is := range are {
+		if is {
+			n++
+		}
+	}
+	return n == 1
+}
+
 // republish takes a request to publish again; the leading replica executes it.
 func (s *Service) republish(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
 		IDs   []string   `json:"ids"`
 		Since *time.Time `json:"since"`
+		Ago   float64    `json:"ago_seconds"` // since then by the database's clock
 	}
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
 	decoder.DisallowUnknownFields()
@@ -24,13 +39,26 @@ func (s *Service) republish(w http.ResponseWriter, r *http.Request) {
 			err = bad
 		}
 	}
-	if err != nil || len(ask.IDs) > maxIDs || (len(ask.IDs) > 0) == (ask.Since != nil) {
-		writeProblem(w, http.StatusBadRequest, `the body must be {"ids": [1 to 1000 UUIDs]} or {"since": a time as in RFC 3339}`)
+	if err != nil || len(ask.IDs) > maxIDs || ask.Ago < 0 || ask.Ago > maxAgo.Seconds() ||
+		!oneOf(len(ask.IDs) > 0, ask.Since != nil, ask.Ago > 0) {
+		writeProblem(w, http.StatusBadRequest, `the body must be {"ids": [1 to 1000 UUIDs]}, `+
+			`{"since": a time as in RFC 3339} or {"ago_seconds": more than 0}`)
 		return
 	}
 	p := s.partsFor(w, r)
 	if p == nil {
 		return
+	}
+	if ask.Ago > 0 {
+		// Events have times of the database's clock, and another one may differ.
+		db, err := s.DB(r.Context())
+		if err == nil {
+			err = db.GetContext(r.Context(), &ask.Since, `SELECT clock_timestamp() - $1 * interval '1 second'`, ask.Ago)
+		}
+		if err != nil {
+			s.problem(w, err)
+			return
+		}
 	}
 	var request int64
 	if ask.Since != nil {

@@ -101,14 +101,15 @@ func TestTheStoryIsTold(t *testing.T) {
 	if len(handled) != 1 {
 		t.Errorf("handled %+v", handled)
 	}
-	var parked []struct{ ID, Type, Reason string }
-	get(t, admin.URL+"/admin/parked", "", http.StatusOK, &parked)
+	var page quadrille.ParkedPage
+	get(t, admin.URL+"/admin/parked", "", http.StatusOK, &page)
+	parked := page.Parked
 	if len(parked) != 1 || parked[0].Type != "user.joined" || !strings.Contains(parked[0].Reason, "nobody to welcome") {
 		t.Fatalf("parked %+v", parked)
 	}
-	get(t, admin.URL+"/admin/parked/"+parked[0].ID, "", http.StatusOK, nil)
+	get(t, admin.URL+"/admin/parked/"+parked[0].Key, "", http.StatusOK, nil)
 	var tried quadrille.Tried
-	get(t, admin.URL+"/admin/parked/"+parked[0].ID+"/try", "{}", http.StatusOK, &tried)
+	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/try", "{}", http.StatusOK, &tried)
 	if !strings.Contains(tried.Error, "nobody to welcome") || len(tried.Says) != 0 {
 		t.Errorf("tried %+v", tried)
 	}

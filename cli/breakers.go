@@ -23,18 +23,15 @@ func (e *Env) breakers() *cobra.Command {
 		Long:    "Show the circuit breakers around outside calls, of that replica of each service which its address leads to:\neach replica learns by itself.",
 		Example: "  " + e.App.Name + " breakers -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			all := []Breaker{}
-			for _, s := range e.App.Topology.Services {
-				var list []Breaker
-				if err := e.Call(c.Context(), s.Name, "GET", "/admin/breakers", nil, nil, &list); err != nil {
-					return err
+			all, missing := collect(e, func(service string) (list []Breaker, err error) {
+				err = e.Call(c.Context(), service, "GET", "/admin/breakers", nil, nil, &list)
+				for i := range list {
+					list[i].Service = service
 				}
-				for _, b := range list {
-					b.Service = s.Name
-					all = append(all, b)
-				}
-			}
-			return e.Print(all, func(t *Text) { printBreakers(t, all) })
+				return list, err
+			})
+			document := map[string]any{"breakers": all, "missing": missing}
+			return e.partial(missing, e.Print(document, func(t *Text) { printBreakers(t, all) }))
 		},
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -32,6 +33,7 @@ const (
 	ExitNotFound    = 3
 	ExitProblems    = 5 // a check found what it looks for
 	ExitUnreachable = 6
+	ExitPartial     = 7 // some services answered, and others did not
 )
 
 // App is a choreography as the command line sees it.
@@ -91,6 +93,9 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 	return ExitFailure
 }
 
+// negative finds a negative number that was taken for a flag.
+var negative = regexp.MustCompile(`^unknown shorthand flag: '[0-9.]' in (-\S+)$`)
+
 func (e *Env) root() *cobra.Command {
 	root := &cobra.Command{
 		Use: e.App.Name, Short: "The " + e.App.Topology.Name + " choreography on the command line",
@@ -99,12 +104,22 @@ func (e *Env) root() *cobra.Command {
 			if e.Output != "table" && e.Output != "json" {
 				return usage(fmt.Errorf("-o %q: want table or json", e.Output))
 			}
+			if e.File != "" { // also when the environment has all that the command needs
+				if _, err := e.settings(); err != nil {
+					return err
+				}
+			}
 			return nil
 		},
 	}
 	root.PersistentFlags().StringVarP(&e.Output, "output", "o", "table", "how to print: table or json")
 	root.PersistentFlags().StringVar(&e.File, "env-file", "", "settings, beside the environment's own (default: .quadrille/env here or above)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if number := negative.FindStringSubmatch(err.Error()); number != nil {
+			err = fmt.Errorf("%s: the arguments of %q are not negative", number[1], c.UseLine())
+		}
+		return usage(err)
+	})
 	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.republish(), e.relay(), e.breakers(), e.version())
 	if e.App.Check != nil {
 		root.AddCommand(e.check())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -34,6 +35,7 @@ type Env struct {
 	Fixed map[string]string
 
 	lookup func(string) (string, bool)
+	mu     sync.Mutex
 	file   map[string]string
 }
 
@@ -45,17 +47,29 @@ func (e *Env) Setting(name string) (string, error) {
 	if value, ok := e.lookup(name); ok && value != "" {
 		return value, nil
 	}
-	if e.file == nil {
-		var err error
-		if e.file, err = e.readFile(); err != nil {
-			return "", err
-		}
+	file, err := e.settings()
+	if err != nil {
+		return "", err
 	}
-	if value := e.file[name]; value != "" {
+	if value := file[name]; value != "" {
 		return value, nil
 	}
 	return "", Error{Code: ExitUnreachable, Err: fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
 		Next: "start everything with: " + e.App.Name + " up"}
+}
+
+// settings are those of the file, which is read once.
+func (e *Env) settings() (map[string]string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.file == nil {
+		file, err := e.readFile()
+		if err != nil {
+			return nil, err
+		}
+		e.file = file
+	}
+	return e.file, nil
 }
 
 // readFile reads the given file, or looks for the default one from here upwards.
@@ -79,7 +93,7 @@ func (e *Env) readFile() (map[string]string, error) {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read settings: %w", err)
+		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings (--env-file): %w", err)}
 	}
 	return ParseEnv(content), nil
 }
@@ -138,9 +152,12 @@ func (e *Env) Call(ctx context.Context, service, method, path string, header map
 		return Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		return fmt.Errorf("read answer of %s: %w", service, err)
+		return Error{Code: ExitUnreachable, Err: fmt.Errorf("read answer of %s: %w", service, err)}
+	}
+	if len(answer) > maxAnswer {
+		return fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method, path, maxAnswer)
 	}
 	if response.StatusCode/100 != 2 {
 		return refusal(service, response.StatusCode, answer)

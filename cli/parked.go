@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,40 +19,88 @@ type Parked struct {
 	ID        string    `json:"id"`
 	Type      string    `json:"type"`
 	Reason    string    `json:"reason"`
+	Size      int64     `json:"size"` // of the body, in bytes
 	Attempts  int       `json:"attempts"`
 	Owner     string    `json:"owner"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// ListParked asks every service for what waits for a person.
-func (e *Env) ListParked(ctx context.Context) ([]Parked, error) {
-	all := []Parked{}
+// maxParkedPage is how many parked events of one service are asked for at once.
+const maxParkedPage = 1000
+
+// ParkedList is what the services that answer have parked.
+type ParkedList struct {
+	Parked  []Parked  `json:"parked"`
+	Missing []Missing `json:"missing"`
+	More    []string  `json:"more,omitempty"` // services that have parked more than --limit
+}
+
+// ListParked asks every service for what waits for a person, all pages of it, or at most limit
+// events of each unless that is 0.
+func (e *Env) ListParked(ctx context.Context, limit int) (all ParkedList) {
+	all.Parked = []Parked{}
+	found := map[string][]Parked{}
+	more := map[string]bool{}
+	var mu sync.Mutex
+	all.Missing = e.each(func(service string) error {
+		list, rest, err := e.parkedOf(ctx, service, limit)
+		mu.Lock()
+		defer mu.Unlock()
+		found[service], more[service] = list, rest
+		return err
+	})
 	for _, s := range e.App.Topology.Services {
-		var list []Parked
-		if err := e.Call(ctx, s.Name, "GET", "/admin/parked", nil, nil, &list); err != nil {
-			return nil, err
-		}
-		for _, p := range list {
-			p.Service = s.Name
-			all = append(all, p)
+		all.Parked = append(all.Parked, found[s.Name]...)
+		if more[s.Name] {
+			all.More = append(all.More, s.Name)
 		}
 	}
-	return all, nil
+	return all
+}
+
+func (e *Env) parkedOf(ctx context.Context, service string, limit int) (list []Parked, more bool, err error) {
+	for after := ""; ; {
+		size := maxParkedPage
+		if limit > 0 {
+			size = min(size, limit-len(list))
+		}
+		var page struct {
+			Parked []Parked `json:"parked"`
+			Next   string   `json:"next"`
+		}
+		path := fmt.Sprintf("/admin/parked?limit=%d&after=%s", size, url.QueryEscape(after))
+		if err := e.Call(ctx, service, "GET", path, nil, nil, &page); err != nil {
+			return nil, false, err
+		}
+		for _, p := range page.Parked {
+			p.Service = service
+			list = append(list, p)
+		}
+		after = page.Next
+		if done := limit > 0 && len(list) >= limit; after == "" || done {
+			return list, after != "", nil
+		}
+	}
 }
 
 func (e *Env) parked() *cobra.Command {
 	group := &cobra.Command{Use: "parked", Short: "Events that wait for a person"}
+	var limit int
 	list := &cobra.Command{
 		Use: "list", Short: "List them, of all services", Example: "  " + e.App.Name + " parked list -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := e.ListParked(c.Context())
-			if err != nil {
-				return err
+			if limit < 0 {
+				return usage(fmt.Errorf("--limit %d: must not be negative", limit))
 			}
-			return e.Print(all, func(t *Text) { e.printParked(t, all) })
+			all := e.ListParked(c.Context(), limit)
+			if len(all.More) > 0 {
+				e.Notef("more is parked at %s: use a greater --limit, or 0 for all", strings.Join(all.More, ", "))
+			}
+			return e.partial(all.Missing, e.Print(all, func(t *Text) { e.printParked(t, all) }))
 		},
 	}
+	list.Flags().IntVar(&limit, "limit", 0, "at most so many of each service (default: all)")
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show one with its envelope and its bytes", Args: cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked show sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f0",
@@ -66,20 +115,23 @@ func (e *Env) parked() *cobra.Command {
 	return group
 }
 
-func (e *Env) printParked(t *Text, all []Parked) {
-	if len(all) == 0 {
-		e.Notef("nothing is parked")
+func (e *Env) printParked(t *Text, all ParkedList) {
+	if len(all.Parked) == 0 {
+		if len(all.Missing) == 0 {
+			e.Notef("nothing is parked")
+		}
 		return
 	}
-	t.Table("SERVICE\tID\tTYPE\tATTEMPTS\tREASON", func(row func(...any)) {
-		for _, p := range all {
+	t.Table("SERVICE\tID\tTYPE\tBYTES\tATTEMPTS\tREASON", func(row func(...any)) {
+		for _, p := range all.Parked {
 			line, _, _ := strings.Cut(p.Reason, "\n")
-			row(p.Service, p.ID, cmp.Or(p.Type, "-"), p.Attempts, line)
+			row(p.Service, p.ID, cmp.Or(p.Type, "-"), p.Size, p.Attempts, line)
 		}
 	})
 }
 
 func (e *Env) showParked(ctx context.Context, id string) error {
+	var missing []Missing
 	for _, s := range e.App.Topology.Services {
 		var found struct {
 			Parked
@@ -93,7 +145,8 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 			continue
 		}
 		if err != nil {
-			return err
+			missing = append(missing, Missing{Service: s.Name, Error: err.Error(), err: err})
+			continue
 		}
 		found.Service = s.Name
 		return e.Print(found, func(t *Text) {
@@ -105,11 +158,12 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 			t.Lines("  ", string(found.Body))
 		})
 	}
-	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " + e.App.Name + " parked list"}
+	return e.notParked(id, missing)
 }
 
 // tryParked asks each service for a dry run, until one has it.
 func (e *Env) tryParked(ctx context.Context, id string) error {
+	var missing []Missing
 	for _, s := range e.App.Topology.Services {
 		var tried struct {
 			Error string `json:"error,omitempty"`
@@ -123,7 +177,8 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 			continue
 		}
 		if err != nil {
-			return err
+			missing = append(missing, Missing{Service: s.Name, Error: err.Error(), err: err})
+			continue
 		}
 		err = e.Print(tried, func(t *Text) {
 			if tried.Error == "" {
@@ -137,6 +192,14 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 			err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", s.Name, tried.Error)}
 		}
 		return err
+	}
+	return e.notParked(id, missing)
+}
+
+// notParked is the error when no service that answers has parked an event.
+func (e *Env) notParked(id string, missing []Missing) error {
+	if len(missing) > 0 {
+		return e.partial(missing, nil)
 	}
 	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " + e.App.Name + " parked list"}
 }

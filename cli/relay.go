@@ -33,15 +33,13 @@ func (e *Env) relay() *cobra.Command {
 	show := &cobra.Command{
 		Use: "show", Short: "Show who relays, and from where", Example: "  " + e.App.Name + " relay show", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			all := []Relay{}
-			for _, s := range e.App.Topology.Services {
-				r := Relay{Service: s.Name}
-				if err := e.Call(c.Context(), s.Name, "GET", "/admin/relay", nil, nil, &r); err != nil {
-					return err
-				}
-				all = append(all, r)
-			}
-			return e.Print(all, func(t *Text) { printRelays(t, all) })
+			all, missing := collect(e, func(service string) ([]Relay, error) {
+				r := Relay{Service: service}
+				err := e.Call(c.Context(), service, "GET", "/admin/relay", nil, nil, &r)
+				return []Relay{r}, err
+			})
+			document := map[string]any{"relays": all, "missing": missing}
+			return e.partial(missing, e.Print(document, func(t *Text) { printRelays(t, all) }))
 		},
 	}
 	use := &cobra.Command{

@@ -36,7 +36,7 @@ func (e *Env) republish() *cobra.Command {
 		Example: "  " + e.App.Name + " republish orders --since 1h\n  " + e.App.Name + " republish payments 0190b1c2-7d3e-7f00-8000-000000000001",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			body, err := e.republication(args[0], args[1:], since, time.Now())
+			body, err := e.republication(args[0], args[1:], since)
 			if err != nil {
 				return usage(err)
 			}
@@ -48,7 +48,7 @@ func (e *Env) republish() *cobra.Command {
 }
 
 // republication is the body of the request.
-func (e *Env) republication(service string, ids []string, since string, now time.Time) (map[string]any, error) {
+func (e *Env) republication(service string, ids []string, since string) (map[string]any, error) {
 	if _, ok := e.App.Topology.Service(service); !ok {
 		return nil, fmt.Errorf("there is no service %q", service)
 	}
@@ -59,7 +59,10 @@ func (e *Env) republication(service string, ids []string, since string, now time
 		return map[string]any{"ids": ids}, nil
 	}
 	if ago, err := time.ParseDuration(since); err == nil {
-		return map[string]any{"since": now.Add(-ago)}, nil
+		if ago <= 0 {
+			return nil, fmt.Errorf("--since %q: must be more than 0", since)
+		}
+		return map[string]any{"ago_seconds": ago.Seconds()}, nil // the service's database has the clock
 	}
 	at, err := time.Parse(time.RFC3339, since)
 	if err != nil {

@@ -33,6 +33,8 @@ type Handled struct {
 type Story struct {
 	Subject string `json:"subject"`
 	Steps   []Step `json:"events"`
+	// Missing are services that did not answer: what they said and handled is not in the story.
+	Missing []Missing `json:"missing,omitempty"`
 }
 
 func (e *Env) trace() *cobra.Command {
@@ -44,10 +46,10 @@ func (e *Env) trace() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if len(story.Steps) == 0 {
+			if len(story.Steps) == 0 && len(story.Missing) == 0 {
 				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
 			}
-			return e.Print(story, func(t *Text) { story.Tree(t, "") })
+			return e.partial(story.Missing, e.Print(story, func(t *Text) { story.Tree(t, "") }))
 		},
 	}
 }
@@ -64,15 +66,15 @@ func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
 			story.Steps = append(story.Steps, s)
 		}
 	}
-	for _, s := range e.App.Topology.Services {
-		var said []Step
-		if err := e.Call(ctx, s.Name, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &said); err != nil {
-			return Story{}, err
+	said, missing := collect(e, func(service string) (said []Step, err error) {
+		err = e.Call(ctx, service, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &said)
+		for i := range said {
+			said[i].Service = service
 		}
-		for _, step := range said {
-			step.Service = s.Name
-			add(step)
-		}
+		return said, err
+	})
+	for _, step := range said {
+		add(step)
 	}
 	// A cause that no outbox has is a test event: the inboxes have seen it.
 	for _, step := range slices.Clone(story.Steps) {
@@ -80,29 +82,56 @@ func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
 			add(Step{ID: step.CausationID})
 		}
 	}
-	for _, s := range e.App.Topology.Services {
-		if len(ids) == 0 {
-			break
+	away := map[string]bool{}
+	for _, m := range missing {
+		away[m.Service] = true
+	}
+	handled, unanswered := collect(e, func(service string) ([]handling, error) {
+		if away[service] {
+			return nil, nil // it has been waited for once
 		}
-		var handled []struct {
-			ID   string    `json:"id"`
-			Type string    `json:"type"`
-			At   time.Time `json:"at"`
+		return e.handledBy(ctx, service, ids)
+	})
+	story.Missing = append(missing, unanswered...)
+	for _, h := range handled {
+		at, asked := byID[h.ID]
+		if !asked {
+			continue
 		}
-		if err := e.Call(ctx, s.Name, "POST", "/admin/handled", nil, map[string]any{"ids": ids}, &handled); err != nil {
-			return Story{}, err
-		}
-		for _, h := range handled {
-			step := &story.Steps[byID[h.ID]]
-			step.Handled = append(step.Handled, Handled{Service: s.Name, At: h.At})
-			step.Type = h.Type
-			if step.Time.IsZero() || step.Service == "" && h.At.Before(step.Time) {
-				step.Time = h.At
-			}
+		step := &story.Steps[at]
+		step.Handled = append(step.Handled, Handled{Service: h.Service, At: h.At})
+		step.Type = h.Type
+		if step.Time.IsZero() || step.Service == "" && h.At.Before(step.Time) {
+			step.Time = h.At
 		}
 	}
 	slices.SortStableFunc(story.Steps, func(a, b Step) int { return a.Time.Compare(b.Time) })
 	return story, nil
+}
+
+// maxHandledIDs is how many events a service is asked about at once.
+const maxHandledIDs = 1000
+
+// handling is what a service answers about an event that it has handled.
+type handling struct {
+	Service string    `json:"-"`
+	ID      string    `json:"id"`
+	Type    string    `json:"type"`
+	At      time.Time `json:"at"`
+}
+
+func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all []handling, err error) {
+	for chunk := range slices.Chunk(ids, maxHandledIDs) {
+		var list []handling
+		if err := e.Call(ctx, service, "POST", "/admin/handled", nil, map[string]any{"ids": chunk}, &list); err != nil {
+			return nil, err
+		}
+		for _, h := range list {
+			h.Service = service
+			all = append(all, h)
+		}
+	}
+	return all, nil
 }
 
 // Tree writes the story as a tree after an indent: under each event those that it caused. Each event

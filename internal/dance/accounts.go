@@ -39,7 +39,7 @@ func accounts(e *cli.Env) *cobra.Command {
 		Use: "deposit CUSTOMER AMOUNT", Short: "Pay into an account, and open it if need be; AMOUNT is in minor units",
 		Example: "  quadrille accounts deposit ada 100000", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			amount, err := number(args[1])
+			amount, err := number("AMOUNT", args[1])
 			if err != nil {
 				return err
 			}

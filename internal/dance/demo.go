@@ -113,6 +113,9 @@ func (d *director) account(ctx context.Context) (Result, error) {
 			return r, err
 		}
 		story, err := d.Trace(ctx, act.order)
+		if err == nil {
+			err = cli.MissingError(story.Missing)
+		}
 		if err != nil {
 			return r, err
 		}

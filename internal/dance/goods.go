@@ -15,10 +15,10 @@ import (
 func idempotent() map[string]string { return map[string]string{"Idempotency-Key": events.NewID()} }
 
 // number parses an argument that is a positive whole number.
-func number(text string) (int64, error) {
+func number(argument, text string) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		return 0, cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%q is not a positive whole number", text)}
+		return 0, cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: %q is not a positive whole number", argument, text)}
 	}
 	return n, nil
 }
@@ -37,7 +37,7 @@ func stock(e *cli.Env) *cobra.Command {
 	receive := &cobra.Command{
 		Use: "receive SKU QUANTITY", Short: "Take goods in", Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			quantity, err := number(args[1])
+			quantity, err := number("QUANTITY", args[1])
 			if err != nil {
 				return err
 			}

@@ -112,8 +112,9 @@ func (d *director) awaitReservation(ctx context.Context, id string, states ...st
 // awaitParked waits until so many events are parked.
 func (d *director) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
 	_, err = poll(ctx, func() (bool, error) {
-		list, err = d.ListParked(ctx)
-		return len(list) >= n, err
+		all := d.ListParked(ctx, 0)
+		list = all.Parked
+		return len(list) >= n, cli.MissingError(all.Missing)
 	})
 	return list, err
 }

@@ -224,7 +224,7 @@ func TestTheFrameOfAService(t *testing.T) {
 		s.Want(s.Call("GET", path, ""), http.StatusUnauthorized)
 	}
 	s.Want(s.Call("GET", "/client", "", "Authorization", "Bearer "+token), http.StatusOK, `"ada"`)
-	s.Want(s.Call("GET", "/admin/parked", "", "Authorization", "Bearer "+token), http.StatusOK, "[]")
+	s.Want(s.Call("GET", "/admin/parked", "", "Authorization", "Bearer "+token), http.StatusOK, `"parked":[]`)
 	s.Want(s.Call("GET", "/nothing", "", "Authorization", "Bearer "+token), http.StatusNotFound)
 	if a := s.Want(s.Call("POST", "/client", "", "Authorization", "Bearer "+token), http.StatusMethodNotAllowed); a.Header.Get("Allow") == "" {
 		t.Error("405 without Allow")

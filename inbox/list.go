@@ -1,0 +1,60 @@
+package inbox
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Listed is a parked event in a list: its size instead of its bytes.
+type Listed struct {
+	Owner     string    `db:"owner" json:"owner"`
+	Key       string    `db:"key" json:"id"`
+	Type      string    `db:"type" json:"type"`
+	Size      int64     `db:"size" json:"size"` // of the body, in bytes
+	Attempts  int       `db:"attempts" json:"attempts"`
+	Reason    string    `db:"reason" json:"reason"`
+	CreatedAt time.Time `db:"created_at" json:"created_at"`
+	UpdatedAt time.Time `db:"updated_at" json:"updated_at"`
+}
+
+// place is where a page of the list ends.
+type place struct {
+	At    time.Time
+	Key   string
+	Owner string
+}
+
+// ListParked returns a page of what waits for a person, oldest first, and the place at which the next
+// page begins, empty when there is none. The first page is after the empty place.
+func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list []Listed, next string, err error) {
+	var from place
+	if after != "" {
+		data, err := base64.RawURLEncoding.DecodeString(after)
+		if err == nil {
+			err = json.Unmarshal(data, &from)
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("list parked: after %.40q: %w", after, ErrNotFound)
+		}
+	}
+	list = []Listed{}
+	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, type, octet_length(body) AS size, attempts, reason, created_at, updated_at
+		FROM pending WHERE consumer = $1 AND due IS NULL AND (created_at, key, owner) > ($2, $3, $4)
+		ORDER BY created_at, key, owner LIMIT $5`, i.consumer, from.At, from.Key, from.Owner, limit+1)
+	if err != nil {
+		return nil, "", wrap("list parked", err)
+	}
+	if len(list) > limit {
+		list = list[:limit]
+		last := list[limit-1]
+		data, err := json.Marshal(place{last.CreatedAt, last.Key, last.Owner})
+		if err != nil {
+			return nil, "", fmt.Errorf("list parked: %w", err)
+		}
+		next = base64.RawURLEncoding.EncodeToString(data)
+	}
+	return list, next, nil
+}
