@@ -1,0 +1,100 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// club has two services: one answers every request with a body, and the other is away.
+func club(t *testing.T, body string) func(args ...string) (code int, out, errOut string) {
+	t.Helper()
+	here := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/admin/parked/none" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = w.Write([]byte(body))
+	}))
+	t.Cleanup(here.Close)
+	away := httptest.NewServer(nil)
+	away.Close()
+	urls := map[string]string{"QUADRILLE_HERE_URL": here.URL, "QUADRILLE_AWAY_URL": away.URL}
+	app := cli.App{Name: "club", Topology: topology.Topology{Name: "club", Services: []topology.Service{{Name: "away"}, {Name: "here"}}}}
+	return func(args ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := cli.Run(t.Context(), app, args, strings.NewReader(""), &out, &errOut,
+			func(name string) (string, bool) { value, ok := urls[name]; return value, ok })
+		return code, out.String(), errOut.String()
+	}
+}
+
+// What answers is shown, and what does not is named, on standard error and in JSON.
+func TestOneServiceAwayHidesNoOther(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ body, want string }{
+		"parked list":   {`{"parked":[{"id":"i-1","type":"user.joined","size":7}]}`, "i-1"},
+		"relay show":    {`{"source":"window","wanted":"window"}`, "window"},
+		"breakers":      {`[{"name":"provider","state":"closed"}]`, "provider"},
+		"trace 1":       {`[{"id":"i-1","type":"user.joined","time":"2026-01-02T15:04:05Z"}]`, "user.joined"},
+		"parked show i": {`{"id":"i-1"}`, "i-1"},
+	} {
+		run := club(t, c.body)
+		want := cli.ExitPartial
+		if name == "parked show i" {
+			want = 0 // it has been found
+		}
+		code, out, errOut := run(strings.Fields(name)...)
+		if code != want || !strings.Contains(out, c.want) || want != 0 && !strings.Contains(errOut, "away") {
+			t.Errorf("%s: exit %d, %s, %s", name, code, out, errOut)
+		}
+		code, out, errOut = run(append(strings.Fields(name), "-o", "json")...)
+		var document struct {
+			Missing []struct{ Service, Error string }
+		}
+		err := json.Unmarshal([]byte(out), &document)
+		if code != want || err != nil || want != 0 && (len(document.Missing) != 1 || document.Missing[0].Service != "away") {
+			t.Errorf("%s as JSON: exit %d, %s, %s (%v)", name, code, out, errOut, err)
+		}
+	}
+	if code, _, errOut := club(t, "")("parked", "show", "none"); code != cli.ExitPartial {
+		t.Errorf("not found in part: exit %d, %s", code, errOut)
+	}
+}
+
+// An answer above the bound is an error that says so, and not a cut one.
+func TestAnAnswerIsNotCut(t *testing.T) {
+	t.Parallel()
+	code, _, errOut := club(t, `[{"name":"`+strings.Repeat("x", 33<<20)+`"}]`)("breakers")
+	if code == 0 || !strings.Contains(errOut, "more than 33554432 bytes") {
+		t.Errorf("exit %d, %.300s", code, errOut)
+	}
+}
+
+// A mistake is an error that names the flag or the argument.
+func TestMistakesAreNamed(t *testing.T) {
+	t.Parallel()
+	run := club(t, `[]`)
+	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	for _, c := range []struct{ args, says string }{
+		{"breakers --env-file " + nowhere, "--env-file"},
+		{"breakers -o yaml", "table or json"},
+		{"trace -5", "not negative"},
+		{"parked list --limit -1", "--limit"},
+		{"republish here --since -1h", "--since"},
+		{"republish here --since 0s", "--since"},
+		{"publish", "arg"},
+		{"dance", "dance"},
+	} {
+		if code, out, errOut := run(strings.Fields(c.args)...); code != cli.ExitUsage || !strings.Contains(errOut, c.says) || out != "" {
+			t.Errorf("%s: exit %d, %s, %s", c.args, code, out, errOut)
+		}
+	}
+}
