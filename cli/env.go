@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,32 +112,52 @@ func ParseEnv(content []byte) map[string]string {
 	return settings
 }
 
-// ServiceURL returns where a service serves: the setting QUADRILLE_<SERVICE>_URL.
-func (e *Env) ServiceURL(service string) (string, error) {
-	url, err := e.Setting("QUADRILLE_" + strings.ToUpper(strings.ReplaceAll(service, "-", "_")) + "_URL")
-	return strings.TrimSuffix(url, "/"), err
+// ServiceURLs returns where the replicas of a service serve: the setting QUADRILLE_<SERVICE>_URLS,
+// with commas between them, or QUADRILLE_<SERVICE>_URL.
+func (e *Env) ServiceURLs(service string) (list []string, err error) {
+	name := "QUADRILLE_" + strings.ToUpper(strings.ReplaceAll(service, "-", "_")) + "_URL"
+	url, err := e.Setting(name)
+	if err != nil {
+		return nil, err
+	}
+	if all, err := e.Setting(name + "S"); err == nil && slices.Contains(strings.Split(all, ","), url) {
+		url = all // of the same stack
+	}
+	for one := range strings.SplitSeq(url, ",") {
+		if one = strings.TrimSuffix(strings.TrimSpace(one), "/"); one != "" {
+			list = append(list, one)
+		}
+	}
+	return list, nil
 }
 
 // Call makes a request to a service and decodes its JSON answer into out, unless nil. An answer that
 // is not of the class 2xx is an Error with the problem's own words.
 func (e *Env) Call(ctx context.Context, service, method, path string, header map[string]string, body, out any) error {
-	base, err := e.ServiceURL(service)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	var sent io.Reader
+	var sent []byte
 	if body != nil {
-		data, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if sent, err = json.Marshal(body); err != nil {
 			return fmt.Errorf("encode request: %w", err)
 		}
-		sent = bytes.NewReader(data)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, base+path, sent)
+	answer, err := e.askReplicas(ctx, service, method, path, header, sent)
+	if err != nil || out == nil {
+		return err
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return fmt.Errorf("read answer of %s: %w", service, err)
+	}
+	return nil
+}
+
+// ask makes a request to one address and returns the answer's body.
+func (e *Env) ask(ctx context.Context, base, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(sent))
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	if sent != nil {
 		request.Header.Set("Content-Type", "application/json")
@@ -149,26 +170,20 @@ func (e *Env) Call(ctx context.Context, service, method, path string, header map
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
+		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
 	}
 	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
 	if err != nil {
-		return Error{Code: ExitUnreachable, Err: fmt.Errorf("read answer of %s: %w", service, err)}
+		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("read answer of %s: %w", service, err)}
 	}
 	if len(answer) > maxAnswer {
-		return fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method, path, maxAnswer)
+		return nil, fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method, path, maxAnswer)
 	}
 	if response.StatusCode/100 != 2 {
-		return refusal(service, response.StatusCode, answer)
+		return nil, refusal(service, response.StatusCode, answer)
 	}
-	if out == nil {
-		return nil
-	}
-	if err := json.Unmarshal(answer, out); err != nil {
-		return fmt.Errorf("read answer of %s: %w", service, err)
-	}
-	return nil
+	return answer, nil
 }
 
 // refusal makes an error of RFC 9457 problem details.

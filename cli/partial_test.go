@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quadrille-go/quadrille/cli"
@@ -96,5 +97,33 @@ func TestMistakesAreNamed(t *testing.T) {
 		if code, out, errOut := run(strings.Fields(c.args)...); code != cli.ExitUsage || !strings.Contains(errOut, c.says) || out != "" {
 			t.Errorf("%s: exit %d, %s, %s", c.args, code, out, errOut)
 		}
+	}
+}
+
+// A replica that is stopped holds up no command for long, and a write reaches one replica alone.
+func TestAStoppedReplicaIsPassedBy(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	stopped := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(stopped.Close)
+	t.Cleanup(func() { close(release) })
+	var writes atomic.Int32
+	good := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			writes.Add(1)
+		}
+		_, _ = w.Write([]byte(`[]`))
+	}))
+	t.Cleanup(good.Close)
+	env := &cli.Env{Fixed: map[string]string{"QUADRILLE_CLUB_URL": stopped.URL, "QUADRILLE_TOKEN": "t",
+		"QUADRILLE_CLUB_URLS": stopped.URL + "," + good.URL}}
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		var list []any
+		if err := env.Call(t.Context(), "club", method, "/admin/things", nil, map[string]int{"n": 1}, &list); err != nil {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if n := writes.Load(); n != 1 {
+		t.Errorf("%d writes", n)
 	}
 }

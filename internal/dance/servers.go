@@ -200,10 +200,20 @@ func (s *Stack) settings() [][2]string {
 		prefix := "QUADRILLE_" + strings.ToUpper(service.Name) + "_"
 		list = append(list,
 			[2]string{prefix + "URL", s.state.url(service.Name)},
+			[2]string{prefix + "URLS", s.replicaURLs(service.Name)},
 			[2]string{prefix + "AMQP_URL", s.amqpURL(service.Name)},
 			[2]string{prefix + "DATABASE_URL", s.databaseURL(service.Name)})
 	}
 	return list
+}
+
+// replicaURLs are where all replicas of a service serve, with commas between them.
+func (s *Stack) replicaURLs(service string) string {
+	var list []string
+	for i := 1; i <= s.Replicas; i++ {
+		list = append(list, "http://"+s.state.address(fmt.Sprintf("%s-%d", service, i)))
+	}
+	return strings.Join(list, ",")
 }
 
 // writeEnv writes the settings in shell syntax, for their owner only.

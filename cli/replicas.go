@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// hedgeAfter is how long one replica is waited for before the next one is asked, too.
+const hedgeAfter = 500 * time.Millisecond
+
+// probePath answers at every replica without its database.
+const probePath = "/admin/breakers"
+
+// askReplicas asks the replicas of a service. A read goes to the next one when one has not answered
+// after hedgeAfter. A write goes to one alone, for two might both execute it: to the first
+// that answers a read.
+func (e *Env) askReplicas(ctx context.Context, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+	addresses, err := e.ServiceURLs(service)
+	if err != nil {
+		return nil, err
+	}
+	if len(addresses) == 1 {
+		return e.ask(ctx, addresses[0], service, method, path, header, sent)
+	}
+	if method == http.MethodGet {
+		answered := hedge(ctx, addresses, func(ctx context.Context, address string) ([]byte, error) {
+			return e.ask(ctx, address, service, method, path, header, sent)
+		})
+		return answered.body, answered.err
+	}
+	alive := hedge(ctx, addresses, func(ctx context.Context, address string) ([]byte, error) {
+		return e.ask(ctx, address, service, http.MethodGet, probePath, nil, nil)
+	})
+	if isUnreachable(alive.err) {
+		return nil, alive.err
+	}
+	return e.ask(ctx, alive.address, service, method, path, header, sent)
+}
+
+// answered is what an address answered.
+type answered struct {
+	address string
+	body    []byte
+	err     error
+}
+
+// hedge asks one address after another, the next one when the last has failed or has not answered
+// after hedgeAfter, and returns the first answer that is not a failure to reach the service.
+func hedge(ctx context.Context, addresses []string, ask func(ctx context.Context, address string) ([]byte, error)) answered {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends those that are still waited for
+	answers := make(chan answered, len(addresses))
+	started, ended := 0, 0
+	start := func() {
+		if started < len(addresses) {
+			address := addresses[started]
+			started++
+			go func() {
+				body, err := ask(ctx, address)
+				answers <- answered{address, body, err}
+			}()
+		}
+	}
+	start()
+	tick := time.NewTicker(hedgeAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case a := <-answers:
+			if ended++; !isUnreachable(a.err) || ended == len(addresses) {
+				return a
+			}
+			start()
+		case <-tick.C:
+			start()
+		}
+	}
+}
+
+func isUnreachable(err error) bool {
+	var coded Error
+	return errors.As(err, &coded) && coded.Code == ExitUnreachable
+}
