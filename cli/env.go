@@ -173,11 +173,14 @@ func (e *Env) ask(ctx context.Context, base, service, method, path string, heade
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	var answer []byte
+	if response.ContentLength <= maxAnswer { // of a longer one nothing is read
+		answer, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	}
 	if err != nil {
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("read answer of %s: %w", service, err)}
 	}
-	if len(answer) > maxAnswer {
+	if response.ContentLength > maxAnswer || len(answer) > maxAnswer {
 		return nil, fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method, path, maxAnswer)
 	}
 	if response.StatusCode/100 != 2 {
