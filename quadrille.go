@@ -64,6 +64,10 @@ type Service struct {
 	Stream func(db *sqlx.DB) outbox.Source
 	// Projections are the service's tables for reading, filled from its event store.
 	Projections []eventstore.Projection
+	// Mandatory are the types that somebody must be bound for: what nobody is bound for waits in the outbox. nil
+	// means those that the topology has a subscriber for. What nobody is bound for of other types is published to
+	// nobody; Stats and the log tell of it.
+	Mandatory func(eventType string) bool
 	// Keep is how long what was published stays in the outbox, to be published again should the broker
 	// lose it. 0 means outbox.DefaultKeep, less than 0 for ever.
 	Keep time.Duration
@@ -200,10 +204,14 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	if s.Stream != nil {
 		source = s.Stream(db)
 	}
+	_, joined := s.Joins.Service(s.Name)
 	p.relay = &outbox.Relay{
 		Outbox: p.outbox, URL: s.AMQP, Database: s.Database, Name: s.Name, Exchange: topology.ExchangeOf(s.Name),
-		Mandatory: func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 },
-		Ready:     ready, Keep: s.Keep, Source: source, Log: s.Log,
+		Mandatory: s.Mandatory, Optional: func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 },
+		Ready: ready, Keep: s.Keep, Source: source, Log: s.Log,
+	}
+	if p.relay.Mandatory == nil {
+		p.relay.Mandatory = func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
 	}
 	return p, nil
 }

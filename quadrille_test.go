@@ -259,3 +259,25 @@ func (l *lines) becomes(t *testing.T, want string) {
 		return strings.Contains(text, want), text
 	})
 }
+
+// A type that is mandatory waits in the outbox until somebody is bound; without that it is published to nobody,
+// which is counted.
+func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
+	t.Parallel()
+	for _, mandatory := range []bool{true, false} {
+		broker, _ := devstack.Vhost(t)
+		s := members(t, database(t), broker)
+		s.Hears = nil
+		if mandatory {
+			s.Mandatory = func(eventType string) bool { return eventType == UserJoined{}.EventType() }
+		}
+		run(t, s)
+		if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, UserJoined{ID: "1", Email: "ada@example.org"}) }); err != nil {
+			t.Fatal(err)
+		}
+		webtest.Eventually(t, "the event to be held, or counted", func() (bool, string) {
+			st := s.Stats().Relay
+			return mandatory && st.Held == 1 && st.Unheard == 0 || !mandatory && st.Unheard == 1 && st.Held == 0, fmt.Sprintf("%+v", st)
+		})
+	}
+}

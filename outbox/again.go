@@ -114,7 +114,7 @@ func (p *pump) publishAgain(ctx context.Context, request again, seqs []int64, r 
 	pendings, err := p.publisher.Publish(p.messages(rows))
 	if err == nil {
 		var outcomes []outcome
-		if outcomes, err = p.await(ctx, pendings); err != nil {
+		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
 			return err
 		}
 		if len(outcomes) == len(rows) && (len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {

@@ -94,18 +94,19 @@ type hold struct {
 }
 
 // save replaces the cursor and writes the holds that belong to it, in one transaction. When another
-// leads by now it writes nothing and returns postgres.ErrSuperseded.
-func (c cursor) save(ctx context.Context, lead *postgres.Lead, holds []hold) error {
+// leads by now it writes nothing and returns postgres.ErrSuperseded. Place is where its row was written last, as
+// the save before has returned it, or empty.
+func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string, holds []hold) (newPlace string, err error) {
 	if len(holds) == 0 {
-		return c.update(ctx, lead.Conn())
+		return c.update(ctx, lead.Conn(), place)
 	}
-	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := c.update(ctx, tx.Tx()); err != nil {
+	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if newPlace, err = c.update(ctx, tx.Tx(), place); err != nil {
 			return err
 		}
 		return putAside(ctx, tx, holds)
 	})
-	return wrap("save cursor", err)
+	return newPlace, wrap("save cursor", err)
 }
 
 // putAside writes holds.
@@ -127,16 +128,26 @@ func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 	return wrap("hold rows", err)
 }
 
-// update is one statement, since it is the relay's every few milliseconds: the token is in it.
-func (c cursor) update(ctx context.Context, x sqlx.ExecerContext) error {
-	result, err := x.ExecContext(ctx, `UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3,
-		streamed = $5, txid = pg_current_xact_id() WHERE epoch = $4 AND system = $6`,
-		string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System)
-	if err != nil {
-		return fmt.Errorf("save cursor: %w", err)
+// update is one statement, since it is the relay's every few milliseconds: the token is in it. It goes to the
+// place of the row at once: while somebody holds an old snapshot, thousands of its old versions are in the table
+// and in the index.
+func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, place string) (newPlace string, err error) {
+	const set = `UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5, txid = pg_current_xact_id()
+		WHERE epoch = $4 AND system = $6`
+	args := []any{string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System}
+	var places []string
+	if place != "" {
+		if err := sqlx.SelectContext(ctx, q, &places, set+` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
+			return "", fmt.Errorf("save cursor: %w", err)
+		}
 	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return fmt.Errorf("save cursor: %w", postgres.ErrSuperseded)
+	if len(places) == 0 { // somebody else has written it since, such as Outbox.Use
+		if err := sqlx.SelectContext(ctx, q, &places, set+` RETURNING ctid::text`, args...); err != nil {
+			return "", fmt.Errorf("save cursor: %w", err)
+		}
 	}
-	return nil
+	if len(places) != 1 {
+		return "", fmt.Errorf("save cursor: %w", postgres.ErrSuperseded)
+	}
+	return places[0], nil
 }

@@ -139,7 +139,7 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (cha
 	var outcomes []outcome
 	pendings, err := p.publisher.Publish(p.messages(rows))
 	if err == nil {
-		if outcomes, err = p.await(ctx, pendings); err != nil {
+		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
 			return false, err
 		}
 	}

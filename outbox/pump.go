@@ -29,6 +29,7 @@ type pump struct {
 
 	choice choice
 	stored cursor // as it was saved last
+	place  string // of its row in the table
 }
 
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
@@ -53,6 +54,7 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	r.Log.Info().Int64("epoch", c.Epoch).Int("held", p.held).Msg("relay leads")
 	p.beside.Go(func() { r.retain(ctx, lead) })
 	p.beside.Go(func() { r.mendHeld(ctx, lead) })
+	p.beside.Go(func() { r.watchSnapshots(ctx) })
 	if r.Database != "" {
 		p.beside.Go(func() { r.listen(ctx) })
 	}
@@ -135,9 +137,9 @@ func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 
 // save writes the cursor with the holds that belong to it.
 func (p *pump) save(ctx context.Context, holds []hold) error {
-	err := p.cursor.save(ctx, p.lead, holds)
+	place, err := p.cursor.save(ctx, p.lead, p.place, holds)
 	if err == nil {
-		p.stored = p.cursor
+		p.stored, p.place = p.cursor, place
 	}
 	return err
 }

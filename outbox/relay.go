@@ -30,12 +30,15 @@ var ErrMissing = errors.New("events that are not published are missing from the 
 // Relay publishes an outbox. Any number of replicas may run one: a fenced leader publishes, the
 // others stand by.
 type Relay struct {
-	Outbox    *Outbox
-	URL       string // of the broker
-	Database  string // URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their events
-	Name      string // of the service: its connection is named after it
-	Exchange  string
-	Mandatory func(eventType string) bool // types that somebody must be bound for; nil: none
+	Outbox   *Outbox
+	URL      string // of the broker
+	Database string // URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their events
+	Name     string // of the service: its connection is named after it
+	Exchange string
+	// Mandatory are the types that somebody must be bound for: what nobody is bound for waits in the outbox. Of
+	// other types it is published to nobody, which is counted and logged; nil: none is mandatory.
+	Mandatory func(eventType string) bool
+	Optional  func(eventType string) bool // types that nobody need be bound for: that is counted, and no news; nil: none
 	Keep      time.Duration               // how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative: without end
 	// Source is what the relay may stream from instead of the window, when Outbox.Use says so; nil: none.
 	Source Source
@@ -47,13 +50,15 @@ type Relay struct {
 	suspects  int  // flow.careful survives the session
 	wary      bool // one of the rows to be published again ends sessions
 	lessons   lessons
+	unheard   unheard
 	toldKeep  float64
 	token     atomic.Int64 // of the lead; 0: it stands by
-	swept     int64 // how far the last pass of the retention has come
+	swept     int64        // how far the last pass of the retention has come
 	published atomic.Int64
 	forgotten atomic.Int64
 	held      atomic.Int64
 	anomalies atomic.Int64
+	oldest    atomic.Int64
 	leading   atomic.Bool
 	streaming atomic.Bool
 	lag       atomic.Int64
@@ -65,14 +70,16 @@ type Stats struct {
 	Forgotten int64 // old rows that were deleted
 	Held      int64
 	Anomalies int64 // windows that lacked an event, and cursors that somebody else has written: the relay begins again
+	Unheard   int64 // published while nobody was bound for them, and so gone
 	Leading   bool
 	Streaming bool  // from its Source, not from the window
+	OldestSec int64 // seconds that a transaction has been open that keeps old versions of rows, on the leader; 0: none for five minutes
 	LagBytes  int64 // of the server's log, which it keeps for the stream
 }
 
 // Stats may be called at any time.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
+	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Unheard: r.unheard.total.Load(), OldestSec: r.oldest.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 
 // Run relays until ctx is done. Trouble with the broker or the database is waited out.

@@ -83,7 +83,7 @@ func (p *pump) messages(rows []row) []rabbit.Message {
 		r.record.Sequence = r.seq
 		messages[i] = rabbit.Message{
 			Exchange: p.relay.Exchange, Key: r.record.Type,
-			Mandatory:  p.relay.Mandatory != nil && p.relay.Mandatory(r.record.Type),
+			Mandatory:  true, // so that the broker says when nobody is bound; await judges it
 			Publishing: rabbit.Publishing(r.record),
 		}
 	}
@@ -110,7 +110,7 @@ func (p *pump) landAll(ctx context.Context, last bool) error {
 // the window is closed with the same write.
 func (p *pump) land(ctx context.Context, last bool) error {
 	f := p.flying[0]
-	outcomes, err := p.await(ctx, f.pendings)
+	outcomes, err := p.await(ctx, f.publish, f.pendings)
 	if err != nil {
 		return err
 	}
@@ -157,13 +157,17 @@ func (p *pump) log(holds []hold) {
 	}
 }
 
-// await returns the outcomes up to and including the first unknown one.
-func (p *pump) await(ctx context.Context, pendings []*rabbit.Pending) ([]outcome, error) {
+// await returns the outcomes of these rows, up to and including the first unknown one.
+func (p *pump) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome, error) {
 	outcomes := make([]outcome, 0, len(pendings))
-	for _, pending := range pendings {
+	for i, pending := range pendings {
 		kind, why, err := p.publisher.Wait(ctx, pending)
 		if err != nil {
 			return nil, err
+		}
+		if kind == rabbit.Returned && !p.relay.mandatory(rows[i].record.Type) {
+			p.relay.unheardOf(rows[i].record.Type)
+			kind, why = rabbit.Confirmed, nil
 		}
 		o := outcome{kind: kind}
 		if why != nil {

@@ -1,0 +1,36 @@
+package outbox_test
+
+import (
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// What is published while nobody is bound for it is gone: it is counted, and said, unless that is as it should be.
+func TestUnheardEventsAreCountedAndSaid(t *testing.T) {
+	t.Parallel()
+	for name, optional := range map[string]bool{"by mistake": false, "as declared": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stage.New(t)
+			var log logged
+			r := s.Relay(s.Out)
+			r.Log = zerolog.New(&log)
+			r.Optional = func(string) bool { return optional }
+			for n := range 10 {
+				s.Append(stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
+			}
+			s.Run(r)
+			s.Await(s.Queue, s.Say("a", 1))
+			s.Until("all are settled", func() bool { return r.Stats().Published == 11 })
+			if st := r.Stats(); st.Unheard != 10 || st.Held != 0 {
+				t.Errorf("stats %+v", st)
+			}
+			if said := log.has(`"warn"`, "no queue was bound", `"type":"orphan.born"`); said == optional {
+				t.Errorf("said: %t", said)
+			}
+		})
+	}
+}
