@@ -128,21 +128,23 @@ func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 	return wrap("hold rows", err)
 }
 
+const updateSQL = `
+UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5, txid = pg_current_xact_id()
+WHERE epoch = $4 AND system = $6`
+
 // update is one statement, since it is the relay's every few milliseconds: the token is in it. It goes to the
 // place of the row at once: while somebody holds an old snapshot, thousands of its old versions are in the table
 // and in the index.
 func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, place string) (newPlace string, err error) {
-	const set = `UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5, txid = pg_current_xact_id()
-		WHERE epoch = $4 AND system = $6`
 	args := []any{string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System}
 	var places []string
 	if place != "" {
-		if err := sqlx.SelectContext(ctx, q, &places, set+` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
+		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}
 	if len(places) == 0 { // somebody else has written it since, such as Outbox.Use
-		if err := sqlx.SelectContext(ctx, q, &places, set+` RETURNING ctid::text`, args...); err != nil {
+		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` RETURNING ctid::text`, args...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}

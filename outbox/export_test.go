@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -38,3 +39,19 @@ func (r *Relay) TakeAtMost(rows int) { r.most = rows }
 // HeldQueries are the statements about what is held that every poll, or every batch, makes: with some aggregates
 // each, as text[], and with a limit.
 var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL, "refused": countRefusedSQL, "next": nextSQL}
+
+// Saver takes the cursor and returns what saves it, again and again.
+func Saver(ctx context.Context, lead *postgres.Lead) (save func() error, err error) {
+	c, err := takeCursor(ctx, lead)
+	place := ""
+	return func() (err error) {
+		place, err = c.save(ctx, lead, place, nil)
+		return err
+	}, err
+}
+
+// WatchSnapshot looks once for a transaction that is older.
+func (r *Relay) WatchSnapshot(ctx context.Context, age time.Duration) error {
+	_, err := r.watchSnapshot(ctx, age, true)
+	return err
+}

@@ -28,15 +28,15 @@ type OldSnapshot struct {
 // OldSnapshot returns the oldest that is older than five minutes, or nil. Sessions of other roles are seen only by
 // a role with pg_read_all_stats.
 func (o *Outbox) OldSnapshot(ctx context.Context) (*OldSnapshot, error) {
-	return oldSnapshot(ctx, o.db)
+	return oldSnapshot(ctx, o.db, snapshotOld)
 }
 
-func oldSnapshot(ctx context.Context, q sqlx.QueryerContext) (*OldSnapshot, error) {
+func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) (*OldSnapshot, error) {
 	var found []OldSnapshot
 	err := sqlx.SelectContext(ctx, q, &found, `SELECT pid, coalesce(usename, '') AS role, coalesce(application_name, '') AS application,
 			extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
 		FROM pg_stat_activity WHERE datname = current_database() AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-			AND xact_start < clock_timestamp() - $1 * interval '1 second' ORDER BY xact_start LIMIT 1`, snapshotOld.Seconds())
+			AND xact_start < clock_timestamp() - $1 * interval '1 second' ORDER BY xact_start LIMIT 1`, age.Seconds())
 	if err != nil || len(found) == 0 {
 		return nil, wrap("look for old snapshots", err)
 	}
@@ -50,7 +50,7 @@ func (r *Relay) watchSnapshots(ctx context.Context) {
 	defer tick.Stop()
 	var told time.Time
 	for {
-		said, err := r.watchSnapshot(ctx, time.Since(told) > snapshotTold)
+		said, err := r.watchSnapshot(ctx, snapshotOld, time.Since(told) > snapshotTold)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Debug().Err(err).Msg("old snapshots are not looked for, trying again")
 		}
@@ -65,8 +65,8 @@ func (r *Relay) watchSnapshots(ctx context.Context) {
 	}
 }
 
-func (r *Relay) watchSnapshot(ctx context.Context, tell bool) (said bool, err error) {
-	old, err := r.Outbox.OldSnapshot(ctx)
+func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool) (said bool, err error) {
+	old, err := oldSnapshot(ctx, r.Outbox.db, age)
 	if err != nil {
 		return false, err
 	}

@@ -1,0 +1,86 @@
+package outbox_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+)
+
+// oldSnapshot opens a transaction that keeps PostgreSQL from clearing away old versions of rows.
+func oldSnapshot(t *testing.T, s *stage.Stage) (pid int) {
+	t.Helper()
+	tx := s.Begin()
+	if _, err := tx.Exec(`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Get(&pid, `SELECT pg_backend_pid() FROM outbox_cursor`); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// To save the cursor costs the same after thousands of saves under an old snapshot.
+func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	lead, err := outbox.Leader(s.DB).Try(t.Context())
+	if err != nil || lead == nil {
+		t.Fatalf("lead %v, %v", lead, err)
+	}
+	t.Cleanup(lead.Release)
+	if _, err := lead.Conn().ExecContext(t.Context(), `SET synchronous_commit = off`); err != nil { // as a relay's lead does
+		t.Fatal(err)
+	}
+	oldSnapshot(t, s)
+	save, err := outbox.Saver(t.Context(), lead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times := func(n int) {
+		for range n {
+			if err := save(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	blocks := func() int64 {
+		if _, err := lead.Conn().ExecContext(t.Context(), `SELECT pg_stat_force_next_flush()`); err != nil {
+			t.Fatal(err)
+		}
+		return s.Count(`SELECT coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)
+			FROM pg_statio_user_tables WHERE relname = 'outbox_cursor'`)
+	}
+	times(5000)
+	before, began := blocks(), time.Now()
+	times(10)
+	took := time.Since(began) / 10
+	pages, touched := s.Count(`SELECT pg_relation_size('outbox_cursor') / 8192`), (blocks()-before)/10
+	t.Logf("%s and %d buffers touched for each save, of a table of %d", took, touched, pages)
+	if pages < 50 || touched == 0 || touched > 20 {
+		t.Errorf("%d buffers touched in each save, of a table of %d", touched, pages)
+	}
+}
+
+// The leader says which transaction it is.
+func TestOldSnapshotIsSaid(t *testing.T) {
+	t.Parallel()
+	s := stage.Quiet(t)
+	pid := oldSnapshot(t, s)
+	r := s.Relay(s.Out)
+	var log logged
+	r.Log = zerolog.New(&log)
+	if err := r.WatchSnapshot(t.Context(), time.Hour); err != nil || r.Stats().OldestSec != 0 || log.has("warn") {
+		t.Errorf("it is not old: %v, %+v", err, r.Stats())
+	}
+	s.Until("it is said", func() bool {
+		if err := r.WatchSnapshot(t.Context(), time.Second); err != nil {
+			t.Fatal(err)
+		}
+		return r.Stats().OldestSec > 0 && log.has(`"warn"`, fmt.Sprintf(`"pid":%d`, pid), `"age":"`)
+	})
+}
