@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -21,11 +22,13 @@ type Relay struct {
 	Source  string    `json:"source"` // in use
 	Token   int64     `json:"token"`  // of the leading replica
 	Since   time.Time `json:"since"`  // it leads
+	Leader  string    `json:"leader"`
 	Slot    *struct {
 		Name     string `json:"name"`
 		State    string `json:"state"`
 		LagBytes int64  `json:"lag_bytes"`
 	} `json:"slot,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 func (e *Env) relay() *cobra.Command {
@@ -70,16 +73,21 @@ func (e *Env) relay() *cobra.Command {
 }
 
 func printRelays(t *Text, all []Relay) {
-	t.Table("SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG", func(row func(...any)) {
+	t.Table("SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG\tLEADER", func(row func(...any)) {
 		for _, r := range all {
 			slot, lag := "-", "-"
 			if r.Slot != nil && r.Slot.State != "" {
 				slot, lag = r.Slot.State, fmt.Sprint(r.Slot.LagBytes, " bytes")
 			}
 			since := r.Since.Local().Format(time.DateTime)
-			row(r.Service, r.Source, r.Wanted, r.Token, since, slot, lag)
+			row(r.Service, r.Source, r.Wanted, r.Token, since, slot, lag, cmp.Or(r.Leader, "-"))
 		}
 	})
+	for _, r := range all {
+		for _, warning := range r.Warnings {
+			t.Printf("%s: %s\n", r.Service, warning)
+		}
+	}
 }
 
 // UseRelay says which source a service's relay is to use, and waits until it does.
