@@ -89,14 +89,14 @@ type Used struct {
 	Wanted string    `db:"wanted" json:"wanted"`
 	Source string    `db:"source" json:"source"` // in use
 	Token  int64     `db:"token" json:"token"`   // of the leader
-	Since  time.Time `db:"since" json:"since"`   // it leads
+	Since  time.Time `db:"since" json:"since"`   // it leads; zero: nobody has led
 	Leader string    `db:"leader" json:"leader"` // its service, host and process; empty: none has told of itself
 }
 
 // Used tells it.
 func (o *Outbox) Used(ctx context.Context) (u Used, err error) {
 	err = o.db.GetContext(ctx, &u, `SELECT k.source AS wanted, CASE WHEN k.streamed THEN 'stream' ELSE 'window' END AS source,
-		coalesce(l.token, 0) AS token, coalesce(l.since, '-infinity') AS since,
+		coalesce(l.token, 0) AS token, coalesce(l.since, '0001-01-01 00:00:00+00') AS since,
 		coalesce((SELECT r.name || ' on ' || r.host || ', process ' || r.pid FROM outbox_relays AS r WHERE r.token > 0 AND r.token = l.token LIMIT 1), '') AS leader
 		FROM outbox_cursor AS k LEFT JOIN leaders AS l ON l.name = 'outbox'`)
 	return u, wrap("read source", err)
