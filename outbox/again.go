@@ -67,7 +67,7 @@ func (p *pump) republish(ctx context.Context) error {
 		return err
 	}
 	if len(next) == 0 {
-		return p.reach(ctx, request, result{ended: true})
+		return p.skip(ctx, request)
 	}
 	seqs, reached, r := turn(next)
 	if reached == 0 {
@@ -75,6 +75,23 @@ func (p *pump) republish(ctx context.Context) error {
 	}
 	request.Reached = reached
 	return p.publishAgain(ctx, request, seqs, r)
+}
+
+// skip goes over rows none of which is asked for, or ends a request.
+func (p *pump) skip(ctx context.Context, request again) error {
+	var scanned int64
+	if request.Since != nil {
+		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
+			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`, request.Reached, request.LastSeq, republishScan)
+		if err != nil {
+			return wrap("find rows to republish", err)
+		}
+	}
+	if scanned == 0 {
+		return p.reach(ctx, request, result{ended: true})
+	}
+	request.Reached = scanned
+	return p.reach(ctx, request, result{})
 }
 
 // turn divides the next rows of a request: those to publish, and those that are held. It ends before the first
@@ -143,7 +160,8 @@ SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
 	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot) AND o.seq <= $3 AS settled
 FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
-// nextAgain returns the next rows of a request.
+// nextAgain returns the next rows of a request, of a bounded part of the outbox: rows that are asked for may be
+// far between, and the others must not wait while they are looked for.
 func (p *pump) nextAgain(ctx context.Context, request again) (next []asked, err error) {
 	size := republishBatch
 	if p.relay.wary {
@@ -154,15 +172,16 @@ func (p *pump) nextAgain(ctx context.Context, request again) (next []asked, err 
 	if request.Since == nil {
 		args = append(args, request.Seqs)
 	} else {
-		where = `SELECT seq, txid FROM outbox WHERE seq > $4 AND seq <= $6 AND created_at >= $7 ORDER BY seq LIMIT $5`
-		args = append(args, request.LastSeq, request.Since)
+		where = `SELECT seq, txid FROM (SELECT seq, txid, created_at FROM outbox WHERE seq > $4 AND seq <= $6 ORDER BY seq LIMIT $8) AS scan
+			WHERE created_at >= $7 ORDER BY seq LIMIT $5`
+		args = append(args, request.LastSeq, request.Since, republishScan)
 	}
 	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextAgainSQL, where), args...)
 	return next, wrap("find rows to republish", err)
 }
 
-// reach writes how far a request has come. What was asked for by its id and is no longer in
-// the outbox counts as refused when it ends; it is done only when all were published and confirmed.
+// reach writes how far a request has come. When it ends, events that were asked for by their ids and
+// are no longer in the outbox count as refused; it is done only when all were published and confirmed.
 func (p *pump) reach(ctx context.Context, request again, r result) error {
 	if r.ended {
 		p.relay.wary = false

@@ -23,6 +23,8 @@ type cursor struct {
 	LastSeq int64             `db:"last_seq"`
 
 	Streamed bool `db:"streamed"` // a stream relays, from its own place; a is behind it
+
+	fitted bool // it did not fit the database when it was taken
 }
 
 // These are about the row k of outbox_cursor, the snapshot s and the row c of pg_control_system.
@@ -74,7 +76,7 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 		if err := rebase(ctx, tx, c, now, writer{found.Own, found.Xmin, found.Xmax}); err != nil {
 			return cursor{}, fmt.Errorf("rebase cursor: %w", err)
 		}
-		c.A, c.B, c.LastSeq, c.System, c.Streamed = now, now, 0, found.Here, false
+		c.A, c.B, c.LastSeq, c.System, c.Streamed, c.fitted = now, now, 0, found.Here, false, true
 	}
 	c.Epoch = token
 	_, err = tx.ExecContext(ctx, `UPDATE outbox_cursor SET epoch = $1, system = $2, a = $3::pg_snapshot, b = $4::pg_snapshot,

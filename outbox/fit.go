@@ -21,8 +21,8 @@ type writer struct {
 // of another history: rows that the old cursor had passed get an ancient id unless now shows them
 // anyway, all others that of this transaction, which lies beyond now, the fresh cursor.
 //
-// In a copied database a row that was not copied but written since was never passed, whatever the old cursor
-// says; see copiedSQL. Where the cursor was not copied either (own), the whole cluster was moved, as
+// In a copied database a row that was not copied but written since was never passed, also where the old
+// cursor says so; see copiedSQL. Where the cursor was not copied either (own), the whole cluster was moved, as
 // pg_upgrade does, and the old cursor is right about all rows.
 func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot, w writer) error {
 	// It reads the whole history once.

@@ -252,7 +252,7 @@ WITH RECURSIVE head AS (
 )
 SELECT max(aggregate) AS reached FROM head`
 
-// mendHeld goes once through what is held, beside the relaying.
+// mendHeld goes once through what is held, while others are relayed.
 func (r *Relay) mendHeld(ctx context.Context, lead *postgres.Lead) {
 	for after := ""; ctx.Err() == nil; {
 		var reached *string

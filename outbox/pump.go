@@ -39,13 +39,16 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
 	// found in the table afterwards was stored by a committed transaction.
 	// The window of a large backlog takes its time to read, and would never be read under a time-out.
-	// What is held may have grown since the server last looked: its plans must not depend on that.
+	// The table of held rows may have grown since the server last looked: its plans must not depend on that.
 	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0; SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	c, err := takeCursor(ctx, lead)
 	if err != nil {
 		return err
+	}
+	if c.fitted {
+		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and what the backup had not seen published is published")
 	}
 	p.flow, p.stored = flow{cursor: c, careful: r.suspects}, c
 	if err := p.countHeld(ctx); err != nil {

@@ -35,8 +35,8 @@ type Relay struct {
 	Database string // URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their events
 	Name     string // of the service: its connection is named after it
 	Exchange string
-	// Mandatory are the types that somebody must be bound for: what nobody is bound for waits in the outbox. Of
-	// other types it is published to nobody, which is counted and logged; nil: none is mandatory.
+	// Mandatory are the types that somebody must be bound for: their events wait in the outbox until then. Events of
+	// other types that nobody is bound for are published to nobody, which is counted and logged; nil: none is mandatory.
 	Mandatory func(eventType string) bool
 	Optional  func(eventType string) bool // types that nobody need be bound for: that is counted, and no news; nil: none
 	Keep      time.Duration               // how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative: without end

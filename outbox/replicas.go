@@ -57,7 +57,7 @@ func (r *Relay) keeps() float64 {
 	return cmp.Or(r.Keep, DefaultKeep).Seconds()
 }
 
-// announce tells the others of this relay until ctx is done, and its log of whoever leads. A database that is
+// announce tells the others of this relay until ctx is done, and tells its log which one leads. A database that is
 // away is noticed elsewhere.
 func (r *Relay) announce(ctx context.Context) {
 	id := events.NewID()
@@ -94,7 +94,7 @@ func (r *Relay) announceOnce(ctx context.Context, id, host string) error {
 	return err
 }
 
-// withdraw says that the relay has ended. What it wanted to be kept counts for keepMemory.
+// withdraw says that the relay has ended. Its wish for history counts for keepMemory.
 func (r *Relay) withdraw(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()

@@ -17,6 +17,7 @@ import (
 // The bounds of republishing. Its rate is that of one batch in each interval: 1000 events a second.
 const (
 	republishBatch    = 100
+	republishScan     = 5000 // rows that are looked at for one batch
 	republishInterval = 100 * time.Millisecond
 	republishIdle     = 200 * time.Millisecond
 	republishSearch   = "5min" // for the rows that are asked for: it reads the whole history once

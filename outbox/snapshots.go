@@ -43,7 +43,7 @@ func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) 
 	return &found[0], nil
 }
 
-// watchSnapshots says from time to time what keeps old versions of rows, until ctx is done, beside the relaying.
+// watchSnapshots looks from time to time for a transaction that keeps old versions of rows, until ctx is done.
 func (r *Relay) watchSnapshots(ctx context.Context) {
 	defer r.oldest.Store(0)
 	tick := time.NewTicker(snapshotInterval)

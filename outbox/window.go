@@ -252,7 +252,7 @@ func (p *pump) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 	}
 	p.relay.anomalies.Add(1)
 	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again from the last settled event. "+
-		"Look for whoever deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)", ErrMissing, len(missing), missing[0])
+		"Look for a program that deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)", ErrMissing, len(missing), missing[0])
 }
 
 // rows reads rows by their seqs, in the order of seq.

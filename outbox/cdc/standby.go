@@ -24,8 +24,8 @@ func (s Source) refuseStandby(ctx context.Context, slot string) error {
 		"such as ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)', then SELECT pg_reload_conf()", ErrStandby, names)
 }
 
-// matches tells whether a session of this name counts as one of the standbys. It goes by the words, whatever
-// their grammar, and rather sees one too many.
+// matches tells whether a session of this name counts as one of the standbys. It goes by the words
+// without their grammar, and rather sees one too many.
 func matches(names, session string) bool {
 	if strings.Contains(names, "*") {
 		return true

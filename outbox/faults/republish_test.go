@@ -103,6 +103,28 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	}
 }
 
+// One event that is dated in the future, before a long history, neither hides the others nor lets them wait.
+func TestRepublishSinceGoesOverWhatIsNotAskedFor(t *testing.T) {
+	t.Parallel()
+	s := stage.New(t)
+	ids := s.Say("a", 1)
+	s.Exec(`UPDATE outbox SET created_at = now() + interval '1 year'`)
+	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers, created_at)
+		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours' FROM generate_series(1, 12000)`, stage.PlainHeaders)
+	ids = append(ids, s.Say("b", 1)...)
+	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Receive(s.Queue, 2)
+	request, err := s.Out.RepublishSince(t.Context(), time.Now().Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Await(s.Queue, ids)
+	s.Until("the request is done", done(s, request))
+	if n := s.Count(`SELECT published FROM outbox_republish WHERE id = $1`, request); n != 2 {
+		t.Errorf("%d were published again", n)
+	}
+}
+
 func ended(s *stage.Stage, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1

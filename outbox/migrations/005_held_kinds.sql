@@ -6,7 +6,7 @@ ALTER TABLE outbox_held ADD COLUMN kind text NOT NULL DEFAULT 'refused'
 UPDATE outbox_held SET kind = CASE WHEN due = 'infinity' THEN 'unsendable' WHEN attempts = 0 THEN 'behind'
     WHEN reason LIKE 'unroutable%' THEN 'unroutable' ELSE 'refused' END;
 
--- What is tried next, and how many rows the broker refuses, at the same cost however many are held.
+-- They find the rows that are tried next, and count those that the broker refuses, at the same cost however many are held.
 CREATE INDEX outbox_held_due ON outbox_held (due, seq) WHERE due < 'infinity';
 CREATE INDEX outbox_held_refused ON outbox_held (seq) WHERE kind = 'refused' AND due < 'infinity';
 
