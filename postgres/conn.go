@@ -69,6 +69,7 @@ type conn struct {
 	generation int64
 	spoiled    bool // it is not used again
 	inTx       bool
+	reading    bool // rows of a statement are being read
 	byIndex    bool // the planner's settings are those for the kit's statements
 	// mayEnd is of a transaction of InTx; it is set when the code that runs in it has returned.
 	mayEnd *atomic.Bool
@@ -136,10 +137,13 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return nil, err
 	}
 	rows, err := c.session.QueryContext(ctx, query, args)
-	return rows, c.judge(err)
+	return c.read(rows, err), c.judge(err)
 }
 
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	if c.reading {
+		return nil, errReading
+	}
 	made, err := c.session.PrepareContext(ctx, query)
 	if err != nil {
 		return nil, c.judge(err)
@@ -199,7 +203,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 		return nil, err
 	}
 	rows, err := q.QueryContext(ctx, args)
-	return rows, s.judge(err)
+	return s.conn.read(rows, err), s.judge(err)
 }
 
 // judge is that of conn, for a statement that was prepared some time ago. Where it failed because of that

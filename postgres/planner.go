@@ -48,6 +48,9 @@ func plannedByIndex(ctx context.Context, query string) bool {
 // plan changes the planner's settings where they are not those that the next statement wants. A
 // savepoint is always made under the usual ones, since it is a user's statement.
 func (c *conn) plan(ctx context.Context, byIndex bool) error {
+	if c.reading {
+		return errReading
+	}
 	if byIndex == c.byIndex {
 		return nil
 	}
