@@ -39,6 +39,20 @@ func (s *Service) choreography() (topology.Topology, error) {
 	return t, t.Validate()
 }
 
+// mandatory tells the types that somebody must be bound for.
+func (s *Service) mandatory(t topology.Topology) func(eventType string) bool {
+	if s.Mandatory != nil {
+		return s.Mandatory
+	}
+	return func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
+}
+
+// optional tells the types that nobody need be bound for, since the topology that was applied says so.
+func (s *Service) optional(t topology.Topology) func(eventType string) bool {
+	_, joined := s.Joins.Service(s.Name)
+	return func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 }
+}
+
 // handlesAll refuses a service that its topology binds to events which it does not handle, or which
 // two of its handlers want.
 func (s *Service) handlesAll(me topology.Service) error {

@@ -204,14 +204,10 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	if s.Stream != nil {
 		source = s.Stream(db)
 	}
-	_, joined := s.Joins.Service(s.Name)
 	p.relay = &outbox.Relay{
 		Outbox: p.outbox, URL: s.AMQP, Database: s.Database, Name: s.Name, Exchange: topology.ExchangeOf(s.Name),
-		Mandatory: s.Mandatory, Optional: func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 },
+		Mandatory: s.mandatory(t), Optional: s.optional(t),
 		Ready: ready, Keep: s.Keep, Source: source, Log: s.Log,
-	}
-	if p.relay.Mandatory == nil {
-		p.relay.Mandatory = func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
 	}
 	return p, nil
 }
