@@ -64,9 +64,8 @@ type Service struct {
 	Stream func(db *sqlx.DB) outbox.Source
 	// Projections are the service's tables for reading, filled from its event store.
 	Projections []eventstore.Projection
-	// Mandatory are the types that somebody must be bound for: what nobody is bound for waits in the outbox. nil
-	// means those that the topology has a subscriber for. Events of other types that nobody is bound for are published
-	// to nobody; Stats and the log tell of them.
+	// Mandatory are the types whose events wait until somebody is bound for them; nil: those with a subscriber in
+	// the topology. Others go to nobody then, which Stats and the log tell.
 	Mandatory func(eventType string) bool
 	// Keep is how long what was published stays in the outbox, to be published again should the broker
 	// lose it. 0 means outbox.DefaultKeep, less than 0 for ever.
