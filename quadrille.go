@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,8 +44,12 @@ type Service struct {
 	Name     string             // lower case, also the name of its exchange and its queue
 	Says     []events.Payload   // a value of each type that it publishes
 	Hears    []consumer.Handler // what it does about others' events, and about its own deadlines
-	Database string             // postgres:// URL with sslmode; the service's own database
+	Database string             // address of the service's own database, see postgres.Address
 	AMQP     string             // amqp:// URL with the virtual host
+
+	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps, for
+	// notifications and for a stream: a direct one where Database leads through a pooler. Empty: Database.
+	LeaderDatabase string
 
 	// Joins is the choreography that the service is part of. When it names the service, the topology
 	// must have been applied by an operator, and the service waits until it is. When it does not, the
@@ -82,6 +84,7 @@ type Service struct {
 // parts are what an open service is made of.
 type parts struct {
 	db       *sqlx.DB
+	sessions *sqlx.DB // by LeaderDatabase; db where there is none
 	outbox   *outbox.Outbox
 	inbox    *inbox.Inbox
 	consumer *consumer.Consumer
@@ -145,9 +148,16 @@ func (s *Service) Open(ctx context.Context) error {
 // way. The service cannot be used afterwards.
 func (s *Service) Close() error {
 	if p := s.opened.Load(); p != nil {
-		return p.db.Close()
+		return p.close()
 	}
 	return nil
+}
+
+func (p *parts) close() error {
+	if p.sessions != p.db {
+		_ = p.sessions.Close()
+	}
+	return p.db.Close()
 }
 
 // parts opens the service once for all who ask at the same time. Each waits no longer than it wants
@@ -179,16 +189,19 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, err)
 	}
-	db, err := postgres.Open(s.Database)
+	db, sessions, address, err := s.connect()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, err)
 	}
-	p := &parts{db: db, inbox: inbox.New(db, s.Name), outbox: outbox.New(db)}
+	p := &parts{db: db, sessions: sessions, inbox: inbox.New(db, s.Name), outbox: outbox.New(db)}
 	if len(s.Projections) > 0 {
 		p.projector = &eventstore.Projector{DB: db, Projections: s.Projections, Log: s.Log}
 	}
 	if err := s.prepare(ctx, p); err != nil {
-		_ = db.Close()
+		_ = p.close()
+		if !postgres.Waits(err) {
+			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, postgres.Mend(err))
+		}
 		return nil, err
 	}
 	ready := func(session *rabbit.Session) error { return s.ready(session, t) }
@@ -204,40 +217,11 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		source = s.Stream(db)
 	}
 	p.relay = &outbox.Relay{
-		Outbox: p.outbox, URL: s.AMQP, Database: s.Database, Name: s.Name, Exchange: topology.ExchangeOf(s.Name),
+		Outbox: p.outbox, URL: s.AMQP, Database: address, Name: s.Name, Exchange: topology.ExchangeOf(s.Name),
 		Mandatory: s.mandatory(t), Optional: s.optional(t),
 		Ready: ready, Keep: s.Keep, Source: source, Log: s.Log,
 	}
 	return p, nil
-}
-
-// prepare migrates a database and refuses one that may lose what it has committed.
-func (s *Service) prepare(ctx context.Context, p *parts) error {
-	if err := postgres.CheckDurable(ctx, p.db); err != nil {
-		if errors.Is(err, postgres.ErrNotDurable) {
-			return fmt.Errorf("%w: %w", ErrMisconfigured, err)
-		}
-		return err
-	}
-	lines := maps.Clone(s.Migrations)
-	if lines == nil {
-		lines = map[string]fs.FS{}
-	}
-	lines["outbox"], lines["inbox"] = outbox.Migrations(), inbox.Migrations()
-	if p.projector != nil {
-		lines["eventstore"] = eventstore.Migrations()
-	}
-	for _, line := range slices.Sorted(maps.Keys(lines)) {
-		if err := postgres.Migrate(ctx, s.Database, line, lines[line]); err != nil {
-			return err
-		}
-	}
-	if p.projector != nil {
-		if err := p.projector.Prepare(ctx); err != nil {
-			return err
-		}
-	}
-	return outbox.Fit(ctx, p.db)
 }
 
 // Tx runs f in a transaction of the service's database and hurries the relay when it has committed.

@@ -151,6 +151,8 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 		"database URL: want postgres://":    func(s *quadrille.Service) { s.Database = "mysql://u:hush@h/d" },
 		"broker URL: want amqp://":          func(s *quadrille.Service) { s.AMQP = "http://u:hush@h/" },
 		"synchronous_commit is off":         func(s *quadrille.Service) { s.Database = lossy },
+		"LeaderDatabase is the address of":  func(s *quadrille.Service) { s.Database, s.LeaderDatabase = good, lossy },
+		"LeaderDatabase: database URL":      func(s *quadrille.Service) { s.LeaderDatabase = "mysql://u:hush@h/d" },
 	} {
 		s := members(t, good, broker)
 		change(s)

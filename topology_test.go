@@ -80,7 +80,7 @@ func meetAtMigration(t *testing.T, url string, n int, open func()) {
 	webtest.Eventually(t, "all replicas wait to migrate", func() (bool, string) {
 		var waiting int
 		err := db.GetContext(t.Context(), &waiting, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event = 'advisory'`)
+			WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()`)
 		return waiting == n, fmt.Sprint(waiting, " wait, ", err)
 	})
 	_ = conn.Close()

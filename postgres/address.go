@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-var errAddress = errors.New("database address: want postgres://user:password@host:port/name?sslmode=…, " +
+var errAddress = errors.New("database URL: want postgres://user:password@host:port/name?sslmode=…, " +
 	"postgres:///name?host=/directory/of/the/socket, or host=… dbname=… user=…")
 
 // Address brings the address of a database into one form, a URL that every driver reads: of a URL, of
@@ -34,7 +34,7 @@ func Address(raw string) (string, error) {
 	case host == "" && q.Get("hostaddr") == "":
 		return "", errAddress
 	case q.Get("sslmode") == "" && !isSocket(host):
-		return "", fmt.Errorf("database address of %s%s: sslmode is not set (disable on this machine, verify-full across a network)",
+		return "", fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, verify-full across a network)",
 			host, u.Path)
 	}
 	return u.String(), nil

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -23,6 +24,26 @@ type pool struct {
 	usual      string       // statements that bring a user's planner settings back
 	generation atomic.Int64 // sessions of an earlier one are not used again
 	suspected  atomic.Int64 // when a statement was last suspected of being outdated, in nanoseconds
+
+	sessions atomic.Pointer[sqlx.DB] // see LeadThrough
+}
+
+// LeadThrough gives the leaders of a pool another pool of the same database for the sessions that they
+// keep: one that leads to the server where the first leads through a pooler.
+func LeadThrough(db, sessions *sqlx.DB) {
+	if p, ok := db.Driver().(*pool); ok {
+		p.sessions.Store(sessions)
+	}
+}
+
+// sessionsOf returns the pool for the sessions of leaders.
+func sessionsOf(db *sqlx.DB) *sqlx.DB {
+	if p, ok := db.Driver().(*pool); ok {
+		if sessions := p.sessions.Load(); sessions != nil {
+			return sessions
+		}
+	}
+	return db
 }
 
 func (c *connector) Driver() driver.Driver { return c.pool }
@@ -31,9 +52,10 @@ func (c *connector) Driver() driver.Driver { return c.pool }
 // which a pooler would refuse.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	generation := c.pool.generation.Load()
-	made, err := c.Connector.Connect(ctx)
+	var failure failure
+	made, err := c.Connector.Connect(context.WithValue(ctx, failureKey{}, &failure))
 	if err != nil {
-		return nil, err
+		return nil, failure.of(err)
 	}
 	s, ok := made.(session)
 	if !ok {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -37,16 +38,59 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveCount},
 		Control:         bound,
 	}).DialContext(ctx, network, address)
-	if tcp, ok := c.(*net.TCPConn); ok {
-		return &line{TCPConn: tcp}, nil
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	failure, _ := ctx.Value(failureKey{}).(*failure)
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return &line{TCPConn: tcp, failure: failure}, nil
+	}
+	return socket{c, failure}, nil
+}
+
+// failure is what a line failed with while a session was made on it: of a write the driver returns an error
+// that hides it.
+type failure struct{ first atomic.Pointer[error] }
+
+type failureKey struct{}
+
+func (f *failure) note(err error) {
+	if f != nil && err != nil {
+		f.first.CompareAndSwap(nil, &err)
+	}
+}
+
+// of returns the failure of the line in place of the driver's error, unless that is the server's answer.
+func (f *failure) of(err error) error {
+	if noted := f.first.Load(); noted != nil && answerOf(err) == nil {
+		return fmt.Errorf("connect to the database: %w", *noted)
+	}
+	return err
+}
+
+// socket is a connection within this machine.
+type socket struct {
+	net.Conn
+	failure *failure
+}
+
+func (s socket) Write(p []byte) (int, error) {
+	n, err := s.Conn.Write(p)
+	s.failure.note(err)
+	return n, err
 }
 
 // line is a connection that does not wait for ever.
 type line struct {
 	*net.TCPConn
 	limited atomic.Bool // by a deadline of the driver's own, as that of the handshake
+	failure *failure
+}
+
+func (l *line) Write(p []byte) (int, error) {
+	n, err := l.TCPConn.Write(p)
+	l.failure.note(err)
+	return n, err
 }
 
 func (l *line) SetDeadline(t time.Time) error {

@@ -56,7 +56,7 @@ FROM (SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS mine OFFSET 0) AS 
 func (l Leader) Try(ctx context.Context) (*Lead, error) {
 	ctx, cancel := context.WithTimeout(ctx, leadAttempt)
 	defer cancel()
-	conn, err := l.DB.Connx(ctx)
+	conn, err := sessionsOf(l.DB).Connx(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("lead %s: %w", l.Name, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"strings"
 	"syscall"
@@ -140,6 +141,8 @@ func TestWaits(t *testing.T) {
 		"certificate":      fmt.Errorf("tls: %w", x509.UnknownAuthorityError{}),
 		"another host":     fmt.Errorf("tls: %w", x509.HostnameError{Certificate: &x509.Certificate{}}),
 		"no TLS":           pq.ErrSSLNotSupported,
+		"TLS alert":        &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")},
+		"no such file":     &fs.PathError{Op: "open", Path: "root.crt", Err: syscall.ENOENT},
 		"order":            errors.New("found 1 missing (out-of-order) migration"),
 		"another's":        postgres.ErrForeign,
 		"shared by turns":  postgres.ErrPooled,

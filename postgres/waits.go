@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"strings"
 	"syscall"
@@ -38,7 +39,7 @@ func (m migrationError) Unwrap() error { return m.error }
 func Waits(err error) bool {
 	var network net.Error
 	switch {
-	case err == nil, isCertificate(err), errors.Is(err, pq.ErrSSLNotSupported):
+	case err == nil, isCertificate(err), errors.Is(err, pq.ErrSSLNotSupported), errors.As(err, new(*fs.PathError)):
 		return false
 	case errors.Is(err, errMigrating), errors.Is(err, errStandby), errors.Is(err, errReadOnly),
 		errors.Is(err, ErrSuperseded), errors.Is(err, ErrUnknownOutcome):
@@ -71,9 +72,12 @@ func stateWaits(answer *pq.Error) bool {
 
 // isCertificate tells whether a certificate, of either side, is refused.
 func isCertificate(err error) bool {
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") { // a TLS alert
+		return true
+	}
 	return errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(x509.UnknownAuthorityError)) ||
 		errors.As(err, new(x509.HostnameError)) || errors.As(err, new(x509.CertificateInvalidError)) ||
-		errors.As(err, new(tls.RecordHeaderError)) || errors.As(err, new(tls.AlertError))
+		errors.As(err, new(tls.RecordHeaderError))
 }
 
 // Mend tells what a person must do about an error that does not heal by waiting.

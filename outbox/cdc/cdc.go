@@ -251,13 +251,17 @@ func (s Source) check(ctx context.Context) error {
 // connect opens a session of the replication protocol. The options of the URL that are for another
 // driver, or for ordinary sessions, are left out.
 func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
-	u, err := url.Parse(s.URL)
+	address, err := postgres.Address(s.URL)
 	if err != nil {
-		return nil, errors.New("connect for replication: the URL of the database cannot be read") // it holds a password
+		return nil, fmt.Errorf("connect for replication: %w", err)
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("connect for replication: the address of the database cannot be read") // it holds a password
 	}
 	q := u.Query()
 	for name := range q {
-		if !slices.Contains([]string{"sslmode", "sslcert", "sslkey", "sslrootcert", "host", "port"}, name) {
+		if !slices.Contains([]string{"sslmode", "sslcert", "sslkey", "sslrootcert", "host", "port", "user", "password"}, name) {
 			q.Del(name)
 		}
 	}

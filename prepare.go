@@ -1,0 +1,125 @@
+package quadrille
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// connect makes the pool of the database and that of the sessions that leaders keep, which are one unless
+// LeaderDatabase is set. It also returns the address of the latter in a form that every driver reads. It
+// does not connect yet.
+func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
+	if address, err = postgres.Address(s.Database); err != nil {
+		return nil, nil, "", err
+	}
+	if db, err = postgres.Open(address); err != nil {
+		return nil, nil, "", err
+	}
+	if s.LeaderDatabase == "" {
+		return db, db, address, nil
+	}
+	if address, err = postgres.Address(s.LeaderDatabase); err == nil {
+		sessions, err = postgres.Open(address)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, "", fmt.Errorf("LeaderDatabase: %w", err)
+	}
+	postgres.LeadThrough(db, sessions)
+	return db, sessions, address, nil
+}
+
+// prepare migrates a database. It refuses one that may lose what it has committed, that is another
+// service's, or whose sessions are not its own.
+func (s *Service) prepare(ctx context.Context, p *parts) error {
+	if err := postgres.CheckDurable(ctx, p.db); err != nil {
+		return err
+	}
+	if err := s.checkSessions(ctx, p); err != nil {
+		return err
+	}
+	if err := s.claim(ctx, p.db); err != nil {
+		return err
+	}
+	lines := maps.Clone(s.Migrations)
+	if lines == nil {
+		lines = map[string]fs.FS{}
+	}
+	lines["outbox"], lines["inbox"] = outbox.Migrations(), inbox.Migrations()
+	if p.projector != nil {
+		lines["eventstore"] = eventstore.Migrations()
+	}
+	for _, line := range slices.Sorted(maps.Keys(lines)) {
+		if err := postgres.Migrate(ctx, s.Database, line, lines[line]); err != nil {
+			return err
+		}
+	}
+	if p.projector != nil {
+		if err := p.projector.Prepare(ctx); err != nil {
+			return err
+		}
+	}
+	return outbox.Fit(ctx, p.db)
+}
+
+// checkSessions refuses a pooler that shares sessions, and a LeaderDatabase that is another database.
+func (s *Service) checkSessions(ctx context.Context, p *parts) error {
+	if err := postgres.CheckSessions(ctx, p.db); err != nil || p.sessions == p.db {
+		return err
+	}
+	if err := postgres.CheckSessions(ctx, p.sessions); err != nil {
+		return fmt.Errorf("LeaderDatabase: %w", err)
+	}
+	var ids [2]string
+	for i, db := range []*sqlx.DB{p.db, p.sessions} {
+		if err := db.GetContext(ctx, &ids[i], `SELECT system_identifier || ' ' || current_database() FROM pg_control_system()`); err != nil {
+			return fmt.Errorf("compare the addresses of the database: %w", err)
+		}
+	}
+	if ids[0] != ids[1] {
+		return errors.New("LeaderDatabase is the address of another database than Database")
+	}
+	return nil
+}
+
+// claim makes the database the service's own. One that an earlier release has migrated has no owner
+// yet, but its tables tell who has used them.
+func (s *Service) claim(ctx context.Context, db *sqlx.DB) error {
+	if owner, _, err := postgres.Owner(ctx, db); err != nil {
+		return err
+	} else if owner == "" {
+		if err := s.checkUse(ctx, db); err != nil {
+			return err
+		}
+	}
+	return postgres.Claim(ctx, s.Database, s.Name)
+}
+
+// checkUse refuses a database whose inbox another service has written.
+func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
+	var here struct {
+		Database, Schema string
+		Used             bool
+	}
+	err := db.GetContext(ctx, &here, `SELECT current_database() AS database, coalesce(current_schema(), '') AS schema,
+		to_regclass('inbox') IS NOT NULL AS used`)
+	if err != nil || !here.Used {
+		return err
+	}
+	other, err := inbox.OtherThan(ctx, db, s.Name)
+	if err != nil || other == "" {
+		return err
+	}
+	return postgres.Foreign(s.Name, other, here.Database, here.Schema)
+}
