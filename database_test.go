@@ -78,7 +78,7 @@ func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 			broken := members(t, s.Database, s.AMQP)
 			broken.Migrations = map[string]fs.FS{"members": step("003_more.sql", "CREATE TABLE more (n int);")}
 			broken.Migrations["members"].(fstest.MapFS)["002_less.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE less (n int);")}
-			refused(t, broken, "002_less.sql", "number above")
+			refused(t, broken, "out-of-order", "version 2", "number above")
 		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestReadOnlyDatabaseIsSaid(t *testing.T) {
 		err := s.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "default_transaction_read_only"), ""
 	})
-	log.becomes(t, "takes no writes")
+	log.becomes(t, "read-only transaction")
 	readOnly("off")
 	webtest.Eventually(t, "it is ready", func() (bool, string) {
 		err := s.Ready(t.Context())
