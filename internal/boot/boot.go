@@ -25,6 +25,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -112,6 +113,9 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	c := read(name, lookup)
 	service, api := build(c)
 	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, leastKeep)
+	if leader := c.String(prefixOf(name)+"LEADER_DATABASE_URL", ""); leader != "" {
+		service.LeaderDatabase, service.Stream = leader, cdc.For(leader, c.Log)
+	}
 	if err := errors.Join(c.errs...); err != nil {
 		return err
 	}

@@ -20,6 +20,11 @@ func (d *director) relayFrom(ctx context.Context, source string) error {
 		d.relayed = "the servers were given: the relays stayed with the window"
 		return nil
 	}
+	if source == outbox.FromStream {
+		if err := d.stack.mayStream(ctx); err != nil {
+			return err
+		}
+	}
 	// Two orders are under way while the relays change.
 	for range 2 {
 		if _, err := d.place(ctx, "confirmed, while the relays change to the "+source, newBody(rich, plenty, "GB"), confirmed); err != nil {

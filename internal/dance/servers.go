@@ -98,6 +98,11 @@ func (s *Stack) prepareDatabases(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
+	if !s.servers.Given {
+		if _, err := db.ExecContext(ctx, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"); err != nil {
+			return fmt.Errorf("close the databases of the server itself: %w", err)
+		}
+	}
 	for _, service := range s.services() {
 		if err := s.prepareDatabase(ctx, db, s.account(service.Name), s.state.secret(service.Name)); err != nil {
 			return fmt.Errorf("database of %s: %w", service.Name, err)
@@ -127,9 +132,21 @@ func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password
 			return err
 		}
 	}
-	// Only who may give it gives it: a relay without it uses the window.
-	if _, err := db.ExecContext(ctx, "ALTER ROLE "+quoted+" REPLICATION"); err != nil {
-		s.Log("%s may not stream its outbox: %v", name, err)
+	return nil
+}
+
+// mayStream gives the roles of the services the right to stream the log of the server, which is that of all
+// its databases: they have it only where a stream is used.
+func (s *Stack) mayStream(ctx context.Context) error {
+	db, err := postgres.Open(s.servers.PostgresURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	for _, service := range s.services() {
+		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+" REPLICATION"); err != nil {
+			return fmt.Errorf("let %s stream its outbox: %w", service.Name, err)
+		}
 	}
 	return nil
 }
