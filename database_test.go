@@ -125,13 +125,13 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	if after := tables(); len(after) != before {
 		t.Errorf("tables %v", after)
 	}
-	db.MustExec(`DELETE FROM quadrille_service; INSERT INTO inbox (consumer, owner, event_id, type) VALUES ('members', 'club', gen_random_uuid(), 'user.joined')`)
+	db.MustExec(`DELETE FROM database_owner; INSERT INTO inbox (consumer, owner, event_id, type) VALUES ('members', 'club', gen_random_uuid(), 'user.joined')`)
 	refused(t, other("mailing", url), "members", "mailing")
 	again := members(t, url, broker)
 	if err := again.Open(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if n := count(t, again, "quadrille_service WHERE name = 'members'"); n != 1 {
+	if n := count(t, again, "database_owner WHERE name = 'members'"); n != 1 {
 		t.Error("it does not belong to its service again")
 	}
 }

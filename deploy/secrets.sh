@@ -93,14 +93,14 @@ definitions() {
 
 # databases prints SQL for psql, which may run any number of times: a role and a database for each
 # service, which nobody else may enter. A role may stream the server's log (quadrille relay use stream)
-# only where QUADRILLE_STREAM is set.
+# only where STREAM is set.
 databases() {
 	echo 'REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;'
 	for service in $services; do
 		secret=$(password "$service")
 		cat <<-SQL
 			SELECT 'CREATE ROLE "$service" LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$service') \\gexec
-			ALTER ROLE "$service"${QUADRILLE_STREAM:+ REPLICATION} PASSWORD '$secret';
+			ALTER ROLE "$service"${STREAM:+ REPLICATION} PASSWORD '$secret';
 			SELECT 'CREATE DATABASE "$service" OWNER "$service"' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '$service') \\gexec
 			REVOKE ALL ON DATABASE "$service" FROM PUBLIC;
 		SQL

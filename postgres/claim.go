@@ -22,7 +22,7 @@ func Owner(ctx context.Context, db *sqlx.DB) (name, schema string, err error) {
 	err = db.SelectContext(ctx, &found, `SELECT n.nspname AS schema,
 			has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable
 		FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-		WHERE c.relname = 'quadrille_service' AND c.relkind = 'r' ORDER BY n.nspname = current_schema() DESC, n.nspname`)
+		WHERE c.relname = 'database_owner' AND c.relkind = 'r' ORDER BY n.nspname = current_schema() DESC, n.nspname`)
 	if err != nil {
 		return "", "", fmt.Errorf("look for the owner of the database: %w", err)
 	}
@@ -31,7 +31,7 @@ func Owner(ctx context.Context, db *sqlx.DB) (name, schema string, err error) {
 			return "?", f.Schema, nil
 		}
 		var names []string
-		if err := db.SelectContext(ctx, &names, `SELECT name FROM `+pq.QuoteIdentifier(f.Schema)+`.quadrille_service`); err != nil {
+		if err := db.SelectContext(ctx, &names, `SELECT name FROM `+pq.QuoteIdentifier(f.Schema)+`.database_owner`); err != nil {
 			return "", "", fmt.Errorf("look for the owner of the database: %w", err)
 		}
 		if len(names) > 0 {
@@ -57,7 +57,7 @@ func Claim(ctx context.Context, address, service string) error {
 		if mine, err := isOwner(ctx, db, service); mine || err != nil { // another may have been first
 			return err
 		}
-		_, err := db.ExecContext(ctx, `INSERT INTO quadrille_service (name) VALUES ($1)`, service)
+		_, err := db.ExecContext(ctx, `INSERT INTO database_owner (name) VALUES ($1)`, service)
 		return err
 	})
 	if err != nil {
@@ -85,5 +85,5 @@ func isOwner(ctx context.Context, db *sqlx.DB, service string) (bool, error) {
 // Foreign is the error that refuses a database to a service.
 func Foreign(service, owner, database, schema string) error {
 	return fmt.Errorf("%w: database %s is that of service %s (schema %s) and not of service %s: give each a database of its own "+
-		"or, if the service was renamed, update the table quadrille_service", ErrForeign, database, owner, schema, service)
+		"or, if the service was renamed, update the table database_owner", ErrForeign, database, owner, schema, service)
 }

@@ -123,88 +123,99 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 	}
 }
 
+// planned tells what settings statements see on one pool.
+type planned struct {
+	*testing.T
+	db        *sqlx.DB
+	ctx       context.Context
+	option    string
+	kit, user string // what they should be
+}
+
+const plannerSettings = `SELECT concat_ws(' ', current_setting('enable_seqscan'), current_setting('jit'))`
+
+func (p planned) byUser(q sqlx.QueryerContext) {
+	p.Helper()
+	var got string
+	must(p, sqlx.GetContext(p.ctx, q, &got, plannerSettings))
+	if got != p.user {
+		p.Errorf("%s: a user's statement sees %q, want %q", p.option, got, p.user)
+	}
+}
+
+func (p planned) byKit(tx *sqlx.Tx) {
+	p.Helper()
+	q, err := postgres.Prepared(p.ctx, tx, plannerSettings)
+	must(p, err)
+	rows, err := q.Query(p.ctx)
+	must(p, err)
+	defer func() { must(p, rows.Close()) }()
+	var got string
+	for rows.Next() {
+		must(p, rows.Scan(&got))
+	}
+	if got != p.kit {
+		p.Errorf("%s: a statement of the kit sees %q, want %q", p.option, got, p.kit)
+	}
+}
+
+// in runs f in a transaction that is committed, or rolled back when end is not nil.
+func (p planned) in(end error, f func(tx *sqlx.Tx)) {
+	p.Helper()
+	if err := postgres.InTx(p.ctx, p.db, func(tx *sqlx.Tx) error { f(tx); return end }); !errors.Is(err, end) {
+		p.Fatal(err)
+	}
+	p.byUser(p.db)
+}
+
 // The kit's prepared statements are planned with settings of their own; a user's statements in the same
 // session, in the same transaction, see those of the server.
 func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
 	t.Parallel()
 	raw, admin := fresh(t)
 	exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on', current_database()); END $$`)
-	for _, c := range []struct{ option, kit, user string }{
-		{"", "off off", "on on"}, {"&jit=off", "off off", "on off"}, {"&enable_seqscan=off&jit=off", "off off", "off off"},
+	for _, c := range []planned{
+		{kit: "off off", user: "on on"}, {option: "&jit=off", kit: "off off", user: "on off"}, {option: "&enable_seqscan=off&jit=off", kit: "off off", user: "off off"},
 	} {
-		db := pool(t, raw+c.option)
-		db.SetMaxOpenConns(2) // one is used, the other prepares
-		const settings = `SELECT concat_ws(' ', current_setting('enable_seqscan'), current_setting('jit'))`
-		ctx := postgres.WithStatements(t.Context(), postgres.NewStatements(db))
-		user := func(q sqlx.QueryerContext) {
-			t.Helper()
-			var got string
-			must(t, sqlx.GetContext(ctx, q, &got, settings))
-			if got != c.user {
-				t.Errorf("%s: a user's statement sees %q, want %q", c.option, got, c.user)
-			}
-		}
-		kit := func(tx *sqlx.Tx) {
-			t.Helper()
-			q, err := postgres.Prepared(ctx, tx, settings)
-			must(t, err)
-			rows, err := q.Query(ctx)
-			must(t, err)
-			defer func() { must(t, rows.Close()) }()
-			var got string
-			for rows.Next() {
-				must(t, rows.Scan(&got))
-			}
-			if got != c.kit {
-				t.Errorf("%s: a statement of the kit sees %q, want %q", c.option, got, c.kit)
-			}
-		}
+		c.T, c.db = t, pool(t, raw+c.option)
+		c.db.SetMaxOpenConns(2) // one is used, the other prepares
+		c.ctx = postgres.WithStatements(t.Context(), postgres.NewStatements(c.db))
 		undone := errors.New("undone")
 		for _, end := range []error{nil, undone} {
-			err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
-				user(tx)
-				kit(tx)
-				kit(tx)
-				user(tx)
+			c.in(end, func(tx *sqlx.Tx) {
+				c.byUser(tx)
+				c.byKit(tx)
+				c.byKit(tx)
+				c.byUser(tx)
 				exec(t, tx, `SAVEPOINT here`)
-				kit(tx)
-				if _, err := tx.ExecContext(ctx, `SELECT 1/0`); err == nil {
+				c.byKit(tx)
+				if _, err := tx.ExecContext(c.ctx, `SELECT 1/0`); err == nil {
 					t.Error("a division by zero")
 				}
 				exec(t, tx, `ROLLBACK TO here`)
-				user(tx)
-				kit(tx)
-				return end
+				c.byUser(tx)
+				c.byKit(tx)
 			})
-			if !errors.Is(err, end) {
-				t.Fatal(err)
-			}
-			user(db)
 		}
 		// A statement of the kit fails, and a user's statement returns to the savepoint.
-		must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+		c.in(nil, func(tx *sqlx.Tx) {
 			exec(t, tx, `SAVEPOINT here`)
-			q, err := postgres.Prepared(ctx, tx, `SELECT 1/$1::int`)
+			q, err := postgres.Prepared(c.ctx, tx, `SELECT 1/$1::int`)
 			must(t, err)
-			if _, err := q.Exec(ctx, 0); err == nil {
+			if _, err := q.Exec(c.ctx, 0); err == nil {
 				t.Error("a division by zero")
 			}
 			exec(t, tx, `ROLLBACK TO here`)
-			user(tx)
-			kit(tx)
-			return nil
-		}))
-		user(db)
+			c.byUser(tx)
+			c.byKit(tx)
+		})
 		var got string
-		must(t, db.GetContext(postgres.ByIndex(ctx), &got, settings))
+		must(t, c.db.GetContext(postgres.ByIndex(c.ctx), &got, plannerSettings))
 		if got != c.kit {
 			t.Errorf("%s: ByIndex sees %q", c.option, got)
 		}
 		// The change for the user is rolled back with the transaction that it was made in.
-		if err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { user(tx); return undone }); !errors.Is(err, undone) {
-			t.Fatal(err)
-		}
-		user(db)
+		c.in(undone, func(tx *sqlx.Tx) { c.byUser(tx) })
 	}
 }
 

@@ -159,7 +159,7 @@ func TestDatabaseBelongsToOneService(t *testing.T) {
 	if n := count(t, db, `SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace`); n != 0 {
 		t.Errorf("%d tables in the other schema", n)
 	}
-	exec(t, db, `UPDATE quadrille_service SET name = 'z'`) // renamed by a person
+	exec(t, db, `UPDATE database_owner SET name = 'z'`) // renamed by a person
 	must(t, postgres.Claim(t.Context(), raw, "z"))
 }
 

@@ -33,7 +33,7 @@ func words(pattern, text string) []string {
 func TestGuideNamesTheSettings(t *testing.T) {
 	said := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
 	want := []string{
-		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
+		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL", "QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
 		"QUADRILLE_AMQP_URL", "QUADRILLE_MANAGEMENT_URL", "QUADRILLE_TOKEN", // of the command line
 	}
 	for _, literals := range settings(t) {

@@ -1,10 +1,10 @@
 -- +goose Up
 -- The one service that the database belongs to. Another would share its locks, its outbox and its inbox.
-CREATE TABLE quadrille_service (
+CREATE TABLE database_owner (
     one   boolean     PRIMARY KEY DEFAULT true CHECK (one),
     name  text        NOT NULL,
     since timestamptz NOT NULL DEFAULT now()
 );
 
 -- +goose Down
-DROP TABLE quadrille_service;
+DROP TABLE database_owner;
