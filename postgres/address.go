@@ -15,15 +15,22 @@ var errAddress = errors.New("database URL: want postgres://user:password@host:po
 // pairs. Across a network it must name its sslmode, since the defaults of drivers differ. Its errors
 // do not repeat the address, which holds a password.
 func Address(raw string) (string, error) {
-	var u *url.URL
-	var err error
+	u, err := AddressURL(raw)
+	if err != nil {
+		return "", err
+	}
+	return u.String(), nil
+}
+
+// AddressURL is Address in its parts.
+func AddressURL(raw string) (u *url.URL, err error) {
 	if strings.HasPrefix(raw, "postgres://") || strings.HasPrefix(raw, "postgresql://") {
 		u, err = addressOfURL(raw)
 	} else {
 		u, err = addressOfPairs(raw)
 	}
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	q := u.Query()
 	host := q.Get("host")
@@ -32,12 +39,12 @@ func Address(raw string) (string, error) {
 	}
 	switch {
 	case host == "" && q.Get("hostaddr") == "":
-		return "", errAddress
+		return nil, errAddress
 	case q.Get("sslmode") == "" && !isSocket(host):
-		return "", fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, verify-full across a network)",
+		return nil, fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, verify-full across a network)",
 			host, u.Path)
 	}
-	return u.String(), nil
+	return u, nil
 }
 
 // isSocket tells a directory, or a name in the abstract name space of Linux, from a host.

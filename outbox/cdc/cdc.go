@@ -17,7 +17,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -251,13 +250,9 @@ func (s Source) check(ctx context.Context) error {
 // connect opens a session of the replication protocol. The options of the URL that are for another
 // driver, or for ordinary sessions, are left out.
 func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
-	address, err := postgres.Address(s.URL)
+	u, err := postgres.AddressURL(s.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return nil, errors.New("connect for replication: the address of the database cannot be read") // it holds a password
 	}
 	q := u.Query()
 	for name := range q {
