@@ -198,6 +198,7 @@ type stmt struct {
 	conn    *conn
 	kit     bool // it is one of Statements
 	byIndex bool
+	worked  bool // it has been executed without an error
 }
 
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -234,10 +235,11 @@ func (s *stmt) judge(err error) error {
 	answer := answerOf(s.conn.judge(err))
 	switch {
 	case answer == nil:
+		s.worked = s.worked || err == nil
 		return err
 	case outdated(answer) && !s.conn.inTx:
 		return driver.ErrBadConn
-	case s.kit && mayBeOutdated(answer) && s.conn.suspect():
+	case s.kit && mayBeOutdated(answer, s.worked) && s.conn.suspect():
 		return outdatedError{err}
 	}
 	return err
@@ -286,7 +288,13 @@ func outdated(answer *pq.Error) bool {
 
 // mayBeOutdated tells whether an error may come from the types that a statement's parameters had when
 // it was prepared: a value that is out of the range of the old type, or an operator that the new one lacks.
-func mayBeOutdated(answer *pq.Error) bool {
-	class := classOf(string(answer.Code))
-	return class == "22" || class == "42" || class == "XX"
+// A value that is no value of its type is the statement's own fault, unless others have been before.
+func mayBeOutdated(answer *pq.Error, worked bool) bool {
+	switch classOf(string(answer.Code)) {
+	case "22":
+		return worked || answer.Code == "22003" || answer.Code == "22001"
+	case "42", "XX":
+		return true
+	}
+	return false
 }

@@ -98,16 +98,20 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 	_, db := fresh(t)
 	statements := postgres.NewStatements(db)
 	ctx := postgres.WithStatements(t.Context(), statements)
-	refused := func() postgres.Class {
-		err := postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+	try := func(value string) error {
+		return postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
 			q, err := postgres.Prepared(ctx, tx, `SELECT $1::text::int`)
 			if err == nil {
-				_, err = q.Exec(ctx, "seven")
+				_, err = q.Exec(ctx, value)
 			}
 			return err
 		})
-		return postgres.ClassOf(err)
 	}
+	refused := func() postgres.Class { return postgres.ClassOf(try("seven")) }
+	if class := refused(); class != postgres.BadData {
+		t.Errorf("before it has worked: class %d", class)
+	}
+	must(t, try("7"))
 	if class := refused(); class != postgres.Retry {
 		t.Errorf("at first: class %d", class)
 	}
