@@ -136,4 +136,3 @@ func (c *Consumer) open(record events.Record, owner string) (e events.Event, err
 	e.Source = topology.SourceOf(owner)
 	return e, err
 }
-

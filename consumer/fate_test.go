@@ -40,7 +40,7 @@ var fates = []struct {
 	{"lock time-out", state("55P03"), postpone, postpone, postpone},
 	{"statement time-out", state("57014"), rerun, delay, split},
 	{"disk full", state("53100"), postpone, postpone, postpone},
-	{"prepared before a migration", state("26000"), postpone, postpone, postpone},
+	{"prepared before a migration", state("26000"), rerun, postpone, postpone},
 	{"stored by a newer release", fmt.Errorf("load: %w", NotYet(errors.New("unknown fact"), time.Second)), postpone, postpone, split},
 	{"lock time-out of an outside call's own database", outsideError{state("55P03")}, delay, delay, split},
 	{"handler that hangs", hungError{"id", "a.b", time.Minute}, delay, delay, split},

@@ -78,7 +78,8 @@ func TestProjectionsOfARestoredDatabaseBeginAgain(t *testing.T) {
 				if must(t, err); len(progress) != 1 || progress[0].Note == "" && !strings.Contains(move, "DROP TABLE totals_1") {
 					t.Errorf("progress %+v tells nothing of it", progress)
 				}
-				if n := strings.Count(out.String(), "do not fit"); n != 1 {
+				// While somebody reads a table it cannot be emptied, and that is tried again.
+				if n := strings.Count(out.String(), "do not fit") - strings.Count(out.String(), "projections pause"); n != 1 {
 					t.Errorf("they began again %d times:\n%s", n, out)
 				}
 			})

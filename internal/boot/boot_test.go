@@ -60,7 +60,7 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:      {"QUADRILLE_OUTBOX_KEEP": "1s"},
 		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":    {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
 		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ":        {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
-		"database URL of 127.0.0.1:1/d: sslmode is not":  {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"database URL of 127.0.0.1:1/d: sslmode is not":      {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"broker URL: want amqp://":                           {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)

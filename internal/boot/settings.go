@@ -29,7 +29,7 @@ func known(services ...string) []string {
 		services = append(services, s.Name)
 	}
 	for _, service := range services {
-		for _, name := range []string{"DATABASE_URL", "LEADER_DATABASE_URL", "AMQP_URL", "URL", "LISTEN"} {
+		for _, name := range []string{"DATABASE_URL", "LEADER_DATABASE_URL", "AMQP_URL", "URL", "URLS", "LISTEN"} {
 			names = append(names, strings.ToUpper(service)+"_"+name)
 		}
 	}

@@ -129,13 +129,9 @@ func outsider(t *testing.T) *outside.Peer {
 	return peer
 }
 
-// Each command does what its help says, prints JSON where it prints data, and ends with the code
-// that is documented.
-func TestCommands(t *testing.T) {
-	t.Parallel()
-	b := startServices(t)
-	id, order := events.NewID(), events.NewID()
-	for _, l := range []line{
+// commands are command lines about an event and an order, whose ids nobody else uses.
+func commands(id, order string) []line {
+	return []line{
 		{"version", "", 0, "quadrille"},
 		{"topology show", "", 0, "order.placed"},
 		{"topology apply", "", 0, "applied"},
@@ -176,7 +172,16 @@ func TestCommands(t *testing.T) {
 		{"version -o yaml", "", cli.ExitUsage, "yaml"},
 		{"up --replicas 0", "", cli.ExitUsage, "replicas"},
 		{"up --without nobody", "", cli.ExitUsage, "nobody"},
-	} {
+	}
+}
+
+// Each command does what its help says, prints JSON where it prints data, and ends with the code
+// that is documented.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	b := startServices(t)
+	id, order := events.NewID(), events.NewID()
+	for _, l := range commands(id, order) {
 		b.check(l, l.code == 0)
 	}
 	for _, l := range []line{
