@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/bank"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
@@ -113,7 +112,7 @@ func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
-	const beyond = 30
+	const most, mostBytes, beyond = 50, 1 << 20, 30
 	send := func(from, n int, body func(i int) []byte) {
 		var messages []rabbit.Message
 		for i := range n {
@@ -123,25 +122,27 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 		}
 		w.Publish(messages...)
 	}
-	send(0, consumer.MaxMalformed+beyond, func(i int) []byte { return fmt.Append(nil, "bad ", i) })
-	c, stop := w.Bank(note("bank"))
+	send(0, most+beyond, func(i int) []byte { return fmt.Append(nil, "bad ", i) })
+	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
+	c.Malformed = inbox.Bounds{Messages: most, Bytes: mostBytes}
+	stop := w.Start(c)
 	dropped := func(n int64) {
 		t.Helper()
 		w.Eventually("the rest is counted", func() (bool, string) { return c.Stats().Dropped == n, fmt.Sprintf("%+v", c.Stats()) })
 	}
 	dropped(beyond)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND key = 'not kept: shop.events' AND attempts = $1 AND reason LIKE '30 messages of shop.events%malformed%'`, beyond)
-	w.Becomes(consumer.MaxMalformed+1, parkedCount)
+	w.Becomes(most+1, parkedCount)
 	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "newer"}))
 	m.Headers["ce-dataschema"] = "urn:quadrille:order.noted:2"
 	w.Publish(m)
-	w.Becomes(consumer.MaxMalformed+2, parkedCount)
+	w.Becomes(most+2, parkedCount)
 	w.Say(bank.Shop, bank.Noted{Order: "good"})
 	w.Becomes(1, notesCount)
 	// When a person has looked after what is parked, there is room again, but not for more bytes.
 	w.Exec(`DELETE FROM pending`)
-	const size = 1 << 20
-	const fit = consumer.MaxMalformedBytes/size - 1 // their attributes take some room as well
+	const size = 64 << 10
+	const fit = mostBytes/size - 1 // their attributes take some room as well
 	send(0, fit+3, func(i int) []byte { return append(fmt.Append(nil, i), make([]byte, size-len(fmt.Append(nil, i)))...) })
 	dropped(beyond + 3)
 	w.Becomes(fit, `SELECT count(*) FROM pending WHERE key LIKE 'sha256:%'`)

@@ -50,6 +50,9 @@ type Consumer struct {
 	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
 	// whose handler takes longer fails and is tried again; the others go on. 0: DefaultHandlerTimeout.
 	HandlerTimeout time.Duration
+	// Malformed bounds what is parked of one exchange that is no event, or no event that can be believed.
+	// 0: MaxMalformed and MaxMalformedBytes.
+	Malformed inbox.Bounds
 
 	once       sync.Once
 	statements *postgres.Statements

@@ -7,7 +7,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/bank"
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
@@ -41,14 +40,16 @@ func refuse(t *testing.T, w *bank.World, count int) {
 func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
-	const count = consumer.MaxMalformed + 20
+	const most, count = 10, 50
 	var messages []rabbit.Message
 	for i := range count {
 		messages = append(messages, w.Message(bank.Event(bank.Shop, bank.Noted{Order: fmt.Sprint(i)})))
 	}
 	w.Publish(messages...)
 	refuse(t, w, count)
-	c, stop := w.Bank(note("bank"))
+	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
+	c.Malformed.Messages = most
+	stop := w.Start(c)
 	w.Eventually("all are settled", func() (bool, string) {
 		s := c.Stats()
 		return s.Parked+s.Dropped == count, fmt.Sprintf("%+v", s)

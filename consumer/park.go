@@ -1,6 +1,7 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -26,6 +27,11 @@ const (
 	MaxMalformed      = 1000
 	MaxMalformedBytes = 64 << 20
 )
+
+// malformed returns the bounds of what is parked of one exchange.
+func (c *Consumer) malformed() inbox.Bounds {
+	return inbox.Bounds{Messages: cmp.Or(c.Malformed.Messages, MaxMalformed), Bytes: cmp.Or(c.Malformed.Bytes, MaxMalformedBytes)}
+}
 
 // errClash says that an id was used for two different events.
 var errClash = errors.New("another event came before under the same id, with another type or other data: its producer must give each event an id of its own")
@@ -57,7 +63,7 @@ func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, rec
 	p := pendingOf(d, record)
 	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
 	if isStrange(why) {
-		return c.Inbox.ParkMalformed(ctx, tx, p, inbox.Bounds{Messages: MaxMalformed, Bytes: MaxMalformedBytes})
+		return c.Inbox.ParkMalformed(ctx, tx, p, c.malformed())
 	}
 	return true, c.Inbox.Put(ctx, tx, p, 0, true)
 }
@@ -74,8 +80,9 @@ func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kep
 		return
 	}
 	if n := c.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
+		bounds := c.malformed()
 		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason", firstLine(why.Error())).
-			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones are counted and not kept", MaxMalformed, MaxMalformedBytes)
+			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones are counted and not kept", bounds.Messages, bounds.Bytes)
 	}
 }
 

@@ -179,7 +179,7 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 	}
 	insert, err := i.statements.In(ctx, tx, `
 		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, now() + d.after * interval '1 second', 'deadline'
+		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, clock_timestamp() + d.after * interval '1 second', 'deadline'
 		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type, attributes, body, after)
 		ON CONFLICT (consumer, owner, key) DO UPDATE SET due = EXCLUDED.due, body = EXCLUDED.body,
 			attributes = EXCLUDED.attributes, attempts = 0, reason = EXCLUDED.reason, updated_at = now()`)

@@ -2,6 +2,7 @@ package orders
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -115,7 +116,11 @@ func (a api) placeAll(ctx context.Context, tx *sqlx.Tx, places []Place) ([]web.A
 
 // apply runs commands and puts what they say into the outbox.
 func (a api) apply(ctx context.Context, tx *sqlx.Tx, commands ...events.Payload) (*State, error) {
-	now := time.Now().Truncate(time.Microsecond) // as the database keeps it: what is answered is what will be read
+	// The deadline runs by the database's clock, so what is told of it must not come from another one.
+	var now time.Time
+	if err := tx.GetContext(ctx, &now, `SELECT clock_timestamp()`); err != nil {
+		return nil, fmt.Errorf("ask for the time: %w", err)
+	}
 	batch := make([]events.Event, len(commands))
 	for i, c := range commands {
 		batch[i] = events.Command(c, now)

@@ -35,7 +35,8 @@ func TestAnOrderIsAnsweredAsItWillBeRead(t *testing.T) {
 	w.Want(w.Call("GET", "/orders/"+strings.ToUpper(v.ID), ""), http.StatusBadRequest, "order_id: ")
 }
 
-// The deadline waits in the database, due when the order says: no process needs to live until then.
+// The deadline waits in the database, due when the order says or a moment later, by the same clock: no
+// process needs to live until then.
 func TestTheDeadlineIsDurable(t *testing.T) {
 	t.Parallel()
 	w := start(t)
@@ -44,7 +45,7 @@ func TestTheDeadlineIsDurable(t *testing.T) {
 		w.Decode(w.Want(w.Post("/orders", body("ada", `[{"sku":"teapot","quantity":1,"unit_price":1}]`, more)), http.StatusCreated), &v)
 		var due time.Time
 		err := w.DB.GetContext(t.Context(), &due, `SELECT due FROM pending WHERE consumer = 'orders' AND type = 'orders.expire' AND key = $1`, "orders.expire:"+v.ID)
-		if err != nil || !due.Equal(v.Deadline) || v.Deadline.Sub(v.PlacedAt) != want {
+		if late := due.Sub(v.Deadline); err != nil || late < 0 || late > time.Minute || v.Deadline.Sub(v.PlacedAt) != want {
 			t.Errorf("%q: due %s, deadline %s, placed %s: %v", more, due, v.Deadline, v.PlacedAt, err)
 		}
 	}
@@ -148,8 +149,8 @@ func TestTheListIsPagedNewestFirst(t *testing.T) {
 	}
 	for query, field := range map[string]string{
 		"?page=2": "unknown parameter", "?Limit=2": "unknown parameter", "?limit=0": "limit: ", "?limit=501": "limit: ", "?limit=x": "limit: ",
-		"?state=lost": "state: ", "?after=1": "after: ", "?customer=%00": "customer: ", "?customer=%ff": "customer: ",
-		"?" + url.QueryEscape("a\r\nb") + "=1": "unknown parameter",
+		"?state=lost": "state: ", "?after=1": "after: ", "?customer=%00": "query: ", "?customer=%ff": "query: ",
+		"?" + url.QueryEscape("a\r\nb") + "=1": "query: ", "?" + url.QueryEscape("a b") + "=1": "unknown parameter",
 	} {
 		w.Want(w.Call("GET", "/orders"+query, ""), http.StatusBadRequest, field)
 	}
