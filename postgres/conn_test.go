@@ -111,7 +111,13 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 	if class := refused(); class != postgres.BadData {
 		t.Errorf("before it has worked: class %d", class)
 	}
-	must(t, try("7"))
+	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { // it works in both sessions of the pool
+		q, err := postgres.Prepared(ctx, tx, `SELECT $1::text::int`)
+		if err == nil {
+			_, err = q.Exec(ctx, "7")
+		}
+		return errors.Join(err, try("7"))
+	}))
 	if class := refused(); class != postgres.Retry {
 		t.Errorf("at first: class %d", class)
 	}
