@@ -1,6 +1,8 @@
 package web
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quadrille-go/quadrille"
@@ -68,7 +70,9 @@ func (s sessionEnds) Describe(ch chan<- *prometheus.Desc) { ch <- sessionEndsDes
 
 // Collect is the collector's.
 func (s sessionEnds) Collect(ch chan<- prometheus.Metric) {
-	for cause, n := range s.service.SessionEnds() {
+	ends := map[string]int64{"network": 0, "topology": 0, "bytes": 0, "closed": 0} // shown from the start
+	maps.Copy(ends, s.service.SessionEnds())
+	for cause, n := range ends {
 		ch <- prometheus.MustNewConstMetric(sessionEndsDesc, prometheus.CounterValue, float64(n), cause)
 	}
 }
