@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -45,6 +47,9 @@ type App struct {
 	Sample func(eventType string) (events.Payload, bool)
 	// Check explores the choreography; nil: there is no command check.
 	Check func() (Checked, error)
+	// Settings refuses names of settings, of the file that is read, that nobody knows; it looks at the
+	// environment itself. nil: all are taken.
+	Settings func(names []string) error
 	// Commands are the choreography's own, beside the ones of this package.
 	Commands func(*Env) []*cobra.Command
 }
@@ -104,10 +109,15 @@ func (e *Env) root() *cobra.Command {
 			if e.Output != "table" && e.Output != "json" {
 				return usage(fmt.Errorf("-o %q: want table or json", e.Output))
 			}
-			if e.File != "" { // also when the environment has all that the command needs
-				if _, err := e.settings(); err != nil {
-					return err
-				}
+			file, err := e.settings()
+			if err != nil && e.File != "" { // also when the environment has all that the command needs
+				return err
+			}
+			if e.App.Settings == nil {
+				return nil
+			}
+			if err := e.App.Settings(slices.Sorted(maps.Keys(file))); err != nil {
+				return usage(err)
 			}
 			return nil
 		},

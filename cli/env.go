@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -96,20 +95,31 @@ func (e *Env) readFile() (map[string]string, error) {
 	if err != nil {
 		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings (--env-file): %w", err)}
 	}
-	return ParseEnv(content), nil
+	settings, err := ParseEnv(content)
+	if err != nil {
+		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings from %s: %w", path, err)}
+	}
+	return settings, nil
 }
 
-// ParseEnv reads lines of the form: export NAME='value'.
-func ParseEnv(content []byte) map[string]string {
+// ParseEnv reads lines of the form: export NAME='value'. Empty lines and those that begin with # say
+// nothing.
+func ParseEnv(content []byte) (map[string]string, error) {
 	settings := map[string]string{}
-	lines := bufio.NewScanner(bytes.NewReader(content))
-	for lines.Scan() {
-		name, value, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(lines.Text()), "export "), "=")
-		if ok && !strings.HasPrefix(name, "#") {
-			settings[name] = strings.Trim(value, `'"`)
+	n := 0
+	for line := range strings.Lines(string(content)) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
 		}
+		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
+		if !ok || name == "" || strings.ContainsAny(name, " \t") {
+			return nil, fmt.Errorf("line %d is not NAME='value'", n)
+		}
+		settings[name] = strings.Trim(value, `'"`)
 	}
-	return settings
+	return settings, nil
 }
 
 // ServiceURLs returns where the replicas of a service serve: the setting QUADRILLE_<SERVICE>_URLS,

@@ -3,9 +3,11 @@ package cli_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -82,13 +84,36 @@ func TestAnAnswerIsNotCut(t *testing.T) {
 	}
 }
 
+// A story with as many events as a service tells may have more, and the reader is told so.
+func TestStoryThatIsCutSaysSo(t *testing.T) {
+	t.Parallel()
+	steps := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf(`{"id":"i-%d","type":"user.joined","time":"2026-01-02T15:04:05Z"}`, i))
+		}
+		return "[" + strings.Join(list, ",") + "]"
+	}
+	for n, cut := range map[int]bool{999: false, 1000: true} {
+		_, out, errOut := club(t, steps(n))("trace", "1")
+		if strings.Contains(out, "here has said more about it") != cut {
+			t.Errorf("%d events: cut is told %t\n%s", n, !cut, errOut)
+		}
+	}
+}
+
 // A mistake is an error that names the flag or the argument.
 func TestMistakesAreNamed(t *testing.T) {
 	t.Parallel()
 	run := club(t, `[]`)
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	broken := filepath.Join(t.TempDir(), "broken")
+	if err := os.WriteFile(broken, []byte("# fine\n\nexport A='b'\nexport B\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct{ args, says string }{
 		{"breakers --env-file " + nowhere, "--env-file"},
+		{"breakers --env-file " + broken, "line 4 is not NAME='value'"},
 		{"breakers -o yaml", "table or json"},
 		{"trace -5", "not negative"},
 		{"parked list --limit -1", "--limit"},

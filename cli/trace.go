@@ -35,7 +35,12 @@ type Story struct {
 	Steps   []Step `json:"events"`
 	// Missing are services that did not answer: what they said and handled is not in the story.
 	Missing []Missing `json:"missing,omitempty"`
+	// Cut are services that have said more than is asked for.
+	Cut []string `json:"cut,omitempty"`
 }
+
+// maxStory is how many events of one subject a service tells.
+const maxStory = 1000
 
 func (e *Env) trace() *cobra.Command {
 	return &cobra.Command{
@@ -49,7 +54,12 @@ func (e *Env) trace() *cobra.Command {
 			if len(story.Steps) == 0 && len(story.Missing) == 0 {
 				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
 			}
-			return e.partial(story.Missing, e.Print(story, func(t *Text) { story.Tree(t, "") }))
+			return e.partial(story.Missing, e.Print(story, func(t *Text) {
+				story.Tree(t, "")
+				for _, service := range story.Cut {
+					t.Printf("%s has said more about it: these are its first %d events\n", service, maxStory)
+				}
+			}))
 		},
 	}
 }
@@ -73,8 +83,12 @@ func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
 		}
 		return said, err
 	})
+	of := map[string]int{}
 	for _, step := range said {
 		add(step)
+		if of[step.Service]++; of[step.Service] == maxStory {
+			story.Cut = append(story.Cut, step.Service)
+		}
 	}
 	// A cause that no outbox has is a test event: the inboxes have seen it.
 	for _, step := range slices.Clone(story.Steps) {

@@ -64,7 +64,7 @@ func Main(name string, build Build) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	zerolog.TimeFieldFormat = time.RFC3339Nano // of the whole program: only main may say so
-	strange, err := misspelt(os.Environ(), name)
+	strange, err := Misspelt(os.Environ(), name)
 	if len(strange) > 0 {
 		fmt.Fprintf(os.Stderr, "%s: ignored, since they are no settings of this release: %s\n", name, strings.Join(strange, ", "))
 	}

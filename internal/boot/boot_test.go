@@ -94,7 +94,7 @@ func TestASettingMayBeInAFile(t *testing.T) {
 // begins like a setting is told of, and the rest is nobody's business.
 func TestMisspeltSettingsAreNamed(t *testing.T) {
 	t.Parallel()
-	strange, err := misspelt([]string{
+	strange, err := Misspelt([]string{
 		"QUADRILLE_ORDES_DATABASE_URL=postgres://u:hush@x/y", "QUADRILLE_OUTBOX_KEP=1h", "QUADRILLE_PLAIN_AMQP_URL_FILES=x",
 		"QUADRILLE_SOMETHING_ELSE=1", "PATH=/", "QUADRILLE_PLAIN_URL=x", "QUADRILLE_PAYMENTS_AMQP_URL_FILE=x", "QUADRILLE_TOKENS_FILE=x",
 	}, "plain")
@@ -131,7 +131,7 @@ func TestAllSettingsAreKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, found := range name.FindAllString(string(content), -1) {
-			if strange, err := misspelt([]string{found}); (len(strange) > 0 || err != nil) && !strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
+			if strange, err := Misspelt([]string{found}); (len(strange) > 0 || err != nil) && !strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
 				t.Errorf("%s: %s is not known: %v", path, found, err)
 			}
 		}

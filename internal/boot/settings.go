@@ -40,10 +40,10 @@ func known(services ...string) []string {
 	return names
 }
 
-// misspelt judges the names in an environment, as os.Environ returns it. One that is nearly that of a
+// Misspelt judges the names in an environment, as os.Environ returns it. One that is nearly that of a
 // setting is an error, since its value would be ignored. Others that begin like a setting are returned:
 // they may belong to another release.
-func misspelt(environment []string, services ...string) (strange []string, err error) {
+func Misspelt(environment []string, services ...string) (strange []string, err error) {
 	names := known(services...)
 	var errs []error
 	for _, variable := range environment {

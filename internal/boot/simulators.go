@@ -23,7 +23,7 @@ const simulatorsListen = "127.0.0.1:7709"
 func Simulators() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	_, err := misspelt(os.Environ())
+	_, err := Misspelt(os.Environ())
 	if err == nil {
 		err = simulators(ctx, os.Args[1:], os.LookupEnv)
 	}

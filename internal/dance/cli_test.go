@@ -192,6 +192,8 @@ func TestCommands(t *testing.T) {
 	} {
 		b.check(l, false)
 	}
+	misspelt := webtest.File(t, "QUADRILLE_ORDES_URL=x\n")
+	b.check(line{"version --env-file " + misspelt, "", cli.ExitUsage, "did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
 	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
 		var list cli.ParkedList

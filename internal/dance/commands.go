@@ -15,6 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/boot"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -22,11 +23,17 @@ import (
 func App() cli.App {
 	return cli.App{
 		Name: "quadrille", Topology: topology.Fulfilment(), Catalogue: fulfilment.Catalogue(),
-		Sample: sample, Check: checkAll,
+		Sample: sample, Check: checkAll, Settings: checkSettings,
 		Commands: func(e *cli.Env) []*cobra.Command {
 			return []*cobra.Command{up(e), down(e), demo(e), order(e), accounts(e), stock(e)}
 		},
 	}
+}
+
+// checkSettings refuses a name that is nearly that of a setting, in the environment or in the file.
+func checkSettings(names []string) error {
+	_, err := boot.Misspelt(append(os.Environ(), names...))
+	return err
 }
 
 // sample is about a new order each time: the same one twice would be a repetition.
