@@ -166,7 +166,18 @@ func Run(t testing.TB, service *quadrille.Service) {
 }
 
 // Ask makes a request to a service's API and returns its answer; another status than want is an error.
-func (d *Dancers) Ask(service, method, path, key, body string, want int) (map[string]any, error) {
+// As a client should, it asks again with the same key when a busy service answers 503.
+func (d *Dancers) Ask(service, method, path, key, body string, want int) (answer map[string]any, err error) {
+	again := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
+	for until := time.Now().Add(awaitTimeout); ; {
+		status, answer, err := d.askOnce(service, method, path, key, body, want)
+		if status != http.StatusServiceUnavailable || !again || time.Now().After(until) {
+			return answer, err
+		}
+	}
+}
+
+func (d *Dancers) askOnce(service, method, path, key, body string, want int) (status int, answer map[string]any, err error) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	if key != "" {
 		r.Header.Set("Idempotency-Key", key)
@@ -174,14 +185,14 @@ func (d *Dancers) Ask(service, method, path, key, body string, want int) (map[st
 	w := httptest.NewRecorder()
 	tokens, err := web.LoadTokens("") // none: who asks on this machine is an admin
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	tokens.Require(d.api[service]).ServeHTTP(w, r)
 	if w.Code != want {
-		return nil, fmt.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+		return w.Code, nil, fmt.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
 	}
-	answer := map[string]any{"Retry-After": w.Header().Get("Retry-After")}
-	return answer, json.Unmarshal(w.Body.Bytes(), &answer)
+	answer = map[string]any{"Retry-After": w.Header().Get("Retry-After")}
+	return w.Code, answer, json.Unmarshal(w.Body.Bytes(), &answer)
 }
 
 // StockUp gives ada money and the shelves teapots.
