@@ -32,8 +32,8 @@ const (
 	DefaultMaxStates = 2_000_000
 	maxCommands      = 32
 	// maxSteps is how many steps of a way are listed: the first and the last of a longer one.
-	maxSteps = 40
-	maxMessages      = 1 << 16
+	maxSteps    = 40
+	maxMessages = 1 << 16
 )
 
 // Model is what is explored.
