@@ -23,8 +23,8 @@ const (
 	maxAdminBody = 64 << 10
 )
 
-// Said is an event of a story: what the service said about one subject.
-type Said struct {
+// PublishedEvent is an event of a story: what the service said about one subject.
+type PublishedEvent struct {
 	ID            string          `json:"id"`
 	Type          string          `json:"type"`
 	Source        string          `json:"source"`
@@ -54,14 +54,14 @@ type Said struct {
 // It has no authentication of its own: wrap it, and do not serve it to everybody.
 func (s *Service) Admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /admin/story/{subject}", s.story)
+	mux.HandleFunc("GET /admin/story/{subject}", s.history)
 	mux.HandleFunc("POST /admin/handled", s.handled)
 	mux.HandleFunc("GET /admin/parked", s.parked)
 	mux.HandleFunc("GET /admin/parked/{id}", s.parkedOne)
-	mux.HandleFunc("POST /admin/parked/{id}/try", s.try)
-	mux.HandleFunc("POST /admin/republish", s.republish)
+	mux.HandleFunc("POST /admin/parked/{id}/try", s.dryRun)
+	mux.HandleFunc("POST /admin/republish", s.replay)
 	mux.HandleFunc("GET /admin/breakers", s.breakers)
-	mux.HandleFunc("GET /admin/republish", s.republications)
+	mux.HandleFunc("GET /admin/republish", s.replays)
 	mux.HandleFunc("GET /admin/relay", s.relayState)
 	mux.HandleFunc("POST /admin/relay", s.relayUse)
 	mux.HandleFunc("GET /admin/projections", s.projections)
@@ -69,25 +69,25 @@ func (s *Service) Admin() http.Handler {
 	return mux
 }
 
-func (s *Service) story(w http.ResponseWriter, r *http.Request) {
+func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 	p := s.partsFor(w, r)
 	if p == nil {
 		return
 	}
-	records, err := p.outbox.Story(r.Context(), r.PathValue("subject"))
+	records, err := p.outbox.History(r.Context(), r.PathValue("subject"))
 	if err != nil {
 		s.problem(w, err)
 		return
 	}
-	said := make([]Said, len(records))
+	published := make([]PublishedEvent, len(records))
 	for i, r := range records {
-		said[i] = saidOf(r)
+		published[i] = publishedOf(r)
 	}
-	answer(w, said)
+	answer(w, published)
 }
 
-func saidOf(r events.Record) Said {
-	return Said{
+func publishedOf(r events.Record) PublishedEvent {
+	return PublishedEvent{
 		ID: r.ID, Type: r.Type, Source: r.Source, Subject: r.Subject, CorrelationID: r.CorrelationID,
 		CausationID: r.CausationID, Time: r.Time, Data: r.Data,
 	}
@@ -156,47 +156,47 @@ func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Tried is what would come of a parked event.
-type Tried struct {
-	Error string `json:"error,omitempty"`
-	Says  []Said `json:"says"`
+// DryRunResult is what would come of a parked event.
+type DryRunResult struct {
+	Error     string           `json:"error,omitempty"`
+	Publishes []PublishedEvent `json:"says"`
 }
 
-func (s *Service) try(w http.ResponseWriter, r *http.Request) {
+func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 	p, found, ok := s.findParked(w, r)
 	if !ok {
 		return
 	}
-	tried := Tried{Says: []Said{}}
-	said, err := p.consumer.Try(r.Context(), found)
+	result := DryRunResult{Publishes: []PublishedEvent{}}
+	published, err := p.consumer.DryRun(r.Context(), found)
 	switch class := postgres.ClassOf(err); {
-	case errors.Is(err, consumer.ErrNotTried):
+	case errors.Is(err, consumer.ErrCallNotRun):
 		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
 		return
 	case err != nil && (class == postgres.Lost || class == postgres.Busy || class == postgres.Retry):
 		s.problem(w, err)
 		return
 	case err != nil:
-		tried.Error = err.Error()
+		result.Error = err.Error()
 	}
-	for _, e := range said {
-		later, isLater := e.Data.(consumer.Later)
+	for _, e := range published {
+		later, isLater := e.Data.(consumer.Deadline)
 		if isLater {
 			e.Data = later.Payload
 		}
 		record, err := e.Record()
 		if err != nil { // it was said in vain above
-			tried.Error = err.Error()
+			result.Error = err.Error()
 			continue
 		}
-		said := saidOf(record)
+		published := publishedOf(record)
 		if isLater {
 			due := record.Time.Add(later.After)
-			said.Due = &due
+			published.Due = &due
 		}
-		tried.Says = append(tried.Says, said)
+		result.Publishes = append(result.Publishes, published)
 	}
-	answer(w, tried)
+	answer(w, result)
 }
 
 // findParked answers the request itself unless ok.

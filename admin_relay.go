@@ -12,10 +12,10 @@ import (
 
 // RelayState is how the leader among the replicas finds what was committed.
 type RelayState struct {
-	outbox.Used
-	Slot     *outbox.Watched  `json:"slot,omitempty"` // of the stream, where this replica could use one
-	Replicas []outbox.Replica `json:"replicas"`       // that run, the leader first
-	Warnings []string         `json:"warnings,omitempty"`
+	outbox.SourceState
+	Slot     *outbox.SlotState `json:"slot,omitempty"` // of the stream, where this replica could use one
+	Replicas []outbox.Replica  `json:"replicas"`       // that run, the leader first
+	Warnings []string          `json:"warnings,omitempty"`
 }
 
 // look adds who relays, and what an operator should see to.
@@ -46,14 +46,14 @@ func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		return
 	}
-	used, err := p.outbox.Used(r.Context())
+	used, err := p.outbox.SourceInUse(r.Context())
 	if err != nil {
 		s.problem(w, err)
 		return
 	}
-	state := RelayState{Used: used}
+	state := RelayState{SourceState: used}
 	if p.relay.Source != nil {
-		watched, err := p.relay.Source.Watch(r.Context())
+		watched, err := p.relay.Source.State(r.Context())
 		if err != nil {
 			s.problem(w, err)
 			return
@@ -84,7 +84,7 @@ func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field Stream of quadrille.Service")
 		return
 	}
-	if err := p.outbox.Use(r.Context(), ask.Source); err != nil {
+	if err := p.outbox.UseSource(r.Context(), ask.Source); err != nil {
 		s.problem(w, err)
 		return
 	}

@@ -24,8 +24,8 @@ func oneOf(are ...bool) bool {
 	return n == 1
 }
 
-// republish takes a request to publish again; the leading replica executes it.
-func (s *Service) republish(w http.ResponseWriter, r *http.Request) {
+// replay takes a request to publish again; the leading replica executes it.
+func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
 		IDs   []string   `json:"ids"`
 		Since *time.Time `json:"since"`
@@ -62,9 +62,9 @@ func (s *Service) republish(w http.ResponseWriter, r *http.Request) {
 	}
 	var request int64
 	if ask.Since != nil {
-		request, err = p.outbox.RepublishSince(r.Context(), *ask.Since)
+		request, err = p.outbox.ReplaySince(r.Context(), *ask.Since)
 	} else {
-		request, err = p.outbox.RepublishIDs(r.Context(), ask.IDs...)
+		request, err = p.outbox.ReplayIDs(r.Context(), ask.IDs...)
 	}
 	switch {
 	case errors.Is(err, outbox.ErrNoSuchEvent):
@@ -76,12 +76,12 @@ func (s *Service) republish(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Service) republications(w http.ResponseWriter, r *http.Request) {
+func (s *Service) replays(w http.ResponseWriter, r *http.Request) {
 	p := s.partsFor(w, r)
 	if p == nil {
 		return
 	}
-	list, err := p.outbox.Republications(r.Context())
+	list, err := p.outbox.Replays(r.Context())
 	if err != nil {
 		s.problem(w, err)
 		return

@@ -152,7 +152,7 @@ func TestServiceBehindAPooler(t *testing.T) {
 		if leader != "" {
 			before = 1
 		}
-		say(t, s, UserJoined{"1", "ada@example.com"})
+		publish(t, s, UserJoined{"1", "ada@example.com"})
 		becomes(t, s, before+1, "welcomed")
 		stop()
 	}
@@ -188,7 +188,7 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 
 // A database that takes no writes any more makes its service unready, a line in the log says why, and
 // when it takes them again all goes on.
-func TestReadOnlyDatabaseIsSaid(t *testing.T) {
+func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	t.Parallel()
 	url := database(t)
 	broker, _ := devstack.Vhost(t)
@@ -196,7 +196,7 @@ func TestReadOnlyDatabaseIsSaid(t *testing.T) {
 	s := members(t, url, broker)
 	s.Log = zerolog.New(&log)
 	run(t, s)
-	say(t, s, UserJoined{"1", "ada@example.com"})
+	publish(t, s, UserJoined{"1", "ada@example.com"})
 	becomes(t, s, 1, "welcomed")
 	admin, err := postgres.Open(url + "&default_transaction_read_only=off")
 	if err != nil {
@@ -218,6 +218,6 @@ func TestReadOnlyDatabaseIsSaid(t *testing.T) {
 		err := s.Ready(t.Context())
 		return err == nil, ""
 	})
-	say(t, s, UserJoined{"2", "bob@example.com"})
+	publish(t, s, UserJoined{"2", "bob@example.com"})
 	becomes(t, s, 2, "welcomed")
 }

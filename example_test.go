@@ -27,14 +27,14 @@ func ExampleService() {
 		return nil
 	}
 	members := &quadrille.Service{
-		Name:     "members",
-		Says:     []events.Payload{UserJoined{}},
-		Hears:    []consumer.Handler{consumer.Handle(welcome)},
-		Database: os.Getenv("DATABASE_URL"), // postgres://…?sslmode=disable
-		AMQP:     os.Getenv("AMQP_URL"),     // amqp://…
+		Name:      "members",
+		Publishes: []events.Payload{UserJoined{}},
+		Handlers:  []consumer.Handler{consumer.Handle(welcome)},
+		Database:  os.Getenv("DATABASE_URL"), // postgres://…?sslmode=disable
+		AMQP:      os.Getenv("AMQP_URL"),     // amqp://…
 	}
 	joined := func(tx *sqlx.Tx) error { // published if and only if tx commits
-		return members.Say(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})
+		return members.Publish(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})
 	}
 	if err := members.Tx(ctx, joined); err != nil {
 		fmt.Println(err)

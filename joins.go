@@ -12,7 +12,7 @@ import (
 
 // choreography returns the topology with this service in it.
 func (s *Service) choreography() (topology.Topology, error) {
-	t := s.Joins
+	t := s.Topology
 	if err := rabbit.CheckURL(s.AMQP); err != nil {
 		return t, err
 	}
@@ -24,15 +24,15 @@ func (s *Service) choreography() (topology.Topology, error) {
 	}
 	me := topology.Service{Name: s.Name}
 	var says []string
-	for _, p := range s.Says {
+	for _, p := range s.Publishes {
 		says = append(says, p.EventType())
 	}
 	if len(says) > 0 {
-		me.Commands = []topology.Command{{Does: "say", Says: says}}
+		me.Commands = []topology.Command{{Does: "say", Publishes: says}}
 	}
-	for _, h := range s.Hears {
+	for _, h := range s.Handlers {
 		for _, eventType := range h.Types() {
-			me.Reacts = append(me.Reacts, topology.Reaction{Hears: eventType, Does: "handle " + eventType, Says: says})
+			me.Reacts = append(me.Reacts, topology.Reaction{Handles: eventType, Does: "handle " + eventType, Publishes: says})
 		}
 	}
 	t = t.With(me)
@@ -49,7 +49,7 @@ func (s *Service) mandatory(t topology.Topology) func(eventType string) bool {
 
 // optional tells the types that nobody need be bound for, since the topology that was applied says so.
 func (s *Service) optional(t topology.Topology) func(eventType string) bool {
-	_, joined := s.Joins.Service(s.Name)
+	_, joined := s.Topology.Service(s.Name)
 	return func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 }
 }
 
@@ -57,7 +57,7 @@ func (s *Service) optional(t topology.Topology) func(eventType string) bool {
 // two of its handlers want.
 func (s *Service) handlesAll(me topology.Service) error {
 	handled := map[string]bool{}
-	for _, h := range s.Hears {
+	for _, h := range s.Handlers {
 		for _, eventType := range h.Types() {
 			if handled[eventType] {
 				return fmt.Errorf("%s has two handlers for %s: make it one", s.Name, eventType)
@@ -65,9 +65,9 @@ func (s *Service) handlesAll(me topology.Service) error {
 			handled[eventType] = true
 		}
 	}
-	for _, heard := range me.Hears() {
-		if !handled[heard] {
-			return fmt.Errorf("%s has no handler for %s, which its topology says it hears", s.Name, heard)
+	for _, consumed := range me.Handles() {
+		if !handled[consumed] {
+			return fmt.Errorf("%s has no handler for %s, which its topology says it hears", s.Name, consumed)
 		}
 	}
 	return nil
@@ -76,7 +76,7 @@ func (s *Service) handlesAll(me topology.Service) error {
 // ready holds publishing and consuming back until everybody who must hear is bound.
 func (s *Service) ready(session *rabbit.Session, t topology.Topology) error {
 	check := func() error { return session.DeclarePart(t, s.Name) }
-	if _, named := s.Joins.Service(s.Name); named {
+	if _, named := s.Topology.Service(s.Name); named {
 		check = func() error { return session.CheckApplied(t) }
 	}
 	if err := check(); err != nil {

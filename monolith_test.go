@@ -17,18 +17,18 @@ import (
 
 // A monolith joins by its outbox alone: it hears nothing, its own code says some events, and a program
 // that does not know this kit inserts the others. Who hears them reacts once to each.
-func TestServiceThatOnlySays(t *testing.T) {
+func TestServiceThatOnlyPublishes(t *testing.T) {
 	t.Parallel()
 	amqp, _ := devstack.Vhost(t)
-	heard := make(chan events.Of[UserJoined], 10)
-	monolith := &quadrille.Service{Name: "members", Says: []events.Payload{UserJoined{}}, Database: database(t), AMQP: amqp}
+	consumed := make(chan events.Of[UserJoined], 10)
+	monolith := &quadrille.Service{Name: "members", Publishes: []events.Payload{UserJoined{}}, Database: database(t), AMQP: amqp}
 	says := topology.Topology{Name: "monolith", Services: []topology.Service{
-		{Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}}},
+		{Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}}}},
 	}}
 	listener := &quadrille.Service{
-		Name: "mailing", Database: database(t), AMQP: amqp, Joins: says,
-		Hears: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[UserJoined]) error {
-			heard <- e
+		Name: "mailing", Database: database(t), AMQP: amqp, Topology: says,
+		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[UserJoined]) error {
+			consumed <- e
 			return nil
 		})},
 	}
@@ -38,7 +38,7 @@ func TestServiceThatOnlySays(t *testing.T) {
 	webtest.Eventually(t, "both are connected", func() (bool, string) {
 		return monolith.Connected() && listener.Connected(), fmt.Sprint(monolith.Connected(), listener.Connected())
 	})
-	say(t, monolith, UserJoined{"1", "ada@example.com"})
+	publish(t, monolith, UserJoined{"1", "ada@example.com"})
 	db, err := monolith.DB(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestServiceThatOnlySays(t *testing.T) {
 	// The order of two subjects is open, and one event may come twice.
 	got := map[string]events.Of[UserJoined]{}
 	for len(got) < 2 {
-		e := <-heard
+		e := <-consumed
 		got[e.Data.ID] = e
 	}
 	if got["1"].Data.Email != "ada@example.com" || got["2"].Data.Email != "bob@example.com" || got["2"].ID != id {

@@ -41,20 +41,20 @@ const (
 // Service is one dancer. Fill in the fields, then call Run; Tx and Say may be used before and
 // beside it. A Service must not be copied once used.
 type Service struct {
-	Name     string             // lower case, also the name of its exchange and its queue
-	Says     []events.Payload   // a value of each type that it publishes
-	Hears    []consumer.Handler // what it does about others' events, and about its own deadlines
-	Database string             // address of the service's own database, see postgres.Address
-	AMQP     string             // amqp:// URL with the virtual host
+	Name      string             // lower case, also the name of its exchange and its queue
+	Publishes []events.Payload   // a value of each type that it publishes
+	Handlers  []consumer.Handler // what it does about others' events, and about its own deadlines
+	Database  string             // address of the service's own database, see postgres.Address
+	AMQP      string             // amqp:// URL with the virtual host
 
 	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps, for
 	// notifications and for a stream: a direct one where Database leads through a pooler. Empty: Database.
 	LeaderDatabase string
 
-	// Joins is the choreography that the service is part of. When it names the service, the topology
+	// Topology is the choreography that the service is part of. When it names the service, the topology
 	// must have been applied by an operator, and the service waits until it is. When it does not, the
 	// service declares its own exchange, queue and bindings; so it does when Joins is empty.
-	Joins topology.Topology
+	Topology topology.Topology
 	// Migrations are those of the service's own tables, in goose's format, by the name of their line.
 	// The kit's own tables are migrated in any case.
 	Migrations map[string]fs.FS
@@ -199,14 +199,14 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	}
 	if err := s.prepare(ctx, p); err != nil {
 		_ = p.close()
-		if !postgres.Waits(err) {
-			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, postgres.Mend(err))
+		if !postgres.WaitingHelps(err) {
+			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, postgres.Remedy(err))
 		}
 		return nil, err
 	}
 	ready := func(session *rabbit.Session) error { return s.ready(session, t) }
 	p.consumer = &consumer.Consumer{
-		Name: s.Name, URL: s.AMQP, Topology: t, Handlers: s.Hears, DB: db,
+		Name: s.Name, URL: s.AMQP, Topology: t, Handlers: s.Handlers, DB: db,
 		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log, HandlerTimeout: s.HandlerTimeout,
 	}
 	for _, b := range s.Breakers {
@@ -235,24 +235,24 @@ func (s *Service) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	return p.outbox.Tx(ctx, f)
 }
 
-// Say puts payloads into the outbox in tx. In a handler they are caused by the event that is handled.
-func (s *Service) Say(ctx context.Context, tx *sqlx.Tx, payloads ...events.Payload) error {
+// Publish puts payloads into the outbox in tx. In a handler they are caused by the event that is handled.
+func (s *Service) Publish(ctx context.Context, tx *sqlx.Tx, payloads ...events.Payload) error {
 	cause := consumer.CauseOf(ctx)
 	now := time.Now()
-	said := make([]events.Event, len(payloads))
+	published := make([]events.Event, len(payloads))
 	for i, p := range payloads {
-		said[i] = events.Cause(cause, topology.SourceOf(s.Name), now, p)
+		published[i] = events.Cause(cause, topology.SourceOf(s.Name), now, p)
 	}
-	return s.Emit(ctx, tx, said...)
+	return s.Emit(ctx, tx, published...)
 }
 
 // Emit puts into the outbox, or into the schedule, what a Participant's Apply returned.
-func (s *Service) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) error {
+func (s *Service) Emit(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
 	p, err := s.parts(ctx)
 	if err != nil {
 		return err
 	}
-	return p.consumer.Emit(ctx, tx, said...)
+	return p.consumer.Emit(ctx, tx, published...)
 }
 
 // Context returns a context in which a Participant's statements are prepared.

@@ -57,7 +57,7 @@ func welcome(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 func members(t *testing.T, database, broker string) *quadrille.Service {
 	t.Helper()
 	s := &quadrille.Service{
-		Name: "members", Says: []events.Payload{UserJoined{}}, Hears: []consumer.Handler{consumer.Handle(welcome)},
+		Name: "members", Publishes: []events.Payload{UserJoined{}}, Handlers: []consumer.Handler{consumer.Handle(welcome)},
 		Database: database, AMQP: broker, Migrations: table, Log: zerolog.New(zerolog.NewTestWriter(t)),
 	}
 	t.Cleanup(func() { _ = s.Close() })
@@ -80,9 +80,9 @@ func run(t *testing.T, s *quadrille.Service) (stop func()) {
 	return stop
 }
 
-func say(t *testing.T, s *quadrille.Service, payloads ...events.Payload) {
+func publish(t *testing.T, s *quadrille.Service, payloads ...events.Payload) {
 	t.Helper()
-	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, payloads...) }); err != nil {
+	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Publish(t.Context(), tx, payloads...) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -137,14 +137,14 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	joined := topology.Topology{Name: "club", Services: []topology.Service{{
-		Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined", "user.left"}}},
-		Reacts: []topology.Reaction{{Hears: "user.joined", Does: "welcome"}, {Hears: "user.left", Does: "mourn"}},
+		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined", "user.left"}}},
+		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "welcome"}, {Handles: "user.left", Does: "mourn"}},
 	}}}
 	for want, change := range map[string]func(s *quadrille.Service){
-		"no handler for user.left":          func(s *quadrille.Service) { s.Joins = joined },
-		"two handlers for user.joined":      func(s *quadrille.Service) { s.Joins, s.Hears = joined, append(s.Hears, s.Hears...) },
-		"reacts to user.joined twice":       func(s *quadrille.Service) { s.Hears = append(s.Hears, s.Hears...) },
-		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Says = nil },
+		"no handler for user.left":          func(s *quadrille.Service) { s.Topology = joined },
+		"two handlers for user.joined":      func(s *quadrille.Service) { s.Topology, s.Handlers = joined, append(s.Handlers, s.Handlers...) },
+		"reacts to user.joined twice":       func(s *quadrille.Service) { s.Handlers = append(s.Handlers, s.Handlers...) },
+		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Publishes = nil },
 		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
 		"sslmode is not set":                func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d" },
 		"an option that the driver refuses": func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d?sslmode=maybe" },
@@ -183,7 +183,7 @@ func TestRunWaitsForItsServersAndStops(t *testing.T) {
 	alone := members(t, database(t), "amqp://u:hush@127.0.0.1:1/")
 	alone.Log = zerolog.New(&log)
 	stop = run(t, alone)
-	say(t, alone, UserJoined{"1", "ada@example.com"})
+	publish(t, alone, UserJoined{"1", "ada@example.com"})
 	log.becomes(t, "connect to broker")
 	if err := alone.Ready(t.Context()); err != nil || alone.Connected() {
 		t.Errorf("ready: %v, connected %v", err, alone.Connected())
@@ -269,17 +269,19 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 	for _, mandatory := range []bool{true, false} {
 		broker, _ := devstack.Vhost(t)
 		s := members(t, database(t), broker)
-		s.Hears = nil
+		s.Handlers = nil
 		if mandatory {
 			s.Mandatory = func(eventType string) bool { return eventType == UserJoined{}.EventType() }
 		}
 		run(t, s)
-		if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, UserJoined{ID: "1", Email: "ada@example.org"}) }); err != nil {
+		if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
+			return s.Publish(t.Context(), tx, UserJoined{ID: "1", Email: "ada@example.org"})
+		}); err != nil {
 			t.Fatal(err)
 		}
 		webtest.Eventually(t, "the event to be held, or counted", func() (bool, string) {
 			st := s.Stats().Relay
-			return mandatory && st.Held == 1 && st.Unheard == 0 || !mandatory && st.Unheard == 1 && st.Held == 0, fmt.Sprintf("%+v", st)
+			return mandatory && st.Held == 1 && st.Unrouted == 0 || !mandatory && st.Unrouted == 1 && st.Held == 0, fmt.Sprintf("%+v", st)
 		})
 	}
 }

@@ -18,20 +18,20 @@ import (
 )
 
 // What is published again on the command line has the same ids and no second effect.
-func TestRepublishedIsADuplicate(t *testing.T) {
+func TestReplayedIsADuplicate(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	admin := httptest.NewServer(s.Admin())
 	defer admin.Close()
-	say(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
+	publish(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
 	becomes(t, s, 2, "welcomed")
-	var story []quadrille.Said
-	get(t, admin.URL+"/admin/story/1", "", 200, &story)
+	var history []quadrille.PublishedEvent
+	get(t, admin.URL+"/admin/story/1", "", 200, &history)
 
 	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members", Services: []topology.Service{{Name: "members"}}}}
-	republish := func(args ...string) (code int, out, errOut string) {
+	replay := func(args ...string) (code int, out, errOut string) {
 		var o, e bytes.Buffer
 		code = cli.Run(t.Context(), app, append([]string{"republish", "-o", "json"}, args...), strings.NewReader(""), &o, &e,
 			func(name string) (string, bool) { return admin.URL, name == "QUADRILLE_MEMBERS_URL" })
@@ -41,12 +41,12 @@ func TestRepublishedIsADuplicate(t *testing.T) {
 		args      []string
 		published int64
 	}{
-		{[]string{"members", story[0].ID}, 1},
+		{[]string{"members", history[0].ID}, 1},
 		{[]string{"members", "--since", "1h"}, 2},
 		{[]string{"members", "--since", time.Now().Add(time.Hour).Format(time.RFC3339)}, 0},
 	} {
-		code, out, errOut := republish(c.args...)
-		var done cli.Republication
+		code, out, errOut := replay(c.args...)
+		var done cli.Replay
 		if err := json.Unmarshal([]byte(out), &done); err != nil || code != 0 || done.Published != c.published {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
@@ -63,11 +63,11 @@ func TestRepublishedIsADuplicate(t *testing.T) {
 	}{
 		"an event that was never said": {[]string{"members", events.NewID()}, cli.ExitNotFound},
 		"no id":                        {[]string{"members"}, cli.ExitUsage},
-		"both":                         {[]string{"members", story[0].ID, "--since", "1h"}, cli.ExitUsage},
-		"no such service":              {[]string{"nobody", story[0].ID}, cli.ExitUsage},
+		"both":                         {[]string{"members", history[0].ID, "--since", "1h"}, cli.ExitUsage},
+		"no such service":              {[]string{"nobody", history[0].ID}, cli.ExitUsage},
 		"no time":                      {[]string{"members", "--since", "yesterday"}, cli.ExitUsage},
 	} {
-		if code, out, errOut := republish(c.args...); code != c.code || errOut == "" {
+		if code, out, errOut := replay(c.args...); code != c.code || errOut == "" {
 			t.Errorf("%s: exit %d, want %d: %s %s", name, code, c.code, out, errOut)
 		}
 	}

@@ -28,21 +28,21 @@ type UserWelcomed struct{ ID string }
 func (UserWelcomed) EventType() string { return "user.welcomed" }
 func (u UserWelcomed) Subject() string { return u.ID }
 
-func TestWhatIsRolledBackIsNotSaid(t *testing.T) {
+func TestWhatIsRolledBackIsNotPublished(t *testing.T) {
 	t.Parallel()
 	s := members(t, database(t), webtest.NoBroker)
 	no := errors.New("no")
 	err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		return errors.Join(s.Say(t.Context(), tx, UserJoined{"1", "ada@example.com"}), no)
+		return errors.Join(s.Publish(t.Context(), tx, UserJoined{"1", "ada@example.com"}), no)
 	})
 	if !errors.Is(err, no) || count(t, s, "outbox") != 0 {
 		t.Errorf("%v, %d rows", err, count(t, s, "outbox"))
 	}
-	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Say(t.Context(), tx, UserWelcomed{"1"}) })
+	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Publish(t.Context(), tx, UserWelcomed{"1"}) })
 	if err == nil || !strings.Contains(err.Error(), "may not say user.welcomed") || count(t, s, "outbox") != 0 {
 		t.Errorf("an event that it does not declare: %v", err)
 	}
-	say(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
+	publish(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
 	if n := count(t, s, "outbox"); n != 2 {
 		t.Errorf("%d rows", n)
 	}
@@ -74,30 +74,30 @@ func get(t *testing.T, url, body string, status int, into any) {
 }
 
 // What a handler says is caused by what it handles, and the admin endpoint tells the story.
-func TestTheStoryIsTold(t *testing.T) {
+func TestHistoryOfASubject(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
-	s.Says = append(s.Says, UserWelcomed{})
-	s.Hears = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
+	s.Publishes = append(s.Publishes, UserWelcomed{})
+	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 		if e.Data.Email == "" {
 			return consumer.Permanent(errors.New("nobody to welcome"))
 		}
-		return errors.Join(welcome(ctx, tx, e), s.Say(ctx, tx, UserWelcomed{e.Data.ID}))
+		return errors.Join(welcome(ctx, tx, e), s.Publish(ctx, tx, UserWelcomed{e.Data.ID}))
 	})}
 	run(t, s)
 	admin := httptest.NewServer(s.Admin())
 	defer admin.Close()
-	say(t, s, UserJoined{"42", "ada@example.com"}, UserJoined{ID: "43"})
+	publish(t, s, UserJoined{"42", "ada@example.com"}, UserJoined{ID: "43"})
 	becomes(t, s, 1, "welcomed")
 	becomes(t, s, 1, "pending WHERE due IS NULL")
-	var story []quadrille.Said
-	get(t, admin.URL+"/admin/story/42", "", http.StatusOK, &story)
-	if len(story) != 2 || story[1].CausationID != story[0].ID || story[1].CorrelationID != story[0].CorrelationID || story[1].Source != "/members" {
-		t.Errorf("story %+v", story)
+	var history []quadrille.PublishedEvent
+	get(t, admin.URL+"/admin/story/42", "", http.StatusOK, &history)
+	if len(history) != 2 || history[1].CausationID != history[0].ID || history[1].CorrelationID != history[0].CorrelationID || history[1].Source != "/members" {
+		t.Errorf("story %+v", history)
 	}
 	var handled []map[string]any
-	get(t, admin.URL+"/admin/handled", `{"ids":["`+story[0].ID+`","`+events.NewID()+`"]}`, http.StatusOK, &handled)
+	get(t, admin.URL+"/admin/handled", `{"ids":["`+history[0].ID+`","`+events.NewID()+`"]}`, http.StatusOK, &handled)
 	if len(handled) != 1 {
 		t.Errorf("handled %+v", handled)
 	}
@@ -108,10 +108,10 @@ func TestTheStoryIsTold(t *testing.T) {
 		t.Fatalf("parked %+v", parked)
 	}
 	get(t, admin.URL+"/admin/parked/"+parked[0].Key, "", http.StatusOK, nil)
-	var tried quadrille.Tried
-	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/try", "{}", http.StatusOK, &tried)
-	if !strings.Contains(tried.Error, "nobody to welcome") || len(tried.Says) != 0 {
-		t.Errorf("tried %+v", tried)
+	var result quadrille.DryRunResult
+	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/try", "{}", http.StatusOK, &result)
+	if !strings.Contains(result.Error, "nobody to welcome") || len(result.Publishes) != 0 {
+		t.Errorf("tried %+v", result)
 	}
 	get(t, admin.URL+"/admin/parked/"+events.NewID(), "", http.StatusNotFound, nil)
 	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) + `"]}`} {

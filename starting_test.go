@@ -87,19 +87,19 @@ func (UserReminded) EventType() string { return "user.reminded" }
 func (u UserReminded) Subject() string { return u.ID }
 
 // To try a parked event that would set a deadline tells so.
-func TestTryTellsOfADeadline(t *testing.T) {
+func TestDryRunShowsADeadline(t *testing.T) {
 	t.Parallel()
-	remind := consumer.Participant[struct{}]{Name: "members", Needs: func(*struct{}, events.Event) {}, React: []consumer.Reaction[struct{}]{
+	remind := consumer.Participant[struct{}]{Name: "members", Locks: func(*struct{}, events.Event) {}, React: []consumer.Reaction[struct{}]{
 		consumer.On(func(_ *struct{}, e events.Of[UserJoined]) []events.Payload {
-			return []events.Payload{consumer.Later{After: time.Hour, Payload: UserReminded{e.Data.ID}}}
+			return []events.Payload{consumer.Deadline{After: time.Hour, Payload: UserReminded{e.Data.ID}}}
 		}),
 		consumer.On(func(*struct{}, events.Of[UserReminded]) []events.Payload { return nil }),
 	}}
 	s := members(t, database(t), webtest.NoBroker)
-	s.Hears = []consumer.Handler{remind.Handler()}
-	s.Joins = topology.Topology{Name: "club", Services: []topology.Service{{
-		Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}, {Does: "remind again", Type: "user.reminded", After: time.Hour}},
-		Reacts: []topology.Reaction{{Hears: "user.joined", Does: "remind"}},
+	s.Handlers = []consumer.Handler{remind.Handler()}
+	s.Topology = topology.Topology{Name: "club", Services: []topology.Service{{
+		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}}, {Does: "remind again", Type: "user.reminded", After: time.Hour}},
+		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "remind"}},
 	}}}
 	db, err := s.DB(t.Context())
 	if err != nil {
@@ -113,9 +113,9 @@ func TestTryTellsOfADeadline(t *testing.T) {
 	}
 	admin := httptest.NewServer(s.Admin())
 	t.Cleanup(admin.Close)
-	var tried quadrille.Tried
-	get(t, admin.URL+"/admin/parked/"+id+"/try", "{}", http.StatusOK, &tried)
-	if tried.Error != "" || len(tried.Says) != 1 || tried.Says[0].Type != "user.reminded" || tried.Says[0].Due == nil || tried.Says[0].Due.Sub(tried.Says[0].Time) != time.Hour {
-		t.Errorf("tried %+v", tried)
+	var result quadrille.DryRunResult
+	get(t, admin.URL+"/admin/parked/"+id+"/try", "{}", http.StatusOK, &result)
+	if result.Error != "" || len(result.Publishes) != 1 || result.Publishes[0].Type != "user.reminded" || result.Publishes[0].Due == nil || result.Publishes[0].Due.Sub(result.Publishes[0].Time) != time.Hour {
+		t.Errorf("tried %+v", result)
 	}
 }

@@ -47,7 +47,7 @@ func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 	webtest.Together(t, joined, func(i int) error {
 		s := replicas[i%len(replicas)]
 		return s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-			return s.Say(t.Context(), tx, UserJoined{strconv.Itoa(i), strconv.Itoa(i) + "@example.com"})
+			return s.Publish(t.Context(), tx, UserJoined{strconv.Itoa(i), strconv.Itoa(i) + "@example.com"})
 		})
 	})
 	becomes(t, replicas[0], joined, "welcomed")
@@ -90,8 +90,8 @@ func meetAtMigration(t *testing.T, url string, n int, open func()) {
 
 // club is a topology that names the service: an operator applies it.
 var club = topology.Topology{Name: "club", Services: []topology.Service{{
-	Name: "members", Commands: []topology.Command{{Does: "join", Says: []string{"user.joined"}}},
-	Reacts: []topology.Reaction{{Hears: "user.joined", Does: "welcome"}},
+	Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}}},
+	Reacts: []topology.Reaction{{Handles: "user.joined", Does: "welcome"}},
 }}}
 
 func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
@@ -101,9 +101,9 @@ func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
 	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write, rights.Read)
 	var log lines
 	s := members(t, database(t), broker)
-	s.Joins, s.Log = club, zerolog.New(&log)
+	s.Topology, s.Log = club, zerolog.New(&log)
 	run(t, s)
-	say(t, s, UserJoined{"1", "ada@example.com"})
+	publish(t, s, UserJoined{"1", "ada@example.com"})
 	log.becomes(t, "run: quadrille topology apply")
 	if err := s.Ready(t.Context()); err != nil || s.Connected() || s.Stats().Relay.Published != 0 {
 		t.Errorf("ready: %v, connected %v, %+v", err, s.Connected(), s.Stats())
@@ -137,7 +137,7 @@ func declared(t *testing.T, management, broker string) (names []string) {
 }
 
 // A stranger's service joins the dance: it declares its own part and nothing of the others'.
-func TestANewcomerDeclaresOnlyItsOwnPart(t *testing.T) {
+func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 	t.Parallel()
 	broker, management := devstack.Vhost(t)
 	conn, err := amqp.Dial(broker)
@@ -157,7 +157,7 @@ func TestANewcomerDeclaresOnlyItsOwnPart(t *testing.T) {
 		return err
 	}
 	s := members(t, database(t), broker)
-	s.Name, s.Says, s.Hears, s.Joins = "loyalty", nil, []consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
+	s.Name, s.Publishes, s.Handlers, s.Topology = "loyalty", nil, []consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
 	run(t, s)
 	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
 		check, err := conn.Channel()

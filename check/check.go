@@ -44,9 +44,9 @@ type Model struct {
 	Commands   []Command
 	Duplicates int // how many deliveries may happen twice, in all; the inbox would stop them
 	// Always is asked in every state, AtRest where nothing more can happen but optional commands.
-	Always, AtRest func(World) error
+	Always, AtRest func(System) error
 	// Outcome names the way in which a state of rest ended.
-	Outcome   func(World) string
+	Outcome   func(System) string
 	MaxStates int // stop there and say so; 0: DefaultMaxStates
 }
 
@@ -57,12 +57,12 @@ type Command struct {
 	Optional bool // it need not happen
 }
 
-// World is a state, for the invariants to look at.
-type World struct{ memories map[string]consumer.Memory }
+// System is a state, for the invariants to look at.
+type System struct{ memories map[string]consumer.Memory }
 
 // Row reads a row of a service's table; ok is false when there is none. It panics when the row does
 // not fit value, which is a mistake in the model.
-func (w World) Row(service, table, key string, value any) (ok bool) {
+func (w System) Row(service, table, key string, value any) (ok bool) {
 	ok, err := w.memories[service].Row(table, key, value)
 	if err != nil {
 		panic(fmt.Sprintf("check: row %s of %s.%s: %v", key, service, table, err))
@@ -137,9 +137,9 @@ func (x *explorer) look(r *Report, at int) error {
 		x.states[at].rest = true
 		r.TerminalStates++
 		if x.model.AtRest != nil {
-			broken = errors.Join(broken, x.model.AtRest(x.world(s)))
+			broken = errors.Join(broken, x.model.AtRest(x.system(s)))
 		}
-		r.TerminalOutcomes[x.model.Outcome(x.world(s))]++
+		r.TerminalOutcomes[x.model.Outcome(x.system(s))]++
 	}
 	if broken != nil {
 		r.violated(broken.Error(), func() []string { return x.way(at) })
@@ -167,7 +167,7 @@ func (x *explorer) always(s state) error {
 	key := string(appendNumbers(nil, s.memories))
 	answer, asked := x.answers[key]
 	if !asked {
-		answer = x.model.Always(x.world(s))
+		answer = x.model.Always(x.system(s))
 		x.answers[key] = answer
 	}
 	return answer
@@ -177,7 +177,7 @@ func (x *explorer) always(s state) error {
 func (x *explorer) way(index int) []string {
 	var moves []string
 	for ; index > 0; index = x.states[index].parent {
-		moves = append(moves, x.tell(x.states[index].move))
+		moves = append(moves, x.report(x.states[index].move))
 	}
 	slices.Reverse(moves)
 	return moves
@@ -186,15 +186,15 @@ func (x *explorer) way(index int) []string {
 // state is one state, by the numbers under which the explorer keeps memories and messages.
 type state struct {
 	memories []uint32 // of each service
-	flying   []uint32 // messages on their way, sorted: to<<16 | message
+	inFlight []uint32 // messages on their way, sorted: to<<16 | message
 	due      []uint32 // deadlines that are set, sorted, in the same form
 	commands uint32   // which are left, as bits
 	doubles  uint32   // how many duplicates are left
 }
 
 func (s state) encode() string {
-	b := make([]byte, 0, 4*(len(s.memories)+len(s.flying)+len(s.due)+3))
-	for _, list := range [][]uint32{s.memories, {s.commands, s.doubles, uint32(len(s.flying))}, s.flying, s.due} {
+	b := make([]byte, 0, 4*(len(s.memories)+len(s.inFlight)+len(s.due)+3))
+	for _, list := range [][]uint32{s.memories, {s.commands, s.doubles, uint32(len(s.inFlight))}, s.inFlight, s.due} {
 		b = appendNumbers(b, list)
 	}
 	return string(b)
@@ -216,6 +216,6 @@ func (x *explorer) decode(key string) state {
 	flying := int(numbers[n+2])
 	return state{
 		memories: numbers[:n], commands: numbers[n], doubles: numbers[n+1],
-		flying: numbers[n+3 : n+3+flying], due: numbers[n+3+flying:],
+		inFlight: numbers[n+3 : n+3+flying], due: numbers[n+3+flying:],
 	}
 }

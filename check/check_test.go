@@ -43,40 +43,40 @@ type notes struct {
 }
 
 // add writes down what was heard and says what comes of it.
-func add[T events.Payload](mark string, said func(T) []events.Payload) consumer.Reaction[notes] {
+func add[T events.Payload](mark string, published func(T) []events.Payload) consumer.Reaction[notes] {
 	return consumer.On(func(s *notes, e events.Of[T]) []events.Payload {
 		n, _ := s.Notes.Get(e.Data.Subject())
 		s.Notes.Set(e.Data.Subject(), Note{ID: e.Data.Subject(), Heard: n.Heard + mark})
-		return said(e.Data)
+		return published(e.Data)
 	})
 }
 
 func silent[T events.Payload](T) []events.Payload { return nil }
 
 func duel() check.Model {
-	needs := func(s *notes, e events.Event) { s.Notes.Ask(e.Data.Subject()) }
-	first := consumer.Participant[notes]{Name: "first", Needs: needs, React: []consumer.Reaction[notes]{
+	needs := func(s *notes, e events.Event) { s.Notes.Lock(e.Data.Subject()) }
+	first := consumer.Participant[notes]{Name: "first", Locks: needs, React: []consumer.Reaction[notes]{
 		add("a", func(a Ask) []events.Payload {
-			return []events.Payload{Asked(a), consumer.Later{After: time.Minute, Payload: GiveUp(a)}}
+			return []events.Payload{Asked(a), consumer.Deadline{After: time.Minute, Payload: GiveUp(a)}}
 		}),
 		add("r", silent[Answer]), add("g", silent[GiveUp]),
 	}}
-	second := consumer.Participant[notes]{Name: "second", Needs: needs, React: []consumer.Reaction[notes]{
+	second := consumer.Participant[notes]{Name: "second", Locks: needs, React: []consumer.Reaction[notes]{
 		add("q", func(a Asked) []events.Payload { return []events.Payload{Answer(a)} }),
 	}}
 	return check.Model{
 		Topology: topology.Topology{Name: "duel", Services: []topology.Service{
-			{Name: "first", Commands: []topology.Command{{Does: "ask", Says: []string{"asked"}}, {Does: "give up", Type: "first.give-up", After: time.Minute}}, Reacts: []topology.Reaction{{Hears: "answered", Does: "rest"}}},
-			{Name: "second", Reacts: []topology.Reaction{{Hears: "asked", Does: "answer", Says: []string{"answered"}}}},
+			{Name: "first", Commands: []topology.Command{{Does: "ask", Publishes: []string{"asked"}}, {Does: "give up", Type: "first.give-up", After: time.Minute}}, Reacts: []topology.Reaction{{Handles: "answered", Does: "rest"}}},
+			{Name: "second", Reacts: []topology.Reaction{{Handles: "asked", Does: "answer", Publishes: []string{"answered"}}}},
 		}},
 		Reactors: []consumer.Reactor{first.Reactor(), second.Reactor()},
 		Commands: []check.Command{{To: "first", Payload: Ask{"x"}}},
-		Outcome:  heard,
+		Outcome:  handled,
 	}
 }
 
-// heard is what the first service has noted, in order.
-func heard(w check.World) string {
+// handled is what the first service has noted, in order.
+func handled(w check.System) string {
 	var n Note
 	w.Row("first", "notes", "x", &n)
 	return n.Heard
@@ -127,8 +127,8 @@ func TestADeadlineThatIsSetAgainComesOnce(t *testing.T) {
 func TestAViolationComesWithTheShortestWay(t *testing.T) {
 	t.Parallel()
 	m := duel()
-	m.Always = func(w check.World) error {
-		if strings.HasSuffix(heard(w), "g") {
+	m.Always = func(w check.System) error {
+		if strings.HasSuffix(handled(w), "g") {
 			return errors.New("it gave up")
 		}
 		return nil
@@ -139,7 +139,7 @@ func TestAViolationComesWithTheShortestWay(t *testing.T) {
 		t.Errorf("%+v", r.Violations)
 	}
 	m = duel()
-	m.Always = func(w check.World) error { // about the other service
+	m.Always = func(w check.System) error { // about the other service
 		if w.Row("second", "notes", "x", &Note{}) {
 			return errors.New("it heard")
 		}
@@ -149,7 +149,7 @@ func TestAViolationComesWithTheShortestWay(t *testing.T) {
 		t.Errorf("%+v", r.Violations)
 	}
 	m = duel()
-	m.AtRest = func(w check.World) error { return fmt.Errorf("rest with %s", heard(w)) }
+	m.AtRest = func(w check.System) error { return fmt.Errorf("rest with %s", handled(w)) }
 	if r := explore(t, m); len(r.Violations) != 2 || len(r.Violations[0].Way) != 4 || !strings.HasPrefix(r.Violations[0].Way[0], "first.ask") {
 		t.Errorf("%+v", r.Violations)
 	}
@@ -185,7 +185,7 @@ func TestAModelThatIsWrongIsAnError(t *testing.T) {
 
 // panicking is a reactor whose answer is one panic too many.
 func panicking(r consumer.Reactor) consumer.Reactor {
-	p := consumer.Participant[notes]{Name: r.Name, Needs: func(*notes, events.Event) {}, React: []consumer.Reaction[notes]{
+	p := consumer.Participant[notes]{Name: r.Name, Locks: func(*notes, events.Event) {}, React: []consumer.Reaction[notes]{
 		add("q", silent[Asked]), // it touches a row that nobody asked for
 	}}
 	return p.Reactor()
@@ -195,11 +195,11 @@ func panicking(r consumer.Reactor) consumer.Reactor {
 // with the first question, may end it.
 func ring(next func(string) string, ends bool) check.Model {
 	m := duel()
-	needs := func(s *notes, e events.Event) { s.Notes.Ask("x") }
+	needs := func(s *notes, e events.Event) { s.Notes.Lock("x") }
 	over := func(s *notes) bool { n, _ := s.Notes.Get("x"); return n.Heard == "over" }
-	first := consumer.Participant[notes]{Name: "first", Needs: needs, React: []consumer.Reaction[notes]{
+	first := consumer.Participant[notes]{Name: "first", Locks: needs, React: []consumer.Reaction[notes]{
 		consumer.On(func(_ *notes, e events.Of[Ask]) []events.Payload {
-			return []events.Payload{Asked{e.Data.ID}, consumer.Later{After: time.Minute, Payload: GiveUp(e.Data)}}
+			return []events.Payload{Asked{e.Data.ID}, consumer.Deadline{After: time.Minute, Payload: GiveUp(e.Data)}}
 		}),
 		consumer.On(func(s *notes, e events.Of[Answer]) []events.Payload {
 			if ends && over(s) {
@@ -213,11 +213,11 @@ func ring(next func(string) string, ends bool) check.Model {
 		}),
 	}}
 	m.Reactors = []consumer.Reactor{first.Reactor(), m.Reactors[1]}
-	second := consumer.Participant[notes]{Name: "second", Needs: needs, React: []consumer.Reaction[notes]{
+	second := consumer.Participant[notes]{Name: "second", Locks: needs, React: []consumer.Reaction[notes]{
 		consumer.On(func(_ *notes, e events.Of[Asked]) []events.Payload { return []events.Payload{Answer(e.Data)} }),
 	}}
 	m.Reactors[1] = second.Reactor()
-	m.Topology.Services[0].Reacts[0].Says = []string{"asked"}
+	m.Topology.Services[0].Reacts[0].Publishes = []string{"asked"}
 	return m
 }
 
@@ -264,8 +264,8 @@ func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 // without is a reactor that sets no deadlines.
 func without(r consumer.Reactor) consumer.Reactor {
 	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory, e events.Event) ([]events.Payload, error) {
-		said, err := r.React(m, e)
-		return slices.DeleteFunc(said, func(p events.Payload) bool { _, later := p.(consumer.Later); return later }), err
+		published, err := r.React(m, e)
+		return slices.DeleteFunc(published, func(p events.Payload) bool { _, later := p.(consumer.Deadline); return later }), err
 	}}
 }
 
@@ -274,8 +274,8 @@ func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(m *check.Model){
 		"second publishes answered on asked": func(m *check.Model) {
-			m.Topology.Services[1].Reacts[0].Says = nil
-			m.Topology.Services[1].Commands = []topology.Command{{Does: "answer unasked", Type: "second.answer", Says: []string{"answered"}}}
+			m.Topology.Services[1].Reacts[0].Publishes = nil
+			m.Topology.Services[1].Commands = []topology.Command{{Does: "answer unasked", Type: "second.answer", Publishes: []string{"answered"}}}
 		},
 		"first publishes asked on first.ask": func(m *check.Model) {
 			m.Topology.Services[0].Commands[0].Type = "first.other"
@@ -297,8 +297,8 @@ func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 func TestACauseIsListedOnce(t *testing.T) {
 	t.Parallel()
 	m := duel()
-	m.Always = func(w check.World) error {
-		if heard(w) != "" {
+	m.Always = func(w check.System) error {
+		if handled(w) != "" {
 			return errors.New("it heard")
 		}
 		return nil
@@ -307,8 +307,8 @@ func TestACauseIsListedOnce(t *testing.T) {
 	if len(r.Violations) != 1 || r.Violations[0].States != r.States-1 {
 		t.Errorf("%d states: %v", r.States, r.Violations)
 	}
-	m.Always = func(w check.World) error {
-		if strings.HasSuffix(heard(w), "r") {
+	m.Always = func(w check.System) error {
+		if strings.HasSuffix(handled(w), "r") {
 			return errors.New("it heard")
 		}
 		return nil

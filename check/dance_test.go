@@ -44,7 +44,7 @@ func one(t *testing.T, duplicates int, country string) check.Model {
 			{To: "orders", Payload: orders.Cancel{OrderID: order}, Optional: true},
 		},
 		AtRest: agreed,
-		Outcome: func(w check.World) string {
+		Outcome: func(w check.System) string {
 			var o orders.Order
 			w.Row("orders", "orders", order, &o)
 			return o.State
@@ -53,7 +53,7 @@ func one(t *testing.T, duplicates int, country string) check.Model {
 }
 
 // agreed is terminal agreement: money, goods and parcel are what the order's state says.
-func agreed(w check.World) error {
+func agreed(w check.System) error {
 	var o orders.Order
 	var a payments.Account
 	var s inventory.Stock
@@ -78,9 +78,9 @@ func agreed(w check.World) error {
 
 // moment is a state of the naive explorer; what is under way is named "to message".
 type moment struct {
-	memories          map[string]consumer.Memory
-	flying, due, todo []string
-	doubles           int
+	memories            map[string]consumer.Memory
+	inFlight, due, todo []string
+	doubles             int
 }
 
 // naive explores a model once more, in the most obvious way: every state is a string.
@@ -122,36 +122,36 @@ func (n *naive) deliver(s moment, message string) {
 	to, _, _ := strings.Cut(message, " ")
 	s.memories = maps.Clone(s.memories)
 	s.memories[to] = s.memories[to].Clone()
-	said, err := n.reactors[to].React(s.memories[to], events.Event{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Data: n.payloads[message]})
+	published, err := n.reactors[to].React(s.memories[to], events.Event{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Data: n.payloads[message]})
 	if err != nil {
 		n.Fatal(err)
 	}
-	for _, p := range said {
-		if later, ok := p.(consumer.Later); ok {
+	for _, p := range published {
+		if later, ok := p.(consumer.Deadline); ok {
 			s.due = slices.Concat(s.due, []string{n.name(to, later.Payload)})
 			continue
 		}
-		for _, hearer := range n.model.Topology.Subscribers(p.EventType()) {
-			s.flying = slices.Concat(s.flying, []string{n.name(hearer, p)})
+		for _, subscriber := range n.model.Topology.Subscribers(p.EventType()) {
+			s.inFlight = slices.Concat(s.inFlight, []string{n.name(subscriber, p)})
 		}
 	}
 	n.visit(s)
 }
 
 func (n *naive) visit(s moment) {
-	s.flying, s.due = slices.Sorted(slices.Values(s.flying)), slices.Sorted(slices.Values(s.due))
-	key := fmt.Sprint(s.memories, s.flying, s.due, s.todo, s.doubles)
+	s.inFlight, s.due = slices.Sorted(slices.Values(s.inFlight)), slices.Sorted(slices.Values(s.due))
+	key := fmt.Sprint(s.memories, s.inFlight, s.due, s.todo, s.doubles)
 	if n.seen[key] {
 		return
 	}
 	n.seen[key] = true
-	if len(s.flying)+len(s.due) == 0 && !slices.ContainsFunc(s.todo, func(name string) bool { return !n.optional[name] }) {
+	if len(s.inFlight)+len(s.due) == 0 && !slices.ContainsFunc(s.todo, func(name string) bool { return !n.optional[name] }) {
 		n.rest++
 	}
 	without := func(list []string, i int) []string { return slices.Delete(slices.Clone(list), i, i+1) }
-	for i, name := range s.flying {
+	for i, name := range s.inFlight {
 		next := s
-		next.flying = without(s.flying, i)
+		next.inFlight = without(s.inFlight, i)
 		n.deliver(next, name)
 		if s.doubles > 0 {
 			next = s
@@ -212,14 +212,14 @@ func TestTheModelsKeepTheirSize(t *testing.T) {
 }
 
 // spoil wraps the reactor of a service: wrong changes the memory or what is said after a reaction.
-func spoil(m check.Model, service string, wrong func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload) check.Model {
+func spoil(m check.Model, service string, wrong func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload) check.Model {
 	m.Reactors = slices.Clone(m.Reactors)
 	i := slices.IndexFunc(m.Reactors, func(r consumer.Reactor) bool { return r.Name == service })
 	good := m.Reactors[i].React
 	m.Reactors[i].React = func(memory consumer.Memory, e events.Event) ([]events.Payload, error) {
 		before := memory.Clone()
-		said, err := good(memory, e)
-		return wrong(before, memory, e, said), err
+		published, err := good(memory, e)
+		return wrong(before, memory, e, published), err
 	}
 	return m
 }
@@ -227,12 +227,12 @@ func spoil(m check.Model, service string, wrong func(before, after consumer.Memo
 func is(e events.Event, eventType string) bool { return e.Data.EventType() == eventType }
 
 // noTombstone forgets a cancellation of what was not known.
-func noTombstone(table string) func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload {
-	return func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload {
+func noTombstone(table string) func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
+	return func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
 		if is(e, "order.cancelled") && before[table][order] == "" {
 			delete(after[table], order)
 		}
-		return said
+		return published
 	}
 }
 
@@ -240,41 +240,41 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	t.Parallel()
 	for name, bug := range map[string]struct {
 		service, country string
-		wrong            func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload
+		wrong            func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload
 	}{
 		"payments leaves no tombstone":  {"payments", "DE", noTombstone("payments")},
 		"inventory leaves no tombstone": {"inventory", "DE", noTombstone("reservations")},
 		"shipping leaves no tombstone":  {"shipping", "DE", noTombstone("shipments")},
-		"payments refunds twice": {"payments", "AQ", func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload {
+		"payments refunds twice": {"payments", "AQ", func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
 			if is(e, "order.cancelled") && strings.Contains(before["payments"][order], payments.Refunded) {
 				_ = after.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR", Deposited: funds, Balance: funds + price})
 			}
-			return said
+			return published
 		}},
-		"inventory forgets to release": {"inventory", "DE", func(before, after consumer.Memory, e events.Event, said []events.Payload) []events.Payload {
+		"inventory forgets to release": {"inventory", "DE", func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
 			if is(e, "order.cancelled") {
 				after["stock"] = before["stock"]
 			}
-			return said
+			return published
 		}},
-		"orders confirms what is cancelled": {"orders", "DE", func(before, _ consumer.Memory, e events.Event, said []events.Payload) []events.Payload {
+		"orders confirms what is cancelled": {"orders", "DE", func(before, _ consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
 			if is(e, "shipment.scheduled") && strings.Contains(before["orders"][order], orders.Cancelled) {
 				return []events.Payload{fulfilment.OrderConfirmed{OrderID: order}}
 			}
-			return said
+			return published
 		}},
-		"orders forgets the deadline and shipping its refusal": {"shipping", "AQ", func(_, _ consumer.Memory, _ events.Event, said []events.Payload) []events.Payload {
-			return slices.DeleteFunc(said, func(p events.Payload) bool { return p.EventType() == "shipment.failed" })
+		"orders forgets the deadline and shipping its refusal": {"shipping", "AQ", func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
+			return slices.DeleteFunc(published, func(p events.Payload) bool { return p.EventType() == "shipment.failed" })
 		}},
 	} {
 		m := spoil(one(t, 1, bug.country), bug.service, bug.wrong)
 		if strings.Contains(name, "deadline") {
-			m = spoil(m, "orders", func(_, _ consumer.Memory, _ events.Event, said []events.Payload) []events.Payload {
-				return slices.DeleteFunc(said, func(p events.Payload) bool { _, later := p.(consumer.Later); return later })
+			m = spoil(m, "orders", func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
+				return slices.DeleteFunc(published, func(p events.Payload) bool { _, later := p.(consumer.Deadline); return later })
 			})
 		}
 		if strings.Contains(name, "confirms") { // inventory commits what it has not yet released
-			m.AtRest = func(w check.World) error {
+			m.AtRest = func(w check.System) error {
 				var o orders.Order
 				var r inventory.Reservation
 				w.Row("orders", "orders", order, &o)
@@ -312,13 +312,13 @@ func TestAMissingDeclarationIsFound(t *testing.T) {
 		i := slices.IndexFunc(m.Topology.Services, func(s topology.Service) bool { return s.Name == c.service })
 		s := &m.Topology.Services[i]
 		for j := range s.Reacts {
-			if s.Reacts[j].Hears == c.cause {
-				s.Reacts[j].Says = slices.DeleteFunc(s.Reacts[j].Says, func(said string) bool { return said == c.said })
+			if s.Reacts[j].Handles == c.cause {
+				s.Reacts[j].Publishes = slices.DeleteFunc(s.Reacts[j].Publishes, func(published string) bool { return published == c.said })
 			}
 		}
 		for j := range s.Commands {
 			if s.Commands[j].Type == c.cause {
-				s.Commands[j].Says = nil
+				s.Commands[j].Publishes = nil
 			}
 		}
 		r, err := check.Explore(m)

@@ -51,10 +51,10 @@ type move struct {
 
 // step is what one message does to one memory.
 type step struct {
-	memory uint32
-	flying []uint32
-	due    []uint32
-	fault  string // what production would refuse, so that the message would be parked
+	memory   uint32
+	inFlight []uint32
+	due      []uint32
+	fault    string // what production would refuse, so that the message would be parked
 }
 
 func newExplorer(m Model) (*explorer, error) {
@@ -138,8 +138,8 @@ func (x *explorer) visit(s state, parent int, m move, must bool) {
 	}
 }
 
-func (x *explorer) world(s state) World {
-	w := World{memories: make(map[string]consumer.Memory, len(s.memories))}
+func (x *explorer) system(s state) System {
+	w := System{memories: make(map[string]consumer.Memory, len(s.memories))}
 	for i, n := range s.memories {
 		w.memories[x.model.Reactors[i].Name] = x.memories[n]
 	}
@@ -152,13 +152,13 @@ func (x *explorer) expand(r *Report, at int, s state) (rest bool, err error) {
 	deliver := func(next state, message uint32, how string, must bool) error {
 		return x.deliver(r, at, next, move{message, how}, must)
 	}
-	for i, m := range s.flying {
+	for i, m := range s.inFlight {
 		rest = false
-		if i > 0 && s.flying[i-1] == m {
+		if i > 0 && s.inFlight[i-1] == m {
 			continue // the same message twice: delivering either is the same move
 		}
 		next := s
-		next.flying = slices.Delete(slices.Clone(s.flying), i, i+1)
+		next.inFlight = slices.Delete(slices.Clone(s.inFlight), i, i+1)
 		if err := deliver(next, m, "", true); err != nil {
 			return false, err
 		}
@@ -201,21 +201,21 @@ func (x *explorer) deliver(r *Report, at int, s state, m move, must bool) error 
 		return err
 	}
 	if done.fault != "" {
-		r.violated(done.fault, func() []string { return append(x.way(at), x.tell(m)) })
+		r.violated(done.fault, func() []string { return append(x.way(at), x.report(m)) })
 	}
 	s.memories = slices.Clone(s.memories)
 	s.memories[to] = done.memory
-	s.flying = slices.Concat(s.flying, done.flying)
+	s.inFlight = slices.Concat(s.inFlight, done.inFlight)
 	s.due = slices.Concat(s.due, done.due)
-	slices.Sort(s.flying)
+	slices.Sort(s.inFlight)
 	slices.Sort(s.due)
 	s.due = slices.Compact(s.due) // a deadline that is set again is moved
 	x.visit(s, at, m, must)
 	return nil
 }
 
-// tell says what a move was.
-func (x *explorer) tell(m move) string {
+// report says what a move was.
+func (x *explorer) report(m move) string {
 	payload := x.messages[m.message&0xffff]
 	return payload.EventType() + " of " + payload.Subject() + " → " + x.model.Reactors[m.message>>16].Name + m.how
 }
@@ -229,18 +229,18 @@ func (x *explorer) react(to, memory, message uint32) (step, error) {
 	payload := x.messages[message&0xffff]
 	after := x.memories[memory].Clone()
 	reactor := x.model.Reactors[to]
-	said, err := reactor.React(after, events.Event{ID: "check", Time: now, Data: payload})
+	published, err := reactor.React(after, events.Event{ID: "check", Time: now, Data: payload})
 	if err != nil {
 		return step{}, fmt.Errorf("%s: %s: %w", reactor.Name, payload.EventType(), err)
 	}
-	if fault := x.undeclared(reactor.Name, payload.EventType(), said); fault != "" {
+	if fault := x.undeclared(reactor.Name, payload.EventType(), published); fault != "" {
 		done := step{memory: memory, fault: fault}
 		x.steps[key] = done
 		return done, nil
 	}
 	done := step{memory: x.remember(after)}
-	for _, p := range said {
-		if later, ok := p.(consumer.Later); ok {
+	for _, p := range published {
+		if later, ok := p.(consumer.Deadline); ok {
 			m, err := x.message(int(to), later.Payload)
 			if err != nil {
 				return step{}, err
@@ -248,12 +248,12 @@ func (x *explorer) react(to, memory, message uint32) (step, error) {
 			done.due = append(done.due, m)
 			continue
 		}
-		for _, hearer := range x.model.Topology.Subscribers(p.EventType()) {
-			m, err := x.message(x.index[hearer], p)
+		for _, subscriber := range x.model.Topology.Subscribers(p.EventType()) {
+			m, err := x.message(x.index[subscriber], p)
 			if err != nil {
 				return step{}, err
 			}
-			done.flying = append(done.flying, m)
+			done.inFlight = append(done.inFlight, m)
 		}
 	}
 	x.steps[key] = done
@@ -262,14 +262,14 @@ func (x *explorer) react(to, memory, message uint32) (step, error) {
 
 // undeclared tells what of a reaction's answer the topology does not declare, by the rules of
 // production.
-func (x *explorer) undeclared(service, cause string, said []events.Payload) string {
+func (x *explorer) undeclared(service, cause string, published []events.Payload) string {
 	me, _ := x.model.Topology.Service(service)
-	for _, p := range said {
-		if later, ok := p.(consumer.Later); ok {
+	for _, p := range published {
+		if later, ok := p.(consumer.Deadline); ok {
 			if _, named := me.Command(later.EventType()); !named {
 				return fmt.Sprintf("%s sets the deadline %s on %s, and no command of its topology has this type", service, later.EventType(), cause)
 			}
-		} else if !me.MaySay(cause, p.EventType()) {
+		} else if !me.MayPublish(cause, p.EventType()) {
 			return fmt.Sprintf("%s publishes %s on %s, which its topology does not declare", service, p.EventType(), cause)
 		}
 	}

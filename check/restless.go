@@ -56,7 +56,7 @@ func (x *explorer) loop(at int) []string {
 		if i < 0 {
 			break
 		}
-		moves = append(moves, x.tell(x.onward[i].move))
+		moves = append(moves, x.report(x.onward[i].move))
 		at = x.onward[i].to
 	}
 	return moves

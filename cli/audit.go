@@ -47,7 +47,7 @@ func auditTable(t *Text, found []rabbit.Finding) {
 	}
 	t.Table("", func(row func(...any)) {
 		for _, f := range found {
-			row(f.Kind, f.Object, f.Detail, f.Mend)
+			row(f.Kind, f.Object, f.Detail, f.Remedy)
 		}
 	})
 }

@@ -130,7 +130,7 @@ func (e *Env) root() *cobra.Command {
 		}
 		return usage(err)
 	})
-	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.republish(), e.relay(), e.breakers(), e.version())
+	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.replay(), e.relay(), e.breakers(), e.version())
 	if e.App.Check != nil {
 		root.AddCommand(e.check())
 	}

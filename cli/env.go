@@ -153,7 +153,7 @@ func (e *Env) Call(ctx context.Context, service, method, path string, header map
 			return fmt.Errorf("encode request: %w", err)
 		}
 	}
-	answer, err := e.askReplicas(ctx, service, method, path, header, sent)
+	answer, err := e.requestReplicas(ctx, service, method, path, header, sent)
 	if err != nil || out == nil {
 		return err
 	}
@@ -163,8 +163,8 @@ func (e *Env) Call(ctx context.Context, service, method, path string, header map
 	return nil
 }
 
-// ask makes a request to one address and returns the answer's body.
-func (e *Env) ask(ctx context.Context, base, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+// request makes a request to one address and returns the answer's body.
+func (e *Env) request(ctx context.Context, base, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(sent))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
@@ -203,9 +203,9 @@ func (e *Env) ask(ctx context.Context, base, service, method, path string, heade
 func refusal(service string, status int, body []byte) error {
 	var problem struct{ Title, Detail string }
 	_ = json.Unmarshal(body, &problem) // without one the status speaks for itself
-	said := problem.Detail
-	if said == "" {
-		said = http.StatusText(status)
+	published := problem.Detail
+	if published == "" {
+		published = http.StatusText(status)
 	}
 	code := ExitFailure
 	switch status {
@@ -216,7 +216,7 @@ func refusal(service string, status int, body []byte) error {
 	case http.StatusServiceUnavailable:
 		code = ExitUnreachable
 	}
-	return Error{Code: code, Err: fmt.Errorf("%s answers %d: %s", service, status, said)}
+	return Error{Code: code, Err: fmt.Errorf("%s answers %d: %s", service, status, published)}
 }
 
 // isNotFound tells whether err is an Error with ExitNotFound.

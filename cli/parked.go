@@ -165,14 +165,14 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 func (e *Env) tryParked(ctx context.Context, id string) error {
 	var missing []Missing
 	for _, s := range e.App.Topology.Services {
-		var tried struct {
+		var result struct {
 			Error string `json:"error,omitempty"`
 			Says  []struct {
 				Type string          `json:"type"`
 				Data json.RawMessage `json:"data"`
 			} `json:"says"`
 		}
-		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/try", nil, nil, &tried)
+		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/try", nil, nil, &result)
 		if isNotFound(err) {
 			continue
 		}
@@ -180,16 +180,16 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 			missing = append(missing, Missing{Service: s.Name, Error: err.Error(), err: err})
 			continue
 		}
-		err = e.Print(tried, func(t *Text) {
-			if tried.Error == "" {
-				t.Printf("%s would handle it and say %d events\n", s.Name, len(tried.Says))
+		err = e.Print(result, func(t *Text) {
+			if result.Error == "" {
+				t.Printf("%s would handle it and say %d events\n", s.Name, len(result.Says))
 			}
-			for _, said := range tried.Says {
-				t.Printf("  %s %s\n", said.Type, said.Data)
+			for _, published := range result.Says {
+				t.Printf("  %s %s\n", published.Type, published.Data)
 			}
 		})
-		if err == nil && tried.Error != "" {
-			err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", s.Name, tried.Error)}
+		if err == nil && result.Error != "" {
+			err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", s.Name, result.Error)}
 		}
 		return err
 	}

@@ -85,7 +85,7 @@ func TestAnAnswerIsNotCut(t *testing.T) {
 }
 
 // A story with as many events as a service tells may have more, and the reader is told so.
-func TestStoryThatIsCutSaysSo(t *testing.T) {
+func TestTraceThatIsCutSaysSo(t *testing.T) {
 	t.Parallel()
 	steps := func(n int) string {
 		var list []string

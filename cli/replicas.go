@@ -13,30 +13,30 @@ const hedgeAfter = 500 * time.Millisecond
 // probePath answers at every replica without its database.
 const probePath = "/admin/breakers"
 
-// askReplicas asks the replicas of a service. A read goes to the next one when one has not answered
+// requestReplicas asks the replicas of a service. A read goes to the next one when one has not answered
 // after hedgeAfter. A write goes to one alone, for two might both execute it: to the first
 // that answers a read.
-func (e *Env) askReplicas(ctx context.Context, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+func (e *Env) requestReplicas(ctx context.Context, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
 	addresses, err := e.ServiceURLs(service)
 	if err != nil {
 		return nil, err
 	}
 	if len(addresses) == 1 {
-		return e.ask(ctx, addresses[0], service, method, path, header, sent)
+		return e.request(ctx, addresses[0], service, method, path, header, sent)
 	}
 	if method == http.MethodGet {
 		answered := hedge(ctx, addresses, func(ctx context.Context, address string) ([]byte, error) {
-			return e.ask(ctx, address, service, method, path, header, sent)
+			return e.request(ctx, address, service, method, path, header, sent)
 		})
 		return answered.body, answered.err
 	}
 	alive := hedge(ctx, addresses, func(ctx context.Context, address string) ([]byte, error) {
-		return e.ask(ctx, address, service, http.MethodGet, probePath, nil, nil)
+		return e.request(ctx, address, service, http.MethodGet, probePath, nil, nil)
 	})
 	if isUnreachable(alive.err) {
 		return nil, alive.err
 	}
-	return e.ask(ctx, alive.address, service, method, path, header, sent)
+	return e.request(ctx, alive.address, service, method, path, header, sent)
 }
 
 // answered is what an address answered.

@@ -12,12 +12,12 @@ import (
 
 // The bounds of waiting for a republication.
 const (
-	republishPoll    = 200 * time.Millisecond
-	republishTimeout = time.Hour
+	replayPoll    = 200 * time.Millisecond
+	replayTimeout = time.Hour
 )
 
-// Republication is a request to publish again, as the service tells of it.
-type Republication struct {
+// Replay is a request to publish again, as the service tells of it.
+type Replay struct {
 	ID        int64      `json:"id"`
 	Published int64      `json:"published"`
 	Refused   int64      `json:"refused"`
@@ -27,7 +27,7 @@ type Republication struct {
 	EndedAt   *time.Time `json:"ended_at,omitempty"`
 }
 
-func (e *Env) republish() *cobra.Command {
+func (e *Env) replay() *cobra.Command {
 	var since string
 	c := &cobra.Command{
 		Use: "republish SERVICE [ID...]", Short: "Publish again what a service has said, with the same ids",
@@ -36,19 +36,19 @@ func (e *Env) republish() *cobra.Command {
 		Example: "  " + e.App.Name + " republish orders --since 1h\n  " + e.App.Name + " republish payments 0190b1c2-7d3e-7f00-8000-000000000001",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			body, err := e.republication(args[0], args[1:], since)
+			body, err := e.replayStatus(args[0], args[1:], since)
 			if err != nil {
 				return usage(err)
 			}
-			return e.publishAgain(c.Context(), args[0], body)
+			return e.replayLoop(c.Context(), args[0], body)
 		},
 	}
 	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as 2026-01-02T15:04:05Z")
 	return c
 }
 
-// republication is the body of the request.
-func (e *Env) republication(service string, ids []string, since string) (map[string]any, error) {
+// replayStatus is the body of the request.
+func (e *Env) replayStatus(service string, ids []string, since string) (map[string]any, error) {
 	if _, ok := e.App.Topology.Service(service); !ok {
 		return nil, fmt.Errorf("there is no service %q", service)
 	}
@@ -71,24 +71,24 @@ func (e *Env) republication(service string, ids []string, since string) (map[str
 	return map[string]any{"since": at}, nil
 }
 
-// publishAgain asks for it and waits until it has ended.
-func (e *Env) publishAgain(ctx context.Context, service string, body map[string]any) error {
-	ctx, cancel := context.WithTimeout(ctx, republishTimeout)
+// replayLoop asks for it and waits until it has ended.
+func (e *Env) replayLoop(ctx context.Context, service string, body map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	var request struct{ ID int64 }
 	if err := e.Call(ctx, service, "POST", "/admin/republish", nil, body, &request); err != nil {
 		return err
 	}
-	tick := time.NewTicker(republishPoll)
+	tick := time.NewTicker(replayPoll)
 	defer tick.Stop()
 	for {
-		var list []Republication
+		var list []Replay
 		if err := e.Call(ctx, service, "GET", "/admin/republish", nil, nil, &list); err != nil {
 			return err
 		}
-		at := slices.IndexFunc(list, func(r Republication) bool { return r.ID == request.ID })
+		at := slices.IndexFunc(list, func(r Replay) bool { return r.ID == request.ID })
 		if at >= 0 && (list[at].EndedAt != nil || list[at].DoneAt != nil) {
-			return e.republished(service, list[at])
+			return e.printReplay(service, list[at])
 		}
 		select {
 		case <-tick.C:
@@ -98,7 +98,7 @@ func (e *Env) publishAgain(ctx context.Context, service string, body map[string]
 	}
 }
 
-func (e *Env) republished(service string, r Republication) error {
+func (e *Env) printReplay(service string, r Replay) error {
 	err := e.Print(r, func(t *Text) {
 		t.Printf("%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused, r.Held)
 	})

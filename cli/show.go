@@ -53,15 +53,15 @@ func (e *Env) topologyTable(t *Text) {
 func (e *Env) topologyRows(row func(...any)) {
 	for _, eventType := range e.App.Topology.Types() {
 		publisher, _ := e.App.Topology.Publisher(eventType)
-		var hearers []string
+		var subscribers []string
 		for _, s := range e.App.Topology.Services {
 			for _, r := range s.Reacts {
-				if r.Hears == eventType {
-					hearers = append(hearers, s.Name+": "+r.Does)
+				if r.Handles == eventType {
+					subscribers = append(subscribers, s.Name+": "+r.Does)
 				}
 			}
 		}
-		row(eventType, publisher, strings.Join(hearers, " · "))
+		row(eventType, publisher, strings.Join(subscribers, " · "))
 	}
 }
 

@@ -44,7 +44,7 @@ func TestForeignTextIsEscaped(t *testing.T) {
 		func(t *cli.Text) { t.Lines("  ", hostile+"\n"+hostile) },
 		func(t *cli.Text) { t.Table("A\tB", func(row func(...any)) { row(hostile, "\xff\xfe", hostile) }) },
 		func(t *cli.Text) {
-			cli.Story{Subject: hostile, Steps: []cli.Step{{Type: hostile, Service: hostile,
+			cli.Trace{Subject: hostile, Steps: []cli.Step{{Type: hostile, Service: hostile,
 				Data: json.RawMessage(`{"reason":"\u001b[31m\r\nFAKE"}`)}}}.Tree(t, "")
 		},
 	} {

@@ -29,8 +29,8 @@ type Handled struct {
 	At      time.Time `json:"at"`
 }
 
-// Story is all that happened about one subject, in the order of time.
-type Story struct {
+// Trace is all that happened about one subject, in the order of time.
+type Trace struct {
 	Subject string `json:"subject"`
 	Steps   []Step `json:"events"`
 	// Missing are services that did not answer: what they said and handled is not in the story.
@@ -39,25 +39,25 @@ type Story struct {
 	Cut []string `json:"cut,omitempty"`
 }
 
-// maxStory is how many events of one subject a service tells.
-const maxStory = 1000
+// maxTrace is how many events of one subject a service tells.
+const maxTrace = 1000
 
 func (e *Env) trace() *cobra.Command {
 	return &cobra.Command{
 		Use: "trace SUBJECT", Short: "Tell the story of a subject, such as an order, as a tree by causation",
 		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			story, err := e.Trace(c.Context(), args[0])
+			history, err := e.Trace(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if len(story.Steps) == 0 && len(story.Missing) == 0 {
+			if len(history.Steps) == 0 && len(history.Missing) == 0 {
 				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
 			}
-			return e.partial(story.Missing, e.Print(story, func(t *Text) {
-				story.Tree(t, "")
-				for _, service := range story.Cut {
-					t.Printf("%s has said more about it: these are its first %d events\n", service, maxStory)
+			return e.partial(history.Missing, e.Print(history, func(t *Text) {
+				history.Tree(t, "")
+				for _, service := range history.Cut {
+					t.Printf("%s has said more about it: these are its first %d events\n", service, maxTrace)
 				}
 			}))
 		},
@@ -65,33 +65,33 @@ func (e *Env) trace() *cobra.Command {
 }
 
 // Trace collects a story from the outboxes and inboxes of all services.
-func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
-	story := Story{Subject: subject, Steps: []Step{}}
+func (e *Env) Trace(ctx context.Context, subject string) (Trace, error) {
+	history := Trace{Subject: subject, Steps: []Step{}}
 	byID := map[string]int{}
 	var ids []string
 	add := func(s Step) {
 		if _, known := byID[s.ID]; !known {
-			byID[s.ID] = len(story.Steps)
+			byID[s.ID] = len(history.Steps)
 			ids = append(ids, s.ID)
-			story.Steps = append(story.Steps, s)
+			history.Steps = append(history.Steps, s)
 		}
 	}
-	said, missing := collect(e, func(service string) (said []Step, err error) {
-		err = e.Call(ctx, service, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &said)
-		for i := range said {
-			said[i].Service = service
+	published, missing := collect(e, func(service string) (published []Step, err error) {
+		err = e.Call(ctx, service, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &published)
+		for i := range published {
+			published[i].Service = service
 		}
-		return said, err
+		return published, err
 	})
 	of := map[string]int{}
-	for _, step := range said {
+	for _, step := range published {
 		add(step)
-		if of[step.Service]++; of[step.Service] == maxStory {
-			story.Cut = append(story.Cut, step.Service)
+		if of[step.Service]++; of[step.Service] == maxTrace {
+			history.Cut = append(history.Cut, step.Service)
 		}
 	}
 	// A cause that no outbox has is a test event: the inboxes have seen it.
-	for _, step := range slices.Clone(story.Steps) {
+	for _, step := range slices.Clone(history.Steps) {
 		if step.CausationID != "" {
 			add(Step{ID: step.CausationID})
 		}
@@ -106,21 +106,21 @@ func (e *Env) Trace(ctx context.Context, subject string) (Story, error) {
 		}
 		return e.handledBy(ctx, service, ids)
 	})
-	story.Missing = append(missing, unanswered...)
+	history.Missing = append(missing, unanswered...)
 	for _, h := range handled {
 		at, asked := byID[h.ID]
 		if !asked {
 			continue
 		}
-		step := &story.Steps[at]
+		step := &history.Steps[at]
 		step.Handled = append(step.Handled, Handled{Service: h.Service, At: h.At})
 		step.Type = h.Type
 		if step.Time.IsZero() || step.Service == "" && h.At.Before(step.Time) {
 			step.Time = h.At
 		}
 	}
-	slices.SortStableFunc(story.Steps, func(a, b Step) int { return a.Time.Compare(b.Time) })
-	return story, nil
+	slices.SortStableFunc(history.Steps, func(a, b Step) int { return a.Time.Compare(b.Time) })
+	return history, nil
 }
 
 // maxHandledIDs is how many events a service is asked about at once.
@@ -150,7 +150,7 @@ func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all 
 
 // Tree writes the story as a tree after an indent: under each event those that it caused. Each event
 // is written once, also when a stranger's events cause each other in a circle.
-func (s Story) Tree(t *Text, indent string) {
+func (s Trace) Tree(t *Text, indent string) {
 	if len(s.Steps) == 0 {
 		return
 	}
@@ -202,11 +202,11 @@ func (p *plant) branches(steps []Step, indent string) {
 
 // note says who said an event and when, why if it has a reason, and who has handled it.
 func (s Step) note(began time.Time) string {
-	said := s.Service
-	if said == "" {
-		said = "test event"
+	published := s.Service
+	if published == "" {
+		published = "test event"
 	}
-	note := fmt.Sprintf("%-10s %s", said, after(s.Time.Sub(began)))
+	note := fmt.Sprintf("%-10s %s", published, after(s.Time.Sub(began)))
 	var why struct{ Reason string }
 	if json.Unmarshal(s.Data, &why) == nil && why.Reason != "" {
 		note += "  (" + why.Reason + ")"

@@ -18,11 +18,11 @@ func cause(service string, e events.Event, p events.Payload) events.Event {
 	return events.Cause(e, topology.SourceOf(service), time.Now(), p)
 }
 
-// putAsideSoon is putAside until it succeeds. It returns false when the process or the session ends
+// storePendingWithRetry is storePending until it succeeds. It returns false when the process or the session ends
 // first.
-func (c *Consumer) putAsideSoon(ctx context.Context, batch []item, why error, verdict fate) bool {
+func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why error, verdict disposition) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
-		err := c.putAside(ctx, batch, why, verdict)
+		err := c.storePending(ctx, batch, why, verdict)
 		if err == nil {
 			return true
 		}
@@ -34,11 +34,11 @@ func (c *Consumer) putAsideSoon(ctx context.Context, batch []item, why error, ve
 	return false
 }
 
-// putAside writes the inbox rows of failed events and what waits of them, in one transaction; a later
+// storePending writes the inbox rows of failed events and what waits of them, in one transaction; a later
 // copy of each is then a duplicate.
-func (c *Consumer) putAside(ctx context.Context, batch []item, why error, verdict fate) error {
+func (c *Consumer) storePending(ctx context.Context, batch []item, why error, verdict disposition) error {
 	attempts, pause := 1, pauseBefore(1)
-	if after, waits := waitOf(why, 0); verdict == postpone && waits {
+	if after, waits := retryPause(why, 0); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
 	var accepted accepted
@@ -50,7 +50,7 @@ func (c *Consumer) putAside(ctx context.Context, batch []item, why error, verdic
 		for _, it := range accepted.fresh {
 			p := it.pending()
 			p.Attempts, p.Reason = attempts, why.Error()
-			if err := c.Inbox.Put(ctx, tx, p, pause, verdict == park); err != nil {
+			if err := c.Inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
 				return err
 			}
 			noted = append(noted, p)

@@ -111,29 +111,29 @@ func safely(ctx context.Context, e events.Event, f func() error) (err error) {
 		defer w.running.Store(nil)
 	}
 	defer recovered(&err, e)
-	return told(f())
+	return evaluated(f())
 }
 
-// answered is an error of an author's code with its text, so that nobody runs that code again to ask
+// evaluatedError is an error of an author's code with its text, so that nobody runs that code again to ask
 // for it.
-type answered struct {
+type evaluatedError struct {
 	error
 	text string
 }
 
-func (a answered) Error() string { return a.text }
+func (a evaluatedError) Error() string { return a.text }
 
-func (a answered) Unwrap() error { return a.error }
+func (a evaluatedError) Unwrap() error { return a.error }
 
-// told asks an error of an author's code all that will be asked of it later, where a panic in one of
+// evaluated asks an error of an author's code all that will be asked of it later, where a panic in one of
 // its methods, such as that of a nil pointer, or a hang is still the failure of one event.
-func told(err error) error {
+func evaluated(err error) error {
 	if err == nil {
 		return nil
 	}
-	a := answered{err, err.Error()}
-	_ = judge(a, 1, 0, 0, true)
-	_, _ = waitOf(a, 0)
+	a := evaluatedError{err, err.Error()}
+	_ = dispose(a, 1, 0, 0, true)
+	_, _ = retryPause(a, 0)
 	_ = wasMade(a)
 	return a
 }
@@ -183,8 +183,8 @@ func (h *hanging) check(eventType string) error {
 	return fmt.Errorf("the handler of %s is not run: %d earlier runs of it have not returned", eventType, h.runs[eventType])
 }
 
-// unwell names the types whose handlers hang. It returns nil if there are none.
-func (h *hanging) unwell() error {
+// err names the types whose handlers hang. It returns nil if there are none.
+func (h *hanging) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.runs) == 0 {

@@ -21,7 +21,7 @@ type faulty struct {
 }
 
 func (f *faulty) Error() string { f.text(); return "faulty" } // a nil pointer in an error panics
-func (f *faulty) TryAfter() time.Duration {
+func (f *faulty) RetryAfter() time.Duration {
 	f.after()
 	return time.Hour
 }
@@ -55,9 +55,9 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 			c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), call,
 				noteBut(func(context.Context) error { return failure }))
 			c.HandlerTimeout = handlerTimeout
-			w.Say(bank.Shop, bank.Asked{Order: "bad"}, bank.Noted{Order: "bad", Text: "bad"})
+			w.PublishAs(bank.Shop, bank.Asked{Order: "bad"}, bank.Noted{Order: "bad", Text: "bad"})
 			for i := range 10 {
-				w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint(i)}, bank.Asked{Order: fmt.Sprint(i)})
+				w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint(i)}, bank.Asked{Order: fmt.Sprint(i)})
 			}
 			stop := w.Start(c)
 			w.Becomes(10, notesCount)
@@ -111,7 +111,7 @@ func TestHandlerThatEndsItsTransactionHarmsItselfOnly(t *testing.T) {
 				payloads = append(payloads, bank.Noted{Order: "o", Text: map[bool]string{true: "bad", false: "good"}[i == count/2]},
 					bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
 			}
-			w.Say(bank.Shop, payloads...)
+			w.PublishAs(bank.Shop, payloads...)
 			stop := w.Start(c)
 			w.Becomes(count-1, notesCount)
 			w.Becomes(count, `SELECT count(*) FROM outbox WHERE type = 'payment.captured'`)
@@ -167,14 +167,14 @@ func TestChecksThatHangAreBounded(t *testing.T) {
 	w.Drained()
 }
 
-// said is a payload that is said and whose own code does harm.
-type said struct {
+// noticed is a payload that is said and whose own code does harm.
+type noticed struct {
 	Order string `json:"order"`
 	harm  func()
 }
 
-func (s said) EventType() string { return "payment.captured" }
-func (s said) Subject() string   { s.harm(); return s.Order }
+func (s noticed) EventType() string { return "payment.captured" }
+func (s noticed) Subject() string   { s.harm(); return s.Order }
 
 // What a reaction says may hang, panic or exit when it is written down: it costs the event that it
 // is about an attempt, and others go on.
@@ -192,15 +192,15 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 			released := make(chan struct{})
 			p := bank.Participant(func(_ *bank.State, e events.Of[bank.Placed]) []events.Payload {
 				if e.Data.Order == "bad" {
-					return []events.Payload{said{"bad", func() { harm(released) }}}
+					return []events.Payload{noticed{"bad", func() { harm(released) }}}
 				}
 				return nil
 			})
 			c := w.Consumer(bank.Service, nil, p.Handler(), note("bank"))
 			c.HandlerTimeout = handlerTimeout
-			w.Say(bank.Shop, bank.Placed{Order: "bad", Customer: "ada", Amount: 1})
+			w.PublishAs(bank.Shop, bank.Placed{Order: "bad", Customer: "ada", Amount: 1})
 			for i := range 20 {
-				w.Say(bank.Shop, bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
+				w.PublishAs(bank.Shop, bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
 			}
 			stop := w.Start(c)
 			w.Becomes(20, `SELECT count(*) FROM outbox WHERE type = 'payment.captured'`)

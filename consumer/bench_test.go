@@ -26,7 +26,7 @@ type ledger struct {
 func BenchmarkConsume(b *testing.B) {
 	row := consumer.Participant[ledger]{
 		Name:  bank.Service,
-		Needs: func(s *ledger, e events.Event) { s.Payments.Ask(e.Data.Subject()) },
+		Locks: func(s *ledger, e events.Event) { s.Payments.Lock(e.Data.Subject()) },
 		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger, e events.Of[bank.Placed]) []events.Payload {
 			s.Payments.Set(e.Data.Order, bank.Payment{Order: e.Data.Order, Customer: e.Data.Customer, Amount: e.Data.Amount, Status: "seen"})
 			return nil
@@ -71,13 +71,13 @@ func BenchmarkConsume(b *testing.B) {
 	}
 }
 
-func prefilled(b *testing.B) *bank.World {
+func prefilled(b *testing.B) *bank.Env {
 	b.Helper()
 	w := bank.New(b)
 	payloads := make([]events.Payload, b.N)
 	for n := range payloads {
 		payloads[n] = bank.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%1000), Amount: 10}
 	}
-	w.Say(bank.Shop, payloads...)
+	w.PublishAs(bank.Shop, payloads...)
 	return w
 }

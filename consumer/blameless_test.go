@@ -34,7 +34,7 @@ func TestLockedTableCostsNoAttempt(t *testing.T) {
 	t.Cleanup(func() { _ = tx.Rollback() })
 	const count = 2 * 40
 	for i := range count / 2 {
-		w.Say(bank.Shop, bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1}, bank.Reminded{Order: fmt.Sprint("r", i)})
+		w.PublishAs(bank.Shop, bank.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1}, bank.Reminded{Order: fmt.Sprint("r", i)})
 	}
 	c, stop := w.Bank(note("bank"))
 	w.Becomes(count/2, overdueCount) // deadlines that need the other table come in time
@@ -56,7 +56,7 @@ func TestLockedTableCostsNoAttempt(t *testing.T) {
 
 // An error that says when to try again, such as one about what a newer release has stored, costs no
 // attempt in a reaction either.
-func TestErrorThatAsksForTimeCostsNoAttempt(t *testing.T) {
+func TestErrorWithRetryAfterCostsNoAttempt(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	var failing atomic.Bool
@@ -64,13 +64,13 @@ func TestErrorThatAsksForTimeCostsNoAttempt(t *testing.T) {
 	var tries atomic.Int64
 	handler := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
 		if tries.Add(1); failing.Load() {
-			return consumer.NotYet(errors.New("stored by a newer release"), time.Millisecond)
+			return consumer.RetryAfter(errors.New("stored by a newer release"), time.Millisecond)
 		}
 		return insertNote(ctx, tx, "bank", e)
 	})
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), handler)
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	w.Eventually("it is tried more often than it could be with attempts", func() (bool, string) {
 		return tries.Load() > 2*consumer.MaxAttempts, w.Diagnosis()
 	})
@@ -131,7 +131,7 @@ func TestMessageThatTheDriverCannotDecodeIsParked(t *testing.T) {
 }
 
 // A consumer whose sessions cannot begin says why, and counts them by their cause.
-func TestConsumerThatCannotConsumeSaysSo(t *testing.T) {
+func TestConsumerThatCannotConsumeReportsIt(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
@@ -147,7 +147,7 @@ func TestConsumerThatCannotConsumeSaysSo(t *testing.T) {
 	if err := rabbit.Apply(t.Context(), w.AMQP, c.Topology); err != nil {
 		t.Fatal(err)
 	}
-	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
 	w.Eventually("it is over", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
 	stop()

@@ -33,7 +33,7 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 		return bank.Answered{Order: e.Data.Order}, nil
 	}))
 	stop := w.Start(c)
-	e := w.Say(bank.Shop, bank.Asked{Order: "o"})[0]
+	e := w.PublishAs(bank.Shop, bank.Asked{Order: "o"})[0]
 	for n := range 3 {
 		<-calling
 		// The other loops of the consumer use transactions too, but none that lasts as long as the call.
@@ -52,9 +52,9 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 			t.Errorf("called with the ids %v, want %s", ids, e.ID)
 		}
 	}
-	story, err := w.Outbox.Story(t.Context(), "o")
-	if err != nil || len(story) != 1 || story[0].CausationID != e.ID || story[0].Type != "question.answered" {
-		t.Errorf("said %+v, %v", story, err)
+	history, err := w.Outbox.History(t.Context(), "o")
+	if err != nil || len(history) != 1 || history[0].CausationID != e.ID || history[0].Type != "question.answered" {
+		t.Errorf("said %+v, %v", history, err)
 	}
 }
 
@@ -97,11 +97,11 @@ func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 		<-leave
 		return bank.Answered{Order: e.Data.Order}, nil
 	}))
-	var said []events.Payload
+	var published []events.Payload
 	for range 2 * consumer.CallsAtOnce {
-		said = append(said, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+		published = append(published, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
 	}
-	w.Say(bank.Shop, said...)
+	w.PublishAs(bank.Shop, published...)
 	w.Becomes(2*consumer.CallsAtOnce, notesCount)
 	close(leave)
 	w.Becomes(2*consumer.CallsAtOnce, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
@@ -117,11 +117,11 @@ func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 	var calls atomic.Int32
 	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
 		if calls.Add(1) <= 2*consumer.MaxAttempts {
-			return nil, consumer.NotYet(errors.New("the breaker is open"), time.Hour)
+			return nil, consumer.RetryAfter(errors.New("the breaker is open"), time.Hour)
 		}
 		return bank.Answered{Order: e.Data.Order}, nil
 	}))
-	w.Say(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
 	for n := range 2 * consumer.MaxAttempts {
 		w.Eventually("another try", func() (bool, string) { return int(calls.Load()) == n+1, w.Diagnosis() })
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND reason = 'the breaker is open'
@@ -134,7 +134,7 @@ func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 }
 
 // An answer that the topology does not declare is refused, at the first call and at a later one.
-func TestACallMaySayOnlyWhatIsDeclared(t *testing.T) {
+func TestACallMayPublishOnlyWhatIsDeclared(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	w.RetryByHand()
@@ -149,7 +149,7 @@ func TestACallMaySayOnlyWhatIsDeclared(t *testing.T) {
 		panic("not now")
 	}))
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Asked{Order: "silent"}, bank.Asked{Order: "at once"}, bank.Asked{Order: "again"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "silent"}, bank.Asked{Order: "at once"}, bank.Asked{Order: "again"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE '%does not declare%'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NOT NULL AND attempts = 1 AND reason LIKE '%not now%'`)
 	w.Exec(`UPDATE pending SET due = now() WHERE due IS NOT NULL`)
@@ -163,7 +163,7 @@ func TestACallMaySayOnlyWhatIsDeclared(t *testing.T) {
 }
 
 // An answer that cannot be said costs an attempt of the call, instead of calling for ever.
-func TestAnAnswerThatCannotBeSaidIsAFailure(t *testing.T) {
+func TestAnAnswerThatCannotBePublishedIsAFailure(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	w.RetryByHand()
@@ -175,7 +175,7 @@ func TestAnAnswerThatCannotBeSaidIsAFailure(t *testing.T) {
 		return bank.Answered{}, nil // has no subject
 	}))
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2 AND reason LIKE '%no subject%'`)
@@ -203,12 +203,12 @@ func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 		}
 		return bank.Answered{Order: e.Data.Order}, nil
 	}))
-	w.Say(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	<-calling
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due > now() + interval '10 seconds'`) // leased
-	w.Say(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
 	w.Becomes(1, overdueCount)
 	w.Exec(`UPDATE pending SET due = now()`) // the lease is over, as if this replica were dead
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
@@ -235,7 +235,7 @@ func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 		}
 		return bank.Answered{Order: e.Data.Order}, nil
 	}))
-	w.Say(bank.Shop, bank.Asked{Order: "nil"}, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "nil"}, bank.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND reason LIKE '%panic%'`)
 	stop()
@@ -251,7 +251,7 @@ func TestALateFailureChangesNothing(t *testing.T) {
 		<-leave
 		return nil, errors.New("too late")
 	}))
-	w.Say(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
 	<-calling
 	w.Exec(`UPDATE pending SET due = NULL, attempts = 10, reason = 'parked by another'`)
 	close(leave)

@@ -41,7 +41,7 @@ type called struct {
 func (c *Consumer) runCalls(ctx context.Context) {
 	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce), returned: make(chan called, CallsAtOnce)}
 	var writing sync.WaitGroup
-	writing.Go(func() { k.write(ctx) })
+	writing.Go(func() { k.writeLoop(ctx) })
 	c.runDue(ctx, c.callNudge, k.claim)
 	k.underway.Wait()
 	close(k.returned)
@@ -96,15 +96,15 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 // it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
-		return called{Pending: p, failed: outsideError{NotYet(err, CallTimeout)}}
+		return called{Pending: p, failed: outsideError{RetryAfter(err, CallTimeout)}}
 	}
 	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout, func(ctx context.Context) ([]events.Event, error) {
 		defer watched(ctx, p.Key, p.Type)()
-		e, err := k.reopen(p)
+		e, err := k.decodePending(p)
 		if err != nil {
 			return nil, err
 		}
-		return k.ask(ctx, e)
+		return k.call(ctx, e)
 	})
 	if h, hung := errors.AsType[hungError](err); hung {
 		err = outsideError{h}
@@ -112,8 +112,8 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	return called{p, answer, err}
 }
 
-// write writes down what calls return, until there are none.
-func (k *calls) write(ctx context.Context) {
+// writeLoop writes down what calls return, until there are none.
+func (k *calls) writeLoop(ctx context.Context) {
 	for r := range k.returned {
 		batch := []called{r}
 		for more := true; more; {
@@ -126,9 +126,9 @@ func (k *calls) write(ctx context.Context) {
 				more = false
 			}
 		}
-		if err := k.settle(ctx, batch); err != nil {
+		if err := k.write(ctx, batch); err != nil {
 			for _, r := range batch {
-				k.settleOne(ctx, r)
+				k.writeOne(ctx, r)
 			}
 		}
 		for range batch {
@@ -137,9 +137,9 @@ func (k *calls) write(ctx context.Context) {
 	}
 }
 
-// settle says the answers and sets what failed for its next attempt, in one transaction. What another
+// write says the answers and sets what failed for its next attempt, in one transaction. What another
 // replica has finished meanwhile, since the lease was over, is not said again.
-func (k *calls) settle(ctx context.Context, batch []called) error {
+func (k *calls) write(ctx context.Context, batch []called) error {
 	var answered int
 	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		var well []inbox.Pending
@@ -148,23 +148,23 @@ func (k *calls) settle(ctx context.Context, batch []called) error {
 				well = append(well, r.Pending)
 			}
 		}
-		finished, err := k.Inbox.Take(ctx, tx, well...)
+		finished, err := k.Inbox.FinishNamed(ctx, tx, well...)
 		if err != nil {
 			return err
 		}
-		var said []events.Event
+		var published []events.Event
 		for _, r := range batch {
 			switch {
 			case r.failed != nil:
-				if err := k.again(ctx, tx, r.Pending, r.failed); err != nil {
+				if err := k.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
 					return err
 				}
 			case finished[inbox.Name{Owner: r.Owner, Key: r.Key}]:
-				said = append(said, r.answer...)
+				published = append(published, r.answer...)
 			}
 		}
 		answered = len(finished)
-		return k.Emit(ctx, tx, said...)
+		return k.Emit(ctx, tx, published...)
 	})
 	if err == nil {
 		k.stats.handled.Add(int64(answered))
@@ -173,11 +173,11 @@ func (k *calls) settle(ctx context.Context, batch []called) error {
 	return err
 }
 
-// settleOne is settle for one of a batch that failed. An answer that cannot be said is a failure of the
+// writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of the
 // call; while the database is away nothing is written, and the call is made again after its lease.
-func (k *calls) settleOne(ctx context.Context, r called) {
+func (k *calls) writeOne(ctx context.Context, r called) {
 	for reruns := 0; ; reruns++ {
-		err := k.settle(ctx, []called{r})
+		err := k.write(ctx, []called{r})
 		if err == nil {
 			return
 		}
@@ -185,7 +185,7 @@ func (k *calls) settleOne(ctx context.Context, r called) {
 			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}
-		if judge(err, 1, reruns, r.Attempts, true) != rerun {
+		if dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
 				return // what cannot be noted is made again after its lease
 			}

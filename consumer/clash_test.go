@@ -137,7 +137,7 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	m.Headers["ce-dataschema"] = "urn:quadrille:order.noted:2"
 	w.Publish(m)
 	w.Becomes(most+2, parkedCount)
-	w.Say(bank.Shop, bank.Noted{Order: "good"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "good"})
 	w.Becomes(1, notesCount)
 	// When a person has looked after what is parked, there is room again, but not for more bytes.
 	w.Exec(`DELETE FROM pending`)

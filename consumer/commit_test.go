@@ -31,7 +31,7 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 			})
 			c := w.Consumer(bank.Service, w.Pool(url), p.Handler())
 			stop := w.Start(c)
-			w.Say(bank.Shop, bank.Placed{Order: "o", Customer: "anna", Amount: 30})
+			w.PublishAs(bank.Shop, bank.Placed{Order: "o", Customer: "anna", Amount: 30})
 			w.Eventually("it came", func() (bool, string) {
 				s := c.Stats()
 				return s.Handled+s.Duplicates == 1, w.Diagnosis()
@@ -93,7 +93,7 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 				}))
 			stop := w.Start(c)
 			for i, payload := range []events.Payload{bank.Noted{Order: "n", Text: "the effect"}, bank.Asked{Order: "a"}, bank.Reminded{Order: "d", At: time.Now()}} {
-				w.Say(bank.Shop, payload)
+				w.PublishAs(bank.Shop, payload)
 				w.Becomes(i+1, inboxCount)
 				if i < 2 {
 					w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)

@@ -54,20 +54,20 @@ type Consumer struct {
 	// 0: MaxMalformed and MaxMalformedBytes.
 	Malformed inbox.Bounds
 
-	once       sync.Once
-	statements *postgres.Statements
-	catalogue  events.Catalogue
-	handlerOf  map[string]*Handler
-	callTypes  []string // those whose handler is a Call
-	ownTypes   []string // the others
-	strange    sync.Map // types that came and have no handler here
-	callNudge  chan struct{}
-	service    topology.Service
-	inHand     sync.WaitGroup // the lanes of all sessions
-	prefetch   prefetch       // of the next session
-	hanging    hanging
-	sessions   health
-	stats      struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
+	prepared     sync.Once
+	statements   *postgres.Statements
+	catalogue    events.Catalogue
+	handlerOf    map[string]*Handler
+	callTypes    []string // those whose handler is a Call
+	ownTypes     []string // the others
+	unknownTypes sync.Map // types that came and have no handler here
+	callNudge    chan struct{}
+	service      topology.Service
+	inHand       sync.WaitGroup // the lanes of all sessions
+	prefetch     prefetch       // of the next session
+	hanging      hanging
+	sessions     health
+	stats        struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 }
 
 // Stats are the counters of a consumer since the start of the process.
@@ -92,7 +92,7 @@ func (c *Consumer) Stats() Stats {
 // prepare builds what Run and Emit need. Two handlers for one type are a mistake in the program and
 // panic.
 func (c *Consumer) prepare() {
-	c.once.Do(func() {
+	c.prepared.Do(func() {
 		c.statements = postgres.NewStatements(c.DB)
 		c.handlerOf = map[string]*Handler{}
 		c.callNudge = make(chan struct{}, 1)
@@ -122,7 +122,7 @@ func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
 	running.Go(func() { c.runDue(ctx, nil, c.redo) })
-	running.Go(func() { c.tellOverdue(ctx) })
+	running.Go(func() { c.reportOverdue(ctx) })
 	if len(c.callTypes) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}
@@ -132,7 +132,7 @@ func (c *Consumer) Run(ctx context.Context) {
 		running.Go(func() {
 			rabbit.Supervise(ctx, c.Log, func(ctx context.Context) error {
 				err := c.consumeDead(ctx, min(deadPrefetch, size.now()))
-				size.learn(err)
+				size.adjust(err)
 				return err
 			})
 		})
@@ -168,7 +168,7 @@ func (c *Consumer) session(ctx context.Context) error {
 	err := c.consume(ctx)
 	if ctx.Err() == nil {
 		c.sessions.ended(err)
-		c.prefetch.learn(err)
+		c.prefetch.adjust(err)
 	}
 	return err
 }
@@ -246,12 +246,12 @@ func subjectOf(d amqp.Delivery) string {
 
 // Emit puts what a reaction or a command said into the outbox, and what it scheduled into the
 // inbox's schedule, in tx.
-func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) error {
+func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
 	c.prepare()
 	var out []events.Event
 	var deadlines []inbox.Deadline
-	for _, e := range said {
-		later, ok := e.Data.(Later)
+	for _, e := range published {
+		later, ok := e.Data.(Deadline)
 		if !ok {
 			out = append(out, e)
 			continue
@@ -279,15 +279,15 @@ func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, said ...events.Event) 
 // checkDeclared refuses an event that the topology does not declare for the event that is handled
 // or, without one, for a command.
 func (c *Consumer) checkDeclared(ctx context.Context, e events.Event) error {
-	said := e.Data.EventType()
+	published := e.Data.EventType()
 	cause := CauseOf(ctx)
 	switch {
-	case !slices.Contains(c.service.Publishes(), said):
-		return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, said))
+	case !slices.Contains(c.service.Publishes(), published):
+		return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, published))
 	case cause.Data != nil && cause.ID == e.CausationID && !c.mayPublish([]string{cause.Data.EventType()}, e.Data):
 		return c.undeclared(cause.Data.EventType(), e.Data)
-	case cause.Data == nil && e.CausationID == "" && !c.service.MayBegin(said):
-		return Permanent(fmt.Errorf("%s may not say %s without hearing anything: no command of its topology declares it", c.Name, said))
+	case cause.Data == nil && e.CausationID == "" && !c.service.MayPublishFirst(published):
+		return Permanent(fmt.Errorf("%s may not say %s without hearing anything: no command of its topology declares it", c.Name, published))
 	}
 	return nil
 }

@@ -30,20 +30,20 @@ func TestAnEventTakesEffectIsAnsweredAndAcknowledged(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	c, stop := w.Bank(note("bank"))
-	said := w.Say(bank.Shop, bank.Placed{Order: "o1", Customer: "anna", Amount: 30}, bank.Noted{Order: "o1", Text: "fragile"})
+	published := w.PublishAs(bank.Shop, bank.Placed{Order: "o1", Customer: "anna", Amount: 30}, bank.Noted{Order: "o1", Text: "fragile"})
 	w.Becomes(1, `SELECT count(*) FROM payments WHERE order_id = 'o1' AND status = 'captured' AND amount = 30`)
 	w.Becomes(1, `SELECT count(*) FROM accounts WHERE customer = 'anna' AND balance = -30`)
-	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'fragile' AND event_id = $1`, said[1].ID)
+	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'fragile' AND event_id = $1`, published[1].ID)
 	w.Becomes(2, inboxCount)
 	stop()
 	w.Drained()
-	story, err := w.Outbox.Story(t.Context(), "o1")
-	if err != nil || len(story) != 1 {
-		t.Fatalf("said %v, %v", story, err)
+	history, err := w.Outbox.History(t.Context(), "o1")
+	if err != nil || len(history) != 1 {
+		t.Fatalf("said %v, %v", history, err)
 	}
-	answer := story[0]
-	if answer.Type != "payment.captured" || answer.CausationID != said[0].ID || answer.CorrelationID != said[0].CorrelationID || answer.Source != "/bank" {
-		t.Errorf("answer %+v to %+v", answer, said[0])
+	answer := history[0]
+	if answer.Type != "payment.captured" || answer.CausationID != published[0].ID || answer.CorrelationID != published[0].CorrelationID || answer.Source != "/bank" {
+		t.Errorf("answer %+v to %+v", answer, published[0])
 	}
 	if s := c.Stats(); s.Handled != 2 || s.Duplicates+s.Delayed+s.Parked != 0 {
 		t.Errorf("stats %+v", s)

@@ -13,7 +13,7 @@ import (
 )
 
 // refuse makes the broker dead-letter what is in the bank's queue.
-func refuse(t *testing.T, w *bank.World, count int) {
+func refuse(t *testing.T, w *bank.Env, count int) {
 	t.Helper()
 	conn, err := amqp.Dial(w.AMQP)
 	if err != nil {

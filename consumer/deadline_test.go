@@ -25,7 +25,7 @@ func TestADeadlineIsDeliveredOnce(t *testing.T) {
 	for i := range 50 {
 		payloads = append(payloads, bank.Reminded{Order: fmt.Sprint("soon ", i), At: soon}, bank.Reminded{Order: fmt.Sprint("later ", i), At: soon.Add(time.Hour)})
 	}
-	said := w.Say(bank.Shop, payloads...)
+	published := w.PublishAs(bank.Shop, payloads...)
 	w.Becomes(50, overdueCount)
 	w.Becomes(50, pendingCount)
 	stopFirst()
@@ -36,7 +36,7 @@ func TestADeadlineIsDeliveredOnce(t *testing.T) {
 	if n := w.Int(`SELECT count(DISTINCT aggregateid) FROM outbox WHERE aggregateid LIKE 'soon %'`); n != 50 {
 		t.Errorf("%d of 50", n)
 	}
-	if n := w.Int(`SELECT count(*) FROM outbox WHERE headers->>'correlationid' = $1`, said[0].CorrelationID); n != 1 {
+	if n := w.Int(`SELECT count(*) FROM outbox WHERE headers->>'correlationid' = $1`, published[0].CorrelationID); n != 1 {
 		t.Errorf("the deadline has lost its correlation")
 	}
 	w.Exec(`UPDATE pending SET due = now() - interval '1 hour'`) // while nobody runs
@@ -55,11 +55,11 @@ func TestADeadlineThatIsSetAgainIsMoved(t *testing.T) {
 	w := bank.New(t)
 	_, stop := w.Bank()
 	hour := time.Now().Add(time.Hour)
-	w.Say(bank.Shop, bank.Reminded{Order: "nearer", At: hour}, bank.Reminded{Order: "farther", At: hour})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "nearer", At: hour}, bank.Reminded{Order: "farther", At: hour})
 	w.Becomes(2, pendingCount)
-	w.Say(bank.Shop, bank.Reminded{Order: "farther", At: hour.Add(time.Hour)})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "farther", At: hour.Add(time.Hour)})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:farther' AND due > $1`, hour)
-	w.Say(bank.Shop, bank.Reminded{Order: "nearer", At: time.Now()})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "nearer", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE aggregateid = 'nearer'`)
 	w.Becomes(1, pendingCount)
 	stop()
@@ -79,24 +79,24 @@ func TestADeadlineMaySetItselfAgain(t *testing.T) {
 			panic("broken")
 		}
 		if n.Add(1) < 3 {
-			return []events.Payload{consumer.Later{Payload: e.Data}}
+			return []events.Payload{consumer.Deadline{Payload: e.Data}}
 		}
 		return []events.Payload{bank.Overdue{Order: e.Data.Order}}
 	})
 	c := w.Consumer(bank.Service, nil, p.Handler())
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
 	w.Becomes(1, overdueCount)
 	w.Becomes(0, pendingCount)
 	if n.Load() != 3 {
 		t.Errorf("delivered %d times, want 3", n.Load())
 	}
 	broken.Store(1)
-	w.Say(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND reason LIKE '%broken%'`)
 	w.Exec(`UPDATE pending SET attempts = $1, due = now()`, consumer.MaxAttempts-1)
 	w.Becomes(1, parkedCount)
-	w.Say(bank.Shop, bank.Reminded{Order: "p", At: time.Now().Add(time.Hour)})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now().Add(time.Hour)})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due > now() AND reason = 'deadline'`)
 	broken.Store(0)
 	w.Exec(`UPDATE pending SET due = now()`)

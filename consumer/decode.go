@@ -18,9 +18,9 @@ import (
 // errForged says that an event came by a way that its source cannot have used.
 var errForged = fmt.Errorf("forged")
 
-// read turns a delivery into an event. The exchange vouches for the source, since only its owner may
+// decodeDelivery turns a delivery into an event. The exchange vouches for the source, since only its owner may
 // write there; what does not fit is refused as forged. An event that nobody here reacts to has no Data.
-func (c *Consumer) read(d amqp.Delivery) (item, error) {
+func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	record, err := rabbit.Record(d)
 	if y := record.Time.UTC().Year(); y < 1 || y > lastYear {
 		record.Time = time.Time{} // as good as none
@@ -29,19 +29,19 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	if err != nil {
 		return it, err
 	}
-	owner, err := c.believe(d.Exchange, record)
+	owner, err := c.verifySource(d.Exchange, record)
 	switch {
 	case err != nil:
 		return it, err
 	case record.Type != d.RoutingKey:
 		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type, d.RoutingKey)
 	case c.handlerOf[record.Type] == nil:
-		return c.keep(it, owner)
+		return c.keepUnknown(it, owner)
 	}
 	if err := c.hanging.check(checksOf(record.Type)); err != nil {
 		return it, err
 	}
-	if it.event, err = c.open(record, owner); err != nil {
+	if it.event, err = c.decode(record, owner); err != nil {
 		return it, err
 	}
 	if it.event.Time.IsZero() {
@@ -51,9 +51,9 @@ func (c *Consumer) read(d amqp.Delivery) (item, error) {
 	return it, nil
 }
 
-// believe returns the service that owns the exchange through which an event came, and refuses what
+// verifySource returns the service that owns the exchange through which an event came, and refuses what
 // that service does not publish.
-func (c *Consumer) believe(exchange string, record events.Record) (owner string, err error) {
+func (c *Consumer) verifySource(exchange string, record events.Record) (owner string, err error) {
 	owner, ok := topology.OwnerOf(exchange)
 	publisher, known := c.Topology.Service(owner)
 	switch {
@@ -71,17 +71,17 @@ func receiptOf(it item, owner string) inbox.Receipt {
 	return inbox.Receipt{Owner: owner, ID: it.event.ID, Type: it.record.Type, Content: inbox.ContentOf(it.record.Data)}
 }
 
-// readAll reads a batch. The code of a payload, such as Validate, may neither hang nor end the lane.
-func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []reading) {
+// decodeBatch reads a batch. The code of a payload, such as Validate, may neither hang nor end the lane.
+func (c *Consumer) decodeBatch(ctx context.Context, batch []amqp.Delivery) (all []decoded) {
 	for len(all) < len(batch) {
 		rest := batch[len(all):]
-		read := make(chan reading, len(rest))
+		read := make(chan decoded, len(rest))
 		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
 			for _, d := range rest {
 				ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
-				it, err := c.read(d)
+				it, err := c.decodeDelivery(d)
 				ended()
-				read <- reading{it, err}
+				read <- decoded{it, err}
 			}
 			return struct{}{}, nil
 		})
@@ -90,7 +90,7 @@ func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []re
 		}
 		if err != nil && len(all) < len(batch) {
 			record, _ := rabbit.Record(batch[len(all)])
-			all = append(all, reading{item{delivery: batch[len(all)], record: record}, fmt.Errorf("decode: %w", err)})
+			all = append(all, decoded{item{delivery: batch[len(all)], record: record}, fmt.Errorf("decode: %w", err)})
 		}
 	}
 	return all
@@ -100,8 +100,8 @@ func (c *Consumer) readAll(ctx context.Context, batch []amqp.Delivery) (all []re
 // handler: that of one event may go on while those checks hang for another.
 func checksOf(eventType string) string { return "checks of " + eventType }
 
-// reading is a delivery that was read, or why it cannot be.
-type reading struct {
+// decoded is a delivery that was read, or why it cannot be.
+type decoded struct {
 	item
 	err error
 }
@@ -109,24 +109,24 @@ type reading struct {
 // lastYear is the last one that RFC 3339 can write.
 const lastYear = 9999
 
-// keep makes an item of an event that nobody here reacts to. The queue is bound to it, so another release of
+// keepUnknown makes an item of an event that nobody here reacts to. The queue is bound to it, so another release of
 // this service does, the one to come or the one before: it waits for a replica that knows it.
-func (c *Consumer) keep(it item, owner string) (item, error) {
+func (c *Consumer) keepUnknown(it item, owner string) (item, error) {
 	id, err := events.ParseID(it.record.ID)
 	if err != nil {
 		return it, fmt.Errorf("%w: %w", events.ErrMalformed, err)
 	}
 	it.event.ID = id
 	it.receipt = receiptOf(it, owner)
-	if _, told := c.strange.LoadOrStore(it.record.Type, true); !told {
+	if _, reported := c.unknownTypes.LoadOrStore(it.record.Type, true); !reported {
 		c.Log.Warn().Str("type", it.record.Type).Msg("nobody here reacts to it: it is kept for a replica that does")
 	}
 	return it, nil
 }
 
-// open decodes an event of an owner. A payload may panic in its own Validate; that is a fault of this
+// decode decodes an event of an owner. A payload may panic in its own Validate; that is a fault of this
 // event only.
-func (c *Consumer) open(record events.Record, owner string) (e events.Event, err error) {
+func (c *Consumer) decode(record events.Record, owner string) (e events.Event, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("open %.80q: panic: %v\n%s", record.Type, cause, debug.Stack())

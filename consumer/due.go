@@ -50,9 +50,9 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(
 // overdueInterval is how often what is overdue is looked for.
 const overdueInterval = time.Minute
 
-// tellOverdue tells of retries and deadlines that no replica of this release will ever handle: another release
+// reportOverdue tells of retries and deadlines that no replica of this release will ever handle: another release
 // has left them, and if it does not come back a person must know.
-func (c *Consumer) tellOverdue(ctx context.Context) {
+func (c *Consumer) reportOverdue(ctx context.Context) {
 	for ctx.Err() == nil {
 		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.ownTypes), c.callTypes...)...)
 		if err == nil && len(types) > 0 {
@@ -108,7 +108,7 @@ func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch 
 		if err := c.redoOne(ctx, p, &failed); err != nil {
 			return err
 		}
-		if blameless(failed) {
+		if databaseFault(failed) {
 			waits[p.Type]++
 		}
 	}
@@ -129,7 +129,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 			return err
 		}
 		ended := watched(ctx, p.Key, checksOf(p.Type))
-		e, err := c.reopen(p)
+		e, err := c.decodePending(p)
 		ended()
 		if err != nil {
 			return err
@@ -143,36 +143,36 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	return c.applyAndEmit(ctx, tx, batch)
 }
 
-// again sets a claimed thing for its next attempt, or parks it.
-func (c *Consumer) again(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
+// reschedule sets a claimed thing for its next attempt, or parks it.
+func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
 	p.Reason = failed.Error()
 	age := time.Duration(p.Age * float64(time.Second))
-	if after, waits := waitOf(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
-		done, err := c.Inbox.Again(ctx, tx, p, after, false)
+	if after, waits := retryPause(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
+		done, err := c.Inbox.Reschedule(ctx, tx, p, after, false)
 		if done {
 			c.stats.delayed.Add(1)
 		}
 		return err
 	}
-	parked := !patient(failed, age) && (judge(failed, 1, maxReruns, p.Attempts, true) == park || p.Attempts+1 >= MaxAttempts)
+	parked := !patient(failed, age) && (dispose(failed, 1, maxReruns, p.Attempts, true) == park || p.Attempts+1 >= MaxAttempts)
 	p.Attempts++
-	done, err := c.Inbox.Again(ctx, tx, p, pauseBefore(p.Attempts), parked)
+	done, err := c.Inbox.Reschedule(ctx, tx, p, pauseBefore(p.Attempts), parked)
 	if done {
 		c.note(p, parked)
 	}
 	return err
 }
 
-// reopen decodes what waited. A deadline is a command: it has no id, and its time is now.
-func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
+// decodePending decodes what waited. A deadline is a command: it has no id, and its time is now.
+func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 	record := p.Record()
 	if p.Exchange != "" {
 		// What was parked since nobody vouches for it, such as a forged message, is not believed later.
-		owner, err := c.believe(p.Exchange, record)
+		owner, err := c.verifySource(p.Exchange, record)
 		if err != nil {
 			return events.Event{}, Permanent(err)
 		}
-		e, err := c.open(record, owner)
+		e, err := c.decode(record, owner)
 		if err == nil && e.Time.IsZero() {
 			e.Time = p.CreatedAt.UTC()
 		}
@@ -190,7 +190,7 @@ func (c *Consumer) reopen(p inbox.Pending) (events.Event, error) {
 // redoOne handles one due thing alone, unless that has failed just now; when it fails it waits for
 // its next attempt, or is parked, and failed says why.
 func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
-	for reruns := 0; *failed == nil || judge(*failed, 1, reruns, 0, true) == rerun; reruns++ {
+	for reruns := 0; *failed == nil || dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}
@@ -210,7 +210,7 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 		return err
 	}
 	err := c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
-		return c.again(ctx, tx, p, *failed)
+		return c.reschedule(ctx, tx, p, *failed)
 	})
 	if err != nil {
 		return fmt.Errorf("put %s aside again: %w", claimed.Key, err)

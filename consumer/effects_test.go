@@ -24,7 +24,7 @@ type replica struct {
 	stop           func()
 }
 
-func newReplica(w *bank.World, handlers ...consumer.Handler) replica {
+func newReplica(w *bank.Env, handlers ...consumer.Handler) replica {
 	amqpProxy, amqpURL := bank.NewProxy(w, w.AMQP)
 	postgresProxy, postgresURL := bank.NewProxy(w, w.Postgres)
 	c := w.Consumer(bank.Service, w.Pool(postgresURL), handlers...)
@@ -48,7 +48,7 @@ func TestACrashBeforeTheCommitLosesNothing(t *testing.T) {
 		<-leave
 		return nil
 	}))
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
 	<-entered
 	r.crash()
 	close(leave)
@@ -76,7 +76,7 @@ func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 				return insertNote(ctx, tx, "bank", e)
 			}))
 			close(ready)
-			w.Say(bank.Shop, bank.Noted{Order: "o", Text: "the effect"})
+			w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "the effect"})
 			w.Eventually("a commit is cut", func() (bool, string) { return r.postgres.Cuts() == 1, w.Diagnosis() })
 			effects := map[bank.Cut]int{bank.DieAfter: 1, bank.DieBefore: 0}[cut]
 			w.Becomes(effects, notesCount)
@@ -112,10 +112,10 @@ func TestTwoConsumersShareAnInboxTable(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	stopBank := w.Start(w.Consumer(bank.Service, nil, note("bank")))
-	said := w.Say(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
 	w.Becomes(1, `SELECT count(*) FROM inbox WHERE consumer = 'bank'`)
 	stopAudit := w.Start(w.Consumer(bank.Audit, nil, note("audit")))
-	w.Becomes(1, `SELECT count(*) FROM notes WHERE consumer = 'audit' AND event_id = $1`, said[0].ID)
+	w.Becomes(1, `SELECT count(*) FROM notes WHERE consumer = 'audit' AND event_id = $1`, published[0].ID)
 	stopBank()
 	stopAudit()
 	if n := w.Int(notesCount); n != 2 {
@@ -201,7 +201,7 @@ func TestASwallowedStatementErrorIsAFailure(t *testing.T) {
 		return nil
 	})
 	c, stop := w.Bank(careless)
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 	if n := w.Int(notesCount); n != 0 {
 		t.Errorf("%d effects of an aborted transaction", n)

@@ -40,11 +40,11 @@ func randomEvents(random *rand.Rand, n int) []events.Event {
 	return list
 }
 
-// spoken is what was said, without ids and times, in any order.
-type spoken []string
+// publishedLog is what was said, without ids and times, in any order.
+type publishedLog []string
 
-func (s *spoken) add(said []events.Event) {
-	for _, e := range said {
+func (s *publishedLog) add(published []events.Event) {
+	for _, e := range published {
 		*s = append(*s, fmt.Sprintf("%s %+v because of %s", e.Data.EventType(), e.Data, e.CausationID))
 	}
 }
@@ -86,24 +86,24 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	list := randomEvents(rand.New(rand.NewPCG(seed, 0)), 1000)
 	p := bank.Participant(nil)
 	memory := consumer.Memory{}
-	var want spoken
+	var want publishedLog
 	for _, e := range list {
-		_, said, err := p.ApplyTo(memory, e)
+		_, published, err := p.ApplyTo(memory, e)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want.add(said)
+		want.add(published)
 	}
 	slices.Sort(want)
 	heap := consumer.Memory{} // all of it in one batch
 	if _, _, err := p.ApplyTo(heap, list...); err != nil || heap.String() != memory.String() {
 		t.Errorf("one batch in memory: %v\n%s", err, difference(heap, memory))
 	}
-	for name, run := range map[string]func(t *testing.T, db *sqlx.DB) spoken{
-		"one by one":         func(t *testing.T, db *sqlx.DB) spoken { return applyAll(t, db, p, list, 1) },
-		"in batches of 200":  func(t *testing.T, db *sqlx.DB) spoken { return applyAll(t, db, p, list, 200) },
-		"on two replicas":    func(t *testing.T, db *sqlx.DB) spoken { return applyOnTwo(t, db, p, list, 1) },
-		"on two, in batches": func(t *testing.T, db *sqlx.DB) spoken { return applyOnTwo(t, db, p, list, 20) },
+	for name, run := range map[string]func(t *testing.T, db *sqlx.DB) publishedLog{
+		"one by one":         func(t *testing.T, db *sqlx.DB) publishedLog { return applyAll(t, db, p, list, 1) },
+		"in batches of 200":  func(t *testing.T, db *sqlx.DB) publishedLog { return applyAll(t, db, p, list, 200) },
+		"on two replicas":    func(t *testing.T, db *sqlx.DB) publishedLog { return applyOnTwo(t, db, p, list, 1) },
+		"on two, in batches": func(t *testing.T, db *sqlx.DB) publishedLog { return applyOnTwo(t, db, p, list, 20) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -120,21 +120,21 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	}
 }
 
-func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) (words spoken) {
+func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) (words publishedLog) {
 	t.Helper()
 	for batch := range slices.Chunk(list, size) {
-		said, _, err := apply(t.Context(), db, p, batch...)
+		published, _, err := apply(t.Context(), db, p, batch...)
 		if err != nil {
 			t.Error(err)
 			return nil
 		}
-		words.add(said)
+		words.add(published)
 	}
 	return words
 }
 
 // applyOnTwo splits by subject, as the runtime's lanes do.
-func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) spoken {
+func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) publishedLog {
 	t.Helper()
 	var parts [2][]events.Event
 	for _, e := range list {
@@ -142,7 +142,7 @@ func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], l
 		n := int(subject[len(subject)-1]) % 2
 		parts[n] = append(parts[n], e)
 	}
-	var words [2]spoken
+	var words [2]publishedLog
 	var running sync.WaitGroup
 	for i, part := range parts {
 		running.Go(func() { words[i] = applyAll(t, db, p, part, size) })

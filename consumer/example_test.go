@@ -70,9 +70,9 @@ type Credit struct {
 func ExampleParticipant() {
 	payments := consumer.Participant[Shop]{
 		Name: "payments",
-		Needs: func(s *Shop, e events.Event) {
+		Locks: func(s *Shop, e events.Event) {
 			if placed, ok := e.Data.(OrderPlaced); ok {
-				s.Accounts.Ask(placed.Customer)
+				s.Accounts.Lock(placed.Customer)
 			}
 		},
 		React: []consumer.Reaction[Shop]{consumer.On(func(s *Shop, e events.Of[OrderPlaced]) []events.Payload {
@@ -88,8 +88,8 @@ func ExampleParticipant() {
 		panic(err)
 	}
 	placed := events.Cause(events.Event{}, "/orders", time.Now(), OrderPlaced{Order: "o-1", Customer: "anna", Amount: 30})
-	_, said, err := payments.ApplyTo(memory, placed)
-	fmt.Println(said[0].Data, said[0].CausationID == placed.ID, err)
+	_, published, err := payments.ApplyTo(memory, placed)
+	fmt.Println(published[0].Data, published[0].CausationID == placed.ID, err)
 	fmt.Print(memory)
 	// Output:
 	// {o-1} true <nil>

@@ -16,43 +16,43 @@ const (
 	// CallPatience is how long an outside call is made again in any case, however often it fails: a peer may
 	// be away for longer than MaxAttempts last, and then it is not the event that is to blame.
 	CallPatience = 6 * time.Hour
-	// BlamelessPatience is how long an event waits without an attempt being spent while the database
+	// DatabasePatience is how long an event waits without an attempt being spent while the database
 	// is in the way, such as a table that somebody has locked. After that its attempts count.
-	BlamelessPatience = 24 * time.Hour
-	retryFirst        = time.Second
-	retryMax          = 5 * time.Minute
-	maxReruns         = 10 // of one transaction at once, when others were first
-	rerunPause        = 20 * time.Millisecond
-	outageFirst       = 100 * time.Millisecond // pause between probes of a database that is away
-	outageMax         = 5 * time.Second
-	backoffSteps      = 16 // doublings after which every pause has reached its maximum
+	DatabasePatience = 24 * time.Hour
+	retryFirst       = time.Second
+	retryMax         = 5 * time.Minute
+	maxReruns        = 10 // of one transaction at once, when others were first
+	rerunPause       = 20 * time.Millisecond
+	outageFirst      = 100 * time.Millisecond // pause between probes of a database that is away
+	outageMax        = 5 * time.Second
+	backoffSteps     = 16 // doublings after which every pause has reached its maximum
 )
 
-// fate is what becomes of a batch whose transaction failed.
-type fate int
+// disposition is what becomes of a batch whose transaction failed.
+type disposition int
 
 const (
-	rerun    fate = iota // the same again at once
-	outlast              // wait until the database is back, then the same again
-	split                // one by one, so that only the poison suffers
-	postpone             // wait without an attempt being spent: the events are not to blame
-	delay                // the one event waits for its next attempt
-	park                 // the one event waits for a person
+	rerun           disposition = iota // the same again at once
+	waitForDatabase                    // wait until the database is back, then the same again
+	split                              // one by one, so that only the poison suffers
+	postpone                           // wait without an attempt being spent: the events are not to blame
+	delay                              // the one event waits for its next attempt
+	park                               // the one event waits for a person
 )
 
-// judge decides about a batch of size events whose transaction failed with err for the (reruns+1)th
+// dispose decides about a batch of size events whose transaction failed with err for the (reruns+1)th
 // time. Alive is the answer of a probe of the database; attempts counts those of a single event
 // before this one.
-func judge(err error, size, reruns, attempts int, alive bool) fate {
+func dispose(err error, size, reruns, attempts int, alive bool) disposition {
 	if !alive {
-		return outlast
+		return waitForDatabase
 	}
 	class := postgres.ClassOf(err)
 	if errors.As(err, new(outsideError)) {
 		class = postgres.Other // a connection that it lost was not the database's
 	}
 	switch {
-	case blameless(err) && class != postgres.Lost && class != postgres.Retry: // it has waited long enough for the others in its lane
+	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry: // it has waited long enough for the others in its lane
 		return postpone
 	case class == postgres.Retry && reruns < maxReruns,
 		// The database answers now: what was lost was this connection, or its transaction's outcome,
@@ -60,7 +60,7 @@ func judge(err error, size, reruns, attempts int, alive bool) fate {
 		class == postgres.Lost && reruns < maxReruns,
 		class == postgres.Busy && reruns < 1:
 		return rerun
-	case blameless(err):
+	case databaseFault(err):
 		return postpone
 	case size > 1:
 		return split
@@ -69,7 +69,7 @@ func judge(err error, size, reruns, attempts int, alive bool) fate {
 		errors.Is(err, events.ErrTooLarge):
 		return park
 	}
-	if _, waits := waitOf(err, 0); waits {
+	if _, waits := retryPause(err, 0); waits {
 		return postpone
 	}
 	if attempts+1 >= MaxAttempts {
@@ -78,9 +78,9 @@ func judge(err error, size, reruns, attempts int, alive bool) fate {
 	return delay
 }
 
-// blameless tells whether the database is to blame for an error and not the event.
-func blameless(err error) bool {
-	return postgres.Blameless(err) && !errors.As(err, new(outsideError))
+// databaseFault tells whether the database is to blame for an error and not the event.
+func databaseFault(err error) bool {
+	return postgres.DatabaseFault(err) && !errors.As(err, new(outsideError))
 }
 
 // patient tells whether an outside call that has failed so often is made again all the same.

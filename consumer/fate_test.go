@@ -22,10 +22,10 @@ func state(code string) error { return fmt.Errorf("do: %w", &pq.Error{Code: pqer
 
 // errors of each class, and what judge says of them: at first, when it is out of reruns, alone and
 // in a batch.
-var fates = []struct {
+var dispositions = []struct {
 	name               string
 	err                error
-	first, last, batch fate
+	first, last, batch disposition
 }{
 	{"deadlock", state("40P01"), rerun, delay, split},
 	{"serialization", state("40001"), rerun, delay, split},
@@ -41,7 +41,7 @@ var fates = []struct {
 	{"statement time-out", state("57014"), rerun, delay, split},
 	{"disk full", state("53100"), postpone, postpone, postpone},
 	{"prepared before a migration", state("26000"), rerun, postpone, postpone},
-	{"stored by a newer release", fmt.Errorf("load: %w", NotYet(errors.New("unknown fact"), time.Second)), postpone, postpone, split},
+	{"stored by a newer release", fmt.Errorf("load: %w", RetryAfter(errors.New("unknown fact"), time.Second)), postpone, postpone, split},
 	{"lock time-out of an outside call's own database", outsideError{state("55P03")}, delay, delay, split},
 	{"handler that hangs", hungError{"id", "a.b", time.Minute}, delay, delay, split},
 	{"handler that exits", errExited, delay, delay, split},
@@ -62,32 +62,32 @@ var fates = []struct {
 	{"permanent refusal of an outside call", outsideError{Permanent(errors.New("no such card"))}, park, park, split},
 }
 
-func TestJudge(t *testing.T) {
+func TestDisposition(t *testing.T) {
 	t.Parallel()
-	for _, f := range fates {
+	for _, f := range dispositions {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			want := func(what string, got, want fate) {
+			want := func(what string, got, want disposition) {
 				if got != want {
 					t.Errorf("%s: %d, want %d", what, got, want)
 				}
 			}
-			want("first time, alone", judge(f.err, 1, 0, 0, true), f.first)
-			want("out of reruns, alone", judge(f.err, 1, maxReruns, 0, true), f.last)
-			want("out of reruns, in a batch", judge(f.err, BatchMax, maxReruns, 0, true), f.batch)
+			want("first time, alone", dispose(f.err, 1, 0, 0, true), f.first)
+			want("out of reruns, alone", dispose(f.err, 1, maxReruns, 0, true), f.last)
+			want("out of reruns, in a batch", dispose(f.err, BatchMax, maxReruns, 0, true), f.batch)
 			if f.first == rerun {
-				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), rerun)
+				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), rerun)
 			} else {
-				want("first time, in a batch", judge(f.err, BatchMax, 0, 0, true), f.batch)
+				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), f.batch)
 			}
 			if f.last == postpone { // no attempt is spent, so none is the last
-				want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), postpone)
+				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), postpone)
 			} else {
-				want("last attempt", judge(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), park)
 			}
-			want("last but one", judge(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
+			want("last but one", dispose(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
 			for _, size := range []int{1, BatchMax} { // whatever it is, a database that is away costs nothing
-				want("database away", judge(f.err, size, maxReruns, MaxAttempts, false), outlast)
+				want("database away", dispose(f.err, size, maxReruns, MaxAttempts, false), waitForDatabase)
 			}
 		})
 	}
@@ -95,17 +95,17 @@ func TestJudge(t *testing.T) {
 
 // Every batch comes to an end: whatever the error, reruns are bounded, and a part of a batch is
 // smaller than the batch.
-func TestJudgeEnds(t *testing.T) {
+func TestDispositionEnds(t *testing.T) {
 	t.Parallel()
-	for _, f := range fates {
+	for _, f := range dispositions {
 		for _, size := range []int{1, 2, BatchMax} {
 			reruns := 0
-			for judge(f.err, size, reruns, 0, true) == rerun {
+			for dispose(f.err, size, reruns, 0, true) == rerun {
 				if reruns++; reruns > maxReruns {
 					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
 				}
 			}
-			if got := judge(f.err, size, reruns, 0, true); got != postpone && (got == split) != (size > 1) {
+			if got := dispose(f.err, size, reruns, 0, true); got != postpone && (got == split) != (size > 1) {
 				t.Errorf("%s in a batch of %d: %d", f.name, size, got)
 			}
 		}
@@ -139,15 +139,15 @@ func TestPausesGrowToABound(t *testing.T) {
 // never succeed is parked all the same.
 func TestOutsideCallIsMadeAgainForLong(t *testing.T) {
 	t.Parallel()
-	trouble := outsideError{errors.New("503")}
+	problem := outsideError{errors.New("503")}
 	for _, c := range []struct {
 		err  error
 		age  time.Duration
 		want bool
 	}{
-		{trouble, 0, true},
-		{trouble, CallPatience - 1, true},
-		{trouble, CallPatience, false},
+		{problem, 0, true},
+		{problem, CallPatience - 1, true},
+		{problem, CallPatience, false},
 		{outsideError{Permanent(errors.New("400"))}, 0, false},
 		{errors.New("not outside"), 0, false},
 	} {
@@ -168,12 +168,12 @@ func TestWaitGrowsWithAge(t *testing.T) {
 		{10 * time.Minute, time.Hour, 10 * time.Minute},
 		{-time.Second, 0, 0},
 	} {
-		got, waits := waitOf(outsideError{NotYet(errors.New("full"), c.after)}, c.age)
+		got, waits := retryPause(outsideError{RetryAfter(errors.New("full"), c.after)}, c.age)
 		if !waits || got < c.least || got > c.least+c.least/2 {
 			t.Errorf("after %s at age %s: %s", c.after, c.age, got)
 		}
 	}
-	if _, waits := waitOf(errors.New("no"), time.Hour); waits {
+	if _, waits := retryPause(errors.New("no"), time.Hour); waits {
 		t.Error("an error that says nothing waits")
 	}
 }
@@ -181,14 +181,14 @@ func TestWaitGrowsWithAge(t *testing.T) {
 // down is a peer that is down: the call was made, and costs no attempt.
 type down struct{ error }
 
-func (down) TryAfter() time.Duration { return time.Minute }
-func (down) Made() bool              { return true }
+func (down) RetryAfter() time.Duration { return time.Minute }
+func (down) Made() bool                { return true }
 
 // Past its patience a call that is made and fails costs an attempt, also while the peer counts as down; one that
 // is not made never does.
 func TestOnlyACallThatIsMadeWearsOut(t *testing.T) {
 	t.Parallel()
-	if !wasMade(outsideError{down{errors.New("503")}}) || wasMade(outsideError{NotYet(errors.New("limit"), 0)}) || wasMade(errors.New("503")) {
+	if !wasMade(outsideError{down{errors.New("503")}}) || wasMade(outsideError{RetryAfter(errors.New("limit"), 0)}) || wasMade(errors.New("503")) {
 		t.Error("calls that are made are not told from those that are not")
 	}
 }

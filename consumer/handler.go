@@ -54,7 +54,7 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx, e ev
 // Call makes a handler of a call to the outside world. What comes is set down first; then one of
 // CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held up.
 // It may run more than once for an event, and e.ID is the same each time: use it as the idempotency
-// key. The answer, unless nil, is said. An error is tried again as any other, but see NotYet.
+// key. The answer, unless nil, is said. An error is tried again as any other, but see RetryAfter.
 func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload, error)) Handler {
 	var sample T
 	return Handler{
@@ -76,8 +76,8 @@ func (p Participant[S]) Handler() Handler {
 	return Handler{
 		samples: p.Samples(),
 		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
-			_, said, err := p.Apply(ctx, tx, batch...)
-			return said, err
+			_, published, err := p.Apply(ctx, tx, batch...)
+			return published, err
 		},
 	}
 }

@@ -56,7 +56,7 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 				}
 				payloads = append(payloads, bank.Noted{Order: fmt.Sprint(i % 7), Text: text})
 			}
-			w.Say(bank.Shop, payloads...)
+			w.PublishAs(bank.Shop, payloads...)
 			stop := w.Start(c)
 			w.Becomes(count-2, notesCount)
 			w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
@@ -89,7 +89,7 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 	c := w.Consumer(bank.Service, nil, p.Handler())
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Reminded{Order: "bad"}, bank.Reminded{Order: "a"}, bank.Reminded{Order: "b"})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "bad"}, bank.Reminded{Order: "a"}, bank.Reminded{Order: "b"})
 	w.Becomes(2, overdueCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:bad' AND attempts > 0`)
 	close(released)
@@ -114,7 +114,7 @@ func TestRunsThatHangAreBounded(t *testing.T) {
 	c.HandlerTimeout = time.Second
 	const count = 3 * consumer.MaxHanging
 	for i := range count {
-		w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint(i), Text: "bad"})
+		w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint(i), Text: "bad"})
 	}
 	stop := w.Start(c)
 	w.Becomes(count, `SELECT count(*) FROM pending WHERE attempts = 1`)
@@ -147,7 +147,7 @@ func TestCallThatIgnoresItsContextHoldsUpNoOther(t *testing.T) {
 	})
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), call)
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Asked{Order: "bad"}, bank.Asked{Order: "exit"}, bank.Asked{Order: "good"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "bad"}, bank.Asked{Order: "exit"}, bank.Asked{Order: "good"})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 	close(released)
@@ -166,7 +166,7 @@ func TestPayloadThatHangsHoldsUpNoOther(t *testing.T) {
 	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "bad"}))
 	m.Body = []byte(`{"order":"bad","text":"exit"}`)
 	w.Publish(m)
-	w.Say(bank.Shop, payloads...)
+	w.PublishAs(bank.Shop, payloads...)
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)

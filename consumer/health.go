@@ -51,8 +51,8 @@ func (h *health) ended(err error) {
 	h.ends[rabbit.CauseOf(err)]++
 }
 
-// unwell says why nothing is consumed, or why sessions do not last.
-func (h *health) unwell() error {
+// err says why nothing is consumed, or why sessions do not last.
+func (h *health) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -71,9 +71,9 @@ func (h *health) unwell() error {
 func (c *Consumer) Healthy() error {
 	var sessions error // of a service without a queue there are none
 	if c.consumes() {
-		sessions = c.sessions.unwell()
+		sessions = c.sessions.err()
 	}
-	return errors.Join(sessions, c.hanging.unwell())
+	return errors.Join(sessions, c.hanging.err())
 }
 
 // SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.

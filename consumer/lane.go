@@ -47,7 +47,7 @@ func (l *lane) run(ctx context.Context) {
 		if ctx.Err() != nil || l.deliveries.Err() != nil {
 			continue
 		}
-		if l.settle(ctx, batch) {
+		if l.process(ctx, batch) {
 			if err := l.deliveries.Ack(batch...); err != nil {
 				l.Log.Debug().Err(err).Msg("acknowledge") // the events come again and are duplicates
 			}
@@ -55,9 +55,9 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// settle sees to it that every delivery has taken effect, waits in pending, or is parked. It returns
+// process sees to it that every delivery has taken effect, waits in pending, or is parked. It returns
 // false when the session or the process ends first; then nothing may be acknowledged.
-func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
+func (l *lane) process(ctx context.Context, batch []amqp.Delivery) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { // ends with the batch
@@ -68,7 +68,7 @@ func (l *lane) settle(ctx context.Context, batch []amqp.Delivery) bool {
 		}
 	}()
 	var all []item
-	for _, r := range l.readAll(ctx, batch) {
+	for _, r := range l.decodeBatch(ctx, batch) {
 		if r.err == nil {
 			all = append(all, r.item)
 		} else if !l.parkBad(ctx, r.item.delivery, r.item.record, r.err) {
@@ -113,13 +113,13 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 		}
 		if hung, others := apart(batch, err); len(hung) > 0 && len(others) > 0 {
 			// The others need not wait that long once more.
-			return c.putAsideSoon(ctx, hung, err, delay) && c.handle(ctx, others)
+			return c.storePendingWithRetry(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
 		alive := postgres.ClassOf(err) == postgres.Retry || postgres.Alive(ctx, c.DB) == nil
-		switch verdict := judge(err, len(batch), reruns, 0, alive); verdict {
+		switch verdict := dispose(err, len(batch), reruns, 0, alive); verdict {
 		case rerun:
 			sleep(ctx, jitter(rerunPause))
-		case outlast:
+		case waitForDatabase:
 			if probes == 0 {
 				c.Log.Warn().Err(err).Msg("database is away, consumption pauses")
 			}
@@ -134,7 +134,7 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 			}
 			return true
 		case postpone, delay, park:
-			return c.putAsideSoon(ctx, batch, err, verdict)
+			return c.storePendingWithRetry(ctx, batch, err, verdict)
 		}
 	}
 	return false

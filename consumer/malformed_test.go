@@ -83,7 +83,7 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 		w.Publish(m, m, m, m, m)
 		valid = append(valid, bank.Noted{Order: fmt.Sprint("good ", i)})
 	}
-	w.Say(bank.Shop, valid...)
+	w.PublishAs(bank.Shop, valid...)
 	c, stop := w.Bank(note("bank"), opened())
 	w.Becomes(len(valid), notesCount)
 	w.Becomes(len(badMessages), parkedCount)
@@ -162,7 +162,7 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	c, stop := w.Bank(note("bank"))
-	said := w.Say(bank.Shop,
+	published := w.PublishAs(bank.Shop,
 		bank.Noted{Order: "o", Text: "nul \x00"},
 		bank.Placed{Order: "p", Customer: "nul \x00", Amount: 1},
 		bank.Noted{Order: "q", Text: "fine"},
@@ -171,7 +171,7 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 	w.Becomes(1, notesCount)
 	stop()
 	w.Drained()
-	for _, e := range said[:2] {
+	for _, e := range published[:2] {
 		p, err := inbox.New(w.DB, bank.Service).Find(t.Context(), e.ID)
 		if err != nil || p.Due != nil || p.Attempts != 1 || !strings.Contains(string(p.Body), `nul \u0000`) {
 			t.Errorf("parked as %+v, %v", p, err)
@@ -218,14 +218,14 @@ func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 func TestDeadLettersAreEvidenceOnly(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
-	said := w.Say(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
 	w.Reject(topology.QueueOf(bank.Service))
 	_, stop := w.Bank(note("bank"))
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND reason LIKE 'dead-lettered%'`)
 	if n := w.Int(notesCount) + w.Int(inboxCount); n != 0 {
 		t.Error("a dead letter took effect")
 	}
-	w.Publish(w.Message(said[0])) // republished, it is the same event
+	w.Publish(w.Message(published[0])) // republished, it is the same event
 	w.Becomes(1, notesCount)
 	stop()
 	w.Drained()

@@ -56,8 +56,8 @@ func (m Memory) Row(table string, key any, value any) (ok bool, err error) {
 	return true, json.Unmarshal([]byte(data), value)
 }
 
-// Recall loads the wanted rows from memory.
-func (r *Rows[K, V]) Recall(m Memory) error {
+// LoadFrom loads the wanted rows from memory.
+func (r *Rows[K, V]) LoadFrom(m Memory) error {
 	for _, k := range r.take() {
 		found := r.rows[k]
 		ok, err := m.Row(r.table, k, &found.value)
@@ -69,8 +69,8 @@ func (r *Rows[K, V]) Recall(m Memory) error {
 	return nil
 }
 
-// Remember stores what has changed in memory, and tells whether anything has.
-func (r *Rows[K, V]) Remember(m Memory) (changed bool, _ error) {
+// SaveTo stores what has changed in memory, and tells whether anything has.
+func (r *Rows[K, V]) SaveTo(m Memory) (changed bool, _ error) {
 	update, insert := r.changed()
 	for _, k := range append(update, insert...) {
 		if err := m.Put(r.table, k, r.rows[k].value); err != nil {
@@ -91,9 +91,9 @@ type Reactor struct {
 // Reactor returns the participant as a Reactor.
 func (p Participant[S]) Reactor() Reactor {
 	return Reactor{Name: p.Name, React: func(m Memory, e events.Event) ([]events.Payload, error) {
-		_, said, err := p.ApplyTo(m, e)
-		payloads := make([]events.Payload, len(said))
-		for i, e := range said {
+		_, published, err := p.ApplyTo(m, e)
+		payloads := make([]events.Payload, len(published))
+		for i, e := range published {
 			payloads[i] = e.Data
 		}
 		return payloads, err

@@ -17,7 +17,7 @@ func TestMigrationUnderAParticipantCostsNoAttempt(t *testing.T) {
 	const count = 60
 	place := func(round int, amount int64) {
 		for i := range count {
-			w.Say(bank.Shop, bank.Placed{Order: fmt.Sprint(round, "-", i), Customer: fmt.Sprint("c", i%7), Amount: amount})
+			w.PublishAs(bank.Shop, bank.Placed{Order: fmt.Sprint(round, "-", i), Customer: fmt.Sprint("c", i%7), Amount: amount})
 		}
 		w.Becomes(round*count, `SELECT count(*) FROM payments`)
 	}

@@ -62,15 +62,15 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record, why error) (kept bool, err error) {
 	p := pendingOf(d, record)
 	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
-	if isStrange(why) {
+	if isForeign(why) {
 		return c.Inbox.ParkMalformed(ctx, tx, p, c.malformed())
 	}
-	return true, c.Inbox.Put(ctx, tx, p, 0, true)
+	return true, c.Inbox.Add(ctx, tx, p, 0, true)
 }
 
-// isStrange tells what a stranger may send as much of as they like from what is a fault of ours, or
+// isForeign tells what a stranger may send as much of as they like from what is a fault of ours, or
 // of another release.
-func isStrange(why error) bool {
+func isForeign(why error) bool {
 	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) || errors.Is(why, errClash) || errors.Is(why, errStray)
 }
 
@@ -113,7 +113,7 @@ func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 	record, err := rabbit.Record(d)
 	if err == nil {
 		exchange, _ := d.Headers["x-first-death-exchange"].(string)
-		_, err = c.believe(exchange, record)
+		_, err = c.verifySource(exchange, record)
 	}
 	if err == nil {
 		_, err = events.ParseID(record.ID)

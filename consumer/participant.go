@@ -19,10 +19,10 @@ import (
 // fields are Tables. The order of the fields is the order in which rows are locked, everywhere.
 type Participant[S any] struct {
 	Name string // of the service
-	// Needs asks the state for the rows that an event will touch: s.Payments.Ask(id). It is repeated
+	// Locks asks the state for the rows that an event will touch: s.Payments.Ask(id). It is repeated
 	// until it asks for nothing new, so that a row may tell which others are needed. It sees the rows
 	// as they were before the batch.
-	Needs func(s *S, e events.Event)
+	Locks func(s *S, e events.Event)
 	React []Reaction[S]
 }
 
@@ -43,10 +43,10 @@ func On[S any, T events.Payload](react func(s *S, e events.Of[T]) []events.Paylo
 	}}
 }
 
-// Later is a payload that is not published but delivered to the participant's own reactions after
+// Deadline is a payload that is not published but delivered to the participant's own reactions after
 // a time: a durable deadline, once per type and subject. The time runs by the database's clock, so
 // it does not matter whose clock is wrong. Less than zero is zero.
-type Later struct {
+type Deadline struct {
 	After time.Duration
 	events.Payload
 }
@@ -72,7 +72,7 @@ func (p Participant[S]) Samples() []events.Payload {
 // Apply as deliveries do, with events.Command.
 func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S, []events.Event, error) {
 	s, tables := p.state()
-	said, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
+	published, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,22 +81,22 @@ func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.
 			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	return s, said, nil
+	return s, published, nil
 }
 
 // ApplyTo is Apply on a memory instead of a database. On an error the memory is as it was.
 func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.Event, error) {
 	s, tables := p.state()
-	said, err := p.run(context.Background(), s, tables, batch, func(t Table) error { return t.Recall(m) })
+	published, err := p.run(context.Background(), s, tables, batch, func(t Table) error { return t.LoadFrom(m) })
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, t := range tables {
-		if _, err := t.Remember(m); err != nil {
+		if _, err := t.SaveTo(m); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	return s, said, nil
+	return s, published, nil
 }
 
 // state makes an empty state and lists its tables in field order. A State that is not made of
@@ -131,13 +131,13 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 			return nil, fmt.Errorf("%s: Needs asks for ever more rows, %d times by now", p.Name, rounds)
 		}
 		for _, e := range batch {
-			if err := p.needs(ctx, s, e); err != nil {
+			if err := p.locks(ctx, s, e); err != nil {
 				return nil, err
 			}
 		}
 		wanting = false
 		for _, t := range tables {
-			if t.Wanting() {
+			if t.NeedsLoad() {
 				if err := load(t); err != nil {
 					return nil, fmt.Errorf("%s: %w", p.Name, err)
 				}
@@ -146,7 +146,7 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 			}
 		}
 	}
-	var said []events.Event
+	var published []events.Event
 	now := time.Now()
 	for _, e := range batch {
 		payloads, err := p.react(ctx, s, e)
@@ -154,16 +154,16 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 			return nil, err
 		}
 		for _, payload := range payloads {
-			said = append(said, events.Cause(e, p.Source(), now, payload))
+			published = append(published, events.Cause(e, p.Source(), now, payload))
 		}
 	}
-	return said, nil
+	return published, nil
 }
 
-// needs asks for what one event will touch; a panic becomes an error.
-func (p Participant[S]) needs(ctx context.Context, s *S, e events.Event) error {
+// locks asks for what one event will touch; a panic becomes an error.
+func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
 	return safely(ctx, e, func() error {
-		p.Needs(s, e)
+		p.Locks(s, e)
 		return nil
 	})
 }
@@ -187,7 +187,7 @@ func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (payloa
 func recovered(err *error, e events.Event) {
 	switch cause := recover().(type) {
 	case nil:
-	case notAsked:
+	case notLocked:
 		*err = fmt.Errorf("react to %s: %w", e.Data.EventType(), cause)
 	default:
 		*err = fmt.Errorf("react to %s: panic: %v\n%s", e.Data.EventType(), cause, debug.Stack())
@@ -208,42 +208,42 @@ func isPermanent(err error) bool {
 	return errors.As(err, &p)
 }
 
-// notYet is an error that costs no attempt.
-type notYet struct {
+// retryAfter is an error that costs no attempt.
+type retryAfter struct {
 	error
 	after time.Duration
 }
 
-func (n notYet) Unwrap() error { return n.error }
+func (n retryAfter) Unwrap() error { return n.error }
 
-func (n notYet) TryAfter() time.Duration { return n.after }
+func (n retryAfter) RetryAfter() time.Duration { return n.after }
 
-// NotYet returns err marked so that an outside call is made again after a pause, jittered, and that
+// RetryAfter returns err marked so that an outside call is made again after a pause, jittered, and that
 // this costs no attempt: the call was not made, or nothing but the peer is to blame. An error that has the
-// method TryAfter, such as those of package resilience when a breaker is open or a limit is reached, need
+// method RetryAfter, such as those of package resilience when a breaker is open or a limit is reached, need
 // not be marked. In a handler or a reaction it means the same: the event waits and no attempt is
 // spent, as long as such errors go on.
-func NotYet(err error, after time.Duration) error { return notYet{err, after} }
+func RetryAfter(err error, after time.Duration) error { return retryAfter{err, after} }
 
-// waitMost bounds what is added to the pause of NotYet.
-const waitMost = time.Minute
+// maxExtraWait bounds what is added to the pause of RetryAfter.
+const maxExtraWait = time.Minute
 
-// waitOf returns the pause of NotYet, or of an error that is not the event's, or a tenth of how long it has waited already, up to a minute: many
+// retryPause returns the pause of RetryAfter, or of an error that is not the event's, or a tenth of how long it has waited already, up to a minute: many
 // that wait for one peer, or one limit, must not all come back at each moment.
-func waitOf(err error, age time.Duration) (after time.Duration, waits bool) {
+func retryPause(err error, age time.Duration) (after time.Duration, waits bool) {
 	var n interface {
 		error
-		TryAfter() time.Duration
+		RetryAfter() time.Duration
 	}
 	switch {
 	case errors.As(err, &n):
-		after = n.TryAfter()
-	case blameless(err) && age < BlamelessPatience:
+		after = n.RetryAfter()
+	case databaseFault(err) && age < DatabasePatience:
 		after = retryFirst
 	default:
 		return 0, false
 	}
-	after = max(0, after, min(age/10, waitMost))
+	after = max(0, after, min(age/10, maxExtraWait))
 	return after + rand.N(after/2+1), true
 }
 

@@ -27,8 +27,8 @@ func (p *prefetch) now() int {
 	return p.small
 }
 
-// learn hears why a session has ended.
-func (p *prefetch) learn(err error) {
+// adjust hears why a session has ended.
+func (p *prefetch) adjust(err error) {
 	if full, ok := errors.AsType[rabbit.BytesInHandError](err); ok {
 		p.small, p.since = max(1, full.Messages/2), time.Now()
 	}

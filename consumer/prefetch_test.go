@@ -14,12 +14,12 @@ import (
 func TestPrefetchLearnsFromLargeMessages(t *testing.T) {
 	t.Parallel()
 	var p prefetch
-	p.learn(errors.New("the line broke"))
+	p.adjust(errors.New("the line broke"))
 	if p.now() != Prefetch {
 		t.Errorf("%d without a reason", p.now())
 	}
 	for _, c := range []struct{ inHand, want int }{{64, 32}, {32, 16}, {1, 1}} {
-		p.learn(fmt.Errorf("%w: %w", rabbit.ErrClosed, rabbit.BytesInHandError{Messages: c.inHand}))
+		p.adjust(fmt.Errorf("%w: %w", rabbit.ErrClosed, rabbit.BytesInHandError{Messages: c.inHand}))
 		if p.now() != c.want {
 			t.Errorf("%d after %d were too many, want %d", p.now(), c.inHand, c.want)
 		}

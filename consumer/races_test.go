@@ -18,14 +18,14 @@ import (
 )
 
 // apply is a transaction of one replica, run again as the runtime does when somebody else was first.
-func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[bank.State], batch ...events.Event) (said []events.Event, reruns int, err error) {
+func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[bank.State], batch ...events.Event) (published []events.Event, reruns int, err error) {
 	for ; ; reruns++ {
 		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
-			_, said, err = p.Apply(ctx, tx, batch...)
+			_, published, err = p.Apply(ctx, tx, batch...)
 			return err
 		})
 		if postgres.ClassOf(err) != postgres.Retry {
-			return said, reruns, err
+			return published, reruns, err
 		}
 	}
 }
@@ -42,7 +42,7 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 		both.Add(2)
 		meet := func() func() { return sync.OnceFunc(func() { both.Done(); both.Wait() }) }
 		meetPlaced, meetCancelled := meet(), meet()
-		p := consumer.Participant[bank.State]{Name: bank.Service, Needs: bank.Needs, React: []consumer.Reaction[bank.State]{
+		p := consumer.Participant[bank.State]{Name: bank.Service, Locks: bank.Locks, React: []consumer.Reaction[bank.State]{
 			consumer.On(func(s *bank.State, e events.Of[bank.Placed]) []events.Payload {
 				meetPlaced()
 				return bank.Capture(s, e)
@@ -93,7 +93,7 @@ func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
 	first, second := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler()), w.Consumer(bank.Service, w.Pool(w.Postgres), bank.Participant(nil).Handler())
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Consumers(queue, 2)
-	w.Say(bank.Shop, payloads...)
+	w.PublishAs(bank.Shop, payloads...)
 	w.Becomes(600, inboxCount)
 	stopFirst()
 	stopSecond()
@@ -159,11 +159,11 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 	}
 	e := bank.Event(bank.Shop, bank.Noted{Order: "o"})
 	endless, n := bank.Participant(nil), 0
-	endless.Needs = func(s *bank.State, _ events.Event) { n++; s.Accounts.Ask(fmt.Sprint(n)) }
+	endless.Locks = func(s *bank.State, _ events.Event) { n++; s.Accounts.Lock(fmt.Sprint(n)) }
 	if _, _, err := apply(t.Context(), w.DB, endless, e); err == nil || n > 1000 {
 		t.Errorf("asked %d times, %v", n, err)
 	}
-	keyless := consumer.Participant[other]{Name: "x", Needs: func(s *other, _ events.Event) { s.Accounts.Ask("a") }}
+	keyless := consumer.Participant[other]{Name: "x", Locks: func(s *other, _ events.Event) { s.Accounts.Lock("a") }}
 	err := postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 		_, _, err := keyless.Apply(t.Context(), tx, e)
 		return err
@@ -172,12 +172,12 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 		t.Errorf("a State without its key column: %v", err)
 	}
 	panicky := bank.Participant(nil)
-	panicky.Needs = func(*bank.State, events.Event) { panic("boom") }
+	panicky.Locks = func(*bank.State, events.Event) { panic("boom") }
 	if _, _, err := panicky.ApplyTo(consumer.Memory{}, e); err == nil {
 		t.Error("a panic of Needs is no error")
 	}
 	deaf := bank.Participant(nil)
-	deaf.Needs = func(*bank.State, events.Event) {}
+	deaf.Locks = func(*bank.State, events.Event) {}
 	if _, _, err := apply(t.Context(), w.DB, deaf, e); err == nil {
 		t.Error("no reaction, no error")
 	}

@@ -22,7 +22,7 @@ func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
 	stop := w.Start(w.Consumer(bank.Service, nil, note("bank")))
-	w.Say(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE type = 'order.asked' AND due IS NOT NULL AND attempts = 0`)
 	stop()
@@ -47,13 +47,13 @@ func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
 	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
 		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour', 'deadline')`)
 	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler())
-	var told logged
-	c.Log = zerolog.New(&told)
+	var reported logged
+	c.Log = zerolog.New(&reported)
 	stop := w.Start(c)
 	w.Eventually("somebody is told", func() (bool, string) {
-		return strings.Contains(told.String(), `["order.reviewed"]`), told.String()
+		return strings.Contains(reported.String(), `["order.reviewed"]`), reported.String()
 	})
-	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
 	w.Becomes(1, overdueCount)
 	stop()
 	if n := w.Int(`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
@@ -86,7 +86,7 @@ func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
 	p := bank.Participant(nil)
 	p.React = p.React[:len(p.React)-1] // without what expires
 	stop := w.Start(w.Consumer(bank.Service, nil, p.Handler()))
-	w.Say(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%order.expired, to which it has no reaction%'`)
 	stop()
 }
@@ -103,11 +103,11 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	})
 	var c *consumer.Consumer
 	c = w.Consumer(bank.Service, nil, p.Handler(), consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
-		said := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, bank.Captured{Order: e.Data.Order}) // not about a note
-		return c.Emit(ctx, tx, said)
+		published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, bank.Captured{Order: e.Data.Order}) // not about a note
+		return c.Emit(ctx, tx, published)
 	}))
 	stop := w.Start(c)
-	w.Say(bank.Shop, bank.Reminded{Order: "o"}, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "o"}, bank.Noted{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted' AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired' AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
 	stop()
@@ -125,7 +125,7 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	unnamed := w.Consumer(bank.Service, nil, p.Handler())
 	unnamed.Topology = bank.Topology()
 	unnamed.Topology.Services[2].Commands = nil
-	if err := emit(unnamed, consumer.Later{After: time.Hour, Payload: bank.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
+	if err := emit(unnamed, consumer.Deadline{After: time.Hour, Payload: bank.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
 		t.Errorf("a deadline that no command names: %v", err)
 	}
 }

@@ -51,8 +51,8 @@ func poisonous(healed *atomic.Bool) consumer.Handler {
 		}
 		return nil
 	})
-	needs := p.Needs
-	p.Needs = func(s *bank.State, e events.Event) {
+	needs := p.Locks
+	p.Locks = func(s *bank.State, e events.Event) {
 		if d, ok := e.Data.(bank.Placed); ok && d.Customer == "needs panics" && !healed.Load() {
 			panic("needs boom")
 		}
@@ -74,7 +74,7 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 		at := (len(payloads) - (200 - len(poisons))) * 20
 		payloads = append(payloads[:at], append([]events.Payload{bank.Placed{Order: "f", Customer: customer, Amount: 7}}, payloads[at:]...)...)
 	}
-	said := w.Say(bank.Shop, payloads...)
+	published := w.PublishAs(bank.Shop, payloads...)
 	var healed atomic.Bool
 	c := w.Consumer(bank.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
@@ -88,9 +88,9 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 		s := c.Stats()
 		return s.Handled == int64(200-len(poisons)) && s.Delayed+s.Parked >= int64(len(poisons)), fmt.Sprintf("stats %+v", s)
 	})
-	for _, e := range said {
+	for _, e := range published {
 		if d, ok := e.Data.(bank.Placed); ok {
-			expectAside(w, e, poisons[d.Customer].reason, poisons[d.Customer].parked)
+			expectPending(w, e, poisons[d.Customer].reason, poisons[d.Customer].parked)
 		}
 	}
 	healed.Store(true)
@@ -103,7 +103,7 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-func expectAside(w *bank.World, e events.Event, reason string, parked bool) {
+func expectPending(w *bank.Env, e events.Event, reason string, parked bool) {
 	w.Helper()
 	p, err := inbox.New(w.DB, bank.Service).Find(w.Context(), e.ID)
 	if err != nil {
@@ -125,12 +125,12 @@ func TestAFailingEventIsParkedInTheEnd(t *testing.T) {
 	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error {
 		return fmt.Errorf("try %d", tries.Add(1))
 	}))
-	said := w.Say(bank.Shop, bank.Noted{Order: "o"})
+	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	for n := 1; n < consumer.MaxAttempts; n++ {
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason = 'try ' || $1::text
 			AND due - updated_at BETWEEN least(300, 2 ^ ($1 - 1)) * interval '0.5 second' AND least(300, 2 ^ ($1 - 1)) * interval '1 second'`, n)
 		if n == 2 {
-			w.Publish(w.Message(said[0]))
+			w.Publish(w.Message(published[0]))
 			w.Eventually("a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, w.Diagnosis() })
 		}
 		w.Exec(`UPDATE pending SET due = now()`)
@@ -153,7 +153,7 @@ func TestATryChangesNothing(t *testing.T) {
 	var healed atomic.Bool
 	c := w.Consumer(bank.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
-	e := w.Say(bank.Shop, bank.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
+	e := w.PublishAs(bank.Shop, bank.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
 	w.Becomes(1, pendingCount)
 	stop()
 	w.Exec(`UPDATE pending SET due = NULL`)
@@ -162,13 +162,13 @@ func TestATryChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said, err := c.Try(t.Context(), p); err == nil || !strings.Contains(err.Error(), "boom") {
-		t.Errorf("a poison: said %v, error %v", said, err)
+	if published, err := c.DryRun(t.Context(), p); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("a poison: said %v, error %v", published, err)
 	}
 	healed.Store(true)
-	said, err := c.Try(t.Context(), p)
-	if err != nil || len(said) != 1 || said[0].Data.EventType() != "payment.captured" || said[0].CausationID != e.ID {
-		t.Errorf("healed: said %v, error %v", said, err)
+	published, err := c.DryRun(t.Context(), p)
+	if err != nil || len(published) != 1 || published[0].Data.EventType() != "payment.captured" || published[0].CausationID != e.ID {
+		t.Errorf("healed: said %v, error %v", published, err)
 	}
 	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 || w.Int(parkedCount) != 1 {
 		t.Errorf("%d rows of an effect, %d parked", n, w.Int(parkedCount))
@@ -177,7 +177,7 @@ func TestATryChangesNothing(t *testing.T) {
 		t.Error("the outside world was called")
 		return nil, nil
 	}))
-	if _, err := calling.Try(t.Context(), p); !errors.Is(err, consumer.ErrNotTried) {
+	if _, err := calling.DryRun(t.Context(), p); !errors.Is(err, consumer.ErrCallNotRun) {
 		t.Errorf("a call: %v", err)
 	}
 }
@@ -189,7 +189,7 @@ func TestPermanentParksAtOnce(t *testing.T) {
 	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
 		return errors.Join(insertNote(ctx, tx, "bank", e), fmt.Errorf("note: %w", consumer.Permanent(errors.New("no such order"))))
 	}))
-	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'note: no such order'`)
 	stop()
 	w.Drained()
@@ -215,7 +215,7 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 	})
 	first, second := w.Consumer(bank.Service, nil, flaky), w.Consumer(bank.Service, nil, flaky)
 	for i := range 40 {
-		w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint("o", i)})
+		w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint("o", i)})
 	}
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Eventually("all came", func() (bool, string) {
@@ -232,12 +232,12 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 }
 
 // An event that a program of an older version does not know by its binding is acknowledged.
-func TestTwoHandlersForOneTypeAreAMistake(t *testing.T) {
+func TestTwoHandlersForOneTypeAreRefused(t *testing.T) {
 	t.Parallel()
 	c := &consumer.Consumer{Name: bank.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}
 	defer func() {
-		if said, _ := recover().(string); !strings.Contains(said, "two handlers for order.noted") {
-			t.Errorf("it says %q", said)
+		if published, _ := recover().(string); !strings.Contains(published, "two handlers for order.noted") {
+			t.Errorf("it says %q", published)
 		}
 	}()
 	c.Context(t.Context())

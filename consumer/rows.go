@@ -30,15 +30,15 @@ type row[V any] struct {
 	dirty  bool
 }
 
-// notAsked is the panic of Get and Set for a key that nobody asked for.
-type notAsked struct{ table, key string }
+// notLocked is the panic of Get and Set for a key that nobody asked for.
+type notLocked struct{ table, key string }
 
-func (n notAsked) Error() string {
+func (n notLocked) Error() string {
 	return fmt.Sprintf("row %s of %s was not asked for: the function Needs must ask for every row that a reaction touches", n.key, n.table)
 }
 
-// Ask says that the row with this key will be read or written.
-func (r *Rows[K, V]) Ask(key K) {
+// Lock says that the row with this key will be read or written.
+func (r *Rows[K, V]) Lock(key K) {
 	if _, loaded := r.rows[key]; loaded || r.wanted[key] {
 		return
 	}
@@ -72,7 +72,7 @@ func (r *Rows[K, V]) Set(key K, value V) {
 func (r *Rows[K, V]) row(key K) *row[V] {
 	found, loaded := r.rows[key]
 	if !loaded {
-		panic(notAsked{table: r.table, key: fmt.Sprint(key)})
+		panic(notLocked{table: r.table, key: fmt.Sprint(key)})
 	}
 	return found
 }
@@ -80,8 +80,8 @@ func (r *Rows[K, V]) row(key K) *row[V] {
 // Bind names the table and its key column. The runtime calls it with the tags of the field.
 func (r *Rows[K, V]) Bind(table, key string) { r.table, r.key = table, key }
 
-// Wanting tells whether rows were asked for that are not loaded.
-func (r *Rows[K, V]) Wanting() bool { return len(r.wanted) > 0 }
+// NeedsLoad tells whether rows were asked for that are not loaded.
+func (r *Rows[K, V]) NeedsLoad() bool { return len(r.wanted) > 0 }
 
 // take returns the wanted keys, sorted, and counts them as loaded: those that are not found stay absent.
 func (r *Rows[K, V]) take() []K {

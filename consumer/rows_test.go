@@ -22,7 +22,7 @@ type op struct {
 
 // A working set behaves like a map, whatever was there and whatever is asked, read and set in which
 // order; a key that was not asked for panics; and only what was set is written.
-func TestRowsAreAMapOfWhatWasAskedFor(t *testing.T) {
+func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		keys := rapid.SampledFrom([]string{"a", "b", "c", "d", "e"})
@@ -42,13 +42,13 @@ func TestRowsAreAMapOfWhatWasAskedFor(t *testing.T) {
 		for i, step := range steps {
 			switch step.Kind {
 			case "ask":
-				r.Ask(step.Key)
+				r.Lock(step.Key)
 				asked[step.Key] = true
 			case "load":
-				if want := len(asked) > len(loaded); r.Wanting() != want {
+				if want := len(asked) > len(loaded); r.NeedsLoad() != want {
 					t.Fatalf("wanting is %v", !want)
 				}
-				if err := r.Recall(memory); err != nil {
+				if err := r.LoadFrom(memory); err != nil {
 					t.Fatal(err)
 				}
 				loaded = maps.Clone(asked)
@@ -75,7 +75,7 @@ func TestRowsAreAMapOfWhatWasAskedFor(t *testing.T) {
 				t.Fatalf("insert %s, which is there", k)
 			}
 		}
-		if changed, err := r.Remember(memory); err != nil || changed != (len(set) > 0) {
+		if changed, err := r.SaveTo(memory); err != nil || changed != (len(set) > 0) {
 			t.Fatalf("changed %v, %v", changed, err)
 		}
 		for k, n := range model {
@@ -105,7 +105,7 @@ func expectGet(t *rapid.T, r *Rows[string, thing], key string, loaded bool, mode
 func panics(f func()) (did bool) {
 	defer func() {
 		if cause := recover(); cause != nil {
-			if _, ours := cause.(notAsked); !ours {
+			if _, ours := cause.(notLocked); !ours {
 				panic(cause)
 			}
 			did = true
@@ -129,8 +129,8 @@ func TestAStateMustBeMadeOfTables(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			defer func() {
-				if said, _ := recover().(string); !strings.Contains(said, "not a Table") {
-					t.Errorf("it panics with %q", said)
+				if published, _ := recover().(string); !strings.Contains(published, "not a Table") {
+					t.Errorf("it panics with %q", published)
 				}
 			}()
 			state()

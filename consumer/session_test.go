@@ -20,7 +20,7 @@ var queue = topology.QueueOf(bank.Service)
 
 // cutAndReconnect ends the connection behind proxy, waits until the broker has taken back the two
 // deliveries that were out, and then until it has delivered them again.
-func cutAndReconnect(w *bank.World, proxy *bank.Proxy) {
+func cutAndReconnect(w *bank.Env, proxy *bank.Proxy) {
 	w.Helper()
 	proxy.Die()
 	w.Holds(queue, 2)
@@ -49,14 +49,14 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 		}
 		return insertNote(ctx, tx, "bank", e)
 	}))
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "first"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "first"})
 	w.Becomes(1, notesCount)
 	w.Eventually("the first is acknowledged", func() (bool, string) { return r.Stats().Handled == 1, w.Diagnosis() })
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "slow"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "slow"})
 	if got := <-entered; got != "slow" {
 		t.Fatalf("the handler has %s", got)
 	}
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "other"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "other"})
 	cutAndReconnect(w, r.amqp)
 	close(leave)
 	w.Eventually("slow is handled", func() (bool, string) { return r.Stats().Handled == 2, w.Diagnosis() })
@@ -82,7 +82,7 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	t.Parallel()
 	w := bank.New(t)
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "first"}, bank.Noted{Order: "o", Text: "slow"}, bank.Noted{Order: "o", Text: "other"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "first"}, bank.Noted{Order: "o", Text: "slow"}, bank.Noted{Order: "o", Text: "other"})
 	proxy, url := bank.NewProxy(t, w.AMQP)
 	conn, err := amqp.DialConfig(url, amqp.Config{Recovery: &amqp.Recovery{
 		ReconnectionConfig: &amqp.ReconnectionConfig{MaxRetryCount: 1000, RetryInterval: 50 * time.Millisecond},
@@ -137,10 +137,10 @@ func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "in hand"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "in hand"})
 	<-entered
 	for range 20 {
-		w.Say(bank.Shop, bank.Noted{Order: "o", Text: "behind it"})
+		w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "behind it"})
 	}
 	cancel()
 	close(leave)
@@ -161,7 +161,7 @@ func TestAConsumerWaitsUntilItIsReady(t *testing.T) {
 	asked := make(chan error)
 	c := w.Consumer(bank.Service, nil, note("bank"))
 	c.Ready = func(*rabbit.Session) error { return <-asked }
-	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	stop := w.Start(c)
 	asked <- fmt.Errorf("not yet")
 	if q := w.Consumers(queue, 0); q.Messages != 1 {

@@ -22,9 +22,9 @@ func TestWhatIsStoredCostsNoAttempt(t *testing.T) {
 		&eventstore.StoredError{Stream: "account/ada", Version: 3, Cause: events.ErrUnknownType},
 		&eventstore.StoredError{Stream: "account/ada", Version: 3, Cause: events.ErrUnknownMajor},
 		&eventstore.StoredError{Stream: "account/ada", Version: 3, Cause: events.ErrMalformed},
-		&eventstore.Misfit{Stream: "account/ada", Version: 3, Why: "it is missing"},
+		&eventstore.MismatchError{Stream: "account/ada", Version: 3, Why: "it is missing"},
 	} {
-		w.Say(bank.Shop, bank.Noted{Order: fmt.Sprint(i)})
+		w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint(i)})
 		handler := consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error {
 			return fmt.Errorf("load account: %w", err)
 		})

@@ -17,12 +17,12 @@ import (
 // row that does not exist cannot be locked: when a plain insert meets a row, Save returns an error
 // that wraps postgres.ErrRaced, and the batch runs again on what is there.
 type Table interface {
-	Bind(table, key string)                         // the tags of the field
-	Wanting() bool                                  // are there keys asked for and not loaded?
-	Load(ctx context.Context, tx *sqlx.Tx) error    // load and lock them
-	Save(ctx context.Context, tx *sqlx.Tx) error    // write what has changed
-	Recall(memory Memory) error                     // Load from a memory instead
-	Remember(memory Memory) (changed bool, _ error) // Save to a memory instead
+	Bind(table, key string)                       // the tags of the field
+	NeedsLoad() bool                              // are there keys asked for and not loaded?
+	Load(ctx context.Context, tx *sqlx.Tx) error  // load and lock them
+	Save(ctx context.Context, tx *sqlx.Tx) error  // write what has changed
+	LoadFrom(memory Memory) error                 // Load from a memory instead
+	SaveTo(memory Memory) (changed bool, _ error) // Save to a memory instead
 }
 
 var mapper = reflectx.NewMapper("db")

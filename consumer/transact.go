@@ -55,7 +55,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 // written may hang as well: it counts as the handler's, of the one event or of nobody in particular,
 // and then the batch is split.
 func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
-	said, err := c.apply(ctx, tx, batch)
+	published, err := c.apply(ctx, tx, batch)
 	if err != nil {
 		return err
 	}
@@ -64,10 +64,10 @@ func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events
 		key, eventType = keyOf(batch[0]), batch[0].Data.EventType()
 	}
 	defer watched(ctx, key, eventType)()
-	if err := c.checkSaid(batch, said); err != nil {
+	if err := c.checkPublished(batch, published); err != nil {
 		return err
 	}
-	return c.Emit(ctx, tx, said...)
+	return c.Emit(ctx, tx, published...)
 }
 
 // apply runs the handlers of a batch, each with its events in their order.
@@ -87,25 +87,25 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		}
 		parts[h] = append(parts[h], e)
 	}
-	var said []events.Event
+	var published []events.Event
 	for _, h := range order {
 		more, err := h.apply(ctx, tx, parts[h])
 		if err != nil {
 			return nil, err
 		}
-		said = append(said, more...)
+		published = append(published, more...)
 	}
-	return said, nil
+	return published, nil
 }
 
-// checkSaid refuses what the topology does not let the service say on hearing a batch.
-func (c *Consumer) checkSaid(batch, said []events.Event) error {
+// checkPublished refuses what the topology does not let the service say on hearing a batch.
+func (c *Consumer) checkPublished(batch, published []events.Event) error {
 	causes := map[string][]string{} // event id → its type; "" → the types of deadlines, which have no id
 	for _, e := range batch {
 		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
 	}
-	for _, e := range said {
-		if _, later := e.Data.(Later); !later && !c.mayPublish(causes[e.CausationID], e.Data) {
+	for _, e := range published {
+		if _, later := e.Data.(Deadline); !later && !c.mayPublish(causes[e.CausationID], e.Data) {
 			return c.undeclared(strings.Join(causes[e.CausationID], " or "), e.Data)
 		}
 	}
@@ -114,16 +114,16 @@ func (c *Consumer) checkSaid(batch, said []events.Event) error {
 
 // mayPublish tells whether the topology declares p because of one of the causes.
 func (c *Consumer) mayPublish(causes []string, p events.Payload) bool {
-	return slices.ContainsFunc(causes, func(cause string) bool { return c.service.MaySay(cause, p.EventType()) })
+	return slices.ContainsFunc(causes, func(cause string) bool { return c.service.MayPublish(cause, p.EventType()) })
 }
 
-func (c *Consumer) undeclared(heard string, said events.Payload) error {
-	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it", c.Name, said.EventType(), heard))
+func (c *Consumer) undeclared(handled string, published events.Payload) error {
+	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it", c.Name, published.EventType(), handled))
 }
 
-// ask makes the call. Its errors are outsideError: whatever they look like, they are not the
+// call makes the call. Its errors are outsideError: whatever they look like, they are not the
 // database's.
-func (c *Consumer) ask(ctx context.Context, e events.Event) ([]events.Event, error) {
+func (c *Consumer) call(ctx context.Context, e events.Event) ([]events.Event, error) {
 	answer, err := c.handlerOf[e.Data.EventType()].call(withCause(ctx, e), e)
 	if err != nil {
 		return nil, outsideError{err}
@@ -131,8 +131,8 @@ func (c *Consumer) ask(ctx context.Context, e events.Event) ([]events.Event, err
 	if answer == nil {
 		return nil, nil
 	}
-	if heard := e.Data.EventType(); !c.service.MaySay(heard, answer.EventType()) {
-		return nil, c.undeclared(heard, answer)
+	if handled := e.Data.EventType(); !c.service.MayPublish(handled, answer.EventType()) {
+		return nil, c.undeclared(handled, answer)
 	}
 	return []events.Event{cause(c.Name, e, answer)}, nil
 }

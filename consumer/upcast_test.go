@@ -42,7 +42,7 @@ func TestOlderMajorIsUpcastOnArrivalAndOnRedrive(t *testing.T) {
 		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, $2)`, e.ID, e.Data.Words)
 		return err
 	}))
-	w.Say(bank.Shop, bank.Noted{Order: "o", Text: "now"}, bank.Noted{Order: "o", Text: "later"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "now"}, bank.Noted{Order: "o", Text: "later"})
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'now'`)
 	w.Becomes(1, parkedCount)
 	if n := w.Int(`SELECT count(*) FROM pending WHERE convert_from(body, 'UTF8') LIKE '%"text":"later"%'`); n != 1 {

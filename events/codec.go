@@ -145,11 +145,11 @@ func (c Catalogue) Decode(eventType string, data []byte) (Payload, error) {
 // errors are ErrMalformed, ErrUnknownType and ErrUnknownMajor.
 func (c Catalogue) Payload(r Record) (Payload, error) {
 	if k, ok := c.kinds[r.Type]; ok {
-		said, err := majorOf(r.DataSchema)
+		published, err := majorOf(r.DataSchema)
 		if err != nil {
 			return nil, err
 		}
-		if r.Data, err = upcast(k.sample, said, r.Data); err != nil {
+		if r.Data, err = upcast(k.sample, published, r.Data); err != nil {
 			return nil, err
 		}
 	}

@@ -11,18 +11,18 @@ type Upcaster interface {
 }
 
 // upcast brings data to the major version of sample, one step after the other.
-func upcast(sample Payload, said int, data []byte) (_ []byte, err error) {
+func upcast(sample Payload, published int, data []byte) (_ []byte, err error) {
 	known := major(sample)
 	u, can := sample.(Upcaster)
-	if said == known {
+	if published == known {
 		return data, nil
 	}
-	if said > known || said < 1 || !can {
-		return nil, fmt.Errorf("%w: %s is of major version %d, known is %d", ErrUnknownMajor, sample.EventType(), said, known)
+	if published > known || published < 1 || !can {
+		return nil, fmt.Errorf("%w: %s is of major version %d, known is %d", ErrUnknownMajor, sample.EventType(), published, known)
 	}
-	for ; said < known; said++ {
-		if data, err = u.Upcast(said, data); err != nil {
-			return nil, fmt.Errorf("%w: %s of major version %d as one of %d: %v", ErrMalformed, sample.EventType(), said, said+1, err)
+	for ; published < known; published++ {
+		if data, err = u.Upcast(published, data); err != nil {
+			return nil, fmt.Errorf("%w: %s of major version %d as one of %d: %v", ErrMalformed, sample.EventType(), published, published+1, err)
 		}
 	}
 	return data, nil

@@ -24,14 +24,14 @@ var (
 	errHangs  = errors.New("the projection's function has not returned within its time, and is not run again until it has")
 )
 
-type apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error
+type apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error
 
 // alone makes an apply run in a goroutine of its own, so that a function of an author which panics,
 // ends its goroutine or hangs stops its own projection and no other. One that hangs is not run
 // again until it returns, so that the goroutines which are lost are bounded.
 func alone(f apply) apply {
 	running := make(chan struct{}, 1)
-	return func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error {
+	return func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		select {
 		case running <- struct{}{}:
 		default:

@@ -25,7 +25,7 @@ type rowState struct {
 
 var rowParticipant = consumer.Participant[rowState]{
 	Name:  "counters",
-	Needs: func(s *rowState, e events.Event) { s.Counters.Ask(e.Data.Subject()) },
+	Locks: func(s *rowState, e events.Event) { s.Counters.Lock(e.Data.Subject()) },
 	React: []consumer.Reaction[rowState]{consumer.On(func(s *rowState, e events.Of[plus]) []events.Payload {
 		c, _ := s.Counters.Get(e.Data.Name)
 		s.Counters.Set(e.Data.Name, rowCounter{e.Data.Name, c.Sum + e.Data.N})

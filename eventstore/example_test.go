@@ -69,9 +69,9 @@ func ExampleProject() {
 	sums := eventstore.Project(eventstore.Projection{
 		Name: "sums", Key: "name", Version: 1, Facts: counter{}.Facts(),
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL`,
-	}, func(h eventstore.Happened) []string {
+	}, func(h eventstore.Decoded) []string {
 		return []string{h.Data.Subject()}
-	}, func(rows *consumer.Rows[string, row], h eventstore.Happened) {
+	}, func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
 		r, _ := rows.Get(h.Data.Subject())
 		rows.Set(h.Data.Subject(), row{h.Data.Subject(), r.Sum + h.Data.(added).N})
 	})

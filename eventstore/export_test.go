@@ -38,6 +38,6 @@ func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projectio
 }
 
 // ReadOn is ReadAll by a reader that goes on, and takes so few places into memory.
-func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
+func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
 	return (&reader{most: most}).next
 }

@@ -88,12 +88,12 @@ func TestProjectionsOfARestoredDatabaseBeginAgain(t *testing.T) {
 }
 
 // A reader of its own that comes with a place of another history is told so.
-func TestPlaceAheadOfTheDatabaseIsAnError(t *testing.T) {
+func TestCheckpointAheadOfTheDatabaseIsAnError(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	s.grow("a", 3)
 	const far = postgres.Snapshot("9000000000:9000000000:")
-	for _, place := range []eventstore.Place{{A: far, B: far}, {A: "9:9:", B: far, LastSeq: 1}} {
+	for _, place := range []eventstore.Checkpoint{{A: far, B: far}, {A: "9:9:", B: far, LastSeq: 1}} {
 		if _, _, err := eventstore.ReadAll(t.Context(), s, place); !errors.Is(err, eventstore.ErrAhead) {
 			t.Errorf("error %v", err)
 		}

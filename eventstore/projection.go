@@ -32,8 +32,8 @@ type Projection struct {
 	apply apply
 }
 
-// Happened is a fact that has been decoded.
-type Happened struct {
+// Decoded is a fact that has been decoded.
+type Decoded struct {
 	Stream  string
 	Version int64
 	events.Event
@@ -42,16 +42,16 @@ type Happened struct {
 // Project gives a projection the pure functions that fill it: keys names the rows that a fact is
 // about, and fold changes them. V is a struct whose fields are tagged `db:"column"`. Both see
 // the facts of one stream in their order, and those of two streams in that of their commits.
-func Project[V any](p Projection, keys func(Happened) []string, fold func(rows *consumer.Rows[string, V], h Happened)) Projection {
-	p.apply = alone(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Happened) error {
+func Project[V any](p Projection, keys func(Decoded) []string, fold func(rows *consumer.Rows[string, V], h Decoded)) Projection {
+	p.apply = alone(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		rows := new(consumer.Rows[string, V])
 		rows.Bind(table, p.Key)
 		for _, h := range batch {
 			for _, key := range keys(h) {
-				rows.Ask(key)
+				rows.Lock(key)
 			}
 		}
-		if rows.Wanting() {
+		if rows.NeedsLoad() {
 			if err := rows.Load(ctx, tx); err != nil {
 				return err
 			}

@@ -30,14 +30,14 @@ type total struct {
 	At      time.Time `db:"at"`
 }
 
-func totals(version int, fold func(*consumer.Rows[string, total], eventstore.Happened)) eventstore.Projection {
+func totals(version int, fold func(*consumer.Rows[string, total], eventstore.Decoded)) eventstore.Projection {
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: version, Facts: []events.Payload{added{}},
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
-	}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, fold)
+	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, fold)
 }
 
-func sumUp(rows *consumer.Rows[string, total], h eventstore.Happened) {
+func sumUp(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 	t, _ := rows.Get(h.Data.Subject())
 	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version, fmt.Sprint(t.Came, " ", h.Version), h.Time})
 }
@@ -141,7 +141,7 @@ func TestReadAllMissesNothing(t *testing.T) {
 			Last int64 `db:"last_seq"`
 		}
 		must(t, s.Get(&at, `SELECT * FROM place`))
-		got, to, err := eventstore.ReadAll(t.Context(), s, eventstore.Place{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
+		got, to, err := eventstore.ReadAll(t.Context(), s, eventstore.Checkpoint{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
 		must(t, err)
 		for _, f := range got {
 			if f.Version != versions[f.Stream]+1 {
@@ -175,7 +175,7 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 	_, err := s.append("counter/a", eventstore.Head{}, all...)
 	must(t, err)
 	for _, c := range []struct {
-		read    func(context.Context, sqlx.QueryerContext, eventstore.Place) ([]eventstore.Fact, eventstore.Place, error)
+		read    func(context.Context, sqlx.QueryerContext, eventstore.Checkpoint) ([]eventstore.Fact, eventstore.Checkpoint, error)
 		want    []int
 		windows int // that were read, the last in vain
 	}{
@@ -184,7 +184,7 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 		{eventstore.ReadOn(1200), []int{1000, 200, 1000, 200, 100, 0}, 4},
 	} {
 		q := &counting{QueryerContext: s}
-		var place eventstore.Place
+		var place eventstore.Checkpoint
 		var last int64
 		for _, want := range c.want {
 			var got []eventstore.Fact
@@ -279,7 +279,7 @@ func TestChangedProjectionIsRebuilt(t *testing.T) {
 	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
 	s.settled()
 	stop()
-	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 		sumUp(rows, h)
 		t, _ := rows.Get(h.Data.Subject())
 		rows.Set(t.Name, total{t.Name, -int(t.Version), t.Version, t.Came, t.At})
@@ -304,7 +304,7 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 			stuck := eventstore.Project(eventstore.Projection{
 				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
 				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
-			}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 				select {
 				case <-mended:
 				default:
@@ -358,7 +358,7 @@ func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
 	s.fill("a", 30)
 	stopOld := s.run(s.projector(s.DB, totals(1, sumUp)))
 	s.settled()
-	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 		t, _ := rows.Get(h.Data.Subject())
 		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "", h.Time})
 	})
@@ -375,7 +375,7 @@ func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
 }
 
 // What was read from one place is not stored at another: the projection may have begun anew meanwhile.
-func TestProjectionThatBeganAnewIsNotMoved(t *testing.T) {
+func TestProjectionThatStartedOverIsNotMoved(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	s.fill("a", 10)

@@ -17,9 +17,9 @@ import (
 // The bounds of projecting.
 const (
 	projectInterval = 100 * time.Millisecond // how late news may be noticed
-	projectTrouble  = 2 * time.Second        // between two attempts at what has failed
+	projectError    = 2 * time.Second        // between two attempts at what has failed
 	blockedPause    = 30 * time.Second       // the same, where others have to act first
-	troubleMax      = 2000                   // bytes that are stored of an error
+	maxError        = 2000                   // bytes that are stored of an error
 	holdMost        = 20                     // steps of a rebuild for which the live table stands still
 )
 
@@ -40,7 +40,7 @@ type generation struct {
 	A          postgres.Snapshot `db:"a"`
 	B          postgres.Snapshot `db:"b"`
 	LastSeq    int64             `db:"last_seq"`
-	Trouble    string            `db:"trouble"`
+	Error      string            `db:"trouble"`
 }
 
 func (g generation) table() string { return tableOf(g.Name, g.Generation) }
@@ -53,7 +53,7 @@ func (p *Projector) Run(ctx context.Context) {
 	leader := postgres.Leader{DB: p.DB, Name: "projections"}
 	leader.Run(ctx, p.lead, func(err error) {
 		p.Log.Warn().Err(err).Msg("projections pause")
-		sleep(ctx, projectTrouble)
+		sleep(ctx, projectError)
 	})
 }
 
@@ -113,7 +113,7 @@ func pauseAfter(err error) time.Duration {
 	if _, blocked := errors.AsType[*BlockedError](err); blocked {
 		return blockedPause
 	}
-	return projectTrouble
+	return projectError
 }
 
 func (p *Projector) find(name string) (Projection, bool) {
@@ -159,7 +159,7 @@ func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection 
 func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection,
 	g generation, r *reader,
 ) (came step, err error) {
-	from := Place{g.A, g.B, g.LastSeq}
+	from := Checkpoint{g.A, g.B, g.LastSeq}
 	facts, to, err := r.next(ctx, lead.Conn(), from)
 	if err != nil {
 		return idle, err
@@ -202,9 +202,9 @@ func share(ctx context.Context, tx postgres.Fenced) error {
 	return wrap("lock projections", err)
 }
 
-func open(projection Projection, facts []Fact) ([]Happened, error) {
+func open(projection Projection, facts []Fact) ([]Decoded, error) {
 	known := events.NewCatalogue(projection.Facts...)
-	var batch []Happened
+	var batch []Decoded
 	for _, f := range facts {
 		if !projection.reads(f.Stream) {
 			continue
@@ -213,19 +213,19 @@ func open(projection Projection, facts []Fact) ([]Happened, error) {
 		if err != nil {
 			return nil, err
 		}
-		batch = append(batch, Happened{f.Stream, f.Version, e})
+		batch = append(batch, Decoded{f.Stream, f.Version, e})
 	}
 	return batch, nil
 }
 
 // note stores why a generation stands still, if it does, for those who ask for its progress.
-func (g generation) note(ctx context.Context, db *sqlx.DB, trouble error) error {
+func (g generation) note(ctx context.Context, db *sqlx.DB, problem error) error {
 	text := ""
-	if trouble != nil {
-		text = strings.ToValidUTF8(trouble.Error(), "?")
-		text = strings.ToValidUTF8(text[:min(len(text), troubleMax)], "")
+	if problem != nil {
+		text = strings.ToValidUTF8(problem.Error(), "?")
+		text = strings.ToValidUTF8(text[:min(len(text), maxError)], "")
 	}
-	if text == g.Trouble {
+	if text == g.Error {
 		return nil
 	}
 	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET trouble = $3 WHERE name = $1 AND generation = $2`,
@@ -234,7 +234,7 @@ func (g generation) note(ctx context.Context, db *sqlx.DB, trouble error) error 
 }
 
 // move stores how far a generation has come.
-func (g generation) move(ctx context.Context, tx postgres.Fenced, to Place, facts []Fact) error {
+func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint, facts []Fact) error {
 	var mark struct {
 		seq  int64
 		hash []byte

@@ -111,11 +111,11 @@ func collect(facts iter.Seq2[Fact, error]) ([]Fact, error) {
 	return all, nil
 }
 
-// Place is how far a reader of all streams has come. The zero value is the beginning.
+// Checkpoint is how far a reader of all streams has come. The zero value is the beginning.
 //
 // A place serves to go on from only once a committed transaction has stored it; see
 // postgres.Log.Window.
-type Place struct {
+type Checkpoint struct {
 	A, B    postgres.Snapshot
 	LastSeq int64
 }
@@ -125,7 +125,7 @@ const log = postgres.Log("eventstore")
 // ReadAll returns the next events of all streams in the order of commits, at most 1000, and the place
 // after them. Nothing is left out, whatever order transactions commit in, and nothing comes twice;
 // without news the place that it returns is the same, or later.
-func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
+func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
 	return new(reader).next(ctx, q, from)
 }
 
@@ -140,7 +140,7 @@ type reader struct {
 }
 
 // next is ReadAll.
-func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([]Fact, Place, error) {
+func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
 	if from.A == "" {
 		from.A, from.B = postgres.Beginning, postgres.Beginning
 	}
@@ -171,7 +171,7 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 	if r.more || len(seqs) < len(r.seqs) {
 		place.LastSeq = seqs[len(seqs)-1]
 	} else {
-		place = Place{A: place.B, B: place.B}
+		place = Checkpoint{A: place.B, B: place.B}
 	}
 	return facts, place, nil
 }
@@ -181,7 +181,7 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Place) ([
 var ErrAhead = errors.New("the place is ahead of the database, which was restored or moved: begin at the zero place")
 
 // now returns the current snapshot, which no place may be ahead of.
-func (r *reader) now(ctx context.Context, q sqlx.QueryerContext, place Place) (postgres.Snapshot, error) {
+func (r *reader) now(ctx context.Context, q sqlx.QueryerContext, place Checkpoint) (postgres.Snapshot, error) {
 	var found struct {
 		Now   postgres.Snapshot
 		Ahead bool
@@ -195,7 +195,7 @@ func (r *reader) now(ctx context.Context, q sqlx.QueryerContext, place Place) (p
 }
 
 // read sees to it that seqs are what comes next at a place.
-func (r *reader) read(ctx context.Context, q sqlx.QueryerContext, place Place) (err error) {
+func (r *reader) read(ctx context.Context, q sqlx.QueryerContext, place Checkpoint) (err error) {
 	if r.a == place.A && r.b == place.B {
 		first, _ := slices.BinarySearch(r.seqs, place.LastSeq+1)
 		if r.seqs = r.seqs[first:]; len(r.seqs) > 0 {

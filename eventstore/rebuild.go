@@ -21,7 +21,7 @@ type Progress struct {
 	Of         int64     `db:"of" json:"of"`     // facts that there are, or a few more
 	StartedAt  time.Time `db:"started_at" json:"started_at"`
 	Note       string    `db:"note" json:"note,omitempty"`       // why it is filled from the beginning
-	Trouble    string    `db:"trouble" json:"trouble,omitempty"` // why it stands still
+	Error      string    `db:"trouble" json:"trouble,omitempty"` // why it stands still
 }
 
 // showWait bounds how long readers wait while a table takes the place of another.

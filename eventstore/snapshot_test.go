@@ -28,7 +28,7 @@ func (p plus) Subject() string { return p.Name }
 
 var participant = consumer.Participant[state]{
 	Name:  "counters",
-	Needs: func(s *state, e events.Event) { s.Counters.Ask(e.Data.Subject()) },
+	Locks: func(s *state, e events.Event) { s.Counters.Lock(e.Data.Subject()) },
 	React: []consumer.Reaction[state]{consumer.On(func(s *state, e events.Of[plus]) []events.Payload {
 		if c, _ := s.Counters.Get(e.Data.Name); c.Sum+e.Data.N <= 1000 {
 			s.Counters.Record(e.Event, added{e.Data.Name, e.Data.N})
@@ -212,7 +212,7 @@ func TestStreamThatWasCutIsNotDecidedUpon(t *testing.T) {
 	s.fill("a", 10)
 	s.exec(`DELETE FROM eventstore WHERE version = 10`)
 	_, err := s.apply(s.DB, event(plus{"a", 1}))
-	if misfit, ok := errors.AsType[*eventstore.Misfit](err); !ok || misfit.Stream != "counter/a" {
+	if misfit, ok := errors.AsType[*eventstore.MismatchError](err); !ok || misfit.Stream != "counter/a" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -229,7 +229,7 @@ func TestMemoryKeepsTheState(t *testing.T) {
 		t.Errorf("%+v, %v, %v", c, ok, err)
 	}
 	wrong := participant
-	wrong.Needs = func(*state, events.Event) {}
+	wrong.Locks = func(*state, events.Event) {}
 	if _, _, err := wrong.ApplyTo(m, event(plus{"a", 2})); err == nil {
 		t.Error("a counter that was not asked for was changed")
 	}

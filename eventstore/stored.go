@@ -28,24 +28,24 @@ func (e *StoredError) Error() string {
 		"let the release that wrote it run, or verify the stream", what, e.Stream, e.Cause)
 }
 
-// TryAfter tells after which pause it is worth another try; package consumer knows by this method
+// RetryAfter tells after which pause it is worth another try; package consumer knows by this method
 // that it costs no attempt.
-func (e *StoredError) TryAfter() time.Duration { return storedWait }
+func (e *StoredError) RetryAfter() time.Duration { return storedWait }
 
-// Misfit is the first event of a stream that does not fit what is stored around it. Whatever needs
+// MismatchError is the first event of a stream that does not fit what is stored around it. Whatever needs
 // the stream waits until a person has mended it.
-type Misfit struct {
+type MismatchError struct {
 	Stream  string `json:"stream"`
 	Version int64  `json:"version"`
 	Why     string `json:"why"`
 }
 
-func (m *Misfit) Error() string {
+func (m *MismatchError) Error() string {
 	return fmt.Sprintf("event %d of stream %s does not fit: %s", m.Version, m.Stream, m.Why)
 }
 
-// TryAfter is that of StoredError: the stream was damaged, and what came is not to blame.
-func (m *Misfit) TryAfter() time.Duration { return storedWait }
+// RetryAfter is that of StoredError: the stream was damaged, and what came is not to blame.
+func (m *MismatchError) RetryAfter() time.Duration { return storedWait }
 
 const (
 	isMissing = "it is missing"
@@ -56,10 +56,10 @@ const (
 // it was changed.
 func (f Fact) follows(head Head) error {
 	if f.Version != head.Version+1 {
-		return &Misfit{f.Stream, head.Version + 1, isMissing}
+		return &MismatchError{f.Stream, head.Version + 1, isMissing}
 	}
 	if next(head.Hash, f.Stream, f.Version, f.Record.ID, f.Record.Type, f.headers, f.Record.Data) != f.Hash {
-		return &Misfit{f.Stream, f.Version, isChanged}
+		return &MismatchError{f.Stream, f.Version, isChanged}
 	}
 	return nil
 }

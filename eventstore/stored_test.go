@@ -33,9 +33,9 @@ func waits(t *testing.T, err error) {
 	t.Helper()
 	var later interface {
 		error
-		TryAfter() time.Duration
+		RetryAfter() time.Duration
 	}
-	if !errors.As(err, &later) || later.TryAfter() < time.Second {
+	if !errors.As(err, &later) || later.RetryAfter() < time.Second {
 		t.Fatalf("nothing waits for %v", err)
 	}
 	for _, parks := range []error{events.ErrMalformed, events.ErrUnknownType, events.ErrUnknownMajor} {
@@ -82,7 +82,7 @@ func TestWhatIsStoredIsNotTheFaultOfWhatCame(t *testing.T) {
 			}
 			_, err := s.apply(s.DB, event(plus{"b", 1}), event(plus{"a", 1}))
 			waits(t, err)
-			misfit, is := errors.AsType[*eventstore.Misfit](err)
+			misfit, is := errors.AsType[*eventstore.MismatchError](err)
 			if is != (c.misfit > 0) || is && misfit.Version != c.misfit {
 				t.Errorf("error %v, want a misfit of event %d", err, c.misfit)
 			}
@@ -142,14 +142,14 @@ func TestProjectionStandsStillAtAFactOfANewerRelease(t *testing.T) {
 			s.until("it tells why it stands still", func() bool {
 				progress, err := p.Progress(t.Context())
 				must(t, err)
-				return progress[0].Trouble != ""
+				return progress[0].Error != ""
 			})
 			s.grow("b", 2)
 			if n := s.seen()["a"]; n != 3 {
 				t.Errorf("it is at version %d", n)
 			}
 			stop()
-			next := totals(1, func(rows *consumer.Rows[string, total], h eventstore.Happened) {
+			next := totals(1, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 				if _, ok := h.Data.(added); ok {
 					sumUp(rows, h)
 					return
@@ -164,7 +164,7 @@ func TestProjectionStandsStillAtAFactOfANewerRelease(t *testing.T) {
 			s.until("it goes on", func() bool {
 				progress, err := p.Progress(t.Context())
 				must(t, err)
-				return s.seen()["a"] == 4 && s.seen()["b"] == 2 && progress[0].Trouble == ""
+				return s.seen()["a"] == 4 && s.seen()["b"] == 2 && progress[0].Error == ""
 			})
 		})
 	}

@@ -44,8 +44,8 @@ func KeyOf(stream string) string {
 	return key
 }
 
-// Ask says that the aggregate with this key will be read or changed.
-func (s *Streams[V]) Ask(key string) {
+// Lock says that the aggregate with this key will be read or changed.
+func (s *Streams[V]) Lock(key string) {
 	if s.streams[key] != nil || s.wanted[key] {
 		return
 	}
@@ -93,8 +93,8 @@ func (s *Streams[V]) stream(key string) *stream[V] {
 // Bind names the kind of aggregate. The runtime calls it with the tags of the field.
 func (s *Streams[V]) Bind(table, _ string) { s.kind = table }
 
-// Wanting tells whether aggregates were asked for that are not loaded.
-func (s *Streams[V]) Wanting() bool { return len(s.wanted) > 0 }
+// NeedsLoad tells whether aggregates were asked for that are not loaded.
+func (s *Streams[V]) NeedsLoad() bool { return len(s.wanted) > 0 }
 
 // take returns the wanted keys, sorted, and counts them as loaded.
 func (s *Streams[V]) take() []string {
@@ -145,7 +145,7 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 // another transaction may have begun the stream: that is a *Conflict, and all else a *Misfit.
 func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) error {
 	if head.Version > 0 {
-		return &Misfit{stream, folded.Version, fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
+		return &MismatchError{stream, folded.Version, fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
 	}
 	heads, err := Heads(ctx, tx, stream)
 	if err != nil {
@@ -154,7 +154,7 @@ func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) 
 	if begun, ok := heads[stream]; ok {
 		return &Conflict{stream, 0, begun.Version}
 	}
-	return &Misfit{stream, folded.Version, "the head of the stream is missing"}
+	return &MismatchError{stream, folded.Version, "the head of the stream is missing"}
 }
 
 // Save appends what has happened, after the heads that were loaded, and takes the snapshots that are
@@ -190,8 +190,8 @@ func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	return wrap("save "+s.kind, writeSnapshots(ctx, tx, taken))
 }
 
-// Recall loads from a memory, which holds the states without their history.
-func (s *Streams[V]) Recall(m consumer.Memory) error {
+// LoadFrom loads from a memory, which holds the states without their history.
+func (s *Streams[V]) LoadFrom(m consumer.Memory) error {
 	for _, key := range s.take() {
 		found := s.streams[key]
 		ok, err := m.Row(s.kind, key, &found.state)
@@ -205,8 +205,8 @@ func (s *Streams[V]) Recall(m consumer.Memory) error {
 	return nil
 }
 
-// Remember stores in a memory what has changed.
-func (s *Streams[V]) Remember(m consumer.Memory) (changed bool, _ error) {
+// SaveTo stores in a memory what has changed.
+func (s *Streams[V]) SaveTo(m consumer.Memory) (changed bool, _ error) {
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {
 		if found := s.streams[key]; len(found.facts) > 0 {
 			if err := m.Put(s.kind, key, found.state); err != nil {

@@ -18,11 +18,11 @@ func Verify(ctx context.Context, q sqlx.QueryerContext, stream string) (count in
 			return 0, err
 		}
 		if last.Version < least {
-			return 0, &Misfit{stream, last.Version + 1, fmt.Sprintf("it is missing: the stream has ended at %d", least)}
+			return 0, &MismatchError{stream, last.Version + 1, fmt.Sprintf("it is missing: the stream has ended at %d", least)}
 		}
 		heads, err := Heads(ctx, q, stream)
 		if unreadable, ok := errors.AsType[*StoredError](err); ok {
-			return 0, &Misfit{stream, max(1, last.Version), "the head of the stream cannot be read: " + unreadable.Cause.Error()}
+			return 0, &MismatchError{stream, max(1, last.Version), "the head of the stream cannot be read: " + unreadable.Cause.Error()}
 		}
 		if err != nil {
 			return 0, err
@@ -32,7 +32,7 @@ func Verify(ctx context.Context, q sqlx.QueryerContext, stream string) (count in
 			return last.Version, nil
 		}
 		if head.Version <= last.Version {
-			return 0, &Misfit{stream, max(1, head.Version), "the stream has ended with another event, or before the last one"}
+			return 0, &MismatchError{stream, max(1, head.Version), "the stream has ended with another event, or before the last one"}
 		}
 		least = head.Version // what is read after a head has the events up to it
 	}

@@ -40,7 +40,7 @@ func TestVerifyNamesTheFirstEventThatDoesNotFit(t *testing.T) {
 			s.grow("a", 6)
 			s.exec(tampering.sql)
 			n, err := eventstore.Verify(t.Context(), s, "counter/a")
-			misfit, found := errors.AsType[*eventstore.Misfit](err)
+			misfit, found := errors.AsType[*eventstore.MismatchError](err)
 			switch {
 			case tampering.first == 0 && (err != nil || n != 6):
 				t.Errorf("%d events, %v", n, err)

@@ -69,8 +69,8 @@ func (i *Inbox) Finish(ctx context.Context, tx *sqlx.Tx, done ...Pending) (int64
 // Name is what tells pending things of one consumer apart.
 type Name struct{ Owner, Key string }
 
-// Take is Finish that tells which of them were still there.
-func (i *Inbox) Take(ctx context.Context, tx *sqlx.Tx, done ...Pending) (map[Name]bool, error) {
+// FinishNamed is Finish that tells which of them were still there.
+func (i *Inbox) FinishNamed(ctx context.Context, tx *sqlx.Tx, done ...Pending) (map[Name]bool, error) {
 	taken := map[Name]bool{}
 	if len(done) == 0 {
 		return taken, nil
@@ -113,9 +113,9 @@ func names(list []Pending) (owners, keys pq.StringArray) {
 	return owners, keys
 }
 
-// Again sets a claimed thing for its next attempt after a pause, or parks it. It tells whether it did: not
+// Reschedule sets a claimed thing for its next attempt after a pause, or parks it. It tells whether it did: not
 // when the thing is gone, or somebody else's since a lease was over.
-func (i *Inbox) Again(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) (done bool, err error) {
+func (i *Inbox) Reschedule(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) (done bool, err error) {
 	result, err := tx.ExecContext(ctx, `UPDATE pending SET attempts = $4, reason = $5, updated_at = now(),
 			due = CASE WHEN $6 THEN NULL ELSE now() + $7 * interval '1 second' END
 		WHERE consumer = $1 AND owner = $2 AND key = $3 AND due IS NOT DISTINCT FROM $8`,

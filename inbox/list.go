@@ -20,8 +20,8 @@ type Listed struct {
 	UpdatedAt time.Time `db:"updated_at" json:"updated_at"`
 }
 
-// place is where a page of the list ends.
-type place struct {
+// cursor is where a page of the list ends.
+type cursor struct {
 	At    time.Time
 	Key   string
 	Owner string
@@ -30,7 +30,7 @@ type place struct {
 // ListParked returns a page of what waits for a person, oldest first, and the place at which the next
 // page begins, empty when there is none. The first page is after the empty place.
 func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list []Listed, next string, err error) {
-	var from place
+	var from cursor
 	if after != "" {
 		data, err := base64.RawURLEncoding.DecodeString(after)
 		if err == nil {
@@ -50,7 +50,7 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 	if len(list) > limit {
 		list = list[:limit]
 		last := list[limit-1]
-		data, err := json.Marshal(place{last.CreatedAt, last.Key, last.Owner})
+		data, err := json.Marshal(cursor{last.CreatedAt, last.Key, last.Owner})
 		if err != nil {
 			return nil, "", fmt.Errorf("list parked: %w", err)
 		}

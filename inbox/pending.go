@@ -81,9 +81,9 @@ func (p Pending) Record() events.Record {
 	}
 }
 
-// Put writes p in tx, due after a pause from now by the database's clock, or parked. When the
+// Add writes p in tx, due after a pause from now by the database's clock, or parked. When the
 // same thing pends already nothing changes: it came twice.
-func (i *Inbox) Put(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) error {
+func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) error {
 	_, err := tx.ExecContext(ctx, `
 		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL ELSE now() + $11 * interval '1 second' END, $12)

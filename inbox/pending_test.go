@@ -36,7 +36,7 @@ func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
 	db := database(t)
 	in := inbox.New(db, "x")
 	for range 2 {
-		inTx(t, db, func(tx *sqlx.Tx) error { return in.Put(t.Context(), tx, hostile(), 0, true) })
+		inTx(t, db, func(tx *sqlx.Tx) error { return in.Add(t.Context(), tx, hostile(), 0, true) })
 	}
 	parked, err := in.Parked(t.Context(), 10)
 	if err != nil || len(parked) != 1 {
@@ -64,7 +64,7 @@ func TestARecordSurvivesItsWait(t *testing.T) {
 		CorrelationID: "c", CausationID: "d", TraceParent: "t", Time: time.Date(2026, 1, 2, 3, 4, 5, 678000, time.UTC), Sequence: 1 << 60, Data: []byte(`{"a": 1.0}`),
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
-		return in.Put(t.Context(), tx, inbox.Pending{Owner: "orders", Key: want.ID, Attributes: inbox.EnvelopeOf(want), Body: want.Data}, time.Hour, false)
+		return in.Add(t.Context(), tx, inbox.Pending{Owner: "orders", Key: want.ID, Attributes: inbox.EnvelopeOf(want), Body: want.Data}, time.Hour, false)
 	})
 	p, err := in.Find(t.Context(), want.ID)
 	if err != nil {
@@ -81,7 +81,7 @@ func TestARecordSurvivesItsWait(t *testing.T) {
 func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration, park bool) {
 	t.Helper()
 	inTx(t, db, func(tx *sqlx.Tx) error {
-		return in.Put(t.Context(), tx, inbox.Pending{Owner: "o", Key: key, Type: eventType, Exchange: "o.events", Body: []byte{}, Attempts: 1}, after, park)
+		return in.Add(t.Context(), tx, inbox.Pending{Owner: "o", Key: key, Type: eventType, Exchange: "o.events", Body: []byte{}, Attempts: 1}, after, park)
 	})
 }
 
@@ -161,12 +161,12 @@ func TestWhatBecomesOfAClaim(t *testing.T) {
 		if n != 1 || m != 0 {
 			t.Errorf("finished %d and %d", n, m)
 		}
-		again, err3 := in.Again(t.Context(), tx, one("again"), time.Hour, false)
-		parked, err4 := in.Again(t.Context(), tx, one("park"), time.Hour, true)
+		again, err3 := in.Reschedule(t.Context(), tx, one("again"), time.Hour, false)
+		parked, err4 := in.Reschedule(t.Context(), tx, one("park"), time.Hour, true)
 		stale := one("bystander")
 		before := stale.Due.Add(-time.Hour)
 		stale.Due = &before // of a lease that was over
-		late, err5 := in.Again(t.Context(), tx, stale, time.Hour, true)
+		late, err5 := in.Reschedule(t.Context(), tx, stale, time.Hour, true)
 		if !again || !parked || late {
 			t.Errorf("set again %t, parked %t, after the lease %t", again, parked, late)
 		}

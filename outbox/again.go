@@ -13,8 +13,8 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// again is an open request.
-type again struct {
+// replayRequest is an open request.
+type replayRequest struct {
 	ID      int64         `db:"id"`
 	Seqs    pq.Int64Array `db:"seqs"`
 	Since   *time.Time    `db:"since"`
@@ -22,8 +22,8 @@ type again struct {
 	Reached int64         `db:"reached"`
 }
 
-// asked is a row of a request, as it is when its turn comes.
-type asked struct {
+// replayRow is a row of a request, as it is when its turn comes.
+type replayRow struct {
 	Seq     int64   `db:"seq"`
 	Settled bool    `db:"settled"` // the relay has passed it
 	Held    *string `db:"held"`    // why it is held
@@ -49,55 +49,55 @@ func (r *result) add(outcomes []outcome) {
 	}
 }
 
-// republish publishes the next batch of the oldest open request, when its time has come.
-func (p *pump) republish(ctx context.Context) error {
-	if time.Now().Before(p.republishAt) || p.publisher.Blocked() || p.stuck() || p.careful > 0 {
+// replay publishes the next batch of the oldest open request, when its time has come.
+func (p *term) replay(ctx context.Context) error {
+	if time.Now().Before(p.replayAt) || p.publisher.Blocked() || p.brokerBroken() || p.oneByOne > 0 {
 		return nil
 	}
-	p.republishAt = time.Now().Add(republishIdle)
-	var open []again
+	p.replayAt = time.Now().Add(replayIdle)
+	var open []replayRequest
 	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached FROM outbox_republish WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
 	if err != nil || len(open) == 0 {
 		return wrap("look for republications", err)
 	}
-	p.republishAt = time.Now().Add(republishInterval)
+	p.replayAt = time.Now().Add(replayInterval)
 	request := open[0]
-	next, err := p.nextAgain(ctx, request)
+	next, err := p.nextReplay(ctx, request)
 	if err != nil {
 		return err
 	}
 	if len(next) == 0 {
-		return p.skip(ctx, request)
+		return p.skipReplay(ctx, request)
 	}
 	seqs, reached, r := turn(next)
 	if reached == 0 {
 		return nil // the first of them is on its way
 	}
 	request.Reached = reached
-	return p.publishAgain(ctx, request, seqs, r)
+	return p.publishReplay(ctx, request, seqs, r)
 }
 
-// skip goes over rows none of which is asked for, or ends a request.
-func (p *pump) skip(ctx context.Context, request again) error {
+// skipReplay goes over rows none of which is asked for, or ends a request.
+func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 	var scanned int64
 	if request.Since != nil {
 		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
-			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`, request.Reached, request.LastSeq, republishScan)
+			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`, request.Reached, request.LastSeq, replayScan)
 		if err != nil {
 			return wrap("find rows to republish", err)
 		}
 	}
 	if scanned == 0 {
-		return p.reach(ctx, request, result{ended: true})
+		return p.saveReplay(ctx, request, result{ended: true})
 	}
 	request.Reached = scanned
-	return p.reach(ctx, request, result{})
+	return p.saveReplay(ctx, request, result{})
 }
 
 // turn divides the next rows of a request: those to publish, and those that are held. It ends before the first
 // that the relay has not settled yet, or that is about to be tried: what is on its way is not published again
 // before it was published.
-func turn(next []asked) (seqs []int64, reached int64, r result) {
+func turn(next []replayRow) (seqs []int64, reached int64, r result) {
 	for _, a := range next {
 		switch {
 		case a.Held != nil && a.Due, a.Held == nil && !a.Settled:
@@ -112,8 +112,8 @@ func turn(next []asked) (seqs []int64, reached int64, r result) {
 	return seqs, reached, r
 }
 
-// publishAgain publishes rows and notes what became of them.
-func (p *pump) publishAgain(ctx context.Context, request again, seqs []int64, r result) error {
+// publishReplay publishes rows and notes what became of them.
+func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64, r result) error {
 	rows, err := p.rows(ctx, seqs)
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (p *pump) publishAgain(ctx context.Context, request again, seqs []int64, r 
 	for range len(seqs) - len(rows) {
 		r.refuse("it is no longer in the outbox")
 	}
-	p.relay.lessons.judge(rows)
+	p.relay.limits.check(rows)
 	for _, row := range rows {
 		if row.fault != nil {
 			r.refuse(row.fault.Error())
@@ -136,35 +136,35 @@ func (p *pump) publishAgain(ctx context.Context, request again, seqs []int64, r 
 		}
 		if len(outcomes) == len(rows) && (len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
 			r.add(outcomes)
-			return p.reach(ctx, request, r)
+			return p.saveReplay(ctx, request, r)
 		}
-		err = p.unknownFate()
+		err = p.unknownOutcome()
 	}
 	// With the next session the batch is published again; when one of its rows is to blame, one at a time
 	// from then on, until it is found.
-	if p.relay.lessons.learn(err) || !complaint(rabbit.ServerCode(err)) || len(p.flying) > 0 {
+	if p.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(p.inFlight) > 0 {
 		return err
 	}
 	if len(seqs) > 1 {
-		p.relay.wary = true
+		p.relay.replayOneByOne = true
 		return err
 	}
 	r.refuse(err.Error())
-	return errors.Join(err, p.reach(ctx, request, r))
+	return errors.Join(err, p.saveReplay(ctx, request, r))
 }
 
-// nextAgainSQL reads the rows that come next in a request. Settled is what the cursor has passed, in the window
+// nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed, in the window
 // that is still open as well.
-const nextAgainSQL = `
+const nextReplaySQL = `
 SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
 	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot) AND o.seq <= $3 AS settled
 FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
-// nextAgain returns the next rows of a request, of a bounded part of the outbox: rows that are asked for may be
+// nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are asked for may be
 // far between, and the others must not wait while they are looked for.
-func (p *pump) nextAgain(ctx context.Context, request again) (next []asked, err error) {
-	size := republishBatch
-	if p.relay.wary {
+func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow, err error) {
+	size := replayBatch
+	if p.relay.replayOneByOne {
 		size = 1
 	}
 	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq) ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
@@ -174,17 +174,17 @@ func (p *pump) nextAgain(ctx context.Context, request again) (next []asked, err 
 	} else {
 		where = `SELECT seq, txid FROM (SELECT seq, txid, created_at FROM outbox WHERE seq > $4 AND seq <= $6 ORDER BY seq LIMIT $8) AS scan
 			WHERE created_at >= $7 ORDER BY seq LIMIT $5`
-		args = append(args, request.LastSeq, request.Since, republishScan)
+		args = append(args, request.LastSeq, request.Since, replayScan)
 	}
-	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextAgainSQL, where), args...)
+	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
 	return next, wrap("find rows to republish", err)
 }
 
-// reach writes how far a request has come. When it ends, events that were asked for by their ids and
+// saveReplay writes how far a request has come. When it ends, events that were asked for by their ids and
 // are no longer in the outbox count as refused; it is done only when all were published and confirmed.
-func (p *pump) reach(ctx context.Context, request again, r result) error {
+func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) error {
 	if r.ended {
-		p.relay.wary = false
+		p.relay.replayOneByOne = false
 	}
 	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
 		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_republish SET reached = $2, published = published + $3, refused = refused + $4,

@@ -40,7 +40,7 @@ func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 }
 
 // fill writes rows of about 300 bytes of payload, as Append does.
-func fill(s *stage.Stage, rows int) {
+func fill(s *stage.Env, rows int) {
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
 			json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
@@ -49,7 +49,7 @@ func fill(s *stage.Stage, rows int) {
 		FROM generate_series(1, $1) g`, rows)
 }
 
-func drain(b *testing.B, s *stage.Stage, rows int) time.Duration {
+func drain(b *testing.B, s *stage.Env, rows int) time.Duration {
 	b.Helper()
 	fill(s, rows)
 	r := s.Relay(s.Out)
@@ -62,22 +62,22 @@ func drain(b *testing.B, s *stage.Stage, rows int) time.Duration {
 	return took
 }
 
-func purge(b *testing.B, s *stage.Stage) {
+func purge(b *testing.B, s *stage.Env) {
 	b.Helper()
 	if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {
 		b.Fatal(err)
 	}
 }
 
-func pipeline(b *testing.B, s *stage.Stage, rows int) time.Duration {
+func pipeline(b *testing.B, s *stage.Env, rows int) time.Duration {
 	b.Helper()
 	messages := make([]rabbit.Message, rows)
-	story, err := s.Out.Story(context.Background(), "aggregate-1")
-	if err != nil || len(story) == 0 {
+	history, err := s.Out.History(context.Background(), "aggregate-1")
+	if err != nil || len(history) == 0 {
 		b.Fatalf("no rows to publish: %v", err)
 	}
 	for i := range messages {
-		record := story[0]
+		record := history[0]
 		record.ID, record.Sequence = events.NewID(), int64(i+1)
 		messages[i] = rabbit.Message{Exchange: stage.Exchange, Key: record.Type, Publishing: rabbit.Publishing(record)}
 	}

@@ -8,7 +8,7 @@ import (
 
 // resume goes on with the stream that relayed last. Where that cannot be, the window begins at the last
 // mark.
-func (p *pump) resume(ctx context.Context) error {
+func (p *term) resume(ctx context.Context) error {
 	if !p.cursor.Streamed {
 		return nil
 	}
@@ -23,15 +23,15 @@ func (p *pump) resume(ctx context.Context) error {
 	return p.fallBack(ctx, err)
 }
 
-func (p *pump) stream(s Stream) {
+func (p *term) stream(s Stream) {
 	p.choice.stream, p.choice.tidied = &streaming{Stream: s, news: true, had: map[int64]bool{}}, false
 	p.cursor.LastSeq = 0
 	p.relay.streaming.Store(true)
 	p.relay.Log.Info().Msg("relay streams")
 }
 
-// choose does from time to time what is wanted, and hands over to a stream that has begun.
-func (p *pump) choose(ctx context.Context) error {
+// chooseSource does from time to time what is wanted, and hands over to a stream that has begun.
+func (p *term) chooseSource(ctx context.Context) error {
 	c := &p.choice
 	select {
 	case b := <-c.begun:
@@ -51,7 +51,7 @@ func (p *pump) choose(ctx context.Context) error {
 		return nil
 	}
 	c.at = time.Now().Add(chooseInterval)
-	wanted, err := p.asked(ctx)
+	wanted, err := p.wantedSource(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (p *pump) choose(ctx context.Context) error {
 	switch {
 	case c.stream != nil:
 		c.stream.leaving = wanted != FromStream
-		return p.watch(ctx)
+		return p.checkSlot(ctx)
 	case source == nil && wanted == FromStream:
 		p.relay.Log.Warn().Msg("a stream is wanted, but this replica has no source to stream from, the window is used")
 		c.at = time.Now().Add(time.Minute)
@@ -67,7 +67,7 @@ func (p *pump) choose(ctx context.Context) error {
 	case wanted == FromStream:
 		ready := make(chan begun, 1)
 		c.begun = ready
-		p.beside.Go(func() {
+		p.background.Go(func() {
 			stream, snapshot, err := source.Begin(ctx)
 			ready <- begun{stream, snapshot, err}
 		})
@@ -81,19 +81,19 @@ func (p *pump) choose(ctx context.Context) error {
 	return nil
 }
 
-// watch looks after the place, and says so before the server gives it up. A stream that harms others is left.
-func (p *pump) watch(ctx context.Context) error {
+// checkSlot looks after the place, and says so before the server gives it up. A stream that harms others is left.
+func (p *term) checkSlot(ctx context.Context) error {
 	s := p.choice.stream
-	if time.Since(s.watched) < watchInterval {
+	if time.Since(s.watched) < slotInterval {
 		return nil
 	}
 	s.watched = time.Now()
-	w, err := p.relay.Source.Watch(ctx)
+	w, err := p.relay.Source.State(ctx)
 	if err != nil {
 		return nil // the session will say what is wrong
 	}
 	if w.Fault != nil {
-		if err := p.landAll(ctx, false); err != nil {
+		if err := p.settleAll(ctx, false); err != nil {
 			return err
 		}
 		return p.fallBack(ctx, w.Fault)
@@ -114,8 +114,8 @@ SELECT pg_snapshot_xmax(b) <= pg_snapshot_xmax(s) AND NOT EXISTS (SELECT FROM pg
 FROM pg_current_snapshot() AS s, CAST($1 AS pg_snapshot) AS b`
 
 // handOver lets the window go on to exactly the snapshot that the stream begins after, and then streams.
-func (p *pump) handOver(ctx context.Context) error {
-	if p.cursor.A != p.cursor.B || p.publisher.Blocked() || p.stuck() {
+func (p *term) handOver(ctx context.Context) error {
+	if p.cursor.A != p.cursor.B || p.publisher.Blocked() || p.brokerBroken() {
 		return nil // the window that is open first
 	}
 	b := p.choice.ready
@@ -123,7 +123,7 @@ func (p *pump) handOver(ctx context.Context) error {
 	if err := p.conn.GetContext(ctx, &over, overSQL, string(b.snapshot)); err != nil || !over {
 		return wrap("look for what the slot has had", err)
 	}
-	seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, b.snapshot, 0, p.most())
+	seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, b.snapshot, 0, p.maxRows())
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func (p *pump) handOver(ctx context.Context) error {
 	// What the window has had since the snapshot was taken comes again from the stream.
 	had := map[int64]bool{}
 	for last, more := int64(0), true; more; {
-		if seqs, more, err = outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A, last, p.most()); err != nil {
+		if seqs, more, err = outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A, last, p.maxRows()); err != nil {
 			return err
 		}
 		for _, seq := range seqs {
@@ -149,21 +149,21 @@ func (p *pump) handOver(ctx context.Context) error {
 }
 
 // fallBack is leave for a stream that has failed, or that could not be gone on with.
-func (p *pump) fallBack(ctx context.Context, err error) error {
+func (p *term) fallBack(ctx context.Context, err error) error {
 	p.relay.Log.Warn().Err(err).Msg("the stream is lost, the window is used")
 	p.choice.at = time.Now().Add(streamRetry)
-	return p.leave(ctx)
+	return p.useWindow(ctx)
 }
 
-// leave goes on with the window, from the last mark: what the stream has had since is published again.
-func (p *pump) leave(ctx context.Context) error {
+// useWindow goes on with the window, from the last mark: what the stream has had since is published again.
+func (p *term) useWindow(ctx context.Context) error {
 	p.closeStreams()
 	p.cursor.B, p.cursor.LastSeq, p.cursor.Streamed = p.cursor.A, 0, false
 	return p.save(ctx, nil)
 }
 
 // closeStreams closes what is open, also a stream that nobody has taken over yet.
-func (p *pump) closeStreams() {
+func (p *term) closeStreams() {
 	c := &p.choice
 	if c.stream != nil {
 		c.stream.Close()

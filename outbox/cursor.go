@@ -106,13 +106,13 @@ func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string, hol
 		if newPlace, err = c.update(ctx, tx.Tx(), place); err != nil {
 			return err
 		}
-		return putAside(ctx, tx, holds)
+		return writeHolds(ctx, tx, holds)
 	})
 	return newPlace, wrap("save cursor", err)
 }
 
-// putAside writes holds.
-func putAside(ctx context.Context, tx postgres.Fenced, holds []hold) error {
+// writeHolds writes holds.
+func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 	var seqs, attempts pq.Int64Array
 	var aggregates, kinds, reasons pq.StringArray
 	var due pq.Float64Array

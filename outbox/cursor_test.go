@@ -11,11 +11,11 @@ import (
 )
 
 // settled lets a relay publish notes and stops it when its cursor has passed them.
-func settled(s *stage.Stage, on string, n int) {
+func settled(s *stage.Env, on string, n int) {
 	r := s.Relay(s.Out)
 	stop := s.Run(r)
 	for i := range n {
-		s.Await(s.Queue, s.Say(on, i+1))
+		s.Await(s.Queue, s.Publish(on, i+1))
 	}
 	s.Until("all is settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
@@ -25,7 +25,7 @@ func settled(s *stage.Stage, on string, n int) {
 
 // move makes the database look like one that was copied from a cluster whose transaction ids were
 // ahead of this one's by so many. An update gives a row another xmin, as a copy does.
-func move(s *stage.Stage, ahead int64) {
+func move(s *stage.Env, ahead int64) {
 	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':' || (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
 		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint) FROM pg_snapshot_xip(c) x), ''))::pg_snapshot`
 	s.Exec(`UPDATE outbox SET txid = greatest(3, txid::text::bigint + $1)::text::xid8`, ahead)
@@ -42,14 +42,14 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 			t.Parallel()
 			s := stage.New(t)
 			settled(s, "a", 3)
-			unsent := s.Say("b", 1, 2)
+			unsent := s.Publish("b", 1, 2)
 			move(s, ahead)
-			early := s.Say("c", 1) // somebody writes before the cursor fits again
+			early := s.Publish("c", 1) // somebody writes before the cursor fits again
 			early = append(early, savepoint(s))
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
 				t.Fatal(err)
 			}
-			late := s.Say("d", 1)
+			late := s.Publish("d", 1)
 			s.Run(s.Relay(s.Out))
 			onlyThese(t, s, append(append(unsent, early...), late...))
 			// It fits now: a second time nothing is moved.
@@ -65,7 +65,7 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 }
 
 // savepoint says something in a subtransaction, whose id the row has as xmin.
-func savepoint(s *stage.Stage) string {
+func savepoint(s *stage.Env) string {
 	tx := s.Begin()
 	e := stage.Event(stage.Note{On: "savepoint", N: 1})
 	if _, err := tx.Exec(`SAVEPOINT outer_one; SAVEPOINT inner_one`); err != nil {
@@ -80,7 +80,7 @@ func savepoint(s *stage.Stage) string {
 }
 
 // onlyThese fails the test unless exactly these events come, each once.
-func onlyThese(t *testing.T, s *stage.Stage, want []string) {
+func onlyThese(t *testing.T, s *stage.Env, want []string) {
 	t.Helper()
 	missing := map[string]bool{}
 	for _, id := range want {
@@ -103,7 +103,7 @@ func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	settled(s, "a", 3)
-	unsent := s.Say("b", 1)
+	unsent := s.Publish("b", 1)
 	s.Exec(`UPDATE outbox_cursor SET system = 'before pg_upgrade', txid = pg_current_xact_id()`)
 	s.Run(s.Relay(s.Out))
 	onlyThese(t, s, unsent)
@@ -114,7 +114,7 @@ func TestLeaderFitsTheCursor(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	settled(s, "a", 2)
-	unsent := s.Say("b", 1)
+	unsent := s.Publish("b", 1)
 	move(s, 1<<33)
 	s.Run(s.Relay(s.Out))
 	onlyThese(t, s, unsent)
@@ -125,7 +125,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	settled(s, "a", 2)
-	unsent := s.Say("b", 1)
+	unsent := s.Publish("b", 1)
 	move(s, 1<<33)
 	var other *postgres.Lead
 	s.Until("another leads", func() (leads bool) {
@@ -157,7 +157,7 @@ func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	s := stage.New(t)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	s.Settled()
 	tx := s.Begin()
 	ids := []string{events.NewID(), events.NewID()}

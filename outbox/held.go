@@ -14,17 +14,17 @@ import (
 
 // retryHeld publishes held rows that are due, one batch in each call: what is held must not keep the others
 // waiting. While some are released, the next batch has its turn at the next call.
-func (p *pump) retryHeld(ctx context.Context) error {
-	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldPassed) < heldInterval {
+func (p *term) retryHeld(ctx context.Context) error {
+	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldCheckedAt) < heldInterval {
 		return nil
 	}
-	heads, early, err := p.heads(ctx)
+	heads, early, err := p.dueHeld(ctx)
 	if err != nil {
 		return err
 	}
 	released := false
 	if len(heads)+len(early) > 0 {
-		if released, err = p.retryHeads(ctx, heads, early); err != nil {
+		if released, err = p.publishDue(ctx, heads, early); err != nil {
 			return err
 		}
 		if err := p.countRefused(ctx); err != nil {
@@ -32,7 +32,7 @@ func (p *pump) retryHeld(ctx context.Context) error {
 		}
 	}
 	if !released {
-		p.heldPassed = time.Now()
+		p.heldCheckedAt = time.Now()
 	}
 	return nil
 }
@@ -44,8 +44,8 @@ SELECT seq, aggregate, attempts, EXISTS (
 	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq AND b.due > h.due) AS early
 FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq LIMIT $1`
 
-// heads reads the held rows that are due, in the order of seq, and apart from them those that are early.
-func (p *pump) heads(ctx context.Context) (heads []hold, early []int64, err error) {
+// dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are early.
+func (p *term) dueHeld(ctx context.Context) (heads []hold, early []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
 		Aggregate string `db:"aggregate"`
@@ -70,11 +70,11 @@ func (p *pump) heads(ctx context.Context) (heads []hold, early []int64, err erro
 const lookBehindSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held WHERE aggregate = a LIMIT 1) AS h`
 
-// lookBehind looks for what is held of the aggregates of these rows, and tells which of the rows are held
+// findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are held
 // themselves.
-func (p *pump) lookBehind(ctx context.Context, rows []row) (held map[int64]bool, err error) {
+func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
 	p.behind = map[string]bool{}
-	for _, f := range p.flying { // what joins held rows, and is not written yet
+	for _, f := range p.inFlight { // what joins held rows, and is not written yet
 		for _, h := range f.join {
 			p.behind[h.aggregate] = true
 		}
@@ -108,7 +108,7 @@ func (p *pump) lookBehind(ctx context.Context, rows []row) (held map[int64]bool,
 }
 
 // countHeld counts what is held, once for each lead.
-func (p *pump) countHeld(ctx context.Context) error {
+func (p *term) countHeld(ctx context.Context) error {
 	if err := p.conn.GetContext(ctx, &p.held, `SELECT count(*) FROM outbox_held`); err != nil {
 		return wrap("count held rows", err)
 	}
@@ -119,13 +119,13 @@ func (p *pump) countHeld(ctx context.Context) error {
 const countRefusedSQL = `
 SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused' AND due < 'infinity' LIMIT $1) AS refused`
 
-func (p *pump) countRefused(ctx context.Context) error {
+func (p *term) countRefused(ctx context.Context) error {
 	p.relay.held.Store(int64(p.held))
-	return wrap("count refused rows", p.conn.GetContext(ctx, &p.trouble, countRefusedSQL, MaxHeld))
+	return wrap("count refused rows", p.conn.GetContext(ctx, &p.refused, countRefusedSQL, MaxHeld))
 }
 
-// retryHeads tells whether any of them was published.
-func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (changed bool, err error) {
+// publishDue tells whether any of them was published.
+func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (changed bool, err error) {
 	seqs := make([]int64, len(heads))
 	for i, h := range heads {
 		seqs[i] = h.seq
@@ -134,7 +134,7 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (cha
 	if err != nil {
 		return false, err
 	}
-	p.relay.lessons.judge(rows)
+	p.relay.limits.check(rows)
 	heads, rows, unfit := sortHeads(heads, rows)
 	var outcomes []outcome
 	pendings, err := p.publisher.Publish(p.messages(rows))
@@ -143,23 +143,23 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (cha
 			return false, err
 		}
 	}
-	released, again, intact := p.retried(heads, outcomes)
+	released, again, intact := p.settleHeld(heads, outcomes)
 	if !intact {
 		if err == nil {
-			err = p.unknownFate()
+			err = p.unknownOutcome()
 		}
 		others := 0
-		for _, f := range p.flying {
+		for _, f := range p.inFlight {
 			others += len(f.publish)
 		}
-		again = append(again, p.blame(heads[len(released)+len(again):], others, err)...)
+		again = append(again, p.blameSession(heads[len(released)+len(again):], others, err)...)
 	}
 	p.log(append(again, unfit...))
 	if err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := putBehind(ctx, tx, early); err != nil {
+		if err := holdBehind(ctx, tx, early); err != nil {
 			return err
 		}
-		if err := putAside(ctx, tx, append(again, unfit...)); err != nil {
+		if err := writeHolds(ctx, tx, append(again, unfit...)); err != nil {
 			return err
 		}
 		return release(ctx, tx, released)
@@ -170,12 +170,12 @@ func (p *pump) retryHeads(ctx context.Context, heads []hold, early []int64) (cha
 	return len(released) > 0, err
 }
 
-// blame is condemn unless the broker has said which rows it does not take.
-func (p *pump) blame(unsettled []hold, others int, why error) []hold {
-	if p.relay.lessons.learn(why) {
+// blameSession is condemn unless the broker has said which rows it does not take.
+func (p *term) blameSession(unsettled []hold, others int, why error) []hold {
+	if p.relay.limits.learn(why) {
 		return nil
 	}
-	return p.condemn(unsettled, others, rabbit.ServerCode(why), why.Error())
+	return p.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
 }
 
 // sortHeads divides held rows by whether they can be published. What is held is not deleted; but a stream may
@@ -194,7 +194,7 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for a synchronous standby"
 			unfit = append(unfit, h)
 		case r.fault != nil:
-			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), holdForever
+			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), never
 			unfit = append(unfit, h)
 		default:
 			fit, publish = append(fit, h), append(publish, r)
@@ -203,8 +203,8 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 	return fit, publish, unfit
 }
 
-// putBehind lets rows wait whose turn has not come.
-func putBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+// holdBehind lets rows wait whose turn has not come.
+func holdBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
@@ -237,9 +237,9 @@ func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
 	return wrap("release held rows", err)
 }
 
-// mendSQL gives first rows their turn that wait behind nothing, as a former release of the relay may leave
+// repairSQL gives first rows their turn that wait behind nothing, as a former release of the relay may leave
 // them, of the next aggregates.
-const mendSQL = `
+const repairSQL = `
 WITH RECURSIVE head AS (
 	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate, seq LIMIT 1)
 	UNION ALL
@@ -252,12 +252,12 @@ WITH RECURSIVE head AS (
 )
 SELECT max(aggregate) AS reached FROM head`
 
-// mendHeld goes once through what is held, while others are relayed.
-func (r *Relay) mendHeld(ctx context.Context, lead *postgres.Lead) {
+// repairHeld goes once through what is held, while others are relayed.
+func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
 	for after := ""; ctx.Err() == nil; {
 		var reached *string
 		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-			return tx.Tx().GetContext(ctx, &reached, mendSQL, after, maxMended)
+			return tx.Tx().GetContext(ctx, &reached, repairSQL, after, maxRepaired)
 		})
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn().Err(err).Msg("held events are not looked through, the next leader does it")

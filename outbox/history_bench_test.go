@@ -25,7 +25,7 @@ func BenchmarkRelayBehindHistory(b *testing.B) {
 }
 
 // remember writes rows that were published long ago, each in a transaction of its own.
-func remember(s *stage.Stage, rows int) {
+func remember(s *stage.Env, rows int) {
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
 	// The transaction ids are below the cursor's left edge, as those of what is settled are.
 	s.Exec(`SET statement_timeout = 0; UPDATE outbox_cursor SET a = f.now, b = f.now, txid = pg_current_xact_id()

@@ -13,7 +13,7 @@ import (
 )
 
 // settle moves the cursor over all that was said, as a relay does, and returns a lead.
-func settle(t *testing.T, s *stage.Stage) *postgres.Lead {
+func settle(t *testing.T, s *stage.Env) *postgres.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
 	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(), last_seq = 0, txid = pg_current_xact_id()`)
@@ -26,7 +26,7 @@ func settle(t *testing.T, s *stage.Stage) *postgres.Lead {
 }
 
 // history is what the outbox still has.
-func history(t *testing.T, s *stage.Stage) (ids []string) {
+func history(t *testing.T, s *stage.Env) (ids []string) {
 	t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox ORDER BY seq`); err != nil {
 		t.Fatal(err)
@@ -37,12 +37,12 @@ func history(t *testing.T, s *stage.Stage) (ids []string) {
 func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
 	t.Parallel()
 	s := stage.Quiet(t)
-	old := s.Say("a", 1, 2)
-	held := s.Say("b", 1)[0]
-	young := s.Say("c", 1)
+	old := s.Publish("a", 1, 2)
+	held := s.Publish("b", 1)[0]
+	young := s.Publish("c", 1)
 	lead := settle(t, s)
 	s.Exec(`INSERT INTO outbox_held SELECT seq, 'b', 'refused', 1, now() FROM outbox WHERE id = $1`, held)
-	unsettled := s.Say("d", 1)
+	unsettled := s.Publish("d", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours' WHERE id <> $1`, young[0])
 	r := s.Relay(s.Out)
 
@@ -85,7 +85,7 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
 	t.Parallel()
 	s := stage.Quiet(t)
-	ids := s.Say("a", 1)
+	ids := s.Publish("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours'`)
 	lead := settle(t, s)
 	careful := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
@@ -133,7 +133,7 @@ func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 	}
 }
 
-func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Stage, want []string, when string) {
+func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Env, want []string, when string) {
 	t.Helper()
 	if err := r.Forget(t.Context(), lead); err != nil {
 		t.Fatal(err)
@@ -144,16 +144,16 @@ func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Stage, 
 }
 
 // A row that was held for ever by mistake comes when a person asks for it, with those behind it.
-func TestHeldForEverIsReleasedByRepublishing(t *testing.T) {
+func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	s.Exec(`LOCK TABLE outbox_held; INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (1, 'a', 'a mistake', 1, 'infinity')`)
-	ids := s.Say("a", 1, 2)
+	ids := s.Publish("a", 1, 2)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Say("b", 1))
+	s.Await(s.Queue, s.Publish("b", 1))
 	s.Until("both are held", func() bool { return r.Stats().Held == 2 })
-	if _, err := s.Out.RepublishIDs(t.Context(), ids[0]); err != nil {
+	if _, err := s.Out.ReplayIDs(t.Context(), ids[0]); err != nil {
 		t.Fatal(err)
 	}
 	s.Await(s.Queue, ids)
@@ -169,11 +169,11 @@ func TestWhatDoesNotFitStaysHeld(t *testing.T) {
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Until("it is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
-	if _, err := s.Out.RepublishIDs(t.Context(), id); err != nil {
+	if _, err := s.Out.ReplayIDs(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
 	s.Until("it is held for ever again", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
-	marker := s.Say("b", 1)
+	marker := s.Publish("b", 1)
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != marker[0] {
 		t.Errorf("%s was published: %s", got[0].MessageId, got[0].Body)
 	}

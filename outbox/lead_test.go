@@ -14,7 +14,7 @@ import (
 )
 
 // replica is another process of the same service: a pool and an outbox of its own.
-func replica(t *testing.T, s *stage.Stage) (*outbox.Outbox, *outbox.Relay) {
+func replica(t *testing.T, s *stage.Env) (*outbox.Outbox, *outbox.Relay) {
 	t.Helper()
 	out := outbox.New(stage.OpenDB(t, s.Database))
 	return out, s.Relay(out)
@@ -32,14 +32,14 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 		leader, other = b, a
 	}
 	for n := range 20 {
-		s.Await(s.Queue, s.Say(stage.Aggregate(n), 1))
+		s.Await(s.Queue, s.Publish(stage.Aggregate(n), 1))
 		if other.Stats().Leading {
 			t.Fatal("both lead")
 		}
 	}
 	s.Until("all is settled", func() bool { return leader.Stats().Published == 20 })
 	stops[leader]()
-	s.Await(s.Queue, s.Say("after", 1))
+	s.Await(s.Queue, s.Publish("after", 1))
 	s.Until("the successor has settled it", func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
 	s.NothingElse(s.Queue) // twice, although every lead ended in order
 }
@@ -49,7 +49,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Say("a", 1)) // it leads
+	s.Await(s.Queue, s.Publish("a", 1)) // it leads
 	listener := pq.NewListener(s.Database, time.Second, time.Second, nil)
 	t.Cleanup(func() { _ = listener.Close() })
 	if err := listener.Listen("outbox"); err != nil {
@@ -70,7 +70,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 	}
 }
 
-func TestLeaderHearsNotifications(t *testing.T) {
+func TestLeaderReceivesNotifications(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	r := s.Relay(s.Out)
@@ -89,10 +89,10 @@ func TestOvertakenLeaderWritesNothing(t *testing.T) {
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	s.Until("the first is settled", func() bool { return r.Stats().Published == 1 })
 	link.Hold(stage.FromBroker) // it awaits a confirm
-	ids := s.Say("a", 2)
+	ids := s.Publish("a", 2)
 	s.Await(s.Queue, ids)
 	s.Exec(`UPDATE leaders SET token = token + 1`) // as another leader does
 	s.Exec(`UPDATE outbox_cursor SET epoch = epoch + 1, txid = pg_current_xact_id()`)
@@ -114,7 +114,7 @@ func TestRepeatedEventIsTheSame(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	stop := s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Say("a", 0))
+	s.Await(s.Queue, s.Publish("a", 0))
 	s.Until("the cursor is written", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
 	})
@@ -122,7 +122,7 @@ func TestRepeatedEventIsTheSame(t *testing.T) {
 	if _, err := lock.Exec(`SELECT FROM outbox_cursor FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	ids := s.Say("a", 1, 2, 3)
+	ids := s.Publish("a", 1, 2, 3)
 	first := s.Receive(s.Queue, 3)
 	s.Until("the relay waits to write its cursor", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
@@ -159,11 +159,11 @@ func TestAbsentBrokerCostsNoAttempt(t *testing.T) {
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	link.SetDown(true)
 	var ids []string
 	for n := range 50 {
-		ids = append(ids, s.Say(stage.Aggregate(n), 1)...)
+		ids = append(ids, s.Publish(stage.Aggregate(n), 1)...)
 	}
 	s.Until("the relay has noticed", func() bool { return !r.Stats().Leading })
 	link.SetDown(false)

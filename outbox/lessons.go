@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	lessonFor  = 5 * time.Minute // an operator may have changed the broker since
-	maxLessons = 1000
-	accessCode = 403
+	limitsValidFor  = 5 * time.Minute // an operator may have changed the broker since
+	maxRefusedTypes = 1000
+	accessCode      = 403
 )
 
-// lessons are what the broker has said when it ended a session because of one row: which rows it would end
+// brokerLimits are what the broker has said when it ended a session because of one row: which rows it would end
 // the next sessions for. Without them each of many such rows costs everybody two sessions.
-type lessons struct {
+type brokerLimits struct {
 	largest int             // bytes of a body; 0: not known
 	refused map[string]bool // types that the user may not publish
 	until   time.Time
@@ -30,34 +30,34 @@ var (
 )
 
 // learn tells whether the reason for which a session has ended says which rows the broker does not take.
-func (l *lessons) learn(err error) bool {
+func (l *brokerLimits) learn(err error) bool {
 	code, reason := rabbit.ServerCode(err), ""
 	if err != nil {
 		reason = err.Error()
 	}
 	if time.Now().After(l.until) {
-		*l = lessons{}
+		*l = brokerLimits{}
 	}
-	if m := tooLarge.FindStringSubmatch(reason); m != nil && complaint(code) {
+	if m := tooLarge.FindStringSubmatch(reason); m != nil && blamesMessage(code) {
 		largest, err := strconv.Atoi(m[1])
 		if err != nil || largest <= 0 {
 			return false
 		}
-		l.largest, l.until = largest, time.Now().Add(lessonFor)
+		l.largest, l.until = largest, time.Now().Add(limitsValidFor)
 		return true
 	}
-	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode && len(l.refused) < maxLessons {
+	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode && len(l.refused) < maxRefusedTypes {
 		if l.refused == nil {
 			l.refused = map[string]bool{}
 		}
-		l.refused[m[1]], l.until = true, time.Now().Add(lessonFor)
+		l.refused[m[1]], l.until = true, time.Now().Add(limitsValidFor)
 		return true
 	}
 	return false
 }
 
-// judge finds the rows that the broker would end the session for.
-func (l *lessons) judge(rows []row) {
+// check finds the rows that the broker would end the session for.
+func (l *brokerLimits) check(rows []row) {
 	if l.until.IsZero() || time.Now().After(l.until) {
 		return
 	}

@@ -12,7 +12,7 @@ import (
 
 func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 	t.Parallel()
-	var l lessons
+	var l brokerLimits
 	ended := func(code int, reason string) error { return &amqp.Error{Code: code, Reason: reason, Server: true} }
 	for _, err := range []error{
 		nil, errors.New("larger than max size 3"), ended(320, "larger than max size 3"), ended(406, "larger than max size 0"),
@@ -26,17 +26,17 @@ func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 		{record: events.Record{Type: "a", Data: make([]byte, 3)}}, {record: events.Record{Type: "a", Data: make([]byte, 4)}},
 		{record: events.Record{Type: "b", Data: make([]byte, 3)}},
 	}
-	l.judge(rows)
+	l.check(rows)
 	faults(t, rows, false, false, false)
 	if !l.learn(ended(406, "PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
 		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused for user 'u'")) {
 		t.Fatal("nothing is learnt")
 	}
-	l.judge(rows)
+	l.check(rows)
 	faults(t, rows, false, true, true)
 	l.until = time.Now().Add(-time.Second)
 	rows[1].fault, rows[2].fault = nil, nil
-	l.judge(rows)
+	l.check(rows)
 	faults(t, rows, false, false, false)
 }
 

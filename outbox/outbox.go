@@ -53,12 +53,12 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[],
 // It must come after the rows of the aggregate were locked, so that the order of the outbox is that
 // of the changes. Somebody has to nudge the relay after the commit, as Tx does; otherwise it finds
 // the events at its next poll.
-func (o *Outbox) Append(ctx context.Context, tx *sqlx.Tx, said ...events.Event) error {
-	if len(said) == 0 {
+func (o *Outbox) Append(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
+	if len(published) == 0 {
 		return nil
 	}
 	var id, kind, aggregate, eventType, payload, header pq.StringArray
-	for _, e := range said {
+	for _, e := range published {
 		r, err := e.Record()
 		if err != nil {
 			return fmt.Errorf("append to outbox: %w", err)

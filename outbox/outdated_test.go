@@ -14,7 +14,7 @@ func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 	s := stage.New(t)
 	s.Run(s.Relay(s.Out))
 	for n := range 3 {
-		ids := s.Say("a", n)
+		ids := s.Publish("a", n)
 		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
@@ -26,7 +26,7 @@ func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 		`ALTER TABLE outbox_held ALTER COLUMN attempts TYPE bigint; ALTER TABLE outbox_cursor ALTER COLUMN source TYPE varchar(20)`,
 	} {
 		s.Exec(change)
-		ids := s.Say("b", n, n+1)
+		ids := s.Publish("b", n, n+1)
 		if got := stage.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
 			t.Fatalf("after %s: received %v, committed %v", change, got, ids)
 		}

@@ -13,29 +13,29 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// pump is one lead in one session.
-type pump struct {
-	flow
-	relay      *Relay
-	lead       *postgres.Lead
-	conn       *sqlx.Conn // its session
-	publisher  *rabbit.Publisher
-	heldPassed time.Time
-	saved      time.Time // when the cursor was
-	flying     []flight
-	beside     sync.WaitGroup // what the leader does beside publishing
+// term is one lead in one session.
+type term struct {
+	state
+	relay         *Relay
+	lead          *postgres.Lead
+	conn          *sqlx.Conn // its session
+	publisher     *rabbit.Publisher
+	heldCheckedAt time.Time
+	saved         time.Time // when the cursor was
+	inFlight      []flight
+	background    sync.WaitGroup // what the leader does beside publishing
 
-	republishAt time.Time // the next look for requests
+	replayAt time.Time // the next look for requests
 
 	choice choice
 	stored cursor // as it was saved last
-	place  string // of its row in the table
+	ctid   string // of its row in the table
 }
 
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
 	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
 	defer stop()
-	p := &pump{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
+	p := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
 	// found in the table afterwards was stored by a committed transaction.
 	// The window of a large backlog takes its time to read, and would never be read under a time-out.
@@ -50,35 +50,35 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	if c.fitted {
 		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and what the backup had not seen published is published")
 	}
-	p.flow, p.stored = flow{cursor: c, careful: r.suspects}, c
+	p.state, p.stored = state{cursor: c, oneByOne: r.oneByOne}, c
 	if err := p.countHeld(ctx); err != nil {
 		return err
 	}
 	r.Log.Info().Int64("epoch", c.Epoch).Int("held", p.held).Msg("relay leads")
-	p.beside.Go(func() { r.retain(ctx, lead) })
-	p.beside.Go(func() { r.mendHeld(ctx, lead) })
-	p.beside.Go(func() { r.watchSnapshots(ctx) })
+	p.background.Go(func() { r.retain(ctx, lead) })
+	p.background.Go(func() { r.repairHeld(ctx, lead) })
+	p.background.Go(func() { r.watchSnapshots(ctx) })
 	if r.Database != "" {
-		p.beside.Go(func() { r.listen(ctx) })
+		p.background.Go(func() { r.listen(ctx) })
 	}
 	defer p.closeStreams()
-	defer p.beside.Wait()
+	defer p.background.Wait()
 	defer stop() // it ends them first
 	if err := p.resume(ctx); err != nil {
 		return err
 	}
 	err = p.run(ctx)
-	r.suspects = p.careful
+	r.oneByOne = p.oneByOne
 	return err
 }
 
 // run relays one window after another until the session or the lead is lost.
-func (p *pump) run(ctx context.Context) error {
+func (p *term) run(ctx context.Context) error {
 	for {
-		if err := p.aside(ctx); err != nil {
+		if err := p.heldAndReplays(ctx); err != nil {
 			return err
 		}
-		if err := p.choose(ctx); err != nil {
+		if err := p.chooseSource(ctx); err != nil {
 			return err
 		}
 		if p.choice.stream != nil {
@@ -103,19 +103,19 @@ func (p *pump) run(ctx context.Context) error {
 	}
 }
 
-// aside publishes what is not of a window: held rows, and what an operator wants published again.
-func (p *pump) aside(ctx context.Context) error {
+// heldAndReplays publishes what is not of a window: held rows, and what an operator wants published again.
+func (p *term) heldAndReplays(ctx context.Context) error {
 	if err := p.retryHeld(ctx); err != nil {
 		return err
 	}
-	return p.republish(ctx)
+	return p.replay(ctx)
 }
 
 // nextWindow returns the rows that are left of a window that was begun before, or else those of the
 // window up to now; more tells that there are others behind them. While the broker is blocked or counts
 // as broken there is nothing to do.
-func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
-	if p.publisher.Blocked() || p.stuck() {
+func (p *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
+	if p.publisher.Blocked() || p.brokerBroken() {
 		return nil, false, nil
 	}
 	if p.cursor.A == p.cursor.B {
@@ -123,14 +123,14 @@ func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 		if err != nil || now == p.cursor.A {
 			return nil, false, err
 		}
-		seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now, 0, p.most())
+		seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now, 0, p.maxRows())
 		if err != nil || len(seqs) == 0 {
 			return nil, false, err
 		}
 		p.cursor.B, p.cursor.LastSeq = now, 0
 		return seqs, more, nil
 	}
-	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq, p.most())
+	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq, p.maxRows())
 	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
 		p.finish()
 		err = p.save(ctx, nil)
@@ -139,20 +139,20 @@ func (p *pump) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 }
 
 // save writes the cursor with the holds that belong to it.
-func (p *pump) save(ctx context.Context, holds []hold) error {
-	place, err := p.cursor.save(ctx, p.lead, p.place, holds)
+func (p *term) save(ctx context.Context, holds []hold) error {
+	place, err := p.cursor.save(ctx, p.lead, p.ctid, holds)
 	if err == nil {
-		p.stored, p.place = p.cursor, place
+		p.stored, p.ctid = p.cursor, place
 	}
 	return err
 }
 
-// errReplaced ends a lead, and the next begins with the cursor that is there.
-var errReplaced = errors.New("the outbox's cursor is not the one that this leader has written: was the database restored while it ran? " +
+// errCursorReplaced ends a lead, and the next begins with the cursor that is there.
+var errCursorReplaced = errors.New("the outbox's cursor is not the one that this leader has written: was the database restored while it ran? " +
 	"The relay begins again from the cursor that is there")
 
-// asked reads which source is wanted, and makes sure that the cursor is the one that this leader has written.
-func (p *pump) asked(ctx context.Context) (wanted string, err error) {
+// wantedSource reads which source is wanted, and makes sure that the cursor is the one that this leader has written.
+func (p *term) wantedSource(ctx context.Context) (wanted string, err error) {
 	var found struct {
 		Source string `db:"source"`
 		Mine   bool   `db:"mine"`
@@ -165,23 +165,23 @@ func (p *pump) asked(ctx context.Context) (wanted string, err error) {
 	}
 	if !found.Mine {
 		p.relay.anomalies.Add(1)
-		return "", errReplaced
+		return "", errCursorReplaced
 	}
 	return found.Source, nil
 }
 
 const outboxLog = postgres.Log("outbox")
 
-// most is how many rows of a window are taken into memory.
-func (p *pump) most() int {
+// maxRows is how many rows of a window are taken into memory.
+func (p *term) maxRows() int {
 	if p.relay.most > 0 {
 		return p.relay.most
 	}
 	return windowMax
 }
 
-// unknownFate ends a pump whose session ended with rows in flight.
-func (p *pump) unknownFate() error {
+// unknownOutcome ends a pump whose session ended with rows in flight.
+func (p *term) unknownOutcome() error {
 	if err := p.publisher.Err(); err != nil {
 		return err
 	}

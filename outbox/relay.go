@@ -46,22 +46,22 @@ type Relay struct {
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
 
-	most      int  // rows of a window in memory; 0: windowMax
-	suspects  int  // flow.careful survives the session
-	wary      bool // one of the rows to be published again ends sessions
-	lessons   lessons
-	unheard   unheard
-	toldKeep  float64
-	token     atomic.Int64 // of the lead; 0: it stands by
-	swept     int64        // how far the last pass of the retention has come
-	published atomic.Int64
-	forgotten atomic.Int64
-	held      atomic.Int64
-	anomalies atomic.Int64
-	oldest    atomic.Int64
-	leading   atomic.Bool
-	streaming atomic.Bool
-	lag       atomic.Int64
+	most           int  // rows of a window in memory; 0: windowMax
+	oneByOne       int  // flow.careful survives the session
+	replayOneByOne bool // one of the rows to be published again ends sessions
+	limits         brokerLimits
+	unrouted       unrouted
+	toldKeep       float64
+	token          atomic.Int64 // of the lead; 0: it stands by
+	swept          int64        // how far the last pass of the retention has come
+	published      atomic.Int64
+	forgotten      atomic.Int64
+	held           atomic.Int64
+	anomalies      atomic.Int64
+	oldest         atomic.Int64
+	leading        atomic.Bool
+	streaming      atomic.Bool
+	lag            atomic.Int64
 }
 
 // Stats is what a relay has done since it was started, and what it holds now.
@@ -70,7 +70,7 @@ type Stats struct {
 	Forgotten int64 // old rows that were deleted
 	Held      int64
 	Anomalies int64 // windows that lacked an event, and cursors that somebody else has written: the relay begins again
-	Unheard   int64 // published while nobody was bound for them, and so gone
+	Unrouted  int64 // published while nobody was bound for them, and so gone
 	Leading   bool
 	Streaming bool  // from its Source, not from the window
 	OldestSec int64 // seconds that a transaction has been open that keeps old versions of rows, on the leader; 0: none for five minutes
@@ -79,7 +79,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Unheard: r.unheard.total.Load(), OldestSec: r.oldest.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
+	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldest.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 
 // Run relays until ctx is done. Trouble with the broker or the database is waited out.
@@ -102,13 +102,13 @@ func (r *Relay) Run(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		return r.stand(ctx, publisher)
+		return r.awaitLead(ctx, publisher)
 	})
 }
 
-// stand waits for the lead and then leads. A replica without a broker never leads: it would keep
+// awaitLead waits for the lead and then leads. A replica without a broker never leads: it would keep
 // one that has a broker from publishing.
-func (r *Relay) stand(ctx context.Context, publisher *rabbit.Publisher) error {
+func (r *Relay) awaitLead(ctx context.Context, publisher *rabbit.Publisher) error {
 	for {
 		lead, err := leader(r.Outbox.db).Try(ctx)
 		if err != nil {
@@ -122,16 +122,16 @@ func (r *Relay) stand(ctx context.Context, publisher *rabbit.Publisher) error {
 			defer r.token.Store(0)
 			return r.lead(ctx, publisher, lead)
 		}
-		if err := r.passOn(ctx, publisher); err != nil {
+		if err := r.forwardNudges(ctx, publisher); err != nil {
 			return err
 		}
 	}
 }
 
-// passOn is what a standby does with nudges: it sends them to the leader, until it is time to try
+// forwardNudges is what a standby does with nudges: it sends them to the leader, until it is time to try
 // for the lead again. A NOTIFY is a transaction of its own, never part of a business transaction,
 // since it makes commits wait for each other; it may fail, for the leader polls.
-func (r *Relay) passOn(ctx context.Context, publisher *rabbit.Publisher) error {
+func (r *Relay) forwardNudges(ctx context.Context, publisher *rabbit.Publisher) error {
 	until := time.Now().Add(standbyInterval)
 	for time.Now().Before(until) {
 		if err := wait(ctx, publisher, time.Until(until), r.Outbox.nudge); err != nil {

@@ -16,7 +16,7 @@ func TestAppendedEventReachesQueue(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	s.Run(s.Relay(s.Out))
-	ids := s.Say("a", 1, 2, 3)
+	ids := s.Publish("a", 1, 2, 3)
 	if got := stage.IDsOf(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, appended %v", got, ids)
 	}
@@ -36,7 +36,7 @@ func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 	if !errors.Is(err, refused) {
 		t.Fatalf("error %v", err)
 	}
-	ids := s.Say("a", 2) // OUT-05: its seq leaves a gap, for which nobody waits
+	ids := s.Publish("a", 2) // OUT-05: its seq leaves a gap, for which nobody waits
 	if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, committed %v", got, ids)
 	}
@@ -55,7 +55,7 @@ func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 	inserted := s.Begin() // it has the lowest seq, but commits late
 	s.AppendIn(inserted, early)
 	for n := range 3 {
-		ids := s.Say("c", n)
+		ids := s.Publish("c", n)
 		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
@@ -79,7 +79,7 @@ func TestOrderOfAggregateIsThatOfItsLocks(t *testing.T) {
 	if _, err := second.Exec(`SELECT pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
 	}
-	first := s.Say("a", 1)
+	first := s.Publish("a", 1)
 	e := stage.Event(stage.Note{On: "a", N: 2})
 	s.AppendIn(second, e)
 	s.Commit(second)
@@ -97,17 +97,17 @@ func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
-	s.Say("a", 1)
+	s.Publish("a", 1)
 	s.Receive(s.Queue, 1)
 	s.Settled()
 	const open = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 		AND pid <> pg_backend_pid() AND query NOT LIKE '%outbox_relays%' AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`
 	link.Hold(stage.FromBroker) // confirms do not come any more
-	var said []events.Event
+	var published []events.Event
 	for n := range 300 {
-		said = append(said, stage.Event(stage.Note{On: stage.Aggregate(n), N: 1}))
+		published = append(published, stage.Event(stage.Note{On: stage.Aggregate(n), N: 1}))
 	}
-	s.Append(said...)
+	s.Append(published...)
 	s.Until("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
 	if n := s.Count(`SELECT count(*) FROM outbox_cursor, outbox WHERE pg_visible_in_snapshot(outbox.txid, a)`); n > 1 {
 		t.Fatalf("%d rows are settled, although only one was confirmed", n)
@@ -138,22 +138,22 @@ func TestAppendRefusesBeforeItWrites(t *testing.T) {
 	}
 }
 
-func TestStoryIsWhatWasSaidInOrder(t *testing.T) {
+func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 	t.Parallel()
 	s := stage.Quiet(t)
-	ids := s.Say("a", 1, 2)
-	s.Say("b", 1)
-	ids = append(ids, s.Say("a", 3)...)
-	story, err := s.Out.Story(t.Context(), "a")
+	ids := s.Publish("a", 1, 2)
+	s.Publish("b", 1)
+	ids = append(ids, s.Publish("a", 3)...)
+	history, err := s.Out.History(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, r := range story {
+	for _, r := range history {
 		got = append(got, r.ID)
 	}
-	if !slices.Equal(got, ids) || string(story[2].Data) != `{"on":"a","n":3}` || story[2].Source != "/notes" {
-		t.Fatalf("story %+v, said %v", story, ids)
+	if !slices.Equal(got, ids) || string(history[2].Data) != `{"on":"a","n":3}` || history[2].Source != "/notes" {
+		t.Fatalf("story %+v, said %v", history, ids)
 	}
 }
 
@@ -163,7 +163,7 @@ func TestLargeWindowIsTakenInSeveralGoes(t *testing.T) {
 	s := stage.New(t)
 	var want []string
 	for n := range 5 {
-		want = append(want, s.Say(stage.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
+		want = append(want, s.Publish(stage.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
 	}
 	r := s.Relay(s.Out)
 	r.TakeAtMost(4)

@@ -19,7 +19,7 @@ const (
 	announceInterval = 5 * time.Second
 	relayAlive       = time.Minute    // since it was last seen
 	keepMemory       = 24 * time.Hour // how long what a relay wants counts after it was last seen
-	tellInterval     = 10 * time.Minute
+	whoLeadsInterval = 10 * time.Minute
 )
 
 // Replica is a relay of an outbox, as it tells of itself.
@@ -67,9 +67,9 @@ func (r *Relay) announce(ctx context.Context) {
 	}
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	for t := (teller{relay: r, id: id}); ; {
+	for t := (announcer{relay: r, id: id}); ; {
 		if r.announceOnce(ctx, id, host) == nil {
-			t.tell(ctx)
+			t.announce(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -102,26 +102,26 @@ func (r *Relay) withdraw(ctx context.Context, id string) {
 		id, relayAlive.Seconds())
 }
 
-// teller says in the log who leads, once for each leader; that the leader is of another service it says again
+// announcer says in the log who leads, once for each leader; that the leader is of another service it says again
 // and again.
-type teller struct {
-	relay *Relay
-	id    string
-	known string
-	told  time.Time
+type announcer struct {
+	relay     *Relay
+	id        string
+	known     string
+	announced time.Time
 }
 
-func (t *teller) tell(ctx context.Context) {
+func (t *announcer) announce(ctx context.Context) {
 	list, err := t.relay.Outbox.Replicas(ctx)
 	if err != nil || len(list) == 0 || !list[0].Leads || list[0].ID == t.id {
 		return
 	}
 	leader := list[0]
 	foreign := leader.Name != t.relay.Name
-	if leader.ID == t.known && (!foreign || time.Since(t.told) < tellInterval) {
+	if leader.ID == t.known && (!foreign || time.Since(t.announced) < whoLeadsInterval) {
 		return
 	}
-	t.known, t.told = leader.ID, time.Now()
+	t.known, t.announced = leader.ID, time.Now()
 	event, text := t.relay.Log.Info(), "relay stands by, another replica leads"
 	if foreign {
 		event, text = t.relay.Log.Error(), "this relay publishes nothing: another service relays the outbox of its database, which belongs to one service. Give each its own"

@@ -40,11 +40,11 @@ func (l *logged) has(all ...string) bool {
 }
 
 // A relay that does not lead says who does, and says loudly when that is another service.
-func TestStandbySaysWhoLeads(t *testing.T) {
+func TestStandbyNamesTheLeader(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	var sameLog, otherLog logged
 	same, other := s.Relay(outbox.New(stage.OpenDB(t, s.Database))), s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
 	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
@@ -54,7 +54,7 @@ func TestStandbySaysWhoLeads(t *testing.T) {
 	s.Until("the other service says that it publishes nothing", func() bool {
 		return otherLog.has(`"error"`, "this relay publishes nothing", `"leader":"notes"`, `"host":`)
 	})
-	u, err := s.Out.Used(t.Context())
+	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || !strings.HasPrefix(u.Leader, "notes on ") {
 		t.Errorf("used %+v, %v", u, err)
 	}

@@ -16,21 +16,21 @@ import (
 
 // The bounds of republishing. Its rate is that of one batch in each interval: 1000 events a second.
 const (
-	republishBatch    = 100
-	republishScan     = 5000 // rows that are looked at for one batch
-	republishInterval = 100 * time.Millisecond
-	republishIdle     = 200 * time.Millisecond
-	republishSearch   = "5min" // for the rows that are asked for: it reads the whole history once
-	maxRepublishIDs   = 1000
-	maxRepublications = 100 // that are listed
+	replayBatch    = 100
+	replayScan     = 5000 // rows that are looked at for one batch
+	replayInterval = 100 * time.Millisecond
+	replayIdle     = 200 * time.Millisecond
+	replaySearch   = "5min" // for the rows that are asked for: it reads the whole history once
+	maxReplayIDs   = 1000
+	maxReplays     = 100 // that are listed
 )
 
 // ErrNoSuchEvent says that an event is not in the outbox: it was never said here, or its time has
 // passed.
 var ErrNoSuchEvent = errors.New("no such event in the outbox")
 
-// Republication is a request to publish again, and what has become of it.
-type Republication struct {
+// Replay is a request to publish again, and what has become of it.
+type Replay struct {
 	ID          int64      `db:"id" json:"id"`
 	Since       *time.Time `db:"since" json:"since,omitempty"`
 	Events      *int64     `db:"events" json:"events,omitempty"` // how many were asked for by their ids
@@ -43,12 +43,12 @@ type Republication struct {
 	EndedAt     *time.Time `db:"ended_at" json:"ended_at,omitempty"`
 }
 
-// RepublishIDs asks the leading relay to publish these events again, at most 1000. It returns the id
+// ReplayIDs asks the leading relay to publish these events again, at most 1000. It returns the id
 // of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is tried
 // once more, as a held event: this is for a person who has mended the cause.
-func (o *Outbox) RepublishIDs(ctx context.Context, ids ...string) (request int64, err error) {
-	if len(ids) == 0 || len(ids) > maxRepublishIDs {
-		return 0, fmt.Errorf("republish: %d events, want 1 to %d", len(ids), maxRepublishIDs)
+func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, err error) {
+	if len(ids) == 0 || len(ids) > maxReplayIDs {
+		return 0, fmt.Errorf("republish: %d events, want 1 to %d", len(ids), maxReplayIDs)
 	}
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
 		var found []struct {
@@ -76,9 +76,9 @@ func (o *Outbox) RepublishIDs(ctx context.Context, ids ...string) (request int64
 	return request, err
 }
 
-// RepublishSince asks the leading relay to publish again all that was said since a time by the
+// ReplaySince asks the leading relay to publish again all that was said since a time by the
 // database's clock. It returns the id of the request.
-func (o *Outbox) RepublishSince(ctx context.Context, since time.Time) (request int64, err error) {
+func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int64, err error) {
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_republish (since, last_seq, reached)
 			SELECT $1, coalesce(max(seq), 0), coalesce(min(seq) - 1, 0) FROM outbox WHERE created_at >= $1 RETURNING id`, since)
@@ -88,7 +88,7 @@ func (o *Outbox) RepublishSince(ctx context.Context, since time.Time) (request i
 
 func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) error {
 	err := postgres.InTx(ctx, o.db, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+republishSearch+`'`); err != nil {
+		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearch+`'`); err != nil {
 			return err
 		}
 		return insert(tx)
@@ -96,10 +96,10 @@ func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) er
 	return wrap("request republication", err)
 }
 
-// Republications are the last hundred requests, the newest first.
-func (o *Outbox) Republications(ctx context.Context) ([]Republication, error) {
-	list := []Republication{}
+// Replays are the last hundred requests, the newest first.
+func (o *Outbox) Replays(ctx context.Context) ([]Replay, error) {
+	list := []Replay{}
 	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events, published, refused, held, reason, requested_at, done_at, ended_at
-		FROM outbox_republish ORDER BY id DESC LIMIT $1`, maxRepublications)
+		FROM outbox_republish ORDER BY id DESC LIMIT $1`, maxReplays)
 	return list, wrap("list republications", err)
 }

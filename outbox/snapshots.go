@@ -48,14 +48,14 @@ func (r *Relay) watchSnapshots(ctx context.Context) {
 	defer r.oldest.Store(0)
 	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
-	var told time.Time
+	var reported time.Time
 	for {
-		said, err := r.watchSnapshot(ctx, snapshotOld, time.Since(told) > snapshotTold)
+		published, err := r.watchSnapshot(ctx, snapshotOld, time.Since(reported) > snapshotTold)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Debug().Err(err).Msg("old snapshots are not looked for, trying again")
 		}
-		if said {
-			told = time.Now()
+		if published {
+			reported = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -65,7 +65,7 @@ func (r *Relay) watchSnapshots(ctx context.Context) {
 	}
 }
 
-func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool) (said bool, err error) {
+func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool) (published bool, err error) {
 	old, err := oldSnapshot(ctx, r.Outbox.db, age)
 	if err != nil {
 		return false, err

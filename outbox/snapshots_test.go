@@ -12,7 +12,7 @@ import (
 )
 
 // oldSnapshot opens a transaction that keeps PostgreSQL from clearing away old versions of rows.
-func oldSnapshot(t *testing.T, s *stage.Stage) (pid int) {
+func oldSnapshot(t *testing.T, s *stage.Env) (pid int) {
 	t.Helper()
 	tx := s.Begin()
 	if _, err := tx.Exec(`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`); err != nil {
@@ -67,7 +67,7 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 }
 
 // The leader says which transaction it is.
-func TestOldSnapshotIsSaid(t *testing.T) {
+func TestOldSnapshotIsReported(t *testing.T) {
 	t.Parallel()
 	s := stage.Quiet(t)
 	pid := oldSnapshot(t, s)

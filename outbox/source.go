@@ -10,9 +10,9 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// ErrNoPlace says that a stream cannot go on where it was: there is no such place, or the server has
+// ErrNoCheckpoint says that a stream cannot go on where it was: there is no such place, or the server has
 // given it up.
-var ErrNoPlace = errors.New("the stream has no place to go on from")
+var ErrNoCheckpoint = errors.New("the stream has no place to go on from")
 
 // Source finds committed rows in another way than through the window of two snapshots: as a stream of
 // changes. Package outbox/cdc has one. The window stays what the relay falls back to.
@@ -20,12 +20,12 @@ type Source interface {
 	// Begin makes a new place, in place of an old one, and returns the snapshot that it stands at: the
 	// stream has exactly the rows that are not visible in it. It may wait for running transactions.
 	Begin(ctx context.Context) (Stream, postgres.Snapshot, error)
-	// Resume goes on at the place that was confirmed last, or returns ErrNoPlace.
+	// Resume goes on at the place that was confirmed last, or returns ErrNoCheckpoint.
 	Resume(ctx context.Context) (Stream, error)
 	// Drop gives the place up, so that the server need not keep anything for it.
 	Drop(ctx context.Context) error
-	// Watch tells how the place fares.
-	Watch(ctx context.Context) (Watched, error)
+	// State tells how the place fares.
+	State(ctx context.Context) (SlotState, error)
 }
 
 // Stream is a session of a Source. It is not for concurrent use.
@@ -45,8 +45,8 @@ type Row struct {
 	ID, AggregateID, Type, Payload, Headers string
 }
 
-// Watched is how a place fares.
-type Watched struct {
+// SlotState is how a place fares.
+type SlotState struct {
 	Name     string `json:"name"`
 	State    string `json:"state"` // reserved, extended, unreserved or lost, as in pg_replication_slots; empty: there is none
 	Active   bool   `json:"active"`
@@ -67,9 +67,9 @@ const (
 	FromStream = "stream"
 )
 
-// Use says how the leader is to find what was committed, from the next second on: FromWindow or
+// UseSource says how the leader is to find what was committed, from the next second on: FromWindow or
 // FromStream. A relay without a Source, or one whose stream has failed, uses the window.
-func (o *Outbox) Use(ctx context.Context, source string) error {
+func (o *Outbox) UseSource(ctx context.Context, source string) error {
 	if source != FromWindow && source != FromStream {
 		return fmt.Errorf("use source %.32q: want %s or %s", source, FromWindow, FromStream)
 	}
@@ -84,8 +84,8 @@ func (o *Outbox) Use(ctx context.Context, source string) error {
 	return nil
 }
 
-// Used is what is wanted of the leader, and what it does.
-type Used struct {
+// SourceState is what is wanted of the leader, and what it does.
+type SourceState struct {
 	Wanted string    `db:"wanted" json:"wanted"`
 	Source string    `db:"source" json:"source"` // in use
 	Token  int64     `db:"token" json:"token"`   // of the leader
@@ -93,8 +93,8 @@ type Used struct {
 	Leader string    `db:"leader" json:"leader"` // its service, host and process; empty: none has told of itself
 }
 
-// Used tells it.
-func (o *Outbox) Used(ctx context.Context) (u Used, err error) {
+// SourceInUse tells it.
+func (o *Outbox) SourceInUse(ctx context.Context) (u SourceState, err error) {
 	err = o.db.GetContext(ctx, &u, `SELECT k.source AS wanted, CASE WHEN k.streamed THEN 'stream' ELSE 'window' END AS source,
 		coalesce(l.token, 0) AS token, coalesce(l.since, '0001-01-01 00:00:00+00') AS since,
 		coalesce((SELECT r.name || ' on ' || r.host || ', process ' || r.pid FROM outbox_relays AS r WHERE r.token > 0 AND r.token = l.token LIMIT 1), '') AS leader

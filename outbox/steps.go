@@ -14,10 +14,10 @@ const (
 	MaxHeld      = 1000
 	holdFirst    = time.Second
 	holdMax      = 5 * time.Minute
-	holdForever  = -time.Second // see hold.due; it is not tried again by itself
+	never        = -time.Second // see hold.due; it is not tried again by itself
 	doubledUpTo  = 16           // attempts after which the pause has long reached holdMax
 	maxHeldBatch = 100
-	maxMended    = 1000 // aggregates that are looked through in one statement
+	maxRepaired  = 1000 // aggregates that are looked through in one statement
 )
 
 // Kinds of held rows, as in outbox_held.
@@ -39,13 +39,13 @@ func heldAs(kind rabbit.Outcome) string {
 	return heldRefused
 }
 
-// flow is what the relay decides with: plain values, no I/O, no clock.
-type flow struct {
-	cursor  cursor
-	behind  map[string]bool // of the aggregates at hand those with a held row, which their later rows join
-	held    int             // how many rows are held
-	trouble int             // how many of them the broker refuses
-	careful int             // so many rows are to be published one at a time, since one of them may kill the session
+// state is what the relay decides with: plain values, no I/O, no clock.
+type state struct {
+	cursor   cursor
+	behind   map[string]bool // of the aggregates at hand those with a held row, which their later rows join
+	held     int             // how many rows are held
+	refused  int             // how many of them the broker refuses
+	oneByOne int             // so many rows are to be published one at a time, since one of them may kill the session
 }
 
 // outcome is what became of one published row.
@@ -63,7 +63,7 @@ type part struct {
 }
 
 // divide decides for each row whether it may be published; those that are held already are left alone.
-func (f *flow) divide(rows []row, held map[int64]bool) part {
+func (f *state) divide(rows []row, held map[int64]bool) part {
 	p := part{last: rows[len(rows)-1].at}
 	for _, r := range rows {
 		switch {
@@ -71,7 +71,7 @@ func (f *flow) divide(rows []row, held map[int64]bool) part {
 		case r.fault != nil:
 			p.join = append(p.join, f.hold(r, outcome{rabbit.Unsendable, r.fault.Error()}))
 		case f.behind[r.record.Subject]:
-			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind, due: holdForever,
+			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind, due: never,
 				reason: "behind a held event of the same aggregate"})
 			f.held++
 		default:
@@ -83,15 +83,15 @@ func (f *flow) divide(rows []row, held map[int64]bool) part {
 
 // hold puts a row aside after its first attempt. It has its next turn after those of its aggregate that are
 // held before it.
-func (f *flow) hold(r row, o outcome) hold {
+func (f *state) hold(r row, o outcome) hold {
 	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldAs(o.kind), reason: o.reason, attempts: 1, due: pause(1, o.kind)}
 	if f.behind[h.aggregate] && h.kind != heldUnsendable {
-		h.kind, h.due = heldBehind, holdForever
+		h.kind, h.due = heldBehind, never
 	}
 	f.behind[h.aggregate] = true
 	f.held++
 	if h.kind == heldRefused {
-		f.trouble++
+		f.refused++
 	}
 	return h
 }
@@ -99,7 +99,7 @@ func (f *flow) hold(r row, o outcome) hold {
 // settle moves the cursor over what is settled of a part and returns the rows to hold with it. When
 // the session ended first, intact is false and the cursor stands before the first row whose fate is
 // unknown: from there everything is published again.
-func (f *flow) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
+func (f *state) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
 	settled := p.last
 	intact = true
 	for i, r := range p.publish {
@@ -123,27 +123,27 @@ func (f *flow) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
 	}
 	f.cursor.LastSeq = max(f.cursor.LastSeq, settled)
 	if intact {
-		f.relax(len(p.publish))
+		f.published(len(p.publish))
 	}
 	return holds, intact
 }
 
-// relax counts rows that have not killed the session.
-func (f *flow) relax(rows int) { f.careful = max(0, f.careful-rows) }
+// published counts rows that have not killed the session.
+func (f *state) published(rows int) { f.oneByOne = max(0, f.oneByOne-rows) }
 
 // finish closes the window: its right edge becomes the left edge of the next.
-func (f *flow) finish() {
+func (f *state) finish() {
 	f.cursor.A, f.cursor.LastSeq = f.cursor.B, 0
 }
 
-// stuck tells whether the broker refuses so many rows that it counts as broken.
-func (f *flow) stuck() bool { return f.trouble >= MaxHeld }
+// brokerBroken tells whether the broker refuses so many rows that it counts as broken.
+func (f *state) brokerBroken() bool { return f.refused >= MaxHeld }
 
-// wreck is settle for all the parts that were in flight when the session ended, of which the first
+// settleLost is settle for all the parts that were in flight when the session ended, of which the first
 // had come to the outcomes. When the broker ended it with a complaint about the one row that was in
 // flight, that row is held for ever; when there were more, the next session publishes so many one at
 // a time to find out.
-func (f *flow) wreck(parts []part, outcomes []outcome, code int, reason string) (holds []hold) {
+func (f *state) settleLost(parts []part, outcomes []outcome, code int, reason string) (holds []hold) {
 	inFlight, intact := 0, true
 	var first row
 	for _, p := range parts {
@@ -166,19 +166,19 @@ func (f *flow) wreck(parts []part, outcomes []outcome, code int, reason string) 
 }
 
 // suspect tells whether a single row must have ended the session.
-func (f *flow) suspect(inFlight, code int) bool {
-	if !complaint(code) {
+func (f *state) suspect(inFlight, code int) bool {
+	if !blamesMessage(code) {
 		return false
 	}
 	if inFlight > 1 {
-		f.careful = inFlight
+		f.oneByOne = inFlight
 	}
 	return inFlight == 1
 }
 
-// complaint tells the reply codes of AMQP 0-9-1 that are about what was sent from those about the
+// blamesMessage tells the reply codes of AMQP 0-9-1 that are about what was sent from those about the
 // broker or the operator.
-func complaint(code int) bool {
+func blamesMessage(code int) bool {
 	switch code {
 	case 311, 406, 501, 502, 505, 540: // content too large, precondition failed, frame, syntax, unexpected frame, not implemented
 		return true
@@ -186,28 +186,28 @@ func complaint(code int) bool {
 	return false
 }
 
-// retried decides about held rows that were published again, and holds those again that failed. After
+// settleHeld decides about held rows that were published again, and holds those again that failed. After
 // a session that ended first, intact is false, and the rest is tried again as it is; unless the broker
 // complained and there was nothing else in flight.
-func (f *flow) retried(heads []hold, outcomes []outcome) (released, holds []hold, intact bool) {
+func (f *state) settleHeld(heads []hold, outcomes []outcome) (released, holds []hold, intact bool) {
 	failed := map[string]bool{}
 	for i, h := range heads {
 		if i >= len(outcomes) || outcomes[i].kind == rabbit.Unknown {
 			return released, holds, false
 		}
 		o := outcomes[i]
-		f.relax(1)
+		f.published(1)
 		if o.kind == rabbit.Confirmed {
 			released = append(released, h)
 			f.held--
 			continue
 		}
-		if !f.stuck() {
+		if !f.brokerBroken() {
 			h.attempts++
 		}
 		h.kind, h.reason, h.due = heldAs(o.kind), o.reason, pause(h.attempts, o.kind)
 		if failed[h.aggregate] && h.kind != heldUnsendable {
-			h.kind, h.due = heldBehind, holdForever
+			h.kind, h.due = heldBehind, never
 		}
 		failed[h.aggregate] = true
 		holds = append(holds, h)
@@ -215,19 +215,19 @@ func (f *flow) retried(heads []hold, outcomes []outcome) (released, holds []hold
 	return released, holds, true
 }
 
-// condemn is wreck for held rows: others is how many rows were in flight beside them.
-func (f *flow) condemn(unsettled []hold, others, code int, reason string) (holds []hold) {
+// quarantine is wreck for held rows: others is how many rows were in flight beside them.
+func (f *state) quarantine(unsettled []hold, others, code int, reason string) (holds []hold) {
 	if !f.suspect(len(unsettled)+others, code) {
 		return nil
 	}
 	h := unsettled[0]
-	h.attempts, h.kind, h.reason, h.due = h.attempts+1, heldUnsendable, reason, holdForever
+	h.attempts, h.kind, h.reason, h.due = h.attempts+1, heldUnsendable, reason, never
 	return []hold{h}
 }
 
 // batch is how many rows may be in flight at once, or how many held rows are tried at once.
-func (f *flow) batch(most int) int {
-	if f.careful > 0 {
+func (f *state) batch(most int) int {
+	if f.oneByOne > 0 {
 		return 1
 	}
 	return most
@@ -237,7 +237,7 @@ func (f *flow) batch(most int) int {
 // cannot be sent at all need not be tried again.
 func pause(attempts int, kind rabbit.Outcome) time.Duration {
 	if kind == rabbit.Unsendable {
-		return holdForever
+		return never
 	}
 	return min(holdFirst<<min(max(0, attempts-1), doubledUpTo), holdMax)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// world is what survives a session (the tables and the relay's own suspicion), and the broker.
-type world struct {
+// simulation is what survives a session (the tables and the relay's own suspicion), and the broker.
+type simulation struct {
 	rows    []row
 	poison  map[int64]bool // the broker closes the session with 406 when it gets one of these
 	last    int64
@@ -22,8 +22,8 @@ type world struct {
 	got     []int64 // confirmed, in the order of the confirms
 }
 
-func drawWorld(t *rapid.T) *world {
-	w := &world{poison: map[int64]bool{}, held: map[int64]hold{}}
+func drawSimulation(t *rapid.T) *simulation {
+	w := &simulation{poison: map[int64]bool{}, held: map[int64]hold{}}
 	n := rapid.IntRange(1, 40).Draw(t, "rows")
 	aggregates := rapid.IntRange(1, 8).Draw(t, "aggregates")
 	seq := int64(0)
@@ -53,7 +53,7 @@ func (c chance) one(name string, outOf int) bool {
 }
 
 // fate is what the broker says about one row; code is that of a session that ends.
-func (w *world) fate(c chance, seq int64) (o outcome, code int) {
+func (w *simulation) fate(c chance, seq int64) (o outcome, code int) {
 	switch {
 	case w.poison[seq]:
 		return outcome{}, 406
@@ -66,8 +66,8 @@ func (w *world) fate(c chance, seq int64) (o outcome, code int) {
 }
 
 // session is one lead in one session, as pump leads it. It tells whether the session survived.
-func (w *world) session(c chance) bool {
-	f := &flow{cursor: cursor{LastSeq: w.last}, careful: w.careful}
+func (w *simulation) session(c chance) bool {
+	f := &state{cursor: cursor{LastSeq: w.last}, oneByOne: w.careful}
 	w.load(f)
 	if !w.retry(c, f) {
 		return false
@@ -80,7 +80,7 @@ func (w *world) session(c chance) bool {
 		flying = append(flying, f.divide(rest[:size], nil))
 		rest = rest[size:]
 		if c.one("publish fails", 12) {
-			w.save(f, f.wreck(flying, nil, w.code(flying, nil), "cut"))
+			w.save(f, f.settleLost(flying, nil, w.code(flying, nil), "cut"))
 			return false
 		}
 		if len(flying) == f.batch(3) {
@@ -100,7 +100,7 @@ func (w *world) session(c chance) bool {
 
 // code is that with which the session ends when it ends now: a complaint when any row in flight
 // deserves one.
-func (w *world) code(flying []part, outcomes []outcome) int {
+func (w *simulation) code(flying []part, outcomes []outcome) int {
 	for _, p := range flying {
 		for _, r := range p.publish[min(len(outcomes), len(p.publish)):] {
 			if w.poison[r.seq] {
@@ -112,12 +112,12 @@ func (w *world) code(flying []part, outcomes []outcome) int {
 	return 320
 }
 
-func (w *world) land(c chance, f *flow, flying []part) bool {
+func (w *simulation) land(c chance, f *state, flying []part) bool {
 	var outcomes []outcome
 	for _, r := range flying[0].publish {
 		o, _ := w.fate(c, r.seq)
 		if o.kind == rabbit.Unknown {
-			w.save(f, f.wreck(flying, outcomes, w.code(flying, outcomes), "session ended"))
+			w.save(f, f.settleLost(flying, outcomes, w.code(flying, outcomes), "session ended"))
 			return false
 		}
 		if o.kind == rabbit.Confirmed {
@@ -134,7 +134,7 @@ func (w *world) land(c chance, f *flow, flying []part) bool {
 }
 
 // retry tries the held rows that are first of their aggregate until none of them is released.
-func (w *world) retry(c chance, f *flow) bool {
+func (w *simulation) retry(c chance, f *state) bool {
 	for {
 		heads := w.heads(f)
 		var outcomes []outcome
@@ -147,12 +147,12 @@ func (w *world) retry(c chance, f *flow) bool {
 			}
 			outcomes = append(outcomes, o)
 		}
-		released, again, intact := f.retried(heads, outcomes)
+		released, again, intact := f.settleHeld(heads, outcomes)
 		if !intact {
 			if slices.ContainsFunc(heads[len(outcomes):], func(h hold) bool { return w.poison[h.seq] }) {
 				code = 406
 			}
-			again = append(again, f.condemn(heads[len(outcomes):], 0, code, "session ended")...)
+			again = append(again, f.quarantine(heads[len(outcomes):], 0, code, "session ended")...)
 		}
 		for _, h := range released {
 			w.got = append(w.got, h.seq)
@@ -166,7 +166,7 @@ func (w *world) retry(c chance, f *flow) bool {
 	}
 }
 
-func (w *world) heads(f *flow) (heads []hold) {
+func (w *simulation) heads(f *state) (heads []hold) {
 	const closed, open = 1, 2 // the turn of an aggregate's rows ends with the first that has a cause of its own
 	turn := map[string]int{}
 	for _, seq := range w.heldSeqs() {
@@ -184,7 +184,7 @@ func (w *world) heads(f *flow) (heads []hold) {
 	return heads
 }
 
-func (w *world) heldSeqs() (seqs []int64) {
+func (w *simulation) heldSeqs() (seqs []int64) {
 	for seq := range w.held {
 		seqs = append(seqs, seq)
 	}
@@ -192,26 +192,26 @@ func (w *world) heldSeqs() (seqs []int64) {
 	return seqs
 }
 
-func (w *world) load(f *flow) {
-	f.behind, f.held, f.trouble = map[string]bool{}, 0, 0
+func (w *simulation) load(f *state) {
+	f.behind, f.held, f.refused = map[string]bool{}, 0, 0
 	for _, h := range w.held {
 		f.behind[h.aggregate] = true
 		f.held++
 		if h.kind == heldRefused {
-			f.trouble++
+			f.refused++
 		}
 	}
 }
 
-func (w *world) save(f *flow, holds []hold) {
-	w.last, w.careful = f.cursor.LastSeq, f.careful
+func (w *simulation) save(f *state, holds []hold) {
+	w.last, w.careful = f.cursor.LastSeq, f.oneByOne
 	for _, h := range holds {
 		w.held[h.seq] = h
 	}
 }
 
 // check is the promise: what the cursor has passed is confirmed or held, and nothing else is held.
-func (w *world) check(t *rapid.T) {
+func (w *simulation) check(t *rapid.T) {
 	for _, r := range w.rows {
 		_, held := w.held[r.seq]
 		confirmed := slices.Contains(w.got, r.seq)
@@ -226,7 +226,7 @@ func (w *world) check(t *rapid.T) {
 
 // mended tells whether a row must arrive once the broker is well: it can be published, and so can
 // all before it of its aggregate that are still held.
-func (w *world) mended(i int) bool {
+func (w *simulation) mended(i int) bool {
 	for _, r := range w.rows[:i+1] {
 		if r.record.Subject == w.rows[i].record.Subject && (w.poison[r.seq] || r.fault != nil) {
 			return false
@@ -238,7 +238,7 @@ func (w *world) mended(i int) bool {
 func TestNothingIsPassedUnsettled(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := drawWorld(rt)
+		w := drawSimulation(rt)
 		for range rapid.IntRange(0, 6).Draw(rt, "bad sessions") {
 			w.session(chance{rt, true})
 			w.check(rt)
@@ -268,7 +268,7 @@ func TestNothingIsPassedUnsettled(t *testing.T) {
 func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := drawWorld(rt)
+		w := drawSimulation(rt)
 		w.poison = nil
 		for i := range w.rows {
 			w.rows[i].fault = nil
@@ -289,8 +289,8 @@ func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 // Rows that only waited behind another have had no attempt yet when it is their turn.
 func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
 	t.Parallel()
-	f := flow{trouble: MaxHeld}
-	_, holds, intact := f.retried([]hold{{seq: 2, aggregate: "a"}}, []outcome{{rabbit.Refused, "full"}})
+	f := state{refused: MaxHeld}
+	_, holds, intact := f.settleHeld([]hold{{seq: 2, aggregate: "a"}}, []outcome{{rabbit.Refused, "full"}})
 	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].due != holdFirst {
 		t.Errorf("holds %+v, intact %t", holds, intact)
 	}

@@ -9,12 +9,12 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// maxStory bounds how many events of one aggregate are read.
-const maxStory = 1000
+// maxHistory bounds how many events of one aggregate are read.
+const maxHistory = 1000
 
-// Story returns what the service has said about one aggregate, oldest first, at most 1000 events.
-func (o *Outbox) Story(ctx context.Context, aggregate string) ([]events.Record, error) {
-	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE aggregateid = $1 ORDER BY seq LIMIT $2`, aggregate, maxStory)
+// History returns what the service has said about one aggregate, oldest first, at most 1000 events.
+func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record, error) {
+	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE aggregateid = $1 ORDER BY seq LIMIT $2`, aggregate, maxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read story of %s: %w", aggregate, err)
 	}
@@ -22,14 +22,14 @@ func (o *Outbox) Story(ctx context.Context, aggregate string) ([]events.Record, 
 	if err != nil {
 		return nil, fmt.Errorf("read story of %s: %w", aggregate, err)
 	}
-	story := make([]events.Record, len(found))
+	history := make([]events.Record, len(found))
 	for i, r := range found {
 		if r.fault != nil {
 			return nil, fmt.Errorf("read story of %s: %w", aggregate, r.fault)
 		}
-		story[i] = r.record
+		history[i] = r.record
 	}
-	return story, nil
+	return history, nil
 }
 
 // row is a row of the outbox as the relay publishes it.

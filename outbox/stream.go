@@ -13,7 +13,7 @@ const (
 	chooseInterval = time.Second            // how late a change of mind is noticed
 	streamRetry    = 5 * time.Second        // after a stream has failed
 	markInterval   = 200 * time.Millisecond // how much the window repeats after a stream
-	watchInterval  = 5 * time.Second        // how often the place is looked after
+	slotInterval   = 5 * time.Second        // how often the place is looked after
 )
 
 // choice is how the leader finds what was committed: through the stream, or, when it is nil, through
@@ -39,7 +39,7 @@ type streaming struct {
 	Stream
 	had     map[int64]bool // rows that come, and that the window has settled
 	number  int64
-	places  []placed // up to which everything is settled once the number is
+	places  []numbered // up to which everything is settled once the number is
 	settled uint64
 	base    int64 // the number up to there
 	news    bool  // since the last mark
@@ -49,9 +49,9 @@ type streaming struct {
 	watched time.Time
 }
 
-type placed struct {
-	number int64
-	place  uint64
+type numbered struct {
+	number   int64
+	position uint64
 }
 
 // mark is a snapshot all of which the stream has had when it has come to the place: a left edge for the
@@ -62,19 +62,19 @@ type mark struct {
 }
 
 // streamStep publishes what the stream has, and confirms what is settled of it.
-func (p *pump) streamStep(ctx context.Context) error {
+func (p *term) streamStep(ctx context.Context) error {
 	s := p.choice.stream
-	if p.publisher.Blocked() || p.stuck() {
-		if err := p.landAll(ctx, false); err != nil {
+	if p.publisher.Blocked() || p.brokerBroken() {
+		if err := p.settleAll(ctx, false); err != nil {
 			return err
 		}
 		return wait(ctx, p.publisher, pollInterval, nil)
 	}
 	if err := p.publisher.Err(); err != nil {
-		return p.crash(ctx, nil, err)
+		return p.sessionLost(ctx, nil, err)
 	}
 	patience := pollInterval
-	if len(p.flying) > 0 {
+	if len(p.inFlight) > 0 {
 		patience = 0
 	}
 	rows, place, err := s.Next(ctx, patience)
@@ -82,7 +82,7 @@ func (p *pump) streamStep(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := p.landAll(ctx, false); err != nil {
+		if err := p.settleAll(ctx, false); err != nil {
 			return err
 		}
 		return p.fallBack(ctx, err)
@@ -90,11 +90,11 @@ func (p *pump) streamStep(ctx context.Context) error {
 	if err := p.publishStreamed(ctx, rows); err != nil {
 		return err
 	}
-	if n := len(s.places); place > s.settled && (n == 0 || place > s.places[n-1].place) {
-		s.places = append(s.places, placed{s.number, place})
+	if n := len(s.places); place > s.settled && (n == 0 || place > s.places[n-1].position) {
+		s.places = append(s.places, numbered{s.number, place})
 	}
-	for len(rows) == 0 && len(p.flying) > 0 {
-		if err := p.land(ctx, false); err != nil {
+	for len(rows) == 0 && len(p.inFlight) > 0 {
+		if err := p.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
@@ -102,7 +102,7 @@ func (p *pump) streamStep(ctx context.Context) error {
 	return p.markStep(ctx)
 }
 
-func (p *pump) publishStreamed(ctx context.Context, found []Row) error {
+func (p *term) publishStreamed(ctx context.Context, found []Row) error {
 	s := p.choice.stream
 	rows := make([]row, 0, len(found))
 	for _, r := range found {
@@ -115,12 +115,12 @@ func (p *pump) publishStreamed(ctx context.Context, found []Row) error {
 	}
 	for len(rows) > 0 {
 		size := min(p.batch(chunkSize), len(rows)) // it may change with each part
-		for len(p.flying) >= p.batch(chunksInFlight) {
-			if err := p.land(ctx, false); err != nil {
+		for len(p.inFlight) >= p.batch(chunksInFlight) {
+			if err := p.settleOldest(ctx, false); err != nil {
 				return err
 			}
 		}
-		if err := p.flyRows(ctx, rows[:size]); err != nil {
+		if err := p.publishRows(ctx, rows[:size]); err != nil {
 			return err
 		}
 		rows = rows[size:]
@@ -136,7 +136,7 @@ func (s *streaming) settle(number int64) {
 		n++
 	}
 	if n > 0 {
-		s.settled, s.base = s.places[n-1].place, s.places[n-1].number
+		s.settled, s.base = s.places[n-1].position, s.places[n-1].number
 		s.places = slices.Delete(s.places, 0, n)
 		s.Confirm(s.settled)
 	}
@@ -144,17 +144,17 @@ func (s *streaming) settle(number int64) {
 
 // markStep moves the cursor behind the stream: to snapshots that the stream has left behind. There the
 // window goes on, when the stream is left or lost.
-func (p *pump) markStep(ctx context.Context) error {
+func (p *term) markStep(ctx context.Context) error {
 	s := p.choice.stream
 	if s.mark != nil && s.settled >= s.mark.place {
 		p.cursor.A, p.cursor.B = s.mark.snapshot, s.mark.snapshot
 		s.mark = nil
 		if s.leaving {
-			if err := p.landAll(ctx, false); err != nil {
+			if err := p.settleAll(ctx, false); err != nil {
 				return err
 			}
 			p.relay.Log.Info().Msg("relay leaves the stream for the window")
-			return p.leave(ctx)
+			return p.useWindow(ctx)
 		}
 		return p.save(ctx, nil)
 	}

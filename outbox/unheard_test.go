@@ -9,7 +9,7 @@ import (
 )
 
 // What is published while nobody is bound for it is gone: it is counted, and said, unless that is as it should be.
-func TestUnheardEventsAreCountedAndSaid(t *testing.T) {
+func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 	t.Parallel()
 	for name, optional := range map[string]bool{"by mistake": false, "as declared": true} {
 		t.Run(name, func(t *testing.T) {
@@ -23,13 +23,13 @@ func TestUnheardEventsAreCountedAndSaid(t *testing.T) {
 				s.Append(stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
 			}
 			s.Run(r)
-			s.Await(s.Queue, s.Say("a", 1))
+			s.Await(s.Queue, s.Publish("a", 1))
 			s.Until("all are settled", func() bool { return r.Stats().Published == 11 })
-			if st := r.Stats(); st.Unheard != 10 || st.Held != 0 {
+			if st := r.Stats(); st.Unrouted != 10 || st.Held != 0 {
 				t.Errorf("stats %+v", st)
 			}
-			if said := log.has(`"warn"`, "no queue was bound", `"type":"orphan.born"`); said == optional {
-				t.Errorf("said: %t", said)
+			if published := log.has(`"warn"`, "no queue was bound", `"type":"orphan.born"`); published == optional {
+				t.Errorf("said: %t", published)
 			}
 		})
 	}

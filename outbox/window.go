@@ -20,8 +20,8 @@ type flight struct {
 
 // window publishes rows of one window, all that are left unless there are more. While some parts await their confirms the next is fetched
 // and published, so that neither the database nor the broker idles.
-func (p *pump) window(ctx context.Context, seqs []int64, more bool) error {
-	p.flying = nil
+func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
+	p.inFlight = nil
 	size, depth := p.batch(chunkSize), p.batch(chunksInFlight)
 	fetched, stop := p.fetch(ctx, seqs, size)
 	defer stop()
@@ -29,55 +29,55 @@ func (p *pump) window(ctx context.Context, seqs []int64, more bool) error {
 		if chunk.err != nil {
 			return chunk.err
 		}
-		if len(p.flying) == depth {
-			if err := p.land(ctx, false); err != nil {
+		if len(p.inFlight) == depth {
+			if err := p.settleOldest(ctx, false); err != nil {
 				return err
 			}
-			if err := p.aside(ctx); err != nil {
+			if err := p.heldAndReplays(ctx); err != nil {
 				return err
 			}
 		}
-		if p.stuck() || p.publisher.Blocked() { // the rest of the window is read again once the broker has mended
-			return p.landAll(ctx, false)
+		if p.brokerBroken() || p.publisher.Blocked() { // the rest of the window is read again once the broker has mended
+			return p.settleAll(ctx, false)
 		}
-		if err := p.flyRows(ctx, chunk.rows); err != nil {
+		if err := p.publishRows(ctx, chunk.rows); err != nil {
 			return err
 		}
-		if size == 1 && p.careful == 0 && len(p.flying) == 0 {
+		if size == 1 && p.oneByOne == 0 && len(p.inFlight) == 0 {
 			return nil // out of danger: the rest of the window is read again at full size
 		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return p.landAll(ctx, !more)
+	return p.settleAll(ctx, !more)
 }
 
-// flyRows publishes rows, but for those that are held already: what comes a second time, after the way
+// publishRows publishes rows, but for those that are held already: what comes a second time, after the way
 // in which rows are found has changed or a stream has gone back, must not start over.
-func (p *pump) flyRows(ctx context.Context, rows []row) error {
-	p.relay.lessons.judge(rows)
-	held, err := p.lookBehind(ctx, rows)
+func (p *term) publishRows(ctx context.Context, rows []row) error {
+	p.relay.limits.check(rows)
+	held, err := p.findHeld(ctx, rows)
 	if err != nil {
 		return err
 	}
-	return p.fly(ctx, p.divide(rows, held))
+	return p.publishPart(ctx, p.divide(rows, held))
 }
 
-// fly publishes one part.
-func (p *pump) fly(ctx context.Context, part part) error {
+// publishPart publishes one part.
+func (p *term) publishPart(ctx context.Context, part part) error {
 	pendings, err := p.publisher.Publish(p.messages(part.publish))
-	p.flying = append(p.flying, flight{part, pendings})
+	p.inFlight = append(p.inFlight, flight{part, pendings})
 	if err != nil {
-		return p.crash(ctx, nil, err)
+		return p.sessionLost(ctx, nil, err)
 	}
-	if p.careful > 0 {
-		return p.land(ctx, false)
+	if p.oneByOne > 0 {
+		return p.settleOldest(ctx, false)
 	}
 	return nil
 }
 
-func (p *pump) messages(rows []row) []rabbit.Message {
+func (p *term) messages(rows []row) []rabbit.Message {
 	messages := make([]rabbit.Message, len(rows))
 	for i, r := range rows {
 		r.record.Sequence = r.seq
@@ -90,14 +90,14 @@ func (p *pump) messages(rows []row) []rabbit.Message {
 	return messages
 }
 
-func (p *pump) landAll(ctx context.Context, last bool) error {
-	for len(p.flying) > 1 {
-		if err := p.land(ctx, false); err != nil {
+func (p *term) settleAll(ctx context.Context, last bool) error {
+	for len(p.inFlight) > 1 {
+		if err := p.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
-	if len(p.flying) == 1 {
-		return p.land(ctx, last)
+	if len(p.inFlight) == 1 {
+		return p.settleOldest(ctx, last)
 	}
 	if last {
 		p.finish()
@@ -106,19 +106,19 @@ func (p *pump) landAll(ctx context.Context, last bool) error {
 	return nil
 }
 
-// land awaits the confirms of the oldest part and saves the cursor; after the last part of a window
+// settleOldest awaits the confirms of the oldest part and saves the cursor; after the last part of a window
 // the window is closed with the same write.
-func (p *pump) land(ctx context.Context, last bool) error {
-	f := p.flying[0]
+func (p *term) settleOldest(ctx context.Context, last bool) error {
+	f := p.inFlight[0]
 	outcomes, err := p.await(ctx, f.publish, f.pendings)
 	if err != nil {
 		return err
 	}
 	if len(outcomes) > 0 && outcomes[len(outcomes)-1].kind == rabbit.Unknown {
-		return p.crash(ctx, outcomes[:len(outcomes)-1], p.unknownFate())
+		return p.sessionLost(ctx, outcomes[:len(outcomes)-1], p.unknownOutcome())
 	}
 	holds, _ := p.settle(f.part, outcomes)
-	p.flying = p.flying[1:]
+	p.inFlight = p.inFlight[1:]
 	if last {
 		p.finish()
 	}
@@ -141,7 +141,7 @@ func (p *pump) land(ctx context.Context, last bool) error {
 
 // log tells of rows that were put aside for themselves, not for those before them: in one line for
 // all that may heal, for a broken broker refuses thousands.
-func (p *pump) log(holds []hold) {
+func (p *term) log(holds []hold) {
 	p.relay.held.Store(int64(p.held))
 	refused, last := 0, hold{}
 	for _, h := range holds {
@@ -158,7 +158,7 @@ func (p *pump) log(holds []hold) {
 }
 
 // await returns the outcomes of these rows, up to and including the first unknown one.
-func (p *pump) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome, error) {
+func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome, error) {
 	outcomes := make([]outcome, 0, len(pendings))
 	for i, pending := range pendings {
 		kind, why, err := p.publisher.Wait(ctx, pending)
@@ -166,7 +166,7 @@ func (p *pump) await(ctx context.Context, rows []row, pendings []*rabbit.Pending
 			return nil, err
 		}
 		if kind == rabbit.Returned && !p.relay.mandatory(rows[i].record.Type) {
-			p.relay.unheardOf(rows[i].record.Type)
+			p.relay.countUnrouted(rows[i].record.Type)
 			kind, why = rabbit.Confirmed, nil
 		}
 		o := outcome{kind: kind}
@@ -181,21 +181,21 @@ func (p *pump) await(ctx context.Context, rows []row, pendings []*rabbit.Pending
 	return outcomes, nil
 }
 
-// crash saves what is known when the session ends with rows in flight: the outcomes of the oldest
+// sessionLost saves what is known when the session ends with rows in flight: the outcomes of the oldest
 // part, and perhaps which row ended it.
-func (p *pump) crash(ctx context.Context, outcomes []outcome, why error) error {
-	parts := make([]part, len(p.flying))
-	for i, f := range p.flying {
+func (p *term) sessionLost(ctx context.Context, outcomes []outcome, why error) error {
+	parts := make([]part, len(p.inFlight))
+	for i, f := range p.inFlight {
 		parts[i] = f.part
 	}
 	code := rabbit.ServerCode(why)
-	if p.relay.lessons.learn(why) {
+	if p.relay.limits.learn(why) {
 		code = 0 // the next session leaves such rows out, and nobody need be found
 	}
-	holds := p.wreck(parts, outcomes, code, why.Error())
+	holds := p.settleLost(parts, outcomes, code, why.Error())
 	p.log(holds)
-	if s := p.choice.stream; s != nil && p.careful > 0 { // the stream comes again from the last place that is settled
-		p.careful = max(p.careful, int(s.number-s.base))
+	if s := p.choice.stream; s != nil && p.oneByOne > 0 { // the stream comes again from the last place that is settled
+		p.oneByOne = max(p.oneByOne, int(s.number-s.base))
 	}
 	if err := p.save(ctx, holds); err != nil {
 		return err
@@ -209,7 +209,7 @@ type chunk struct {
 }
 
 // fetch reads the rows of seqs ahead of the publisher; a single chunk without a goroutine.
-func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
+func (p *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
 	if len(seqs) <= size {
 		one := make(chan chunk, 1)
 		rows, err := p.windowRows(ctx, seqs)
@@ -239,7 +239,7 @@ func (p *pump) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 
 // windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not settled: when
 // one is missing, something is wrong that a person must see, and the cursor does not pass it.
-func (p *pump) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
+func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 	rows, err := p.rows(ctx, seqs)
 	if err != nil || len(rows) == len(seqs) {
 		return rows, err
@@ -256,7 +256,7 @@ func (p *pump) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 }
 
 // rows reads rows by their seqs, in the order of seq.
-func (p *pump) rows(ctx context.Context, seqs []int64) ([]row, error) {
+func (p *term) rows(ctx context.Context, seqs []int64) ([]row, error) {
 	stmt, err := p.relay.Outbox.statements.On(ctx, rowColumns+` WHERE seq = ANY($1)`)
 	if err != nil {
 		return nil, fmt.Errorf("fetch outbox rows: %w", err)

@@ -2,11 +2,11 @@ package postgres
 
 import "errors"
 
-// Blameless tells whether err is about the database or about what others do in it, so that a
+// DatabaseFault tells whether err is about the database or about what others do in it, so that a
 // transaction that met it need only wait: somebody holds a lock, resources have run out, or
 // a statement was prepared before a migration. A statement that took too long is not among them,
 // since its own values may be the reason.
-func Blameless(err error) bool {
+func DatabaseFault(err error) bool {
 	answer := answerOf(err)
 	switch {
 	case answer == nil:

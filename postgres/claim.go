@@ -53,7 +53,7 @@ func Claim(ctx context.Context, address, service string) error {
 	if mine, err := isOwner(ctx, db, service); mine || err != nil {
 		return err
 	}
-	err = withLock(ctx, address, []lineOf{{ownLine, Migrations()}}, func(ctx context.Context, db *sqlx.DB) error {
+	err = withLock(ctx, address, []seriesOf{{ownSeries, Migrations()}}, func(ctx context.Context, db *sqlx.DB) error {
 		if mine, err := isOwner(ctx, db, service); mine || err != nil { // another may have been first
 			return err
 		}

@@ -43,7 +43,7 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 	}
 	failure, _ := ctx.Value(failureKey{}).(*failure)
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return &line{TCPConn: tcp, failure: failure}, nil
+		return &netConn{TCPConn: tcp, failure: failure}, nil
 	}
 	return socket{c, failure}, nil
 }
@@ -80,30 +80,30 @@ func (s socket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// line is a connection that does not wait for ever.
-type line struct {
+// netConn is a connection that does not wait for ever.
+type netConn struct {
 	*net.TCPConn
 	limited atomic.Bool // by a deadline of the driver's own, as that of the handshake
 	failure *failure
 }
 
-func (l *line) Write(p []byte) (int, error) {
+func (l *netConn) Write(p []byte) (int, error) {
 	n, err := l.TCPConn.Write(p)
 	l.failure.note(err)
 	return n, err
 }
 
-func (l *line) SetDeadline(t time.Time) error {
+func (l *netConn) SetDeadline(t time.Time) error {
 	l.limited.Store(!t.IsZero())
 	return l.TCPConn.SetDeadline(t)
 }
 
-func (l *line) SetReadDeadline(t time.Time) error {
+func (l *netConn) SetReadDeadline(t time.Time) error {
 	l.limited.Store(!t.IsZero())
 	return l.TCPConn.SetReadDeadline(t)
 }
 
-func (l *line) Read(p []byte) (int, error) {
+func (l *netConn) Read(p []byte) (int, error) {
 	if !l.limited.Load() {
 		if err := l.TCPConn.SetReadDeadline(time.Now().Add(silence)); err != nil {
 			return 0, err

@@ -12,8 +12,8 @@ func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return dialer{}.DialContext(ctx, network, address)
 }
 
-// LineBounds are those that the kernel keeps.
-func LineBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
+// ConnectionBounds are those that the kernel keeps.
+func ConnectionBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
 	t.Helper()
 	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {

@@ -78,7 +78,7 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 	signal := func(s syscall.Signal) func(p *os.Process) { return func(p *os.Process) { must(t, p.Signal(s)) } }
 	stop, wake := signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
 	none := func(*os.Process) {}
-	for _, trouble := range []struct {
+	for _, problem := range []struct {
 		name         string
 		begin, after func(leader *os.Process)
 	}{
@@ -104,15 +104,15 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 		}, none},
 	} {
 		before := latest(db)
-		until(t, trouble.name+": somebody leads", func() bool { before = latest(db); return before.Token > 0 })
+		until(t, problem.name+": somebody leads", func() bool { before = latest(db); return before.Token > 0 })
 		leader := replicas[before.PID]
-		trouble.begin(leader)
-		until(t, trouble.name+": a later token writes", func() bool { return latest(db).Token > before.Token })
-		trouble.after(leader)
+		problem.begin(leader)
+		until(t, problem.name+": a later token writes", func() bool { return latest(db).Token > before.Token })
+		problem.after(leader)
 		n := count(t, db, `SELECT count(*) FROM ledger`)
-		until(t, trouble.name+": it goes on", func() bool { return count(t, db, `SELECT count(*) FROM ledger`) > n+20 })
+		until(t, problem.name+": it goes on", func() bool { return count(t, db, `SELECT count(*) FROM ledger`) > n+20 })
 		if n := count(t, db, `SELECT count(*) FROM (SELECT token < lag(token) OVER (ORDER BY seq) AS late FROM ledger) w WHERE late`); n > 0 {
-			t.Fatalf("%s: %d times an older token wrote after a later one", trouble.name, n)
+			t.Fatalf("%s: %d times an older token wrote after a later one", problem.name, n)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 // Run calls work whenever this replica leads, with a context that ends when it no longer does, until
 // ctx is done; the others stand by and try every 250 ms. What goes wrong is told to trouble, and tried
 // again; trouble may wait.
-func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error, trouble func(error)) {
+func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error, problem func(error)) {
 	for ctx.Err() == nil {
 		lead, err := l.Try(ctx)
 		if lead != nil {
@@ -94,7 +94,7 @@ func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Le
 			lead.Release()
 		}
 		if err != nil && ctx.Err() == nil {
-			trouble(err)
+			problem(err)
 		}
 		timer := time.NewTimer(standbyInterval)
 		select {

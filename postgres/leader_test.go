@@ -113,7 +113,7 @@ func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 
 // A leader whose line has gone silent knows within three leases that it leads no more, though the driver
 // waits for an answer. A line that is only busy costs nothing.
-func TestSilentLineCostsTheLead(t *testing.T) {
+func TestSilentConnectionCostsTheLead(t *testing.T) {
 	t.Parallel()
 	url, db := fresh(t)
 	silent, mute := muted(t, url)

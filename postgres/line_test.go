@@ -137,7 +137,7 @@ func TestConnectingIsBounded(t *testing.T) {
 }
 
 // Whoever has vanished acknowledges nothing: the kernel cuts the line, for the driver itself would wait.
-func TestEveryLineIsBounded(t *testing.T) {
+func TestEveryConnectionIsBounded(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -145,7 +145,7 @@ func TestEveryLineIsBounded(t *testing.T) {
 	c, err := postgres.Dial(t.Context(), "tcp", l.Addr().String())
 	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
-	userTimeout, idle, count := postgres.LineBounds(t, c)
+	userTimeout, idle, count := postgres.ConnectionBounds(t, c)
 	if userTimeout != 15_000 || idle != 5 || count != 2 {
 		t.Errorf("TCP_USER_TIMEOUT %d ms, keep-alive after %d s, %d times", userTimeout, idle, count)
 	}

@@ -43,25 +43,25 @@ func Migrations() fs.FS {
 // takes. The invalid index that such a migration has left when it failed is dropped before it is tried
 // again.
 func Migrate(ctx context.Context, address, line string, files fs.FS) error {
-	err := withLock(ctx, address, []lineOf{{ownLine, Migrations()}, {line, files}}, nil)
+	err := withLock(ctx, address, []seriesOf{{ownSeries, Migrations()}, {line, files}}, nil)
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", line, err)
 	}
 	return nil
 }
 
-// ownLine is the line of this package.
-const ownLine = "postgres"
+// ownSeries is the line of this package.
+const ownSeries = "postgres"
 
-// lineOf is a line with its files.
-type lineOf struct {
+// seriesOf is a line with its files.
+type seriesOf struct {
 	name  string
 	files fs.FS
 }
 
 // withLock migrates lines, and then calls then, while no other replica does so. Where there is nothing
 // to do, as at nearly every start, nobody is waited for.
-func withLock(ctx context.Context, address string, lines []lineOf, then func(ctx context.Context, db *sqlx.DB) error) error {
+func withLock(ctx context.Context, address string, lines []seriesOf, then func(ctx context.Context, db *sqlx.DB) error) error {
 	db, err := open(address, migrationTimeout, migrationLockTimeout)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error)
 }
 
 // areUp tells whether lines have nothing to migrate.
-func areUp(ctx context.Context, db *sqlx.DB, lines []lineOf) (bool, error) {
+func areUp(ctx context.Context, db *sqlx.DB, lines []seriesOf) (bool, error) {
 	for _, l := range lines {
 		provider, err := providerOf(db, l)
 		if err != nil {
@@ -149,7 +149,7 @@ func areUp(ctx context.Context, db *sqlx.DB, lines []lineOf) (bool, error) {
 }
 
 // up applies the migrations of a line one by one.
-func up(ctx context.Context, address string, db *sqlx.DB, l lineOf) error {
+func up(ctx context.Context, address string, db *sqlx.DB, l seriesOf) error {
 	provider, err := providerOf(db, l)
 	if provider == nil || err != nil {
 		return err
@@ -222,7 +222,7 @@ func dropInvalid(ctx context.Context, db *sqlx.DB, migration string) error {
 func tableOf(line string) string { return "migrations_" + line }
 
 // providerOf returns nil for a line without migrations.
-func providerOf(db *sqlx.DB, l lineOf) (*goose.Provider, error) {
+func providerOf(db *sqlx.DB, l seriesOf) (*goose.Provider, error) {
 	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, l.files,
 		goose.WithTableName(tableOf(l.name)), goose.WithDisableGlobalRegistry(true))
 	if errors.Is(err, goose.ErrNoMigrations) {

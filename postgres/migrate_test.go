@@ -80,8 +80,8 @@ func TestInvalidIndexIsBuiltAgain(t *testing.T) {
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep)))
 	exec(t, db, `INSERT INTO big VALUES (7)`) // the index is unique
 	err := postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep))
-	if err == nil || postgres.Waits(err) || !strings.Contains(postgres.Mend(err), "2_step.sql") {
-		t.Errorf("two rows with one key: %v; %s", err, postgres.Mend(err))
+	if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), "2_step.sql") {
+		t.Errorf("two rows with one key: %v; %s", err, postgres.Remedy(err))
 	}
 	if _, err := db.Exec(`CREATE UNIQUE INDEX CONCURRENTLY somebodys ON big (n)`); err == nil {
 		t.Error("built twice")
@@ -116,8 +116,8 @@ func TestFaultyMigrationsAreNamed(t *testing.T) {
 		"empty":   {fstest.MapFS{"1_step.sql": {Data: []byte("CREATE TABLE x (n int);")}}, "correct"},
 	} {
 		err := postgres.Migrate(t.Context(), raw, name, c.files)
-		if err == nil || postgres.Waits(err) || !strings.Contains(postgres.Mend(err), c.mend) {
-			t.Errorf("%s: %v; %s", name, err, postgres.Mend(err))
+		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.mend) {
+			t.Errorf("%s: %v; %s", name, err, postgres.Remedy(err))
 		}
 	}
 }
@@ -152,7 +152,7 @@ func TestDatabaseBelongsToOneService(t *testing.T) {
 	exec(t, db, `CREATE SCHEMA other`)
 	for _, name := range []string{"z", owner} {
 		err := postgres.Claim(t.Context(), raw+"&search_path=other", name)
-		if !errors.Is(err, postgres.ErrForeign) || postgres.Waits(err) || !strings.Contains(err.Error(), "service "+owner+" (schema public)") {
+		if !errors.Is(err, postgres.ErrForeign) || postgres.WaitingHelps(err) || !strings.Contains(err.Error(), "service "+owner+" (schema public)") {
 			t.Errorf("%s in another schema: %v", name, err)
 		}
 	}
@@ -174,11 +174,11 @@ func TestReadOnlyDatabaseIsNotAlive(t *testing.T) {
 	}
 	set("on")
 	db := pool(t, raw)
-	if err := postgres.Alive(t.Context(), db); err == nil || !strings.Contains(err.Error(), "default_transaction_read_only") || !postgres.Waits(err) {
+	if err := postgres.Alive(t.Context(), db); err == nil || !strings.Contains(err.Error(), "default_transaction_read_only") || !postgres.WaitingHelps(err) {
 		t.Errorf("alive: %v", err)
 	}
 	_, err := db.Exec(`CREATE TABLE x ()`)
-	if postgres.ClassOf(err) != postgres.Lost || !postgres.Blameless(err) {
+	if postgres.ClassOf(err) != postgres.Lost || !postgres.DatabaseFault(err) {
 		t.Errorf("class %d of %v", postgres.ClassOf(err), err)
 	}
 	set("off")
@@ -188,7 +188,7 @@ func TestReadOnlyDatabaseIsNotAlive(t *testing.T) {
 }
 
 // Whoever waits for the lock of migrations gives up in the end, and that is worth another try.
-func TestLockOfMigrationsIsWaitedForByAsking(t *testing.T) {
+func TestLockOfMigrationsIsPolled(t *testing.T) {
 	t.Parallel()
 	raw, db := fresh(t)
 	held, err := db.Connx(t.Context())
@@ -197,7 +197,7 @@ func TestLockOfMigrationsIsWaitedForByAsking(t *testing.T) {
 	exec(t, held, `SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := postgres.Migrate(ctx, raw, "big", files(tableStep)); !errors.Is(err, context.DeadlineExceeded) || !postgres.Waits(err) {
+	if err := postgres.Migrate(ctx, raw, "big", files(tableStep)); !errors.Is(err, context.DeadlineExceeded) || !postgres.WaitingHelps(err) {
 		t.Errorf("error %v", err)
 	}
 	done := make(chan error, 1)

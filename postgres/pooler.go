@@ -13,7 +13,7 @@ import (
 // and locks would be those of somebody else.
 var ErrPooled = errors.New("the database is behind a pooler that shares its sessions (transaction or statement mode)")
 
-const poolerMend = "put the pooler into session mode (pool_mode = session) for this database, or connect without it"
+const poolerRemedy = "put the pooler into session mode (pool_mode = session) for this database, or connect without it"
 
 // The bounds of CheckSessions. A pooler gives the session that it has used last to the next who asks;
 // while others ask as well, it may take some looks.
@@ -43,7 +43,7 @@ func CheckSessions(ctx context.Context, db *sqlx.DB) error {
 			}
 		}
 		if pids[0] == pids[1] {
-			return fmt.Errorf("%w: %s", ErrPooled, poolerMend)
+			return fmt.Errorf("%w: %s", ErrPooled, poolerRemedy)
 		}
 	}
 	return nil

@@ -26,7 +26,7 @@ func TestAnySQLSTATEIsClassified(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"", "0", "2", "40", "5", "XX", "é", "08P0", "this is no code", "\x00\x00"} {
 		err := error(&pq.Error{Code: pqerror.Code(state)})
-		_, _, _, _ = postgres.ClassOf(err), postgres.Blameless(err), postgres.Waits(err), postgres.Mend(err)
+		_, _, _, _ = postgres.ClassOf(err), postgres.DatabaseFault(err), postgres.WaitingHelps(err), postgres.Remedy(err)
 		_, _ = postgres.IsUniqueViolation(err), postgres.CommitError(t.Context(), err)
 	}
 	if got := postgres.ClassOf(&pq.Error{Code: "22"}); got != postgres.BadData {
@@ -128,7 +128,7 @@ func TestWaits(t *testing.T) {
 		"refused":                    &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "no socket": &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT},
 		"no such host yet": &net.DNSError{IsNotFound: true}, "EOF": fmt.Errorf("x: %w", io.EOF), "bad": driver.ErrBadConn, "late": context.DeadlineExceeded,
 	} {
-		if !postgres.Waits(err) {
+		if !postgres.WaitingHelps(err) {
 			t.Errorf("%s is not waited for", name)
 		}
 	}
@@ -148,10 +148,10 @@ func TestWaits(t *testing.T) {
 		"shared by turns":  postgres.ErrPooled,
 		"dropped database": state("57P04", ""),
 	} {
-		if postgres.Waits(err) {
+		if postgres.WaitingHelps(err) {
 			t.Errorf("%s is waited for", name)
 		}
-		if postgres.Mend(err) == "" {
+		if postgres.Remedy(err) == "" {
 			t.Errorf("%s: nobody is told what to do", name)
 		}
 	}

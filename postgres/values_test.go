@@ -72,7 +72,7 @@ func TestJSONColumn(t *testing.T) {
 	}
 }
 
-func TestColumnTypesAreAskedOnce(t *testing.T) {
+func TestColumnTypesAreReadOnce(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
 	exec(t, db, `CREATE TABLE x (a int, b numeric(5,2), c text[])`)

@@ -32,11 +32,11 @@ type migrationError struct {
 
 func (m migrationError) Unwrap() error { return m.error }
 
-// Waits tells whether waiting may heal an error that a service meets when it opens its database: the
+// WaitingHelps tells whether waiting may heal an error that a service meets when it opens its database: the
 // server is away, is starting, has no connection to spare, or somebody else holds what is needed. All
 // others, such as a wrong password, a database that does not exist or a migration that fails, need a
 // person; Mend tells what to do.
-func Waits(err error) bool {
+func WaitingHelps(err error) bool {
 	var network net.Error
 	switch {
 	case err == nil, isCertificate(err), errors.Is(err, pq.ErrSSLNotSupported), errors.As(err, new(*fs.PathError)):
@@ -80,10 +80,10 @@ func isCertificate(err error) bool {
 		errors.As(err, new(tls.RecordHeaderError))
 }
 
-// Mend tells what a person must do about an error that does not heal by waiting.
-func Mend(err error) string {
+// Remedy tells what a person must do about an error that does not heal by waiting.
+func Remedy(err error) string {
 	if m, ok := errors.AsType[migrationError](err); ok {
-		return mendMigration(m)
+		return remedyMigration(m)
 	}
 	if isCertificate(err) {
 		return "check sslmode, sslrootcert, sslcert and sslkey in the address of the database, and the server's certificate"
@@ -99,7 +99,7 @@ func Mend(err error) string {
 	case answer == nil:
 		return "correct the address of the database or its migrations, and start again"
 	case answer.Code == "08P01":
-		return poolerMend
+		return poolerRemedy
 	case classOf(string(answer.Code)) == "28":
 		return "check the user and the password in the address of the database, and the server's pg_hba.conf"
 	case answer.Code == "3D000", answer.Code == "57P04":
@@ -112,7 +112,7 @@ func Mend(err error) string {
 	return "correct the address of the database or its migrations, and start again"
 }
 
-func mendMigration(m migrationError) string {
+func remedyMigration(m migrationError) string {
 	if strings.Contains(m.error.Error(), "out-of-order") {
 		return "give the migration a number above those that have been applied"
 	}

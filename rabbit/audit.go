@@ -35,7 +35,7 @@ type Finding struct {
 	Kind   string `json:"kind"`
 	Object string `json:"object"`
 	Detail string `json:"detail,omitempty"`
-	Mend   string `json:"mend,omitempty"`
+	Remedy string `json:"mend,omitempty"`
 }
 
 // listing is what the management API tells of a virtual host.

@@ -12,7 +12,7 @@ import (
 )
 
 // What an audit says of a broker: nothing of one that is as applied, and of any other what is wrong.
-func TestAuditTellsWhatDiffers(t *testing.T) {
+func TestAuditReportsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	broker, manage := devstack.Vhost(t)
 	audit := func() []rabbit.Finding {
@@ -21,7 +21,7 @@ func TestAuditTellsWhatDiffers(t *testing.T) {
 		must(t, err)
 		return found
 	}
-	if found := audit(); len(found) < 10 || found[0].Kind != rabbit.Missing || found[0].Mend == "" {
+	if found := audit(); len(found) < 10 || found[0].Kind != rabbit.Missing || found[0].Remedy == "" {
 		t.Errorf("of an empty broker: %v", found)
 	}
 	must(t, rabbit.Apply(t.Context(), broker, topology.Fulfilment()))
@@ -55,7 +55,7 @@ func TestAuditTellsWhatDiffers(t *testing.T) {
 	until(t, "the policy counts", func() bool {
 		for _, f := range audit() {
 			if f.Object == "queue orders.in" {
-				return strings.Contains(f.Detail, "max-length to 10") && strings.Contains(f.Mend, "clear_policy -p "+vhost+" short")
+				return strings.Contains(f.Detail, "max-length to 10") && strings.Contains(f.Remedy, "clear_policy -p "+vhost+" short")
 			}
 		}
 		return false
@@ -65,7 +65,7 @@ func TestAuditTellsWhatDiffers(t *testing.T) {
 			t.Errorf("%+v, want %s", f, kind)
 		}
 		delete(want, f.Object)
-		if f.Kind != rabbit.Extra && f.Mend == "" {
+		if f.Kind != rabbit.Extra && f.Remedy == "" {
 			t.Errorf("%+v does not say what mends it", f)
 		}
 	}

@@ -72,7 +72,7 @@ func (s *Session) declare(b topology.Broker) error {
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("declare queue %s: %w%s", q.Name, err, mend(err, "queue", q.Name))
+			return fmt.Errorf("declare queue %s: %w%s", q.Name, err, remedy(err, "queue", q.Name))
 		}
 	}
 	for _, bind := range b.Bindings {
@@ -89,13 +89,13 @@ func (s *Session) declareExchange(e topology.Exchange) error {
 		return s.ch.ExchangeDeclare(e.Name, e.Kind, durable, autoDelete, internal, noWait, nil)
 	})
 	if err != nil {
-		return fmt.Errorf("declare exchange %s: %w%s", e.Name, err, mend(err, "exchange", e.Name))
+		return fmt.Errorf("declare exchange %s: %w%s", e.Name, err, remedy(err, "exchange", e.Name))
 	}
 	return nil
 }
 
-// mend says what to do about an object that exists with other arguments.
-func mend(err error, kind, name string) string {
+// remedy says what to do about an object that exists with other arguments.
+func remedy(err error, kind, name string) string {
 	if ServerCode(err) != amqp.PreconditionFailed {
 		return ""
 	}

@@ -23,23 +23,23 @@ func service(t *testing.T, url, manage, name string) string {
 func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	t.Parallel()
 	url, manage := devstack.Vhost(t)
-	dance := topology.Fulfilment()
-	for _, s := range dance.Services {
+	topo := topology.Fulfilment()
+	for _, s := range topo.Services {
 		orders := service(t, url, manage, s.Name)
-		err := open(t, orders).CheckApplied(dance)
+		err := open(t, orders).CheckApplied(topo)
 		if !errors.Is(err, rabbit.ErrNotApplied) || !strings.Contains(err.Error(), "quadrille topology apply") {
 			t.Fatalf("%s, before it is applied: %v", s.Name, err)
 		}
 	}
-	must(t, rabbit.Apply(t.Context(), url, dance))
-	must(t, rabbit.Apply(t.Context(), url, dance)) // it may be repeated
-	for _, s := range dance.Services {
+	must(t, rabbit.Apply(t.Context(), url, topo))
+	must(t, rabbit.Apply(t.Context(), url, topo)) // it may be repeated
+	for _, s := range topo.Services {
 		session := open(t, service(t, url, manage, s.Name))
-		must(t, session.CheckApplied(dance))
+		must(t, session.CheckApplied(topo))
 		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session goes on
 		must(t, err)
 	}
-	if err := open(t, url).CheckApplied(dance.With(topology.Service{Name: "fifth"})); !errors.Is(err, rabbit.ErrNotApplied) {
+	if err := open(t, url).CheckApplied(topo.With(topology.Service{Name: "fifth"})); !errors.Is(err, rabbit.ErrNotApplied) {
 		t.Errorf("another topology: %v", err)
 	}
 }
@@ -76,22 +76,22 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 }
 
 // Every event reaches every service that hears it, and no other queue.
-func TestAppliedTopologyRoutesWhatItSays(t *testing.T) {
+func TestAppliedTopologyRoutesWhatIsPublished(t *testing.T) {
 	t.Parallel()
 	url, _ := devstack.Vhost(t)
-	dance := topology.Fulfilment()
-	must(t, rabbit.Apply(t.Context(), url, dance))
+	topo := topology.Fulfilment()
+	must(t, rabbit.Apply(t.Context(), url, topo))
 	p, admin := publisher(t, url), channel(t, url)
-	for _, eventType := range dance.Types() {
-		owner, _ := dance.Publisher(eventType)
-		hearers := dance.Subscribers(eventType)
+	for _, eventType := range topo.Types() {
+		owner, _ := topo.Publisher(eventType)
+		subscribers := topo.Subscribers(eventType)
 		want := rabbit.Confirmed
-		if len(hearers) == 0 {
+		if len(subscribers) == 0 {
 			want = rabbit.Returned
 		}
 		m := rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: eventType, Mandatory: true, Publishing: amqp.Publishing{MessageId: eventType}}
 		expect(t, p, publish(t, p, m)[0], want)
-		for _, name := range hearers {
+		for _, name := range subscribers {
 			d, ok, err := admin.Get(topology.QueueOf(name), true)
 			must(t, err)
 			if !ok || d.MessageId != eventType {
@@ -99,14 +99,14 @@ func TestAppliedTopologyRoutesWhatItSays(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range dance.Services {
+	for _, s := range topo.Services {
 		if d, ok, err := admin.Get(topology.QueueOf(s.Name), true); err != nil || ok {
 			t.Errorf("%s also heard %s (%v)", s.Name, d.MessageId, err)
 		}
 	}
 }
 
-func TestConflictSaysWhatToDo(t *testing.T) {
+func TestConflictNamesTheRemedy(t *testing.T) {
 	t.Parallel()
 	url, _ := devstack.Vhost(t)
 	_, err := channel(t, url).QueueDeclare("orders.in", true, false, false, false, nil)
@@ -123,8 +123,8 @@ func TestConflictSaysWhatToDo(t *testing.T) {
 func TestServiceDeclaresItsPart(t *testing.T) {
 	t.Parallel()
 	url, _ := devstack.Vhost(t)
-	small := topology.Topology{Name: "small", Services: []topology.Service{{Name: "solo", Commands: []topology.Command{{Does: "x", Says: []string{"x.y"}}},
-		Reacts: []topology.Reaction{{Hears: "x.y", Does: "hear"}}}}}
+	small := topology.Topology{Name: "small", Services: []topology.Service{{Name: "solo", Commands: []topology.Command{{Does: "x", Publishes: []string{"x.y"}}},
+		Reacts: []topology.Reaction{{Handles: "x.y", Does: "hear"}}}}}
 	s := open(t, url)
 	must(t, s.DeclarePart(small, "solo"))
 	p, err := rabbit.NewPublisher(s)

@@ -130,7 +130,7 @@ func TestDeletedQueueEndsSession(t *testing.T) {
 	}
 }
 
-func TestMissingQueueIsSaid(t *testing.T) {
+func TestMissingQueueIsReported(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	if _, err := rabbit.Subscribe(open(t, url), "missing", 1, 0); rabbit.ServerCode(err) != amqp.NotFound {

@@ -46,14 +46,14 @@ func (s *Session) SetReplyTimeout(d time.Duration) { s.reply = d }
 // Through returns what the driver reads when the broker sends these bytes.
 func Through(r io.Reader) io.Reader { return newFrames(r) }
 
-// CheckProperties and MendProperties are those of a content header.
+// CheckProperties and RepairProperties are those of a content header.
 func CheckProperties(payload []byte) string {
 	_, fault := checkProperties(payload)
 	return fault
 }
 
-// MendProperties returns a content header that can be decoded.
-func MendProperties(payload []byte) []byte { return mendProperties(payload, 0) }
+// RepairProperties returns a content header that can be decoded.
+func RepairProperties(payload []byte) []byte { return repairProperties(payload, 0) }
 
 // InHand returns the bytes of a session's deliveries that were read and are not acknowledged.
 func (s *Session) InHand() int64 {

@@ -143,7 +143,7 @@ func (f *frames) header(size int64) error {
 		}
 		return err
 	}
-	payload := mendProperties(whole[frameHead:frameHead+size], f.most)
+	payload := repairProperties(whole[frameHead:frameHead+size], f.most)
 	f.out = binary.BigEndian.AppendUint32(whole[:3:3], uint32(len(payload)))
 	f.out = append(append(f.out, payload...), whole[len(whole)-1])
 	return nil

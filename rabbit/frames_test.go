@@ -119,7 +119,7 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 		if rabbit.CheckProperties(c.payload) == "" {
 			t.Errorf("%s: not noticed", name)
 		}
-		mended := rabbit.MendProperties(c.payload)
+		mended := rabbit.RepairProperties(c.payload)
 		if fault := rabbit.CheckProperties(mended); fault != "" {
 			t.Errorf("%s: mended to %q, which has the fault: %s", name, mended, fault)
 		}
@@ -185,7 +185,7 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 		if random.IntN(3) == 0 {
 			bad := content(1<<13, table("\x01qQ"+string(body))...)
 			sent = append(sent, frame(2, bad)...)
-			want = append(want, frame(2, rabbit.MendProperties(bad))...)
+			want = append(want, frame(2, rabbit.RepairProperties(bad))...)
 		}
 	}
 	sent, want = append(sent, frame(8, nil)...), append(want, frame(8, nil)...) // so that the cut is not in a bad one

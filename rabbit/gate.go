@@ -92,7 +92,7 @@ func (g *gate) wait(tag uint64) (waited bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.shut() {
-		timer := time.AfterFunc(g.patience, g.giveUp)
+		timer := time.AfterFunc(g.patience, g.cancel)
 		defer timer.Stop()
 	}
 	for g.shut() {
@@ -104,8 +104,8 @@ func (g *gate) wait(tag uint64) (waited bool) {
 	return waited
 }
 
-// giveUp tells that the gate has been shut for too long.
-func (g *gate) giveUp() {
+// cancel tells that the gate has been shut for too long.
+func (g *gate) cancel() {
 	g.mu.Lock()
 	stuck, why := g.stuck, BytesInHandError{g.messages, g.inHand}
 	if !g.shut() {

@@ -64,11 +64,11 @@ func checkProperties(payload []byte) (table []byte, fault string) {
 	return table, fault
 }
 
-// mendProperties returns a content header that the driver can decode. It has what could be read of
+// repairProperties returns a content header that the driver can decode. It has what could be read of
 // the header table, and the header undecodable. If more than the table is broken, nothing but that
 // header is left. One of more than most bytes loses fields until it fits; 0: there is no such bound.
 // A content header without a fault comes back as it is.
-func mendProperties(payload []byte, most int) []byte {
+func repairProperties(payload []byte, most int) []byte {
 	table, fault := checkProperties(payload)
 	if most == 0 {
 		most = math.MaxInt

@@ -104,7 +104,7 @@ func TestCloseEndsSessionOnce(t *testing.T) {
 	}
 }
 
-func TestSuperviseRunsAgainAndComplainsOnce(t *testing.T) {
+func TestSuperviseRestartsAndLogsOnce(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

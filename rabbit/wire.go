@@ -81,7 +81,7 @@ func decode(d amqp.Delivery) (events.Record, error) {
 		if !ok {
 			continue
 		}
-		if said, twice := attributes[name]; twice && said != text(value) {
+		if published, twice := attributes[name]; twice && published != text(value) {
 			return events.Record{}, fmt.Errorf("%w: two headers say %.40s, and not the same", events.ErrMalformed, name)
 		}
 		attributes[name] = text(value)

@@ -37,9 +37,9 @@ type NotMadeError struct {
 
 func (e NotMadeError) Error() string { return fmt.Sprintf("call not made: %s", e.Why) }
 
-// TryAfter tells after which pause it is worth another try. Package consumer knows an error that costs
+// RetryAfter tells after which pause it is worth another try. Package consumer knows an error that costs
 // no attempt by this method.
-func (e NotMadeError) TryAfter() time.Duration { return e.After }
+func (e NotMadeError) RetryAfter() time.Duration { return e.After }
 
 // PeerDownError says that a call failed like those before it: the breaker is open now. That is no fault of
 // the call; whether what it asked for was done is unknown.
@@ -51,8 +51,8 @@ type PeerDownError struct {
 func (e PeerDownError) Error() string { return fmt.Sprintf("%v (the peer is down)", e.Err) }
 func (e PeerDownError) Unwrap() error { return e.Err }
 
-// TryAfter is that of NotMadeError.
-func (e PeerDownError) TryAfter() time.Duration { return e.After }
+// RetryAfter is that of NotMadeError.
+func (e PeerDownError) RetryAfter() time.Duration { return e.After }
 
 // Made tells that the call was made: package consumer does not make it again for ever at no cost.
 func (e PeerDownError) Made() bool { return true }

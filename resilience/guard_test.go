@@ -123,7 +123,7 @@ func TestBulkheadBoundsAndRefusesFast(t *testing.T) {
 					running.Add(-1)
 					return nil
 				})
-				if n := (resilience.NotMadeError{}); errors.As(err, &n) && n.TryAfter() > 0 {
+				if n := (resilience.NotMadeError{}); errors.As(err, &n) && n.RetryAfter() > 0 {
 					refused.Add(1)
 				}
 			})

@@ -42,8 +42,8 @@ ON CONFLICT (key) DO UPDATE SET next = greatest(r.next, clock_timestamp()) + $2 
 	WHERE r.next <= clock_timestamp() + $3 * interval '1 second'
 RETURNING 1`
 
-// limitTrouble is when to try again after the database could not be asked.
-const limitTrouble = time.Second
+// limitError is when to try again after the database could not be asked.
+const limitError = time.Second
 
 // Guard makes a call when the key has a token left; otherwise it returns a NotMadeError with the time
 // until there is one. While the database cannot be asked no call is made: the limit is the peer's, not
@@ -52,7 +52,7 @@ func (l Limit) Guard(key string) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		err := l.Take(ctx, key)
 		if err != nil && !isNotMade(err) {
-			err = NotMadeError{Why: err.Error(), After: limitTrouble}
+			err = NotMadeError{Why: err.Error(), After: limitError}
 		}
 		if err != nil {
 			return err

@@ -104,9 +104,9 @@ func (t Topology) Part(service string) Broker {
 			"x-dead-letter-routing-key": DeadQueueOf(s.Name),
 		}},
 	}
-	for _, heard := range s.Hears() {
-		if publisher, ok := t.Publisher(heard); ok {
-			b.Bindings = append(b.Bindings, Binding{Exchange: ExchangeOf(publisher), Key: heard, Queue: QueueOf(s.Name)})
+	for _, handled := range s.Handles() {
+		if publisher, ok := t.Publisher(handled); ok {
+			b.Bindings = append(b.Bindings, Binding{Exchange: ExchangeOf(publisher), Key: handled, Queue: QueueOf(s.Name)})
 		}
 	}
 	return b

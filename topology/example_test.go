@@ -8,15 +8,15 @@ import (
 
 // A fifth dancer joins: what must be declared for it follows from what it hears.
 func ExampleTopology_With() {
-	dance := topology.Fulfilment().With(topology.Service{
+	topo := topology.Fulfilment().With(topology.Service{
 		Name:   "loyalty",
-		Reacts: []topology.Reaction{{Hears: "order.confirmed", Does: "award points", Says: []string{"points.awarded"}}},
+		Reacts: []topology.Reaction{{Handles: "order.confirmed", Does: "award points", Publishes: []string{"points.awarded"}}},
 	})
-	if err := dance.Validate(); err != nil {
+	if err := topo.Validate(); err != nil {
 		fmt.Println(err)
 		return
 	}
-	part := dance.Part("loyalty")
+	part := topo.Part("loyalty")
 	fmt.Println(part.Exchanges[0].Name)
 	for _, b := range part.Bindings {
 		fmt.Println(b.Exchange, "--", b.Key, "->", b.Queue)
@@ -30,8 +30,8 @@ func ExampleTopology_With() {
 
 func ExampleTopology_Mermaid() {
 	small := topology.Topology{Name: "small", Services: []topology.Service{
-		{Name: "bell", Commands: []topology.Command{{Does: "ring", Says: []string{"bell.rung"}}}},
-		{Name: "cat", Reacts: []topology.Reaction{{Hears: "bell.rung", Does: "wake"}}},
+		{Name: "bell", Commands: []topology.Command{{Does: "ring", Publishes: []string{"bell.rung"}}}},
+		{Name: "cat", Reacts: []topology.Reaction{{Handles: "bell.rung", Does: "wake"}}},
 	}}
 	fmt.Print(small.Mermaid())
 	// Output:

@@ -15,16 +15,16 @@ func (t Topology) Mermaid() string {
 	}
 	for _, s := range t.Services {
 		for _, eventType := range s.Publishes() {
-			for _, hearer := range t.Services {
-				for _, r := range hearer.Reacts {
-					if r.Hears != eventType {
+			for _, subscriber := range t.Services {
+				for _, r := range subscriber.Reacts {
+					if r.Handles != eventType {
 						continue
 					}
 					arrow := "-->"
 					if r.Undoes != "" {
 						arrow = "-.->"
 					}
-					fmt.Fprintf(&b, "    %s %s|%s: %s| %s\n", s.Name, arrow, eventType, r.Does, hearer.Name)
+					fmt.Fprintf(&b, "    %s %s|%s: %s| %s\n", s.Name, arrow, eventType, r.Does, subscriber.Name)
 				}
 			}
 		}

@@ -31,18 +31,18 @@ type Command struct {
 	Does string `json:"does"`
 	// Type is the event type of the payload that carries the command. A deadline needs one, since a
 	// reaction sets it by its payload.
-	Type   string        `json:"type,omitempty"`
-	Says   []string      `json:"says,omitempty"`
-	After  time.Duration `json:"after,omitempty"`  // a deadline: by when, unless configured otherwise
-	Undoes string        `json:"undoes,omitempty"` // what of the same service it takes back
+	Type      string        `json:"type,omitempty"`
+	Publishes []string      `json:"says,omitempty"`
+	After     time.Duration `json:"after,omitempty"`  // a deadline: by when, unless configured otherwise
+	Undoes    string        `json:"undoes,omitempty"` // what of the same service it takes back
 }
 
 // Reaction is what a service does about one type of event.
 type Reaction struct {
-	Hears  string   `json:"hears"`
-	Does   string   `json:"does"`
-	Says   []string `json:"says,omitempty"`
-	Undoes string   `json:"undoes,omitempty"` // what of the same service it takes back
+	Handles   string   `json:"hears"`
+	Does      string   `json:"does"`
+	Publishes []string `json:"says,omitempty"`
+	Undoes    string   `json:"undoes,omitempty"` // what of the same service it takes back
 }
 
 var (
@@ -69,44 +69,44 @@ func (t Topology) Service(name string) (Service, bool) {
 func (s Service) Publishes() []string {
 	var types []string
 	for _, c := range s.Commands {
-		types = append(types, c.Says...)
+		types = append(types, c.Publishes...)
 	}
 	for _, r := range s.Reacts {
-		types = append(types, r.Says...)
+		types = append(types, r.Publishes...)
 	}
 	slices.Sort(types)
 	return slices.Compact(types)
 }
 
-// Hears returns the event types that s reacts to, sorted.
-func (s Service) Hears() []string {
+// Handles returns the event types that s reacts to, sorted.
+func (s Service) Handles() []string {
 	types := make([]string, 0, len(s.Reacts))
 	for _, r := range s.Reacts {
-		types = append(types, r.Hears)
+		types = append(types, r.Handles)
 	}
 	slices.Sort(types)
 	return slices.Compact(types)
 }
 
-// MaySay tells whether s declares that it publishes said because of cause: an event type that it
+// MayPublish tells whether s declares that it publishes said because of cause: an event type that it
 // reacts to, or the type of one of its commands. Any other cause is a command that the topology does
 // not name by its type; such a command may publish what the commands without a type declare.
-func (s Service) MaySay(cause, said string) bool {
+func (s Service) MayPublish(cause, published string) bool {
 	for _, r := range s.Reacts {
-		if r.Hears == cause {
-			return slices.Contains(r.Says, said)
+		if r.Handles == cause {
+			return slices.Contains(r.Publishes, published)
 		}
 	}
 	if c, ok := s.Command(cause); ok {
-		return slices.Contains(c.Says, said)
+		return slices.Contains(c.Publishes, published)
 	}
-	return slices.ContainsFunc(s.Commands, func(c Command) bool { return c.Type == "" && slices.Contains(c.Says, said) })
+	return slices.ContainsFunc(s.Commands, func(c Command) bool { return c.Type == "" && slices.Contains(c.Publishes, published) })
 }
 
-// MayBegin tells whether s declares a command, of any type, that publishes said: whether it may
+// MayPublishFirst tells whether s declares a command, of any type, that publishes said: whether it may
 // publish said although no event has caused it.
-func (s Service) MayBegin(said string) bool {
-	return slices.ContainsFunc(s.Commands, func(c Command) bool { return slices.Contains(c.Says, said) })
+func (s Service) MayPublishFirst(published string) bool {
+	return slices.ContainsFunc(s.Commands, func(c Command) bool { return slices.Contains(c.Publishes, published) })
 }
 
 // Command returns the command whose payload has this event type.
@@ -132,7 +132,7 @@ func (t Topology) Publisher(eventType string) (string, bool) {
 func (t Topology) Subscribers(eventType string) []string {
 	var names []string
 	for _, s := range t.Services {
-		if slices.Contains(s.Hears(), eventType) {
+		if slices.Contains(s.Handles(), eventType) {
 			names = append(names, s.Name)
 		}
 	}
@@ -201,16 +201,16 @@ func (s Service) validate(publisher map[string]string) (errs []error) {
 		carried[c.Type] = c.Does
 		errs = append(errs, s.validateType(c, publisher)...)
 	}
-	heard := map[string]bool{}
+	handled := map[string]bool{}
 	for _, r := range s.Reacts {
 		undone(r.Does, r.Undoes)
-		if _, ok := publisher[r.Hears]; !ok {
-			errs = append(errs, fmt.Errorf("%s hears %q, which nobody says", s.Name, r.Hears))
+		if _, ok := publisher[r.Handles]; !ok {
+			errs = append(errs, fmt.Errorf("%s hears %q, which nobody says", s.Name, r.Handles))
 		}
-		if heard[r.Hears] {
-			errs = append(errs, fmt.Errorf("%s reacts to %s twice: make it one reaction", s.Name, r.Hears))
+		if handled[r.Handles] {
+			errs = append(errs, fmt.Errorf("%s reacts to %s twice: make it one reaction", s.Name, r.Handles))
 		}
-		heard[r.Hears] = true
+		handled[r.Handles] = true
 	}
 	return errs
 }

@@ -39,13 +39,13 @@ func golden(t *testing.T, name string, got []byte) {
 // apply it anew.
 func TestFulfilmentIsDeclaredAsAgreed(t *testing.T) {
 	t.Parallel()
-	dance := topology.Fulfilment()
+	topo := topology.Fulfilment()
 	declared := struct {
 		Marker      string                         `json:"marker"`
 		Permissions map[string]topology.Permission `json:"permissions"`
 		Broker      topology.Broker                `json:"broker"`
-	}{dance.Marker(), map[string]topology.Permission{}, dance.Broker()}
-	for _, s := range dance.Services {
+	}{topo.Marker(), map[string]topology.Permission{}, topo.Broker()}
+	for _, s := range topo.Services {
 		declared.Permissions[s.Name] = topology.PermissionOf(s.Name)
 	}
 	data, err := json.MarshalIndent(declared, "", "  ")
@@ -53,38 +53,38 @@ func TestFulfilmentIsDeclaredAsAgreed(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "fulfilment.golden.json", append(data, '\n'))
-	golden(t, "fulfilment.golden.mmd", []byte(dance.Mermaid()))
+	golden(t, "fulfilment.golden.mmd", []byte(topo.Mermaid()))
 }
 
 func TestFulfilmentIsClosed(t *testing.T) {
 	t.Parallel()
-	dance := topology.Fulfilment()
-	if err := dance.Validate(); err != nil {
+	topo := topology.Fulfilment()
+	if err := topo.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if types := fulfilment.Catalogue().Types(); !slices.Equal(dance.Types(), types) {
-		t.Errorf("the dance says %v, its vocabulary is %v", dance.Types(), types)
+	if types := fulfilment.Catalogue().Types(); !slices.Equal(topo.Types(), types) {
+		t.Errorf("the dance says %v, its vocabulary is %v", topo.Types(), types)
 	}
 }
 
 func service(name string, reacts ...topology.Reaction) topology.Service {
-	return topology.Service{Name: name, Commands: []topology.Command{{Does: "go", Says: []string{name + ".gone"}}}, Reacts: reacts}
+	return topology.Service{Name: name, Commands: []topology.Command{{Does: "go", Publishes: []string{name + ".gone"}}}, Reacts: reacts}
 }
 
 func TestValidateFindsFaults(t *testing.T) {
 	t.Parallel()
-	sound := topology.Topology{Name: "test", Services: []topology.Service{service("a"), service("b", topology.Reaction{Hears: "a.gone", Does: "follow"})}}
+	sound := topology.Topology{Name: "test", Services: []topology.Service{service("a"), service("b", topology.Reaction{Handles: "a.gone", Does: "follow"})}}
 	if err := sound.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	for want, s := range map[string]topology.Service{
-		"which nobody says":       service("c", topology.Reaction{Hears: "x.gone", Does: "follow"}),
-		"is said by a and by c":   {Name: "c", Commands: []topology.Command{{Does: "go", Says: []string{"a.gone"}}}},
+		"which nobody says":       service("c", topology.Reaction{Handles: "x.gone", Does: "follow"}),
+		"is said by a and by c":   {Name: "c", Commands: []topology.Command{{Does: "go", Publishes: []string{"a.gone"}}}},
 		"is not unique":           service("a"),
 		`service name "C"`:        service("C"),
-		"which is no event type":  {Name: "c", Commands: []topology.Command{{Does: "go", Says: []string{"c.*"}}}},
-		"reacts to a.gone twice":  service("c", topology.Reaction{Hears: "a.gone", Does: "x"}, topology.Reaction{Hears: "a.gone", Does: "y"}),
-		`undoes "fly"`:            service("c", topology.Reaction{Hears: "a.gone", Does: "x", Undoes: "fly"}),
+		"which is no event type":  {Name: "c", Commands: []topology.Command{{Does: "go", Publishes: []string{"c.*"}}}},
+		"reacts to a.gone twice":  service("c", topology.Reaction{Handles: "a.gone", Does: "x"}, topology.Reaction{Handles: "a.gone", Does: "y"}),
+		`undoes "fly"`:            service("c", topology.Reaction{Handles: "a.gone", Does: "x", Undoes: "fly"}),
 		`c: land undoes "follow"`: {Name: "c", Commands: []topology.Command{{Does: "land", Undoes: "follow"}}},
 		"deadline without a type": {Name: "c", Commands: []topology.Command{{Does: "land", After: time.Hour}}},
 		"must not be negative":    {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.land", After: -time.Hour}}},
@@ -108,16 +108,16 @@ func TestValidateFindsFaults(t *testing.T) {
 // Whatever changes the declarations changes the marker, and nothing else does.
 func TestMarkerFollowsTheDeclarations(t *testing.T) {
 	t.Parallel()
-	dance := topology.Fulfilment()
-	marker := dance.Marker()
+	topo := topology.Fulfilment()
+	marker := topo.Marker()
 	if topology.Fulfilment().Marker() != marker || !regexp.MustCompile(`^topology\.fulfilment\.[0-9a-f]{12}$`).MatchString(marker) {
 		t.Errorf("marker %s", marker)
 	}
-	if m := dance.With(service("fifth")).Marker(); m == marker {
+	if m := topo.With(service("fifth")).Marker(); m == marker {
 		t.Error("a fifth service does not change the marker")
 	}
-	dance.Services[0].Commands[0].Does = "take the order"
-	if dance.Marker() != marker {
+	topo.Services[0].Commands[0].Does = "take the order"
+	if topo.Marker() != marker {
 		t.Error("another word for a command changes the marker")
 	}
 }
@@ -149,31 +149,31 @@ func TestPermissionsAreNarrow(t *testing.T) {
 	}
 }
 
-func TestQuestionsAboutTheDance(t *testing.T) {
+func TestQuestionsAboutTheTopology(t *testing.T) {
 	t.Parallel()
-	dance := topology.Fulfilment()
-	if got := dance.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory", "shipping"}) {
+	topo := topology.Fulfilment()
+	if got := topo.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory", "shipping"}) {
 		t.Errorf("order.placed is heard by %v", got)
 	}
-	if got := dance.Subscribers("stock.released"); got != nil {
+	if got := topo.Subscribers("stock.released"); got != nil {
 		t.Errorf("stock.released is heard by %v", got)
 	}
-	if who, ok := dance.Publisher("stock.reserved"); !ok || who != "inventory" {
+	if who, ok := topo.Publisher("stock.reserved"); !ok || who != "inventory" {
 		t.Errorf("stock.reserved is said by %s", who)
 	}
-	if _, ok := dance.Publisher("x"); ok {
+	if _, ok := topo.Publisher("x"); ok {
 		t.Error("x has a publisher")
 	}
-	payments, _ := dance.Service("payments")
-	if !payments.MaySay("order.placed", "payment.captured") || payments.MaySay("order.cancelled", "payment.captured") {
+	payments, _ := topo.Service("payments")
+	if !payments.MayPublish("order.placed", "payment.captured") || payments.MayPublish("order.cancelled", "payment.captured") {
 		t.Error("payments may not say what it declares, or more than that")
 	}
-	orders, _ := dance.Service("orders")
-	if !orders.MaySay("orders.expire", "order.cancelled") || orders.MaySay("orders.expire", "order.placed") || orders.MaySay("orders.other", "order.placed") ||
-		!orders.MayBegin("order.placed") || orders.MayBegin("order.confirmed") || !service("a").MaySay("a.go", "a.gone") {
+	orders, _ := topo.Service("orders")
+	if !orders.MayPublish("orders.expire", "order.cancelled") || orders.MayPublish("orders.expire", "order.placed") || orders.MayPublish("orders.other", "order.placed") ||
+		!orders.MayPublishFirst("order.placed") || orders.MayPublishFirst("order.confirmed") || !service("a").MayPublish("a.go", "a.gone") {
 		t.Error("commands may not say what they declare, or more than that")
 	}
-	if part := dance.Part("stranger"); len(part.Exchanges)+len(part.Queues)+len(part.Bindings) > 0 {
+	if part := topo.Part("stranger"); len(part.Exchanges)+len(part.Queues)+len(part.Bindings) > 0 {
 		t.Errorf("the part of a stranger: %+v", part)
 	}
 	for exchange, want := range map[string]string{"orders.events": "orders", ".events": "", "orders.in": "", "": ""} {

@@ -41,14 +41,14 @@ func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
 	w.Consumers(topology.QueueOf(bank.Service), 2)
-	w.Say(bank.Shop, bank.Reminded{Order: "reminder", At: time.Now().Add(2 * time.Second)})
+	w.PublishAs(bank.Shop, bank.Reminded{Order: "reminder", At: time.Now().Add(2 * time.Second)})
 	w.Becomes(1, `SELECT count(*) FROM pending`)
 	for round := range 3 {
-		w.Say(bank.Shop, orders(200*round, 200*round+100)...)
+		w.PublishAs(bank.Shop, orders(200*round, 200*round+100)...)
 		if err := servers.KillPostgres(); err != nil {
 			t.Fatal(err)
 		}
-		w.Say(bank.Shop, orders(200*round+100, 200*round+200)...)
+		w.PublishAs(bank.Shop, orders(200*round+100, 200*round+200)...)
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	w := bank.On(t, servers.AMQPURL, url)
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
-	w.Say(bank.Shop, orders(0, 3000)...)
+	w.PublishAs(bank.Shop, orders(0, 3000)...)
 	w.Eventually("some took effect", func() (bool, string) { n := handled(first, second); return n > 100, fmt.Sprint(n) })
 	if err := servers.KillRabbitMQ(); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Becomes(3000, `SELECT count(*) FROM payments`)
-	w.Say(bank.Shop, orders(3000, 3100)...)
+	w.PublishAs(bank.Shop, orders(3000, 3100)...)
 	w.Becomes(3100, `SELECT count(*) FROM payments`)
 	stopFirst()
 	stopSecond()
@@ -128,11 +128,11 @@ func TestAShutdownIsBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
-	w.Say(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	<-entered
-	w.Say(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
 	<-entered
 	cancel()
 	select {

@@ -151,9 +151,9 @@ func (p RecallRefused) Validate() error {
 }
 
 // ShortReason makes a reason of what an outside world says, which may be anything.
-func ShortReason(said string) string {
+func ShortReason(published string) string {
 	clean := make([]rune, 0, MaxText)
-	for _, r := range said {
+	for _, r := range published {
 		if len(clean) < MaxText && !unicode.IsControl(r) {
 			clean = append(clean, r)
 		}

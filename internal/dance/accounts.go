@@ -222,7 +222,7 @@ func projectionNames() (names []string) {
 }
 
 // Rebuild asks for a projection to be rebuilt and waits until readers see it; told hears how far it is.
-func Rebuild(ctx context.Context, e *cli.Env, name string, told func(eventstore.Progress)) (p eventstore.Progress, err error) {
+func Rebuild(ctx context.Context, e *cli.Env, name string, toldCount func(eventstore.Progress)) (p eventstore.Progress, err error) {
 	var list []eventstore.Progress
 	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild", nil, nil, &list); err != nil {
 		return p, err
@@ -238,7 +238,7 @@ func Rebuild(ctx context.Context, e *cli.Env, name string, told func(eventstore.
 		case p.Live:
 			return p, nil
 		case p.Done != reported:
-			told(p)
+			toldCount(p)
 			reported = p.Done
 		}
 		select {

@@ -9,7 +9,7 @@ import (
 )
 
 // rebuildAll fills the tables for reading anew while orders are under way.
-func (d *director) rebuildAll(ctx context.Context) (string, error) {
+func (d *player) rebuildAll(ctx context.Context) (string, error) {
 	var lines []string
 	for _, name := range projectionNames() {
 		p, err := Rebuild(ctx, d.Env, name, func(eventstore.Progress) {})
@@ -21,9 +21,9 @@ func (d *director) rebuildAll(ctx context.Context) (string, error) {
 	return strings.Join(lines, ", "), nil
 }
 
-// booksKept looks through every account: its chain of hashes, its snapshot, and what the rebuilt tables
+// ledgersAgree looks through every account: its chain of hashes, its snapshot, and what the rebuilt tables
 // say of it.
-func (d *director) booksKept(ctx context.Context) (violations []string, err error) {
+func (d *player) ledgersAgree(ctx context.Context) (violations []string, err error) {
 	list, err := verifyAll(ctx, d.Env, nil)
 	if err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ type facts struct {
 	shipment    shipping.Shipment
 }
 
-func factsOf(w check.World, i int) facts {
+func factsOf(w check.System, i int) facts {
 	var f facts
 	w.Row("payments", outsideTable, orderID(i), &f.charges)
 	w.Row("shipping", outsideTable, orderID(i), &f.bookings)
@@ -111,7 +111,7 @@ func factsOf(w check.World, i int) facts {
 }
 
 // always: money and stock are conserved, nothing is negative, and nobody pays for nothing.
-func (m Model) always(w check.World) error {
+func (m Model) always(w check.System) error {
 	var account payments.Account
 	w.Row("payments", "account", customer, &account)
 	var stock inventory.Stock
@@ -139,7 +139,7 @@ func (m Model) always(w check.World) error {
 }
 
 // atRest: every order is in one of two ends, and all four services agree on which.
-func (m Model) atRest(w check.World) error {
+func (m Model) atRest(w check.System) error {
 	for i := range m.Orders {
 		f := factsOf(w, i)
 		confirmed := f.order.State == orders.Confirmed && f.payment.State == payments.Captured &&
@@ -156,7 +156,7 @@ func (m Model) atRest(w check.World) error {
 	return nil
 }
 
-func (m Model) outcome(w check.World) string {
+func (m Model) outcome(w check.System) string {
 	var each []string
 	for i := range m.Orders {
 		each = append(each, factsOf(w, i).String())

@@ -106,11 +106,11 @@ func (b *services) check(l line, asJSON bool) {
 	b.Helper()
 	args := strings.Fields(l.args)
 	code, out, errOut := b.run(l.in, args...)
-	said := out
+	published := out
 	if l.code != 0 {
-		said += errOut
+		published += errOut
 	}
-	if code != l.code || !strings.Contains(said, l.says) || code != 0 && errOut == "" {
+	if code != l.code || !strings.Contains(published, l.says) || code != 0 && errOut == "" {
 		b.Errorf("%s: exit %d, want %d with %q\n%s%s", l.args, code, l.code, l.says, out, errOut)
 	}
 	if !asJSON {

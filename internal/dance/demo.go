@@ -22,20 +22,20 @@ const (
 	demoBreaker   = 2 * time.Second // how long an open breaker stays so
 )
 
-// Danced is one order of the demo: what was expected of it, and what became of it.
-type Danced struct {
+// Outcome is one order of the demo: what was expected of it, and what became of it.
+type Outcome struct {
 	Name       string    `json:"name"`
 	OrderID    string    `json:"order_id"`
 	Card       bool      `json:"card"` // it pays
 	Expected   Ending    `json:"expected"`
 	Got        Ending    `json:"got"`
 	AsExpected bool      `json:"as_expected"`
-	Story      cli.Story `json:"story"`
+	Trace      cli.Trace `json:"story"`
 }
 
 // Result is all that the demo shows.
 type Result struct {
-	Orders     []Danced     `json:"orders"`
+	Orders     []Outcome    `json:"orders"`
 	Ledger     Ledger       `json:"ledger"`
 	Parked     []cli.Parked `json:"parked"`
 	Outage     string       `json:"outage"`  // how that of the payment provider went
@@ -81,8 +81,8 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 	for _, pair := range s.settings() {
 		e.Fixed[pair[0]] = pair[1]
 	}
-	d := &director{Env: e, stack: s}
-	if err := d.play(ctx); err != nil {
+	d := &player{Env: e, stack: s}
+	if err := d.run(ctx); err != nil {
 		return err
 	}
 	rebuilt, err := d.rebuildAll(ctx)
@@ -105,16 +105,16 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 }
 
 // account waits for every order to end, collects the stories, and adds everything up.
-func (d *director) account(ctx context.Context) (Result, error) {
-	r := Result{Orders: []Danced{}, Violations: []string{}}
-	for _, act := range d.acts {
+func (d *player) account(ctx context.Context) (Result, error) {
+	r := Result{Orders: []Outcome{}, Violations: []string{}}
+	for _, act := range d.scenes {
 		got, ok, err := d.await(ctx, act)
 		if err != nil {
 			return r, err
 		}
-		story, err := d.Trace(ctx, act.order)
+		history, err := d.Trace(ctx, act.order)
 		if err == nil {
-			err = cli.MissingError(story.Missing)
+			err = cli.MissingError(history.Missing)
 		}
 		if err != nil {
 			return r, err
@@ -122,7 +122,7 @@ func (d *director) account(ctx context.Context) (Result, error) {
 		if ok {
 			r.AsExpected++
 		}
-		r.Orders = append(r.Orders, Danced{act.name, act.order, act.card, act.expect, got, ok, story})
+		r.Orders = append(r.Orders, Outcome{act.name, act.order, act.card, act.expect, got, ok, history})
 	}
 	var err error
 	if r.Ledger, err = d.ledger(ctx, r.Orders); err != nil {
@@ -137,14 +137,14 @@ func (d *director) account(ctx context.Context) (Result, error) {
 	if err != nil {
 		return r, err
 	}
-	books, err := d.booksKept(ctx)
+	entries, err := d.ledgersAgree(ctx)
 	if err != nil {
 		return r, err
 	}
 	r.Outage = d.sinceOpened()
-	r.Violations = append(r.Violations, books...)
+	r.Violations = append(r.Violations, entries...)
 	r.Violations = append(r.Violations, outside...)
-	r.Violations = append(r.Violations, notDanced(r.Orders)...)
+	r.Violations = append(r.Violations, unexpected(r.Orders)...)
 	return r, nil
 }
 
@@ -155,7 +155,7 @@ func (r Result) print(t *cli.Text) {
 			verdict = fmt.Sprintf("NOT as expected: want %s", o.Expected)
 		}
 		t.Printf("\n%d. %s: %s\n   %s\n", i+1, o.Name, verdict, o.Got)
-		o.Story.Tree(t, "   ")
+		o.Trace.Tree(t, "   ")
 	}
 	t.Printf("\n")
 	r.Ledger.print(t)

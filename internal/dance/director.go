@@ -18,15 +18,15 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// director plays the demo: it is the customers, the operator and the trouble.
-type director struct {
+// player plays the demo: it is the customers, the operator and the trouble.
+type player struct {
 	*cli.Env
-	stack *Stack
-	acts  []act
-	bad   []badMessage
+	stack  *Stack
+	scenes []act
+	bad    []badMessage
 
-	mended  cli.Breaker // that of the provider, after its outage
-	relayed string      // how the ways out of the outboxes changed
+	repaired cli.Breaker // that of the provider, after its outage
+	relayed  string      // how the ways out of the outboxes changed
 }
 
 // act is one order and what is expected of it.
@@ -49,8 +49,8 @@ const (
 	shortDeadline  = 8 // seconds, in which a busy machine must take the payment and the stock
 )
 
-// play takes orders through every row of the dance.
-func (d *director) play(ctx context.Context) error {
+// run takes orders through every row of the dance.
+func (d *player) run(ctx context.Context) error {
 	for _, scene := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused, d.repeated, d.early, d.held, d.cards, d.outage, d.windowed, d.tests, d.forged} {
 		if err := scene(ctx); err != nil {
 			return err
@@ -60,7 +60,7 @@ func (d *director) play(ctx context.Context) error {
 }
 
 // stock opens accounts and fills the shelves.
-func (d *director) stock(ctx context.Context) error {
+func (d *player) stock(ctx context.Context) error {
 	for customer, amount := range map[string]int64{rich: deposits, poor: 100} {
 		if err := d.Call(ctx, "payments", "PUT", "/accounts/"+customer, nil, map[string]any{"currency": "EUR"}, nil); err != nil {
 			return err
@@ -80,20 +80,20 @@ func newBody(customer, sku, country string) newOrder {
 }
 
 // place places an order and notes what is expected of it.
-func (d *director) place(ctx context.Context, name string, body newOrder, expect Ending) (string, error) {
+func (d *player) place(ctx context.Context, name string, body newOrder, expect Ending) (string, error) {
 	var o orders.View
 	if err := d.Call(ctx, "orders", "POST", "/orders", idempotent(), body, &o); err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)
 	}
-	d.acts = append(d.acts, act{name, o.ID, expect, body.Card != ""})
+	d.scenes = append(d.scenes, act{name, o.ID, expect, body.Card != ""})
 	return o.ID, nil
 }
 
-func (d *director) cancel(ctx context.Context, id string) error {
+func (d *player) cancel(ctx context.Context, id string) error {
 	return d.Call(ctx, "orders", "POST", "/orders/"+id+"/cancellation", nil, nil, nil)
 }
 
-func (d *director) ordinary(ctx context.Context) error {
+func (d *player) ordinary(ctx context.Context) error {
 	several := newBody(rich, plenty, "DE")
 	several.Lines = append(several.Lines, fulfilment.Line{SKU: plenty, Quantity: 2, UnitPrice: 2400})
 	_, err1 := d.place(ctx, "confirmed", newBody(rich, plenty, "GB"), confirmed)
@@ -102,16 +102,16 @@ func (d *director) ordinary(ctx context.Context) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	if _, _, err := d.await(ctx, d.acts[len(d.acts)-1]); err != nil {
+	if _, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]); err != nil {
 		return err
 	}
 	if err := d.cancel(ctx, id); err == nil {
-		d.acts[len(d.acts)-1].expect.Order = "409 when it was cancelled after its confirmation"
+		d.scenes[len(d.scenes)-1].expect.Order = "409 when it was cancelled after its confirmation"
 	}
 	return nil
 }
 
-func (d *director) refused(ctx context.Context) error {
+func (d *player) refused(ctx context.Context) error {
 	_, err1 := d.place(ctx, "declined: no funds", newBody(poor, plenty, "GB"), declined)
 	_, err2 := d.place(ctx, "declined: no account", newBody("nobody", plenty, "GB"), declined)
 	_, err3 := d.place(ctx, "out of stock", newBody(rich, scarce, "GB"), outOfStock)
@@ -120,7 +120,7 @@ func (d *director) refused(ctx context.Context) error {
 }
 
 // repeated sends one request three times with one key.
-func (d *director) repeated(ctx context.Context) error {
+func (d *player) repeated(ctx context.Context) error {
 	once := idempotent()
 	ids := map[string]bool{}
 	var o orders.View
@@ -134,14 +134,14 @@ func (d *director) repeated(ctx context.Context) error {
 	if len(ids) != 1 {
 		expect.Order = fmt.Sprintf("one order, not %d", len(ids))
 	}
-	d.acts = append(d.acts, act{"the same POST three times: one order", o.ID, expect, false})
-	_, _, err := d.await(ctx, d.acts[len(d.acts)-1]) // before processes are stopped
+	d.scenes = append(d.scenes, act{"the same POST three times: one order", o.ID, expect, false})
+	_, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]) // before processes are stopped
 	return err
 }
 
 // early cancels while payments cannot have heard of the order yet: whichever of the two events it
 // then hears first, nobody pays.
-func (d *director) early(ctx context.Context) error {
+func (d *player) early(ctx context.Context) error {
 	d.signal("payments", syscall.SIGSTOP)
 	defer d.signal("payments", syscall.SIGCONT)
 	id, err := d.place(ctx, "the customer cancels early", newBody(rich, plenty, "GB"), cancelledEarly)
@@ -155,7 +155,7 @@ func (d *director) early(ctx context.Context) error {
 // deadline. The one replica that is left then hears of the reservation first and of the end after it,
 // so that it schedules and cancels. All three have ended when it returns: what the carrier was told
 // about one of them is forgotten in the next scene.
-func (d *director) held(ctx context.Context) error {
+func (d *player) held(ctx context.Context) error {
 	d.stack.stop(ctx, "shipping-2")
 	d.stack.state.signal("shipping-1", syscall.SIGSTOP)
 	resume := func() { d.stack.state.signal("shipping-1", syscall.SIGCONT) }
@@ -168,7 +168,7 @@ func (d *director) held(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.tell(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: stuck, Do: simulator.Refuse}); err != nil {
+	if err := d.print(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: stuck, Do: simulator.Refuse}); err != nil {
 		return err
 	}
 	body := newBody(rich, plenty, "GB")
@@ -198,7 +198,7 @@ func (d *director) held(ctx context.Context) error {
 	if err := d.stack.startServices(ctx); err != nil { // the replica that was stopped
 		return err
 	}
-	for _, a := range d.acts[len(d.acts)-3:] {
+	for _, a := range d.scenes[len(d.scenes)-3:] {
 		if _, _, err := d.await(ctx, a); err != nil {
 			return err
 		}
@@ -207,20 +207,20 @@ func (d *director) held(ctx context.Context) error {
 }
 
 // signal is for all replicas of a service.
-func (d *director) signal(service string, sig syscall.Signal) {
+func (d *player) signal(service string, sig syscall.Signal) {
 	for i := 1; i <= d.stack.Replicas; i++ {
 		d.stack.state.signal(fmt.Sprintf("%s-%d", service, i), sig)
 	}
 }
 
 // tests publishes events about orders that the service orders has never seen.
-func (d *director) tests(ctx context.Context) error {
+func (d *player) tests(ctx context.Context) error {
 	five := events.NewID()
 	placed := fulfilment.OrderPlaced{OrderID: five, Customer: rich, Currency: "EUR", Lines: newBody(rich, plenty, "GB").Lines, Address: newBody(rich, plenty, "GB").Address}
 	copies := events.Cause(events.Command(placed, time.Now()), "/orders", time.Now(), placed)
 	unknown := events.NewID()
 	lone := fulfilment.PaymentDeclined{OrderID: unknown, Reason: fulfilment.ReasonNoFunds}
-	d.acts = append(d.acts,
+	d.scenes = append(d.scenes,
 		act{"one test event published five times", five, confirmed, false},
 		act{"known only from a test event", unknown, adopted, false})
 	record, err := copies.Record()
@@ -239,7 +239,7 @@ func (d *director) tests(ctx context.Context) error {
 }
 
 // forged publishes what no service has said: each must end parked, and do nothing.
-func (d *director) forged(ctx context.Context) error {
+func (d *player) forged(ctx context.Context) error {
 	claim := fulfilment.Samples(events.NewID())[0]
 	record, err := events.Cause(events.Command(claim, time.Now()), "/orders", time.Now(), claim).Record()
 	if err != nil {
@@ -252,8 +252,8 @@ func (d *director) forged(ctx context.Context) error {
 		Body: []byte(`{"order_id": "me", "lines": [{"quantity": -1, "quantity": 1e3}`),
 	}}
 	d.bad = append(d.bad, badMessage{"orders", "order.placed"})
-	for _, hearer := range topology.Fulfilment().Subscribers("order.placed") {
-		d.bad = append(d.bad, badMessage{hearer, "order.placed"})
+	for _, subscriber := range topology.Fulfilment().Subscribers("order.placed") {
+		d.bad = append(d.bad, badMessage{subscriber, "order.placed"})
 	}
 	return d.publish(ctx, forged, garbage)
 }
@@ -263,7 +263,7 @@ func message(owner string, r events.Record) rabbit.Message {
 }
 
 // publish publishes as the operator, with confirms.
-func (d *director) publish(ctx context.Context, messages ...rabbit.Message) error {
+func (d *player) publish(ctx context.Context, messages ...rabbit.Message) error {
 	session, err := rabbit.Open(ctx, d.stack.operatorURL(), "demo")
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func (e Ending) fits(got Ending) bool {
 }
 
 // ending asks the four services about an order.
-func (d *director) ending(ctx context.Context, id string) (Ending, error) {
+func (d *player) ending(ctx context.Context, id string) (Ending, error) {
 	order, err1 := d.stateOf(ctx, "orders", "/orders/"+id)
 	payment, err2 := d.stateOf(ctx, "payments", "/payments/"+id)
 	stock, err3 := d.stateOf(ctx, "inventory", "/reservations/"+id)
@@ -58,7 +58,7 @@ func (d *director) ending(ctx context.Context, id string) (Ending, error) {
 }
 
 // stateOf asks one service for a state, "none" where it has nothing.
-func (d *director) stateOf(ctx context.Context, service, path string) (string, error) {
+func (d *player) stateOf(ctx context.Context, service, path string) (string, error) {
 	var out struct {
 		State string `json:"state"`
 	}
@@ -89,7 +89,7 @@ func poll(ctx context.Context, ask func() (bool, error)) (ok bool, err error) {
 }
 
 // await waits until an order has ended as expected.
-func (d *director) await(ctx context.Context, a act) (got Ending, ok bool, err error) {
+func (d *player) await(ctx context.Context, a act) (got Ending, ok bool, err error) {
 	ok, err = poll(ctx, func() (bool, error) {
 		got, err = d.ending(ctx, a.order)
 		return a.expect.fits(got), err
@@ -98,7 +98,7 @@ func (d *director) await(ctx context.Context, a act) (got Ending, ok bool, err e
 }
 
 // awaitReservation waits until the stock of an order is in one of the states.
-func (d *director) awaitReservation(ctx context.Context, id string, states ...string) error {
+func (d *player) awaitReservation(ctx context.Context, id string, states ...string) error {
 	ok, err := poll(ctx, func() (bool, error) {
 		got, err := d.stateOf(ctx, "inventory", "/reservations/"+id)
 		return slices.Contains(states, got), err
@@ -110,7 +110,7 @@ func (d *director) awaitReservation(ctx context.Context, id string, states ...st
 }
 
 // awaitParked waits until so many events are parked.
-func (d *director) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
+func (d *player) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
 	_, err = poll(ctx, func() (bool, error) {
 		all := d.ListParked(ctx, 0)
 		list = all.Parked
@@ -120,7 +120,7 @@ func (d *director) awaitParked(ctx context.Context, n int) (list []cli.Parked, e
 }
 
 // wrongParked compares what is parked with what should be.
-func (d *director) wrongParked(list []cli.Parked) (violations []string) {
+func (d *player) wrongParked(list []cli.Parked) (violations []string) {
 	want := map[badMessage]int{}
 	for _, b := range d.bad {
 		want[b]++
@@ -147,7 +147,7 @@ type Ledger struct {
 	Confirmed int                `json:"confirmed"`
 }
 
-func (d *director) ledger(ctx context.Context, danced []Danced) (Ledger, error) {
+func (d *player) ledger(ctx context.Context, outcome []Outcome) (Ledger, error) {
 	l := Ledger{Deposited: deposits + 100, Shipments: map[string]int{}}
 	for _, customer := range []string{rich, poor} {
 		var a payments.Account
@@ -156,7 +156,7 @@ func (d *director) ledger(ctx context.Context, danced []Danced) (Ledger, error) 
 		}
 		l.Accounts = append(l.Accounts, a)
 	}
-	for _, o := range danced {
+	for _, o := range outcome {
 		l.Shipments[o.Got.Shipment]++
 		if o.Got.Order == orders.Confirmed {
 			l.Confirmed++
@@ -217,12 +217,12 @@ func (l Ledger) print(t *cli.Text) {
 		l.Shipments["scheduled"], l.Confirmed, l.Shipments["cancelled"], l.Shipments["failed"])
 }
 
-// notDanced names the rows of the table that no order of the demo went through: an event that nobody
+// unexpected names the rows of the table that no order of the demo went through: an event that nobody
 // said, or that one of its hearers has not handled.
-func notDanced(danced []Danced) (missing []string) {
+func unexpected(outcome []Outcome) (missing []string) {
 	seen := map[string]bool{}
-	for _, o := range danced {
-		for _, step := range o.Story.Steps {
+	for _, o := range outcome {
+		for _, step := range o.Trace.Steps {
 			seen[step.Type] = true
 			for _, h := range step.Handled {
 				seen[step.Type+" → "+h.Service] = true
@@ -233,9 +233,9 @@ func notDanced(danced []Danced) (missing []string) {
 		if !seen[eventType] {
 			missing = append(missing, "nobody said "+eventType)
 		}
-		for _, hearer := range topology.Fulfilment().Subscribers(eventType) {
-			if !seen[eventType+" → "+hearer] {
-				missing = append(missing, hearer+" has not handled "+eventType)
+		for _, subscriber := range topology.Fulfilment().Subscribers(eventType) {
+			if !seen[eventType+" → "+subscriber] {
+				missing = append(missing, subscriber+" has not handled "+eventType)
 			}
 		}
 	}

@@ -62,8 +62,8 @@ const outsideTable = "outside"
 func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor {
 	keyed := m.Duplicates > 0
 	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory, e events.Event) ([]events.Payload, error) {
-		said, err := r.React(m, e)
-		for _, p := range said {
+		published, err := r.React(m, e)
+		for _, p := range published {
 			var j journal
 			if p.EventType() != does && p.EventType() != undoes {
 				continue
@@ -81,7 +81,7 @@ func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor
 				return nil, err
 			}
 		}
-		return said, err
+		return published, err
 	}}
 }
 

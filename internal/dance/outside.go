@@ -18,13 +18,13 @@ import (
 // in each of two replicas.
 const outageOrders = 14
 
-// maxMending bounds the orders that close a breaker.
-const maxMending = 10
+// maxRepair bounds the orders that close a breaker.
+const maxRepair = 10
 
 const visa = "tok_visa"
 
 // simulators asks the outside world itself.
-func (d *director) simulators(ctx context.Context, method, path string, body, out any) error {
+func (d *player) simulators(ctx context.Context, method, path string, body, out any) error {
 	base, err := d.Setting("QUADRILLE_SIMULATORS_URL")
 	if err != nil {
 		return err
@@ -53,17 +53,17 @@ func (d *director) simulators(ctx context.Context, method, path string, body, ou
 	return json.NewDecoder(response.Body).Decode(out)
 }
 
-func (d *director) tell(ctx context.Context, rule simulator.Rule) error {
+func (d *player) print(ctx context.Context, rule simulator.Rule) error {
 	return d.simulators(ctx, http.MethodPut, "/rules", rule, nil)
 }
 
-func (d *director) forgive(ctx context.Context) error {
+func (d *player) discardParked(ctx context.Context) error {
 	return d.simulators(ctx, http.MethodDelete, "/rules", nil, nil)
 }
 
 // cards takes orders through everything that the outside world can say. A rule is for the one order
 // that is under way.
-func (d *director) cards(ctx context.Context) error {
+func (d *player) cards(ctx context.Context) error {
 	for _, scene := range []struct {
 		name   string
 		sku    string
@@ -76,7 +76,7 @@ func (d *director) cards(ctx context.Context) error {
 		{"a card pays what is out of stock, and the provider refuses the refund: a person is needed", scarce, simulator.Refunds, refundRefused},
 	} {
 		if scene.refuse != "" {
-			if err := d.tell(ctx, simulator.Rule{Call: scene.refuse, Do: simulator.Refuse}); err != nil {
+			if err := d.print(ctx, simulator.Rule{Call: scene.refuse, Do: simulator.Refuse}); err != nil {
 				return err
 			}
 		}
@@ -85,10 +85,10 @@ func (d *director) cards(ctx context.Context) error {
 		if _, err := d.place(ctx, scene.name, body, scene.expect); err != nil {
 			return err
 		}
-		if _, _, err := d.await(ctx, d.acts[len(d.acts)-1]); err != nil {
+		if _, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]); err != nil {
 			return err
 		}
-		if err := d.forgive(ctx); err != nil {
+		if err := d.discardParked(ctx); err != nil {
 			return err
 		}
 	}
@@ -96,8 +96,8 @@ func (d *director) cards(ctx context.Context) error {
 }
 
 // outage takes the provider away while orders come in, until a breaker has opened, and gives it back.
-func (d *director) outage(ctx context.Context) error {
-	if err := d.tell(ctx, simulator.Rule{Call: simulator.Charges, Do: simulator.Fail}); err != nil {
+func (d *player) outage(ctx context.Context) error {
+	if err := d.print(ctx, simulator.Rule{Call: simulator.Charges, Do: simulator.Fail}); err != nil {
 		return err
 	}
 	for i := range outageOrders {
@@ -114,22 +114,22 @@ func (d *director) outage(ctx context.Context) error {
 	if err != nil || !ok {
 		return fmt.Errorf("no breaker opened while the provider was away (%w)", err)
 	}
-	if err := d.forgive(ctx); err != nil {
+	if err := d.discardParked(ctx); err != nil {
 		return err
 	}
-	for _, a := range d.acts[len(d.acts)-outageOrders:] {
+	for _, a := range d.scenes[len(d.scenes)-outageOrders:] {
 		if _, _, err := d.await(ctx, a); err != nil {
 			return err
 		}
 	}
-	return d.mend(ctx)
+	return d.repair(ctx)
 }
 
-// mend sees the breaker of the first replica closed. It closes at its next call, which the other replica
+// repair sees the breaker of the first replica closed. It closes at its next call, which the other replica
 // may have made instead, so there are more orders until it has had one.
-func (d *director) mend(ctx context.Context) (err error) {
-	for range maxMending {
-		if d.mended, err = d.breaker(ctx); err != nil || d.mended.State == "closed" {
+func (d *player) repair(ctx context.Context) (err error) {
+	for range maxRepair {
+		if d.repaired, err = d.breaker(ctx); err != nil || d.repaired.State == "closed" {
 			return err
 		}
 		body := newBody(rich, plenty, "GB")
@@ -137,7 +137,7 @@ func (d *director) mend(ctx context.Context) (err error) {
 		if _, err := d.place(ctx, "placed when the provider is back", body, confirmed); err != nil {
 			return err
 		}
-		if _, _, err := d.await(ctx, d.acts[len(d.acts)-1]); err != nil {
+		if _, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]); err != nil {
 			return err
 		}
 	}
@@ -145,7 +145,7 @@ func (d *director) mend(ctx context.Context) (err error) {
 }
 
 // breaker is that of payments' first replica.
-func (d *director) breaker(ctx context.Context) (cli.Breaker, error) {
+func (d *player) breaker(ctx context.Context) (cli.Breaker, error) {
 	var list []cli.Breaker
 	if err := d.Call(ctx, "payments", "GET", "/admin/breakers", nil, nil, &list); err != nil {
 		return cli.Breaker{}, err
@@ -158,7 +158,7 @@ func (d *director) breaker(ctx context.Context) (cli.Breaker, error) {
 
 // witnessed compares each card order with the journal of the provider: what was taken from it and given
 // back, each at most once.
-func (d *director) witnessed(ctx context.Context, danced []Danced) (violations []string, err error) {
+func (d *player) witnessed(ctx context.Context, outcome []Outcome) (violations []string, err error) {
 	var journal []simulator.Entry
 	if err := d.simulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func (d *director) witnessed(ctx context.Context, danced []Danced) (violations [
 			done[e.OrderID][e.Call]++
 		}
 	}
-	for _, o := range danced {
+	for _, o := range outcome {
 		charges, refunds := done[o.OrderID][simulator.Charges], done[o.OrderID][simulator.Refunds]
 		kept := o.Got.Payment == payments.RefundRefused || o.Got.Payment == payments.Captured && o.Card
 		if charges > 1 || charges-refunds != map[bool]int{true: 1}[kept] {
@@ -186,14 +186,14 @@ func (d *director) witnessed(ctx context.Context, danced []Danced) (violations [
 				o.OrderID, bookings, recalls, o.Got.Shipment))
 		}
 	}
-	if d.mended.State != "closed" || d.mended.Opened == 0 {
-		violations = append(violations, fmt.Sprintf("the breaker of the provider should have opened and closed again: %+v", d.mended))
+	if d.repaired.State != "closed" || d.repaired.Opened == 0 {
+		violations = append(violations, fmt.Sprintf("the breaker of the provider should have opened and closed again: %+v", d.repaired))
 	}
 	return violations, nil
 }
 
 // sinceOpened tells how the outage went.
-func (d *director) sinceOpened() string {
+func (d *player) sinceOpened() string {
 	return fmt.Sprintf("the provider was away: its breaker opened %d times in one replica, %d calls were not made, it closed at %s, and nothing was lost",
-		d.mended.Opened, d.mended.Refused, d.mended.Since.Format(time.TimeOnly))
+		d.repaired.Opened, d.repaired.Refused, d.repaired.Since.Format(time.TimeOnly))
 }

@@ -10,12 +10,12 @@ import (
 )
 
 // streamed lets every relay leave the window for PostgreSQL's own log, with orders under way.
-func (d *director) streamed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromStream) }
+func (d *player) streamed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromStream) }
 
 // windowed is the way back.
-func (d *director) windowed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromWindow) }
+func (d *player) windowed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromWindow) }
 
-func (d *director) relayFrom(ctx context.Context, source string) error {
+func (d *player) relayFrom(ctx context.Context, source string) error {
 	if d.stack.servers.Given {
 		d.relayed = "the servers were given: the relays stayed with the window"
 		return nil

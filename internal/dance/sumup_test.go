@@ -8,7 +8,7 @@ import (
 )
 
 // A cause that several models share is told once, with all of them, and its schedule step by step.
-func TestACauseOfSeveralModelsIsToldOnce(t *testing.T) {
+func TestACauseOfSeveralModelsIsListedOnce(t *testing.T) {
 	shared := check.Violation{What: "it is wrong", Way: []string{"first", "second"}, States: 3}
 	all := sumUp([]string{"a", "b"}, []check.Report{
 		{States: 1, Complete: true, Violations: []check.Violation{shared}},

@@ -52,10 +52,10 @@ func startHelper(t *testing.T, dir string, env ...string) *helper {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	h := &helper{Process: cmd.Process, said: make(chan string, 1)}
+	h := &helper{Process: cmd.Process, output: make(chan string, 1)}
 	go func() {
 		text, _ := bufio.NewReader(out).ReadString('\n')
-		h.said <- text
+		h.output <- text
 	}()
 	return h
 }
@@ -63,14 +63,14 @@ func startHelper(t *testing.T, dir string, env ...string) *helper {
 // helper is a running helper, and the channel on which it tells its servers.
 type helper struct {
 	*os.Process
-	said chan string
+	output chan string
 }
 
 // helperServers waits until the helper has its servers.
 func helperServers(t *testing.T, h *helper) *Servers {
 	t.Helper()
 	select {
-	case text := <-h.said:
+	case text := <-h.output:
 		s := &Servers{}
 		if err := json.Unmarshal([]byte(text), s); err != nil {
 			t.Fatalf("the helper said %q: %v", text, err)

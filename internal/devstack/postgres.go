@@ -91,8 +91,8 @@ func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysP
 	return nil
 }
 
-// askPostgres succeeds when PostgreSQL answers a query.
-func (k *stack) askPostgres(ctx context.Context) error {
+// pingPostgres succeeds when PostgreSQL answers a query.
+func (k *stack) pingPostgres(ctx context.Context) error {
 	db, err := sql.Open("postgres", k.postgresURL())
 	if err != nil {
 		return err

@@ -97,9 +97,9 @@ func (k *stack) launchEPMD() error {
 	return nil
 }
 
-// askRabbitMQ succeeds when a connection can be opened and the management API
+// pingRabbitMQ succeeds when a connection can be opened and the management API
 // answers, which comes later.
-func (k *stack) askRabbitMQ(ctx context.Context) error {
+func (k *stack) pingRabbitMQ(ctx context.Context) error {
 	connection, err := amqp.DialConfig(k.amqpURL(), amqp.Config{
 		Dial: func(network, addr string) (net.Conn, error) {
 			dialer := net.Dialer{Timeout: 5 * time.Second}

@@ -127,9 +127,9 @@ func (k *stack) releasePorts(ctx context.Context) error {
 func (k *stack) awaitReady(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	ask := k.askPostgres
+	ask := k.pingPostgres
 	if name == "rabbitmq" {
-		ask = k.askRabbitMQ
+		ask = k.pingRabbitMQ
 	}
 	for gone := 0; ; {
 		err := ask(ctx)

@@ -20,12 +20,12 @@ func TestACompensationBeforeItsOrderBlocksTheReservation(t *testing.T) {
 	w.receive("teapot", 3)
 	for _, early := range compensations(events.NewID()) {
 		id := early.Subject()
-		if said := w.react(early); len(said) != 0 {
-			t.Errorf("%s of an unknown order: said %v", early.EventType(), said)
+		if published := w.react(early); len(published) != 0 {
+			t.Errorf("%s of an unknown order: said %v", early.EventType(), published)
 		}
 		for _, late := range []events.Payload{placed(id, line("teapot", 1)), captured(id), fulfilment.OrderConfirmed{OrderID: id}} {
-			if said := w.react(late); len(said) != 0 {
-				t.Errorf("%s after %s: said %v", late.EventType(), early.EventType(), said)
+			if published := w.react(late); len(published) != 0 {
+				t.Errorf("%s after %s: said %v", late.EventType(), early.EventType(), published)
 			}
 		}
 		if s := w.stock("teapot"); w.state(id) != inventory.Void || s.OnHand != 3 {
@@ -41,10 +41,10 @@ func TestAnOrderIsReservedWhollyOrNotAtAll(t *testing.T) {
 	w.receive("spoon", 5)
 	w.receive("teapot", 1)
 	id := events.NewID()
-	said := w.react(placed(id, line("cup", 2), line("spoon", 5), line("teapot", 2)), captured(id))
+	published := w.react(placed(id, line("cup", 2), line("spoon", 5), line("teapot", 2)), captured(id))
 	want := fulfilment.StockRejected{OrderID: id, Reason: fulfilment.ReasonOutOfStock + ": teapot"}
-	if len(said) != 1 || said[0].Data != want {
-		t.Errorf("said %+v, want %+v", said, want)
+	if len(published) != 1 || published[0].Data != want {
+		t.Errorf("said %+v, want %+v", published, want)
 	}
 	w.react(compensations(id)...)
 	for _, sku := range []string{"cup", "spoon", "teapot"} {
@@ -125,8 +125,8 @@ func TestACommitBeforeItsReservationIsKept(t *testing.T) {
 	id := events.NewID()
 	w.react(fulfilment.OrderConfirmed{OrderID: id})
 	w.react(captured(id))
-	if said := w.react(placed(id, line("teapot", 2))); len(said) != 1 || said[0].Data.EventType() != "stock.reserved" {
-		t.Errorf("said %+v", said)
+	if published := w.react(placed(id, line("teapot", 2))); len(published) != 1 || published[0].Data.EventType() != "stock.reserved" {
+		t.Errorf("said %+v", published)
 	}
 	if s := w.stock("teapot"); s.Committed != 2 || s.Reserved != 0 || s.OnHand != 1 || w.state(id) != inventory.Committed {
 		t.Errorf("reservation %s, stock %+v", w.state(id), s)
@@ -144,9 +144,9 @@ func TestAReleaseHappensOnce(t *testing.T) {
 	w.receive("teapot", 3)
 	id := events.NewID()
 	w.react(placed(id, line("teapot", 2)), captured(id))
-	asks := compensations(id)
+	requests := compensations(id)
 	webtest.Together(t, 8, func(i int) error {
-		_, err := w.try(asks[i%len(asks)])
+		_, err := w.try(requests[i%len(requests)])
 		return err
 	})
 	if s := w.stock("teapot"); s.OnHand != 3 || s.Reserved != 0 || w.state(id) != inventory.Released {
@@ -194,8 +194,8 @@ func TestEveryOrderOfArrivalLeavesTheSameStock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check := func(state string, committed int64) func(m consumer.Memory, said []events.Payload) error {
-		return func(m consumer.Memory, said []events.Payload) error {
+	check := func(state string, committed int64) func(m consumer.Memory, published []events.Payload) error {
+		return func(m consumer.Memory, published []events.Payload) error {
 			for sku, quantity := range map[string]int64{"cup": 2, "teapot": 1} {
 				want := inventory.Stock{SKU: sku, Received: 5, OnHand: 5 - committed*quantity, Committed: committed * quantity}
 				var got inventory.Stock
@@ -204,7 +204,7 @@ func TestEveryOrderOfArrivalLeavesTheSameStock(t *testing.T) {
 				}
 			}
 			var r inventory.Reservation
-			n := webtest.Count(said)
+			n := webtest.Count(published)
 			if _, err := m.Row("reservations", id, &r); err != nil || state != "" && r.State != state {
 				return fmt.Errorf("reservation %+v: %v", r, err)
 			}

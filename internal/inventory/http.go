@@ -49,9 +49,9 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		s, said, err := Participant.Apply(ctx, tx, events.Command(Receive{SKU: sku, Quantity: in.Quantity}, time.Now()))
+		s, published, err := Participant.Apply(ctx, tx, events.Command(Receive{SKU: sku, Quantity: in.Quantity}, time.Now()))
 		if err == nil {
-			err = web.Refused(said)
+			err = web.Refused(published)
 		}
 		if err != nil {
 			return web.Answer{}, err

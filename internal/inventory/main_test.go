@@ -20,32 +20,32 @@ func service(database string, log zerolog.Logger) (*quadrille.Service, http.Hand
 	return inventory.New(database, webtest.NoBroker, log)
 }
 
-// world is the service with its tables.
-type world struct{ *webtest.Service }
+// env is the service with its tables.
+type env struct{ *webtest.Service }
 
-func start(t *testing.T) world { return world{webtest.Start(t, service)} }
+func start(t *testing.T) env { return env{webtest.Start(t, service)} }
 
 // receive takes goods in.
-func (w world) receive(sku string, quantity int64) {
+func (w env) receive(sku string, quantity int64) {
 	w.Helper()
 	w.Want(w.Post("/stock/"+sku+"/receipts", fmt.Sprintf(`{"quantity":%d}`, quantity)), http.StatusCreated)
 }
 
 // try handles events in one transaction.
-func (w world) try(payloads ...events.Payload) ([]events.Event, error) {
+func (w env) try(payloads ...events.Payload) ([]events.Event, error) {
 	return webtest.React(w.Context(), w.Service, inventory.Participant, payloads...)
 }
 
-func (w world) react(payloads ...events.Payload) []events.Event {
+func (w env) react(payloads ...events.Payload) []events.Event {
 	w.Helper()
-	said, err := w.try(payloads...)
+	published, err := w.try(payloads...)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return said
+	return published
 }
 
-func (w world) stock(sku string) (s inventory.Stock) {
+func (w env) stock(sku string) (s inventory.Stock) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &s, `SELECT * FROM stock WHERE sku = $1`, sku); err != nil {
 		w.Fatal(err)
@@ -53,7 +53,7 @@ func (w world) stock(sku string) (s inventory.Stock) {
 	return s
 }
 
-func (w world) state(order string) (state string) {
+func (w env) state(order string) (state string) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM reservations WHERE order_id = $1`, order); err != nil {
 		w.Fatal(err)

@@ -13,7 +13,7 @@ import (
 )
 
 // Participant is the part of inventory in the dance, with its own command.
-var Participant = consumer.Participant[State]{Name: "inventory", Needs: needs, React: []consumer.Reaction[State]{
+var Participant = consumer.Participant[State]{Name: "inventory", Locks: locks, React: []consumer.Reaction[State]{
 	consumer.On(remember),
 	consumer.On(paid),
 	consumer.On(release[fulfilment.ShipmentFailed]),
@@ -34,22 +34,22 @@ func (Receive) EventType() string { return "inventory.receive" }
 // Subject is the article.
 func (c Receive) Subject() string { return c.SKU }
 
-// needs asks for the stock of an order's lines whenever they are known: an event of the same batch
+// locks asks for the stock of an order's lines whenever they are known: an event of the same batch
 // may make them needed.
-func needs(s *State, e events.Event) {
+func locks(s *State, e events.Event) {
 	switch c := e.Data.(type) {
 	case Receive:
-		s.Stock.Ask(c.SKU)
+		s.Stock.Lock(c.SKU)
 		return
 	case fulfilment.OrderPlaced:
 		for _, l := range c.Lines {
-			s.Stock.Ask(l.SKU)
+			s.Stock.Lock(l.SKU)
 		}
 	}
-	s.Reservations.Ask(e.Data.Subject())
+	s.Reservations.Lock(e.Data.Subject())
 	if r, ok := s.Reservations.Loaded(e.Data.Subject()); ok {
 		for _, l := range r.Lines.V {
-			s.Stock.Ask(l.SKU)
+			s.Stock.Lock(l.SKU)
 		}
 	}
 }

@@ -15,7 +15,7 @@ func TestAColumnThatIsAddedHarmsNothing(t *testing.T) {
 	after := w.place("ada")
 	w.Want(w.Call("GET", "/orders?customer=ada", ""), http.StatusOK, before.ID, after.ID)
 	w.Want(w.Call("POST", "/orders/"+before.ID+"/cancellation", ""), http.StatusOK, "cancelled")
-	if got := w.said(after.ID, "order.placed"); got != 1 {
+	if got := w.published(after.ID, "order.placed"); got != 1 {
 		t.Errorf("order.placed said %d times", got)
 	}
 }

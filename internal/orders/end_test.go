@@ -34,16 +34,16 @@ func TestACustomerCancelsUntilTheOrderIsConfirmed(t *testing.T) {
 	for range 2 {
 		w.Want(w.Call("POST", "/orders/"+id+"/cancellation", ""), http.StatusOK, `"state":"cancelled"`, fulfilment.ReasonCustomer)
 	}
-	if n := w.said(id, "order.cancelled"); n != 1 {
+	if n := w.published(id, "order.cancelled"); n != 1 {
 		t.Errorf("order.cancelled was said %d times", n)
 	}
-	if said := w.react(scheduled(id)); len(said) != 0 || w.show(id).State != orders.Cancelled {
-		t.Errorf("a late shipment: said %v, %+v", said, w.show(id))
+	if published := w.react(scheduled(id)); len(published) != 0 || w.show(id).State != orders.Cancelled {
+		t.Errorf("a late shipment: said %v, %+v", published, w.show(id))
 	}
 	id = w.place("ada").ID
 	w.react(scheduled(id))
 	w.Want(w.Call("POST", "/orders/"+id+"/cancellation", ""), http.StatusConflict, "confirmed")
-	if v := w.show(id); v.State != orders.Confirmed || v.Reason != "" || w.said(id, "order.cancelled") != 0 {
+	if v := w.show(id); v.State != orders.Confirmed || v.Reason != "" || w.published(id, "order.cancelled") != 0 {
 		t.Errorf("order %+v", v)
 	}
 	w.Want(w.Call("POST", "/orders/"+events.NewID()+"/cancellation", ""), http.StatusNotFound)
@@ -61,15 +61,15 @@ func TestEveryRefusalEndsTheOrderOnce(t *testing.T) {
 		list := refusals(id)
 		w.react(list[reason])
 		for _, later := range list {
-			if said := w.react(later); len(said) != 0 {
-				t.Errorf("%s after %q: said %v", later.EventType(), reason, said)
+			if published := w.react(later); len(published) != 0 {
+				t.Errorf("%s after %q: said %v", later.EventType(), reason, published)
 			}
 		}
-		if v := w.show(id); v.State != orders.Cancelled || v.Reason != reason || w.said(id, "order.cancelled") != 1 {
+		if v := w.show(id); v.State != orders.Cancelled || v.Reason != reason || w.published(id, "order.cancelled") != 1 {
 			t.Errorf("%s: order %+v", reason, v)
 		}
-		if said := w.react(scheduled(id)); len(said) != 0 {
-			t.Errorf("a shipment after the end: said %v", said)
+		if published := w.react(scheduled(id)); len(published) != 0 {
+			t.Errorf("a shipment after the end: said %v", published)
 		}
 	}
 }
@@ -98,9 +98,9 @@ func TestACancellationAndAConfirmationAtTheSameTimeHaveOneWinner(t *testing.T) {
 		})
 		v := w.show(id)
 		winners[v.State]++
-		said := w.said(id, "order.cancelled") + w.said(id, "order.confirmed")
-		if v.State == orders.Placed || said != 1 || w.said(id, "order."+v.State) != 1 {
-			t.Fatalf("order %+v, of whose end was said %d times", v, said)
+		published := w.published(id, "order.cancelled") + w.published(id, "order.confirmed")
+		if v.State == orders.Placed || published != 1 || w.published(id, "order."+v.State) != 1 {
+			t.Fatalf("order %+v, of whose end was said %d times", v, published)
 		}
 	}
 	t.Logf("winners: %v", winners)
@@ -113,13 +113,13 @@ func TestAnUnknownOrderIsAdopted(t *testing.T) {
 	for reason := range refusals("") {
 		id := events.NewID()
 		w.react(refusals(id)[reason])
-		if v := w.show(id); !v.Adopted || v.State != orders.Cancelled || v.Reason != reason || w.said(id, "order.cancelled") != 1 {
+		if v := w.show(id); !v.Adopted || v.State != orders.Cancelled || v.Reason != reason || w.published(id, "order.cancelled") != 1 {
 			t.Errorf("%s: order %+v", reason, v)
 		}
 	}
 	id := events.NewID()
 	w.react(scheduled(id))
-	if v := w.show(id); !v.Adopted || v.State != orders.Confirmed || w.said(id, "order.confirmed") != 1 {
+	if v := w.show(id); !v.Adopted || v.State != orders.Confirmed || w.published(id, "order.confirmed") != 1 {
 		t.Errorf("order %+v", v)
 	}
 	// Two replicas adopt it at the same time.
@@ -130,7 +130,7 @@ func TestAnUnknownOrderIsAdopted(t *testing.T) {
 			_, err := w.try(list[i])
 			return err
 		})
-		if n := w.said(id, "order.cancelled") + w.said(id, "order.confirmed"); n != 1 {
+		if n := w.published(id, "order.cancelled") + w.published(id, "order.confirmed"); n != 1 {
 			t.Fatalf("order %+v, of whose end was said %d times", w.show(id), n)
 		}
 	}
@@ -145,14 +145,14 @@ func TestEveryOrderOfArrivalHasOneEnd(t *testing.T) {
 	if _, err := orders.Participant.Reactor().React(begin, events.Command(place, time.Unix(0, 0))); err != nil {
 		t.Fatal(err)
 	}
-	check := func(ends ...string) func(m consumer.Memory, said []events.Payload) error {
-		return func(m consumer.Memory, said []events.Payload) error {
+	check := func(ends ...string) func(m consumer.Memory, published []events.Payload) error {
+		return func(m consumer.Memory, published []events.Payload) error {
 			var o orders.Order
 			if _, err := m.Row("orders", id, &o); err != nil {
 				return err
 			}
-			n := webtest.Count(said)
-			if len(said) != 1 || n["order."+o.State] != 1 || len(ends) > 0 && o.State != ends[0] {
+			n := webtest.Count(published)
+			if len(published) != 1 || n["order."+o.State] != 1 || len(ends) > 0 && o.State != ends[0] {
 				return fmt.Errorf("%s, said %v", o.State, n)
 			}
 			return nil

@@ -125,11 +125,11 @@ func (a api) apply(ctx context.Context, tx *sqlx.Tx, commands ...events.Payload)
 	for i, c := range commands {
 		batch[i] = events.Command(c, now)
 	}
-	s, said, err := Participant.Apply(ctx, tx, batch...)
+	s, published, err := Participant.Apply(ctx, tx, batch...)
 	if err != nil {
 		return nil, err
 	}
-	return s, a.service.Emit(ctx, tx, said...)
+	return s, a.service.Emit(ctx, tx, published...)
 }
 
 func (a api) cancel(w http.ResponseWriter, r *http.Request) error {

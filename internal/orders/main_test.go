@@ -23,39 +23,39 @@ func service(database string, log zerolog.Logger) (*quadrille.Service, http.Hand
 	return orders.New(database, webtest.NoBroker, within, log)
 }
 
-// world is the service with its tables.
-type world struct{ *webtest.Service }
+// env is the service with its tables.
+type env struct{ *webtest.Service }
 
-func start(t *testing.T) world { return world{webtest.Start(t, service)} }
+func start(t *testing.T) env { return env{webtest.Start(t, service)} }
 
-func (w world) try(payloads ...events.Payload) ([]events.Event, error) {
+func (w env) try(payloads ...events.Payload) ([]events.Event, error) {
 	return webtest.React(w.Context(), w.Service, orders.Participant, payloads...)
 }
 
-func (w world) react(payloads ...events.Payload) []events.Event {
+func (w env) react(payloads ...events.Payload) []events.Event {
 	w.Helper()
-	said, err := w.try(payloads...)
+	published, err := w.try(payloads...)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return said
+	return published
 }
 
 // place places ada's order and returns it as it was answered.
-func (w world) place(customer string) (v orders.View) {
+func (w env) place(customer string) (v orders.View) {
 	w.Helper()
 	w.Decode(w.Want(w.Post("/orders", order(customer)), http.StatusCreated), &v)
 	return v
 }
 
-func (w world) show(id string) (v orders.View) {
+func (w env) show(id string) (v orders.View) {
 	w.Helper()
 	w.Decode(w.Want(w.Call("GET", "/orders/"+id, ""), http.StatusOK), &v)
 	return v
 }
 
-// said counts what was said about an order, of one type.
-func (w world) said(id, eventType string) int64 {
+// published counts what was said about an order, of one type.
+func (w env) published(id, eventType string) int64 {
 	w.Helper()
 	return w.Int(`SELECT count(*) FROM outbox WHERE aggregateid = $1 AND type = $2`, id, eventType)
 }
@@ -72,7 +72,7 @@ func order(customer string) string {
 }
 
 // exec runs a statement.
-func (w world) exec(query string, args ...any) {
+func (w env) exec(query string, args ...any) {
 	w.Helper()
 	exec(w, w.DB, query, args...)
 }

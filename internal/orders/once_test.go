@@ -16,7 +16,7 @@ import (
 )
 
 // post places an order under a key.
-func (w world) post(body string, headers ...string) webtest.Answer {
+func (w env) post(body string, headers ...string) webtest.Answer {
 	w.Helper()
 	return w.Call("POST", "/orders", body, headers...)
 }
@@ -78,7 +78,7 @@ func TestACompletedRequestIsReplayed(t *testing.T) {
 func TestAKeyBelongsToItsClient(t *testing.T) {
 	t.Parallel()
 	const ada, eve = "a-token-of-16-characters", "another-token-of-16"
-	w := world{webtest.On(t, webtest.Database(t, service), service, webtest.File(t, "ada "+ada+"\neve "+eve+"\n"))}
+	w := env{webtest.On(t, webtest.Database(t, service), service, webtest.File(t, "ada "+ada+"\neve "+eve+"\n"))}
 	w.Want(w.post(order("ada"), "Idempotency-Key", "k"), http.StatusUnauthorized)
 	first := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+ada), http.StatusCreated)
 	other := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+eve), http.StatusCreated)

@@ -24,7 +24,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	servers := devstack.PrivatePostgres(t)
 	database := servers.PostgresURL
-	w := world{webtest.On(t, database, service, "")}
+	w := env{webtest.On(t, database, service, "")}
 	before := w.place("ada")
 	if err := servers.KillPostgres(); err != nil {
 		t.Fatal(err)
@@ -38,8 +38,8 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	}
 	server := httptest.NewServer(web.Mux(late, tokens, api))
 	defer server.Close()
-	newcomer := world{&webtest.Service{TB: t, Kit: late, URL: server.URL}}
-	for _, s := range []world{w, newcomer} {
+	service := env{&webtest.Service{TB: t, Kit: late, URL: server.URL}}
+	for _, s := range []env{w, service} {
 		away := func(method, path, body string, headers ...string) error {
 			began := time.Now()
 			a, err := s.Try(t.Context(), method, path, body, headers...)
@@ -73,7 +73,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	if err := servers.RestartPostgres(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []world{w, newcomer} {
+	for _, s := range []env{w, service} {
 		webtest.Eventually(t, "the service heals", func() (bool, string) {
 			a := s.post(order("ada"), "Idempotency-Key", "k0")
 			return a.Status == http.StatusCreated, a.Body

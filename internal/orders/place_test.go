@@ -28,7 +28,7 @@ func TestAnOrderIsAnsweredAsItWillBeRead(t *testing.T) {
 	if got := v.Deadline.Sub(v.PlacedAt); got != within {
 		t.Errorf("the deadline is %s after the order", got)
 	}
-	if n := w.said(v.ID, "order.placed"); n != 1 {
+	if n := w.published(v.ID, "order.placed"); n != 1 {
 		t.Errorf("order.placed was said %d times", n)
 	}
 	w.Want(w.Call("GET", "/orders/"+events.NewID(), ""), http.StatusNotFound)

@@ -9,7 +9,7 @@ import (
 )
 
 // Participant is the part of orders in the dance, with its own commands.
-var Participant = consumer.Participant[State]{Name: "orders", Needs: needs, React: []consumer.Reaction[State]{
+var Participant = consumer.Participant[State]{Name: "orders", Locks: locks, React: []consumer.Reaction[State]{
 	consumer.On(place),
 	consumer.On(cancel),
 	consumer.On(expire),
@@ -39,7 +39,7 @@ func (Cancel) EventType() string     { return "orders.cancel" }
 func (Expire) EventType() string     { return "orders.expire" }
 func (c Cancel) Subject() string     { return c.OrderID }
 func (c Expire) Subject() string     { return c.OrderID }
-func needs(s *State, e events.Event) { s.Orders.Ask(e.Data.Subject()) }
+func locks(s *State, e events.Event) { s.Orders.Lock(e.Data.Subject()) }
 
 func place(s *State, e events.Of[Place]) []events.Payload {
 	c := e.Data
@@ -57,7 +57,7 @@ func place(s *State, e events.Of[Place]) []events.Payload {
 	}
 	o.Lines.V, o.Address.V = c.Lines, c.Address
 	s.Orders.Set(c.OrderID, o)
-	return []events.Payload{c.OrderPlaced, consumer.Later{After: c.Within, Payload: Expire{OrderID: c.OrderID}}}
+	return []events.Payload{c.OrderPlaced, consumer.Deadline{After: c.Within, Payload: Expire{OrderID: c.OrderID}}}
 }
 
 func cancel(s *State, e events.Of[Cancel]) []events.Payload {

@@ -23,8 +23,8 @@ var migrations embed.FS
 func New(database, amqp string, within time.Duration, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	service := &quadrille.Service{
-		Name: Participant.Name, Hears: []consumer.Handler{Participant.Handler()},
-		Database: database, AMQP: amqp, Joins: topology.Fulfilment(),
+		Name: Participant.Name, Handlers: []consumer.Handler{Participant.Handler()},
+		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
 		Migrations: map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}, Log: log, Stream: cdc.For(database, log),
 	}
 	return service, routes(service, within, log)

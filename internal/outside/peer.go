@@ -94,8 +94,8 @@ func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
 	request.Header.Set("Idempotency-Key", key)
 	response, err := p.client.Do(request)
 	if err != nil {
-		if trouble, ok := errors.AsType[*url.Error](err); ok {
-			err = trouble.Err // without the address, which may hold a password
+		if problem, ok := errors.AsType[*url.Error](err); ok {
+			err = problem.Err // without the address, which may hold a password
 		}
 		return fmt.Errorf("call %s: %w", path, err)
 	}

@@ -16,7 +16,7 @@ import (
 // What an answer means: done, a definite no, or trouble after which nobody knows.
 func TestAnswersAreToldApart(t *testing.T) {
 	t.Parallel()
-	const done, no, trouble = "done", "no", "trouble"
+	const done, no, problem = "done", "no", "trouble"
 	for name, c := range map[string]struct {
 		status int
 		body   string
@@ -27,15 +27,15 @@ func TestAnswersAreToldApart(t *testing.T) {
 		"the answer comes twice":      {201, `{"id":"1"}{"id":"1"}`, done},
 		"a refusal":                   {402, `{"reason":"broke"}`, no},
 		"a refusal without words":     {422, ``, no},
-		"still under way":             {409, `{}`, trouble},
-		"too many":                    {429, `{}`, trouble},
-		"out of order":                {503, `{}`, trouble},
-		"moved, and it answers there": {302, ``, trouble},
-		"moved for good":              {308, ``, trouble},
-		"no such path":                {404, `{}`, trouble},
-		"a request that is no good":   {400, `{}`, trouble},
-		"a credential that has ended": {401, `{}`, trouble},
-		"a page instead of an answer": {200, `<html>`, trouble},
+		"still under way":             {409, `{}`, problem},
+		"too many":                    {429, `{}`, problem},
+		"out of order":                {503, `{}`, problem},
+		"moved, and it answers there": {302, ``, problem},
+		"moved for good":              {308, ``, problem},
+		"no such path":                {404, `{}`, problem},
+		"a request that is no good":   {400, `{}`, problem},
+		"a credential that has ended": {401, `{}`, problem},
+		"a page instead of an answer": {200, `<html>`, problem},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -64,7 +64,7 @@ func TestAnswersAreToldApart(t *testing.T) {
 					t.Errorf("reason %q", refused.Reason)
 				}
 			} else if err != nil {
-				got = trouble
+				got = problem
 			}
 			if got != c.want || elsewhere.Load() {
 				t.Errorf("%s (%v), want %s; asked elsewhere: %t", got, err, c.want, elsewhere.Load())

@@ -22,7 +22,7 @@ import (
 
 const ada = "account/ada"
 
-func (w world) account() payments.Account {
+func (w env) account() payments.Account {
 	w.Helper()
 	found, err := eventstore.Fold[payments.Account](w.Context(), w.DB, ada)
 	if err != nil {
@@ -43,9 +43,9 @@ func TestAClosedAccountTakesNothingButRefunds(t *testing.T) {
 	}
 	w.Want(w.Post("/accounts/ada/deposits", money(5)), http.StatusConflict, "is closed")
 	w.Want(w.Call("PUT", "/accounts/ada", euro), http.StatusConflict, "is closed")
-	said := w.react(placed(events.NewID(), 1))
-	if len(said) != 1 || said[0].Data.(fulfilment.PaymentDeclined).Reason != fulfilment.ReasonClosed {
-		t.Errorf("said %+v", said)
+	published := w.react(placed(events.NewID(), 1))
+	if len(published) != 1 || published[0].Data.(fulfilment.PaymentDeclined).Reason != fulfilment.ReasonClosed {
+		t.Errorf("said %+v", published)
 	}
 	w.react(cancelled(id))
 	want := payments.Account{Customer: "ada", Currency: "EUR", Deposited: 1000, Balance: 1000, Closed: true}

@@ -57,11 +57,11 @@ func (a api) deposit(w http.ResponseWriter, r *http.Request) error {
 
 // command applies a command about one account and returns the account after it.
 func (a api) command(ctx context.Context, tx *sqlx.Tx, customer string, c events.Payload) (Account, error) {
-	s, said, err := Participant.Apply(ctx, tx, events.Command(c, time.Now()))
+	s, published, err := Participant.Apply(ctx, tx, events.Command(c, time.Now()))
 	if err != nil {
 		return Account{}, err
 	}
-	if err := web.Refused(said); err != nil {
+	if err := web.Refused(published); err != nil {
 		return Account{}, err
 	}
 	account, _ := s.Accounts.Get(customer)

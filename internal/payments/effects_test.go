@@ -22,11 +22,11 @@ func TestACompensationBeforeItsOrderBlocksTheCapture(t *testing.T) {
 	w.rich(1000)
 	for _, early := range compensations(events.NewID()) {
 		id := early.Subject()
-		if said := w.react(early); len(said) != 0 {
-			t.Errorf("%s of an unknown order: said %v", early.EventType(), said)
+		if published := w.react(early); len(published) != 0 {
+			t.Errorf("%s of an unknown order: said %v", early.EventType(), published)
 		}
-		if said := w.react(placed(id, 100)); len(said) != 0 {
-			t.Errorf("order.placed after %s: said %v", early.EventType(), said)
+		if published := w.react(placed(id, 100)); len(published) != 0 {
+			t.Errorf("order.placed after %s: said %v", early.EventType(), published)
 		}
 		if p := w.payment(id); p.State != payments.Void || w.balance() != 1000 {
 			t.Errorf("after %s: payment %+v, balance %d", early.EventType(), p, w.balance())
@@ -44,9 +44,9 @@ func TestARefundHappensOnceWhateverAsksForIt(t *testing.T) {
 		if w.balance() != 700 {
 			t.Fatalf("balance %d after the capture", w.balance())
 		}
-		asks := compensations(id)
+		requests := compensations(id)
 		webtest.Together(t, 9, func(i int) error {
-			_, err := w.try(asks[i%len(asks)])
+			_, err := w.try(requests[i%len(requests)])
 			return err
 		})
 		if p := w.payment(id); p.State != payments.Refunded || w.balance() != 1000 {
@@ -115,10 +115,10 @@ func TestACaptureIsDeclinedForAReason(t *testing.T) {
 		fulfilment.ReasonCurrency:  dollars,
 		fulfilment.ReasonNoAccount: eve,
 	} {
-		said := w.react(order)
+		published := w.react(order)
 		want := fulfilment.PaymentDeclined{OrderID: order.OrderID, Reason: reason}
-		if len(said) != 1 || said[0].Data != want {
-			t.Errorf("said %+v, want %+v", said, want)
+		if len(published) != 1 || published[0].Data != want {
+			t.Errorf("said %+v, want %+v", published, want)
 		}
 		w.react(cancelled(order.OrderID))
 		if p := w.payment(order.OrderID); p.State != payments.Declined || p.Reason != reason {
@@ -182,13 +182,13 @@ func TestEveryOrderOfArrivalChargesTheSame(t *testing.T) {
 	if err := begin.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR", Deposited: funds, Balance: funds}); err != nil {
 		t.Fatal(err)
 	}
-	check := func(charged int64) func(m consumer.Memory, said []events.Payload) error {
-		return func(m consumer.Memory, said []events.Payload) error {
+	check := func(charged int64) func(m consumer.Memory, published []events.Payload) error {
+		return func(m consumer.Memory, published []events.Payload) error {
 			var a payments.Account
 			if _, err := m.Row("account", "ada", &a); err != nil {
 				return err
 			}
-			n := webtest.Count(said)
+			n := webtest.Count(published)
 			captured, refunded := n["payment.captured"], n["payment.refunded"]
 			if a.Balance != funds-charged || captured > 1 || int64(captured-refunded)*price != charged || n["payment.declined"] > 0 {
 				return fmt.Errorf("balance %d, said %v, want %d charged", a.Balance, n, charged)

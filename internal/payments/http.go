@@ -81,15 +81,15 @@ func (a api) refundAgain(w http.ResponseWriter, r *http.Request) error {
 	}
 	var payment Payment
 	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, said, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id}, time.Now()))
+		s, published, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id}, time.Now()))
 		if err != nil {
 			return err
 		}
-		if err := web.Refused(said); err != nil {
+		if err := web.Refused(published); err != nil {
 			return err
 		}
 		payment, _ = s.Payments.Get(id)
-		return a.service.Emit(ctx, tx, said...)
+		return a.service.Emit(ctx, tx, published...)
 	})
 	if err != nil {
 		return err

@@ -23,33 +23,33 @@ func service(database string, log zerolog.Logger) (*quadrille.Service, http.Hand
 	return payments.New(database, webtest.NoBroker, nil, log)
 }
 
-// world is the service with its tables.
-type world struct{ *webtest.Service }
+// env is the service with its tables.
+type env struct{ *webtest.Service }
 
-func start(t *testing.T) world { return world{webtest.Start(t, service)} }
+func start(t *testing.T) env { return env{webtest.Start(t, service)} }
 
 // rich opens the account of ada with so much in it.
-func (w world) rich(amount int64) {
+func (w env) rich(amount int64) {
 	w.Helper()
 	w.Want(w.Call("PUT", "/accounts/ada", euro), http.StatusOK)
 	w.Want(w.Post("/accounts/ada/deposits", money(amount)), http.StatusCreated)
 }
 
 // try handles events in one transaction.
-func (w world) try(payloads ...events.Payload) ([]events.Event, error) {
+func (w env) try(payloads ...events.Payload) ([]events.Event, error) {
 	return webtest.React(w.Context(), w.Service, payments.Participant, payloads...)
 }
 
-func (w world) react(payloads ...events.Payload) []events.Event {
+func (w env) react(payloads ...events.Payload) []events.Event {
 	w.Helper()
-	said, err := w.try(payloads...)
+	published, err := w.try(payloads...)
 	if err != nil {
 		w.Fatal(err)
 	}
-	return said
+	return published
 }
 
-func (w world) payment(order string) (p payments.Payment) {
+func (w env) payment(order string) (p payments.Payment) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &p, `SELECT * FROM payments WHERE order_id = $1`, order); err != nil {
 		w.Fatal(err)
@@ -61,7 +61,7 @@ func (w world) payment(order string) (p payments.Payment) {
 const balanceSQL = `SELECT coalesce(sum(CASE WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint), 0)
 	FROM eventstore WHERE stream = 'account/ada'`
 
-func (w world) balance() int64 {
+func (w env) balance() int64 {
 	w.Helper()
 	return w.Int(balanceSQL)
 }

@@ -51,7 +51,7 @@ func (m *model) apply(p events.Payload) {
 }
 
 // project runs the service's projections until the end of the test.
-func (w world) project() {
+func (w env) project() {
 	ctx, cancel := context.WithCancel(w.Context())
 	p := eventstore.Projector{DB: w.DB, Projections: payments.Projections(), Log: zerolog.New(zerolog.NewTestWriter(w))}
 	var running sync.WaitGroup
@@ -60,7 +60,7 @@ func (w world) project() {
 }
 
 // projected waits until the projections have an account at a version, and returns its balances there.
-func (w world) projected(customer string, version int64) (balance, statement int64) {
+func (w env) projected(customer string, version int64) (balance, statement int64) {
 	w.Helper()
 	deadline := time.NewTimer(webtest.Patience)
 	defer deadline.Stop()

@@ -42,12 +42,12 @@ func Projections() []eventstore.Projection {
 			Columns: `customer text PRIMARY KEY, currency text NOT NULL, deposited bigint NOT NULL, balance bigint NOT NULL,
 				closed boolean NOT NULL, version bigint NOT NULL, updated_at timestamptz NOT NULL,
 				CHECK (balance BETWEEN 0 AND deposited)`,
-		}, func(h eventstore.Happened) []string { return []string{h.Data.Subject()} }, toBalance),
+		}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, toBalance),
 		eventstore.Project(eventstore.Projection{
 			Name: "account_statement", Key: "entry", Version: 1, Kinds: kinds, Facts: facts,
 			Columns: `entry text PRIMARY KEY, customer text NOT NULL, version bigint NOT NULL, type text NOT NULL, order_id text NOT NULL,
 				amount bigint NOT NULL, balance bigint NOT NULL, at timestamptz NOT NULL, UNIQUE (customer, version)`,
-		}, func(h eventstore.Happened) []string {
+		}, func(h eventstore.Decoded) []string {
 			return []string{entryOf(h.Data.Subject(), h.Version-1), entryOf(h.Data.Subject(), h.Version)}
 		}, toStatement),
 	}
@@ -55,7 +55,7 @@ func Projections() []eventstore.Projection {
 
 func entryOf(customer string, version int64) string { return fmt.Sprintf("%s/%d", customer, version) }
 
-func toBalance(rows *consumer.Rows[string, Balance], h eventstore.Happened) {
+func toBalance(rows *consumer.Rows[string, Balance], h eventstore.Decoded) {
 	key := h.Data.Subject()
 	b, _ := rows.Get(key)
 	a := Account{Customer: key, Currency: b.Currency, Deposited: b.Deposited, Balance: b.Balance, Closed: b.Closed}.Fold(h.Data)
@@ -64,7 +64,7 @@ func toBalance(rows *consumer.Rows[string, Balance], h eventstore.Happened) {
 
 // toStatement adds an entry for every fact, those that move nothing included, so that each finds the
 // balance before it.
-func toStatement(rows *consumer.Rows[string, Entry], h eventstore.Happened) {
+func toStatement(rows *consumer.Rows[string, Entry], h eventstore.Decoded) {
 	customer := h.Data.Subject()
 	before, _ := rows.Get(entryOf(customer, h.Version-1))
 	e := Entry{

@@ -42,7 +42,7 @@ func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeReque
 	}
 	db, err := p.service.DB(ctx)
 	if err != nil {
-		return nil, consumer.NotYet(err, databaseTrouble)
+		return nil, consumer.RetryAfter(err, databaseTrouble)
 	}
 	limit := resilience.Limit{DB: db, Rate: chargeRate, Burst: chargeBurst}
 	err = p.peer.Post(ctx, "/charges", e.ID, c, limit.Guard("charges of "+c.Customer))

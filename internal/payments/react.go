@@ -12,12 +12,12 @@ import (
 // Participant is the part of payments in the dance, with its own commands.
 var Participant = participant(true)
 
-// till takes the money.
-type till struct{ cards bool } // whether there is a provider to charge them
+// capture takes the money.
+type capture struct{ cards bool } // whether there is a provider to charge them
 
 func participant(cards bool) consumer.Participant[State] {
-	return consumer.Participant[State]{Name: "payments", Needs: needs, React: []consumer.Reaction[State]{
-		consumer.On(till{cards}.capture),
+	return consumer.Participant[State]{Name: "payments", Locks: locks, React: []consumer.Reaction[State]{
+		consumer.On(capture{cards}.capture),
 		consumer.On(refund[fulfilment.StockRejected]),
 		consumer.On(refund[fulfilment.ShipmentFailed]),
 		consumer.On(refund[fulfilment.OrderCancelled]),
@@ -51,30 +51,30 @@ func (c Open) Subject() string    { return c.Customer }
 func (c Deposit) Subject() string { return c.Customer }
 func (c Close) Subject() string   { return c.Customer }
 
-func needs(s *State, e events.Event) {
+func locks(s *State, e events.Event) {
 	switch c := e.Data.(type) {
 	case Open:
-		s.Accounts.Ask(c.Customer)
+		s.Accounts.Lock(c.Customer)
 	case Deposit:
-		s.Accounts.Ask(c.Customer)
+		s.Accounts.Lock(c.Customer)
 	case Close:
-		s.Accounts.Ask(c.Customer)
+		s.Accounts.Lock(c.Customer)
 	case fulfilment.OrderPlaced:
-		s.Payments.Ask(c.OrderID)
+		s.Payments.Lock(c.OrderID)
 		if c.Card == "" {
-			s.Accounts.Ask(c.Customer)
+			s.Accounts.Lock(c.Customer)
 		}
 	default: // a compensation
-		s.Payments.Ask(e.Data.Subject())
+		s.Payments.Lock(e.Data.Subject())
 		if p, ok := s.Payments.Loaded(e.Data.Subject()); ok && p.State == Captured && p.Card == "" {
-			s.Accounts.Ask(p.Customer)
+			s.Accounts.Lock(p.Customer)
 		}
 	}
 }
 
 // capture takes the money, or declines. An order that is known already is left alone: it was
 // captured before, or a tombstone blocks it.
-func (t till) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
+func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
 	o := e.Data
 	if _, known := s.Payments.Get(o.OrderID); known {
 		return nil

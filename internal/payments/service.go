@@ -23,11 +23,11 @@ func New(database, amqp string, peer *outside.Peer, log zerolog.Logger) (*quadri
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	service := &quadrille.Service{
 		Name:     Participant.Name,
-		Database: database, AMQP: amqp, Joins: topology.Fulfilment(),
+		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
 		Migrations: map[string]fs.FS{"payments": files, "idempotency": idempotency.Migrations(), "resilience": resilience.Migrations()}, Log: log, Stream: cdc.For(database, log),
 		Projections: Projections(),
 	}
-	service.Hears = append(provider{peer, service}.handlers(), participant(peer != nil).Handler())
+	service.Handlers = append(provider{peer, service}.handlers(), participant(peer != nil).Handler())
 	if peer != nil {
 		service.Breakers = append(service.Breakers, peer.Breaker)
 	}

@@ -15,7 +15,7 @@ func readable(h web.Handler) web.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := h(w, r)
 		stored, unreadable := errors.AsType[*eventstore.StoredError](err)
-		misfit, damaged := errors.AsType[*eventstore.Misfit](err)
+		misfit, damaged := errors.AsType[*eventstore.MismatchError](err)
 		switch {
 		case unreadable:
 			return fmt.Errorf("%w: %w", web.Problemf(http.StatusServiceUnavailable,

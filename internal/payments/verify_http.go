@@ -15,11 +15,11 @@ import (
 
 // Verified is what came of looking through an account.
 type Verified struct {
-	Customer string             `json:"customer"`
-	Events   int64              `json:"events"`
-	Fits     bool               `json:"fits"`
-	Misfit   *eventstore.Misfit `json:"misfit,omitempty"`   // the first event that does not fit the chain
-	Disagree []string           `json:"disagree,omitempty"` // what is derived from the stream, and is not what it should be
+	Customer string                    `json:"customer"`
+	Events   int64                     `json:"events"`
+	Fits     bool                      `json:"fits"`
+	Misfit   *eventstore.MismatchError `json:"misfit,omitempty"`   // the first event that does not fit the chain
+	Disagree []string                  `json:"disagree,omitempty"` // what is derived from the stream, and is not what it should be
 }
 
 // verify recomputes the account's chain of hashes, and compares what is derived from the stream with it.

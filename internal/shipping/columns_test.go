@@ -12,10 +12,10 @@ func TestAColumnThatIsAddedHarmsNothing(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	id, other := events.NewID(), events.NewID()
-	w.says("shipment.scheduled", placed(id, "DE"), reserved(id))
+	w.publishes("shipment.scheduled", placed(id, "DE"), reserved(id))
 	w.AddColumns()
-	w.says("shipment.scheduled", placed(other, "DE"), reserved(other))
-	w.says("shipment.cancelled", cancelled(id))
+	w.publishes("shipment.scheduled", placed(other, "DE"), reserved(other))
+	w.publishes("shipment.cancelled", cancelled(id))
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusOK, `"state":"cancelled"`)
 	w.Want(w.Call("GET", "/shipments?state=booking", ""), http.StatusOK, `"shipments":[]`)
 }

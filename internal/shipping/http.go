@@ -89,15 +89,15 @@ func (a api) recallAgain(w http.ResponseWriter, r *http.Request) error {
 	}
 	var shipment Shipment
 	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, said, err := a.participant.Apply(ctx, tx, events.Command(RecallAgain{OrderID: id}, time.Now()))
+		s, published, err := a.participant.Apply(ctx, tx, events.Command(RecallAgain{OrderID: id}, time.Now()))
 		if err != nil {
 			return err
 		}
-		if err := web.Refused(said); err != nil {
+		if err := web.Refused(published); err != nil {
 			return err
 		}
 		shipment, _ = s.Shipments.Get(id)
-		return a.service.Emit(ctx, tx, said...)
+		return a.service.Emit(ctx, tx, published...)
 	})
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func (d desk) handlers() []consumer.Handler {
 }
 
 func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]) (events.Payload, error) {
-	reason, err := d.ask(ctx, "/bookings", e.Event)
+	reason, err := d.call(ctx, "/bookings", e.Event)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]
 }
 
 func (d desk) recall(ctx context.Context, e events.Of[fulfilment.RecallRequested]) (events.Payload, error) {
-	reason, err := d.ask(ctx, "/recalls", e.Event)
+	reason, err := d.call(ctx, "/recalls", e.Event)
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +42,8 @@ func (d desk) recall(ctx context.Context, e events.Of[fulfilment.RecallRequested
 	return fulfilment.RecallSucceeded{OrderID: e.Data.OrderID}, nil
 }
 
-// ask returns the reason of a refusal, empty for none.
-func (d desk) ask(ctx context.Context, path string, e events.Event) (reason string, err error) {
+// call returns the reason of a refusal, empty for none.
+func (d desk) call(ctx context.Context, path string, e events.Event) (reason string, err error) {
 	if d.peer == nil {
 		return "", errNoCarrier
 	}

@@ -14,24 +14,24 @@ var Countries = []string{
 
 // carrier knows which countries are served, and whether parcels are booked with an outside world.
 type carrier struct {
-	serves map[string]bool
-	books  bool
+	serves  map[string]bool
+	entries bool
 }
 
 // Participant is the part of shipping in the dance, for a carrier that serves the given countries. When
 // books is false there is no carrier to ask, and parcels go at once.
-func Participant(books bool, countries ...string) consumer.Participant[State] {
-	c := carrier{serves: map[string]bool{}, books: books}
+func Participant(entries bool, countries ...string) consumer.Participant[State] {
+	c := carrier{serves: map[string]bool{}, entries: entries}
 	for _, country := range countries {
 		c.serves[country] = true
 	}
-	return consumer.Participant[State]{Name: "shipping", Needs: needs, React: []consumer.Reaction[State]{
+	return consumer.Participant[State]{Name: "shipping", Locks: locks, React: []consumer.Reaction[State]{
 		consumer.On(c.remember), consumer.On(c.reserved), consumer.On(cancel),
 		consumer.On(booked), consumer.On(notBooked), consumer.On(recalled), consumer.On(notRecalled), consumer.On(recallAgain),
 	}}
 }
 
-func needs(s *State, e events.Event) { s.Shipments.Ask(e.Data.Subject()) }
+func locks(s *State, e events.Event) { s.Shipments.Lock(e.Data.Subject()) }
 
 // remember keeps the address, and schedules if the reservation was heard of first.
 func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
@@ -56,21 +56,21 @@ func (c carrier) reserved(s *State, e events.Of[fulfilment.StockReserved]) []eve
 // schedule sends the parcel, or refuses, once the address and the reservation are known.
 func (c carrier) schedule(s *State, shipment Shipment) []events.Payload {
 	country := shipment.Address.V.Country
-	var said []events.Payload
+	var published []events.Payload
 	switch {
 	case !shipment.Reserved || country == "":
 	case !c.serves[country]:
 		shipment.State, shipment.Reason = Failed, fulfilment.ReasonNotServed+": "+country
-		said = []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID, Reason: shipment.Reason}}
-	case c.books:
+		published = []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID, Reason: shipment.Reason}}
+	case c.entries:
 		shipment.State, shipment.Booked = Booking, true
-		said = []events.Payload{fulfilment.BookingRequested{OrderID: shipment.OrderID, Address: shipment.Address.V}}
+		published = []events.Payload{fulfilment.BookingRequested{OrderID: shipment.OrderID, Address: shipment.Address.V}}
 	default:
 		shipment.State = Scheduled
-		said = []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID, Country: country}}
+		published = []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID, Country: country}}
 	}
 	s.Shipments.Set(shipment.OrderID, shipment)
-	return said
+	return published
 }
 
 // cancel stops the parcel, once. When there is none yet it leaves a tombstone, so that a late event

@@ -22,8 +22,8 @@ func New(database, amqp string, peer *outside.Peer, countries []string, log zero
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	participant := Participant(peer != nil, countries...)
 	service := &quadrille.Service{
-		Name: participant.Name, Hears: append(desk{peer}.handlers(), participant.Handler()),
-		Database: database, AMQP: amqp, Joins: topology.Fulfilment(),
+		Name: participant.Name, Handlers: append(desk{peer}.handlers(), participant.Handler()),
+		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
 		Migrations: map[string]fs.FS{"shipping": files}, Log: log, Stream: cdc.For(database, log),
 	}
 	if peer != nil {

@@ -25,24 +25,24 @@ func service(database string, log zerolog.Logger) (*quadrille.Service, http.Hand
 	return shipping.New(database, webtest.NoBroker, nil, []string{"DE", "FR"}, log)
 }
 
-// world is the service with its tables.
-type world struct{ *webtest.Service }
+// env is the service with its tables.
+type env struct{ *webtest.Service }
 
-func start(t *testing.T) world { return world{webtest.Start(t, service)} }
+func start(t *testing.T) env { return env{webtest.Start(t, service)} }
 
-func (w world) try(payloads ...events.Payload) ([]events.Event, error) {
+func (w env) try(payloads ...events.Payload) ([]events.Event, error) {
 	return webtest.React(w.Context(), w.Service, participant, payloads...)
 }
 
-// says handles events in one transaction and fails the test unless exactly these types are said.
-func (w world) says(want string, payloads ...events.Payload) {
+// publishes handles events in one transaction and fails the test unless exactly these types are said.
+func (w env) publishes(want string, payloads ...events.Payload) {
 	w.Helper()
-	said, err := w.try(payloads...)
+	published, err := w.try(payloads...)
 	if err != nil {
 		w.Fatal(err)
 	}
 	var types []string
-	for _, e := range said {
+	for _, e := range published {
 		types = append(types, e.Data.EventType())
 	}
 	if got := strings.Join(types, " "); got != want {
@@ -50,7 +50,7 @@ func (w world) says(want string, payloads ...events.Payload) {
 	}
 }
 
-func (w world) state(order string) (state string) {
+func (w env) state(order string) (state string) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM shipments WHERE order_id = $1`, order); err != nil {
 		w.Fatal(err)
@@ -77,15 +77,15 @@ func TestAShipmentIsShownWhenThereIsOne(t *testing.T) {
 	id, other, dead := events.NewID(), events.NewID(), events.NewID()
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusNotFound, id)
 	w.Want(w.Call("GET", "/shipments/1", ""), http.StatusBadRequest, "order_id: ")
-	w.says("", placed(id, "DE"))
+	w.publishes("", placed(id, "DE"))
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusNotFound, id)
-	w.says("shipment.scheduled", reserved(id))
+	w.publishes("shipment.scheduled", reserved(id))
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusOK, `"state":"scheduled"`, `"city":"X"`)
-	w.says("shipment.cancelled", cancelled(id))
+	w.publishes("shipment.cancelled", cancelled(id))
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusOK, `"state":"cancelled"`)
-	w.says("shipment.failed", placed(other, "AQ"), reserved(other))
+	w.publishes("shipment.failed", placed(other, "AQ"), reserved(other))
 	w.Want(w.Call("GET", "/shipments/"+other, ""), http.StatusOK, `"state":"failed"`, fulfilment.ReasonNotServed+": AQ")
-	w.says("", cancelled(dead))
+	w.publishes("", cancelled(dead))
 	if got := w.state(dead); got != shipping.Void {
 		t.Fatalf("state %q, want a tombstone", got)
 	}
@@ -107,8 +107,8 @@ func TestACancellationBeforeItsOrderBlocksTheShipment(t *testing.T) {
 				before[i] = reserved(id)
 			}
 		}
-		w.says("", append(before, cancelled(id))...)
-		w.says("", placed(id, "DE"), reserved(id))
+		w.publishes("", append(before, cancelled(id))...)
+		w.publishes("", placed(id, "DE"), reserved(id))
 		if got := w.state(id); got != shipping.Void {
 			t.Errorf("state %q", got)
 		}
@@ -138,7 +138,7 @@ func TestACancellationAndAReservationAtTheSameTimeSendNothing(t *testing.T) {
 func TestTheDatabaseItselfRefusesBrokenShipments(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	w.says("", placed(events.NewID(), "DE"))
+	w.publishes("", placed(events.NewID(), "DE"))
 	for _, statement := range []string{
 		`UPDATE shipments SET state = 'lost'`, `UPDATE shipments SET state = NULL`, `INSERT INTO shipments SELECT * FROM shipments`,
 	} {
@@ -154,10 +154,10 @@ func TestTheDatabaseItselfRefusesBrokenShipments(t *testing.T) {
 func TestEveryOrderOfArrivalSendsTheSame(t *testing.T) {
 	t.Parallel()
 	const id = "0190a0e0-0000-7000-8000-000000000001"
-	check := func(live int, types ...string) func(m consumer.Memory, said []events.Payload) error {
-		return func(m consumer.Memory, said []events.Payload) error {
+	check := func(live int, types ...string) func(m consumer.Memory, published []events.Payload) error {
+		return func(m consumer.Memory, published []events.Payload) error {
 			var s shipping.Shipment
-			n := webtest.Count(said)
+			n := webtest.Count(published)
 			if _, err := m.Row("shipments", id, &s); err != nil || (s.State == shipping.Scheduled) != (live > 0) {
 				return fmt.Errorf("shipment %+v: %v", s, err)
 			}
@@ -177,7 +177,7 @@ func TestEveryOrderOfArrivalSendsTheSame(t *testing.T) {
 	for _, c := range []struct {
 		events []events.Payload
 		ways   int
-		check  func(m consumer.Memory, said []events.Payload) error
+		check  func(m consumer.Memory, published []events.Payload) error
 	}{
 		{[]events.Payload{order, order, reserved(id), reserved(id)}, 6, check(1, "shipment.scheduled")},
 		{[]events.Payload{away, away, reserved(id), reserved(id)}, 6, check(0, "shipment.failed")},

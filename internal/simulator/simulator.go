@@ -127,8 +127,8 @@ func (s *Simulator) Journal(order, call string) []Entry {
 	return found
 }
 
-// Tell adds a rule, in place of one about the same calls.
-func (s *Simulator) Tell(rule Rule) {
+// SetRule adds a rule, in place of one about the same calls.
+func (s *Simulator) SetRule(rule Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rules = slices.DeleteFunc(s.rules, func(r Rule) bool { return r.Call == rule.Call && r.OrderID == rule.OrderID })
@@ -153,7 +153,7 @@ func (s *Simulator) putRule(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusBadRequest, map[string]string{"reason": err.Error()})
 		return
 	}
-	s.Tell(rule)
+	s.SetRule(rule)
 	write(w, http.StatusOK, s.listRules())
 }
 

@@ -28,7 +28,7 @@ type Group[C any] struct {
 	effect func(ctx context.Context, tx *sqlx.Tx, commands []C) ([]Answer, error)
 
 	mu      sync.Mutex
-	waiting []*asked[C]
+	waiting []*queued[C]
 	running int // transactions
 }
 
@@ -37,8 +37,8 @@ func NewGroup[C any](t Transactor, effect func(ctx context.Context, tx *sqlx.Tx,
 	return &Group[C]{t: t, effect: effect}
 }
 
-// asked is a request in a group.
-type asked[C any] struct {
+// queued is a request in a group.
+type queued[C any] struct {
 	ctx     context.Context
 	request idempotency.Request
 	command C
@@ -53,7 +53,7 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 	if err != nil {
 		return err
 	}
-	a := &asked[C]{ctx: r.Context(), request: request, command: command, done: make(chan struct{})}
+	a := &queued[C]{ctx: r.Context(), request: request, command: command, done: make(chan struct{})}
 	g.enter(a)
 	select {
 	case <-a.done:
@@ -69,7 +69,7 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 }
 
 // enter lets a request wait for its turn, and sees to it that somebody takes it.
-func (g *Group[C]) enter(a *asked[C]) {
+func (g *Group[C]) enter(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, a)
@@ -80,14 +80,14 @@ func (g *Group[C]) enter(a *asked[C]) {
 }
 
 // leave forgets a request that nobody waits for any more, unless a transaction has it.
-func (g *Group[C]) leave(a *asked[C]) {
+func (g *Group[C]) leave(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.waiting = slices.DeleteFunc(g.waiting, func(other *asked[C]) bool { return other == a })
+	g.waiting = slices.DeleteFunc(g.waiting, func(other *queued[C]) bool { return other == a })
 }
 
 // next takes what waits, nil when there is nothing: then the caller ends.
-func (g *Group[C]) next() []*asked[C] {
+func (g *Group[C]) next() []*queued[C] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := min(len(g.waiting), groupMost)
@@ -118,7 +118,7 @@ func (g *Group[C]) work() {
 	}
 }
 
-func finish[C any](batch []*asked[C], results []idempotency.Result, err error) {
+func finish[C any](batch []*queued[C], results []idempotency.Result, err error) {
 	for i, a := range batch {
 		if err != nil {
 			a.result = idempotency.Result{Err: err}
@@ -132,7 +132,7 @@ func finish[C any](batch []*asked[C], results []idempotency.Result, err error) {
 // bounded is run for no longer than a request may take: on a line that has gone silent the driver waits,
 // whatever its context says, and all others would wait with it. Its transaction goes on when a client goes,
 // for it is not the only one.
-func (g *Group[C]) bounded(batch []*asked[C]) ([]idempotency.Result, error) {
+func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), requestTimeout)
 	type outcome struct {
 		results []idempotency.Result
@@ -158,7 +158,7 @@ func (g *Group[C]) bounded(batch []*asked[C]) ([]idempotency.Result, error) {
 }
 
 // run is one transaction.
-func (g *Group[C]) run(ctx context.Context, batch []*asked[C]) (results []idempotency.Result, err error) {
+func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idempotency.Result, err error) {
 	requests := make([]idempotency.Request, len(batch))
 	for i, a := range batch {
 		requests[i] = a.request

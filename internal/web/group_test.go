@@ -42,7 +42,7 @@ func newCommands(t *testing.T) *commands {
 	c := &commands{t: t, begun: make(chan struct{}, 100), gate: make(chan struct{}), answers: map[string]int{}}
 	c.Service = webtest.Start(t, func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 		service := &quadrille.Service{
-			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log, Says: []events.Payload{}, Hears: []consumer.Handler{},
+			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log, Publishes: []events.Payload{}, Handlers: []consumer.Handler{},
 			Migrations: map[string]fs.FS{"idempotency": idempotency.Migrations()},
 		}
 		c.group = web.NewGroup(service, c.take)
@@ -80,7 +80,7 @@ func (c *commands) take(ctx context.Context, tx *sqlx.Tx, commands []string) ([]
 	return answers, nil
 }
 
-func (c *commands) ask(ctx context.Context, key, command string) {
+func (c *commands) submit(ctx context.Context, key, command string) {
 	c.running.Go(func() {
 		r := httptest.NewRequest("POST", "/", strings.NewReader(command)).WithContext(ctx)
 		r.Header.Set("Idempotency-Key", key)
@@ -94,7 +94,7 @@ func (c *commands) ask(ctx context.Context, key, command string) {
 // busy begins two transactions, which is as many as there are at a time, so that all that is asked next waits.
 func (c *commands) busy() {
 	for i := range 2 {
-		c.ask(c.t.Context(), fmt.Sprint("busy", i), "busy")
+		c.submit(c.t.Context(), fmt.Sprint("busy", i), "busy")
 		<-c.begun
 	}
 }
@@ -122,7 +122,7 @@ func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 	c := newCommands(t)
 	c.busy()
 	for i := range 60 {
-		c.ask(t.Context(), fmt.Sprint("k", i), fmt.Sprint("c", i))
+		c.submit(t.Context(), fmt.Sprint("k", i), fmt.Sprint("c", i))
 	}
 	c.waits(60)
 	c.open()
@@ -142,10 +142,10 @@ func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
-	c.ask(t.Context(), "a", "good")
-	c.ask(t.Context(), "b", "poison")
-	c.ask(t.Context(), "c", "good")
-	c.ask(t.Context(), "d", "panic")
+	c.submit(t.Context(), "a", "good")
+	c.submit(t.Context(), "b", "poison")
+	c.submit(t.Context(), "c", "good")
+	c.submit(t.Context(), "d", "panic")
 	c.waits(4)
 	c.open()
 	c.want("d panic 500", 1)
@@ -167,9 +167,9 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	c := newCommands(t)
 	c.busy()
 	gone, leave := context.WithCancel(t.Context())
-	c.ask(t.Context(), "twice", "same")
-	c.ask(t.Context(), "twice", "same")
-	c.ask(gone, "gone", "gone")
+	c.submit(t.Context(), "twice", "same")
+	c.submit(t.Context(), "twice", "same")
+	c.submit(gone, "gone", "gone")
 	c.waits(3)
 	leave()
 	c.waits(2)
@@ -177,7 +177,7 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	c.want("twice same 201", 1)
 	c.want("twice same 409", 1)
 	for _, command := range []string{"same", "other"} {
-		c.ask(t.Context(), "twice", command)
+		c.submit(t.Context(), "twice", command)
 		c.running.Wait()
 	}
 	c.want("twice same 201", 2)
@@ -195,7 +195,7 @@ func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
 	c.running.Wait()
 	c.want("busy0 busy 503", 1)
 	c.want("busy1 busy 503", 1)
-	c.ask(t.Context(), "k", "next")
+	c.submit(t.Context(), "k", "next")
 	select {
 	case <-c.begun:
 	case <-time.After(webtest.Patience):

@@ -113,8 +113,8 @@ func (Refusal) EventType() string { return "refused" }
 func (r Refusal) Subject() string { return r.About }
 
 // Refused returns the refusal among what reactions said, as a problem.
-func Refused(said []events.Event) error {
-	for _, e := range said {
+func Refused(published []events.Event) error {
+	for _, e := range published {
 		if r, ok := e.Data.(Refusal); ok {
 			return Problemf(r.Status, "%s", r.Detail)
 		}

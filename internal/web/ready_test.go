@@ -31,7 +31,7 @@ func listener(broker string, handle func() error) webtest.New {
 		handler := consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[joined]) error { return handle() })
 		return &quadrille.Service{
 			Name: "listener", Database: database, AMQP: broker, Log: log, HandlerTimeout: time.Second,
-			Says: []events.Payload{joined{}}, Hears: []consumer.Handler{handler},
+			Publishes: []events.Payload{joined{}}, Handlers: []consumer.Handler{handler},
 		}, http.NotFoundHandler()
 	}
 }
@@ -76,7 +76,7 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		}
 		running(t, s.Kit)
 		answers(t, s, "/readyz?full=1", http.StatusOK, `"consumer":"ok"`)
-		err := s.Kit.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Kit.Say(t.Context(), tx, joined{"ada"}) })
+		err := s.Kit.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Kit.Publish(t.Context(), tx, joined{"ada"}) })
 		if err != nil {
 			t.Fatal(err)
 		}

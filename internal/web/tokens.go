@@ -94,14 +94,14 @@ type clientKey struct{}
 
 // ClientOf returns the name of the client whose request this is.
 func ClientOf(ctx context.Context) string {
-	asks, _ := ctx.Value(clientKey{}).(client)
-	return asks.name
+	requests, _ := ctx.Value(clientKey{}).(client)
+	return requests.name
 }
 
 // isAdmin tells whether the client whose request this is has the role.
 func isAdmin(ctx context.Context) bool {
-	asks, _ := ctx.Value(clientKey{}).(client)
-	return asks.admin
+	requests, _ := ctx.Value(clientKey{}).(client)
+	return requests.admin
 }
 
 // RequireAdmin is the problem of a client that is not an admin, nil for one that is.
@@ -125,7 +125,7 @@ func ForAdmin(h Handler) Handler {
 // Require lets only known clients through.
 func (t *Tokens) Require(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asks := client{name: anonymous, admin: true}
+		requests := client{name: anonymous, admin: true}
 		if t.configured() {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			// Looking up the hash takes the same time however much of the token is right.
@@ -135,9 +135,9 @@ func (t *Tokens) Require(h http.Handler) http.Handler {
 				WriteProblem(w, Problemf(http.StatusUnauthorized, "a bearer token is required"))
 				return
 			}
-			asks = known
+			requests = known
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, asks)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, requests)))
 	})
 }
 

@@ -18,7 +18,7 @@ func BenchmarkWays(b *testing.B) {
 		for _, way := range []string{outbox.FromWindow, outbox.FromStream} {
 			r := s.Relay(s.Out)
 			r.Source = source(b, s)
-			if err := s.Out.Use(b.Context(), way); err != nil {
+			if err := s.Out.UseSource(b.Context(), way); err != nil {
 				b.Fatal(err)
 			}
 			stop := s.Run(r)

@@ -119,12 +119,12 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 		return nil, err
 	}
 	for until := time.Now().Add(resumePatience); ; {
-		w, err := s.Watch(ctx)
+		w, err := s.State(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if w.State == "" || w.State == "lost" {
-			return nil, fmt.Errorf("%w: slot %s: %s", outbox.ErrNoPlace, slot, cmp.Or(w.State, "there is none"))
+			return nil, fmt.Errorf("%w: slot %s: %s", outbox.ErrNoCheckpoint, slot, cmp.Or(w.State, "there is none"))
 		}
 		if !w.Active {
 			break
@@ -164,7 +164,7 @@ func (s Source) fits(ctx context.Context, slot string) error {
 		return fmt.Errorf("look at slot %s: %w", slot, err)
 	}
 	if !fits {
-		return fmt.Errorf("%w: slot %s, or its publication, is not that of this outbox", outbox.ErrNoPlace, slot)
+		return fmt.Errorf("%w: slot %s, or its publication, is not that of this outbox", outbox.ErrNoCheckpoint, slot)
 	}
 	return nil
 }
@@ -182,11 +182,11 @@ func (s Source) Drop(ctx context.Context) error {
 	return nil
 }
 
-// Watch tells how the slot fares.
-func (s Source) Watch(ctx context.Context) (outbox.Watched, error) {
+// State tells how the slot fares.
+func (s Source) State(ctx context.Context) (outbox.SlotState, error) {
 	slot, err := s.slot(ctx)
 	if err != nil {
-		return outbox.Watched{}, err
+		return outbox.SlotState{}, err
 	}
 	var found []struct {
 		State  string `db:"state"`
@@ -195,7 +195,7 @@ func (s Source) Watch(ctx context.Context) (outbox.Watched, error) {
 	}
 	err = s.DB.SelectContext(ctx, &found, `SELECT coalesce(wal_status, 'lost') AS state, active,
 		coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0)::bigint AS lag FROM pg_replication_slots WHERE slot_name = $1`, slot)
-	w := outbox.Watched{Name: slot}
+	w := outbox.SlotState{Name: slot}
 	if err != nil {
 		return w, fmt.Errorf("watch slot %s: %w", slot, err)
 	}

@@ -12,21 +12,21 @@ func TestStreamRelays(t *testing.T) {
 	s := stage.New(t)
 	r := s.Relay(s.Out)
 	r.Source = source(t, s)
-	before := s.Say("a", 1, 2, 3)
+	before := s.Publish("a", 1, 2, 3)
 	s.Run(r)
 	s.Await(s.Queue, before)
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
 	for n := range 20 {
-		s.Await(s.Queue, s.Say("a", n, n+1))
+		s.Await(s.Queue, s.Publish("a", n, n+1))
 	}
-	if err := s.Out.Use(t.Context(), outbox.FromWindow); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromWindow); err != nil {
 		t.Fatal(err)
 	}
 	s.Until("it uses the window", func() bool { return !r.Stats().Streaming })
-	s.Await(s.Queue, s.Say("a", 100))
+	s.Await(s.Queue, s.Publish("a", 100))
 	s.Until("no slot is left", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})

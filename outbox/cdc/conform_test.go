@@ -28,7 +28,7 @@ func both(t *testing.T, name string, f func(t *testing.T, way string)) {
 }
 
 // relay is a replica that can go both ways; it is told which.
-func relay(t *testing.T, s *stage.Stage, way string) *outbox.Relay {
+func relay(t *testing.T, s *stage.Env, way string) *outbox.Relay {
 	t.Helper()
 	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
 	r.Source = source(t, s)
@@ -36,13 +36,13 @@ func relay(t *testing.T, s *stage.Stage, way string) *outbox.Relay {
 	return r
 }
 
-func use(t *testing.T, s *stage.Stage, way string) {
+func use(t *testing.T, s *stage.Env, way string) {
 	t.Helper()
-	s.Until("the way is chosen", func() bool { return s.Out.Use(t.Context(), way) == nil })
+	s.Until("the way is chosen", func() bool { return s.Out.UseSource(t.Context(), way) == nil })
 }
 
 // goes waits until one of the replicas leads that way.
-func goes(s *stage.Stage, way string, replicas ...*outbox.Relay) (leader *outbox.Relay) {
+func goes(s *stage.Env, way string, replicas ...*outbox.Relay) (leader *outbox.Relay) {
 	s.Until("a replica leads from the "+way, func() bool {
 		for _, r := range replicas {
 			if st := r.Stats(); st.Leading && st.Streaming == (way == outbox.FromStream) {
@@ -56,7 +56,7 @@ func goes(s *stage.Stage, way string, replicas ...*outbox.Relay) (leader *outbox
 }
 
 // load runs hostile writers until stop.
-func load(t *testing.T, s *stage.Stage, writers int) (stop func()) {
+func load(t *testing.T, s *stage.Env, writers int) (stop func()) {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -79,7 +79,7 @@ func load(t *testing.T, s *stage.Stage, writers int) (stop func()) {
 
 // judge takes what came: every committed event, the first time in the order of its aggregate. It
 // returns how many are known to have come more than once.
-func judge(t *testing.T, s *stage.Stage) (repeated int) {
+func judge(t *testing.T, s *stage.Env) (repeated int) {
 	t.Helper()
 	var committed []string
 	if err := s.DB.Select(&committed, `SELECT id::text FROM outbox`); err != nil {
@@ -113,14 +113,14 @@ func judge(t *testing.T, s *stage.Stage) (repeated int) {
 }
 
 // once fails the test when a relay has published something twice.
-func once(t *testing.T, s *stage.Stage, r *outbox.Relay) {
+func once(t *testing.T, s *stage.Env, r *outbox.Relay) {
 	t.Helper()
 	if n, want := r.Stats().Published, s.Count(`SELECT count(*) FROM outbox`); n != want {
 		t.Errorf("%d of %d events were published", n, want)
 	}
 }
 
-func published(s *stage.Stage, n int64) {
+func published(s *stage.Env, n int64) {
 	s.Until(fmt.Sprint(n, " rows are committed"), func() bool { return s.Count(`SELECT count(*) FROM outbox`) > n })
 }
 
@@ -136,7 +136,7 @@ func TestOrder(t *testing.T) {
 		for n := range 1100 { // a transaction of several parts
 			numbers = append(numbers, n+1)
 		}
-		s.Say("large", numbers...)
+		s.Publish("large", numbers...)
 		published(s, 2500)
 		stop()
 		judge(t, s)
@@ -197,7 +197,7 @@ func TestCrash(t *testing.T) {
 		stop := load(t, s, 4)
 		for n, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 			p := stage.StartProcess(t, s.Database, s.AMQP)
-			p.Says(map[string]string{outbox.FromStream: "relay streams", outbox.FromWindow: "relay leads"}[way])
+			p.Output(map[string]string{outbox.FromStream: "relay streams", outbox.FromWindow: "relay leads"}[way])
 			published(s, int64(300*(n+1)))
 			p.Signal(signal)
 			stopRelay := s.Run(r)
@@ -250,8 +250,8 @@ func TestHeldRows(t *testing.T) {
 		stop := s.Run(r)
 		goes(s, way, r)
 		bad := s.Raw("a", "note.taken", `{}`, `[]`) // headers that nobody has written with this package
-		good := s.Say("b", 1)
-		behind := s.Say("a", 1)
+		good := s.Publish("b", 1)
+		behind := s.Publish("a", 1)
 		s.Await(s.Queue, good)
 		held := func() bool {
 			return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity' AND attempts = 1`) == 1
@@ -261,7 +261,7 @@ func TestHeldRows(t *testing.T) {
 			stop()
 			stop = s.Run(r)
 			goes(s, way, r)
-			s.Await(s.Queue, s.Say("b", 2))
+			s.Await(s.Queue, s.Publish("b", 2))
 		}
 		s.Until("what is behind it waits", func() bool {
 			ids := s.HeldIDs("true")

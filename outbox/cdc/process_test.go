@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// relayForEver is what this test binary does as a process.
-func relayForEver(database, broker string) {
+// relayEndlessly is what this test binary does as a process.
+func relayEndlessly(database, broker string) {
 	db, err := postgres.Open(database)
 	if err != nil {
 		panic(err)

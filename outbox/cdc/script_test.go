@@ -17,7 +17,7 @@ import (
 // script is a source whose stream does what a test wants; those of package cdc, which are real, cannot
 // be made to be late or to go back at a given moment.
 type script struct {
-	s         *stage.Stage
+	s         *stage.Env
 	mu        sync.Mutex
 	rows      []outbox.Row
 	endless   []outbox.Row // one at a time, whenever it is asked
@@ -38,10 +38,10 @@ func (f *script) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, e
 	}
 	return f, now, err
 }
-func (f *script) Resume(context.Context) (outbox.Stream, error) { return nil, outbox.ErrNoPlace }
-func (f *script) Drop(context.Context) error                    { return nil }
-func (f *script) Watch(context.Context) (outbox.Watched, error) { return outbox.Watched{}, nil }
-func (f *script) Close()                                        {}
+func (f *script) Resume(context.Context) (outbox.Stream, error)   { return nil, outbox.ErrNoCheckpoint }
+func (f *script) Drop(context.Context) error                      { return nil }
+func (f *script) State(context.Context) (outbox.SlotState, error) { return outbox.SlotState{}, nil }
+func (f *script) Close()                                          {}
 func (f *script) Next(_ context.Context, wait time.Duration) ([]outbox.Row, uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -91,11 +91,11 @@ func (f *script) confirmedAt() uint64 {
 }
 
 // streaming is a relay that streams from a script.
-func streaming(t *testing.T, s *stage.Stage) (*outbox.Relay, *script) {
+func streaming(t *testing.T, s *stage.Env) (*outbox.Relay, *script) {
 	t.Helper()
 	r, f := s.Relay(s.Out), &script{s: s}
 	r.Source = f
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
@@ -109,11 +109,11 @@ func TestLateStreamTakesNothingWithIt(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	r, f := streaming(t, s)
-	first := s.Say("a", 1)
+	first := s.Publish("a", 1)
 	f.deliver(10, first...)
 	s.Await(s.Queue, first)
-	never := s.Say("a", 2)
-	if err := s.Out.Use(t.Context(), outbox.FromWindow); err != nil {
+	never := s.Publish("a", 2)
+	if err := s.Out.UseSource(t.Context(), outbox.FromWindow); err != nil {
 		t.Fatal(err)
 	}
 	var asked time.Time
@@ -144,17 +144,17 @@ func TestRowsBetweenSnapshotAndStreamComeOnce(t *testing.T) {
 	r, f := s.Relay(s.Out), &script{s: s}
 	var between []string
 	f.begun = func() {
-		between = s.Say("a", 1, 2)
+		between = s.Publish("a", 1, 2)
 		s.Until("the window has them", func() bool { return r.Stats().Published == 2 })
 	}
 	r.Source = f
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
 	f.deliver(10, between...)
-	after := s.Say("a", 3)
+	after := s.Publish("a", 3)
 	f.deliver(20, after...)
 	s.Await(s.Queue, append(between, after...))
 	s.Until("it is confirmed", func() bool { return f.confirmedAt() == 20 })
@@ -170,13 +170,13 @@ func TestPlaceIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 	link := stage.NewLink(t, s.AMQP)
 	r, f := s.Relay(s.Out), &script{s: s}
 	r.Source, r.URL = f, link.URL
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
 	link.Hold(stage.FromBroker)
-	ids := s.Say("a", 1, 2)
+	ids := s.Publish("a", 1, 2)
 	f.deliver(10, ids...)
 	s.Await(s.Queue, ids)
 	f.deliver(20) // it is not looked at before the confirms
@@ -193,13 +193,13 @@ func TestHeldRowsThatComeAgainStayHeld(t *testing.T) {
 	s := stage.New(t)
 	_, f := streaming(t, s)
 	bad := s.Raw("a", "note.taken", `{}`, `[]`)
-	behind := s.Say("a", 1)
+	behind := s.Publish("a", 1)
 	f.deliver(10, append([]string{bad}, behind...)...)
 	const held = `SELECT count(*) FROM outbox_held WHERE due = 'infinity' AND attempts = 1`
 	s.Until("it is held for ever", func() bool { return s.Count(held) == 1 && s.Count(`SELECT count(*) FROM outbox_held`) == 2 })
 	before := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`)
 	f.deliver(10, append([]string{bad}, behind...)...)
-	good := s.Say("b", 1)
+	good := s.Publish("b", 1)
 	f.deliver(30, good...)
 	s.Await(s.Queue, good)
 	if after := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`); after != before || s.Count(held) != 1 {
@@ -227,12 +227,12 @@ func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 	f.at = postgres.Snapshot(fmt.Sprintf("%d:%d:", xid+1, xid+1))
 	f.begun = func() { close(begun) }
 	r.Source = f
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
 	<-begun
-	s.Await(s.Queue, s.Say("a", 1)) // the window goes on
+	s.Await(s.Queue, s.Publish("a", 1)) // the window goes on
 	if r.Stats().Streaming {
 		t.Error("it streams already")
 	}
@@ -242,18 +242,18 @@ func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 }
 
 // What the stream has just published, and the cursor has not passed yet, is published again all the same.
-func TestRepublishOfWhatWasJustStreamed(t *testing.T) {
+func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	_, f := streaming(t, s)
-	ids := s.Say("a", 1, 2)
+	ids := s.Publish("a", 1, 2)
 	f.deliver(10, ids...)
 	s.Receive(s.Queue, 2)
 	var asked time.Time
 	if err := s.DB.Get(&asked, `SELECT clock_timestamp()`); err != nil {
 		t.Fatal(err)
 	}
-	request, err := s.Out.RepublishIDs(t.Context(), ids...)
+	request, err := s.Out.ReplayIDs(t.Context(), ids...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +274,7 @@ func TestWhatJoinsHeldRowsIsNotForgotten(t *testing.T) {
 	s := stage.New(t)
 	r, f := s.Relay(s.Out), &script{s: s}
 	r.Source, r.Mandatory = f, stage.OnlyOrphan
-	if err := s.Out.Use(t.Context(), outbox.FromStream); err != nil {
+	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
@@ -288,7 +288,7 @@ func TestWhatJoinsHeldRowsIsNotForgotten(t *testing.T) {
 	for n := range 900 { // fewer than make a broken broker
 		numbers = append(numbers, n+1)
 	}
-	ids := s.Say("a", numbers...)
+	ids := s.Publish("a", numbers...)
 	var rows []outbox.Row
 	if err := s.DB.Select(&rows, `SELECT seq, id::text, aggregateid, type, payload::text, headers::text FROM outbox WHERE aggregateid = 'a' AND type = 'note.taken' ORDER BY seq`); err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ func TestHandOverToTheStreamIsExact(t *testing.T) {
 }
 
 // private is a stage on a server of its own, with some settings changed.
-func private(t *testing.T, settings ...string) (*stage.Stage, *devstack.Servers) {
+func private(t *testing.T, settings ...string) (*stage.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
@@ -80,22 +80,22 @@ func TestLostSlotLosesNothing(t *testing.T) {
 	r := relay(t, s, outbox.FromStream)
 	stop := s.Run(r)
 	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	stop()
-	missed := s.Say("a", 2, 3)
+	missed := s.Publish("a", 2, 3)
 	s.Exec(`CREATE TABLE noise (t text)`)
 	s.Until("the slot is lost", func() bool {
 		s.Exec(`INSERT INTO noise SELECT repeat(md5(g::text), 100) FROM generate_series(1, 10000) g`)
 		s.Exec(`CHECKPOINT`)
 		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'`) == 1
 	})
-	if w, err := source(t, s).Watch(t.Context()); err != nil || w.State != "lost" {
+	if w, err := source(t, s).State(t.Context()); err != nil || w.State != "lost" {
 		t.Errorf("watched %+v, %v", w, err)
 	}
 	s.Run(r)
 	s.Await(s.Queue, missed)
 	goes(s, outbox.FromStream, r) // from a new slot
-	s.Await(s.Queue, s.Say("a", 4))
+	s.Await(s.Queue, s.Publish("a", 4))
 	if n := s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
 		t.Errorf("%d slots", n)
 	}
@@ -111,7 +111,7 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	}
 	r := relay(t, s, outbox.FromStream)
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	if r.Stats().Streaming {
 		t.Error("it streams")
 	}
@@ -128,7 +128,7 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Say("a", 2))
+	s.Await(s.Queue, s.Publish("a", 2))
 }
 
 // The stream's session never counts as a synchronous standby: commits would hang when it stops. It is refused,
@@ -147,7 +147,7 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	const counted = `SELECT count(*) FROM pg_stat_replication WHERE sync_priority > 0`
 	standbys("ANY 1 (*)")
 	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	_, _, err := source(t, s).Begin(t.Context())
 	if !errors.Is(err, cdc.ErrStandby) || !strings.Contains(err.Error(), "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'") {
 		t.Errorf("error %v", err)
@@ -160,7 +160,7 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	s.Until("the setting is there", func() bool { return s.Count(`SELECT count(*) FROM pg_settings WHERE setting LIKE '%another%'`) == 1 })
 	s.Run(r)
 	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Say("a", 2))
+	s.Await(s.Queue, s.Publish("a", 2))
 	if n := s.Count(counted); n != 0 {
 		t.Error("it counts as a standby")
 	}
@@ -168,7 +168,7 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
 }
 
-func slotOf(t *testing.T, s *stage.Stage) (name string) {
+func slotOf(t *testing.T, s *stage.Env) (name string) {
 	t.Helper()
 	if err := s.DB.Get(&name, `SELECT slot_name FROM pg_replication_slots`); err != nil {
 		t.Fatal(err)
@@ -183,7 +183,7 @@ func TestQuietOutboxKeepsNoLog(t *testing.T) {
 	r := relay(t, s, outbox.FromStream)
 	s.Run(r)
 	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	other := stage.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
 	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t FROM generate_series(1, 30000) g`); err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestQuietOutboxKeepsNoLog(t *testing.T) {
 	s.Until("what the others wrote is confirmed", func() bool {
 		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE database = current_database()`) >= end
 	})
-	w, err := source(t, s).Watch(t.Context())
+	w, err := source(t, s).State(t.Context())
 	if err != nil || w.State != "reserved" || !w.Active || !strings.HasPrefix(w.Name, "quadrille_outbox_") {
 		t.Errorf("watched %+v, %v", w, err)
 	}
@@ -205,16 +205,16 @@ func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	able := relay(t, s, outbox.FromStream)
 	stop := s.Run(able)
 	goes(s, outbox.FromStream, able)
-	s.Await(s.Queue, s.Say("a", 1))
+	s.Await(s.Queue, s.Publish("a", 1))
 	stop()
-	said := s.Say("a", 2)
+	published := s.Publish("a", 2)
 	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
-	s.Await(s.Queue, said)
-	u, err := s.Out.Used(t.Context())
+	s.Await(s.Queue, published)
+	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || u.Wanted != outbox.FromStream || u.Source != outbox.FromWindow || u.Token != 2 {
 		t.Errorf("used %+v, %v", u, err)
 	}
-	if err := s.Out.Use(t.Context(), "kafka"); err == nil {
+	if err := s.Out.UseSource(t.Context(), "kafka"); err == nil {
 		t.Error("another source is taken")
 	}
 }
@@ -246,7 +246,7 @@ func TestDebeziumContract(t *testing.T) {
 	}
 	source(t, s) // drops the slot in the end
 	defer stream.Close()
-	id := s.Say("a", 7)[0]
+	id := s.Publish("a", 7)[0]
 	var rows []outbox.Row
 	s.Until("it comes", func() bool {
 		found, _, err := stream.Next(t.Context(), 0)

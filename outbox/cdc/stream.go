@@ -37,13 +37,13 @@ type stream struct {
 	place uint64  // of the last Next
 
 	// Of the goroutine:
-	columns map[uint32][]string
-	rows    []outbox.Row // of the transaction that is being read
-	sent    uint64
-	told    time.Time // when the server was last told
-	asked   time.Time
-	heard   time.Time // when the server was last heard of, or could not be
-	passed  uint64    // the last place that was put into found
+	columns  map[uint32][]string
+	rows     []outbox.Row // of the transaction that is being read
+	sent     uint64
+	reported time.Time // when the server was last told
+	asked    time.Time
+	received time.Time // when the server was last heard of, or could not be
+	passed   uint64    // the last place that was put into found
 }
 
 // change is a transaction, or a part of a large one; place is 0 until its end.
@@ -54,7 +54,7 @@ type change struct {
 
 func newStream(conn *pgconn.PgConn) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel, columns: map[uint32][]string{}, heard: time.Now()}
+	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel, columns: map[uint32][]string{}, received: time.Now()}
 	s.running.Go(func() {
 		s.err = s.read(ctx)
 		close(s.found)
@@ -133,7 +133,7 @@ func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait boo
 // read receives messages until ctx is done or the session ends.
 func (s *stream) read(ctx context.Context) error {
 	for {
-		if err := s.tell(ctx); err != nil {
+		if err := s.report(ctx); err != nil {
 			return err
 		}
 		message, err := s.message(ctx)
@@ -141,7 +141,7 @@ func (s *stream) read(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && pgconn.Timeout(err):
-			if silent := time.Since(s.heard); silent > senderTimeout { // it is asked every second
+			if silent := time.Since(s.received); silent > senderTimeout { // it is asked every second
 				return fmt.Errorf("the server has not been heard of for %s", silent)
 			}
 			continue
@@ -153,7 +153,7 @@ func (s *stream) read(ctx context.Context) error {
 			if err := s.receive(ctx, m.Data); err != nil {
 				return err
 			}
-			s.heard = time.Now() // after the wait for room
+			s.received = time.Now() // after the wait for room
 		case *pgproto3.ErrorResponse:
 			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyDone:
@@ -169,15 +169,15 @@ func (s *stream) message(ctx context.Context) (pgproto3.BackendMessage, error) {
 	return s.conn.ReceiveMessage(ctx)
 }
 
-// tell sends the server what is confirmed, and asks it from time to time how far it is.
-func (s *stream) tell(ctx context.Context) error {
+// report sends the server what is confirmed, and asks it from time to time how far it is.
+func (s *stream) report(ctx context.Context) error {
 	now := time.Now()
 	confirmed := s.confirmed.Load()
 	ask := now.Sub(s.asked) >= askInterval
-	if !ask && (confirmed == s.sent || now.Sub(s.told) < statusInterval) {
+	if !ask && (confirmed == s.sent || now.Sub(s.reported) < statusInterval) {
 		return nil
 	}
-	s.told, s.sent = now, confirmed
+	s.reported, s.sent = now, confirmed
 	if ask {
 		s.asked = now
 	}
@@ -196,7 +196,7 @@ func (s *stream) receive(ctx context.Context, data []byte) error {
 		}
 		if k.ReplyRequested {
 			s.sent = 0 // the next tell answers
-			s.told = time.Time{}
+			s.reported = time.Time{}
 		}
 		// Between transactions this is how far the server has come, whatever other databases write.
 		if at := uint64(k.ServerWALEnd); len(s.rows) == 0 && at > s.passed {
@@ -258,7 +258,7 @@ func (s *stream) put(ctx context.Context, c change) error {
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
-			if err := s.tell(ctx); err != nil {
+			if err := s.report(ctx); err != nil {
 				return err
 			}
 		}

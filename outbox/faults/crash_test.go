@@ -17,7 +17,7 @@ import (
 )
 
 // cluster is a stage on a PostgreSQL of its own.
-func cluster(t *testing.T) (*stage.Stage, *devstack.Servers) {
+func cluster(t *testing.T) (*stage.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
@@ -27,7 +27,7 @@ func cluster(t *testing.T) (*stage.Stage, *devstack.Servers) {
 }
 
 // burn uses up transaction ids that nothing in the log tells of.
-func burn(s *stage.Stage, n int) (highest int64) {
+func burn(s *stage.Env, n int) (highest int64) {
 	for range n {
 		tx := s.Begin()
 		if err := tx.Get(&highest, `SELECT pg_current_xact_id()::text::bigint`); err != nil {
@@ -39,7 +39,7 @@ func burn(s *stage.Stage, n int) (highest int64) {
 }
 
 // polled waits until the relay has looked at the database after now.
-func polled(t *testing.T, s *stage.Stage) {
+func polled(t *testing.T, s *stage.Env) {
 	t.Helper()
 	var now time.Time
 	if err := s.DB.Get(&now, `SELECT clock_timestamp()`); err != nil {
@@ -68,7 +68,7 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 		if attempt > 5 {
 			t.Fatal("no transaction id was reused in 5 crashes: the test proves nothing")
 		}
-		s.Await(s.Queue, s.Say("a", 2*attempt))
+		s.Await(s.Queue, s.Publish("a", 2*attempt))
 		// The relay has looked, and nobody has written under a later id, which would be in the log.
 		var highest int64
 		for later := true; later; {
@@ -82,7 +82,7 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		ids := s.Say("a", 2*attempt+1)
+		ids := s.Publish("a", 2*attempt+1)
 		reused = s.Count(`SELECT txid::text::bigint FROM outbox WHERE id = $1`, ids[0]) <= highest
 		s.Await(s.Queue, ids)
 	}
@@ -132,22 +132,22 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	stop := s.Run(r)
 	held := stage.Event(stage.Orphan{On: "held"})
 	s.Append(held)
-	s.Await(s.Queue, s.Say("a", 1, 2, 3))
+	s.Await(s.Queue, s.Publish("a", 1, 2, 3))
 	s.Until("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
 	s.Until("all is settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
-	want := append(s.Say("b", 1, 2), held.ID)
+	want := append(s.Publish("b", 1, 2), held.ID)
 
 	servers := devstack.PrivatePostgres(t)
 	restore(t, s.Database, servers.PostgresURL)
 	there := s.Moved(t, servers.PostgresURL)
-	want = append(want, there.Say("c", 1)...) // before anybody looks at the cursor
+	want = append(want, there.Publish("c", 1)...) // before anybody looks at the cursor
 	if err := outbox.Fit(t.Context(), there.DB); err != nil {
 		t.Fatal(err)
 	}
-	want = append(want, there.Say("c", 2)...)
+	want = append(want, there.Publish("c", 2)...)
 	s.Bind(s.Queue, "orphan.born")
 	there.Run(there.Relay(there.Out))
 	missing := map[string]bool{}

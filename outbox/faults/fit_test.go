@@ -14,7 +14,7 @@ import (
 func TestFitTakesItsTime(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	s.Say("a", 1, 2)
+	s.Publish("a", 1, 2)
 	s.Exec(`UPDATE outbox_cursor SET system = 'another'`)
 	s.Exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); RETURN NEW; END'`)
 	s.Exec(`CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow()`)

@@ -39,11 +39,11 @@ func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	s := stage.New(t)
 	s.DeclareQueue("small", amqp.Table{"x-max-length": 10, "x-overflow": "reject-publish"})
 	s.Bind("small", "orphan.born")
-	var said []events.Event
+	var published []events.Event
 	for n := range outbox.MaxHeld + 1500 {
-		said = append(said, stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
+		published = append(published, stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
 	}
-	s.Append(said...)
+	s.Append(published...)
 	s.Append(stage.Event(stage.Note{On: "z", N: 1})) // its queue has room
 	r := s.Relay(s.Out)
 	s.Run(r)
@@ -59,18 +59,18 @@ func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	if n := s.Count(`SELECT count(*) FROM outbox_held`); n > outbox.MaxHeld+rabbit.MaxInFlight {
 		t.Errorf("%d rows are held: the cursor did not stop", n)
 	}
-	s.Await("small", stage.EventIDs(said))
+	s.Await("small", stage.EventIDs(published))
 	s.Receive(s.Queue, 1)
 	s.Until("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
 }
 
 // OUT-11: rows that the broker, the protocol or the relay cannot take at all.
-func TestRowThatCannotBePublishedIsHeldForever(t *testing.T) {
+func TestRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	var want, bad []string
 	for n := range 40 {
-		want = append(want, s.Say(stage.Aggregate(n), 1)...)
+		want = append(want, s.Publish(stage.Aggregate(n), 1)...)
 	}
 	bad = append(bad, s.Raw("big", "note.taken", stage.TooBig(), stage.PlainHeaders),
 		s.Raw("frame", "note.taken", `{}`, fmt.Sprintf(`{"dataschema":"%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 200_000))),
@@ -78,22 +78,22 @@ func TestRowThatCannotBePublishedIsHeldForever(t *testing.T) {
 		s.Raw("key", strings.Repeat("k", 300), `{}`, stage.PlainHeaders),
 		s.Raw("headers", "note.taken", `{}`, `[]`),
 		s.Raw("aggregate-3", "note.taken", stage.TooBig(), stage.PlainHeaders))
-	behind := s.Say("big", 2, 3) // they wait behind the first
+	behind := s.Publish("big", 2, 3) // they wait behind the first
 	for n := range 40 {
-		want = append(want, s.Say(stage.Aggregate(n+100), 1)...)
+		want = append(want, s.Publish(stage.Aggregate(n+100), 1)...)
 	}
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, want)
-	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(stage.ForEver), bad) })
-	if held := s.HeldIDs(`NOT (` + stage.ForEver + `)`); !slices.Equal(held, behind) {
+	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(stage.Always), bad) })
+	if held := s.HeldIDs(`NOT (` + stage.Always + `)`); !slices.Equal(held, behind) {
 		t.Errorf("held behind: %v, want %v", held, behind)
 	}
-	s.Await(s.Queue, s.Say("after", 1)) // the relay goes on
+	s.Await(s.Queue, s.Publish("after", 1)) // the relay goes on
 }
 
 // A row that kills the session may be held already when it is published for the first time.
-func TestHeldRowThatCannotBePublishedIsHeldForever(t *testing.T) {
+func TestHeldRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
 	r := s.Relay(s.Out)
@@ -107,9 +107,9 @@ func TestHeldRowThatCannotBePublishedIsHeldForever(t *testing.T) {
 	s.Until("all wait for a binding", func() bool { return len(s.HeldIDs(`true`)) == 3 })
 	s.Bind(s.Queue, "orphan.born")
 	s.Until("the bad row is held for ever, the others are gone", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(stage.ForEver), []string{bad})
+		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(stage.Always), []string{bad})
 	})
-	s.Await(s.Queue, s.Say("after", 1)) // the relay goes on
+	s.Await(s.Queue, s.Publish("after", 1)) // the relay goes on
 }
 
 // OUT-10: in one batch, one is nacked, one comes back, and one ends the session.
@@ -138,7 +138,7 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 		case 80:
 			killer = s.Raw(on, "note.taken", stage.TooBig(), stage.PlainHeaders)
 		default:
-			want = append(want, s.Say(on, 1)...)
+			want = append(want, s.Publish(on, 1)...)
 		}
 	}
 	r := s.Relay(s.Out)
@@ -146,7 +146,7 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 	s.Run(r)
 	s.Await(s.Queue, want)
 	s.Until("exactly the three are held", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(stage.ForEver), []string{killer})
+		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(stage.Always), []string{killer})
 	})
 	s.Bind(s.Queue, "orphan.born")
 	s.Await(s.Queue, []string{returned})
@@ -160,8 +160,8 @@ func TestHeldRowThatIsNotSeenYetWaits(t *testing.T) {
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (3, 'late', 'refused', 1, now())`)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Say("b", 1, 2))
+	s.Await(s.Queue, s.Publish("b", 1, 2))
 	s.Until("it is held", func() bool { return r.Stats().Held == 1 })
-	s.Await(s.Queue, s.Say("late", 1))
+	s.Await(s.Queue, s.Publish("late", 1))
 	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 })
 }

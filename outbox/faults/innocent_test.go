@@ -21,17 +21,17 @@ const many = outbox.MaxHeld + 100
 // what waits behind another row.
 func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 	t.Parallel()
-	for name, write := range map[string]func(t *testing.T, s *stage.Stage, r *outbox.Relay){
-		"unroutable": func(_ *testing.T, s *stage.Stage, r *outbox.Relay) {
+	for name, write := range map[string]func(t *testing.T, s *stage.Env, r *outbox.Relay){
+		"unroutable": func(_ *testing.T, s *stage.Env, r *outbox.Relay) {
 			r.Mandatory = stage.OnlyOrphan
 			s.Append(orphans(many)...)
 		},
-		"too large": func(_ *testing.T, s *stage.Stage, _ *outbox.Relay) {
+		"too large": func(_ *testing.T, s *stage.Env, _ *outbox.Relay) {
 			for n := range 60 { // each would cost two sessions
 				s.Raw(stage.Aggregate(n), "note.taken", stage.TooBig(), stage.PlainHeaders)
 			}
 		},
-		"forbidden": func(t *testing.T, s *stage.Stage, r *outbox.Relay) {
+		"forbidden": func(t *testing.T, s *stage.Env, r *outbox.Relay) {
 			r.URL = devstack.User(t, s.AMQP, s.Manage, "relay", "", ".*", ".*")
 			user, err := url.Parse(r.URL)
 			if err != nil {
@@ -45,7 +45,7 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			}
 			s.Append(orphans(many)...)
 		},
-		"behind one": func(_ *testing.T, s *stage.Stage, r *outbox.Relay) {
+		"behind one": func(_ *testing.T, s *stage.Env, r *outbox.Relay) {
 			r.Mandatory = stage.OnlyOrphan
 			s.Append(stage.Event(stage.Orphan{On: "a"}))
 		},
@@ -59,28 +59,28 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			s.Run(r)
 			if name == "behind one" {
 				held(s, 1)
-				s.Say("a", seq(1, many)...)
+				s.Publish("a", seq(1, many)...)
 				want += many
 			}
 			held(s, want)
 			if r.Mandatory != nil {
 				s.Until("they are tried again", func() bool { return s.Count(`SELECT max(attempts) FROM outbox_held`) > 2 })
 			}
-			s.Await(s.Queue, s.Say("innocent", 1))
+			s.Await(s.Queue, s.Publish("innocent", 1))
 		})
 	}
 }
 
 // held waits until so many rows are held.
-func held(s *stage.Stage, n int64) {
+func held(s *stage.Env, n int64) {
 	s.Until("all of them are held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
 }
 
-func orphans(n int) (said []events.Event) {
+func orphans(n int) (published []events.Event) {
 	for i := range n {
-		said = append(said, stage.Event(stage.Orphan{On: stage.Aggregate(i)}))
+		published = append(published, stage.Event(stage.Orphan{On: stage.Aggregate(i)}))
 	}
-	return said
+	return published
 }
 
 // The rows behind one that is released go in turns with the others.
@@ -94,7 +94,7 @@ func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
 	s.Append(stage.Event(stage.Orphan{On: "a"}))
 	s.Run(r)
 	held(s, 1)
-	s.Say("a", seq(1, behind)...)
+	s.Publish("a", seq(1, behind)...)
 	held(s, behind+1)
 	s.Settled()
 	s.Exec(`UPDATE outbox_held SET due = 'infinity'`)
@@ -104,7 +104,7 @@ func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
 	next, stop := s.Stream(s.Queue)
 	defer stop()
 	next() // the first is published, and its confirm is awaited
-	innocent := s.Say("innocent", 1)[0]
+	innocent := s.Publish("innocent", 1)[0]
 	link.Release()
 	for n := 1; next().MessageId != innocent; n++ {
 		if n == behind {

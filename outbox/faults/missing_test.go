@@ -37,7 +37,7 @@ func TestMissingRowStopsTheWindow(t *testing.T) {
 	var log logged
 	r := s.Relay(s.Out)
 	r.URL, r.Log = link.URL, zerolog.New(&log)
-	ids := s.Say("a", seq(1, 4000)...)
+	ids := s.Publish("a", seq(1, 4000)...)
 	link.Hold(stage.FromBroker)
 	s.Run(r)
 	s.Until("the relay connects", func() bool { return link.Waiting(stage.FromBroker) })

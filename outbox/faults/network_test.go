@@ -16,14 +16,14 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 0))
+	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
 	link.Hold(stage.ToBroker)
 	var numbers []int
 	for n := range 500 {
 		numbers = append(numbers, n+1)
 	}
-	ids := s.Say("a", numbers...)
+	ids := s.Publish("a", numbers...)
 	s.Until("publishings are on their way", func() bool { return link.Waiting(stage.ToBroker) })
 	if err := s.Admin.ExchangeDelete(stage.Exchange, false, false); err != nil {
 		t.Fatal(err)
@@ -53,10 +53,10 @@ func TestLostConfirmsRepeatTheSameEvents(t *testing.T) {
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Say("a", 0))
+	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
 	link.Hold(stage.FromBroker)
-	ids := s.Say("a", 1, 2, 3)
+	ids := s.Publish("a", 1, 2, 3)
 	s.Await(s.Queue, ids)
 	link.Cut()
 	link.Release()

@@ -69,7 +69,7 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 100 {
-		s.Say(stage.Aggregate(n), 1, 2, 3)
+		s.Publish(stage.Aggregate(n), 1, 2, 3)
 	}
 	s.Commit(running)
 	for _, statistics := range []string{"stale", "fresh"} {
@@ -113,7 +113,7 @@ func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers
 }
 
 // writeHistory fills the outbox with rows that were published long ago, each under an id of its own.
-func writeHistory(s *stage.Stage) {
+func writeHistory(s *stage.Env) {
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
 	s.Exec(`SET statement_timeout = 0; INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT (3 + g * (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 3) / 2000000)::text::xid8,

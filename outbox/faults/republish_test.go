@@ -13,7 +13,7 @@ import (
 )
 
 // settledBy runs a relay until all that was said is settled, and returns the epoch of its lead.
-func settledBy(t *testing.T, s *stage.Stage) (epoch int64) {
+func settledBy(t *testing.T, s *stage.Env) (epoch int64) {
 	t.Helper()
 	stop := s.Run(s.Relay(s.Out))
 	s.Until("all is settled or held", func() bool {
@@ -25,15 +25,15 @@ func settledBy(t *testing.T, s *stage.Stage) (epoch int64) {
 }
 
 // What was confirmed in a window that is still open is published again as well.
-func TestRepublishInAnOpenWindow(t *testing.T) {
+func TestReplayInAnOpenWindow(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	ids := s.Say("a", 1, 2, 3, 4, 5)
+	ids := s.Publish("a", 1, 2, 3, 4, 5)
 	epoch := settledBy(t, s)
 	s.Receive(s.Queue, 5)
 	// As a crash leaves it: a window over all five, of which three were confirmed.
 	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1), txid = pg_current_xact_id() WHERE epoch = $2`, ids[2], epoch)
-	request, err := s.Out.RepublishIDs(t.Context(), ids[:3]...)
+	request, err := s.Out.ReplayIDs(t.Context(), ids[:3]...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestRepublishInAnOpenWindow(t *testing.T) {
 	}
 }
 
-func done(s *stage.Stage, request int64) func() bool {
+func done(s *stage.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
 	}
@@ -61,7 +61,7 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	stop := s.Run(s.Relay(s.Out))
 	orphan, lost := stage.Event(stage.Orphan{On: "a"}), stage.Event(stage.Orphan{On: "b"})
 	s.Append(orphan)
-	ids := s.Say("a", 1)
+	ids := s.Publish("a", 1)
 	s.Receive(s.Queue, 2)
 	s.Settled()
 	stop()
@@ -73,7 +73,7 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	s.Append(lost)
 	bad := s.Raw("c", "note.taken", `{}`, `[]`)
 	s.Run(r)
-	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(stage.ForEver)) == 1 })
+	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(stage.Always)) == 1 })
 	s.Until("one waits for a subscriber", func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
 	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
 	for _, c := range []struct {
@@ -87,12 +87,12 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 		{ids: append(ids, lost.ID), published: 1, held: 1, reason: "held: unroutable"},
 		{ids: []string{bad}, held: 1, reason: "held: "},
 	} {
-		request, err := s.Out.RepublishIDs(t.Context(), c.ids...)
+		request, err := s.Out.ReplayIDs(t.Context(), c.ids...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Until("the request has ended", ended(s, request))
-		list, err := s.Out.Republications(t.Context())
+		list, err := s.Out.Replays(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,17 +104,17 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 }
 
 // One event that is dated in the future, before a long history, neither hides the others nor lets them wait.
-func TestRepublishSinceGoesOverWhatIsNotAskedFor(t *testing.T) {
+func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	ids := s.Say("a", 1)
+	ids := s.Publish("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() + interval '1 year'`)
 	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers, created_at)
 		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours' FROM generate_series(1, 12000)`, stage.PlainHeaders)
-	ids = append(ids, s.Say("b", 1)...)
+	ids = append(ids, s.Publish("b", 1)...)
 	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
 	s.Receive(s.Queue, 2)
-	request, err := s.Out.RepublishSince(t.Context(), time.Now().Add(-time.Hour))
+	request, err := s.Out.ReplaySince(t.Context(), time.Now().Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,19 +125,19 @@ func TestRepublishSinceGoesOverWhatIsNotAskedFor(t *testing.T) {
 	}
 }
 
-func ended(s *stage.Stage, request int64) func() bool {
+func ended(s *stage.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
 	}
 }
 
 // An event whose time has passed before its turn is not said to be published.
-func TestDeletedEventIsNotSaidToBeRepublished(t *testing.T) {
+func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	ids := s.Say("a", 1, 2)
+	ids := s.Publish("a", 1, 2)
 	settledBy(t, s)
-	request, err := s.Out.RepublishIDs(t.Context(), ids...)
+	request, err := s.Out.ReplayIDs(t.Context(), ids...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,17 +149,17 @@ func TestDeletedEventIsNotSaidToBeRepublished(t *testing.T) {
 	}
 }
 
-func TestRepublishByID(t *testing.T) {
+func TestReplayByID(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	ids := s.Say("a", 1, 2, 3)
+	ids := s.Publish("a", 1, 2, 3)
 	s.Run(s.Relay(s.Out))
 	s.Receive(s.Queue, 3)
 	missing := events.NewID()
-	if _, err := s.Out.RepublishIDs(t.Context(), ids[0], missing); !errors.Is(err, outbox.ErrNoSuchEvent) {
+	if _, err := s.Out.ReplayIDs(t.Context(), ids[0], missing); !errors.Is(err, outbox.ErrNoSuchEvent) {
 		t.Fatalf("error %v", err)
 	}
-	request, err := s.Out.RepublishIDs(t.Context(), ids[2], ids[0])
+	request, err := s.Out.ReplayIDs(t.Context(), ids[2], ids[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestRepublishByID(t *testing.T) {
 		t.Errorf("received %v again, asked for %v", got, []string{ids[0], ids[2]})
 	}
 	s.Until("the request is done", done(s, request))
-	list, err := s.Out.Republications(t.Context())
+	list, err := s.Out.Replays(t.Context())
 	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 || *list[0].Events != 2 {
 		t.Errorf("listed %+v (%v)", list, err)
 	}
@@ -176,14 +176,14 @@ func TestRepublishByID(t *testing.T) {
 
 // A broker that lost everything is made whole from the outbox, with the same ids, also when the lead
 // changes in the middle of it.
-func TestRepublishSinceMakesALostBrokerWhole(t *testing.T) {
+func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 	t.Parallel()
 	s := stage.New(t)
-	before := s.Say("before", 1)
+	before := s.Publish("before", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '1 hour'`)
 	var ids []string
 	for n := range 10 {
-		ids = append(ids, s.Say(stage.Aggregate(n), seq(1, 40)...)...)
+		ids = append(ids, s.Publish(stage.Aggregate(n), seq(1, 40)...)...)
 	}
 	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
 	stop := s.Run(r)
@@ -193,7 +193,7 @@ func TestRepublishSinceMakesALostBrokerWhole(t *testing.T) {
 	}
 	s.DeclareQueue(s.Queue, nil)
 	s.Bind(s.Queue, "note.taken")
-	request, err := s.Out.RepublishSince(t.Context(), time.Now().Add(-30*time.Minute))
+	request, err := s.Out.ReplaySince(t.Context(), time.Now().Add(-30*time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestRepublishSinceMakesALostBrokerWhole(t *testing.T) {
 	s.Until("the request is done", done(s, request))
 	got := map[string]bool{}
 	come, end := s.Stream(s.Queue)
-	marker := s.Say("marker", 1)[0] // it is published after them
+	marker := s.Publish("marker", 1)[0] // it is published after them
 	for id := come().MessageId; id != marker; id = come().MessageId {
 		got[id] = true
 	}

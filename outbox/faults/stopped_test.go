@@ -15,11 +15,11 @@ func TestStoppedLeaderLosesTheLead(t *testing.T) {
 	s := stage.New(t)
 	link := stage.NewLink(t, s.AMQP)
 	zombie := stage.StartProcess(t, s.Database, link.URL)
-	zombie.Says("relay leads")
-	s.Await(s.Queue, s.Say("a", 0))
+	zombie.Output("relay leads")
+	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
 	link.Hold(stage.FromBroker)
-	ids := s.Say("a", 1, 2, 3) // published, and their confirms are on the way
+	ids := s.Publish("a", 1, 2, 3) // published, and their confirms are on the way
 	s.Await(s.Queue, ids)
 	zombie.Signal(syscall.SIGSTOP)
 	link.Release()
@@ -27,19 +27,19 @@ func TestStoppedLeaderLosesTheLead(t *testing.T) {
 	stop := s.Run(successor)
 	s.Until("the standby leads", func() bool { return successor.Stats().Leading })
 	s.Await(s.Queue, ids) // again: nobody knew that they were confirmed
-	s.Await(s.Queue, s.Say("a", 4))
+	s.Await(s.Queue, s.Publish("a", 4))
 	s.Until("all is settled", func() bool { return successor.Stats().Published == 4 })
 	const where = `SELECT epoch + last_seq + hashtext(a::text) + hashtext(b::text) FROM outbox_cursor`
 	cursor := s.Count(where)
 	zombie.Signal(syscall.SIGCONT)
-	zombie.Says("broker session ended")
+	zombie.Output("broker session ended")
 	if now := s.Count(where); now != cursor || !successor.Stats().Leading {
 		t.Errorf("the zombie has moved the cursor\n%s", s.Diagnose())
 	}
-	s.Await(s.Queue, s.Say("a", 5))
+	s.Await(s.Queue, s.Publish("a", 5))
 	stop()
-	zombie.Says("relay leads") // it has become an ordinary replica
-	s.Await(s.Queue, s.Say("a", 6))
+	zombie.Output("relay leads") // it has become an ordinary replica
+	s.Await(s.Queue, s.Publish("a", 6))
 }
 
 // A leader that is stopped while it is being sent an answer, which no time-out of an idle session ends.

@@ -35,7 +35,7 @@ func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	}
 	s.Run(s.Relay(s.Out))
 	for n := range 5 {
-		ids := s.Say("a", n)
+		ids := s.Publish("a", n)
 		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}

@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	danceOrders  = 10_000
-	danceClients = 32
+	orderCount   = 10_000
+	orderClients = 32
 	pings        = 1000
 	pingEvery    = 5 * time.Millisecond
 )
 
-// BenchmarkDance places orders from concurrent clients as fast as they are taken and waits until the
+// BenchmarkOrder places orders from concurrent clients as fast as they are taken and waits until the
 // last is confirmed. The limit beside it is the rate at which the orders were taken.
-func BenchmarkDance(b *testing.B) {
+func BenchmarkOrder(b *testing.B) {
 	d := dancers.Start(b)
 	d.StockUp()
 	for b.Loop() {
@@ -38,35 +38,35 @@ func BenchmarkDance(b *testing.B) {
 		place(b, d, began)
 		taken := time.Since(began)
 		awaitConfirmed(b, d)
-		b.ReportMetric(danceOrders/time.Since(began).Seconds(), "orders/s")
-		b.ReportMetric(danceOrders/taken.Seconds(), "taken/s")
+		b.ReportMetric(orderCount/time.Since(began).Seconds(), "orders/s")
+		b.ReportMetric(orderCount/taken.Seconds(), "taken/s")
 		describe(b, d)
 	}
 }
 
-// BenchmarkDanceOnly takes the orders while nobody dances, and measures how fast they are fulfilled
+// BenchmarkOrderOnly takes the orders while nobody dances, and measures how fast they are fulfilled
 // from then on.
-func BenchmarkDanceOnly(b *testing.B) {
+func BenchmarkOrderOnly(b *testing.B) {
 	for b.Loop() {
 		d := dancers.Prepare(b)
 		d.StockUp()
 		place(b, d, time.Now())
 		began := time.Now()
-		d.Dance()
+		d.Run()
 		awaitConfirmed(b, d)
-		b.ReportMetric(danceOrders/time.Since(began).Seconds(), "orders/s")
+		b.ReportMetric(orderCount/time.Since(began).Seconds(), "orders/s")
 		describe(b, d)
 	}
 }
 
-func describe(b *testing.B, d *dancers.Dancers) {
+func describe(b *testing.B, d *dancers.Env) {
 	for name, service := range d.Services {
 		c := service.Stats().Consumer
 		b.Logf("%-10s handled %d in %d transactions", name, c.Handled, c.Batches)
 	}
 }
 
-func awaitConfirmed(b *testing.B, d *dancers.Dancers) {
+func awaitConfirmed(b *testing.B, d *dancers.Env) {
 	db, err := postgres.Open(d.Databases["orders"])
 	if err != nil {
 		b.Fatal(err)
@@ -83,16 +83,16 @@ func awaitConfirmed(b *testing.B, d *dancers.Dancers) {
 		if err == nil && open == 0 {
 			err = inventory.Get(&committed, `SELECT count(*) FROM reservations WHERE state = 'committed'`)
 		}
-		return fmt.Sprint(open, " open, ", committed, " committed ", err), err == nil && committed >= danceOrders
+		return fmt.Sprint(open, " open, ", committed, " committed ", err), err == nil && committed >= orderCount
 	})
 }
 
-func place(b *testing.B, d *dancers.Dancers, began time.Time) {
+func place(b *testing.B, d *dancers.Env, began time.Time) {
 	var clients sync.WaitGroup
 	var next atomic.Int64
-	for range danceClients {
+	for range orderClients {
 		clients.Go(func() {
-			for i := next.Add(1); i <= danceOrders; i = next.Add(1) {
+			for i := next.Add(1); i <= orderCount; i = next.Add(1) {
 				if _, err := d.Order(fmt.Sprint(began.UnixNano(), "-", i), "DE"); err != nil {
 					b.Error(err)
 					return
@@ -117,8 +117,8 @@ func BenchmarkLatency(b *testing.B) {
 	amqp, _ := devstack.Vhost(b)
 	took := make(chan time.Duration, pings)
 	s := &quadrille.Service{
-		Name: "pinger", Says: []events.Payload{ping{}}, AMQP: amqp, Database: dancers.EmptyDatabase(b),
-		Hears: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[ping]) error {
+		Name: "pinger", Publishes: []events.Payload{ping{}}, AMQP: amqp, Database: dancers.EmptyDatabase(b),
+		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[ping]) error {
 			took <- time.Since(e.Data.At)
 			return nil
 		})},
@@ -131,7 +131,7 @@ func BenchmarkLatency(b *testing.B) {
 		for range pings {
 			<-tick.C
 			p := ping{ID: events.NewID(), At: time.Now()}
-			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error { return s.Say(b.Context(), tx, p) }); err != nil {
+			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error { return s.Publish(b.Context(), tx, p) }); err != nil {
 				b.Fatal(err)
 			}
 			all = append(all, <-took)

@@ -31,7 +31,7 @@ func words(pattern, text string) []string {
 
 // TestGuideNamesTheSettings: every variable that a service reads, and no other.
 func TestGuideNamesTheSettings(t *testing.T) {
-	said := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
+	published := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
 	want := []string{
 		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL", "QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL", "QUADRILLE_ORDERS_URLS",
 		"QUADRILLE_AMQP_URL", "QUADRILLE_MANAGEMENT_URL", "QUADRILLE_TOKEN", // of the command line
@@ -44,8 +44,8 @@ func TestGuideNamesTheSettings(t *testing.T) {
 		}
 	}
 	slices.Sort(want)
-	if want = slices.Compact(want); !slices.Equal(said, want) {
-		t.Errorf("the guide names %q, want %q", said, want)
+	if want = slices.Compact(want); !slices.Equal(published, want) {
+		t.Errorf("the guide names %q, want %q", published, want)
 	}
 }
 
@@ -58,8 +58,8 @@ func TestGuideNamesTheMetrics(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
 	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens, http.NotFoundHandler()).ServeHTTP(w, r)
 	served := words(`(?m)^quadrille_\w+`, w.Body.String())
-	if said := words(`\bquadrille_\w+`, read(t, guide)); len(said) == 0 || !slices.Equal(said, served) {
-		t.Errorf("the guide names %q, served are %q", said, served)
+	if published := words(`\bquadrille_\w+`, read(t, guide)); len(published) == 0 || !slices.Equal(published, served) {
+		t.Errorf("the guide names %q, served are %q", published, served)
 	}
 }
 

@@ -212,13 +212,13 @@ var mounted = regexp.MustCompile(`/run/secrets/[A-Za-z0-9._-]+`)
 
 // named returns the secrets' paths that a service's environment and command speak of.
 func named(s types.ServiceConfig, conf string) []string {
-	said := slices.Concat(s.Entrypoint, s.Command, []string{conf})
+	published := slices.Concat(s.Entrypoint, s.Command, []string{conf})
 	for _, value := range s.Environment {
 		if value != nil {
-			said = append(said, *value)
+			published = append(published, *value)
 		}
 	}
-	return mounted.FindAllString(strings.Join(said, "\n"), -1)
+	return mounted.FindAllString(strings.Join(published, "\n"), -1)
 }
 
 func mounts(p project) []string {

@@ -180,8 +180,8 @@ func TestRunsWithoutContainers(t *testing.T) {
 	m := start(t)
 	for range 2 { // again at each start
 		m.run("databases", m.p.Services["databases"].Command...)
-		if said := m.run("operator", m.p.Services["operator"].Command...); !strings.Contains(said, "applied") {
-			t.Errorf("the operator says %q", said)
+		if published := m.run("operator", m.p.Services["operator"].Command...); !strings.Contains(published, "applied") {
+			t.Errorf("the operator says %q", published)
 		}
 	}
 	var stops []func()

@@ -15,15 +15,15 @@ import (
 const usual = 10 * time.Minute
 
 // start lets all but one dance, on lines.
-func start(t *testing.T, deadline time.Duration, absent string) *dancers.Dancers {
+func start(t *testing.T, deadline time.Duration, absent string) *dancers.Env {
 	t.Helper()
-	d := dancers.OnLines(t, deadline)
+	d := dancers.ThroughProxies(t, deadline)
 	d.StockUp()
-	d.DanceWithout(absent)
+	d.RunWithout(absent)
 	return d
 }
 
-func order(t *testing.T, d *dancers.Dancers, key string) string {
+func order(t *testing.T, d *dancers.Env, key string) string {
 	t.Helper()
 	id, err := d.Order(key, "DE")
 	if err != nil {
@@ -33,8 +33,8 @@ func order(t *testing.T, d *dancers.Dancers, key string) string {
 }
 
 // state is what a service answers about an order, "none" when it knows nothing.
-func state(d *dancers.Dancers, service, path, id string) string {
-	r, err := d.Ask(service, "GET", path+id, "", "", http.StatusOK)
+func state(d *dancers.Env, service, path, id string) string {
+	r, err := d.Request(service, "GET", path+id, "", "", http.StatusOK)
 	if err != nil {
 		return "none"
 	}
@@ -42,7 +42,7 @@ func state(d *dancers.Dancers, service, path, id string) string {
 }
 
 // agree waits until the four services say the same about an order.
-func agree(t *testing.T, d *dancers.Dancers, id, orders, payments, inventory, shipping string) {
+func agree(t *testing.T, d *dancers.Env, id, orders, payments, inventory, shipping string) {
 	t.Helper()
 	want := fmt.Sprint(orders, " ", payments, " ", inventory, " ", shipping)
 	dancers.Await(t, "the four to agree on "+want, func() (string, bool) {
@@ -52,17 +52,17 @@ func agree(t *testing.T, d *dancers.Dancers, id, orders, payments, inventory, sh
 	})
 }
 
-func confirmed(t *testing.T, d *dancers.Dancers, id string) {
+func confirmed(t *testing.T, d *dancers.Env, id string) {
 	t.Helper()
 	agree(t, d, id, "confirmed", "captured", "committed", "scheduled")
 }
 
 // refusedAtOnce makes a request that must be answered with 503 and Retry-After, soon.
-func refusedAtOnce(t *testing.T, d *dancers.Dancers, service, method, path, key, body string) {
+func refusedAtOnce(t *testing.T, d *dancers.Env, service, method, path, key, body string) {
 	t.Helper()
 	dancers.Await(t, service+" to notice that its database is away", func() (string, bool) {
 		began := time.Now()
-		answer, err := d.Ask(service, method, path, key, body, http.StatusServiceUnavailable)
+		answer, err := d.Request(service, method, path, key, body, http.StatusServiceUnavailable)
 		if took := time.Since(began); took > 7*time.Second {
 			t.Errorf("%s %s took %s", method, path, took)
 		}
@@ -74,8 +74,8 @@ func refusedAtOnce(t *testing.T, d *dancers.Dancers, service, method, path, key,
 }
 
 // brokers takes the brokers of all services away, or brings them back.
-func brokers(d *dancers.Dancers, down bool) {
-	for _, lines := range d.Lines {
+func brokers(d *dancers.Env, down bool) {
+	for _, lines := range d.Proxies {
 		if down {
 			lines.Broker.Down()
 		} else {
@@ -88,7 +88,7 @@ func brokers(d *dancers.Dancers, down bool) {
 // others know of it comes later.
 func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	d := dancers.OnLines(t, usual) // nobody dances
+	d := dancers.ThroughProxies(t, usual) // nobody dances
 	d.StockUp()
 	id := order(t, d, "k")
 	for _, look := range []struct{ service, path, field, want string }{
@@ -97,12 +97,12 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 		{"payments", "/accounts/ada", "balance", "1e+09"},
 		{"inventory", "/stock/teapot", "on_hand", "1e+06"},
 	} {
-		answer, err := d.Ask(look.service, "GET", look.path, "", "", http.StatusOK)
+		answer, err := d.Request(look.service, "GET", look.path, "", "", http.StatusOK)
 		if got := fmt.Sprint(answer[look.field]); err != nil || got[:min(len(got), len(look.want))] != look.want {
 			t.Errorf("%s: %v, %v", look.path, got, err)
 		}
 	}
-	if _, err := d.Ask("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+	if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
 		t.Error(err)
 	}
 	if s := state(d, "orders", "/orders/", id); s != "cancelled" {
@@ -114,13 +114,13 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 		}
 	}
 	// The list of accounts is a projection: it is empty until somebody fills it.
-	if answer, err := d.Ask("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil || fmt.Sprint(answer["accounts"]) != "[]" {
+	if answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil || fmt.Sprint(answer["accounts"]) != "[]" {
 		t.Errorf("accounts %v, %v", answer, err)
 	}
-	d.Dance()
+	d.Run()
 	agree(t, d, id, "cancelled", "none", "none", "none")
 	dancers.Await(t, "the list to have the account", func() (string, bool) {
-		answer, err := d.Ask("payments", "GET", "/accounts", "", "", http.StatusOK)
+		answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK)
 		return fmt.Sprint(answer, err), err == nil && fmt.Sprint(answer["accounts"]) != "[]"
 	})
 }
@@ -142,7 +142,7 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 		{"inventory", "POST", "/stock/teapot/receipts", "meanwhile", `{"quantity":5}`, http.StatusCreated},
 		{"payments", "GET", "/accounts/ada", "", "", http.StatusOK},
 	} {
-		if _, err := d.Ask(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
 			t.Error(err)
 		}
 	}
@@ -170,17 +170,17 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 func TestWhileOneDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	d := start(t, usual, "")
-	d.Lines["payments"].Database.Down()
+	d.Proxies["payments"].Database.Down()
 	refusedAtOnce(t, d, "payments", "GET", "/accounts/ada", "", "")
 	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`)
 	id := order(t, d, "meanwhile")
-	if _, err := d.Ask("inventory", "GET", "/stock/teapot", "", "", http.StatusOK); err != nil {
+	if _, err := d.Request("inventory", "GET", "/stock/teapot", "", "", http.StatusOK); err != nil {
 		t.Error(err)
 	}
 	if s := state(d, "orders", "/orders/", id); s != "placed" {
 		t.Errorf("the order is %s", s)
 	}
-	d.Lines["payments"].Database.Up()
+	d.Proxies["payments"].Database.Up()
 	confirmed(t, d, id)
 }
 
@@ -188,19 +188,19 @@ func TestWhileOneDatabaseIsAway(t *testing.T) {
 // need orders again.
 func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	t.Parallel()
-	d := dancers.OnLines(t, usual)
+	d := dancers.ThroughProxies(t, usual)
 	d.StockUp()
 	id := order(t, d, "before")
-	d.Dance()
+	d.Run()
 	dancers.Await(t, "the order to be published", func() (string, bool) { return "not yet", d.Services["orders"].Stats().Relay.Published > 0 })
-	d.Lines["orders"].Database.Down()
+	d.Proxies["orders"].Database.Down()
 	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile", `{"customer":"ada","currency":"EUR","lines":[{"sku":"teapot","quantity":1,"unit_price":100}],
 		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":"DE"}}`)
 	dancers.Await(t, "the shipment to be scheduled", func() (string, bool) {
 		s := state(d, "shipping", "/shipments/", id)
 		return s, s == "scheduled"
 	})
-	d.Lines["orders"].Database.Up()
+	d.Proxies["orders"].Database.Up()
 	confirmed(t, d, id)
 }
 
@@ -228,12 +228,12 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		id := order(t, d, "k")
 		agree(t, d, id, "cancelled", "refunded", "none", "none")
 		dancers.Run(t, d.Services["inventory"]) // it hears of both at once
-		second, err := d.Ask("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
+		second, err := d.Request("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
 		if err != nil || second["reason"] != "not confirmed in time" {
 			t.Errorf("order %v, %v", second, err)
 		}
 		dancers.Await(t, "nothing to stay reserved", func() (string, bool) {
-			stock, err := d.Ask("inventory", "GET", "/stock/teapot", "", "", http.StatusOK)
+			stock, err := d.Request("inventory", "GET", "/stock/teapot", "", "", http.StatusOK)
 			handled := d.Services["inventory"].Stats().Consumer.Handled
 			return fmt.Sprint(stock, err), err == nil && handled >= 2 && stock["reserved"] == 0.0 && stock["on_hand"] == 1e6
 		})
@@ -244,7 +244,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 func TestWhileTheProviderIsAway(t *testing.T) {
 	t.Parallel()
 	d := start(t, usual, "")
-	d.PeerLines["provider"].Down()
+	d.PeerProxies["provider"].Down()
 	card, err := d.OrderBy("card", "teapot", "DE", "tok_visa")
 	if err != nil {
 		t.Fatal(err)
@@ -257,6 +257,6 @@ func TestWhileTheProviderIsAway(t *testing.T) {
 	if s := state(d, "orders", "/orders/", card); s != "placed" {
 		t.Errorf("the order is %s", s)
 	}
-	d.PeerLines["provider"].Up()
+	d.PeerProxies["provider"].Up()
 	confirmed(t, d, card)
 }

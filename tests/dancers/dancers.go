@@ -31,39 +31,39 @@ import (
 // awaitTimeout bounds every wait of a test.
 const awaitTimeout = 2 * time.Minute
 
-// Dancers are the four running services.
-type Dancers struct {
-	t         testing.TB
-	Admin     string // the broker for an operator
-	Services  map[string]*quadrille.Service
-	Databases map[string]string
-	Outside   *simulator.Simulator // the payment provider and the carrier
-	Peers     map[string]*outside.Peer
-	Lines     map[string]Lines // of each service, OnLines
-	PeerLines map[string]*Line // to the provider and the carrier, OnLines
-	api       map[string]http.Handler
-	deadline  time.Duration
+// Env are the four running services.
+type Env struct {
+	t           testing.TB
+	Admin       string // the broker for an operator
+	Services    map[string]*quadrille.Service
+	Databases   map[string]string
+	Outside     *simulator.Simulator // the payment provider and the carrier
+	Peers       map[string]*outside.Peer
+	Proxies     map[string]Proxies // of each service, ThroughProxies
+	PeerProxies map[string]*Proxy  // to the provider and the carrier, ThroughProxies
+	api         map[string]http.Handler
+	deadline    time.Duration
 }
 
-// Lines are those of one service.
-type Lines struct{ Database, Broker *Line }
+// Proxies are those of one service.
+type Proxies struct{ Database, Broker *Proxy }
 
 // breakerOpen is how long an open breaker of the tests stays so.
 const breakerOpen = 500 * time.Millisecond
 
 // Start runs the four services until the end of the test. When it returns, all are connected.
-func Start(t testing.TB) *Dancers {
+func Start(t testing.TB) *Env {
 	t.Helper()
 	d := Prepare(t)
-	d.Dance()
+	d.Run()
 	return d
 }
 
 // Prepare makes the four services, whose APIs work, but lets none of them publish or consume.
-func Prepare(t testing.TB) *Dancers { t.Helper(); return prepare(t, topology.OrderDeadline, false) }
+func Prepare(t testing.TB) *Env { t.Helper(); return prepare(t, topology.OrderDeadline, false) }
 
 // Alone is Prepare without an outside world: no cards are taken, and no carrier is asked.
-func Alone(t testing.TB) *Dancers {
+func Alone(t testing.TB) *Env {
 	t.Helper()
 	d := prepare(t, topology.OrderDeadline, false)
 	for name, s := range d.Services {
@@ -75,27 +75,27 @@ func Alone(t testing.TB) *Dancers {
 	return d
 }
 
-// OnLines is Prepare with lines between the services and their servers, and another deadline for orders.
-func OnLines(t testing.TB, deadline time.Duration) *Dancers {
+// ThroughProxies is Prepare with lines between the services and their servers, and another deadline for orders.
+func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 	t.Helper()
 	return prepare(t, deadline, true)
 }
 
-func prepare(t testing.TB, deadline time.Duration, onLines bool) *Dancers {
+func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
 	t.Helper()
 	admin, management := devstack.Vhost(t)
 	if err := rabbit.Apply(context.Background(), admin, topology.Fulfilment()); err != nil {
 		t.Fatal(err)
 	}
-	d := &Dancers{t: t, Admin: admin, Services: map[string]*quadrille.Service{}, Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
-		Lines: map[string]Lines{}, PeerLines: map[string]*Line{}, deadline: deadline}
+	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{}, Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
+		Proxies: map[string]Proxies{}, PeerProxies: map[string]*Proxy{}, deadline: deadline}
 	world := httptest.NewServer(d.Outside.Handler())
 	t.Cleanup(world.Close)
 	d.Peers = map[string]*outside.Peer{}
 	for _, name := range []string{"provider", "carrier"} {
 		address := world.URL
 		if onLines {
-			d.PeerLines[name], address = NewLine(t, address)
+			d.PeerProxies[name], address = NewProxy(t, address)
 		}
 		d.Peers[name] = outside.New(name, address, breakerOpen, zerolog.Nop())
 		t.Cleanup(d.Peers[name].Close)
@@ -105,21 +105,21 @@ func prepare(t testing.TB, deadline time.Duration, onLines bool) *Dancers {
 		d.Databases[s.Name] = EmptyDatabase(t)
 		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure, p.Write, p.Read)
 		if onLines {
-			var lines Lines
-			lines.Database, database = NewLine(t, database)
-			lines.Broker, amqp = NewLine(t, amqp)
-			d.Lines[s.Name] = lines
+			var lines Proxies
+			lines.Database, database = NewProxy(t, database)
+			lines.Broker, amqp = NewProxy(t, amqp)
+			d.Proxies[s.Name] = lines
 		}
 		d.Services[s.Name], d.api[s.Name] = d.build(s.Name, database, amqp)
 	}
 	return d
 }
 
-// Dance runs the services until the end of the test. When it returns, all are connected.
-func (d *Dancers) Dance() { d.t.Helper(); d.DanceWithout("") }
+// Run runs the services until the end of the test. When it returns, all are connected.
+func (d *Env) Run() { d.t.Helper(); d.RunWithout("") }
 
-// DanceWithout is Dance without one of them.
-func (d *Dancers) DanceWithout(absent string) {
+// RunWithout is Dance without one of them.
+func (d *Env) RunWithout(absent string) {
 	d.t.Helper()
 	for name, service := range d.Services {
 		if name != absent {
@@ -134,7 +134,7 @@ func (d *Dancers) DanceWithout(absent string) {
 	}
 }
 
-func (d *Dancers) build(name, database, amqp string) (*quadrille.Service, http.Handler) {
+func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handler) {
 	switch name {
 	case "orders":
 		return orders.New(database, amqp, d.deadline, zerolog.Nop())
@@ -165,19 +165,19 @@ func Run(t testing.TB, service *quadrille.Service) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// Ask makes a request to a service's API and returns its answer; another status than want is an error.
+// Request makes a request to a service's API and returns its answer; another status than want is an error.
 // As a client should, it asks again with the same key when a busy service answers 503.
-func (d *Dancers) Ask(service, method, path, key, body string, want int) (answer map[string]any, err error) {
+func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any, err error) {
 	again := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
 	for until := time.Now().Add(awaitTimeout); ; {
-		status, answer, err := d.askOnce(service, method, path, key, body, want)
+		status, answer, err := d.requestOnce(service, method, path, key, body, want)
 		if status != http.StatusServiceUnavailable || !again || time.Now().After(until) {
 			return answer, err
 		}
 	}
 }
 
-func (d *Dancers) askOnce(service, method, path, key, body string, want int) (status int, answer map[string]any, err error) {
+func (d *Env) requestOnce(service, method, path, key, body string, want int) (status int, answer map[string]any, err error) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	if key != "" {
 		r.Header.Set("Idempotency-Key", key)
@@ -196,7 +196,7 @@ func (d *Dancers) askOnce(service, method, path, key, body string, want int) (st
 }
 
 // StockUp gives ada money and the shelves teapots.
-func (d *Dancers) StockUp() {
+func (d *Env) StockUp() {
 	d.t.Helper()
 	for _, ask := range []struct {
 		service, method, path, key, body string
@@ -206,20 +206,20 @@ func (d *Dancers) StockUp() {
 		{"payments", "POST", "/accounts/ada/deposits", "d", `{"amount":1000000000,"currency":"EUR"}`, http.StatusCreated},
 		{"inventory", "POST", "/stock/teapot/receipts", "r", `{"quantity":1000000}`, http.StatusCreated},
 	} {
-		if _, err := d.Ask(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
 			d.t.Fatal(err)
 		}
 	}
 }
 
 // Order places ada's order for one teapot, and returns its id.
-func (d *Dancers) Order(key, country string) (string, error) {
+func (d *Env) Order(key, country string) (string, error) {
 	return d.OrderBy(key, "teapot", country, "")
 }
 
 // OrderBy is Order of any article, by a card unless that is empty.
-func (d *Dancers) OrderBy(key, sku, country, card string) (string, error) {
-	answer, err := d.Ask("orders", "POST", "/orders", key, fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
+func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
+	answer, err := d.Request("orders", "POST", "/orders", key, fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
 		"lines":[{"sku":%q,"quantity":1,"unit_price":100}],
 		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":%q}}`, card, sku, country), http.StatusCreated)
 	if err != nil {

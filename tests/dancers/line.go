@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// Line is the network between a service and one of its servers: it can be down, so that connections
+// Proxy is the network between a service and one of its servers: it can be down, so that connections
 // end and new ones are refused.
-type Line struct {
+type Proxy struct {
 	t        testing.TB
 	address  string // at which it listens
 	guard    int    // a socket that keeps the address while nobody listens there
@@ -24,14 +24,14 @@ type Line struct {
 	running  sync.WaitGroup
 }
 
-// NewLine puts a line before a server, and returns the URL that leads through it.
-func NewLine(t testing.TB, server string) (*Line, string) {
+// NewProxy puts a line before a server, and returns the URL that leads through it.
+func NewProxy(t testing.TB, server string) (*Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Line{t: t, server: u.Host, open: map[net.Conn]bool{}}
+	l := &Proxy{t: t, server: u.Host, open: map[net.Conn]bool{}}
 	if l.guard, l.address, err = reserve(); err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func reserve() (guard int, address string, err error) {
 }
 
 // Up lets connections through, again at the same address.
-func (l *Line) Up() {
+func (l *Proxy) Up() {
 	listener, err := net.Listen("tcp", l.address)
 	if err != nil {
 		l.t.Fatal(err)
@@ -82,7 +82,7 @@ func (l *Line) Up() {
 }
 
 // Down ends all connections and refuses new ones.
-func (l *Line) Down() {
+func (l *Proxy) Down() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.listener != nil {
@@ -94,7 +94,7 @@ func (l *Line) Down() {
 	}
 }
 
-func (l *Line) carry(client net.Conn) {
+func (l *Proxy) carry(client net.Conn) {
 	server, err := net.Dial("tcp", l.server)
 	if err != nil {
 		_ = client.Close()

@@ -10,11 +10,11 @@ import (
 )
 
 // A line that is down refuses, nobody else gets its port, and it comes up again there.
-func TestLineKeepsItsPort(t *testing.T) {
+func TestProxyKeepsItsPort(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
-	l, url := NewLine(t, server.URL)
+	l, url := NewProxy(t, server.URL)
 	polite := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { // as one that asks for any port
 		var refused error
 		err := c.Control(func(fd uintptr) {

@@ -51,7 +51,7 @@ func TestChaos(t *testing.T) {
 	if err := s.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w := newWorld(t, s, seed)
+	w := newEnv(t, s, seed)
 	w.stockUp(t.Context())
 	// It bounds the load alone: what comes before and after it has its own bounds.
 	ctx, cancel := context.WithTimeoutCause(t.Context(), loadTimeout*expected+backTimeout, errors.New("the load is stuck"))
@@ -88,5 +88,5 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("faults: %v", w.done)
 	w.settle(t.Context(), settleTimeout)
-	w.judge(t.Context())
+	w.check(t.Context())
 }

@@ -41,7 +41,7 @@ func TestFifthService(t *testing.T) {
 		return fmt.Sprintf("%d of 10", n), n == 10
 	})
 	dancers.Await(t, "the order that is refused", func() (string, bool) {
-		o, err := d.Ask("orders", "GET", "/orders/"+bad, "", "", http.StatusOK)
+		o, err := d.Request("orders", "GET", "/orders/"+bad, "", "", http.StatusOK)
 		return fmt.Sprint(o, err), err == nil && o["state"] == orders.Cancelled
 	})
 	for _, id := range points(t, db) {
@@ -49,13 +49,13 @@ func TestFifthService(t *testing.T) {
 			t.Errorf("points for %s, which was not confirmed", id)
 		}
 	}
-	var said int
-	if err := db.Get(&said, `SELECT count(*) FROM outbox WHERE type = 'points.granted'`); err != nil || said != 10 {
-		t.Errorf("said %d times points.granted (%v)", said, err)
+	var published int
+	if err := db.Get(&published, `SELECT count(*) FROM outbox WHERE type = 'points.granted'`); err != nil || published != 10 {
+		t.Errorf("said %d times points.granted (%v)", published, err)
 	}
 }
 
-func order(t *testing.T, d *dancers.Dancers, key, country string) string {
+func order(t *testing.T, d *dancers.Env, key, country string) string {
 	t.Helper()
 	id, err := d.Order(key, country)
 	if err != nil {

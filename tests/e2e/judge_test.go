@@ -14,7 +14,7 @@ import (
 )
 
 // databases opens the four databases, by service.
-func (w *world) databases() map[string]*sqlx.DB {
+func (w *env) databases() map[string]*sqlx.DB {
 	open := map[string]*sqlx.DB{}
 	for _, s := range topology.Fulfilment().Services {
 		db, err := postgres.Open(w.stack.DatabaseURL(s.Name))
@@ -28,7 +28,7 @@ func (w *world) databases() map[string]*sqlx.DB {
 
 // settle waits until nothing is under way any more: every order has ended, every outbox is drained,
 // and everybody has handled what they hear.
-func (w *world) settle(ctx context.Context, limit time.Duration) {
+func (w *env) settle(ctx context.Context, limit time.Duration) {
 	open := w.databases()
 	defer closeAll(open)
 	deadline := time.Now().Add(limit)
@@ -52,7 +52,7 @@ func closeAll(open map[string]*sqlx.DB) {
 }
 
 // moving says what is still under way.
-func (w *world) moving(ctx context.Context, open map[string]*sqlx.DB) string {
+func (w *env) moving(ctx context.Context, open map[string]*sqlx.DB) string {
 	var placed int
 	if err := open["orders"].GetContext(ctx, &placed, `SELECT count(*) FROM orders WHERE state = 'placed'`); err != nil || placed > 0 {
 		return fmt.Sprintf("%d orders are placed (%v)", placed, err)
@@ -83,8 +83,8 @@ func (w *world) moving(ctx context.Context, open map[string]*sqlx.DB) string {
 
 // compare returns the events that a subscriber has not handled, and those that were handled although
 // nobody said them.
-func (w *world) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, unexpected []string) {
-	said := map[string]map[string]bool{}
+func (w *env) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, unexpected []string) {
+	published := map[string]map[string]bool{}
 	for service, db := range open {
 		var rows []struct {
 			ID   string `db:"id"`
@@ -94,11 +94,11 @@ func (w *world) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, un
 			w.t.Fatal(err)
 		}
 		for _, r := range rows {
-			for _, hearer := range topology.Fulfilment().Subscribers(r.Type) {
-				if said[hearer] == nil {
-					said[hearer] = map[string]bool{}
+			for _, subscriber := range topology.Fulfilment().Subscribers(r.Type) {
+				if published[subscriber] == nil {
+					published[subscriber] = map[string]bool{}
 				}
-				said[hearer][service+" "+r.Type+" "+r.ID] = true
+				published[subscriber][service+" "+r.Type+" "+r.ID] = true
 			}
 		}
 	}
@@ -108,12 +108,12 @@ func (w *world) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, un
 			w.t.Fatal(err)
 		}
 		for _, h := range handled {
-			if !said[service][h] {
+			if !published[service][h] {
 				unexpected = append(unexpected, service+": "+h)
 			}
-			delete(said[service], h)
+			delete(published[service], h)
 		}
-		for s := range said[service] {
+		for s := range published[service] {
 			lost = append(lost, service+": "+s)
 		}
 	}
@@ -123,8 +123,8 @@ func (w *world) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, un
 // end is what the four services say about one order.
 type end struct{ order, payment, stock, shipment string }
 
-// judge checks what must hold at rest.
-func (w *world) judge(ctx context.Context) {
+// check checks what must hold at rest.
+func (w *env) check(ctx context.Context) {
 	open := w.databases()
 	defer closeAll(open)
 	if lost, unexpected := w.compare(ctx, open); len(lost)+len(unexpected) > 0 {
@@ -180,7 +180,7 @@ func (w *world) judge(ctx context.Context) {
 }
 
 // conserved: money and stock are where they were put, and nothing waits for a person.
-func (w *world) conserved(ctx context.Context, open map[string]*sqlx.DB) {
+func (w *env) conserved(ctx context.Context, open map[string]*sqlx.DB) {
 	var balances, captured int64
 	err := open["payments"].QueryRowxContext(ctx, `SELECT (SELECT sum(CASE WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint) FROM eventstore),
 		(SELECT coalesce(sum(amount), 0) FROM payments WHERE state = 'captured' AND card = '')`).Scan(&balances, &captured)

@@ -11,7 +11,7 @@ import (
 )
 
 // simulators asks the outside world itself.
-func (w *world) simulators(ctx context.Context, method, path string, in, out any) error {
+func (w *env) simulators(ctx context.Context, method, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -34,12 +34,12 @@ func (w *world) simulators(ctx context.Context, method, path string, in, out any
 	return json.NewDecoder(response.Body).Decode(out)
 }
 
-func (w *world) tell(ctx context.Context, rule simulator.Rule) error {
+func (w *env) log(ctx context.Context, rule simulator.Rule) error {
 	return w.simulators(ctx, http.MethodPut, "/rules", rule, nil)
 }
 
 // witnessed asks the journal what really happened outside.
-func (w *world) witnessed(ctx context.Context, ends map[string]end, cards map[string]bool) {
+func (w *env) witnessed(ctx context.Context, ends map[string]end, cards map[string]bool) {
 	var journal []simulator.Entry
 	if err := w.simulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
 		w.t.Fatal(err)

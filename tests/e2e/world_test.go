@@ -31,8 +31,8 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// world is the load, the trouble, and the journal of what the clients were told.
-type world struct {
+// env is the load, the trouble, and the journal of what the clients were told.
+type env struct {
 	t      *testing.T
 	stack  *dance.Stack
 	random *rand.Rand // of the faults
@@ -68,29 +68,29 @@ const (
 	answerTimeout = 2 * time.Minute
 )
 
-func newWorld(t *testing.T, s *dance.Stack, seed uint64) *world {
-	return &world{
+func newEnv(t *testing.T, s *dance.Stack, seed uint64) *env {
+	return &env{
 		t: t, stack: s, random: rand.New(rand.NewPCG(seed, 1)), draw: rand.New(rand.NewPCG(seed, 2)), done: map[string]int{}, orders: map[string]string{},
 		http: &http.Client{Timeout: tryTimeout},
 	}
 }
 
-func (w *world) stockUp(ctx context.Context) {
+func (w *env) stockUp(ctx context.Context) {
 	money := map[string]int64{"poor": poorMoney}
 	for i := range customers {
 		money[fmt.Sprintf("customer-%d", i)] = deposit
 	}
 	for customer, amount := range money {
-		w.ask(ctx, "payments", "PUT", "/accounts/"+customer, "", map[string]any{"currency": "EUR"}, nil)
-		w.ask(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", "deposit-"+customer, map[string]any{"amount": amount, "currency": "EUR"}, nil)
+		w.request(ctx, "payments", "PUT", "/accounts/"+customer, "", map[string]any{"currency": "EUR"}, nil)
+		w.request(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", "deposit-"+customer, map[string]any{"amount": amount, "currency": "EUR"}, nil)
 	}
 	for sku, quantity := range map[string]int64{"teapot": teapots, "samovar": samovars} {
-		w.ask(ctx, "inventory", "POST", "/stock/"+sku+"/receipts", "receipt-"+sku, map[string]any{"quantity": quantity}, nil)
+		w.request(ctx, "inventory", "POST", "/stock/"+sku+"/receipts", "receipt-"+sku, map[string]any{"quantity": quantity}, nil)
 	}
 }
 
 // plan draws an order. It is called from one goroutine.
-func (w *world) plan(i int) plan {
+func (w *env) plan(i int) plan {
 	customer, sku, country := fmt.Sprintf("customer-%d", i%customers), "teapot", "DE"
 	switch w.draw.IntN(20) {
 	case 0, 1:
@@ -120,13 +120,13 @@ func (w *world) plan(i int) plan {
 }
 
 // client places orders; each request is repeated with its key until it is answered.
-func (w *world) client(ctx context.Context, work <-chan plan) {
+func (w *env) client(ctx context.Context, work <-chan plan) {
 	for p := range work {
 		var o struct{ ID string }
-		w.ask(ctx, "orders", "POST", "/orders", p.key, p.body, &o)
+		w.request(ctx, "orders", "POST", "/orders", p.key, p.body, &o)
 		if p.repeat {
 			var again struct{ ID string }
-			w.ask(ctx, "orders", "POST", "/orders", p.key, p.body, &again)
+			w.request(ctx, "orders", "POST", "/orders", p.key, p.body, &again)
 			if again.ID != o.ID {
 				w.t.Errorf("key %s made order %s and order %s", p.key, o.ID, again.ID)
 			}
@@ -135,14 +135,14 @@ func (w *world) client(ctx context.Context, work <-chan plan) {
 		w.orders[p.key] = o.ID
 		w.mu.Unlock()
 		if p.cancel {
-			w.ask(ctx, "orders", "POST", "/orders/"+o.ID+"/cancellation", "", nil, nil)
+			w.request(ctx, "orders", "POST", "/orders/"+o.ID+"/cancellation", "", nil, nil)
 		}
 	}
 }
 
-// ask repeats a request, at one replica and then at the other, until it gets an answer that is final:
+// request repeats a request, at one replica and then at the other, until it gets an answer that is final:
 // of the class 2xx, or 409 for a cancellation that came too late.
-func (w *world) ask(ctx context.Context, service, method, path, key string, body, out any) {
+func (w *env) request(ctx context.Context, service, method, path, key string, body, out any) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		w.t.Errorf("encode: %v", err)
@@ -190,17 +190,17 @@ func (w *world) ask(ctx context.Context, service, method, path, key string, body
 
 // faults kills and revives at random until the load is done, restarts the broker at a third of the
 // expected time, and kills PostgreSQL at two thirds.
-func (w *world) faults(ctx context.Context, placed <-chan struct{}, expected time.Duration) {
+func (w *env) faults(ctx context.Context, placed <-chan struct{}, expected time.Duration) {
 	began := time.Now()
 	broker, database := began.Add(expected/3), began.Add(expected*2/3)
-	trouble := []string{simulator.Late, simulator.Fail, simulator.Hang, simulator.Twice, simulator.OK}
+	problem := []string{simulator.Late, simulator.Fail, simulator.Hang, simulator.Twice, simulator.OK}
 	next := began.Add(expected / 6)
 	for {
 		pause := time.NewTimer(time.Duration(300+w.random.IntN(1500)) * time.Millisecond)
 		select {
 		case <-placed:
 			pause.Stop()
-			w.fault("outside: ok", w.tell(ctx, simulator.Rule{Do: simulator.OK}))
+			w.fault("outside: ok", w.log(ctx, simulator.Rule{Do: simulator.OK}))
 			return
 		case <-pause.C:
 		}
@@ -208,16 +208,16 @@ func (w *world) faults(ctx context.Context, placed <-chan struct{}, expected tim
 			return // what is wrong must not be covered by more faults
 		}
 		switch now := time.Now(); {
-		case now.After(next) && len(trouble) > 0:
-			w.fault("outside: "+trouble[0], w.tell(ctx, simulator.Rule{Do: trouble[0]}))
-			trouble, next = trouble[1:], now.Add(expected/6)
+		case now.After(next) && len(problem) > 0:
+			w.fault("outside: "+problem[0], w.log(ctx, simulator.Rule{Do: problem[0]}))
+			problem, next = problem[1:], now.Add(expected/6)
 		case now.After(broker):
 			broker = now.Add(24 * time.Hour)
-			w.fault("restart broker", w.again(func() error { return w.stack.Backends().RestartRabbitMQ(ctx) }))
+			w.fault("restart broker", w.retry(func() error { return w.stack.Backends().RestartRabbitMQ(ctx) }))
 		case now.After(database):
 			database = now.Add(24 * time.Hour)
 			w.fault("kill PostgreSQL", w.stack.Backends().KillPostgres())
-			w.fault("start PostgreSQL", w.again(func() error { return w.stack.Backends().RestartPostgres(ctx) }))
+			w.fault("start PostgreSQL", w.retry(func() error { return w.stack.Backends().RestartPostgres(ctx) }))
 		case w.random.IntN(2) == 0:
 			names := w.stack.Names()
 			w.stack.Kill(names[w.random.IntN(len(names))])
@@ -228,16 +228,16 @@ func (w *world) faults(ctx context.Context, placed <-chan struct{}, expected tim
 	}
 }
 
-func (w *world) fault(kind string, err error) {
+func (w *env) fault(kind string, err error) {
 	if err != nil {
 		w.t.Errorf("%s: %v", kind, err)
 	}
 	w.done[kind]++
 }
 
-// again gives a server on a loaded machine more than one try to come up: how it starts is not what is
+// retry gives a server on a loaded machine more than one try to come up: how it starts is not what is
 // tested here.
-func (w *world) again(start func() error) (err error) {
+func (w *env) retry(start func() error) (err error) {
 	for range 3 {
 		if err = start(); err == nil {
 			return nil

@@ -116,19 +116,19 @@ func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 		for _, r := range routes {
 			for _, bad := range []string{"\x00", "\x1b", "\u0085", "\u202e", "\u200b", "\u2028", "\u2066", "\ufeff", "\U000e0041", "\u3164", "\xff"} {
 				escaped := url.PathEscape(bad)
-				asks := map[string][2]string{"query": {r.with("x") + "?" + escaped + "=1", ""}, "value": {r.with("x") + "?after=" + escaped, ""}}
+				requests := map[string][2]string{"query": {r.with("x") + "?" + escaped + "=1", ""}, "value": {r.with("x") + "?after=" + escaped, ""}}
 				if strings.Contains(r.path, "{") {
-					asks["path"] = [2]string{r.with("a" + escaped), ""}
+					requests["path"] = [2]string{r.with("a" + escaped), ""}
 				}
 				if r.method != http.MethodGet && bad != "\xff" {
-					asks["body"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b":["\u%04x"]}}`, []rune(bad)[0])}
-					asks["name"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b\u%04x":1}}`, []rune(bad)[0])}
+					requests["body"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b":["\u%04x"]}}`, []rune(bad)[0])}
+					requests["name"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b\u%04x":1}}`, []rune(bad)[0])}
 				}
 				if bad == "\U000e0041" {
-					delete(asks, "body") // it takes two escapes in JSON
-					delete(asks, "name")
+					delete(requests, "body") // it takes two escapes in JSON
+					delete(requests, "name")
 				}
-				for where, ask := range asks {
+				for where, ask := range requests {
 					a := s.Call(r.method, ask[0], ask[1], "Idempotency-Key", key())
 					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "which is not seen") || strings.Contains(a.Body, bad) && bad != "\xff" {
 						t.Errorf("%s with %q in the %s: %d %q", r, bad, where, a.Status, a.Body)

@@ -42,7 +42,7 @@ var mayBeGlobal = map[string]string{
 // keeps in a variable is a constant in all but name.
 func TestNoInitAndNoGlobals(t *testing.T) {
 	found := map[string]bool{}
-	files := house(t)
+	files := files(t)
 	for _, f := range files {
 		if f.test() {
 			continue

@@ -58,8 +58,8 @@ func (f file) imports() []string {
 	return list
 }
 
-// house parses every Go file of the module.
-func house(t *testing.T) []file {
+// files parses every Go file of the module.
+func files(t *testing.T) []file {
 	t.Helper()
 	root := filepath.Join("..", "..")
 	var files []file
@@ -123,7 +123,7 @@ var heavy = map[string][]string{
 }
 
 func TestImports(t *testing.T) {
-	for _, f := range house(t) {
+	for _, f := range files(t) {
 		if f.test() {
 			continue
 		}
@@ -168,7 +168,7 @@ func kitImport(t *testing.T, f file, path string) {
 }
 
 func TestSizes(t *testing.T) {
-	for _, f := range house(t) {
+	for _, f := range files(t) {
 		limit := maxFileLines
 		if f.test() || f.support() {
 			limit = maxTestFileLines
@@ -186,14 +186,14 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
-	said := map[string]bool{}
-	for _, f := range house(t) {
+func TestEveryPackageHasADocComment(t *testing.T) {
+	published := map[string]bool{}
+	for _, f := range files(t) {
 		if !f.test() {
-			said[f.dir()] = said[f.dir()] || f.ast.Doc != nil
+			published[f.dir()] = published[f.dir()] || f.ast.Doc != nil
 		}
 	}
-	for dir, ok := range said {
+	for dir, ok := range published {
 		if !ok {
 			t.Errorf("package %s has no comment", dir)
 		}
@@ -214,7 +214,7 @@ var only = []struct {
 }
 
 func TestWhoMayDoWhat(t *testing.T) {
-	for _, f := range house(t) {
+	for _, f := range files(t) {
 		ast.Inspect(f.ast, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
 			if !ok {
@@ -251,7 +251,7 @@ func TestGuarantees(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := map[string]bool{}
-	for _, f := range house(t) {
+	for _, f := range files(t) {
 		if !f.test() {
 			continue
 		}
@@ -283,11 +283,11 @@ func TestGuarantees(t *testing.T) {
 			t.Errorf("%s was never seen to fail", m[1])
 		}
 	}
-	said, err := os.ReadFile(filepath.Join("..", "..", "docs", "consistency.md"))
+	published, err := os.ReadFile(filepath.Join("..", "..", "docs", "consistency.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := name.FindAllStringSubmatch(string(said), -1)
+	named := name.FindAllStringSubmatch(string(published), -1)
 	for _, n := range named {
 		if !tests[n[1]+"."+n[2]] {
 			t.Errorf("docs/consistency.md names %s.%s, which does not exist", n[1], n[2])

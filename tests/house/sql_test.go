@@ -23,7 +23,7 @@ func TestStatementsNameTheirColumns(t *testing.T) {
 	if !found {
 		t.Error("the expression does not find what it is for")
 	}
-	for _, f := range house(t) {
+	for _, f := range files(t) {
 		if f.test() || f.support() {
 			continue
 		}

@@ -40,15 +40,15 @@ func (p PointsGranted) Subject() string { return p.OrderID }
 func New(database, amqp string, log zerolog.Logger) *quadrille.Service {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	s := &quadrille.Service{
-		Name: "loyalty", Says: []events.Payload{PointsGranted{}},
-		Database: database, AMQP: amqp, Joins: topology.Fulfilment(),
+		Name: "loyalty", Publishes: []events.Payload{PointsGranted{}},
+		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
 		Migrations: map[string]fs.FS{"loyalty": files}, Log: log,
 	}
-	s.Hears = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[fulfilment.OrderConfirmed]) error {
+	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[fulfilment.OrderConfirmed]) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO points (order_id, points) VALUES ($1, $2)`, e.Data.OrderID, perOrder); err != nil {
 			return fmt.Errorf("grant points: %w", err)
 		}
-		return s.Say(ctx, tx, PointsGranted{OrderID: e.Data.OrderID, Points: perOrder})
+		return s.Publish(ctx, tx, PointsGranted{OrderID: e.Data.OrderID, Points: perOrder})
 	})}
 	return s
 }

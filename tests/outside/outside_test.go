@@ -15,10 +15,10 @@ import (
 const visa = "tok_visa"
 
 // ends waits until the services say so about an order.
-func ends(t *testing.T, d *dancers.Dancers, id, order, payment, shipment string) {
+func ends(t *testing.T, d *dancers.Env, id, order, payment, shipment string) {
 	t.Helper()
 	state := func(service, path string) string {
-		r, err := d.Ask(service, "GET", path+id, "", "", http.StatusOK)
+		r, err := d.Request(service, "GET", path+id, "", "", http.StatusOK)
 		if err != nil {
 			return "none"
 		}
@@ -31,7 +31,7 @@ func ends(t *testing.T, d *dancers.Dancers, id, order, payment, shipment string)
 	})
 }
 
-func place(t *testing.T, d *dancers.Dancers, key, sku string) string {
+func place(t *testing.T, d *dancers.Env, key, sku string) string {
 	t.Helper()
 	id, err := d.OrderBy(key, sku, "DE", visa)
 	if err != nil {
@@ -41,7 +41,7 @@ func place(t *testing.T, d *dancers.Dancers, key, sku string) string {
 }
 
 // done counts what really happened outside, and under how many keys it was asked for.
-func done(d *dancers.Dancers, id, call string) (effects, calls, keys int) {
+func done(d *dancers.Env, id, call string) (effects, calls, keys int) {
 	seen := map[string]bool{}
 	for _, e := range d.Outside.Journal(id, call) {
 		calls++
@@ -59,24 +59,24 @@ func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := dancers.Start(t)
 	d.StockUp()
-	d.Outside.Tell(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
 	bad := place(t, d, "bad", "samovar") // there is none, so the charge is to be refunded
 	ends(t, d, bad, "cancelled", "refund_refused", "none")
 	_, asked, _ := done(d, bad, simulator.Refunds) // more than once, where an answer came after its time
 	good := place(t, d, "good", "teapot")
 	ends(t, d, good, "confirmed", "captured", "scheduled")
-	list, err := d.Ask("payments", "GET", "/payments?state=refund_refused", "", "", http.StatusOK)
+	list, err := d.Request("payments", "GET", "/payments?state=refund_refused", "", "", http.StatusOK)
 	if err != nil || len(list["payments"].([]any)) != 1 {
 		t.Errorf("the list for a person is %v (%v)", list, err)
 	}
 	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != asked || keys != 1 {
 		t.Errorf("%d refunds in %d calls, %d before the answer, under %d keys: a definite no is not asked again", effects, calls, asked, keys)
 	}
-	if _, err := d.Ask("payments", "POST", "/payments/"+good+"/refund", "", "", http.StatusConflict); err != nil {
+	if _, err := d.Request("payments", "POST", "/payments/"+good+"/refund", "", "", http.StatusConflict); err != nil {
 		t.Error(err)
 	}
-	d.Outside.Tell(simulator.Rule{Call: simulator.Refunds, Do: simulator.OK})
-	if _, err := d.Ask("payments", "POST", "/payments/"+bad+"/refund", "", "", http.StatusOK); err != nil {
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.OK})
+	if _, err := d.Request("payments", "POST", "/payments/"+bad+"/refund", "", "", http.StatusOK); err != nil {
 		t.Fatal(err)
 	}
 	ends(t, d, bad, "cancelled", "refunded", "none")
@@ -95,17 +95,17 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 		{simulator.Charges, simulator.Refunds, "payments", "/payments/", "charging"},
 		{simulator.Bookings, simulator.Recalls, "shipping", "/shipments/", "booking"},
 	} {
-		d.Outside.Tell(simulator.Rule{Call: c.call, Do: simulator.Late}) // it is done, and the answer comes after the time-out
+		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Late}) // it is done, and the answer comes after the time-out
 		id := place(t, d, c.call, "teapot")
 		dancers.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
 			effects, calls, _ := done(d, id, c.call)
-			now, err := d.Ask(c.service, "GET", c.path+id, "", "", http.StatusOK)
+			now, err := d.Request(c.service, "GET", c.path+id, "", "", http.StatusOK)
 			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil && now["state"] == c.waits
 		})
-		if _, err := d.Ask("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+		if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
 			t.Fatal(err)
 		}
-		d.Outside.Tell(simulator.Rule{Call: c.call, Do: simulator.Twice})
+		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Twice})
 		shipment := "none"
 		if c.call == simulator.Bookings {
 			shipment = "cancelled"
@@ -125,7 +125,7 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 	t.Parallel()
 	d := dancers.Start(t)
 	d.StockUp()
-	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.Fail})
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.Fail})
 	const orders = 60
 	ids := make([]string, orders)
 	for i := range ids {
@@ -140,7 +140,7 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 	if opened := int(breaker.Stats().Opened); calls > 5+16+opened {
 		t.Errorf("%d calls of a provider that is away, with the breaker opened %d times", calls, opened)
 	}
-	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
 	for _, id := range ids {
 		ends(t, d, id, "confirmed", "captured", "scheduled")
 		if effects, _, keys := done(d, id, simulator.Charges); effects != 1 || keys != 1 {
@@ -160,7 +160,7 @@ func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := dancers.Start(t)
 	d.StockUp()
-	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.Hang})
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.Hang})
 	var cards []string
 	for i := range 20 {
 		cards = append(cards, place(t, d, fmt.Sprint("card-", i), "teapot"))
@@ -177,7 +177,7 @@ func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
 	if effects, _, _ := done(d, "", simulator.Charges); effects != 0 {
 		t.Errorf("%d charges while the provider hangs", effects)
 	}
-	d.Outside.Tell(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
+	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
 	for _, id := range cards {
 		ends(t, d, id, "confirmed", "captured", "scheduled")
 	}

@@ -135,24 +135,24 @@ func careless(wrong bool, text string) error {
 // Topology is the choreography of shop, stall, bank and audit.
 func Topology() topology.Topology {
 	return topology.Topology{Name: "market", Services: []topology.Service{
-		{Name: Shop, Commands: []topology.Command{{Does: "sell", Says: []string{
+		{Name: Shop, Commands: []topology.Command{{Does: "sell", Publishes: []string{
 			"order.placed", "order.cancelled", "money.moved", "order.reminded", "order.noted", "order.asked",
 		}}}},
-		{Name: Stall, Commands: []topology.Command{{Does: "open", Says: []string{"stall.opened"}}}},
+		{Name: Stall, Commands: []topology.Command{{Does: "open", Publishes: []string{"stall.opened"}}}},
 		{
 			Name:     Service,
-			Commands: []topology.Command{{Does: "expire", Type: "order.expired", Says: []string{"payment.overdue"}, After: time.Hour}},
+			Commands: []topology.Command{{Does: "expire", Type: "order.expired", Publishes: []string{"payment.overdue"}, After: time.Hour}},
 			Reacts: []topology.Reaction{
-				{Hears: "order.placed", Does: "capture", Says: []string{"payment.captured"}},
-				{Hears: "order.cancelled", Does: "refund", Says: []string{"payment.refunded"}, Undoes: "capture"},
-				{Hears: "money.moved", Does: "move"},
-				{Hears: "order.reminded", Does: "remind"},
-				{Hears: "order.noted", Does: "note"},
-				{Hears: "order.asked", Does: "answer", Says: []string{"question.answered"}},
-				{Hears: "stall.opened", Does: "note"},
+				{Handles: "order.placed", Does: "capture", Publishes: []string{"payment.captured"}},
+				{Handles: "order.cancelled", Does: "refund", Publishes: []string{"payment.refunded"}, Undoes: "capture"},
+				{Handles: "money.moved", Does: "move"},
+				{Handles: "order.reminded", Does: "remind"},
+				{Handles: "order.noted", Does: "note"},
+				{Handles: "order.asked", Does: "answer", Publishes: []string{"question.answered"}},
+				{Handles: "stall.opened", Does: "note"},
 			},
 		},
-		{Name: Audit, Reacts: []topology.Reaction{{Hears: "order.noted", Does: "note"}}},
+		{Name: Audit, Reacts: []topology.Reaction{{Handles: "order.noted", Does: "note"}}},
 	}}
 }
 
@@ -181,33 +181,33 @@ type State struct {
 func Participant(first func(s *State, e events.Of[Placed]) []events.Payload) consumer.Participant[State] {
 	placed := func(s *State, e events.Of[Placed]) []events.Payload {
 		if first != nil {
-			if said := first(s, e); said != nil {
-				return said
+			if published := first(s, e); published != nil {
+				return published
 			}
 		}
 		return Capture(s, e)
 	}
-	return consumer.Participant[State]{Name: Service, Needs: Needs, React: []consumer.Reaction[State]{
+	return consumer.Participant[State]{Name: Service, Locks: Locks, React: []consumer.Reaction[State]{
 		consumer.On(placed), consumer.On(Refund), consumer.On(Move), consumer.On(remind), consumer.On(expire),
 	}}
 }
 
-// Needs asks for what an event of the bank touches.
-func Needs(s *State, e events.Event) {
+// Locks asks for what an event of the bank touches.
+func Locks(s *State, e events.Event) {
 	switch d := e.Data.(type) {
 	case Placed:
-		s.Payments.Ask(d.Order)
-		s.Accounts.Ask(d.Customer)
+		s.Payments.Lock(d.Order)
+		s.Accounts.Lock(d.Customer)
 	case Cancelled:
-		s.Payments.Ask(d.Order)
+		s.Payments.Lock(d.Order)
 		if p, ok := s.Payments.Loaded(d.Order); ok {
-			s.Accounts.Ask(p.Customer)
+			s.Accounts.Lock(p.Customer)
 		}
 	case Moved:
-		s.Accounts.Ask(d.From)
-		s.Accounts.Ask(d.To)
+		s.Accounts.Lock(d.From)
+		s.Accounts.Lock(d.To)
 	case Expired:
-		s.Payments.Ask(d.Order)
+		s.Payments.Lock(d.Order)
 	case Reminded:
 	default:
 		panic(fmt.Sprintf("bank: %T", d))
@@ -254,7 +254,7 @@ func Move(s *State, e events.Of[Moved]) []events.Payload {
 }
 
 func remind(_ *State, e events.Of[Reminded]) []events.Payload {
-	return []events.Payload{consumer.Later{After: e.Data.At.Sub(e.Time), Payload: Expired{Order: e.Data.Order}}}
+	return []events.Payload{consumer.Deadline{After: e.Data.At.Sub(e.Time), Payload: Expired{Order: e.Data.Order}}}
 }
 
 func expire(_ *State, e events.Of[Expired]) []events.Payload {

@@ -17,7 +17,7 @@ func Event(service string, p events.Payload) events.Event {
 }
 
 // Message puts an event on the wire as its service does.
-func (w *World) Message(e events.Event) rabbit.Message {
+func (w *Env) Message(e events.Event) rabbit.Message {
 	w.Helper()
 	record, err := e.Record()
 	if err != nil {
@@ -28,21 +28,21 @@ func (w *World) Message(e events.Event) rabbit.Message {
 	}
 }
 
-// Say publishes payloads of one service and returns their events.
-func (w *World) Say(service string, payloads ...events.Payload) []events.Event {
+// PublishAs publishes payloads of one service and returns their events.
+func (w *Env) PublishAs(service string, payloads ...events.Payload) []events.Event {
 	w.Helper()
-	var said []events.Event
+	var published []events.Event
 	var messages []rabbit.Message
 	for _, p := range payloads {
 		e := Event(service, p)
-		said, messages = append(said, e), append(messages, w.Message(e))
+		published, messages = append(published, e), append(messages, w.Message(e))
 	}
 	w.Publish(messages...)
-	return said
+	return published
 }
 
 // Publish publishes messages and waits for their confirms.
-func (w *World) Publish(messages ...rabbit.Message) {
+func (w *Env) Publish(messages ...rabbit.Message) {
 	w.Helper()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -72,7 +72,7 @@ func (w *World) Publish(messages ...rabbit.Message) {
 }
 
 // Consumers waits until a queue has that many.
-func (w *World) Consumers(queue string, want int) (found amqp.Queue) {
+func (w *Env) Consumers(queue string, want int) (found amqp.Queue) {
 	w.Helper()
 	w.onChannel(func(ch *amqp.Channel) (err error) {
 		w.Eventually(fmt.Sprintf("%d consumers of %s", want, queue), func() (bool, string) {
@@ -86,7 +86,7 @@ func (w *World) Consumers(queue string, want int) (found amqp.Queue) {
 
 // Holds waits until a queue has that many messages and no consumer any more. It asks again, since the
 // broker says 0 while the queue's own process is too busy to answer.
-func (w *World) Holds(queue string, want int) {
+func (w *Env) Holds(queue string, want int) {
 	w.Helper()
 	w.Eventually(fmt.Sprintf("%d messages in %s", want, queue), func() (bool, string) {
 		n := w.Depth(queue)
@@ -96,19 +96,19 @@ func (w *World) Holds(queue string, want int) {
 
 // Depth returns how many messages are in a queue once its consumers are gone, for what they had in
 // hand goes back then.
-func (w *World) Depth(queue string) int {
+func (w *Env) Depth(queue string) int {
 	w.Helper()
 	return w.Consumers(queue, 0).Messages
 }
 
 // Bind binds a queue beside the topology.
-func (w *World) Bind(queue, key, exchange string) {
+func (w *Env) Bind(queue, key, exchange string) {
 	w.Helper()
 	w.onChannel(func(ch *amqp.Channel) error { return ch.QueueBind(queue, key, exchange, false, nil) })
 }
 
 // Reject takes the first message of a queue and refuses it, so that it is dead-lettered.
-func (w *World) Reject(queue string) {
+func (w *Env) Reject(queue string) {
 	w.Helper()
 	w.onChannel(func(ch *amqp.Channel) (err error) {
 		w.Eventually("a message in "+queue, func() (bool, string) {
@@ -123,7 +123,7 @@ func (w *World) Reject(queue string) {
 	})
 }
 
-func (w *World) onChannel(f func(ch *amqp.Channel) error) {
+func (w *Env) onChannel(f func(ch *amqp.Channel) error) {
 	w.Helper()
 	conn, err := amqp.Dial(w.AMQP)
 	if err != nil {

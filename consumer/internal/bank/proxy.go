@@ -118,11 +118,11 @@ func (p *Proxy) accept() {
 			_, _ = client.Close(), server.Close()
 		}
 		p.mu.Unlock()
-		p.running.Go(func() { p.pump(client, server) })
+		p.running.Go(func() { p.copy(client, server) })
 	}
 }
 
-func (p *Proxy) pump(client, server net.Conn) {
+func (p *Proxy) copy(client, server net.Conn) {
 	answer := make(chan Cut, 1) // the fate of the next answer, if it has one
 	var both sync.WaitGroup
 	both.Go(func() { p.up(client, server, answer) })
@@ -138,7 +138,7 @@ func (p *Proxy) pump(client, server net.Conn) {
 func (p *Proxy) up(client, server net.Conn, answer chan<- Cut) {
 	defer func() { _, _ = client.Close(), server.Close() }()
 	buffer := make([]byte, 64<<10)
-	var said []byte // in this transaction
+	var published []byte // in this transaction
 	for {
 		n, err := client.Read(buffer)
 		if err != nil {
@@ -148,13 +148,13 @@ func (p *Proxy) up(client, server net.Conn, answer chan<- Cut) {
 		cut, mute := Pass, p.mute
 		switch commit := n == commitSize && bytes.HasSuffix(buffer[:n], []byte("COMMIT\x00")); {
 		case !commit:
-			said = append(said, buffer[:n]...)
-		case p.commit != Pass && bytes.Contains(said, []byte(p.of)):
+			published = append(published, buffer[:n]...)
+		case p.commit != Pass && bytes.Contains(published, []byte(p.of)):
 			cut, p.commit = p.commit, Pass
 			p.cuts++
 			fallthrough
 		default:
-			said = said[:0]
+			published = published[:0]
 		}
 		p.mu.Unlock()
 		switch {

@@ -33,8 +33,8 @@ CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, consumer text NOT NUL
 // what happens at once is seen at once.
 var patience = flag.Duration("patience", 2*time.Minute, "how long a test waits for what must happen")
 
-// World is a database and a vhost of their own for one test, with the bank's topology applied.
-type World struct {
+// Env is a database and a vhost of their own for one test, with the bank's topology applied.
+type Env struct {
 	testing.TB
 	AMQP     string
 	Postgres string
@@ -47,7 +47,7 @@ type World struct {
 }
 
 // New makes a world on the servers that all tests share.
-func New(t testing.TB) *World {
+func New(t testing.TB) *Env {
 	t.Helper()
 	amqpURL, _ := devstack.Vhost(t)
 	return On(t, amqpURL, Database(t))
@@ -60,9 +60,9 @@ func Database(t testing.TB) string {
 }
 
 // On makes a world on given servers; the database must have been migrated.
-func On(t testing.TB, amqpURL, postgresURL string) *World {
+func On(t testing.TB, amqpURL, postgresURL string) *Env {
 	t.Helper()
-	w := &World{TB: t, AMQP: amqpURL, Postgres: postgresURL, Topology: Topology()}
+	w := &Env{TB: t, AMQP: amqpURL, Postgres: postgresURL, Topology: Topology()}
 	w.DB = w.Pool(postgresURL)
 	w.Outbox = outbox.New(w.DB)
 	if amqpURL != "" {
@@ -79,7 +79,7 @@ func On(t testing.TB, amqpURL, postgresURL string) *World {
 }
 
 // Pool opens another pool, as another replica has it.
-func (w *World) Pool(postgresURL string) *sqlx.DB {
+func (w *Env) Pool(postgresURL string) *sqlx.DB {
 	w.Helper()
 	db, err := postgres.Open(postgresURL)
 	if err != nil {
@@ -127,7 +127,7 @@ func Migrate(ctx context.Context, url string) error {
 }
 
 // Consumer makes a consumer of the named service on the world's pool, or on another one.
-func (w *World) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler) *consumer.Consumer {
+func (w *Env) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler) *consumer.Consumer {
 	if db == nil {
 		db = w.DB
 	}
@@ -139,7 +139,7 @@ func (w *World) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler)
 }
 
 // Start runs a consumer until stop is called, at the latest at the end of the test.
-func (w *World) Start(c *consumer.Consumer) (stop func()) {
+func (w *Env) Start(c *consumer.Consumer) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
@@ -149,13 +149,13 @@ func (w *World) Start(c *consumer.Consumer) (stop func()) {
 }
 
 // Bank starts a bank with more handlers beside the participant's.
-func (w *World) Bank(handlers ...consumer.Handler) (*consumer.Consumer, func()) {
+func (w *Env) Bank(handlers ...consumer.Handler) (*consumer.Consumer, func()) {
 	c := w.Consumer(Service, nil, append(handlers, Participant(nil).Handler())...)
 	return c, w.Start(c)
 }
 
 // Int returns the one number that a query selects.
-func (w *World) Int(query string, args ...any) int {
+func (w *Env) Int(query string, args ...any) int {
 	w.Helper()
 	var n int
 	if err := w.DB.GetContext(w.Context(), &n, query, args...); err != nil {
@@ -165,7 +165,7 @@ func (w *World) Int(query string, args ...any) int {
 }
 
 // Exec runs a statement.
-func (w *World) Exec(query string, args ...any) {
+func (w *Env) Exec(query string, args ...any) {
 	w.Helper()
 	if _, err := w.DB.ExecContext(w.Context(), query, args...); err != nil {
 		w.Fatalf("%s: %v", query, err)
@@ -174,7 +174,7 @@ func (w *World) Exec(query string, args ...any) {
 
 // RetryByHand has every failed attempt wait an hour longer than it would, so that a test sees it however
 // slow the machine is, and says itself when the next one is due.
-func (w *World) RetryByHand() {
+func (w *Env) RetryByHand() {
 	w.Helper()
 	w.Exec(`CREATE FUNCTION an_hour_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		NEW.due := NEW.due + interval '1 hour';
@@ -185,7 +185,7 @@ func (w *World) RetryByHand() {
 }
 
 // Becomes waits until the query selects want.
-func (w *World) Becomes(want int, query string, args ...any) {
+func (w *Env) Becomes(want int, query string, args ...any) {
 	w.Helper()
 	w.Eventually(fmt.Sprintf("%s = %d", query, want), func() (bool, string) {
 		n := w.Int(query, args...)
@@ -194,7 +194,7 @@ func (w *World) Becomes(want int, query string, args ...any) {
 }
 
 // Eventually polls until ok, or fails the test with the last diagnosis.
-func (w *World) Eventually(what string, ok func() (done bool, diagnosis string)) {
+func (w *Env) Eventually(what string, ok func() (done bool, diagnosis string)) {
 	w.Helper()
 	deadline := time.NewTimer(*patience)
 	defer deadline.Stop()
@@ -214,7 +214,7 @@ func (w *World) Eventually(what string, ok func() (done bool, diagnosis string))
 }
 
 // Diagnosis says what is in the inbox's tables.
-func (w *World) Diagnosis() string {
+func (w *Env) Diagnosis() string {
 	var counts string
 	_ = w.DB.GetContext(w.Context(), &counts, `SELECT format('inbox %s, outbox %s, payments %s, accounts %s, notes %s, pending %s',
 		(SELECT count(*) FROM inbox), (SELECT count(*) FROM outbox), (SELECT count(*) FROM payments), (SELECT count(*) FROM accounts),
@@ -223,7 +223,7 @@ func (w *World) Diagnosis() string {
 }
 
 // Drained fails the test unless the bank's queue is empty; the consumers must have been stopped.
-func (w *World) Drained() {
+func (w *Env) Drained() {
 	w.Helper()
 	if n := w.Depth(topology.QueueOf(Service)); n != 0 {
 		w.Errorf("%d messages were not acknowledged; %s", n, w.Diagnosis())

@@ -25,16 +25,16 @@ func Event(p events.Payload) events.Event {
 func React[S any](ctx context.Context, s *Service, p consumer.Participant[S], payloads ...events.Payload) ([]events.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	var said []events.Event
+	var published []events.Event
 	err := s.Apply(ctx, func(ctx context.Context, tx *sqlx.Tx) (_ []events.Event, err error) {
 		batch := make([]events.Event, len(payloads))
 		for i, payload := range payloads {
 			batch[i] = Event(payload)
 		}
-		_, said, err = p.Apply(ctx, tx, batch...)
-		return said, err
+		_, published, err = p.Apply(ctx, tx, batch...)
+		return published, err
 	})
-	return said, err
+	return published, err
 }
 
 // Together runs f n times at once and reports what goes wrong.
@@ -55,9 +55,9 @@ func Together(t testing.TB, n int, f func(i int) error) {
 }
 
 // Count counts the types of what was said.
-func Count(said []events.Payload) map[string]int {
+func Count(published []events.Payload) map[string]int {
 	count := map[string]int{}
-	for _, p := range said {
+	for _, p := range published {
 		count[p.EventType()]++
 	}
 	return count
@@ -66,7 +66,7 @@ func Count(said []events.Payload) map[string]int {
 // Permute calls visit with every order of the events on a fresh copy of the memory, until it fails;
 // equal events are not told apart. It returns how many orders there are.
 func Permute(t testing.TB, reactor consumer.Reactor, begin consumer.Memory, list []events.Payload,
-	visit func(m consumer.Memory, said []events.Payload) error,
+	visit func(m consumer.Memory, published []events.Payload) error,
 ) int {
 	t.Helper()
 	names := make([]string, len(list))
@@ -79,27 +79,27 @@ func Permute(t testing.TB, reactor consumer.Reactor, begin consumer.Memory, list
 	}
 	used := make([]bool, len(list))
 	orders := 0
-	var walk func(m consumer.Memory, said []events.Payload, way []string)
-	walk = func(m consumer.Memory, said []events.Payload, way []string) {
+	var walk func(m consumer.Memory, published []events.Payload, way []string)
+	walk = func(m consumer.Memory, published []events.Payload, way []string) {
 		if len(way) == len(list) {
 			orders++
-			if err := visit(m, said); err != nil {
+			if err := visit(m, published); err != nil {
 				t.Fatalf("after %q: %v\n%s", way, err, m)
 			}
 			return
 		}
-		tried := map[string]bool{}
+		result := map[string]bool{}
 		for i, p := range list {
-			if used[i] || tried[names[i]] {
+			if used[i] || result[names[i]] {
 				continue
 			}
-			tried[names[i]], used[i] = true, true
+			result[names[i]], used[i] = true, true
 			next := m.Clone()
 			more, err := reactor.React(next, events.Event{ID: fmt.Sprint(i), Time: time.Unix(0, 0), Data: p})
 			if err != nil {
 				t.Fatalf("after %q: %s: %v", way, p.EventType(), err)
 			}
-			walk(next, append(slices.Clip(said), more...), append(slices.Clip(way), p.EventType()))
+			walk(next, append(slices.Clip(published), more...), append(slices.Clip(way), p.EventType()))
 			used[i] = false
 		}
 	}

@@ -215,11 +215,11 @@ func (s *Service) Int(query string, args ...any) int64 {
 // into the outbox.
 func (s *Service) Apply(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) ([]events.Event, error)) error {
 	return web.InTx(ctx, s.Kit, func(ctx context.Context, tx *sqlx.Tx) error {
-		said, err := f(ctx, tx)
+		published, err := f(ctx, tx)
 		if err != nil {
 			return err
 		}
-		return s.Kit.Emit(ctx, tx, said...)
+		return s.Kit.Emit(ctx, tx, published...)
 	})
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Versions makes the table that hostile writers meet on.
-func (s *Stage) Versions() {
+func (s *Env) Versions() {
 	s.t.Helper()
 	s.Exec(`CREATE TABLE version (id text PRIMARY KEY, n int NOT NULL)`)
 	s.Exec(`INSERT INTO version SELECT 'aggregate-' || g, 0 FROM generate_series(0, 5) g`)
@@ -20,7 +20,7 @@ func (s *Stage) Versions() {
 
 // Hostile is a transaction of a writer that does all that makes numbers, ids and commits disagree. It
 // says the next two notes of one of six aggregates, or rolls back. The table of Versions must be there.
-func (s *Stage) Hostile(ctx context.Context, random *rand.Rand) error {
+func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
 	pause := func() {
 		timer := time.NewTimer(time.Duration(random.IntN(3)) * time.Millisecond)
 		<-timer.C

@@ -15,8 +15,8 @@ const (
 	FromBroker
 )
 
-// Link is a network between a relay and its broker that can be held up or cut.
-type Link struct {
+// Proxy is a network between a relay and its broker that can be held up or cut.
+type Proxy struct {
 	URL      string
 	listener net.Listener
 	target   string
@@ -30,13 +30,13 @@ type Link struct {
 }
 
 // NewLink puts a link before the broker of amqpURL.
-func NewLink(t testing.TB, amqpURL string) *Link {
+func NewLink(t testing.TB, amqpURL string) *Proxy {
 	t.Helper()
 	u, err := url.Parse(amqpURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Link{target: u.Host}
+	l := &Proxy{target: u.Host}
 	if l.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func NewLink(t testing.TB, amqpURL string) *Link {
 	return l
 }
 
-func (l *Link) accept() {
+func (l *Proxy) accept() {
 	for {
 		client, err := l.listener.Accept()
 		if err != nil {
@@ -76,7 +76,7 @@ func (l *Link) accept() {
 	}
 }
 
-func (l *Link) carry(d Direction, from, to net.Conn) {
+func (l *Proxy) carry(d Direction, from, to net.Conn) {
 	defer func() { _ = from.Close(); _ = to.Close() }()
 	buffer := make([]byte, 32<<10)
 	for {
@@ -96,21 +96,21 @@ func (l *Link) carry(d Direction, from, to net.Conn) {
 }
 
 // Hold keeps back what is sent in one direction.
-func (l *Link) Hold(d Direction) {
+func (l *Proxy) Hold(d Direction) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open[d] = make(chan struct{})
 }
 
 // Waiting tells whether data is held back in one direction.
-func (l *Link) Waiting(d Direction) bool {
+func (l *Proxy) Waiting(d Direction) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.waiting[d] > 0
 }
 
 // Release lets all flow again, what was held first.
-func (l *Link) Release() {
+func (l *Proxy) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for d, c := range l.open {
@@ -128,7 +128,7 @@ func (l *Link) Release() {
 }
 
 // Cut breaks all connections.
-func (l *Link) Cut() {
+func (l *Proxy) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.conns {
@@ -138,7 +138,7 @@ func (l *Link) Cut() {
 }
 
 // SetDown cuts all connections and lets no new one through until it is set up again.
-func (l *Link) SetDown(down bool) {
+func (l *Proxy) SetDown(down bool) {
 	l.mu.Lock()
 	l.down = down
 	l.mu.Unlock()

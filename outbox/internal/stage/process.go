@@ -22,15 +22,15 @@ const (
 
 // Process is this test binary once more, as a relay; its TestMain must look for RelayDatabase.
 type Process struct {
-	t    testing.TB
-	cmd  *exec.Cmd
-	said chan string
+	t      testing.TB
+	cmd    *exec.Cmd
+	output chan string
 }
 
 // StartProcess relays the outbox of a database to a broker until the end of the test.
 func StartProcess(t testing.TB, database, broker string) *Process {
 	t.Helper()
-	p := &Process{t: t, cmd: exec.Command(os.Args[0]), said: make(chan string, 1000)}
+	p := &Process{t: t, cmd: exec.Command(os.Args[0]), output: make(chan string, 1000)}
 	p.cmd.Env = append(os.Environ(), RelayDatabase+"="+database, RelayBroker+"="+broker)
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
@@ -45,7 +45,7 @@ func StartProcess(t testing.TB, database, broker string) *Process {
 		defer close(done)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			select {
-			case p.said <- lines.Text():
+			case p.output <- lines.Text():
 			default:
 			}
 		}
@@ -80,14 +80,14 @@ func (p *Process) stopped() bool {
 	return true
 }
 
-// Says waits until the relay has logged something.
-func (p *Process) Says(what string) {
+// Output waits until the relay has logged something.
+func (p *Process) Output(what string) {
 	p.t.Helper()
 	deadline := time.NewTimer(Patience)
 	defer deadline.Stop()
 	for {
 		select {
-		case line := <-p.said:
+		case line := <-p.output:
 			if strings.Contains(line, what) {
 				return
 			}

@@ -44,8 +44,8 @@ func (o Orphan) Subject() string { return o.On }
 // Exchange is where the relays publish.
 const Exchange = "notes.events"
 
-// Stage is a database with an outbox, a vhost with an exchange and a quorum queue, and relays.
-type Stage struct {
+// Env is a database with an outbox, a vhost with an exchange and a quorum queue, and relays.
+type Env struct {
 	t        testing.TB
 	Database string // URL
 	DB       *sqlx.DB
@@ -57,15 +57,15 @@ type Stage struct {
 }
 
 // New returns a stage on the shared servers.
-func New(t testing.TB) *Stage {
+func New(t testing.TB) *Env {
 	t.Helper()
 	return On(t, database(t))
 }
 
 // Quiet returns a stage without a broker, for what happens in the database alone.
-func Quiet(t testing.TB) *Stage {
+func Quiet(t testing.TB) *Env {
 	t.Helper()
-	return (&Stage{}).Moved(t, database(t))
+	return (&Env{}).Moved(t, database(t))
 }
 
 func database(t testing.TB) string {
@@ -76,9 +76,9 @@ func database(t testing.TB) string {
 }
 
 // On returns a stage on a database that has the migrations, and on the shared broker.
-func On(t testing.TB, database string) *Stage {
+func On(t testing.TB, database string) *Env {
 	t.Helper()
-	s := (&Stage{Queue: "notes.in"}).Moved(t, database)
+	s := (&Env{Queue: "notes.in"}).Moved(t, database)
 	s.AMQP, s.Manage = devstack.Vhost(t)
 	s.Admin = s.Channel()
 	s.DeclareExchange()
@@ -88,7 +88,7 @@ func On(t testing.TB, database string) *Stage {
 }
 
 // Moved returns the same stage with another database.
-func (s *Stage) Moved(t testing.TB, database string) *Stage {
+func (s *Env) Moved(t testing.TB, database string) *Env {
 	t.Helper()
 	moved := *s
 	moved.t, moved.Database, moved.DB = t, database, OpenDB(t, database)
@@ -97,7 +97,7 @@ func (s *Stage) Moved(t testing.TB, database string) *Stage {
 }
 
 // DeclareExchange declares the one that the relays publish on.
-func (s *Stage) DeclareExchange() {
+func (s *Env) DeclareExchange() {
 	s.t.Helper()
 	if err := s.Admin.ExchangeDeclare(Exchange, "topic", true, false, false, false, nil); err != nil {
 		s.t.Fatal(err)
@@ -134,7 +134,7 @@ func migrationsKey(t testing.TB) string {
 }
 
 // Channel opens a connection of the test's own.
-func (s *Stage) Channel() *amqp.Channel {
+func (s *Env) Channel() *amqp.Channel {
 	s.t.Helper()
 	conn, err := amqp.Dial(s.AMQP)
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *Stage) Channel() *amqp.Channel {
 	return ch
 }
 
-func (s *Stage) DeclareQueue(name string, args amqp.Table) {
+func (s *Env) DeclareQueue(name string, args amqp.Table) {
 	s.t.Helper()
 	all := amqp.Table{"x-queue-type": "quorum"}
 	maps.Copy(all, args)
@@ -157,7 +157,7 @@ func (s *Stage) DeclareQueue(name string, args amqp.Table) {
 	}
 }
 
-func (s *Stage) Bind(queue, key string) {
+func (s *Env) Bind(queue, key string) {
 	s.t.Helper()
 	if err := s.Admin.QueueBind(queue, key, Exchange, false, nil); err != nil {
 		s.t.Fatal(err)
@@ -165,7 +165,7 @@ func (s *Stage) Bind(queue, key string) {
 }
 
 // Relay returns a relay of this outbox that logs into the test.
-func (s *Stage) Relay(out *outbox.Outbox) *outbox.Relay {
+func (s *Env) Relay(out *outbox.Outbox) *outbox.Relay {
 	return &outbox.Relay{
 		Outbox: out, URL: s.AMQP, Database: s.Database, Name: "notes", Exchange: Exchange,
 		Log: zerolog.New(zerolog.NewTestWriter(s.t)).Level(zerolog.InfoLevel),
@@ -173,7 +173,7 @@ func (s *Stage) Relay(out *outbox.Outbox) *outbox.Relay {
 }
 
 // Run runs a relay until the test ends or the returned function is called.
-func (s *Stage) Run(r *outbox.Relay) (stop func()) {
+func (s *Env) Run(r *outbox.Relay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -187,29 +187,29 @@ func Event(p events.Payload) events.Event {
 	return events.Cause(events.Event{}, "/notes", time.Now(), p)
 }
 
-// Say appends notes about one aggregate, in one transaction, and returns their ids.
-func (s *Stage) Say(on string, numbers ...int) []string {
+// Publish appends notes about one aggregate, in one transaction, and returns their ids.
+func (s *Env) Publish(on string, numbers ...int) []string {
 	s.t.Helper()
-	var said []events.Event
+	var published []events.Event
 	var ids []string
 	for _, n := range numbers {
 		e := Event(Note{On: on, N: n})
-		said, ids = append(said, e), append(ids, e.ID)
+		published, ids = append(published, e), append(ids, e.ID)
 	}
-	s.Append(said...)
+	s.Append(published...)
 	return ids
 }
 
-func (s *Stage) Append(said ...events.Event) {
+func (s *Env) Append(published ...events.Event) {
 	s.t.Helper()
-	err := s.Out.Tx(s.t.Context(), func(tx *sqlx.Tx) error { return s.Out.Append(s.t.Context(), tx, said...) })
+	err := s.Out.Tx(s.t.Context(), func(tx *sqlx.Tx) error { return s.Out.Append(s.t.Context(), tx, published...) })
 	if err != nil {
 		s.t.Fatal(err)
 	}
 }
 
 // Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back to it.
-func (s *Stage) Receive(queue string, n int) []amqp.Delivery {
+func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	s.t.Helper()
 	next, stop := s.Stream(queue)
 	defer stop()
@@ -223,7 +223,7 @@ func (s *Stage) Receive(queue string, n int) []amqp.Delivery {
 // Stream takes messages off a queue one after another and acknowledges them. Its channel stays open until
 // the end of the test: a broker that is busy forgets the last acknowledgements when the channel closes, and
 // would deliver again what a test counts.
-func (s *Stage) Stream(queue string) (next func() amqp.Delivery, stop func()) {
+func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	s.t.Helper()
 	ch := s.Channel()
 	if err := ch.Qos(1000, 0, false); err != nil {
@@ -269,16 +269,16 @@ func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 
 // NothingElse fails the test when anything is in a queue beside what has been taken off it: a marker that
 // the relays publish comes next.
-func (s *Stage) NothingElse(queue string) {
+func (s *Env) NothingElse(queue string) {
 	s.t.Helper()
-	marker := s.Say("marker", 1)
+	marker := s.Publish("marker", 1)
 	if got := s.Receive(queue, 1); got[0].MessageId != marker[0] {
 		s.t.Errorf("%s came in excess: %s", got[0].MessageId, got[0].Body)
 	}
 }
 
 // Await takes messages off a queue until each of the ids has come, in any order and any number.
-func (s *Stage) Await(queue string, ids []string) {
+func (s *Env) Await(queue string, ids []string) {
 	s.t.Helper()
 	next, stop := s.Stream(queue)
 	defer stop()
@@ -295,7 +295,7 @@ func (s *Stage) Await(queue string, ids []string) {
 const Patience = 2 * time.Minute
 
 // Until polls a condition and fails the test with a diagnosis when it does not come true.
-func (s *Stage) Until(what string, f func() bool) {
+func (s *Env) Until(what string, f func() bool) {
 	s.t.Helper()
 	deadline := time.Now().Add(Patience)
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -310,7 +310,7 @@ func (s *Stage) Until(what string, f func() bool) {
 
 // Settled waits until the relay has seen the confirms of all that was appended. Before a link holds
 // confirms back, this keeps that of an earlier event out of them: the next would not be published.
-func (s *Stage) Settled() {
+func (s *Env) Settled() {
 	s.t.Helper()
 	s.Until("all is settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
@@ -318,7 +318,7 @@ func (s *Stage) Settled() {
 }
 
 // Diagnose says where the relay stands.
-func (s *Stage) Diagnose() string {
+func (s *Env) Diagnose() string {
 	var text strings.Builder
 	for _, query := range []string{
 		`SELECT coalesce(json_agg(c)::text, '-') FROM outbox_cursor c`,
@@ -335,14 +335,14 @@ func (s *Stage) Diagnose() string {
 	return text.String()
 }
 
-func (s *Stage) Exec(query string, args ...any) {
+func (s *Env) Exec(query string, args ...any) {
 	s.t.Helper()
 	if _, err := s.DB.ExecContext(s.t.Context(), query, args...); err != nil {
 		s.t.Fatalf("%s: %v", query, err)
 	}
 }
 
-func (s *Stage) Count(query string, args ...any) (n int64) {
+func (s *Env) Count(query string, args ...any) (n int64) {
 	s.t.Helper()
 	if err := s.DB.GetContext(s.t.Context(), &n, query, args...); err != nil {
 		s.t.Fatalf("%s: %v", query, err)
@@ -351,7 +351,7 @@ func (s *Stage) Count(query string, args ...any) (n int64) {
 }
 
 // Depth is how many messages are ready in a queue, or 0 while the queue is too busy to tell.
-func (s *Stage) Depth(queue string) int {
+func (s *Env) Depth(queue string) int {
 	s.t.Helper()
 	q, err := s.Admin.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {
@@ -371,7 +371,7 @@ func IDsOf(got []amqp.Delivery) []string {
 func Aggregate(i int) string { return "aggregate-" + strconv.Itoa(i) }
 
 // Begin opens a transaction that the test commits by hand.
-func (s *Stage) Begin() *sqlx.Tx {
+func (s *Env) Begin() *sqlx.Tx {
 	s.t.Helper()
 	tx, err := s.DB.BeginTxx(s.t.Context(), nil)
 	if err != nil {
@@ -381,22 +381,22 @@ func (s *Stage) Begin() *sqlx.Tx {
 	return tx
 }
 
-func (s *Stage) AppendIn(tx *sqlx.Tx, said ...events.Event) {
+func (s *Env) AppendIn(tx *sqlx.Tx, published ...events.Event) {
 	s.t.Helper()
-	if err := s.Out.Append(s.t.Context(), tx, said...); err != nil {
+	if err := s.Out.Append(s.t.Context(), tx, published...); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func (s *Stage) Commit(tx *sqlx.Tx) {
+func (s *Env) Commit(tx *sqlx.Tx) {
 	s.t.Helper()
 	if err := tx.Commit(); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func EventIDs(said []events.Event) (ids []string) {
-	for _, e := range said {
+func EventIDs(published []events.Event) (ids []string) {
+	for _, e := range published {
 		ids = append(ids, e.ID)
 	}
 	return ids
@@ -404,7 +404,7 @@ func EventIDs(said []events.Event) (ids []string) {
 func OnlyOrphan(eventType string) bool { return eventType == "orphan.born" }
 
 // Raw inserts a row that Append would refuse and returns its id.
-func (s *Stage) Raw(on, eventType, payload, headers string) string {
+func (s *Env) Raw(on, eventType, payload, headers string) string {
 	s.t.Helper()
 	id := events.NewID()
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, 'note', $2, $3, $4, $5)`,
@@ -418,7 +418,7 @@ const PlainHeaders = `{"source":"/notes","dataschema":"urn:quadrille:note.taken:
 func TooBig() string { return `"` + strings.Repeat("x", 1<<20) + `"` }
 
 // HeldIDs are the ids of the rows that are held, of those that match the condition.
-func (s *Stage) HeldIDs(where string) (ids []string) {
+func (s *Env) HeldIDs(where string) (ids []string) {
 	s.t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox JOIN outbox_held h USING (seq) WHERE `+where+` ORDER BY seq`); err != nil {
 		s.t.Fatal(err)
@@ -426,4 +426,4 @@ func (s *Stage) HeldIDs(where string) (ids []string) {
 	return ids
 }
 
-const ForEver = `h.kind = 'unsendable'`
+const Always = `h.kind = 'unsendable'`
