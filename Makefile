@@ -46,7 +46,7 @@ bench-history: servers ## measure the relay with ten million rows behind it, bes
 	@$(GO) test -run '^$$' -bench History -benchtime 5x -timeout 60m ./outbox
 
 soak: servers build ## the end-to-end test under faults, with more orders and more faults
-	@QUADRILLE_SOAK=1 $(GO) test -race -count 1 -timeout 85m -run Chaos ./tests/e2e
+	@QUADRILLE_SOAK=1 $(GO) test -race -count 1 -timeout 85m -run Chaos ./tests/system
 
 fuzz: ## fuzz the decoders for a minute each
 	@$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./events

@@ -7,14 +7,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
 // ledger is the smallest effect: one row for each event.
 type ledger struct {
-	Payments consumer.Rows[string, bank.Payment] `table:"payments" key:"order_id"`
+	Payments consumer.Rows[string, consumertest.Payment] `table:"payments" key:"order_id"`
 }
 
 // BenchmarkConsume handles b.N events from a full queue, exactly once in effect:
@@ -25,10 +25,10 @@ type ledger struct {
 // Bare takes and acknowledges them and does nothing else: what the broker gives at most, to compare.
 func BenchmarkConsume(b *testing.B) {
 	row := consumer.Participant[ledger]{
-		Name:  bank.Service,
+		Name:  consumertest.Service,
 		Locks: func(s *ledger, e events.Event) { s.Payments.Lock(e.Data.Subject()) },
-		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger, e events.Of[bank.Placed]) []events.Payload {
-			s.Payments.Set(e.Data.Order, bank.Payment{Order: e.Data.Order, Customer: e.Data.Customer, Amount: e.Data.Amount, Status: "seen"})
+		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger, e events.Of[consumertest.Placed]) []events.Payload {
+			s.Payments.Set(e.Data.Order, consumertest.Payment{Order: e.Data.Order, Customer: e.Data.Customer, Amount: e.Data.Amount, Status: "seen"})
 			return nil
 		})},
 	}
@@ -55,10 +55,10 @@ func BenchmarkConsume(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 	})
-	for name, handler := range map[string]consumer.Handler{"row": row.Handler(), "capture": bank.Participant(nil).Handler()} {
+	for name, handler := range map[string]consumer.Handler{"row": row.Handler(), "capture": consumertest.Participant(nil).Handler()} {
 		b.Run(name, func(b *testing.B) {
 			w := prefilled(b)
-			c := w.Consumer(bank.Service, nil, handler)
+			c := w.Consumer(consumertest.Service, nil, handler)
 			b.ResetTimer()
 			stop := w.Start(c)
 			w.Eventually("all are handled", func() (bool, string) { return c.Stats().Handled == int64(b.N), fmt.Sprint(c.Stats()) })
@@ -71,13 +71,13 @@ func BenchmarkConsume(b *testing.B) {
 	}
 }
 
-func prefilled(b *testing.B) *bank.Env {
+func prefilled(b *testing.B) *consumertest.Env {
 	b.Helper()
-	w := bank.New(b)
+	w := consumertest.New(b)
 	payloads := make([]events.Payload, b.N)
 	for n := range payloads {
-		payloads[n] = bank.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%1000), Amount: 10}
+		payloads[n] = consumertest.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%1000), Amount: 10}
 	}
-	w.PublishAs(bank.Shop, payloads...)
+	w.PublishAs(consumertest.Shop, payloads...)
 	return w
 }

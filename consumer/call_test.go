@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -19,21 +19,21 @@ const openTransactions = `SELECT count(*) FROM pg_stat_activity WHERE datname = 
 // event id each time, and its answer is said once.
 func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var ids []string // one call at a time
 	calling, leave := make(chan struct{}), make(chan struct{})
-	c := w.Consumer(bank.Service, nil, consumer.Call(func(ctx context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(ctx context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		ids = append(ids, e.ID, consumer.CauseOf(ctx).ID)
 		calling <- struct{}{}
 		<-leave
 		if len(ids) < 6 {
 			return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
 		}
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
 	stop := w.Start(c)
-	e := w.PublishAs(bank.Shop, bank.Asked{Order: "o"})[0]
+	e := w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})[0]
 	for n := range 3 {
 		<-calling
 		// The other loops of the consumer use transactions too, but none that lasts as long as the call.
@@ -61,16 +61,16 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 // Copies of an event on two replicas make one call, and its answer is said once.
 func TestACallOnTwoReplicasIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var calls atomic.Int32
-	ask := consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	ask := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		calls.Add(1)
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	})
-	first, second := w.Consumer(bank.Service, nil, ask), w.Consumer(bank.Service, nil, ask)
+	first, second := w.Consumer(consumertest.Service, nil, ask), w.Consumer(consumertest.Service, nil, ask)
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Consumers("bank.in", 2)
-	m := w.Message(bank.Event(bank.Shop, bank.Asked{Order: "o"}))
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Asked{Order: "o"}))
 	w.Publish(m, m)
 	w.Eventually("both came", func() (bool, string) {
 		a, b := first.Stats(), second.Stats()
@@ -91,17 +91,17 @@ func TestACallOnTwoReplicasIsMadeOnce(t *testing.T) {
 // While calls hang, what comes for the same subject goes on: a call is never made in a lane.
 func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	leave := make(chan struct{})
-	_, stop := w.Bank(note("bank"), consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(note("bank"), consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		<-leave
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
 	var published []events.Payload
 	for range 2 * consumer.CallsAtOnce {
-		published = append(published, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+		published = append(published, consumertest.Asked{Order: "o"}, consumertest.Noted{Order: "o"})
 	}
-	w.PublishAs(bank.Shop, published...)
+	w.PublishAs(consumertest.Shop, published...)
 	w.Becomes(2*consumer.CallsAtOnce, notesCount)
 	close(leave)
 	w.Becomes(2*consumer.CallsAtOnce, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
@@ -113,15 +113,15 @@ func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 // as it says.
 func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var calls atomic.Int32
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		if calls.Add(1) <= 2*consumer.MaxAttempts {
 			return nil, consumer.RetryAfter(errors.New("the breaker is open"), time.Hour)
 		}
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	for n := range 2 * consumer.MaxAttempts {
 		w.Eventually("another try", func() (bool, string) { return int(calls.Load()) == n+1, w.Diagnosis() })
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND reason = 'the breaker is open'
@@ -136,20 +136,20 @@ func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 // An answer that the topology does not declare is refused, at the first call and at a later one.
 func TestACallMayPublishOnlyWhatIsDeclared(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
-	c := w.Consumer(bank.Service, nil, consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		switch {
 		case e.Data.Order == "silent":
 			return nil, nil
 		case e.Data.Order == "at once" || calls.Add(1) > 1:
-			return bank.Refunded{Order: e.Data.Order}, nil // the bank says it, but not about this
+			return consumertest.Refunded{Order: e.Data.Order}, nil // the bank says it, but not about this
 		}
 		panic("not now")
 	}))
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Asked{Order: "silent"}, bank.Asked{Order: "at once"}, bank.Asked{Order: "again"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "silent"}, consumertest.Asked{Order: "at once"}, consumertest.Asked{Order: "again"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE '%does not declare%'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NOT NULL AND attempts = 1 AND reason LIKE '%not now%'`)
 	w.Exec(`UPDATE pending SET due = now() WHERE due IS NOT NULL`)
@@ -165,17 +165,17 @@ func TestACallMayPublishOnlyWhatIsDeclared(t *testing.T) {
 // An answer that cannot be said costs an attempt of the call, instead of calling for ever.
 func TestAnAnswerThatCannotBePublishedIsAFailure(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
-	c := w.Consumer(bank.Service, nil, consumer.Call(func(context.Context, events.Of[bank.Asked]) (events.Payload, error) {
+	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
 		if calls.Add(1) == 1 {
 			return nil, errors.New("not now")
 		}
-		return bank.Answered{}, nil // has no subject
+		return consumertest.Answered{}, nil // has no subject
 	}))
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2 AND reason LIKE '%no subject%'`)
@@ -189,11 +189,11 @@ func TestAnAnswerThatCannotBePublishedIsAFailure(t *testing.T) {
 // others once its lease is over.
 func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
 	calling, leave := make(chan struct{}), make(chan struct{})
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		switch calls.Add(1) {
 		case 1:
 			return nil, errors.New("not now")
@@ -201,14 +201,14 @@ func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 			close(calling)
 			<-leave
 		}
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	<-calling
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due > now() + interval '10 seconds'`) // leased
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "p", At: time.Now()})
 	w.Becomes(1, overdueCount)
 	w.Exec(`UPDATE pending SET due = now()`) // the lease is over, as if this replica were dead
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
@@ -226,16 +226,16 @@ func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 // Whatever panics in a call, its answer too, is a failure of this call and of nothing else.
 func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		if e.Data.Order == "nil" {
-			var answer *bank.Answered // not nil to who looks at the interface
+			var answer *consumertest.Answered // not nil to who looks at the interface
 			return answer, nil
 		}
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
-	w.PublishAs(bank.Shop, bank.Asked{Order: "nil"}, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "nil"}, consumertest.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND reason LIKE '%panic%'`)
 	stop()
@@ -244,14 +244,14 @@ func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 // A call that fails after its lease was over changes nothing about what another replica has decided.
 func TestALateFailureChangesNothing(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	calling, leave := make(chan struct{}), make(chan struct{})
-	c, stop := w.Bank(consumer.Call(func(context.Context, events.Of[bank.Asked]) (events.Payload, error) {
+	c, stop := w.Bank(consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
 		close(calling)
 		<-leave
 		return nil, errors.New("too late")
 	}))
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	<-calling
 	w.Exec(`UPDATE pending SET due = NULL, attempts = 10, reason = 'parked by another'`)
 	close(leave)

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/rabbit"
@@ -17,18 +17,18 @@ import (
 func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 	t.Parallel()
 	for name, second := range map[string]events.Payload{
-		"another body": bank.Noted{Order: "o", Text: "two"},
-		"another type": bank.Reminded{Order: "o"},
+		"another body": consumertest.Noted{Order: "o", Text: "two"},
+		"another type": consumertest.Reminded{Order: "o"},
 	} {
 		for _, together := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, ", together ", together), func(t *testing.T) {
 				t.Parallel()
-				w := bank.New(t)
-				first := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
-				other := bank.Event(bank.Shop, second)
+				w := consumertest.New(t)
+				first := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
+				other := consumertest.Event(consumertest.Shop, second)
 				other.ID = first.ID
 				messages := []rabbit.Message{w.Message(first), w.Message(first), w.Message(other), w.Message(first), w.Message(other)}
-				c := w.Consumer(bank.Service, nil, note("bank"), bank.Participant(nil).Handler())
+				c := w.Consumer(consumertest.Service, nil, note("bank"), consumertest.Participant(nil).Handler())
 				var stop func()
 				if together { // they are in the queue before anybody consumes, and come in one batch
 					w.Publish(messages...)
@@ -51,7 +51,7 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 				})
 				stop()
 				w.Drained()
-				parked, err := inbox.New(w.DB, bank.Service).Parked(t.Context(), 10)
+				parked, err := inbox.New(w.DB, consumertest.Service).Parked(t.Context(), 10)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -69,9 +69,9 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 // What came before is a duplicate when it comes again, also right behind another event under its id.
 func TestDuplicateBehindAClashIsADuplicate(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	first := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
-	other := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "two"})
+	w := consumertest.New(t)
+	first := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
+	other := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "two"})
 	other.ID = first.ID
 	w.Publish(w.Message(first))
 	_, stop := w.Bank(note("bank"))
@@ -94,9 +94,9 @@ func TestDuplicateBehindAClashIsADuplicate(t *testing.T) {
 // A row of an older release says nothing about what the event said: only its type is compared.
 func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	e := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "one"})
-	w.Exec(`INSERT INTO inbox (consumer, owner, event_id, type) VALUES ($1, $2, $3, 'order.noted')`, bank.Service, bank.Shop, e.ID)
+	w := consumertest.New(t)
+	e := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
+	w.Exec(`INSERT INTO inbox (consumer, owner, event_id, type) VALUES ($1, $2, $3, 'order.noted')`, consumertest.Service, consumertest.Shop, e.ID)
 	w.Publish(w.Message(e))
 	c, stop := w.Bank(note("bank"))
 	w.Eventually("it is a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, fmt.Sprintf("%+v", c.Stats()) })
@@ -111,19 +111,19 @@ func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 // events go on. What is not a stranger's is always kept.
 func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	const most, mostBytes, beyond = 50, 1 << 20, 30
 	send := func(from, n int, body func(i int) []byte) {
 		var messages []rabbit.Message
 		for i := range n {
-			m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "o"}))
+			m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o"}))
 			m.Body = body(from + i)
 			messages = append(messages, m)
 		}
 		w.Publish(messages...)
 	}
 	send(0, most+beyond, func(i int) []byte { return fmt.Append(nil, "bad ", i) })
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
 	c.Malformed = inbox.Bounds{Messages: most, Bytes: mostBytes}
 	stop := w.Start(c)
 	dropped := func(n int64) {
@@ -133,11 +133,11 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	dropped(beyond)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND key = 'not kept: shop.events' AND attempts = $1 AND reason LIKE '30 messages of shop.events%malformed%'`, beyond)
 	w.Becomes(most+1, parkedCount)
-	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "newer"}))
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "newer"}))
 	m.Headers["ce-dataschema"] = "urn:quadrille:order.noted:2"
 	w.Publish(m)
 	w.Becomes(most+2, parkedCount)
-	w.PublishAs(bank.Shop, bank.Noted{Order: "good"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "good"})
 	w.Becomes(1, notesCount)
 	// When a person has looked after what is parked, there is room again, but not for more bytes.
 	w.Exec(`DELETE FROM pending`)
@@ -154,9 +154,9 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 // has no exchange and is believed: if somebody makes it due it is parked again.
 func TestWhatComesThroughTheDefaultExchangeIsNoDeadline(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "o"}))
-	m.Exchange, m.Key = "", topology.QueueOf(bank.Service)
+	w := consumertest.New(t)
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o"}))
+	m.Exchange, m.Key = "", topology.QueueOf(consumertest.Service)
 	w.Publish(m)
 	_, stop := w.Bank(note("bank"))
 	w.Becomes(1, parkedCount)

@@ -9,7 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -17,21 +17,21 @@ import (
 // about it, one ack, no attempt.
 func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]bank.Cut{"COMMIT is lost": bank.CutBefore, "answer is lost": bank.CutAnswer} {
+	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore, "answer is lost": consumertest.CutAnswer} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := bank.New(t)
+			w := consumertest.New(t)
 			var runs atomic.Int32
-			proxy, url := bank.NewProxy(t, w.Postgres)
-			p := bank.Participant(func(*bank.State, events.Of[bank.Placed]) []events.Payload {
+			proxy, url := consumertest.NewProxy(t, w.Postgres)
+			p := consumertest.Participant(func(*consumertest.State, events.Of[consumertest.Placed]) []events.Payload {
 				if runs.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.captured")
 				}
 				return nil
 			})
-			c := w.Consumer(bank.Service, w.Pool(url), p.Handler())
+			c := w.Consumer(consumertest.Service, w.Pool(url), p.Handler())
 			stop := w.Start(c)
-			w.PublishAs(bank.Shop, bank.Placed{Order: "o", Customer: "anna", Amount: 30})
+			w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "o", Customer: "anna", Amount: 30})
 			w.Eventually("it came", func() (bool, string) {
 				s := c.Stats()
 				return s.Handled+s.Duplicates == 1, w.Diagnosis()
@@ -45,7 +45,7 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 				t.Errorf("%s", w.Diagnosis())
 			}
 			want := consumer.Stats{Handled: 1, Batches: 1}
-			if cut == bank.CutAnswer {
+			if cut == consumertest.CutAnswer {
 				want = consumer.Stats{Duplicates: 1, Batches: 1}
 			}
 			if s := c.Stats(); s != want {
@@ -58,22 +58,22 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 // The same for what the schedule does: a retry, a deadline, and the answer of a call.
 func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]bank.Cut{"COMMIT is lost": bank.CutBefore, "answer is lost": bank.CutAnswer} {
+	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore, "answer is lost": consumertest.CutAnswer} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := bank.New(t)
+			w := consumertest.New(t)
 			w.RetryByHand()
-			proxy, url := bank.NewProxy(t, w.Postgres)
+			proxy, url := consumertest.NewProxy(t, w.Postgres)
 			var notes, calls, expiries atomic.Int32
-			p := bank.Participant(nil)
-			p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {
+			p := consumertest.Participant(nil)
+			p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
 				if expiries.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.overdue")
 				}
-				return []events.Payload{bank.Overdue{Order: e.Data.Order}}
+				return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
 			})
-			c := w.Consumer(bank.Service, w.Pool(url), p.Handler(),
-				consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+			c := w.Consumer(consumertest.Service, w.Pool(url), p.Handler(),
+				consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 					switch notes.Add(1) {
 					case 1:
 						panic("not now")
@@ -82,18 +82,18 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 					}
 					return insertNote(ctx, tx, "bank", e)
 				}),
-				consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+				consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 					switch calls.Add(1) {
 					case 1:
 						panic("not now")
 					case 2:
 						proxy.OnCommit(cut, "question.answered")
 					}
-					return bank.Answered{Order: e.Data.Order}, nil
+					return consumertest.Answered{Order: e.Data.Order}, nil
 				}))
 			stop := w.Start(c)
-			for i, payload := range []events.Payload{bank.Noted{Order: "n", Text: "the effect"}, bank.Asked{Order: "a"}, bank.Reminded{Order: "d", At: time.Now()}} {
-				w.PublishAs(bank.Shop, payload)
+			for i, payload := range []events.Payload{consumertest.Noted{Order: "n", Text: "the effect"}, consumertest.Asked{Order: "a"}, consumertest.Reminded{Order: "d", At: time.Now()}} {
+				w.PublishAs(consumertest.Shop, payload)
 				w.Becomes(i+1, inboxCount)
 				if i < 2 {
 					w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)

@@ -7,13 +7,13 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
 // note writes one row of the table notes for each event, so that an effect that happens twice shows.
 func note(name string) consumer.Handler {
-	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		return insertNote(ctx, tx, name, e)
 	})
 }
@@ -28,9 +28,9 @@ const (
 
 func TestAnEventTakesEffectIsAnsweredAndAcknowledged(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	c, stop := w.Bank(note("bank"))
-	published := w.PublishAs(bank.Shop, bank.Placed{Order: "o1", Customer: "anna", Amount: 30}, bank.Noted{Order: "o1", Text: "fragile"})
+	published := w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "o1", Customer: "anna", Amount: 30}, consumertest.Noted{Order: "o1", Text: "fragile"})
 	w.Becomes(1, `SELECT count(*) FROM payments WHERE order_id = 'o1' AND status = 'captured' AND amount = 30`)
 	w.Becomes(1, `SELECT count(*) FROM accounts WHERE customer = 'anna' AND balance = -30`)
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'fragile' AND event_id = $1`, published[1].ID)

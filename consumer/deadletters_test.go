@@ -7,13 +7,13 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
 // refuse makes the broker dead-letter what is in the bank's queue.
-func refuse(t *testing.T, w *bank.Env, count int) {
+func refuse(t *testing.T, w *consumertest.Env, count int) {
 	t.Helper()
 	conn, err := amqp.Dial(w.AMQP)
 	if err != nil {
@@ -24,7 +24,7 @@ func refuse(t *testing.T, w *bank.Env, count int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := ch.Consume(topology.QueueOf(bank.Service), "", false, false, false, false, nil)
+	messages, err := ch.Consume(topology.QueueOf(consumertest.Service), "", false, false, false, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,15 +39,15 @@ func refuse(t *testing.T, w *bank.Env, count int) {
 // bound there is for what is malformed.
 func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	const most, count = 10, 50
 	var messages []rabbit.Message
 	for i := range count {
-		messages = append(messages, w.Message(bank.Event(bank.Shop, bank.Noted{Order: fmt.Sprint(i)})))
+		messages = append(messages, w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i)})))
 	}
 	w.Publish(messages...)
 	refuse(t, w, count)
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
 	c.Malformed.Messages = most
 	stop := w.Start(c)
 	w.Eventually("all are settled", func() (bool, string) {
@@ -64,15 +64,15 @@ func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
 // the size that was agreed on. It ends no session.
 func TestDeadLetterWhoseHeadersOutgrowAFrameIsParked(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "large"}))
+	w := consumertest.New(t)
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "large"}))
 	const frame, properties = 131072 - 8, 300 // what the broker agrees to, and the other properties
 	size := properties
 	for key, value := range m.Headers {
 		size += 1 + len(key) + 1 + 4 + len(value.(string))
 	}
 	m.Headers["pad"] = strings.Repeat("x", frame-size)
-	w.Publish(m, w.Message(bank.Event(bank.Shop, bank.Noted{Order: "other"})))
+	w.Publish(m, w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "other"})))
 	refuse(t, w, 2)
 	_, stop := w.Bank(note("bank"))
 	w.Becomes(2, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND attributes->>'id' IS NOT NULL`)

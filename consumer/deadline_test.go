@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -17,15 +17,15 @@ const overdueCount = `SELECT count(*) FROM outbox WHERE type = 'payment.overdue'
 // when all of them were away at that time.
 func TestADeadlineIsDeliveredOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	_, stopFirst := w.Bank()
 	_, stopSecond := w.Bank()
 	soon := time.Now().Add(500 * time.Millisecond)
 	var payloads []events.Payload
 	for i := range 50 {
-		payloads = append(payloads, bank.Reminded{Order: fmt.Sprint("soon ", i), At: soon}, bank.Reminded{Order: fmt.Sprint("later ", i), At: soon.Add(time.Hour)})
+		payloads = append(payloads, consumertest.Reminded{Order: fmt.Sprint("soon ", i), At: soon}, consumertest.Reminded{Order: fmt.Sprint("later ", i), At: soon.Add(time.Hour)})
 	}
-	published := w.PublishAs(bank.Shop, payloads...)
+	published := w.PublishAs(consumertest.Shop, payloads...)
 	w.Becomes(50, overdueCount)
 	w.Becomes(50, pendingCount)
 	stopFirst()
@@ -52,14 +52,14 @@ func TestADeadlineIsDeliveredOnce(t *testing.T) {
 // A deadline that is set again is moved, in both directions.
 func TestADeadlineThatIsSetAgainIsMoved(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	_, stop := w.Bank()
 	hour := time.Now().Add(time.Hour)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "nearer", At: hour}, bank.Reminded{Order: "farther", At: hour})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "nearer", At: hour}, consumertest.Reminded{Order: "farther", At: hour})
 	w.Becomes(2, pendingCount)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "farther", At: hour.Add(time.Hour)})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "farther", At: hour.Add(time.Hour)})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:farther' AND due > $1`, hour)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "nearer", At: time.Now()})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "nearer", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE aggregateid = 'nearer'`)
 	w.Becomes(1, pendingCount)
 	stop()
@@ -70,33 +70,33 @@ func TestADeadlineThatIsSetAgainIsMoved(t *testing.T) {
 // again.
 func TestADeadlineMaySetItselfAgain(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var n, broken atomic.Int32
-	p := bank.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {
+	p := consumertest.Participant(nil)
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
 		if broken.Load() == 1 {
 			panic("broken")
 		}
 		if n.Add(1) < 3 {
 			return []events.Payload{consumer.Deadline{Payload: e.Data}}
 		}
-		return []events.Payload{bank.Overdue{Order: e.Data.Order}}
+		return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
 	})
-	c := w.Consumer(bank.Service, nil, p.Handler())
+	c := w.Consumer(consumertest.Service, nil, p.Handler())
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now()})
 	w.Becomes(1, overdueCount)
 	w.Becomes(0, pendingCount)
 	if n.Load() != 3 {
 		t.Errorf("delivered %d times, want 3", n.Load())
 	}
 	broken.Store(1)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now()})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "p", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND reason LIKE '%broken%'`)
 	w.Exec(`UPDATE pending SET attempts = $1, due = now()`, consumer.MaxAttempts-1)
 	w.Becomes(1, parkedCount)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "p", At: time.Now().Add(time.Hour)})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "p", At: time.Now().Add(time.Hour)})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due > now() AND reason = 'deadline'`)
 	broken.Store(0)
 	w.Exec(`UPDATE pending SET due = now()`)

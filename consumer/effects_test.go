@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
@@ -20,14 +20,14 @@ import (
 // replica is a bank behind proxies of its own, so that it can crash.
 type replica struct {
 	*consumer.Consumer
-	amqp, postgres *bank.Proxy
+	amqp, postgres *consumertest.Proxy
 	stop           func()
 }
 
-func newReplica(w *bank.Env, handlers ...consumer.Handler) replica {
-	amqpProxy, amqpURL := bank.NewProxy(w, w.AMQP)
-	postgresProxy, postgresURL := bank.NewProxy(w, w.Postgres)
-	c := w.Consumer(bank.Service, w.Pool(postgresURL), handlers...)
+func newReplica(w *consumertest.Env, handlers ...consumer.Handler) replica {
+	amqpProxy, amqpURL := consumertest.NewProxy(w, w.AMQP)
+	postgresProxy, postgresURL := consumertest.NewProxy(w, w.Postgres)
+	c := w.Consumer(consumertest.Service, w.Pool(postgresURL), handlers...)
 	c.URL = amqpURL
 	return replica{c, amqpProxy, postgresProxy, w.Start(c)}
 }
@@ -41,14 +41,14 @@ func (r replica) crash() {
 // CON-01: a replica that dies inside a handler has acknowledged nothing.
 func TestACrashBeforeTheCommitLosesNothing(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	entered, leave := make(chan struct{}), make(chan struct{})
-	r := newReplica(w, consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error {
+	r := newReplica(w, consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error {
 		close(entered)
 		<-leave
 		return nil
 	}))
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	<-entered
 	r.crash()
 	close(leave)
@@ -63,22 +63,22 @@ func TestACrashBeforeTheCommitLosesNothing(t *testing.T) {
 // event comes again and does nothing, for its inbox row was written with the effect.
 func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]bank.Cut{"after": bank.DieAfter, "before": bank.DieBefore} {
+	for name, cut := range map[string]consumertest.Cut{"after": consumertest.DieAfter, "before": consumertest.DieBefore} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := bank.New(t)
+			w := consumertest.New(t)
 			var r replica
 			ready := make(chan struct{})
-			r = newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+			r = newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 				<-ready
 				r.amqp.Mute() // no ack will arrive
 				r.postgres.OnCommit(cut, e.Data.Text)
 				return insertNote(ctx, tx, "bank", e)
 			}))
 			close(ready)
-			w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "the effect"})
+			w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "the effect"})
 			w.Eventually("a commit is cut", func() (bool, string) { return r.postgres.Cuts() == 1, w.Diagnosis() })
-			effects := map[bank.Cut]int{bank.DieAfter: 1, bank.DieBefore: 0}[cut]
+			effects := map[consumertest.Cut]int{consumertest.DieAfter: 1, consumertest.DieBefore: 0}[cut]
 			w.Becomes(effects, notesCount)
 			r.crash()
 			r.stop()
@@ -102,7 +102,7 @@ func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 	}
 }
 
-func insertNote(ctx context.Context, tx *sqlx.Tx, name string, e events.Of[bank.Noted]) error {
+func insertNote(ctx context.Context, tx *sqlx.Tx, name string, e events.Of[consumertest.Noted]) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ($1, $2, $3)`, name, e.ID, e.Data.Text)
 	return err
 }
@@ -110,11 +110,11 @@ func insertNote(ctx context.Context, tx *sqlx.Tx, name string, e events.Of[bank.
 // CON-06: two consumers share one database, and each has its effect.
 func TestTwoConsumersShareAnInboxTable(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	stopBank := w.Start(w.Consumer(bank.Service, nil, note("bank")))
-	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w := consumertest.New(t)
+	stopBank := w.Start(w.Consumer(consumertest.Service, nil, note("bank")))
+	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	w.Becomes(1, `SELECT count(*) FROM inbox WHERE consumer = 'bank'`)
-	stopAudit := w.Start(w.Consumer(bank.Audit, nil, note("audit")))
+	stopAudit := w.Start(w.Consumer(consumertest.Audit, nil, note("audit")))
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE consumer = 'audit' AND event_id = $1`, published[0].ID)
 	stopBank()
 	stopAudit()
@@ -126,9 +126,9 @@ func TestTwoConsumersShareAnInboxTable(t *testing.T) {
 // CON-08: fifty copies of one event, dealt to ten replicas at once, meet in the inbox.
 func TestFiftyCopiesAtOnceHaveOneEffect(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var effects atomic.Int32
-	slow := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	slow := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		effects.Add(1)
 		if _, err := tx.ExecContext(ctx, `SELECT pg_sleep(0.05)`); err != nil { // others come meanwhile
 			return err
@@ -138,11 +138,11 @@ func TestFiftyCopiesAtOnceHaveOneEffect(t *testing.T) {
 	var replicas []*consumer.Consumer
 	var stops []func()
 	for range 10 {
-		c := w.Consumer(bank.Service, nil, slow)
+		c := w.Consumer(consumertest.Service, nil, slow)
 		replicas, stops = append(replicas, c), append(stops, w.Start(c))
 	}
-	w.Consumers(topology.QueueOf(bank.Service), len(replicas))
-	e := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w.Consumers(topology.QueueOf(consumertest.Service), len(replicas))
+	e := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	w.Publish(slices.Repeat([]rabbit.Message{w.Message(e)}, 50)...)
 	w.Eventually("all came", func() (bool, string) {
 		var came, at int64
@@ -166,15 +166,15 @@ func TestFiftyCopiesAtOnceHaveOneEffect(t *testing.T) {
 // what is refused does not use up an id either.
 func TestAnIDBelongsToItsOwner(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	real := bank.Event(bank.Shop, bank.Noted{Order: "o", Text: "real"})
-	stolen := bank.Event(bank.Stall, bank.Opened{Stall: "s"})
+	w := consumertest.New(t)
+	real := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "real"})
+	stolen := consumertest.Event(consumertest.Stall, consumertest.Opened{Stall: "s"})
 	stolen.ID = real.ID
 	garbage := w.Message(real)
 	garbage.Body = []byte(`{"order":`)
 	forged := w.Message(real)
-	forged.Exchange, forged.Mandatory = topology.ExchangeOf(bank.Stall), false
-	w.Bind(topology.QueueOf(bank.Service), "order.noted", forged.Exchange)
+	forged.Exchange, forged.Mandatory = topology.ExchangeOf(consumertest.Stall), false
+	w.Bind(topology.QueueOf(consumertest.Service), "order.noted", forged.Exchange)
 	w.Publish(w.Message(stolen), garbage, forged)
 	_, stop := w.Bank(note("bank"), opened())
 	w.Becomes(2, parkedCount)
@@ -190,10 +190,10 @@ func TestAnIDBelongsToItsOwner(t *testing.T) {
 // fails, and the event is not lost.
 func TestASwallowedStatementErrorIsAFailure(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var once sync.Once
-	careless := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	careless := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		if err := insertNote(ctx, tx, "bank", e); err != nil {
 			return err
 		}
@@ -201,7 +201,7 @@ func TestASwallowedStatementErrorIsAFailure(t *testing.T) {
 		return nil
 	})
 	c, stop := w.Bank(careless)
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 	if n := w.Int(notesCount); n != 0 {
 		t.Errorf("%d effects of an aborted transaction", n)

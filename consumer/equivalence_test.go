@@ -12,7 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -29,13 +29,13 @@ func randomEvents(random *rand.Rand, n int) []events.Event {
 		var p events.Payload
 		switch random.IntN(5) {
 		case 0, 1:
-			p = bank.Placed{Order: order, Customer: fmt.Sprint("customer ", number%7), Amount: 1 + random.Int64N(1000)}
+			p = consumertest.Placed{Order: order, Customer: fmt.Sprint("customer ", number%7), Amount: 1 + random.Int64N(1000)}
 		case 2, 3:
-			p = bank.Cancelled{Order: order}
+			p = consumertest.Cancelled{Order: order}
 		default:
-			p = bank.Moved{From: customer(), To: customer(), Amount: random.Int64N(100)}
+			p = consumertest.Moved{From: customer(), To: customer(), Amount: random.Int64N(100)}
 		}
-		list[i] = bank.Event(bank.Shop, p)
+		list[i] = consumertest.Event(consumertest.Shop, p)
 	}
 	return list
 }
@@ -53,8 +53,8 @@ func (s *publishedLog) add(published []events.Event) {
 func rows(t *testing.T, db *sqlx.DB) consumer.Memory {
 	t.Helper()
 	m := consumer.Memory{}
-	var payments []bank.Payment
-	var accounts []bank.Account
+	var payments []consumertest.Payment
+	var accounts []consumertest.Account
 	if err := db.SelectContext(t.Context(), &payments, `SELECT * FROM payments`); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	}
 	t.Logf("seed %d (run it again with -args -seed)", seed)
 	list := randomEvents(rand.New(rand.NewPCG(seed, 0)), 1000)
-	p := bank.Participant(nil)
+	p := consumertest.Participant(nil)
 	memory := consumer.Memory{}
 	var want publishedLog
 	for _, e := range list {
@@ -107,7 +107,7 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := bank.On(t, "", bank.Database(t))
+			w := consumertest.On(t, "", consumertest.Database(t))
 			got := run(t, w.DB)
 			slices.Sort(got)
 			if found := rows(t, w.DB); found.String() != memory.String() {
@@ -120,7 +120,7 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	}
 }
 
-func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) (words publishedLog) {
+func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State], list []events.Event, size int) (words publishedLog) {
 	t.Helper()
 	for batch := range slices.Chunk(list, size) {
 		published, _, err := apply(t.Context(), db, p, batch...)
@@ -134,7 +134,7 @@ func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], lis
 }
 
 // applyOnTwo splits by subject, as the runtime's lanes do.
-func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[bank.State], list []events.Event, size int) publishedLog {
+func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State], list []events.Event, size int) publishedLog {
 	t.Helper()
 	var parts [2][]events.Event
 	for _, e := range list {

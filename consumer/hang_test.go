@@ -12,7 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -21,7 +21,7 @@ const handlerTimeout = 5 * time.Second
 
 // noteBut is the handler of Noted, which does something else for the text "bad".
 func noteBut(bad func(ctx context.Context) error) consumer.Handler {
-	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		if strings.HasPrefix(e.Data.Text, "bad") {
 			return bad(ctx)
 		}
@@ -41,10 +41,10 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := bank.New(t)
+			w := consumertest.New(t)
 			w.RetryByHand()
 			released := make(chan struct{})
-			c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(),
+			c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(),
 				noteBut(func(ctx context.Context) error { return bad(ctx, released) }))
 			c.HandlerTimeout = handlerTimeout
 			var payloads []events.Payload
@@ -54,9 +54,9 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 				if i == 100 || i == 200 {
 					text = "bad"
 				}
-				payloads = append(payloads, bank.Noted{Order: fmt.Sprint(i % 7), Text: text})
+				payloads = append(payloads, consumertest.Noted{Order: fmt.Sprint(i % 7), Text: text})
 			}
-			w.PublishAs(bank.Shop, payloads...)
+			w.PublishAs(consumertest.Shop, payloads...)
 			stop := w.Start(c)
 			w.Becomes(count-2, notesCount)
 			w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
@@ -77,19 +77,19 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 // A retry or a deadline that hangs keeps no others from coming.
 func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	released := make(chan struct{})
-	p := bank.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {
+	p := consumertest.Participant(nil)
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
 		if e.Data.Order == "bad" {
 			<-released
 		}
-		return []events.Payload{bank.Overdue{Order: e.Data.Order}}
+		return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
 	})
-	c := w.Consumer(bank.Service, nil, p.Handler())
+	c := w.Consumer(consumertest.Service, nil, p.Handler())
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "bad"}, bank.Reminded{Order: "a"}, bank.Reminded{Order: "b"})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "bad"}, consumertest.Reminded{Order: "a"}, consumertest.Reminded{Order: "b"})
 	w.Becomes(2, overdueCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:bad' AND attempts > 0`)
 	close(released)
@@ -102,11 +102,11 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 // goroutines that are lost are bounded.
 func TestRunsThatHangAreBounded(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	released := make(chan struct{})
 	var runs atomic.Int64
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), noteBut(func(context.Context) error {
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), noteBut(func(context.Context) error {
 		runs.Add(1)
 		<-released
 		return nil
@@ -114,7 +114,7 @@ func TestRunsThatHangAreBounded(t *testing.T) {
 	c.HandlerTimeout = time.Second
 	const count = 3 * consumer.MaxHanging
 	for i := range count {
-		w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint(i), Text: "bad"})
+		w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i), Text: "bad"})
 	}
 	stop := w.Start(c)
 	w.Becomes(count, `SELECT count(*) FROM pending WHERE attempts = 1`)
@@ -133,21 +133,21 @@ func TestRunsThatHangAreBounded(t *testing.T) {
 // A call that ignores its context gives its slot back.
 func TestCallThatIgnoresItsContextHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	released := make(chan struct{})
-	call := consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
+	call := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
 		switch e.Data.Order {
 		case "bad":
 			<-released
 		case "exit":
 			runtime.Goexit()
 		}
-		return bank.Answered{Order: e.Data.Order}, nil
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	})
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), call)
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), call)
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Asked{Order: "bad"}, bank.Asked{Order: "exit"}, bank.Asked{Order: "good"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Asked{Order: "exit"}, consumertest.Asked{Order: "good"})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 	close(released)
@@ -158,16 +158,16 @@ func TestCallThatIgnoresItsContextHoldsUpNoOther(t *testing.T) {
 // A payload whose Validate hangs or exits holds up nobody: its message is parked.
 func TestPayloadThatHangsHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var payloads []events.Payload
 	for i := range 50 {
-		payloads = append(payloads, bank.Noted{Order: fmt.Sprint(i)})
+		payloads = append(payloads, consumertest.Noted{Order: fmt.Sprint(i)})
 	}
-	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "bad"}))
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "bad"}))
 	m.Body = []byte(`{"order":"bad","text":"exit"}`)
 	w.Publish(m)
-	w.PublishAs(bank.Shop, payloads...)
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler(), note("bank"))
+	w.PublishAs(consumertest.Shop, payloads...)
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)
 	w.Becomes(50, notesCount)

@@ -3,7 +3,7 @@ package consumer_test
 import (
 	"testing"
 
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 )
 
-func TestMain(m *testing.M) { bank.Main(m) }
+func TestMain(m *testing.M) { consumertest.Main(m) }

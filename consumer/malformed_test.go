@@ -11,7 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/rabbit"
@@ -72,18 +72,18 @@ var badMessages = []bad{
 // one row for five copies, without an inbox row; and the events around it go on.
 func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	for _, key := range []string{"stall.opened", "un.known"} {
-		w.Bind(topology.QueueOf(bank.Service), key, topology.ExchangeOf(bank.Shop))
+		w.Bind(topology.QueueOf(consumertest.Service), key, topology.ExchangeOf(consumertest.Shop))
 	}
 	var valid []events.Payload
 	for i, b := range badMessages {
-		m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: fmt.Sprint("bad ", i), Text: b.name}))
+		m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint("bad ", i), Text: b.name}))
 		b.spoil(&m)
 		w.Publish(m, m, m, m, m)
-		valid = append(valid, bank.Noted{Order: fmt.Sprint("good ", i)})
+		valid = append(valid, consumertest.Noted{Order: fmt.Sprint("good ", i)})
 	}
-	w.PublishAs(bank.Shop, valid...)
+	w.PublishAs(consumertest.Shop, valid...)
 	c, stop := w.Bank(note("bank"), opened())
 	w.Becomes(len(valid), notesCount)
 	w.Becomes(len(badMessages), parkedCount)
@@ -96,13 +96,13 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	if n := w.Int(inboxCount); n != len(valid) {
 		t.Errorf("%d inbox rows for %d valid events", n, len(valid))
 	}
-	parked, err := inbox.New(w.DB, bank.Service).Parked(t.Context(), 100)
+	parked, err := inbox.New(w.DB, consumertest.Service).Parked(t.Context(), 100)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var reasons []string
 	for _, p := range parked {
-		if !strings.HasPrefix(p.Key, "sha256:") || p.Owner != topology.ExchangeOf(bank.Shop) || p.Attempts != 0 {
+		if !strings.HasPrefix(p.Key, "sha256:") || p.Owner != topology.ExchangeOf(consumertest.Shop) || p.Attempts != 0 {
 			t.Errorf("parked as %+v", p)
 		}
 		reasons = append(reasons, p.Reason)
@@ -130,7 +130,7 @@ func contains(parked []inbox.Pending, b bad) bool {
 }
 
 func opened() consumer.Handler {
-	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Opened]) error {
+	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Opened]) error {
 		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, 'opened')`, e.ID)
 		return err
 	})
@@ -140,11 +140,11 @@ func opened() consumer.Handler {
 // same message.
 func TestABadMessageDeliveredAgainIsParkedOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	r := newReplica(w, note("bank"))
-	w.Consumers(topology.QueueOf(bank.Service), 1)
+	w.Consumers(topology.QueueOf(consumertest.Service), 1)
 	r.amqp.Mute()
-	m := w.Message(bank.Event(bank.Shop, bank.Noted{Order: "o"}))
+	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o"}))
 	m.Body = []byte("{")
 	w.Publish(m)
 	w.Becomes(1, parkedCount)
@@ -160,19 +160,19 @@ func TestABadMessageDeliveredAgainIsParkedOnce(t *testing.T) {
 // An event that is good but for what PostgreSQL refuses is parked at once, with its bytes (INP-06).
 func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	c, stop := w.Bank(note("bank"))
-	published := w.PublishAs(bank.Shop,
-		bank.Noted{Order: "o", Text: "nul \x00"},
-		bank.Placed{Order: "p", Customer: "nul \x00", Amount: 1},
-		bank.Noted{Order: "q", Text: "fine"},
+	published := w.PublishAs(consumertest.Shop,
+		consumertest.Noted{Order: "o", Text: "nul \x00"},
+		consumertest.Placed{Order: "p", Customer: "nul \x00", Amount: 1},
+		consumertest.Noted{Order: "q", Text: "fine"},
 	)
 	w.Becomes(2, parkedCount)
 	w.Becomes(1, notesCount)
 	stop()
 	w.Drained()
 	for _, e := range published[:2] {
-		p, err := inbox.New(w.DB, bank.Service).Find(t.Context(), e.ID)
+		p, err := inbox.New(w.DB, consumertest.Service).Find(t.Context(), e.ID)
 		if err != nil || p.Due != nil || p.Attempts != 1 || !strings.Contains(string(p.Body), `nul \u0000`) {
 			t.Errorf("parked as %+v, %v", p, err)
 		}
@@ -189,10 +189,10 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 // failure can be kept.
 func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	sources := make(chan string, 10)
-	failing := consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[bank.Noted]) error {
+	failing := consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		sources <- e.Source
 		if y := e.Time.Year(); y > 9999 {
 			t.Errorf("it is said in the year %d", y)
@@ -200,7 +200,7 @@ func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 		return fmt.Errorf("not today")
 	})
 	_, stop := w.Bank(failing)
-	e := bank.Event(bank.Shop, bank.Noted{Order: "o"})
+	e := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o"})
 	m := w.Message(e)
 	m.Headers, m.Timestamp = amqp.Table{}, time.Unix(1<<50, 0)
 	w.Publish(m)
@@ -217,9 +217,9 @@ func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 // What the broker gave up to deliver is parked as evidence: it never takes effect from there.
 func TestDeadLettersAreEvidenceOnly(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "x"})
-	w.Reject(topology.QueueOf(bank.Service))
+	w := consumertest.New(t)
+	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
+	w.Reject(topology.QueueOf(consumertest.Service))
 	_, stop := w.Bank(note("bank"))
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND reason LIKE 'dead-lettered%'`)
 	if n := w.Int(notesCount) + w.Int(inboxCount); n != 0 {
@@ -229,7 +229,7 @@ func TestDeadLettersAreEvidenceOnly(t *testing.T) {
 	w.Becomes(1, notesCount)
 	stop()
 	w.Drained()
-	if n := w.Depth(topology.DeadQueueOf(bank.Service)); n != 0 {
+	if n := w.Depth(topology.DeadQueueOf(consumertest.Service)); n != 0 {
 		t.Errorf("%d are left in the dead-letter queue", n)
 	}
 	if n := w.Int(inboxCount); n != 1 {

@@ -4,20 +4,20 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 )
 
 // A migration changes the types of columns while a participant runs: what it has prepared, and what it
 // knows of the columns, is outdated in every session, and no event suffers.
 func TestMigrationUnderAParticipantCostsNoAttempt(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.Exec(`ALTER TABLE accounts ALTER COLUMN balance TYPE int; ALTER TABLE payments ALTER COLUMN amount TYPE int`)
 	_, stop := w.Bank()
 	const count = 60
 	place := func(round int, amount int64) {
 		for i := range count {
-			w.PublishAs(bank.Shop, bank.Placed{Order: fmt.Sprint(round, "-", i), Customer: fmt.Sprint("c", i%7), Amount: amount})
+			w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(round, "-", i), Customer: fmt.Sprint("c", i%7), Amount: amount})
 		}
 		w.Becomes(round*count, `SELECT count(*) FROM payments`)
 	}

@@ -12,13 +12,13 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // apply is a transaction of one replica, run again as the runtime does when somebody else was first.
-func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[bank.State], batch ...events.Event) (published []events.Event, reruns int, err error) {
+func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[consumertest.State], batch ...events.Event) (published []events.Event, reruns int, err error) {
 	for ; ; reruns++ {
 		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
 			_, published, err = p.Apply(ctx, tx, batch...)
@@ -35,29 +35,29 @@ func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[bank.State],
 // of a hundred tries.
 func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 	t.Parallel()
-	w := bank.On(t, "", bank.Database(t))
+	w := consumertest.On(t, "", consumertest.Database(t))
 	for n := range 100 {
 		order, customer := fmt.Sprint("order ", n), fmt.Sprint("customer ", n)
 		var both sync.WaitGroup
 		both.Add(2)
 		meet := func() func() { return sync.OnceFunc(func() { both.Done(); both.Wait() }) }
 		meetPlaced, meetCancelled := meet(), meet()
-		p := consumer.Participant[bank.State]{Name: bank.Service, Locks: bank.Locks, React: []consumer.Reaction[bank.State]{
-			consumer.On(func(s *bank.State, e events.Of[bank.Placed]) []events.Payload {
+		p := consumer.Participant[consumertest.State]{Name: consumertest.Service, Locks: consumertest.Locks, React: []consumer.Reaction[consumertest.State]{
+			consumer.On(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
 				meetPlaced()
-				return bank.Capture(s, e)
+				return consumertest.Capture(s, e)
 			}),
-			consumer.On(func(s *bank.State, e events.Of[bank.Cancelled]) []events.Payload {
+			consumer.On(func(s *consumertest.State, e events.Of[consumertest.Cancelled]) []events.Payload {
 				meetCancelled()
-				return bank.Refund(s, e)
+				return consumertest.Refund(s, e)
 			}),
 		}}
 		var running sync.WaitGroup
 		var reruns [2]int
-		for i, payload := range []events.Payload{bank.Placed{Order: order, Customer: customer, Amount: 30}, bank.Cancelled{Order: order}} {
+		for i, payload := range []events.Payload{consumertest.Placed{Order: order, Customer: customer, Amount: 30}, consumertest.Cancelled{Order: order}} {
 			running.Go(func() {
 				var err error
-				if _, reruns[i], err = apply(t.Context(), w.DB, p, bank.Event(bank.Shop, payload)); err != nil {
+				if _, reruns[i], err = apply(t.Context(), w.DB, p, consumertest.Event(consumertest.Shop, payload)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -80,20 +80,20 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 // update is lost (MON-06), and rows that are taken in opposite order park nothing (SAG-11).
 func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	customers := []string{"a", "b", "c", "d"}
 	var payloads []events.Payload
 	want := map[string]int{}
 	for n := range 600 {
 		from, to, amount := customers[n%4], customers[(n+1+n/4%3)%4], 1+n%7
-		payloads = append(payloads, bank.Moved{From: from, To: to, Amount: int64(amount)})
+		payloads = append(payloads, consumertest.Moved{From: from, To: to, Amount: int64(amount)})
 		want[from] -= amount
 		want[to] += amount
 	}
-	first, second := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler()), w.Consumer(bank.Service, w.Pool(w.Postgres), bank.Participant(nil).Handler())
+	first, second := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler()), w.Consumer(consumertest.Service, w.Pool(w.Postgres), consumertest.Participant(nil).Handler())
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Consumers(queue, 2)
-	w.PublishAs(bank.Shop, payloads...)
+	w.PublishAs(consumertest.Shop, payloads...)
 	w.Becomes(600, inboxCount)
 	stopFirst()
 	stopSecond()
@@ -115,12 +115,12 @@ func TestLocksAreTakenInOneOrder(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	w := bank.On(t, "", bank.Database(t))
+	w := consumertest.On(t, "", consumertest.Database(t))
 	for n := range 10 {
 		w.Exec(`INSERT INTO accounts VALUES ($1, 0)`, fmt.Sprint(n))
 		w.Exec(`INSERT INTO payments VALUES ($1, $1, 1, 'captured')`, fmt.Sprint(n))
 	}
-	p := bank.Participant(nil)
+	p := consumertest.Participant(nil)
 	var running sync.WaitGroup
 	for replica := range 4 {
 		random := rand.New(rand.NewPCG(seed, uint64(replica)))
@@ -129,10 +129,10 @@ func TestLocksAreTakenInOneOrder(t *testing.T) {
 				var batch []events.Event
 				for _, n := range random.Perm(10)[:5] {
 					key := fmt.Sprint(n)
-					batch = append(batch, bank.Event(bank.Shop, []events.Payload{
-						bank.Moved{From: key, To: fmt.Sprint(9 - n), Amount: 1},
-						bank.Placed{Order: key, Customer: key, Amount: 1},
-						bank.Cancelled{Order: key},
+					batch = append(batch, consumertest.Event(consumertest.Shop, []events.Payload{
+						consumertest.Moved{From: key, To: fmt.Sprint(9 - n), Amount: 1},
+						consumertest.Placed{Order: key, Customer: key, Amount: 1},
+						consumertest.Cancelled{Order: key},
 					}[random.IntN(3)]))
 				}
 				if _, reruns, err := apply(t.Context(), w.DB, p, batch...); err != nil || reruns != 0 {
@@ -151,15 +151,15 @@ func TestLocksAreTakenInOneOrder(t *testing.T) {
 // Needs that ask for ever more, and rows that cannot be, are errors and no endless loops.
 func TestAFaultyParticipantIsAnError(t *testing.T) {
 	t.Parallel()
-	w := bank.On(t, "", bank.Database(t))
+	w := consumertest.On(t, "", consumertest.Database(t))
 	type other struct {
 		Accounts consumer.Rows[string, struct {
 			Name string `db:"name"`
 		}] `table:"accounts" key:"customer"`
 	}
-	e := bank.Event(bank.Shop, bank.Noted{Order: "o"})
-	endless, n := bank.Participant(nil), 0
-	endless.Locks = func(s *bank.State, _ events.Event) { n++; s.Accounts.Lock(fmt.Sprint(n)) }
+	e := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o"})
+	endless, n := consumertest.Participant(nil), 0
+	endless.Locks = func(s *consumertest.State, _ events.Event) { n++; s.Accounts.Lock(fmt.Sprint(n)) }
 	if _, _, err := apply(t.Context(), w.DB, endless, e); err == nil || n > 1000 {
 		t.Errorf("asked %d times, %v", n, err)
 	}
@@ -171,13 +171,13 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 	if err == nil || errors.Is(err, postgres.ErrRaced) {
 		t.Errorf("a State without its key column: %v", err)
 	}
-	panicky := bank.Participant(nil)
-	panicky.Locks = func(*bank.State, events.Event) { panic("boom") }
+	panicky := consumertest.Participant(nil)
+	panicky.Locks = func(*consumertest.State, events.Event) { panic("boom") }
 	if _, _, err := panicky.ApplyTo(consumer.Memory{}, e); err == nil {
 		t.Error("a panic of Needs is no error")
 	}
-	deaf := bank.Participant(nil)
-	deaf.Locks = func(*bank.State, events.Event) {}
+	deaf := consumertest.Participant(nil)
+	deaf.Locks = func(*consumertest.State, events.Event) {}
 	if _, _, err := apply(t.Context(), w.DB, deaf, e); err == nil {
 		t.Error("no reaction, no error")
 	}

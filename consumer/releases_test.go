@@ -11,7 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -20,9 +20,9 @@ import (
 // from the same queue: what they do not know waits for one that does.
 func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	stop := w.Start(w.Consumer(bank.Service, nil, note("bank")))
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"}, bank.Noted{Order: "o"})
+	w := consumertest.New(t)
+	stop := w.Start(w.Consumer(consumertest.Service, nil, note("bank")))
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"}, consumertest.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE type = 'order.asked' AND due IS NOT NULL AND attempts = 0`)
 	stop()
@@ -30,10 +30,10 @@ func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 	if n := w.Int(inboxCount); n != 2 {
 		t.Errorf("%d inbox rows", n)
 	}
-	answer := consumer.Call(func(_ context.Context, e events.Of[bank.Asked]) (events.Payload, error) {
-		return bank.Answered{Order: e.Data.Order}, nil
+	answer := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+		return consumertest.Answered{Order: e.Data.Order}, nil
 	})
-	stop = w.Start(w.Consumer(bank.Service, nil, note("bank"), answer))
+	stop = w.Start(w.Consumer(consumertest.Service, nil, note("bank"), answer))
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(0, pendingCount)
 	stop()
@@ -43,17 +43,17 @@ func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 // due.
 func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
 		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour', 'deadline')`)
-	c := w.Consumer(bank.Service, nil, bank.Participant(nil).Handler())
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler())
 	var reported logged
 	c.Log = zerolog.New(&reported)
 	stop := w.Start(c)
 	w.Eventually("somebody is told", func() (bool, string) {
 		return strings.Contains(reported.String(), `["order.reviewed"]`), reported.String()
 	})
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
 	w.Becomes(1, overdueCount)
 	stop()
 	if n := w.Int(`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
@@ -82,11 +82,11 @@ func (l *logged) String() string {
 // A deadline to which there is no reaction would never come: it is refused where it is set.
 func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	p := bank.Participant(nil)
+	w := consumertest.New(t)
+	p := consumertest.Participant(nil)
 	p.React = p.React[:len(p.React)-1] // without what expires
-	stop := w.Start(w.Consumer(bank.Service, nil, p.Handler()))
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "o", At: time.Now()})
+	stop := w.Start(w.Consumer(consumertest.Service, nil, p.Handler()))
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now()})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%order.expired, to which it has no reaction%'`)
 	stop()
 }
@@ -96,18 +96,18 @@ func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
 // command of the topology names.
 func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	p := bank.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *bank.State, e events.Of[bank.Expired]) []events.Payload {
-		return []events.Payload{bank.Refunded{Order: e.Data.Order}} // not at a deadline
+	w := consumertest.New(t)
+	p := consumertest.Participant(nil)
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
+		return []events.Payload{consumertest.Refunded{Order: e.Data.Order}} // not at a deadline
 	})
 	var c *consumer.Consumer
-	c = w.Consumer(bank.Service, nil, p.Handler(), consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
-		published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, bank.Captured{Order: e.Data.Order}) // not about a note
+	c = w.Consumer(consumertest.Service, nil, p.Handler(), consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+		published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, consumertest.Captured{Order: e.Data.Order}) // not about a note
 		return c.Emit(ctx, tx, published)
 	}))
 	stop := w.Start(c)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "o"}, bank.Noted{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o"}, consumertest.Noted{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted' AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired' AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
 	stop()
@@ -116,16 +116,16 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 			return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p))
 		})
 	}
-	if err := emit(c, bank.Captured{Order: "o"}); err == nil || !strings.Contains(err.Error(), "no command of its topology declares it") {
+	if err := emit(c, consumertest.Captured{Order: "o"}); err == nil || !strings.Contains(err.Error(), "no command of its topology declares it") {
 		t.Errorf("a command that says what only a reaction may: %v", err)
 	}
-	if err := emit(c, bank.Overdue{Order: "o"}); err != nil {
+	if err := emit(c, consumertest.Overdue{Order: "o"}); err != nil {
 		t.Errorf("a command that says what it declares: %v", err)
 	}
-	unnamed := w.Consumer(bank.Service, nil, p.Handler())
-	unnamed.Topology = bank.Topology()
+	unnamed := w.Consumer(consumertest.Service, nil, p.Handler())
+	unnamed.Topology = consumertest.Topology()
 	unnamed.Topology.Services[2].Commands = nil
-	if err := emit(unnamed, consumer.Deadline{After: time.Hour, Payload: bank.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
+	if err := emit(unnamed, consumer.Deadline{After: time.Hour, Payload: consumertest.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
 		t.Errorf("a deadline that no command names: %v", err)
 	}
 }
@@ -133,7 +133,7 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 // A deadline that an older release has set is read through the upcasters as well.
 func TestDeadlineOfAnOlderMajorIsUpcast(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
 		VALUES ('bank', 'bank', 'a', 'order.noted', '', '', '{"type":"order.noted","subject":"o","dataschema":"urn:quadrille:order.noted:1"}',
 			'{"order":"o","text":"old"}', 0, now(), 'deadline')`)

@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/topology"
@@ -33,7 +33,7 @@ var poisons = map[string]struct {
 
 // poisonous is a bank that the poisons hurt until it is healed.
 func poisonous(healed *atomic.Bool) consumer.Handler {
-	p := bank.Participant(func(s *bank.State, e events.Of[bank.Placed]) []events.Payload {
+	p := consumertest.Participant(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
 		switch customer := e.Data.Customer; {
 		case healed.Load():
 		case customer == "panics":
@@ -41,19 +41,19 @@ func poisonous(healed *atomic.Bool) consumer.Handler {
 		case customer == "unasked":
 			s.Accounts.Get("nobody")
 		case customer == "undeclared":
-			return []events.Payload{bank.Undeclared{Order: e.Data.Order}}
+			return []events.Payload{consumertest.Undeclared{Order: e.Data.Order}}
 		case customer == "another's word": // the bank says it, but not about this
-			return []events.Payload{bank.Refunded{Order: e.Data.Order}}
+			return []events.Payload{consumertest.Refunded{Order: e.Data.Order}}
 		case customer == "says nonsense":
-			return []events.Payload{bank.Captured{}}
+			return []events.Payload{consumertest.Captured{}}
 		case customer == "cannot be said":
-			return []events.Payload{bank.Captured{Order: e.Data.Order, Amount: -1}}
+			return []events.Payload{consumertest.Captured{Order: e.Data.Order, Amount: -1}}
 		}
 		return nil
 	})
 	needs := p.Locks
-	p.Locks = func(s *bank.State, e events.Event) {
-		if d, ok := e.Data.(bank.Placed); ok && d.Customer == "needs panics" && !healed.Load() {
+	p.Locks = func(s *consumertest.State, e events.Event) {
+		if d, ok := e.Data.(consumertest.Placed); ok && d.Customer == "needs panics" && !healed.Load() {
 			panic("needs boom")
 		}
 		needs(s, e)
@@ -65,18 +65,18 @@ func poisonous(healed *atomic.Bool) consumer.Handler {
 // and takes effect once when its cause is healed.
 func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var payloads []events.Payload
 	for i := range 200 - len(poisons) {
-		payloads = append(payloads, bank.Moved{From: "f", To: fmt.Sprint("t", i%10), Amount: 1})
+		payloads = append(payloads, consumertest.Moved{From: "f", To: fmt.Sprint("t", i%10), Amount: 1})
 	}
 	for customer := range poisons { // every 20th, all in the lane of subject f
 		at := (len(payloads) - (200 - len(poisons))) * 20
-		payloads = append(payloads[:at], append([]events.Payload{bank.Placed{Order: "f", Customer: customer, Amount: 7}}, payloads[at:]...)...)
+		payloads = append(payloads[:at], append([]events.Payload{consumertest.Placed{Order: "f", Customer: customer, Amount: 7}}, payloads[at:]...)...)
 	}
-	published := w.PublishAs(bank.Shop, payloads...)
+	published := w.PublishAs(consumertest.Shop, payloads...)
 	var healed atomic.Bool
-	c := w.Consumer(bank.Service, nil, poisonous(&healed))
+	c := w.Consumer(consumertest.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
 	w.Becomes(len(poisons), `SELECT count(*) FROM pending WHERE attempts >= 1`) // a busy machine may have tried again
 	w.Becomes(-(200 - len(poisons)), `SELECT coalesce(sum(balance), 0) FROM accounts WHERE customer = 'f'`)
@@ -89,7 +89,7 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 		return s.Handled == int64(200-len(poisons)) && s.Delayed+s.Parked >= int64(len(poisons)), fmt.Sprintf("stats %+v", s)
 	})
 	for _, e := range published {
-		if d, ok := e.Data.(bank.Placed); ok {
+		if d, ok := e.Data.(consumertest.Placed); ok {
 			expectPending(w, e, poisons[d.Customer].reason, poisons[d.Customer].parked)
 		}
 	}
@@ -103,14 +103,14 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-func expectPending(w *bank.Env, e events.Event, reason string, parked bool) {
+func expectPending(w *consumertest.Env, e events.Event, reason string, parked bool) {
 	w.Helper()
-	p, err := inbox.New(w.DB, bank.Service).Find(w.Context(), e.ID)
+	p, err := inbox.New(w.DB, consumertest.Service).Find(w.Context(), e.ID)
 	if err != nil {
 		w.Error(err)
 		return
 	}
-	if !strings.Contains(p.Reason, reason) || (p.Due == nil) != parked || p.Owner != bank.Shop || !strings.Contains(string(p.Body), "customer") {
+	if !strings.Contains(p.Reason, reason) || (p.Due == nil) != parked || p.Owner != consumertest.Shop || !strings.Contains(string(p.Body), "customer") {
 		w.Errorf("%v: waits as %+v, want a reason with %q, parked %v", e.Data, p, reason, parked)
 	}
 }
@@ -119,13 +119,13 @@ func expectPending(w *bank.Env, e events.Event, reason string, parked bool) {
 // copy of it that comes meanwhile is a duplicate.
 func TestAFailingEventIsParkedInTheEnd(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var tries atomic.Int32
-	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error {
+	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error {
 		return fmt.Errorf("try %d", tries.Add(1))
 	}))
-	published := w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
+	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	for n := 1; n < consumer.MaxAttempts; n++ {
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason = 'try ' || $1::text
 			AND due - updated_at BETWEEN least(300, 2 ^ ($1 - 1)) * interval '0.5 second' AND least(300, 2 ^ ($1 - 1)) * interval '1 second'`, n)
@@ -149,16 +149,16 @@ func TestAFailingEventIsParkedInTheEnd(t *testing.T) {
 // A try tells why an event fails, or what it would say, and changes nothing.
 func TestATryChangesNothing(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var healed atomic.Bool
-	c := w.Consumer(bank.Service, nil, poisonous(&healed))
+	c := w.Consumer(consumertest.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
-	e := w.PublishAs(bank.Shop, bank.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
+	e := w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
 	w.Becomes(1, pendingCount)
 	stop()
 	w.Exec(`UPDATE pending SET due = NULL`)
 	w.Exec(`INSERT INTO accounts VALUES ('panics', 10)`)
-	p, err := inbox.New(w.DB, bank.Service).Find(t.Context(), e.ID)
+	p, err := inbox.New(w.DB, consumertest.Service).Find(t.Context(), e.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestATryChangesNothing(t *testing.T) {
 	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 || w.Int(parkedCount) != 1 {
 		t.Errorf("%d rows of an effect, %d parked", n, w.Int(parkedCount))
 	}
-	calling := w.Consumer(bank.Service, nil, consumer.Call(func(context.Context, events.Of[bank.Placed]) (events.Payload, error) {
+	calling := w.Consumer(consumertest.Service, nil, consumer.Call(func(context.Context, events.Of[consumertest.Placed]) (events.Payload, error) {
 		t.Error("the outside world was called")
 		return nil, nil
 	}))
@@ -185,11 +185,11 @@ func TestATryChangesNothing(t *testing.T) {
 // Permanent parks at once.
 func TestPermanentParksAtOnce(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	w := consumertest.New(t)
+	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		return errors.Join(insertNote(ctx, tx, "bank", e), fmt.Errorf("note: %w", consumer.Permanent(errors.New("no such order"))))
 	}))
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'note: no such order'`)
 	stop()
 	w.Drained()
@@ -201,9 +201,9 @@ func TestPermanentParksAtOnce(t *testing.T) {
 // A retry that waits for two replicas takes effect once.
 func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var failed atomic.Int32
-	flaky := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	flaky := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		if failed.Add(1) <= 40 {
 			return errors.New("not yet")
 		}
@@ -213,9 +213,9 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 		}
 		return insertNote(ctx, tx, "bank", e)
 	})
-	first, second := w.Consumer(bank.Service, nil, flaky), w.Consumer(bank.Service, nil, flaky)
+	first, second := w.Consumer(consumertest.Service, nil, flaky), w.Consumer(consumertest.Service, nil, flaky)
 	for i := range 40 {
-		w.PublishAs(bank.Shop, bank.Noted{Order: fmt.Sprint("o", i)})
+		w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint("o", i)})
 	}
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Eventually("all came", func() (bool, string) {
@@ -234,7 +234,7 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 // An event that a program of an older version does not know by its binding is acknowledged.
 func TestTwoHandlersForOneTypeAreRefused(t *testing.T) {
 	t.Parallel()
-	c := &consumer.Consumer{Name: bank.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}
+	c := &consumer.Consumer{Name: consumertest.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}
 	defer func() {
 		if published, _ := recover().(string); !strings.Contains(published, "two handlers for order.noted") {
 			t.Errorf("it says %q", published)

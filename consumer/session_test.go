@@ -10,17 +10,17 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-var queue = topology.QueueOf(bank.Service)
+var queue = topology.QueueOf(consumertest.Service)
 
 // cutAndReconnect ends the connection behind proxy, waits until the broker has taken back the two
 // deliveries that were out, and then until it has delivered them again.
-func cutAndReconnect(w *bank.Env, proxy *bank.Proxy) {
+func cutAndReconnect(w *consumertest.Env, proxy *consumertest.Proxy) {
 	w.Helper()
 	proxy.Die()
 	w.Holds(queue, 2)
@@ -36,9 +36,9 @@ func cutAndReconnect(w *bank.Env, proxy *bank.Proxy) {
 // a crash would then lose.
 func TestAStaleAckSettlesNothing(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	entered, leave, dead := make(chan string, 9), make(chan struct{}), make(chan struct{})
-	r := newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	r := newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		switch e.Data.Text {
 		case "slow":
 			entered <- "slow"
@@ -49,14 +49,14 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 		}
 		return insertNote(ctx, tx, "bank", e)
 	}))
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "first"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "first"})
 	w.Becomes(1, notesCount)
 	w.Eventually("the first is acknowledged", func() (bool, string) { return r.Stats().Handled == 1, w.Diagnosis() })
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "slow"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "slow"})
 	if got := <-entered; got != "slow" {
 		t.Fatalf("the handler has %s", got)
 	}
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "other"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "other"})
 	cutAndReconnect(w, r.amqp)
 	close(leave)
 	w.Eventually("slow is handled", func() (bool, string) { return r.Stats().Handled == 2, w.Diagnosis() })
@@ -81,9 +81,9 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 // library has been mended; package rabbit does not use its recovery either way.
 func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "first"}, bank.Noted{Order: "o", Text: "slow"}, bank.Noted{Order: "o", Text: "other"})
-	proxy, url := bank.NewProxy(t, w.AMQP)
+	w := consumertest.New(t)
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "first"}, consumertest.Noted{Order: "o", Text: "slow"}, consumertest.Noted{Order: "o", Text: "other"})
+	proxy, url := consumertest.NewProxy(t, w.AMQP)
 	conn, err := amqp.DialConfig(url, amqp.Config{Recovery: &amqp.Recovery{
 		ReconnectionConfig: &amqp.ReconnectionConfig{MaxRetryCount: 1000, RetryInterval: 50 * time.Millisecond},
 	}})
@@ -124,9 +124,9 @@ func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 // up nothing else; what it had in hand beside it costs no attempt.
 func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	entered, leave := make(chan struct{}, 99), make(chan struct{})
-	c := w.Consumer(bank.Service, nil, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[bank.Noted]) error {
+	c := w.Consumer(consumertest.Service, nil, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 		entered <- struct{}{}
 		<-leave
 		if err := ctx.Err(); err != nil {
@@ -137,10 +137,10 @@ func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "in hand"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "in hand"})
 	<-entered
 	for range 20 {
-		w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "behind it"})
+		w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "behind it"})
 	}
 	cancel()
 	close(leave)
@@ -157,11 +157,11 @@ func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 // A consumer that is not Ready consumes nothing, and looks again.
 func TestAConsumerWaitsUntilItIsReady(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	asked := make(chan error)
-	c := w.Consumer(bank.Service, nil, note("bank"))
+	c := w.Consumer(consumertest.Service, nil, note("bank"))
 	c.Ready = func(*rabbit.Session) error { return <-asked }
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	stop := w.Start(c)
 	asked <- fmt.Errorf("not yet")
 	if q := w.Consumers(queue, 0); q.Messages != 1 {

@@ -10,7 +10,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -21,7 +21,7 @@ type remarked struct {
 	Words string `json:"words"`
 }
 
-func (remarked) EventType() string { return bank.Noted{}.EventType() }
+func (remarked) EventType() string { return consumertest.Noted{}.EventType() }
 func (r remarked) Subject() string { return r.Order }
 func (remarked) Major() int        { return 2 }
 
@@ -33,7 +33,7 @@ func (remarked) Upcast(_ int, data []byte) ([]byte, error) {
 // are kept when it is tried once more.
 func TestOlderMajorIsUpcastOnArrivalAndOnRedrive(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	var mended atomic.Bool
 	_, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[remarked]) error {
 		if e.Data.Words == "later" && !mended.Load() {
@@ -42,7 +42,7 @@ func TestOlderMajorIsUpcastOnArrivalAndOnRedrive(t *testing.T) {
 		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, $2)`, e.ID, e.Data.Words)
 		return err
 	}))
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o", Text: "now"}, bank.Noted{Order: "o", Text: "later"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "now"}, consumertest.Noted{Order: "o", Text: "later"})
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'now'`)
 	w.Becomes(1, parkedCount)
 	if n := w.Int(`SELECT count(*) FROM pending WHERE convert_from(body, 'UTF8') LIKE '%"text":"later"%'`); n != 1 {

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
@@ -14,7 +14,7 @@ import (
 // same messages that pipelines as deeply: what the broker can take in the same minutes.
 func BenchmarkRelay(b *testing.B) {
 	const rows = 20_000
-	s := stage.New(b)
+	s := outboxtest.New(b)
 	var relayed, bare time.Duration
 	for b.Loop() {
 		relayed += drain(b, s, rows)
@@ -29,7 +29,7 @@ func BenchmarkRelay(b *testing.B) {
 // BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a held row.
 func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 	const rows = 10_000
-	s := stage.New(b)
+	s := outboxtest.New(b)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT -g, 'held-' || g, 'test', 1, 'infinity', 'unsendable' FROM generate_series(1, 100000) g`)
 	var relayed time.Duration
@@ -40,7 +40,7 @@ func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 }
 
 // fill writes rows of about 300 bytes of payload, as Append does.
-func fill(s *stage.Env, rows int) {
+func fill(s *outboxtest.Env, rows int) {
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
 			json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
@@ -49,7 +49,7 @@ func fill(s *stage.Env, rows int) {
 		FROM generate_series(1, $1) g`, rows)
 }
 
-func drain(b *testing.B, s *stage.Env, rows int) time.Duration {
+func drain(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	b.Helper()
 	fill(s, rows)
 	r := s.Relay(s.Out)
@@ -62,14 +62,14 @@ func drain(b *testing.B, s *stage.Env, rows int) time.Duration {
 	return took
 }
 
-func purge(b *testing.B, s *stage.Env) {
+func purge(b *testing.B, s *outboxtest.Env) {
 	b.Helper()
 	if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {
 		b.Fatal(err)
 	}
 }
 
-func pipeline(b *testing.B, s *stage.Env, rows int) time.Duration {
+func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	b.Helper()
 	messages := make([]rabbit.Message, rows)
 	history, err := s.Out.History(context.Background(), "aggregate-1")
@@ -79,7 +79,7 @@ func pipeline(b *testing.B, s *stage.Env, rows int) time.Duration {
 	for i := range messages {
 		record := history[0]
 		record.ID, record.Sequence = events.NewID(), int64(i+1)
-		messages[i] = rabbit.Message{Exchange: stage.Exchange, Key: record.Type, Publishing: rabbit.Publishing(record)}
+		messages[i] = rabbit.Message{Exchange: outboxtest.Exchange, Key: record.Type, Publishing: rabbit.Publishing(record)}
 	}
 	began := time.Now()
 	session, err := rabbit.Open(context.Background(), s.AMQP, "bare")

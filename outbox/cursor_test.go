@@ -6,12 +6,12 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // settled lets a relay publish notes and stops it when its cursor has passed them.
-func settled(s *stage.Env, on string, n int) {
+func settled(s *outboxtest.Env, on string, n int) {
 	r := s.Relay(s.Out)
 	stop := s.Run(r)
 	for i := range n {
@@ -25,7 +25,7 @@ func settled(s *stage.Env, on string, n int) {
 
 // move makes the database look like one that was copied from a cluster whose transaction ids were
 // ahead of this one's by so many. An update gives a row another xmin, as a copy does.
-func move(s *stage.Env, ahead int64) {
+func move(s *outboxtest.Env, ahead int64) {
 	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':' || (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
 		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint) FROM pg_snapshot_xip(c) x), ''))::pg_snapshot`
 	s.Exec(`UPDATE outbox SET txid = greatest(3, txid::text::bigint + $1)::text::xid8`, ahead)
@@ -40,7 +40,7 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 	for name, ahead := range map[string]int64{"from a busier cluster": 1 << 33, "from a younger cluster": -200, "from a cluster of the same age": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stage.New(t)
+			s := outboxtest.New(t)
 			settled(s, "a", 3)
 			unsent := s.Publish("b", 1, 2)
 			move(s, ahead)
@@ -65,9 +65,9 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 }
 
 // savepoint says something in a subtransaction, whose id the row has as xmin.
-func savepoint(s *stage.Env) string {
+func savepoint(s *outboxtest.Env) string {
 	tx := s.Begin()
-	e := stage.Event(stage.Note{On: "savepoint", N: 1})
+	e := outboxtest.Event(outboxtest.Note{On: "savepoint", N: 1})
 	if _, err := tx.Exec(`SAVEPOINT outer_one; SAVEPOINT inner_one`); err != nil {
 		panic(err)
 	}
@@ -80,7 +80,7 @@ func savepoint(s *stage.Env) string {
 }
 
 // onlyThese fails the test unless exactly these events come, each once.
-func onlyThese(t *testing.T, s *stage.Env, want []string) {
+func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
 	t.Helper()
 	missing := map[string]bool{}
 	for _, id := range want {
@@ -101,7 +101,7 @@ func onlyThese(t *testing.T, s *stage.Env, want []string) {
 // pg_upgrade keeps every transaction id and changes the name of the cluster.
 func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	settled(s, "a", 3)
 	unsent := s.Publish("b", 1)
 	s.Exec(`UPDATE outbox_cursor SET system = 'before pg_upgrade', txid = pg_current_xact_id()`)
@@ -112,7 +112,7 @@ func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 // A leader notices by itself too: a service that forgot Fit loses nothing that it writes afterwards.
 func TestLeaderFitsTheCursor(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	settled(s, "a", 2)
 	unsent := s.Publish("b", 1)
 	move(s, 1<<33)
@@ -123,7 +123,7 @@ func TestLeaderFitsTheCursor(t *testing.T) {
 // While another replica has the lead, Fit waits for it to make the cursor fit, or to go.
 func TestFitWaitsForTheLeader(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	settled(s, "a", 2)
 	unsent := s.Publish("b", 1)
 	move(s, 1<<33)
@@ -134,7 +134,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 		return err == nil && other != nil
 	})
 	fitted := make(chan error, 1)
-	db := stage.OpenDB(t, s.Database+"&application_name=fitting")
+	db := outboxtest.OpenDB(t, s.Database+"&application_name=fitting")
 	go func() { fitted <- outbox.Fit(t.Context(), db) }()
 	s.Until("it has asked for the lead", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting' AND query LIKE '%pg_try_advisory_lock%'`) > 0
@@ -154,7 +154,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 // published, although the leader is at rest and its token is the one in the restored tables.
 func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, s.Publish("a", 1))
@@ -163,7 +163,7 @@ func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	ids := []string{events.NewID(), events.NewID()}
 	for n, txid := range []string{"7", "12"} {
 		if _, err := tx.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, $2, 'note', 'a', 'note.taken', '{}', $3)`,
-			txid, ids[n], stage.PlainHeaders); err != nil {
+			txid, ids[n], outboxtest.PlainHeaders); err != nil {
 			t.Fatal(err)
 		}
 	}

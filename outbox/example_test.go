@@ -11,7 +11,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -36,7 +36,7 @@ func Example() {
 	relay := &outbox.Relay{Outbox: out, URL: brokerURL, Database: databaseURL, Name: "notes", Exchange: "notes.events", Log: zerolog.New(os.Stderr)}
 	go relay.Run(ctx)
 
-	taken := events.Cause(events.Event{}, "/notes", time.Now(), stage.Note{On: "shopping", N: 1, Text: "milk"})
+	taken := events.Cause(events.Event{}, "/notes", time.Now(), outboxtest.Note{On: "shopping", N: 1, Text: "milk"})
 	err = out.Tx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO notes VALUES ('shopping', 'milk')`); err != nil {
 			return err

@@ -7,14 +7,14 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // A poll costs the same with a hundred thousand held aggregates as with none, whether they wait for somebody to
 // be bound or for a person, and also when the server's statistics know nothing of them.
 func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT g, 'a' || g % 100000, 'test', 1, CASE g / 100000 WHEN 0 THEN now() + interval '1 hour' ELSE 'infinity' END,
 			CASE WHEN g >= 100000 THEN 'behind' WHEN g % 2 = 0 THEN 'unroutable' ELSE 'unsendable' END
@@ -22,7 +22,7 @@ func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 	s.Exec(`UPDATE outbox_held SET due = 'infinity' WHERE kind = 'unsendable'`)
 	var some pq.StringArray
 	for n := range 50 {
-		some = append(some, stage.Aggregate(n), "a"+stage.Aggregate(n)[len("aggregate-"):])
+		some = append(some, outboxtest.Aggregate(n), "a"+outboxtest.Aggregate(n)[len("aggregate-"):])
 	}
 	args := map[string][]any{"heads": {100}, "behind": {some}, "refused": {outbox.MaxHeld}, "next": {some[:100], 100}}
 	for _, statistics := range []string{"none", "fresh"} {

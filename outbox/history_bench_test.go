@@ -4,14 +4,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // BenchmarkRelayBehindHistory drains, in turns, an outbox with ten million rows of history behind it and one
 // with none.
 func BenchmarkRelayBehindHistory(b *testing.B) {
 	const history, rows = 10_000_000, 20_000
-	behind, empty := stage.New(b), stage.New(b)
+	behind, empty := outboxtest.New(b), outboxtest.New(b)
 	remember(behind, history)
 	var long, short time.Duration
 	for b.Loop() {
@@ -25,7 +25,7 @@ func BenchmarkRelayBehindHistory(b *testing.B) {
 }
 
 // remember writes rows that were published long ago, each in a transaction of its own.
-func remember(s *stage.Env, rows int) {
+func remember(s *outboxtest.Env, rows int) {
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
 	// The transaction ids are below the cursor's left edge, as those of what is settled are.
 	s.Exec(`SET statement_timeout = 0; UPDATE outbox_cursor SET a = f.now, b = f.now, txid = pg_current_xact_id()

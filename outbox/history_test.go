@@ -8,12 +8,12 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // settle moves the cursor over all that was said, as a relay does, and returns a lead.
-func settle(t *testing.T, s *stage.Env) *postgres.Lead {
+func settle(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
 	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(), last_seq = 0, txid = pg_current_xact_id()`)
@@ -26,7 +26,7 @@ func settle(t *testing.T, s *stage.Env) *postgres.Lead {
 }
 
 // history is what the outbox still has.
-func history(t *testing.T, s *stage.Env) (ids []string) {
+func history(t *testing.T, s *outboxtest.Env) (ids []string) {
 	t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox ORDER BY seq`); err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func history(t *testing.T, s *stage.Env) (ids []string) {
 
 func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	old := s.Publish("a", 1, 2)
 	held := s.Publish("b", 1)[0]
 	young := s.Publish("c", 1)
@@ -65,7 +65,7 @@ func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
 // Any number of held rows before the others keeps nothing from going.
 func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
 		SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', now() - interval '3 hours' FROM generate_series(1, 1200)`)
 	lead := settle(t, s)
@@ -84,11 +84,11 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 // nor for a day after.
 func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	ids := s.Publish("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours'`)
 	lead := settle(t, s)
-	careful := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	careful := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // it runs, though it has no broker
 	stop := s.Run(careful)
 	s.Until("it has told of itself", func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
@@ -114,7 +114,7 @@ func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 	for name, ahead := range map[string]int{"a batch": 1000, "more than a pass": 25_000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stage.Quiet(t)
+			s := outboxtest.Quiet(t)
 			s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
 				SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', CASE WHEN g <= $1 THEN now() + interval '1 year' ELSE now() - interval '3 hours' END
 				FROM generate_series(1, $1 + 1500) g`, ahead)
@@ -133,7 +133,7 @@ func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 	}
 }
 
-func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Env, want []string, when string) {
+func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env, want []string, when string) {
 	t.Helper()
 	if err := r.Forget(t.Context(), lead); err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *stage.Env, wa
 // A row that was held for ever by mistake comes when a person asks for it, with those behind it.
 func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Exec(`LOCK TABLE outbox_held; INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (1, 'a', 'a mistake', 1, 'infinity')`)
 	ids := s.Publish("a", 1, 2)
 	r := s.Relay(s.Out)
@@ -163,7 +163,7 @@ func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 // What cannot be published stays held, though somebody asks for it.
 func TestWhatDoesNotFitStaysHeld(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	id := events.NewID()
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, 'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
 	r := s.Relay(s.Out)

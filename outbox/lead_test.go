@@ -10,19 +10,19 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // replica is another process of the same service: a pool and an outbox of its own.
-func replica(t *testing.T, s *stage.Env) (*outbox.Outbox, *outbox.Relay) {
+func replica(t *testing.T, s *outboxtest.Env) (*outbox.Outbox, *outbox.Relay) {
 	t.Helper()
-	out := outbox.New(stage.OpenDB(t, s.Database))
+	out := outbox.New(outboxtest.OpenDB(t, s.Database))
 	return out, s.Relay(out)
 }
 
 func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	_, a := replica(t, s)
 	_, b := replica(t, s)
 	stops := map[*outbox.Relay]func(){a: s.Run(a), b: s.Run(b)}
@@ -32,7 +32,7 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 		leader, other = b, a
 	}
 	for n := range 20 {
-		s.Await(s.Queue, s.Publish(stage.Aggregate(n), 1))
+		s.Await(s.Queue, s.Publish(outboxtest.Aggregate(n), 1))
 		if other.Stats().Leading {
 			t.Fatal("both lead")
 		}
@@ -47,7 +47,7 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 // A replica without the lead tells the leader what it has appended.
 func TestStandbyNudgesTheLeader(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.Publish("a", 1)) // it leads
 	listener := pq.NewListener(s.Database, time.Second, time.Second, nil)
@@ -58,7 +58,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 	out, standby := replica(t, s)
 	s.Run(standby)
 	out.Nudge()
-	deadline := time.NewTimer(stage.Patience)
+	deadline := time.NewTimer(outboxtest.Patience)
 	defer deadline.Stop()
 	select {
 	case n := <-listener.Notify:
@@ -72,7 +72,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 
 func TestLeaderReceivesNotifications(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	outbox.Listen(t, r)
 	s.Until("a notification becomes a nudge", func() bool {
@@ -84,14 +84,14 @@ func TestLeaderReceivesNotifications(t *testing.T) {
 // A leader that was overtaken writes nothing any more, but does not give up being a replica.
 func TestOvertakenLeaderWritesNothing(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
 	s.Await(s.Queue, s.Publish("a", 1))
 	s.Until("the first is settled", func() bool { return r.Stats().Published == 1 })
-	link.Hold(stage.FromBroker) // it awaits a confirm
+	link.Hold(outboxtest.FromBroker) // it awaits a confirm
 	ids := s.Publish("a", 2)
 	s.Await(s.Queue, ids)
 	s.Exec(`UPDATE leaders SET token = token + 1`) // as another leader does
@@ -112,7 +112,7 @@ func TestOvertakenLeaderWritesNothing(t *testing.T) {
 // OUT-08: a crash between the confirm and the cursor repeats the event as it was.
 func TestRepeatedEventIsTheSame(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	stop := s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.Publish("a", 0))
 	s.Until("the cursor is written", func() bool {
@@ -131,8 +131,8 @@ func TestRepeatedEventIsTheSame(t *testing.T) {
 	s.Commit(lock)
 	s.Run(s.Relay(outbox.New(s.DB)))
 	second := s.Receive(s.Queue, 3)
-	if !slices.Equal(stage.IDsOf(first), ids) || !slices.Equal(stage.IDsOf(second), ids) {
-		t.Fatalf("appended %v, received %v and %v", ids, stage.IDsOf(first), stage.IDsOf(second))
+	if !slices.Equal(outboxtest.IDsOf(first), ids) || !slices.Equal(outboxtest.IDsOf(second), ids) {
+		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.IDsOf(first), outboxtest.IDsOf(second))
 	}
 	for i := range first {
 		if !same(first[i], second[i]) {
@@ -154,8 +154,8 @@ func same(a, b amqp.Delivery) bool {
 // OUT-12: a broker that is away costs no row an attempt.
 func TestAbsentBrokerCostsNoAttempt(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
@@ -163,7 +163,7 @@ func TestAbsentBrokerCostsNoAttempt(t *testing.T) {
 	link.SetDown(true)
 	var ids []string
 	for n := range 50 {
-		ids = append(ids, s.Publish(stage.Aggregate(n), 1)...)
+		ids = append(ids, s.Publish(outboxtest.Aggregate(n), 1)...)
 	}
 	s.Until("the relay has noticed", func() bool { return !r.Stats().Leading })
 	link.SetDown(false)

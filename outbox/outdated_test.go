@@ -4,18 +4,18 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // A migration changes the types of columns while the relay runs: what it has prepared is outdated in
 // every session, and it goes on under the same lead.
 func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	for n := range 3 {
 		ids := s.Publish("a", n)
-		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
@@ -27,7 +27,7 @@ func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 	} {
 		s.Exec(change)
 		ids := s.Publish("b", n, n+1)
-		if got := stage.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
+		if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
 			t.Fatalf("after %s: received %v, committed %v", change, got, ids)
 		}
 	}

@@ -9,26 +9,26 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 func TestAppendedEventReachesQueue(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	ids := s.Publish("a", 1, 2, 3)
-	if got := stage.IDsOf(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, appended %v", got, ids)
 	}
 }
 
 func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	refused := errors.New("refused")
 	err := s.Out.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{On: "a", N: 1})); err != nil {
+		if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1})); err != nil {
 			return err
 		}
 		return refused
@@ -37,7 +37,7 @@ func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 		t.Fatalf("error %v", err)
 	}
 	ids := s.Publish("a", 2) // OUT-05: its seq leaves a gap, for which nobody waits
-	if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, committed %v", got, ids)
 	}
 }
@@ -45,9 +45,9 @@ func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 // OUT-01, OUT-02: rows become visible in another order than their numbers and their times.
 func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	early, late := stage.Event(stage.Note{On: "a", N: 1}), stage.Event(stage.Note{On: "b", N: 1})
+	early, late := outboxtest.Event(outboxtest.Note{On: "a", N: 1}), outboxtest.Event(outboxtest.Note{On: "b", N: 1})
 	began := s.Begin() // it has a time and a transaction id, but inserts last
 	if _, err := began.Exec(`SELECT now(), pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
@@ -56,17 +56,17 @@ func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 	s.AppendIn(inserted, early)
 	for n := range 3 {
 		ids := s.Publish("c", n)
-		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
 	s.Commit(inserted)
-	if got := stage.IDsOf(s.Receive(s.Queue, 1)); got[0] != early.ID {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); got[0] != early.ID {
 		t.Fatalf("received %s instead of the one that committed late, %s", got[0], early.ID)
 	}
 	s.AppendIn(began, late)
 	s.Commit(began)
-	if got := stage.IDsOf(s.Receive(s.Queue, 1)); got[0] != late.ID {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); got[0] != late.ID {
 		t.Fatalf("received %s instead of the one that began first, %s", got[0], late.ID)
 	}
 }
@@ -74,17 +74,17 @@ func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 // OUT-04: the second writer of an aggregate has the lower transaction id.
 func TestOrderOfAggregateIsThatOfItsLocks(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	second := s.Begin()
 	if _, err := second.Exec(`SELECT pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
 	}
 	first := s.Publish("a", 1)
-	e := stage.Event(stage.Note{On: "a", N: 2})
+	e := outboxtest.Event(outboxtest.Note{On: "a", N: 2})
 	s.AppendIn(second, e)
 	s.Commit(second)
 	s.Run(s.Relay(s.Out)) // both are in one window
-	if got := stage.IDsOf(s.Receive(s.Queue, 2)); got[0] != first[0] || got[1] != e.ID {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); got[0] != first[0] || got[1] != e.ID {
 		t.Fatalf("received %v, appended %s then %s", got, first[0], e.ID)
 	}
 }
@@ -92,8 +92,8 @@ func TestOrderOfAggregateIsThatOfItsLocks(t *testing.T) {
 // OUT-13: while confirms are awaited, no session of the database is in a transaction.
 func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
@@ -102,10 +102,10 @@ func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 	s.Settled()
 	const open = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 		AND pid <> pg_backend_pid() AND query NOT LIKE '%outbox_relays%' AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`
-	link.Hold(stage.FromBroker) // confirms do not come any more
+	link.Hold(outboxtest.FromBroker) // confirms do not come any more
 	var published []events.Event
 	for n := range 300 {
-		published = append(published, stage.Event(stage.Note{On: stage.Aggregate(n), N: 1}))
+		published = append(published, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n), N: 1}))
 	}
 	s.Append(published...)
 	s.Until("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
@@ -120,13 +120,13 @@ func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 
 func TestAppendRefusesBeforeItWrites(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	tx := s.Begin()
-	big := stage.Note{On: "a", Text: fmt.Sprintf("%0*d", events.MaxSize, 0)}
-	if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{On: "a", N: 1}), stage.Event(big)); !errors.Is(err, events.ErrTooLarge) {
+	big := outboxtest.Note{On: "a", Text: fmt.Sprintf("%0*d", events.MaxSize, 0)}
+	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1}), outboxtest.Event(big)); !errors.Is(err, events.ErrTooLarge) {
 		t.Fatalf("error %v, want %v", err, events.ErrTooLarge)
 	}
-	if err := s.Out.Append(t.Context(), tx, stage.Event(stage.Note{})); !errors.Is(err, events.ErrMalformed) {
+	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{})); !errors.Is(err, events.ErrMalformed) {
 		t.Fatalf("error %v, want %v", err, events.ErrMalformed)
 	}
 	if err := s.Out.Append(t.Context(), tx); err != nil { // nothing to say
@@ -140,7 +140,7 @@ func TestAppendRefusesBeforeItWrites(t *testing.T) {
 
 func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	ids := s.Publish("a", 1, 2)
 	s.Publish("b", 1)
 	ids = append(ids, s.Publish("a", 3)...)
@@ -160,10 +160,10 @@ func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 // A window that does not fit the memory is taken in several goes, each after the other.
 func TestLargeWindowIsTakenInSeveralGoes(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	var want []string
 	for n := range 5 {
-		want = append(want, s.Publish(stage.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
+		want = append(want, s.Publish(outboxtest.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
 	}
 	r := s.Relay(s.Out)
 	r.TakeAtMost(4)

@@ -9,7 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // logged is a log that a test reads.
@@ -42,11 +42,11 @@ func (l *logged) has(all ...string) bool {
 // A relay that does not lead says who does, and says loudly when that is another service.
 func TestStandbyNamesTheLeader(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.Publish("a", 1))
 	var sameLog, otherLog logged
-	same, other := s.Relay(outbox.New(stage.OpenDB(t, s.Database))), s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	same, other := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))), s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
 	s.Run(same)
 	s.Run(other)

@@ -8,11 +8,11 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // oldSnapshot opens a transaction that keeps PostgreSQL from clearing away old versions of rows.
-func oldSnapshot(t *testing.T, s *stage.Env) (pid int) {
+func oldSnapshot(t *testing.T, s *outboxtest.Env) (pid int) {
 	t.Helper()
 	tx := s.Begin()
 	if _, err := tx.Exec(`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`); err != nil {
@@ -27,7 +27,7 @@ func oldSnapshot(t *testing.T, s *stage.Env) (pid int) {
 // To save the cursor costs the same after thousands of saves under an old snapshot.
 func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	lead, err := outbox.Leader(s.DB).Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
@@ -69,7 +69,7 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 // The leader says which transaction it is.
 func TestOldSnapshotIsReported(t *testing.T) {
 	t.Parallel()
-	s := stage.Quiet(t)
+	s := outboxtest.Quiet(t)
 	pid := oldSnapshot(t, s)
 	r := s.Relay(s.Out)
 	var log logged

@@ -3,7 +3,7 @@ package main
 
 import (
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/internal/dance"
+	"github.com/quadrille-go/quadrille/internal/demo"
 )
 
-func main() { cli.Main(dance.App()) }
+func main() { cli.Main(demo.App()) }

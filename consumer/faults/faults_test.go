@@ -13,17 +13,17 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/consumer/internal/bank"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-func TestMain(m *testing.M) { bank.Main(m) }
+func TestMain(m *testing.M) { consumertest.Main(m) }
 
 func orders(from, to int) (payloads []events.Payload) {
 	for n := from; n < to; n++ {
-		payloads = append(payloads, bank.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%5), Amount: 10})
+		payloads = append(payloads, consumertest.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%5), Amount: 10})
 	}
 	return payloads
 }
@@ -33,22 +33,22 @@ func orders(from, to int) (payloads []events.Payload) {
 func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	t.Parallel()
 	servers := devstack.PrivatePostgres(t)
-	if err := bank.Migrate(t.Context(), withSSLMode(servers.PostgresURL)); err != nil {
+	if err := consumertest.Migrate(t.Context(), withSSLMode(servers.PostgresURL)); err != nil {
 		t.Fatal(err)
 	}
 	amqpURL, _ := devstack.Vhost(t)
-	w := bank.On(t, amqpURL, withSSLMode(servers.PostgresURL))
+	w := consumertest.On(t, amqpURL, withSSLMode(servers.PostgresURL))
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
-	w.Consumers(topology.QueueOf(bank.Service), 2)
-	w.PublishAs(bank.Shop, bank.Reminded{Order: "reminder", At: time.Now().Add(2 * time.Second)})
+	w.Consumers(topology.QueueOf(consumertest.Service), 2)
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "reminder", At: time.Now().Add(2 * time.Second)})
 	w.Becomes(1, `SELECT count(*) FROM pending`)
 	for round := range 3 {
-		w.PublishAs(bank.Shop, orders(200*round, 200*round+100)...)
+		w.PublishAs(consumertest.Shop, orders(200*round, 200*round+100)...)
 		if err := servers.KillPostgres(); err != nil {
 			t.Fatal(err)
 		}
-		w.PublishAs(bank.Shop, orders(200*round+100, 200*round+200)...)
+		w.PublishAs(consumertest.Shop, orders(200*round+100, 200*round+200)...)
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -80,13 +80,13 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	t.Parallel()
 	servers := devstack.Private(t)
 	url := withSSLMode(servers.PostgresURL)
-	if err := bank.Migrate(t.Context(), url); err != nil {
+	if err := consumertest.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)
 	}
-	w := bank.On(t, servers.AMQPURL, url)
+	w := consumertest.On(t, servers.AMQPURL, url)
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
-	w.PublishAs(bank.Shop, orders(0, 3000)...)
+	w.PublishAs(consumertest.Shop, orders(0, 3000)...)
 	w.Eventually("some took effect", func() (bool, string) { n := handled(first, second); return n > 100, fmt.Sprint(n) })
 	if err := servers.KillRabbitMQ(); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Becomes(3000, `SELECT count(*) FROM payments`)
-	w.PublishAs(bank.Shop, orders(3000, 3100)...)
+	w.PublishAs(consumertest.Shop, orders(3000, 3100)...)
 	w.Becomes(3100, `SELECT count(*) FROM payments`)
 	stopFirst()
 	stopSecond()
@@ -111,15 +111,15 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 // A handler and a call that hang do not keep the process from ending; they are cut off with it.
 func TestAShutdownIsBounded(t *testing.T) {
 	t.Parallel()
-	w := bank.New(t)
+	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
 	entered, leave := make(chan string, 9), make(chan struct{})
 	t.Cleanup(func() { close(leave) })
 	hang := func(name string) error { entered <- name; <-leave; return errors.New("too late") }
-	c := w.Consumer(bank.Service, nil,
-		consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[bank.Noted]) error { return hang("handler") }),
-		consumer.Call(func(context.Context, events.Of[bank.Asked]) (events.Payload, error) {
+	c := w.Consumer(consumertest.Service, nil,
+		consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error { return hang("handler") }),
+		consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
 			if calls.Add(1) == 1 {
 				return nil, errors.New("not now")
 			}
@@ -128,11 +128,11 @@ func TestAShutdownIsBounded(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
-	w.PublishAs(bank.Shop, bank.Asked{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
 	<-entered
-	w.PublishAs(bank.Shop, bank.Noted{Order: "o"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	<-entered
 	cancel()
 	select {
@@ -140,7 +140,7 @@ func TestAShutdownIsBounded(t *testing.T) {
 	case <-time.After(25 * time.Second):
 		t.Fatal("it has not ended after 25 s")
 	}
-	w.Holds(topology.QueueOf(bank.Service), 1)
+	w.Holds(topology.QueueOf(consumertest.Service), 1)
 	// A call that outlives its time-out before the end has failed once more.
 	if w.Int(`SELECT count(*) FROM pending WHERE attempts BETWEEN 1 AND 2`) != 1 {
 		t.Error(w.Diagnosis())

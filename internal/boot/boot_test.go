@@ -118,7 +118,7 @@ func TestAllSettingsAreKnown(t *testing.T) {
 	name := regexp.MustCompile(`QUADRILLE_[A-Z_]*[A-Z]`)
 	root := filepath.Join("..", "..")
 	files := []string{filepath.Join(root, "docs", "operations.md"), filepath.Join(root, "compose.yaml")}
-	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/dance/*.go", "internal/devstack/*.go", "cli/*.go"} {
+	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/demo/*.go", "internal/devstack/*.go", "cli/*.go"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)

@@ -5,14 +5,14 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // BenchmarkWays relays the same rows, committed a hundred at a time, through the window and through
 // the stream, by turns.
 func BenchmarkWays(b *testing.B) {
 	const rows, each = 20_000, 100
-	s := stage.New(b)
+	s := outboxtest.New(b)
 	took := map[string]time.Duration{}
 	for b.Loop() {
 		for _, way := range []string{outbox.FromWindow, outbox.FromStream} {

@@ -4,12 +4,12 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 func TestStreamRelays(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	r.Source = source(t, s)
 	before := s.Publish("a", 1, 2, 3)

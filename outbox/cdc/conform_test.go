@@ -13,7 +13,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -28,21 +28,21 @@ func both(t *testing.T, name string, f func(t *testing.T, way string)) {
 }
 
 // relay is a replica that can go both ways; it is told which.
-func relay(t *testing.T, s *stage.Env, way string) *outbox.Relay {
+func relay(t *testing.T, s *outboxtest.Env, way string) *outbox.Relay {
 	t.Helper()
-	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	r.Source = source(t, s)
 	use(t, s, way)
 	return r
 }
 
-func use(t *testing.T, s *stage.Env, way string) {
+func use(t *testing.T, s *outboxtest.Env, way string) {
 	t.Helper()
 	s.Until("the way is chosen", func() bool { return s.Out.UseSource(t.Context(), way) == nil })
 }
 
 // goes waits until one of the replicas leads that way.
-func goes(s *stage.Env, way string, replicas ...*outbox.Relay) (leader *outbox.Relay) {
+func goes(s *outboxtest.Env, way string, replicas ...*outbox.Relay) (leader *outbox.Relay) {
 	s.Until("a replica leads from the "+way, func() bool {
 		for _, r := range replicas {
 			if st := r.Stats(); st.Leading && st.Streaming == (way == outbox.FromStream) {
@@ -56,7 +56,7 @@ func goes(s *stage.Env, way string, replicas ...*outbox.Relay) (leader *outbox.R
 }
 
 // load runs hostile writers until stop.
-func load(t *testing.T, s *stage.Env, writers int) (stop func()) {
+func load(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 	t.Helper()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -79,7 +79,7 @@ func load(t *testing.T, s *stage.Env, writers int) (stop func()) {
 
 // judge takes what came: every committed event, the first time in the order of its aggregate. It
 // returns how many are known to have come more than once.
-func judge(t *testing.T, s *stage.Env) (repeated int) {
+func judge(t *testing.T, s *outboxtest.Env) (repeated int) {
 	t.Helper()
 	var committed []string
 	if err := s.DB.Select(&committed, `SELECT id::text FROM outbox`); err != nil {
@@ -99,7 +99,7 @@ func judge(t *testing.T, s *stage.Env) (repeated int) {
 			continue
 		}
 		delete(missing, d.MessageId)
-		var n stage.Note
+		var n outboxtest.Note
 		if err := json.Unmarshal(d.Body, &n); err != nil {
 			t.Fatal(err)
 		}
@@ -113,20 +113,20 @@ func judge(t *testing.T, s *stage.Env) (repeated int) {
 }
 
 // once fails the test when a relay has published something twice.
-func once(t *testing.T, s *stage.Env, r *outbox.Relay) {
+func once(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
 	t.Helper()
 	if n, want := r.Stats().Published, s.Count(`SELECT count(*) FROM outbox`); n != want {
 		t.Errorf("%d of %d events were published", n, want)
 	}
 }
 
-func published(s *stage.Env, n int64) {
+func published(s *outboxtest.Env, n int64) {
 	s.Until(fmt.Sprint(n, " rows are committed"), func() bool { return s.Count(`SELECT count(*) FROM outbox`) > n })
 }
 
 func TestOrder(t *testing.T) {
 	both(t, "hostile writers", func(t *testing.T, way string) {
-		s := stage.New(t)
+		s := outboxtest.New(t)
 		r := relay(t, s, way)
 		s.Run(r)
 		goes(s, way, r)
@@ -147,17 +147,17 @@ func TestOrder(t *testing.T) {
 
 func TestUnknownConfirm(t *testing.T) {
 	both(t, "a session cut with confirms under way", func(t *testing.T, way string) {
-		s := stage.New(t)
+		s := outboxtest.New(t)
 		r := relay(t, s, way)
-		link := stage.NewLink(t, s.AMQP)
+		link := outboxtest.NewLink(t, s.AMQP)
 		r.URL = link.URL
 		s.Run(r)
 		goes(s, way, r)
 		stop := load(t, s, 4)
 		for n := range int64(3) {
 			published(s, 200*(n+1))
-			link.Hold(stage.FromBroker)
-			s.Until("a confirm is held", func() bool { return link.Waiting(stage.FromBroker) })
+			link.Hold(outboxtest.FromBroker)
+			s.Until("a confirm is held", func() bool { return link.Waiting(outboxtest.FromBroker) })
 			link.Cut()
 			link.Release()
 			goes(s, way, r)
@@ -169,7 +169,7 @@ func TestUnknownConfirm(t *testing.T) {
 
 func TestLeaderChange(t *testing.T) {
 	both(t, "stopped in order, cut, one after the other", func(t *testing.T, way string) {
-		s := stage.New(t)
+		s := outboxtest.New(t)
 		first, second := relay(t, s, way), relay(t, s, way)
 		stopFirst := s.Run(first)
 		goes(s, way, first)
@@ -192,11 +192,11 @@ func TestLeaderChange(t *testing.T) {
 
 func TestCrash(t *testing.T) {
 	both(t, "kill -9 and SIGSTOP of the leading process", func(t *testing.T, way string) {
-		s := stage.New(t)
+		s := outboxtest.New(t)
 		r := relay(t, s, way) // stands by
 		stop := load(t, s, 4)
 		for n, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
-			p := stage.StartProcess(t, s.Database, s.AMQP)
+			p := outboxtest.StartProcess(t, s.Database, s.AMQP)
 			p.Output(map[string]string{outbox.FromStream: "relay streams", outbox.FromWindow: "relay leads"}[way])
 			published(s, int64(300*(n+1)))
 			p.Signal(signal)
@@ -217,7 +217,7 @@ func TestRestart(t *testing.T) {
 		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
 			t.Fatal(err)
 		}
-		s := stage.On(t, servers.PostgresURL)
+		s := outboxtest.On(t, servers.PostgresURL)
 		r := relay(t, s, way)
 		s.Run(r)
 		goes(s, way, r)
@@ -245,7 +245,7 @@ func TestRestart(t *testing.T) {
 // changes; those behind it wait, the others flow.
 func TestHeldRows(t *testing.T) {
 	both(t, "an event that nobody can publish", func(t *testing.T, way string) {
-		s := stage.New(t)
+		s := outboxtest.New(t)
 		r := relay(t, s, way)
 		stop := s.Run(r)
 		goes(s, way, r)

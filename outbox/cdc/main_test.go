@@ -9,19 +9,19 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 func TestMain(m *testing.M) {
-	if url := os.Getenv(stage.RelayDatabase); url != "" {
-		relayEndlessly(url, os.Getenv(stage.RelayBroker))
+	if url := os.Getenv(outboxtest.RelayDatabase); url != "" {
+		relayEndlessly(url, os.Getenv(outboxtest.RelayBroker))
 	}
 	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
 	leaks.Main(m)
 }
 
 // source is that of the stage's outbox; its slot goes before the database does.
-func source(t testing.TB, s *stage.Env) cdc.Source {
+func source(t testing.TB, s *outboxtest.Env) cdc.Source {
 	c := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.New(zerolog.NewTestWriter(t))}
 	t.Cleanup(func() {
 		if _, err := s.DB.Exec(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database() AND active`); err != nil {

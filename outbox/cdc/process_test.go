@@ -8,7 +8,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -20,7 +20,7 @@ func relayEndlessly(database, broker string) {
 	}
 	log := zerolog.New(os.Stdout)
 	r := outbox.Relay{
-		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: stage.Exchange, Log: log,
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: outboxtest.Exchange, Log: log,
 		Source: cdc.Source{URL: database, DB: db, Log: log},
 	}
 	r.Run(context.Background())

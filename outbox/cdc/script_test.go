@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // script is a source whose stream does what a test wants; those of package cdc, which are real, cannot
 // be made to be late or to go back at a given moment.
 type script struct {
-	s         *stage.Env
+	s         *outboxtest.Env
 	mu        sync.Mutex
 	rows      []outbox.Row
 	endless   []outbox.Row // one at a time, whenever it is asked
@@ -91,7 +91,7 @@ func (f *script) confirmedAt() uint64 {
 }
 
 // streaming is a relay that streams from a script.
-func streaming(t *testing.T, s *stage.Env) (*outbox.Relay, *script) {
+func streaming(t *testing.T, s *outboxtest.Env) (*outbox.Relay, *script) {
 	t.Helper()
 	r, f := s.Relay(s.Out), &script{s: s}
 	r.Source = f
@@ -107,7 +107,7 @@ func streaming(t *testing.T, s *stage.Env) (*outbox.Relay, *script) {
 // has had, not from what there was when it was asked.
 func TestLateStreamTakesNothingWithIt(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r, f := streaming(t, s)
 	first := s.Publish("a", 1)
 	f.deliver(10, first...)
@@ -140,7 +140,7 @@ func TestLateStreamTakesNothingWithIt(t *testing.T) {
 // is left out.
 func TestRowsBetweenSnapshotAndStreamComeOnce(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r, f := s.Relay(s.Out), &script{s: s}
 	var between []string
 	f.begun = func() {
@@ -166,8 +166,8 @@ func TestRowsBetweenSnapshotAndStreamComeOnce(t *testing.T) {
 // A place is confirmed when all before it is settled, and not before.
 func TestPlaceIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r, f := s.Relay(s.Out), &script{s: s}
 	r.Source, r.URL = f, link.URL
 	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
@@ -175,7 +175,7 @@ func TestPlaceIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 	}
 	s.Run(r)
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
-	link.Hold(stage.FromBroker)
+	link.Hold(outboxtest.FromBroker)
 	ids := s.Publish("a", 1, 2)
 	f.deliver(10, ids...)
 	s.Await(s.Queue, ids)
@@ -190,7 +190,7 @@ func TestPlaceIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 // A stream that goes back brings what is held again: it does not start over, nor does what waits behind.
 func TestHeldRowsThatComeAgainStayHeld(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	_, f := streaming(t, s)
 	bad := s.Raw("a", "note.taken", `{}`, `[]`)
 	behind := s.Publish("a", 1)
@@ -214,10 +214,10 @@ func TestHeldRowsThatComeAgainStayHeld(t *testing.T) {
 // a synchronous standby: the window waits for it, since the stream will not have it.
 func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r, f := s.Relay(s.Out), &script{s: s}
 	begun := make(chan bool)
-	late := stage.Event(stage.Note{On: "late", N: 1})
+	late := outboxtest.Event(outboxtest.Note{On: "late", N: 1})
 	tx := s.Begin()
 	s.AppendIn(tx, late)
 	var xid int64
@@ -244,7 +244,7 @@ func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 // What the stream has just published, and the cursor has not passed yet, is published again all the same.
 func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	_, f := streaming(t, s)
 	ids := s.Publish("a", 1, 2)
 	f.deliver(10, ids...)
@@ -271,15 +271,15 @@ func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 // What joins held rows while these are tried again is held with them, and published after them.
 func TestWhatJoinsHeldRowsIsNotForgotten(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r, f := s.Relay(s.Out), &script{s: s}
-	r.Source, r.Mandatory = f, stage.OnlyOrphan
+	r.Source, r.Mandatory = f, outboxtest.OnlyOrphan
 	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
-	first := stage.Event(stage.Orphan{On: "a"})
+	first := outboxtest.Event(outboxtest.Orphan{On: "a"})
 	s.Append(first)
 	f.deliver(1, first.ID)
 	s.Until("it is held", func() bool { return len(s.HeldIDs("true")) == 1 })

@@ -11,14 +11,14 @@ import (
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // From one way to the other and back, again and again, while hostile writers write.
 func TestChangeOfTheWayInARunningSystem(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	first, second := relay(t, s, outbox.FromWindow), relay(t, s, outbox.FromWindow)
 	s.Run(first)
 	s.Run(second)
@@ -39,7 +39,7 @@ func TestChangeOfTheWayInARunningSystem(t *testing.T) {
 // The hand-over to the stream is exact: what was committed before it and after it comes once.
 func TestHandOverToTheStreamIsExact(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := relay(t, s, outbox.FromWindow)
 	s.Run(r)
 	stop := load(t, s, 6)
@@ -53,13 +53,13 @@ func TestHandOverToTheStreamIsExact(t *testing.T) {
 }
 
 // private is a stage on a server of its own, with some settings changed.
-func private(t *testing.T, settings ...string) (*stage.Env, *devstack.Servers) {
+func private(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s := stage.On(t, servers.PostgresURL)
+	s := outboxtest.On(t, servers.PostgresURL)
 	for _, setting := range settings {
 		s.Exec(`ALTER SYSTEM SET ` + setting)
 	}
@@ -123,7 +123,7 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	s.Exec(`CREATE ROLE plain LOGIN PASSWORD 'x'`)
 	s.Exec(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain`)
 	plain := strings.Replace(s.Database, s.Database[strings.Index(s.Database, "//")+2:strings.Index(s.Database, "@")], "plain:x", 1)
-	_, _, err = cdc.Source{URL: plain, DB: stage.OpenDB(t, plain)}.Begin(t.Context())
+	_, _, err = cdc.Source{URL: plain, DB: outboxtest.OpenDB(t, plain)}.Begin(t.Context())
 	if !errors.Is(err, cdc.ErrNotLogical) || !strings.Contains(err.Error(), `ALTER ROLE "plain" REPLICATION`) {
 		t.Errorf("error %v", err)
 	}
@@ -168,7 +168,7 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
 }
 
-func slotOf(t *testing.T, s *stage.Env) (name string) {
+func slotOf(t *testing.T, s *outboxtest.Env) (name string) {
 	t.Helper()
 	if err := s.DB.Get(&name, `SELECT slot_name FROM pg_replication_slots`); err != nil {
 		t.Fatal(err)
@@ -179,12 +179,12 @@ func slotOf(t *testing.T, s *stage.Env) (name string) {
 // While the outbox is quiet and other databases write, the server can forget its log all the same.
 func TestQuietOutboxKeepsNoLog(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := relay(t, s, outbox.FromStream)
 	s.Run(r)
 	goes(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.Publish("a", 1))
-	other := stage.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
+	other := outboxtest.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
 	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t FROM generate_series(1, 30000) g`); err != nil {
 		t.Fatal(err)
 	}
@@ -201,14 +201,14 @@ func TestQuietOutboxKeepsNoLog(t *testing.T) {
 // A relay that has no source uses the window, whatever is wanted, also where another one has streamed.
 func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	able := relay(t, s, outbox.FromStream)
 	stop := s.Run(able)
 	goes(s, outbox.FromStream, able)
 	s.Await(s.Queue, s.Publish("a", 1))
 	stop()
 	published := s.Publish("a", 2)
-	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Await(s.Queue, published)
 	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || u.Wanted != outbox.FromStream || u.Source != outbox.FromWindow || u.Token != 2 {
@@ -223,7 +223,7 @@ func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 // said. See docs/patterns.md for its configuration.
 func TestDebeziumContract(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	var columns []struct{ Name, Type, Nullable string }
 	err := s.DB.Select(&columns, `SELECT column_name AS name, data_type AS type, is_nullable AS nullable FROM information_schema.columns
 		WHERE table_name = 'outbox' AND column_name IN ('id', 'aggregatetype', 'aggregateid', 'type', 'payload')`)

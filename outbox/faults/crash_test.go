@@ -12,22 +12,22 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // cluster is a stage on a PostgreSQL of its own.
-func cluster(t *testing.T) (*stage.Env, *devstack.Servers) {
+func cluster(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	return stage.On(t, servers.PostgresURL), servers
+	return outboxtest.On(t, servers.PostgresURL), servers
 }
 
 // burn uses up transaction ids that nothing in the log tells of.
-func burn(s *stage.Env, n int) (highest int64) {
+func burn(s *outboxtest.Env, n int) (highest int64) {
 	for range n {
 		tx := s.Begin()
 		if err := tx.Get(&highest, `SELECT pg_current_xact_id()::text::bigint`); err != nil {
@@ -39,7 +39,7 @@ func burn(s *stage.Env, n int) (highest int64) {
 }
 
 // polled waits until the relay has looked at the database after now.
-func polled(t *testing.T, s *stage.Env) {
+func polled(t *testing.T, s *outboxtest.Env) {
 	t.Helper()
 	var now time.Time
 	if err := s.DB.Get(&now, `SELECT clock_timestamp()`); err != nil {
@@ -100,7 +100,7 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 		defer close(done)
 		for n := 0; ctx.Err() == nil; n++ {
 			_ = s.Out.Tx(ctx, func(tx *sqlx.Tx) error {
-				return s.Out.Append(ctx, tx, stage.Event(stage.Note{On: stage.Aggregate(n % 7), N: n}))
+				return s.Out.Append(ctx, tx, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n % 7), N: n}))
 			})
 		}
 	}()
@@ -126,11 +126,11 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 // A dump of one cluster, restored into another.
 func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
-	r.Mandatory = stage.OnlyOrphan
+	r.Mandatory = outboxtest.OnlyOrphan
 	stop := s.Run(r)
-	held := stage.Event(stage.Orphan{On: "held"})
+	held := outboxtest.Event(outboxtest.Orphan{On: "held"})
 	s.Append(held)
 	s.Await(s.Queue, s.Publish("a", 1, 2, 3))
 	s.Until("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })

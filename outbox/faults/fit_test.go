@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -13,7 +13,7 @@ import (
 // waits for another.
 func TestFitTakesItsTime(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Publish("a", 1, 2)
 	s.Exec(`UPDATE outbox_cursor SET system = 'another'`)
 	s.Exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(6); RETURN NEW; END'`)
@@ -23,7 +23,7 @@ func TestFitTakesItsTime(t *testing.T) {
 	s.Until("it goes through the history", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'UPDATE outbox SET txid%'`) > 0
 	})
-	db := stage.OpenDB(t, s.Database)
+	db := outboxtest.OpenDB(t, s.Database)
 	go func() {
 		err := outbox.Fit(t.Context(), db)
 		for errors.Is(err, postgres.ErrSuperseded) { // it has waited for long enough, and is started again

@@ -10,19 +10,19 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
 // PUB-01: an ack alone says nothing; the broker acks what it dropped.
 func TestUnroutableEventIsHeldUntilSomebodyIsBound(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
-	r.Mandatory = stage.OnlyOrphan
+	r.Mandatory = outboxtest.OnlyOrphan
 	s.Run(r)
-	lost := stage.Event(stage.Orphan{On: "a"})
-	s.Append(lost, stage.Event(stage.Note{On: "b", N: 1}))
+	lost := outboxtest.Event(outboxtest.Orphan{On: "a"})
+	s.Append(lost, outboxtest.Event(outboxtest.Note{On: "b", N: 1}))
 	s.Receive(s.Queue, 1)
 	s.Until("the orphan is held", func() bool { return slices.Equal(s.HeldIDs(`h.reason LIKE 'unroutable%'`), []string{lost.ID}) })
 	s.Until("the relay tells of it", func() bool { return r.Stats() == outbox.Stats{Held: 1, Published: 1, Leading: true} })
@@ -36,15 +36,15 @@ func TestUnroutableEventIsHeldUntilSomebodyIsBound(t *testing.T) {
 // PUB-04, OUT-12: a nack is neither an ack nor an end; above MaxHeld the cursor stops and attempts are free.
 func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.DeclareQueue("small", amqp.Table{"x-max-length": 10, "x-overflow": "reject-publish"})
 	s.Bind("small", "orphan.born")
 	var published []events.Event
 	for n := range outbox.MaxHeld + 1500 {
-		published = append(published, stage.Event(stage.Orphan{On: stage.Aggregate(n)}))
+		published = append(published, outboxtest.Event(outboxtest.Orphan{On: outboxtest.Aggregate(n)}))
 	}
 	s.Append(published...)
-	s.Append(stage.Event(stage.Note{On: "z", N: 1})) // its queue has room
+	s.Append(outboxtest.Event(outboxtest.Note{On: "z", N: 1})) // its queue has room
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Until("the broker counts as broken", func() bool { return r.Stats().Held >= outbox.MaxHeld })
@@ -59,7 +59,7 @@ func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	if n := s.Count(`SELECT count(*) FROM outbox_held`); n > outbox.MaxHeld+rabbit.MaxInFlight {
 		t.Errorf("%d rows are held: the cursor did not stop", n)
 	}
-	s.Await("small", stage.EventIDs(published))
+	s.Await("small", outboxtest.EventIDs(published))
 	s.Receive(s.Queue, 1)
 	s.Until("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
 }
@@ -67,26 +67,26 @@ func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 // OUT-11: rows that the broker, the protocol or the relay cannot take at all.
 func TestRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	var want, bad []string
 	for n := range 40 {
-		want = append(want, s.Publish(stage.Aggregate(n), 1)...)
+		want = append(want, s.Publish(outboxtest.Aggregate(n), 1)...)
 	}
-	bad = append(bad, s.Raw("big", "note.taken", stage.TooBig(), stage.PlainHeaders),
+	bad = append(bad, s.Raw("big", "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders),
 		s.Raw("frame", "note.taken", `{}`, fmt.Sprintf(`{"dataschema":"%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 200_000))),
 		s.Raw("property", "note.taken", `{}`, fmt.Sprintf(`{"source":"/%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 300))),
-		s.Raw("key", strings.Repeat("k", 300), `{}`, stage.PlainHeaders),
+		s.Raw("key", strings.Repeat("k", 300), `{}`, outboxtest.PlainHeaders),
 		s.Raw("headers", "note.taken", `{}`, `[]`),
-		s.Raw("aggregate-3", "note.taken", stage.TooBig(), stage.PlainHeaders))
+		s.Raw("aggregate-3", "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders))
 	behind := s.Publish("big", 2, 3) // they wait behind the first
 	for n := range 40 {
-		want = append(want, s.Publish(stage.Aggregate(n+100), 1)...)
+		want = append(want, s.Publish(outboxtest.Aggregate(n+100), 1)...)
 	}
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, want)
-	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(stage.Always), bad) })
-	if held := s.HeldIDs(`NOT (` + stage.Always + `)`); !slices.Equal(held, behind) {
+	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(outboxtest.Always), bad) })
+	if held := s.HeldIDs(`NOT (` + outboxtest.Always + `)`); !slices.Equal(held, behind) {
 		t.Errorf("held behind: %v, want %v", held, behind)
 	}
 	s.Await(s.Queue, s.Publish("after", 1)) // the relay goes on
@@ -95,19 +95,19 @@ func TestRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 // A row that kills the session may be held already when it is published for the first time.
 func TestHeldRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
-	r.Mandatory = stage.OnlyOrphan
-	first := stage.Event(stage.Orphan{On: "a"})
+	r.Mandatory = outboxtest.OnlyOrphan
+	first := outboxtest.Event(outboxtest.Orphan{On: "a"})
 	s.Append(first)
-	bad := s.Raw("a", "note.taken", stage.TooBig(), stage.PlainHeaders)
-	other := stage.Event(stage.Orphan{On: "b"})
+	bad := s.Raw("a", "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
+	other := outboxtest.Event(outboxtest.Orphan{On: "b"})
 	s.Append(other)
 	s.Run(r)
 	s.Until("all wait for a binding", func() bool { return len(s.HeldIDs(`true`)) == 3 })
 	s.Bind(s.Queue, "orphan.born")
 	s.Until("the bad row is held for ever, the others are gone", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(stage.Always), []string{bad})
+		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(outboxtest.Always), []string{bad})
 	})
 	s.Await(s.Queue, s.Publish("after", 1)) // the relay goes on
 }
@@ -115,14 +115,14 @@ func TestHeldRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 // OUT-10: in one batch, one is nacked, one comes back, and one ends the session.
 func TestMixedBatchSettlesEachByItself(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.DeclareQueue("full", amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
-	if err := s.Admin.QueueBind("full", "full.up", stage.Exchange, false, nil); err != nil {
+	if err := s.Admin.QueueBind("full", "full.up", outboxtest.Exchange, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	filler := amqp.Publishing{Body: []byte("filler")}
 	for range 10 {
-		if err := s.Admin.Publish(stage.Exchange, "full.up", false, false, filler); err != nil {
+		if err := s.Admin.Publish(outboxtest.Exchange, "full.up", false, false, filler); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,23 +130,23 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 	var want []string
 	var returned, nacked, killer string
 	for n := range 100 {
-		switch on := stage.Aggregate(n); n {
+		switch on := outboxtest.Aggregate(n); n {
 		case 37:
-			returned = s.Raw(on, "orphan.born", `{}`, stage.PlainHeaders)
+			returned = s.Raw(on, "orphan.born", `{}`, outboxtest.PlainHeaders)
 		case 50:
-			nacked = s.Raw(on, "full.up", `{}`, stage.PlainHeaders)
+			nacked = s.Raw(on, "full.up", `{}`, outboxtest.PlainHeaders)
 		case 80:
-			killer = s.Raw(on, "note.taken", stage.TooBig(), stage.PlainHeaders)
+			killer = s.Raw(on, "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
 		default:
 			want = append(want, s.Publish(on, 1)...)
 		}
 	}
 	r := s.Relay(s.Out)
-	r.Mandatory = stage.OnlyOrphan
+	r.Mandatory = outboxtest.OnlyOrphan
 	s.Run(r)
 	s.Await(s.Queue, want)
 	s.Until("exactly the three are held", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(stage.Always), []string{killer})
+		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(outboxtest.Always), []string{killer})
 	})
 	s.Bind(s.Queue, "orphan.born")
 	s.Await(s.Queue, []string{returned})
@@ -156,7 +156,7 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 // A stream may hold a row before queries see it; it waits, and nothing else does.
 func TestHeldRowThatIsNotSeenYetWaits(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (3, 'late', 'refused', 1, now())`)
 	r := s.Relay(s.Out)
 	s.Run(r)

@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // many is more than make a broken broker.
@@ -21,17 +21,17 @@ const many = outbox.MaxHeld + 100
 // what waits behind another row.
 func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 	t.Parallel()
-	for name, write := range map[string]func(t *testing.T, s *stage.Env, r *outbox.Relay){
-		"unroutable": func(_ *testing.T, s *stage.Env, r *outbox.Relay) {
-			r.Mandatory = stage.OnlyOrphan
+	for name, write := range map[string]func(t *testing.T, s *outboxtest.Env, r *outbox.Relay){
+		"unroutable": func(_ *testing.T, s *outboxtest.Env, r *outbox.Relay) {
+			r.Mandatory = outboxtest.OnlyOrphan
 			s.Append(orphans(many)...)
 		},
-		"too large": func(_ *testing.T, s *stage.Env, _ *outbox.Relay) {
+		"too large": func(_ *testing.T, s *outboxtest.Env, _ *outbox.Relay) {
 			for n := range 60 { // each would cost two sessions
-				s.Raw(stage.Aggregate(n), "note.taken", stage.TooBig(), stage.PlainHeaders)
+				s.Raw(outboxtest.Aggregate(n), "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
 			}
 		},
-		"forbidden": func(t *testing.T, s *stage.Env, r *outbox.Relay) {
+		"forbidden": func(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
 			r.URL = devstack.User(t, s.AMQP, s.Manage, "relay", "", ".*", ".*")
 			user, err := url.Parse(r.URL)
 			if err != nil {
@@ -39,20 +39,20 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			}
 			path := fmt.Sprintf("/api/topic-permissions/%s/%s", strings.TrimPrefix(user.Path, "/"), user.User.Username())
 			if err := devstack.Manage(t.Context(), s.Manage, http.MethodPut, path, map[string]string{
-				"exchange": stage.Exchange, "write": "^note", "read": ".*",
+				"exchange": outboxtest.Exchange, "write": "^note", "read": ".*",
 			}, nil); err != nil {
 				t.Fatal(err)
 			}
 			s.Append(orphans(many)...)
 		},
-		"behind one": func(_ *testing.T, s *stage.Env, r *outbox.Relay) {
-			r.Mandatory = stage.OnlyOrphan
-			s.Append(stage.Event(stage.Orphan{On: "a"}))
+		"behind one": func(_ *testing.T, s *outboxtest.Env, r *outbox.Relay) {
+			r.Mandatory = outboxtest.OnlyOrphan
+			s.Append(outboxtest.Event(outboxtest.Orphan{On: "a"}))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stage.New(t)
+			s := outboxtest.New(t)
 			r := s.Relay(s.Out)
 			write(t, s, r)
 			want := s.Count(`SELECT count(*) FROM outbox`)
@@ -72,13 +72,13 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 }
 
 // held waits until so many rows are held.
-func held(s *stage.Env, n int64) {
+func held(s *outboxtest.Env, n int64) {
 	s.Until("all of them are held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
 }
 
 func orphans(n int) (published []events.Event) {
 	for i := range n {
-		published = append(published, stage.Event(stage.Orphan{On: stage.Aggregate(i)}))
+		published = append(published, outboxtest.Event(outboxtest.Orphan{On: outboxtest.Aggregate(i)}))
 	}
 	return published
 }
@@ -86,12 +86,12 @@ func orphans(n int) (published []events.Event) {
 // The rows behind one that is released go in turns with the others.
 func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL, r.Mandatory = link.URL, stage.OnlyOrphan
+	r.URL, r.Mandatory = link.URL, outboxtest.OnlyOrphan
 	const behind = 3000
-	s.Append(stage.Event(stage.Orphan{On: "a"}))
+	s.Append(outboxtest.Event(outboxtest.Orphan{On: "a"}))
 	s.Run(r)
 	held(s, 1)
 	s.Publish("a", seq(1, behind)...)
@@ -99,7 +99,7 @@ func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
 	s.Settled()
 	s.Exec(`UPDATE outbox_held SET due = 'infinity'`)
 	s.Bind(s.Queue, "orphan.born")
-	link.Hold(stage.FromBroker)
+	link.Hold(outboxtest.FromBroker)
 	s.Exec(`UPDATE outbox_held SET due = now() WHERE seq = (SELECT min(seq) FROM outbox_held)`)
 	next, stop := s.Stream(s.Queue)
 	defer stop()

@@ -10,13 +10,13 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
 func TestMain(m *testing.M) {
-	if url := os.Getenv(stage.RelayDatabase); url != "" {
-		relay(url, os.Getenv(stage.RelayBroker))
+	if url := os.Getenv(outboxtest.RelayDatabase); url != "" {
+		relay(url, os.Getenv(outboxtest.RelayBroker))
 	}
 	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
 	leaks.Main(m)
@@ -28,7 +28,7 @@ func relay(database, broker string) {
 		panic(err)
 	}
 	r := outbox.Relay{
-		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: stage.Exchange, Log: zerolog.New(os.Stdout),
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: outboxtest.Exchange, Log: zerolog.New(os.Stdout),
 	}
 	r.Run(context.Background())
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // logged is a log that a test reads.
@@ -32,15 +32,15 @@ func (l *logged) has(s string) bool {
 // A row of a window that is gone when it is to be published is not passed in silence.
 func TestMissingRowStopsTheWindow(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	var log logged
 	r := s.Relay(s.Out)
 	r.URL, r.Log = link.URL, zerolog.New(&log)
 	ids := s.Publish("a", seq(1, 4000)...)
-	link.Hold(stage.FromBroker)
+	link.Hold(outboxtest.FromBroker)
 	s.Run(r)
-	s.Until("the relay connects", func() bool { return link.Waiting(stage.FromBroker) })
+	s.Until("the relay connects", func() bool { return link.Waiting(outboxtest.FromBroker) })
 	s.Exec(`CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM outbox WHERE seq = 3900; RETURN NEW; END'`)
 	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
 	link.Release()

@@ -5,27 +5,27 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // PUB-07: the exchange goes while publishings are on their way.
 func TestDeletedExchangeLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
 	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
-	link.Hold(stage.ToBroker)
+	link.Hold(outboxtest.ToBroker)
 	var numbers []int
 	for n := range 500 {
 		numbers = append(numbers, n+1)
 	}
 	ids := s.Publish("a", numbers...)
-	s.Until("publishings are on their way", func() bool { return link.Waiting(stage.ToBroker) })
-	if err := s.Admin.ExchangeDelete(stage.Exchange, false, false); err != nil {
+	s.Until("publishings are on their way", func() bool { return link.Waiting(outboxtest.ToBroker) })
+	if err := s.Admin.ExchangeDelete(outboxtest.Exchange, false, false); err != nil {
 		t.Fatal(err)
 	}
 	link.Release()
@@ -48,14 +48,14 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 // PUB-12: the broker has taken what it could not confirm any more.
 func TestLostConfirmsRepeatTheSameEvents(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
 	r := s.Relay(s.Out)
 	r.URL = link.URL
 	s.Run(r)
 	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
-	link.Hold(stage.FromBroker)
+	link.Hold(outboxtest.FromBroker)
 	ids := s.Publish("a", 1, 2, 3)
 	s.Await(s.Queue, ids)
 	link.Cut()

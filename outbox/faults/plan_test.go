@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -56,20 +56,20 @@ func (e *explainer) check(p plan) {
 // The window is read at the same cost however much has been published before.
 func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	writeHistory(s)
 	now, err := postgres.Now(t.Context(), s.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 	running := s.Begin() // its id is in the left edge, and it commits later
-	s.AppendIn(running, stage.Event(stage.Note{On: "late", N: 1}))
+	s.AppendIn(running, outboxtest.Event(outboxtest.Note{On: "late", N: 1}))
 	left, err := postgres.Now(t.Context(), s.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 100 {
-		s.Publish(stage.Aggregate(n), 1, 2, 3)
+		s.Publish(outboxtest.Aggregate(n), 1, 2, 3)
 	}
 	s.Commit(running)
 	for _, statistics := range []string{"stale", "fresh"} {
@@ -113,7 +113,7 @@ func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers
 }
 
 // writeHistory fills the outbox with rows that were published long ago, each under an id of its own.
-func writeHistory(s *stage.Env) {
+func writeHistory(s *outboxtest.Env) {
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
 	s.Exec(`SET statement_timeout = 0; INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT (3 + g * (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 3) / 2000000)::text::xid8,

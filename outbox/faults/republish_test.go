@@ -9,11 +9,11 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // settledBy runs a relay until all that was said is settled, and returns the epoch of its lead.
-func settledBy(t *testing.T, s *stage.Env) (epoch int64) {
+func settledBy(t *testing.T, s *outboxtest.Env) (epoch int64) {
 	t.Helper()
 	stop := s.Run(s.Relay(s.Out))
 	s.Until("all is settled or held", func() bool {
@@ -27,7 +27,7 @@ func settledBy(t *testing.T, s *stage.Env) (epoch int64) {
 // What was confirmed in a window that is still open is published again as well.
 func TestReplayInAnOpenWindow(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	ids := s.Publish("a", 1, 2, 3, 4, 5)
 	epoch := settledBy(t, s)
 	s.Receive(s.Queue, 5)
@@ -37,7 +37,7 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	next := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	s.Run(next)
 	s.Await(s.Queue, ids)
 	s.Until("the request is done", done(s, request))
@@ -46,7 +46,7 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	}
 }
 
-func done(s *stage.Env, request int64) func() bool {
+func done(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
 	}
@@ -56,24 +56,24 @@ func done(s *stage.Env, request int64) func() bool {
 // longer there is shown as such.
 func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Bind(s.Queue, "orphan.born")
 	stop := s.Run(s.Relay(s.Out))
-	orphan, lost := stage.Event(stage.Orphan{On: "a"}), stage.Event(stage.Orphan{On: "b"})
+	orphan, lost := outboxtest.Event(outboxtest.Orphan{On: "a"}), outboxtest.Event(outboxtest.Orphan{On: "b"})
 	s.Append(orphan)
 	ids := s.Publish("a", 1)
 	s.Receive(s.Queue, 2)
 	s.Settled()
 	stop()
-	if err := s.Admin.QueueUnbind(s.Queue, "orphan.born", stage.Exchange, nil); err != nil {
+	if err := s.Admin.QueueUnbind(s.Queue, "orphan.born", outboxtest.Exchange, nil); err != nil {
 		t.Fatal(err)
 	}
-	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
-	r.Mandatory = stage.OnlyOrphan
+	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
+	r.Mandatory = outboxtest.OnlyOrphan
 	s.Append(lost)
 	bad := s.Raw("c", "note.taken", `{}`, `[]`)
 	s.Run(r)
-	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(stage.Always)) == 1 })
+	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(outboxtest.Always)) == 1 })
 	s.Until("one waits for a subscriber", func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
 	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
 	for _, c := range []struct {
@@ -106,13 +106,13 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 // One event that is dated in the future, before a long history, neither hides the others nor lets them wait.
 func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	ids := s.Publish("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() + interval '1 year'`)
 	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers, created_at)
-		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours' FROM generate_series(1, 12000)`, stage.PlainHeaders)
+		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours' FROM generate_series(1, 12000)`, outboxtest.PlainHeaders)
 	ids = append(ids, s.Publish("b", 1)...)
-	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Receive(s.Queue, 2)
 	request, err := s.Out.ReplaySince(t.Context(), time.Now().Add(-time.Hour))
 	if err != nil {
@@ -125,7 +125,7 @@ func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 	}
 }
 
-func ended(s *stage.Env, request int64) func() bool {
+func ended(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
 	}
@@ -134,7 +134,7 @@ func ended(s *stage.Env, request int64) func() bool {
 // An event whose time has passed before its turn is not said to be published.
 func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	ids := s.Publish("a", 1, 2)
 	settledBy(t, s)
 	request, err := s.Out.ReplayIDs(t.Context(), ids...)
@@ -142,7 +142,7 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Exec(`DELETE FROM outbox WHERE id = $1`, ids[0])
-	s.Run(s.Relay(outbox.New(stage.OpenDB(t, s.Database))))
+	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Until("the request has ended", ended(s, request))
 	if n := s.Count(`SELECT count(*) FROM outbox_republish WHERE published = 1 AND refused = 1 AND done_at IS NULL`); n != 1 {
 		t.Error("the request is done")
@@ -151,7 +151,7 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 
 func TestReplayByID(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	ids := s.Publish("a", 1, 2, 3)
 	s.Run(s.Relay(s.Out))
 	s.Receive(s.Queue, 3)
@@ -163,7 +163,7 @@ func TestReplayByID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := stage.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
+	if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
 		t.Errorf("received %v again, asked for %v", got, []string{ids[0], ids[2]})
 	}
 	s.Until("the request is done", done(s, request))
@@ -178,14 +178,14 @@ func TestReplayByID(t *testing.T) {
 // changes in the middle of it.
 func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	before := s.Publish("before", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '1 hour'`)
 	var ids []string
 	for n := range 10 {
-		ids = append(ids, s.Publish(stage.Aggregate(n), seq(1, 40)...)...)
+		ids = append(ids, s.Publish(outboxtest.Aggregate(n), seq(1, 40)...)...)
 	}
-	r := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	stop := s.Run(r)
 	s.Receive(s.Queue, len(ids)+1)
 	if _, err := s.Admin.QueueDelete(s.Queue, false, false, false); err != nil {
@@ -204,7 +204,7 @@ func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 	if done(s, request)() {
 		t.Fatal("it was done before the lead could change")
 	}
-	next := s.Relay(outbox.New(stage.OpenDB(t, s.Database)))
+	next := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	s.Run(next)
 	s.Until("the request is done", done(s, request))
 	got := map[string]bool{}

@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -12,13 +12,13 @@ import (
 // wakes counts for nothing.
 func TestStoppedLeaderLosesTheLead(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	link := stage.NewLink(t, s.AMQP)
-	zombie := stage.StartProcess(t, s.Database, link.URL)
+	s := outboxtest.New(t)
+	link := outboxtest.NewLink(t, s.AMQP)
+	zombie := outboxtest.StartProcess(t, s.Database, link.URL)
 	zombie.Output("relay leads")
 	s.Await(s.Queue, s.Publish("a", 0))
 	s.Settled()
-	link.Hold(stage.FromBroker)
+	link.Hold(outboxtest.FromBroker)
 	ids := s.Publish("a", 1, 2, 3) // published, and their confirms are on the way
 	s.Await(s.Queue, ids)
 	zombie.Signal(syscall.SIGSTOP)
@@ -45,7 +45,7 @@ func TestStoppedLeaderLosesTheLead(t *testing.T) {
 // A leader that is stopped while it is being sent an answer, which no time-out of an idle session ends.
 func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	lead, err := postgres.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)

@@ -12,15 +12,15 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/outbox/internal/stage"
+	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // A reader's snapshot and a writer's transaction id, held for ever, in this database and in another
 // one of the cluster, hold up nothing (OUT-03).
 func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	t.Parallel()
-	s := stage.New(t)
-	other := stage.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
+	s := outboxtest.New(t)
+	other := outboxtest.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
 	for _, db := range []*sqlx.DB{s.DB, other} {
 		for _, query := range []string{`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()`, `SELECT pg_current_xact_id()`} {
 			tx, err := db.BeginTxx(t.Context(), nil)
@@ -36,7 +36,7 @@ func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	s.Run(s.Relay(s.Out))
 	for n := range 5 {
 		ids := s.Publish("a", n)
-		if got := stage.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
@@ -46,7 +46,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	s := stage.New(t)
+	s := outboxtest.New(t)
 	s.Versions()
 	r := s.Relay(s.Out)
 	s.Run(r)
@@ -68,7 +68,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 	}
 	got := s.Receive(s.Queue, len(committed))
 	inOrder(t, got)
-	ids := stage.IDsOf(got)
+	ids := outboxtest.IDsOf(got)
 	slices.Sort(ids)
 	slices.Sort(committed)
 	if !slices.Equal(ids, committed) {
@@ -86,7 +86,7 @@ func inOrder(t *testing.T, got []amqp.Delivery) {
 	t.Helper()
 	last := map[string]int{}
 	for i, d := range got {
-		var n stage.Note
+		var n outboxtest.Note
 		if err := json.Unmarshal(d.Body, &n); err != nil {
 			t.Fatal(err)
 		}

@@ -8,22 +8,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/tests/dancers"
+	"github.com/quadrille-go/quadrille/tests/env"
 )
 
 // usual is a deadline that no order of these tests meets.
 const usual = 10 * time.Minute
 
 // start lets all but one dance, on lines.
-func start(t *testing.T, deadline time.Duration, absent string) *dancers.Env {
+func start(t *testing.T, deadline time.Duration, absent string) *env.Env {
 	t.Helper()
-	d := dancers.ThroughProxies(t, deadline)
+	d := env.ThroughProxies(t, deadline)
 	d.StockUp()
 	d.RunWithout(absent)
 	return d
 }
 
-func order(t *testing.T, d *dancers.Env, key string) string {
+func order(t *testing.T, d *env.Env, key string) string {
 	t.Helper()
 	id, err := d.Order(key, "DE")
 	if err != nil {
@@ -33,7 +33,7 @@ func order(t *testing.T, d *dancers.Env, key string) string {
 }
 
 // state is what a service answers about an order, "none" when it knows nothing.
-func state(d *dancers.Env, service, path, id string) string {
+func state(d *env.Env, service, path, id string) string {
 	r, err := d.Request(service, "GET", path+id, "", "", http.StatusOK)
 	if err != nil {
 		return "none"
@@ -42,25 +42,25 @@ func state(d *dancers.Env, service, path, id string) string {
 }
 
 // agree waits until the four services say the same about an order.
-func agree(t *testing.T, d *dancers.Env, id, orders, payments, inventory, shipping string) {
+func agree(t *testing.T, d *env.Env, id, orders, payments, inventory, shipping string) {
 	t.Helper()
 	want := fmt.Sprint(orders, " ", payments, " ", inventory, " ", shipping)
-	dancers.Await(t, "the four to agree on "+want, func() (string, bool) {
+	env.Await(t, "the four to agree on "+want, func() (string, bool) {
 		got := fmt.Sprint(state(d, "orders", "/orders/", id), " ", state(d, "payments", "/payments/", id), " ",
 			state(d, "inventory", "/reservations/", id), " ", state(d, "shipping", "/shipments/", id))
 		return got, got == want
 	})
 }
 
-func confirmed(t *testing.T, d *dancers.Env, id string) {
+func confirmed(t *testing.T, d *env.Env, id string) {
 	t.Helper()
 	agree(t, d, id, "confirmed", "captured", "committed", "scheduled")
 }
 
 // refusedAtOnce makes a request that must be answered with 503 and Retry-After, soon.
-func refusedAtOnce(t *testing.T, d *dancers.Env, service, method, path, key, body string) {
+func refusedAtOnce(t *testing.T, d *env.Env, service, method, path, key, body string) {
 	t.Helper()
-	dancers.Await(t, service+" to notice that its database is away", func() (string, bool) {
+	env.Await(t, service+" to notice that its database is away", func() (string, bool) {
 		began := time.Now()
 		answer, err := d.Request(service, method, path, key, body, http.StatusServiceUnavailable)
 		if took := time.Since(began); took > 7*time.Second {
@@ -74,7 +74,7 @@ func refusedAtOnce(t *testing.T, d *dancers.Env, service, method, path, key, bod
 }
 
 // brokers takes the brokers of all services away, or brings them back.
-func brokers(d *dancers.Env, down bool) {
+func brokers(d *env.Env, down bool) {
 	for _, lines := range d.Proxies {
 		if down {
 			lines.Broker.Down()
@@ -88,7 +88,7 @@ func brokers(d *dancers.Env, down bool) {
 // others know of it comes later.
 func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	d := dancers.ThroughProxies(t, usual) // nobody dances
+	d := env.ThroughProxies(t, usual) // nobody dances
 	d.StockUp()
 	id := order(t, d, "k")
 	for _, look := range []struct{ service, path, field, want string }{
@@ -119,7 +119,7 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	}
 	d.Run()
 	agree(t, d, id, "cancelled", "none", "none", "none")
-	dancers.Await(t, "the list to have the account", func() (string, bool) {
+	env.Await(t, "the list to have the account", func() (string, bool) {
 		answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK)
 		return fmt.Sprint(answer, err), err == nil && fmt.Sprint(answer["accounts"]) != "[]"
 	})
@@ -150,7 +150,7 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 		if service.Ready(t.Context()) != nil {
 			t.Errorf("%s is not ready", name)
 		}
-		dancers.Await(t, name+" to notice", func() (string, bool) { return "connected", !service.Connected() })
+		env.Await(t, name+" to notice", func() (string, bool) { return "connected", !service.Connected() })
 	}
 	if s := state(d, "orders", "/orders/", id); s != "placed" {
 		t.Errorf("the order is %s", s)
@@ -158,7 +158,7 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 	brokers(d, false)
 	confirmed(t, d, id)
 	// Whether the money was taken before the cancellation was heard of is open; that it is back is not.
-	dancers.Await(t, "the cancelled order to be undone", func() (string, bool) {
+	env.Await(t, "the cancelled order to be undone", func() (string, bool) {
 		payment, reservation, shipment := state(d, "payments", "/payments/", cancelled), state(d, "inventory", "/reservations/", cancelled), state(d, "shipping", "/shipments/", cancelled)
 		return fmt.Sprint(payment, reservation, shipment), (payment == "refunded" || payment == "none") &&
 			(reservation == "released" || reservation == "none") && (shipment == "cancelled" || shipment == "none")
@@ -188,15 +188,15 @@ func TestWhileOneDatabaseIsAway(t *testing.T) {
 // need orders again.
 func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	t.Parallel()
-	d := dancers.ThroughProxies(t, usual)
+	d := env.ThroughProxies(t, usual)
 	d.StockUp()
 	id := order(t, d, "before")
 	d.Run()
-	dancers.Await(t, "the order to be published", func() (string, bool) { return "not yet", d.Services["orders"].Stats().Relay.Published > 0 })
+	env.Await(t, "the order to be published", func() (string, bool) { return "not yet", d.Services["orders"].Stats().Relay.Published > 0 })
 	d.Proxies["orders"].Database.Down()
 	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile", `{"customer":"ada","currency":"EUR","lines":[{"sku":"teapot","quantity":1,"unit_price":100}],
 		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":"DE"}}`)
-	dancers.Await(t, "the shipment to be scheduled", func() (string, bool) {
+	env.Await(t, "the shipment to be scheduled", func() (string, bool) {
 		s := state(d, "shipping", "/shipments/", id)
 		return s, s == "scheduled"
 	})
@@ -212,14 +212,14 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		t.Parallel()
 		d := start(t, usual, "inventory")
 		id := order(t, d, "k")
-		dancers.Await(t, "the payment to be captured", func() (string, bool) {
+		env.Await(t, "the payment to be captured", func() (string, bool) {
 			s := state(d, "payments", "/payments/", id)
 			return s, s == "captured"
 		})
 		if s := state(d, "orders", "/orders/", id); s != "placed" {
 			t.Errorf("the order is %s", s)
 		}
-		dancers.Run(t, d.Services["inventory"])
+		env.Run(t, d.Services["inventory"])
 		confirmed(t, d, id)
 	})
 	t.Run("until the deadline", func(t *testing.T) {
@@ -227,12 +227,12 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		d := start(t, 2*time.Second, "inventory")
 		id := order(t, d, "k")
 		agree(t, d, id, "cancelled", "refunded", "none", "none")
-		dancers.Run(t, d.Services["inventory"]) // it hears of both at once
+		env.Run(t, d.Services["inventory"]) // it hears of both at once
 		second, err := d.Request("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
 		if err != nil || second["reason"] != "not confirmed in time" {
 			t.Errorf("order %v, %v", second, err)
 		}
-		dancers.Await(t, "nothing to stay reserved", func() (string, bool) {
+		env.Await(t, "nothing to stay reserved", func() (string, bool) {
 			stock, err := d.Request("inventory", "GET", "/stock/teapot", "", "", http.StatusOK)
 			handled := d.Services["inventory"].Stats().Consumer.Handled
 			return fmt.Sprint(stock, err), err == nil && handled >= 2 && stock["reserved"] == 0.0 && stock["on_hand"] == 1e6
@@ -250,7 +250,7 @@ func TestWhileTheProviderIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	confirmed(t, d, order(t, d, "account"))
-	dancers.Await(t, "the payment by card to be asked for", func() (string, bool) {
+	env.Await(t, "the payment by card to be asked for", func() (string, bool) {
 		s := state(d, "payments", "/payments/", card)
 		return s, s == "charging"
 	})

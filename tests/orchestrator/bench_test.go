@@ -23,7 +23,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/orders"
 	"github.com/quadrille-go/quadrille/internal/payments"
 	"github.com/quadrille-go/quadrille/internal/shipping"
-	"github.com/quadrille-go/quadrille/tests/dancers"
+	"github.com/quadrille-go/quadrille/tests/env"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 	singles = 200  // orders one after the other
 )
 
-func placed(d *dancers.Dancers, b *testing.B, key string) fulfilment.OrderPlaced {
+func placed(d *env.Env, b *testing.B, key string) fulfilment.OrderPlaced {
 	id, err := d.Order(key, "DE")
 	if err != nil {
 		b.Fatal(err)
@@ -74,7 +74,7 @@ func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participa
 }
 
 // fulfil is the orchestration of an order that goes well.
-func fulfil(d *dancers.Dancers) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
+func fulfil(d *env.Env) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
 	carrierless := shipping.Participant(false, shipping.Countries...)
 	return func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
 		for _, f := range []func(ctx context.Context) (string, error){
@@ -103,8 +103,8 @@ func fulfil(d *dancers.Dancers) func(ctx dbos.Context, o fulfilment.OrderPlaced)
 }
 
 // orchestrated returns what runs one order to its end.
-func orchestrated(b *testing.B, d *dancers.Dancers) func(o fulfilment.OrderPlaced) error {
-	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders", DatabaseURL: dancers.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
+func orchestrated(b *testing.B, d *env.Env) func(o fulfilment.OrderPlaced) error {
+	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders", DatabaseURL: env.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func orchestrated(b *testing.B, d *dancers.Dancers) func(o fulfilment.OrderPlace
 }
 
 func BenchmarkOrchestrated(b *testing.B) {
-	d := dancers.Alone(b)
+	d := env.Alone(b)
 	d.StockUp()
 	run := orchestrated(b, d)
 	var all []fulfilment.OrderPlaced
@@ -165,14 +165,14 @@ func BenchmarkOrchestrated(b *testing.B) {
 }
 
 func BenchmarkChoreographed(b *testing.B) {
-	d := dancers.Alone(b)
+	d := env.Alone(b)
 	d.StockUp()
 	for i := range backlog {
 		placed(d, b, fmt.Sprint("backlog-", i))
 	}
 	for b.Loop() {
 		began := time.Now()
-		d.Dance()
+		d.Run()
 		confirmed(b, d, backlog)
 		b.ReportMetric(backlog/time.Since(began).Seconds(), "orders/s")
 		db, err := d.Services["inventory"].DB(context.Background())
@@ -195,13 +195,13 @@ func BenchmarkChoreographed(b *testing.B) {
 }
 
 // confirmed waits until so many orders are, in the books of the last service that hears of it.
-func confirmed(b *testing.B, d *dancers.Dancers, n int) {
+func confirmed(b *testing.B, d *env.Env, n int) {
 	b.Helper()
 	db, err := d.Services["inventory"].DB(context.Background())
 	if err != nil {
 		b.Fatal(err)
 	}
-	dancers.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) { return count(db), count(db) == fmt.Sprint(n) })
+	env.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) { return count(db), count(db) == fmt.Sprint(n) })
 }
 
 func count(db *sqlx.DB) (n string) {

@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/internal/simulator"
-	"github.com/quadrille-go/quadrille/tests/dancers"
+	"github.com/quadrille-go/quadrille/tests/env"
 )
 
 const visa = "tok_visa"
 
 // ends waits until the services say so about an order.
-func ends(t *testing.T, d *dancers.Env, id, order, payment, shipment string) {
+func ends(t *testing.T, d *env.Env, id, order, payment, shipment string) {
 	t.Helper()
 	state := func(service, path string) string {
 		r, err := d.Request(service, "GET", path+id, "", "", http.StatusOK)
@@ -25,13 +25,13 @@ func ends(t *testing.T, d *dancers.Env, id, order, payment, shipment string) {
 		return r["state"].(string)
 	}
 	want := order + ", " + payment + ", " + shipment
-	dancers.Await(t, "order, payment and shipment to be "+want, func() (string, bool) {
+	env.Await(t, "order, payment and shipment to be "+want, func() (string, bool) {
 		got := state("orders", "/orders/") + ", " + state("payments", "/payments/") + ", " + state("shipping", "/shipments/")
 		return got, got == want
 	})
 }
 
-func place(t *testing.T, d *dancers.Env, key, sku string) string {
+func place(t *testing.T, d *env.Env, key, sku string) string {
 	t.Helper()
 	id, err := d.OrderBy(key, sku, "DE", visa)
 	if err != nil {
@@ -41,7 +41,7 @@ func place(t *testing.T, d *dancers.Env, key, sku string) string {
 }
 
 // done counts what really happened outside, and under how many keys it was asked for.
-func done(d *dancers.Env, id, call string) (effects, calls, keys int) {
+func done(d *env.Env, id, call string) (effects, calls, keys int) {
 	seen := map[string]bool{}
 	for _, e := range d.Outside.Journal(id, call) {
 		calls++
@@ -57,7 +57,7 @@ func done(d *dancers.Env, id, call string) (effects, calls, keys int) {
 // orders go on, and when its cause is mended, asking once more is enough.
 func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	t.Parallel()
-	d := dancers.Start(t)
+	d := env.Start(t)
 	d.StockUp()
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
 	bad := place(t, d, "bad", "samovar") // there is none, so the charge is to be refunded
@@ -89,7 +89,7 @@ func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 // confirmed after it, recalled.
 func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 	t.Parallel()
-	d := dancers.Start(t)
+	d := env.Start(t)
 	d.StockUp()
 	for _, c := range []struct{ call, undo, service, path, waits string }{
 		{simulator.Charges, simulator.Refunds, "payments", "/payments/", "charging"},
@@ -97,7 +97,7 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 	} {
 		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Late}) // it is done, and the answer comes after the time-out
 		id := place(t, d, c.call, "teapot")
-		dancers.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
+		env.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
 			effects, calls, _ := done(d, id, c.call)
 			now, err := d.Request(c.service, "GET", c.path+id, "", "", http.StatusOK)
 			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil && now["state"] == c.waits
@@ -123,7 +123,7 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 // parked, and when it is back all that has waited is done, once each.
 func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 	t.Parallel()
-	d := dancers.Start(t)
+	d := env.Start(t)
 	d.StockUp()
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.Fail})
 	const orders = 60
@@ -132,7 +132,7 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 		ids[i] = place(t, d, fmt.Sprint("order-", i), "teapot")
 	}
 	breaker := d.Peers["provider"].Breaker
-	dancers.Await(t, "the breaker to have opened several times", func() (string, bool) {
+	env.Await(t, "the breaker to have opened several times", func() (string, bool) {
 		return fmt.Sprintf("%+v", breaker.Stats()), breaker.Stats().Opened >= 4
 	})
 	calls := len(d.Outside.Journal("", simulator.Charges))
@@ -158,7 +158,7 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 // A provider that hangs holds up who pays by card, and nobody else.
 func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
-	d := dancers.Start(t)
+	d := env.Start(t)
 	d.StockUp()
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.Hang})
 	var cards []string

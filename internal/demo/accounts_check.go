@@ -1,0 +1,41 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/quadrille-go/quadrille/eventstore"
+)
+
+// rebuildAll fills the tables for reading anew while orders are under way.
+func (d *player) rebuildAll(ctx context.Context) (string, error) {
+	var lines []string
+	for _, name := range projectionNames() {
+		p, err := Rebuild(ctx, d.Env, name, func(eventstore.Progress) {})
+		if err != nil {
+			return "", err
+		}
+		lines = append(lines, fmt.Sprintf("%s rebuilt from %d events beside live traffic", p.Name, p.Done))
+	}
+	return strings.Join(lines, ", "), nil
+}
+
+// ledgersAgree looks through every account: its chain of hashes, its snapshot, and what the rebuilt tables
+// say of it.
+func (d *player) ledgersAgree(ctx context.Context) (violations []string, err error) {
+	list, err := verifyAll(ctx, d.Env, nil)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range list {
+		if v.Misfit != nil {
+			violations = append(violations, v.Misfit.Error())
+		}
+		violations = append(violations, v.Disagree...)
+	}
+	if len(list) < 2 {
+		violations = append(violations, fmt.Sprintf("%d accounts were verified, want those of both customers", len(list)))
+	}
+	return violations, nil
+}

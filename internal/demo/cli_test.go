@@ -1,0 +1,215 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/outside"
+	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// services are the four services in this process, with the command line in front of them.
+type services struct {
+	*testing.T
+	settings map[string]string
+}
+
+func startServices(t *testing.T) *services {
+	t.Helper()
+	amqp, management := devstack.Vhost(t)
+	if err := rabbit.Apply(t.Context(), amqp, topology.Fulfilment()); err != nil {
+		t.Fatal(err)
+	}
+	b := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp, "QUADRILLE_MANAGEMENT_URL": management}}
+	for name, service := range map[string]webtest.New{
+		"orders": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return orders.New(db, amqp, time.Hour, log)
+		},
+		"payments": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return payments.New(db, amqp, outsider(t), log)
+		},
+		"inventory": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return inventory.New(db, amqp, log)
+		},
+		"shipping": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+			return shipping.New(db, amqp, nil, nil, log)
+		},
+	} {
+		b.start(name, service)
+	}
+	return b
+}
+
+func (b *services) start(name string, service webtest.New) {
+	b.Helper()
+	s, api := service(webtest.Database(b, service), zerolog.Nop())
+	tokens, err := web.LoadTokens("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := httptest.NewServer(web.Mux(s, tokens, api))
+	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	b.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			b.Errorf("%s: %v", name, err)
+		}
+		server.Close()
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	b.settings["QUADRILLE_"+strings.ToUpper(name)+"_URL"] = server.URL
+	webtest.Eventually(b, name+" is connected", func() (bool, string) { return s.Connected(), name })
+}
+
+// run runs a command line.
+func (b *services) run(in string, args ...string) (code int, out, errOut string) {
+	b.Helper()
+	var o, e bytes.Buffer
+	code = cli.Run(b.Context(), App(), args, strings.NewReader(in), &o, &e,
+		func(name string) (string, bool) { value, ok := b.settings[name]; return value, ok })
+	return code, o.String(), e.String()
+}
+
+// line is a command line, with its words between spaces, and what must come of it.
+type line struct {
+	args, in string
+	code     int
+	says     string // on standard output, or on standard error unless the code is 0
+}
+
+// check runs it for a person, and then once more as JSON if there is any.
+func (b *services) check(l line, asJSON bool) {
+	b.Helper()
+	args := strings.Fields(l.args)
+	code, out, errOut := b.run(l.in, args...)
+	published := out
+	if l.code != 0 {
+		published += errOut
+	}
+	if code != l.code || !strings.Contains(published, l.says) || code != 0 && errOut == "" {
+		b.Errorf("%s: exit %d, want %d with %q\n%s%s", l.args, code, l.code, l.says, out, errOut)
+	}
+	if !asJSON {
+		return
+	}
+	code, out, errOut = b.run(l.in, append(args, "-o", "json")...)
+	if code != l.code || !json.Valid([]byte(out)) {
+		b.Errorf("%s -o json: exit %d, want %d\n%s%s", l.args, code, l.code, out, errOut)
+	}
+}
+
+// outsider is a provider that is away.
+func outsider(t *testing.T) *outside.Peer {
+	peer := outside.New("provider", "http://127.0.0.1:1", time.Minute, zerolog.Nop())
+	t.Cleanup(peer.Close)
+	return peer
+}
+
+// commands are command lines about an event and an order, whose ids nobody else uses.
+func commands(id, order string) []line {
+	return []line{
+		{"version", "", 0, "quadrille"},
+		{"topology show", "", 0, "order.placed"},
+		{"topology apply", "", 0, "applied"},
+		{"topology audit", "", 0, ""},
+		{"relay show", "", 0, "window"},
+		{"relay use window orders payments", "", 0, "window"},
+		{"breakers", "", 0, "provider"},
+		{"accounts deposit ada 100000", "", 0, "ada has 100000 EUR"},
+		{"accounts show ada", "", 0, "ada has"},
+		{"accounts history ada", "", 0, "100000 EUR"},
+		{"accounts verify", "", 0, "events fit"},
+		{"accounts verify ada", "", 0, "events fit"},
+		{"accounts rebuild", "", 0, "rebuilt from"},
+		{"stock list", "", 0, ""},
+		{"publish order.placed", "", 0, "published order.placed"},
+		{"publish order.placed --count 3", "", 0, "published order.placed"},
+		{"publish order.placed --id " + id, "", 0, id},
+		{"publish order.placed --dry-run --set order_id=" + order, "", 0, order},
+		{"publish order.placed --dry-run --set nothing.at.all=1", "", cli.ExitUsage, "--set"},
+		{"publish order.placed --data {}", "", cli.ExitUsage, "--no-validate"},
+		{"publish order.placed --data -", "{}", cli.ExitUsage, "--no-validate"},
+		{"publish order.placed --data @/nowhere", "", cli.ExitUsage, "--data"},
+		{"publish order.placed --count 0", "", cli.ExitUsage, "--count"},
+		{"publish order.placed --id seven", "", cli.ExitUsage, "--id"},
+		{"publish order.imagined", "", cli.ExitUsage, "order.imagined"},
+		{"publish order.placed --no-validate --data {} --id " + id, "", 0, id},
+		{"trace " + events.NewID(), "", cli.ExitNotFound, "no service"},
+		{"order show " + events.NewID(), "", cli.ExitNotFound, ""},
+		{"accounts show nobody", "", cli.ExitNotFound, ""},
+		{"parked show " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
+		{"parked try " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
+		{"republish orders " + events.NewID(), "", cli.ExitNotFound, ""},
+		{"republish nobody --since 1h", "", cli.ExitUsage, "nobody"},
+		{"relay use river orders", "", cli.ExitUsage, `{"source": "window"}`},
+		{"fly", "", cli.ExitUsage, "fly"},
+		{"parked fly", "", cli.ExitUsage, "fly"},
+		{"version --louder", "", cli.ExitUsage, "louder"},
+		{"version -o yaml", "", cli.ExitUsage, "yaml"},
+		{"up --replicas 0", "", cli.ExitUsage, "replicas"},
+		{"up --without nobody", "", cli.ExitUsage, "nobody"},
+	}
+}
+
+// Each command does what its help says, prints JSON where it prints data, and ends with the code
+// that is documented.
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	b := startServices(t)
+	id, order := events.NewID(), events.NewID()
+	for _, l := range commands(id, order) {
+		b.check(l, l.code == 0)
+	}
+	for _, l := range []line{
+		{"topology show --mermaid", "", 0, "flowchart"},
+		{"completion bash", "", 0, "quadrille"},
+		{"__complete publish order.p", "", 0, "order.placed"},
+		{"parked", "", 0, "Available Commands"},
+	} {
+		b.check(l, false)
+	}
+	misspelt := webtest.File(t, "QUADRILLE_ORDES_URL=x\n")
+	b.check(line{"version --env-file " + misspelt, "", cli.ExitUsage, "did you mean QUADRILLE_ORDERS_URL?"}, false)
+	var bad string
+	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
+		var list cli.ParkedList
+		code, out, errOut := b.run("", "parked", "list", "-o", "json")
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return false, fmt.Sprint(code, out, errOut, err)
+		}
+		for _, p := range list.Parked {
+			if strings.HasPrefix(p.Reason, "malformed") {
+				bad = p.ID
+			}
+		}
+		return code == 0 && bad != "", fmt.Sprint(code, out, errOut)
+	})
+	b.check(line{"parked list", "", 0, "order.placed"}, true)
+	b.check(line{"parked list --limit 1", "", 0, "order.placed"}, true)
+	b.check(line{"parked show " + bad, "", 0, "order.placed"}, true)
+	b.check(line{"parked try " + bad, "", cli.ExitProblems, "would fail"}, true)
+}

@@ -1,0 +1,243 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// Ending is what the four services say about an order; "none" where one has nothing, and several
+// words where timing decides which.
+type Ending struct {
+	Order    string `json:"order"`
+	Payment  string `json:"payment"`
+	Stock    string `json:"stock"`
+	Shipment string `json:"shipment"`
+}
+
+func (e Ending) String() string {
+	return fmt.Sprintf("order %s, payment %s, stock %s, shipment %s", e.Order, e.Payment, e.Stock, e.Shipment)
+}
+
+// The ways in which an order of the demo ends.
+var (
+	confirmed      = Ending{"confirmed", "captured", "committed", "scheduled"}
+	declined       = Ending{"cancelled", "declined", "none", "none"}
+	outOfStock     = Ending{"cancelled", "refunded", "rejected", "none"}
+	notShipped     = Ending{"cancelled", "refunded", "released", "failed"}
+	cancelledEarly = Ending{"cancelled", "none|refunded", "none|released", "none|cancelled"}
+	cancelledLate  = Ending{"cancelled", "refunded", "released", "none|cancelled"}
+	expired        = Ending{"cancelled", "refunded", "released", "cancelled"}
+	adopted        = Ending{"cancelled", "none", "none", "none"}
+	refundRefused  = Ending{"cancelled", "refund_refused", "rejected", "none"}
+	recallRefused  = Ending{"cancelled", "refunded", "released", "recall_refused"}
+)
+
+// fits tells whether got is one of the ways that e allows.
+func (e Ending) fits(got Ending) bool {
+	one := func(want, got string) bool { return slices.Contains(strings.Split(want, "|"), got) }
+	return one(e.Order, got.Order) && one(e.Payment, got.Payment) && one(e.Stock, got.Stock) && one(e.Shipment, got.Shipment)
+}
+
+// ending asks the four services about an order.
+func (d *player) ending(ctx context.Context, id string) (Ending, error) {
+	order, err1 := d.stateOf(ctx, "orders", "/orders/"+id)
+	payment, err2 := d.stateOf(ctx, "payments", "/payments/"+id)
+	stock, err3 := d.stateOf(ctx, "inventory", "/reservations/"+id)
+	shipment, err4 := d.stateOf(ctx, "shipping", "/shipments/"+id)
+	return Ending{order, payment, stock, shipment}, errors.Join(err1, err2, err3, err4)
+}
+
+// stateOf asks one service for a state, "none" where it has nothing.
+func (d *player) stateOf(ctx context.Context, service, path string) (string, error) {
+	var out struct {
+		State string `json:"state"`
+	}
+	err := d.Call(ctx, service, "GET", path, nil, nil, &out)
+	var coded cli.Error
+	if errors.As(err, &coded) && coded.Code == cli.ExitNotFound {
+		return "none", nil
+	}
+	return out.State, err
+}
+
+// poll asks until it is answered or the time is up; ok tells which.
+func poll(ctx context.Context, ask func() (bool, error)) (ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for {
+		if ok, err = ask(); ok || err != nil {
+			return ok, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false, nil
+		}
+	}
+}
+
+// await waits until an order has ended as expected.
+func (d *player) await(ctx context.Context, a act) (got Ending, ok bool, err error) {
+	ok, err = poll(ctx, func() (bool, error) {
+		got, err = d.ending(ctx, a.order)
+		return a.expect.fits(got), err
+	})
+	return got, ok, err
+}
+
+// awaitReservation waits until the stock of an order is in one of the states.
+func (d *player) awaitReservation(ctx context.Context, id string, states ...string) error {
+	ok, err := poll(ctx, func() (bool, error) {
+		got, err := d.stateOf(ctx, "inventory", "/reservations/"+id)
+		return slices.Contains(states, got), err
+	})
+	if err == nil && !ok {
+		err = fmt.Errorf("the stock of order %s is not %s after %s", id, strings.Join(states, " or "), settleTimeout)
+	}
+	return err
+}
+
+// awaitParked waits until so many events are parked.
+func (d *player) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
+	_, err = poll(ctx, func() (bool, error) {
+		all := d.ListParked(ctx, 0)
+		list = all.Parked
+		return len(list) >= n, cli.MissingError(all.Missing)
+	})
+	return list, err
+}
+
+// wrongParked compares what is parked with what should be.
+func (d *player) wrongParked(list []cli.Parked) (violations []string) {
+	want := map[badMessage]int{}
+	for _, b := range d.bad {
+		want[b]++
+	}
+	for _, p := range list {
+		want[badMessage{p.Service, p.Type}]--
+	}
+	for b, n := range want {
+		if n != 0 {
+			violations = append(violations, fmt.Sprintf("parked at %s: %+d of %s", b.service, -n, b.eventType))
+		}
+	}
+	return violations
+}
+
+// Ledger is where the money and the goods are.
+type Ledger struct {
+	Accounts  []payments.Account `json:"accounts"`
+	Deposited int64              `json:"deposited"`
+	Captured  int64              `json:"captured"` // and not refunded
+	Charged   int64              `json:"charged"`  // to cards, and not refunded
+	Stock     []inventory.Stock  `json:"stock"`
+	Shipments map[string]int     `json:"shipments"` // by state
+	Confirmed int                `json:"confirmed"`
+}
+
+func (d *player) ledger(ctx context.Context, outcome []Outcome) (Ledger, error) {
+	l := Ledger{Deposited: deposits + 100, Shipments: map[string]int{}}
+	for _, customer := range []string{rich, poor} {
+		var a payments.Account
+		if err := d.Call(ctx, "payments", "GET", "/accounts/"+customer, nil, nil, &a); err != nil {
+			return l, err
+		}
+		l.Accounts = append(l.Accounts, a)
+	}
+	for _, o := range outcome {
+		l.Shipments[o.Got.Shipment]++
+		if o.Got.Order == orders.Confirmed {
+			l.Confirmed++
+		}
+		if o.Got.Payment == payments.Captured {
+			var p payments.Payment
+			if err := d.Call(ctx, "payments", "GET", "/payments/"+o.OrderID, nil, nil, &p); err != nil {
+				return l, err
+			}
+			if p.Card == "" {
+				l.Captured += p.Amount
+			} else {
+				l.Charged += p.Amount
+			}
+		}
+	}
+	var all struct {
+		Stock []inventory.Stock `json:"stock"`
+	}
+	err := d.Call(ctx, "inventory", "GET", "/stock", nil, nil, &all)
+	l.Stock = all.Stock
+	return l, err
+}
+
+// violations: money and goods are conserved, nothing stays reserved, and as many parcels go as orders
+// were confirmed.
+func (l Ledger) violations() (found []string) {
+	var balances int64
+	for _, a := range l.Accounts {
+		balances += a.Balance
+	}
+	if balances+l.Captured != l.Deposited {
+		found = append(found, fmt.Sprintf("money: %d in accounts and %d captured of %d deposited", balances, l.Captured, l.Deposited))
+	}
+	for _, s := range l.Stock {
+		if s.Reserved != 0 || s.OnHand+s.Committed != received {
+			found = append(found, fmt.Sprintf("stock: %+v of %d received", s, received))
+		}
+	}
+	if l.Shipments["scheduled"] != l.Confirmed {
+		found = append(found, fmt.Sprintf("shipments: %d scheduled for %d confirmed orders", l.Shipments["scheduled"], l.Confirmed))
+	}
+	return found
+}
+
+func (l Ledger) print(t *cli.Text) {
+	t.Printf("money\n")
+	for _, a := range l.Accounts {
+		t.Printf("  %-10s %10d %s\n", a.Customer, a.Balance, a.Currency)
+	}
+	t.Printf("  %-10s %10d\n  %-10s %10d deposited\n", "captured", l.Captured, "together", l.Deposited)
+	t.Printf("  %-10s %10d to cards, by the journal of the provider, too\n", "charged", l.Charged)
+	t.Printf("stock\n")
+	for _, s := range l.Stock {
+		t.Printf("  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received, s.OnHand, s.Reserved, s.Committed)
+	}
+	t.Printf("shipments\n  %d scheduled for %d confirmed orders, %d cancelled, %d failed\n",
+		l.Shipments["scheduled"], l.Confirmed, l.Shipments["cancelled"], l.Shipments["failed"])
+}
+
+// unexpected names the rows of the table that no order of the demo went through: an event that nobody
+// said, or that one of its hearers has not handled.
+func unexpected(outcome []Outcome) (missing []string) {
+	seen := map[string]bool{}
+	for _, o := range outcome {
+		for _, step := range o.Trace.Steps {
+			seen[step.Type] = true
+			for _, h := range step.Handled {
+				seen[step.Type+" → "+h.Service] = true
+			}
+		}
+	}
+	for _, eventType := range topology.Fulfilment().Types() {
+		if !seen[eventType] {
+			missing = append(missing, "nobody said "+eventType)
+		}
+		for _, subscriber := range topology.Fulfilment().Subscribers(eventType) {
+			if !seen[eventType+" → "+subscriber] {
+				missing = append(missing, subscriber+" has not handled "+eventType)
+			}
+		}
+	}
+	return missing
+}

@@ -1,0 +1,262 @@
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// account is the name under which a service is known to both servers: a stack's own, so that two
+// stacks on given servers do not meet.
+func (s *Stack) account(service string) string { return s.Name + "_" + service }
+
+// operatorURL is the administrator's address in the stack's virtual host.
+func (s *Stack) operatorURL() string { return withPath(s.servers.AMQPURL, s.Name) }
+
+func (s *Stack) amqpURL(service string) string {
+	return withUser(s.operatorURL(), s.account(service), s.state.secret(service))
+}
+
+func (s *Stack) databaseURL(service string) string {
+	return withUser(withPath(s.servers.PostgresURL, s.account(service)), s.account(service), s.state.secret(service))
+}
+
+func withPath(raw, path string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw // the servers' own addresses were used already
+	}
+	u.Path = "/" + path
+	return u.String()
+}
+
+func withUser(raw, user, password string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw
+	}
+	u.User = url.UserPassword(user, password)
+	return u.String()
+}
+
+// redacted returns a URL without its password.
+func redacted(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}
+
+// prepareBroker makes the virtual host and one user for each service, with the permissions that
+// follow from the topology.
+func (s *Stack) prepareBroker(ctx context.Context) error {
+	put := func(path string, body any) error {
+		return devstack.Manage(ctx, s.servers.ManagementURL, "PUT", path, body, nil)
+	}
+	vhost := url.PathEscape(s.Name)
+	operator, err := url.Parse(s.servers.AMQPURL)
+	if err != nil {
+		return fmt.Errorf("address of the broker: %w", err)
+	}
+	if err := put("/api/vhosts/"+vhost, map[string]any{}); err != nil {
+		return err
+	}
+	all := topology.Permission{Configure: ".*", Write: ".*", Read: ".*"}
+	if err := put("/api/permissions/"+vhost+"/"+url.PathEscape(operator.User.Username()), all); err != nil {
+		return err
+	}
+	for _, service := range s.services() {
+		user := url.PathEscape(s.account(service.Name))
+		if err := put("/api/users/"+user, map[string]string{"password": s.state.secret(service.Name), "tags": ""}); err != nil {
+			return err
+		}
+		if err := put("/api/permissions/"+vhost+"/"+user, topology.PermissionOf(service.Name)); err != nil {
+			return err
+		}
+	}
+	return s.state.save()
+}
+
+// prepareDatabases makes a role and a database for each service; nobody may enter another's.
+func (s *Stack) prepareDatabases(ctx context.Context) error {
+	db, err := postgres.Open(s.servers.PostgresURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	if !s.servers.Given {
+		if _, err := db.ExecContext(ctx, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"); err != nil {
+			return fmt.Errorf("close the databases of the server itself: %w", err)
+		}
+	}
+	for _, service := range s.services() {
+		if err := s.prepareDatabase(ctx, db, s.account(service.Name), s.state.secret(service.Name)); err != nil {
+			return fmt.Errorf("database of %s: %w", service.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password string) error {
+	var role, database bool
+	if err := db.QueryRowxContext(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), EXISTS (SELECT FROM pg_database WHERE datname = $1)`,
+		name).Scan(&role, &database); err != nil {
+		return err
+	}
+	quoted := pq.QuoteIdentifier(name)
+	verb := "CREATE"
+	if role {
+		verb = "ALTER"
+	}
+	statements := []string{verb + " ROLE " + quoted + " LOGIN PASSWORD " + pq.QuoteLiteral(password)}
+	if !database {
+		statements = append(statements, "CREATE DATABASE "+quoted+" OWNER "+quoted)
+	}
+	statements = append(statements, "REVOKE ALL ON DATABASE "+quoted+" FROM PUBLIC")
+	for _, statement := range statements {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mayStream gives the roles of the services the right to stream the log of the server, which is that of all
+// its databases: they have it only where a stream is used.
+func (s *Stack) mayStream(ctx context.Context) error {
+	db, err := postgres.Open(s.servers.PostgresURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	for _, service := range s.services() {
+		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+" REPLICATION"); err != nil {
+			return fmt.Errorf("let %s stream its outbox: %w", service.Name, err)
+		}
+	}
+	return nil
+}
+
+// Reset empties the stack; its services must not run. Private servers begin anew, without their
+// data: a quorum queue that is declared again right after its virtual host was deleted meets the
+// remains of the old one. On given servers the databases and the virtual host are dropped.
+func (s *Stack) Reset(ctx context.Context) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.state, err = loadState(s.dir()); err != nil {
+		return err
+	}
+	s.stopServices(ctx)
+	if err := devstack.Stop(s.serverDir()); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(s.serverDir()); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	if s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached}); err != nil {
+		return err
+	}
+	if !s.servers.Given {
+		return nil
+	}
+	return s.dropAll(ctx)
+}
+
+func (s *Stack) dropAll(ctx context.Context) error {
+	db, err := postgres.Open(s.servers.PostgresURL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	for _, service := range s.services() {
+		if _, err := db.ExecContext(ctx, "DROP DATABASE IF EXISTS "+pq.QuoteIdentifier(s.account(service.Name))+" WITH (FORCE)"); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+	}
+	path := "/api/vhosts/" + url.PathEscape(s.Name)
+	if devstack.Manage(ctx, s.servers.ManagementURL, "GET", path, nil, nil) == nil {
+		return devstack.Manage(ctx, s.servers.ManagementURL, "DELETE", path, nil, nil)
+	}
+	return nil
+}
+
+// apply declares the topology, again when the broker is still removing the queues of a reset.
+func (s *Stack) apply(ctx context.Context) (err error) {
+	_, waited := poll(ctx, func() (bool, error) {
+		err = rabbit.Apply(ctx, s.operatorURL(), topology.Fulfilment())
+		return rabbit.ServerCode(err) != internalError, nil
+	})
+	return errors.Join(err, waited)
+}
+
+// internalError is the reply code of AMQP 0-9-1 for trouble inside the broker.
+const internalError = 541
+
+// settings are what a person's own tools need to join in, in the order in which they are written.
+func (s *Stack) settings() [][2]string {
+	list := [][2]string{{"QUADRILLE_AMQP_URL", s.operatorURL()}, {"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
+	list = append(list, [2]string{"QUADRILLE_SIMULATORS_URL", "http://" + s.state.address(simulators)})
+	for _, service := range s.services() {
+		prefix := "QUADRILLE_" + strings.ToUpper(service.Name) + "_"
+		list = append(list,
+			[2]string{prefix + "URL", s.state.url(service.Name)},
+			[2]string{prefix + "URLS", s.replicaURLs(service.Name)},
+			[2]string{prefix + "AMQP_URL", s.amqpURL(service.Name)},
+			[2]string{prefix + "DATABASE_URL", s.databaseURL(service.Name)})
+	}
+	return list
+}
+
+// replicaURLs are where all replicas of a service serve, with commas between them.
+func (s *Stack) replicaURLs(service string) string {
+	var list []string
+	for i := 1; i <= s.Replicas; i++ {
+		list = append(list, "http://"+s.state.address(fmt.Sprintf("%s-%d", service, i)))
+	}
+	return strings.Join(list, ",")
+}
+
+// writeEnv writes the settings in shell syntax, for their owner only.
+func (s *Stack) writeEnv() error {
+	var b strings.Builder
+	for _, pair := range s.settings() {
+		fmt.Fprintf(&b, "export %s='%s'\n", pair[0], pair[1])
+	}
+	if err := writeFile(filepath.Join(s.dir(), "env"), b.String()); err != nil {
+		return err
+	}
+	return s.state.save() // with the ports that were chosen for it
+}
+
+// writePIDs writes one "name pid" a line, servers included.
+func (s *Stack) writePIDs() error {
+	var b strings.Builder
+	for _, name := range []string{"rabbitmq", "postgres"} {
+		if pid := s.servers.PIDs[name]; pid != 0 {
+			fmt.Fprintf(&b, "%s %d\n", name, pid)
+		}
+	}
+	for _, name := range s.processes() {
+		fmt.Fprintf(&b, "%s %d\n", name, s.state.Processes[name].PID)
+	}
+	return writeFile(filepath.Join(s.dir(), "pids"), b.String())
+}
+
+func newSecret() string { return rand.Text() }

@@ -1,0 +1,232 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// The bounds of starting and stopping.
+const (
+	readyTimeout = 60 * time.Second
+	stopTimeout  = 15 * time.Second
+	maxReplicas  = 20
+)
+
+// Stack is the whole system on this machine: private servers, and the four services as processes.
+type Stack struct {
+	Root     string // the checkout, or any folder
+	Name     string // two stacks of one folder have two names
+	Replicas int    // of each service
+	Without  []string
+	Servers  bool     // only the servers
+	Detached bool     // it outlives this process
+	Settings []string // more of the services' environment, as NAME=value
+	Log      func(format string, args ...any)
+
+	state   *state
+	servers *devstack.Servers
+	spawner spawner
+	built   bool // the services were built from the checkout
+}
+
+func (s *Stack) services() []topology.Service { return topology.Fulfilment().Services }
+
+// dir holds the stack's settings, process ids and logs.
+func (s *Stack) dir() string {
+	if s.Name == DefaultStack {
+		return filepath.Join(s.Root, ".quadrille")
+	}
+	return filepath.Join(s.Root, ".quadrille", s.Name)
+}
+
+// DefaultStack is the stack of up; the demo has its own.
+const DefaultStack = "quadrille"
+
+func (s *Stack) serverDir() string { return devstack.Dir(s.Root, s.Name) }
+
+// Up starts what does not run and leaves what runs: the servers, databases, users and the topology,
+// then the services. When it returns, all are ready.
+func (s *Stack) Up(ctx context.Context) error {
+	if err := s.validate(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
+		return fmt.Errorf("make folder of the stack: %w", err)
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.state, err = loadState(s.dir()); err != nil {
+		return err
+	}
+	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached, KeepPorts: true})
+	if err != nil {
+		return err
+	}
+	s.Log("servers are up")
+	if err := s.prepare(ctx); err != nil {
+		return fmt.Errorf("prepare servers: %w", err)
+	}
+	if err := s.writeEnv(); err != nil {
+		return err
+	}
+	if s.Servers {
+		return s.writePIDs()
+	}
+	return s.startServices(ctx)
+}
+
+func (s *Stack) validate() error {
+	if s.Replicas < 1 || s.Replicas > maxReplicas {
+		return fmt.Errorf("%d replicas: want 1 to %d", s.Replicas, maxReplicas)
+	}
+	for _, name := range s.Without {
+		if _, ok := topology.Fulfilment().Service(name); !ok {
+			return fmt.Errorf("there is no service %q: the services are orders, payments, inventory, shipping", name)
+		}
+	}
+	return nil
+}
+
+// prepare makes the virtual host, one broker user and one database with its role for each service,
+// and applies the topology. All of it may be there already.
+func (s *Stack) prepare(ctx context.Context) error {
+	if err := s.prepareBroker(ctx); err != nil {
+		return err
+	}
+	if err := s.prepareDatabases(ctx); err != nil {
+		return err
+	}
+	return s.apply(ctx)
+}
+
+// startServices starts the replicas that do not run and waits until all are ready.
+func (s *Stack) startServices(ctx context.Context) error {
+	binaries, err := s.binaries(ctx)
+	if err != nil {
+		return err
+	}
+	if !s.state.alive(simulators) {
+		env := []string{"QUADRILLE_SIMULATORS_LISTEN=" + s.state.address(simulators)}
+		if err := s.start(ctx, simulators, filepath.Join(binaries, simulators), env); err != nil {
+			return fmt.Errorf("start %s: %w", simulators, err)
+		}
+	}
+	for _, service := range s.services() {
+		for i := 1; i <= s.Replicas && !slices.Contains(s.Without, service.Name); i++ {
+			name := fmt.Sprintf("%s-%d", service.Name, i)
+			if s.state.alive(name) {
+				continue
+			}
+			if err := s.spawn(ctx, name, service.Name, binaries); err != nil {
+				return fmt.Errorf("start %s: %w", name, err)
+			}
+		}
+	}
+	if err := errors.Join(s.state.save(), s.writePIDs()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for _, name := range s.processes() {
+		if err := s.awaitReady(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// names lists the processes of services that this stack has started, in the order of the services.
+func (s *Stack) names() []string {
+	var names []string
+	for _, service := range s.services() {
+		for i := 1; i <= maxReplicas; i++ {
+			if name := fmt.Sprintf("%s-%d", service.Name, i); s.state.Processes[name].PID != 0 {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// processes are names, and that of the outside world, which ends last.
+func (s *Stack) processes() []string {
+	names := s.names()
+	if s.state.Processes[simulators].PID != 0 {
+		names = append(names, simulators)
+	}
+	return names
+}
+
+// Down stops the services and then the servers of a stack, whoever started them.
+func (s *Stack) Down(ctx context.Context) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.state, err = loadState(s.dir()); err != nil {
+		return err
+	}
+	s.stopServices(ctx)
+	s.state.release(ctx)
+	_ = s.state.save() // a port that is kept by mistake is waited for the next time
+	if err := devstack.Stop(s.serverDir()); err != nil {
+		return err
+	}
+	for _, file := range []string{"env", "pids"} {
+		if err := os.Remove(filepath.Join(s.dir(), file)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("clean up: %w", err)
+		}
+	}
+	return nil
+}
+
+// stopServices ends the services gracefully, and at the end of their time hard.
+func (s *Stack) stopServices(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	for _, name := range s.processes() {
+		s.state.signal(name, terminate)
+	}
+	for _, name := range s.processes() {
+		s.state.awaitEnd(ctx, name)
+		delete(s.state.Processes, name)
+	}
+	_ = s.state.save() // what is not saved is found dead the next time
+}
+
+// Print tells a person where everything is.
+func (s *Stack) Print() string {
+	var b strings.Builder
+	for _, service := range s.services() {
+		if p := s.state.Processes[service.Name+"-1"]; p.PID != 0 {
+			fmt.Fprintf(&b, "%-10s %s\n", service.Name, s.state.url(service.Name))
+		}
+	}
+	if s.state.Processes[simulators].PID != 0 {
+		fmt.Fprintf(&b, "%-10s http://%s\n", simulators, s.state.address(simulators))
+	}
+	fmt.Fprintf(&b, "%-10s %s\n", "broker", redacted(s.servers.ManagementURL))
+	fmt.Fprintf(&b, "%-10s %s\n", "settings", filepath.Join(s.dir(), "env"))
+	return b.String()
+}
+
+// stop ends one replica gracefully.
+func (s *Stack) stop(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	s.state.signal(name, terminate)
+	s.state.awaitEnd(ctx, name)
+}

@@ -1,0 +1,65 @@
+package demo
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+)
+
+func idempotent() map[string]string { return map[string]string{"Idempotency-Key": events.NewID()} }
+
+// number parses an argument that is a positive whole number.
+func number(argument, text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: %q is not a positive whole number", argument, text)}
+	}
+	return n, nil
+}
+
+func stock(e *cli.Env) *cobra.Command {
+	group := &cobra.Command{Use: "stock", Short: "Goods"}
+	print := func(list ...inventory.Stock) error {
+		return e.Print(list, func(t *cli.Text) {
+			t.Table("SKU\tON HAND\tRESERVED\tCOMMITTED", func(row func(...any)) {
+				for _, s := range list {
+					row(s.SKU, s.OnHand, s.Reserved, s.Committed)
+				}
+			})
+		})
+	}
+	receive := &cobra.Command{
+		Use: "receive SKU QUANTITY", Short: "Take goods in", Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			quantity, err := number("QUANTITY", args[1])
+			if err != nil {
+				return err
+			}
+			var s inventory.Stock
+			if err := e.Call(c.Context(), "inventory", "POST", "/stock/"+url.PathEscape(args[0])+"/receipts", idempotent(), map[string]any{"quantity": quantity}, &s); err != nil {
+				return err
+			}
+			return print(s)
+		},
+	}
+	list := &cobra.Command{
+		Use: "list", Short: "List the stock", Example: "  quadrille stock list",
+		RunE: func(c *cobra.Command, _ []string) error {
+			var all struct {
+				Stock []inventory.Stock `json:"stock"`
+			}
+			if err := e.Call(c.Context(), "inventory", "GET", "/stock", nil, nil, &all); err != nil {
+				return err
+			}
+			return print(all.Stock...)
+		},
+	}
+	group.AddCommand(receive, list)
+	return group
+}

@@ -1,0 +1,302 @@
+// Package house_test holds the house to its rules: who may import whom, how large a piece may be,
+// who may publish and acknowledge, and that each promise names a test that exists.
+package arch_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/quadrille-go/quadrille"
+
+// The limits of a piece.
+const (
+	maxFileLines     = 300
+	maxTestFileLines = 500
+	maxFuncLines     = 70
+)
+
+// file is a parsed Go file with its path from the root.
+type file struct {
+	path string
+	ast  *ast.File
+	set  *token.FileSet
+}
+
+func (f file) test() bool  { return strings.HasSuffix(f.path, "_test.go") }
+func (f file) dir() string { return filepath.Dir(f.path) }
+func (f file) lines() int  { return f.set.File(f.ast.Pos()).LineCount() }
+
+// support tells what only tests import.
+func (f file) support() bool {
+	return strings.Contains(f.dir(), "/internal/") || strings.HasPrefix(f.path, "tests/")
+}
+
+// kit tells the public packages; internal folders below them are test support.
+func (f file) kit() bool {
+	for part := range strings.SplitSeq(f.dir(), "/") {
+		if part == "internal" || part == "cmd" || part == "tests" {
+			return false
+		}
+	}
+	return true
+}
+
+func (f file) imports() []string {
+	var list []string
+	for _, i := range f.ast.Imports {
+		list = append(list, strings.Trim(i.Path.Value, `"`))
+	}
+	return list
+}
+
+// files parses every Go file of the module.
+func files(t *testing.T) []file {
+	t.Helper()
+	root := filepath.Join("..", "..")
+	var files []file
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "bin" || d.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		set := token.NewFileSet()
+		parsed, err := parser.ParseFile(set, path, nil, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		from, err := filepath.Rel(root, path)
+		files = append(files, file{from, parsed, set})
+		return err
+	})
+	if err != nil || len(files) < 50 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	return files
+}
+
+// mayImport lists what the packages of the kit may import of the project.
+var mayImport = map[string][]string{
+	"events":            {},
+	"events/fulfilment": {"events"},
+	"topology":          {},
+	"postgres":          {},
+	"rabbit":            {"events", "topology"},
+	"idempotency":       {"postgres"},
+	"outbox":            {"events", "postgres", "rabbit"},
+	"outbox/cdc":        {"outbox", "postgres"},
+	"inbox":             {"events", "postgres"},
+	"consumer":          {"events", "topology", "postgres", "rabbit", "outbox", "inbox"},
+	"resilience":        {},
+	"eventstore":        {"consumer", "events", "postgres"},
+	"check":             {"consumer", "events", "topology"},
+	"cli":               {"events", "topology", "rabbit"},
+	".":                 {"consumer", "events", "eventstore", "inbox", "outbox", "postgres", "rabbit", "resilience", "topology"},
+}
+
+// heavy lists modules that only some packages of the kit may need.
+var heavy = map[string][]string{
+	"github.com/spf13/cobra":                     {"cli"},
+	"github.com/prometheus":                      {},
+	"github.com/pressly/goose/v3":                {"postgres"},
+	"github.com/bojanz/currency":                 {"events/fulfilment"},
+	"github.com/rabbitmq/amqp091-go":             {"rabbit", "consumer"},
+	"github.com/rs/zerolog":                      {"rabbit", "outbox", "outbox/cdc", "consumer", "resilience", "eventstore", "."},
+	"github.com/sony/gobreaker/v2":               {"resilience"},
+	"github.com/jackc":                           {"outbox/cdc"},
+	"github.com/compose-spec/compose-go":         {},
+	"github.com/cenkalti/backoff/v4":             {"rabbit", "resilience", "."},
+	"github.com/quadrille-go/quadrille/internal": {},
+}
+
+func TestImports(t *testing.T) {
+	for _, f := range files(t) {
+		if f.test() {
+			continue
+		}
+		for _, i := range f.imports() {
+			if f.kit() {
+				kitImport(t, f, i)
+			}
+			if own, ok := serviceOf(f.path); ok {
+				if other, ok := serviceOf(strings.TrimPrefix(i, module+"/")); ok && other != own {
+					t.Errorf("%s: service %s imports service %s", f.path, own, other)
+				}
+			}
+			if strings.HasPrefix(f.path, "tests/loyalty/") && strings.HasPrefix(i, module+"/internal") {
+				t.Errorf("%s: the stranger's service imports %s", f.path, i)
+			}
+		}
+	}
+}
+
+func serviceOf(path string) (string, bool) {
+	for _, name := range []string{"orders", "payments", "inventory", "shipping"} {
+		if path == "internal/"+name || strings.HasPrefix(path, "internal/"+name+"/") {
+			return name, true
+		}
+	}
+	return "", false
+}
+
+func kitImport(t *testing.T, f file, path string) {
+	allowed, known := mayImport[f.dir()]
+	if !known {
+		t.Errorf("%s: package %s is not in the list of the kit's packages", f.path, f.dir())
+	}
+	if own, ok := strings.CutPrefix(path, module+"/"); ok && !strings.HasPrefix(own, "internal") && !slices.Contains(allowed, own) {
+		t.Errorf("%s: %s may not import %s", f.path, f.dir(), own)
+	}
+	for prefix, users := range heavy {
+		if (path == prefix || strings.HasPrefix(path, prefix+"/")) && !slices.Contains(users, f.dir()) {
+			t.Errorf("%s: %s may not import %s", f.path, f.dir(), path)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for _, f := range files(t) {
+		limit := maxFileLines
+		if f.test() || f.support() {
+			limit = maxTestFileLines
+		}
+		if n := f.lines(); n > limit {
+			t.Errorf("%s has %d lines, at most %d", f.path, n, limit)
+		}
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				if n := f.set.Position(fn.End()).Line - f.set.Position(fn.Pos()).Line + 1; n > maxFuncLines {
+					t.Errorf("%s: %s has %d lines, at most %d", f.path, fn.Name.Name, n, maxFuncLines)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasADocComment(t *testing.T) {
+	published := map[string]bool{}
+	for _, f := range files(t) {
+		if !f.test() {
+			published[f.dir()] = published[f.dir()] || f.ast.Doc != nil
+		}
+	}
+	for dir, ok := range published {
+		if !ok {
+			t.Errorf("package %s has no comment", dir)
+		}
+	}
+}
+
+// only lists calls that only some folders may make, tests apart.
+var only = []struct {
+	selector *regexp.Regexp
+	in       []string
+	why      string
+}{
+	{regexp.MustCompile(`\.Ack$`), []string{"rabbit", "consumer"}, "only the consumer acknowledges"},
+	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"rabbit"}, "only the confirmed publisher publishes"},
+	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"}, "services publish through the outbox"},
+	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot", "internal/devstack", "internal/demo"}, "the kit reads no environment"},
+	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"postgres"}, "transactions begin in postgres.InTx"},
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	for _, f := range files(t) {
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			name := "." + s.Sel.Name
+			if x, ok := s.X.(*ast.Ident); ok {
+				name = x.Name + name
+			}
+			if f.test() {
+				if name == "time.Sleep" || strings.HasPrefix(name, "t.Skip") {
+					t.Errorf("%s: %s: wait for a signal, and fail when a server is missing", f.path, name)
+				}
+				return true
+			}
+			if f.support() {
+				return true
+			}
+			for _, rule := range only {
+				if rule.selector.MatchString(name) && !slices.Contains(rule.in, f.dir()) {
+					t.Errorf("%s: %s: %s", f.path, name, rule.why)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// TestGuarantees reads the table of promises: each row names a test that exists and the break with
+// which it was seen to fail.
+func TestGuarantees(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]bool{}
+	for _, f := range files(t) {
+		if !f.test() {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				tests[strings.Replace(f.dir()+"."+fn.Name.Name, "..", "quadrille.", 1)] = true
+			}
+		}
+	}
+	row := regexp.MustCompile(`^\| ([A-Z]{2,4}-[0-9]{2}|[A-Z]+[0-9]+) \| (.+) \| (.+) \| (.+) \|$`)
+	name := regexp.MustCompile("`([a-z0-9/.]+)\\.((?:Test|Example|Fuzz)[A-Za-z0-9_]*)(?:/[^`]*)?`")
+	rows := 0
+	for line := range strings.SplitSeq(string(content), "\n") {
+		m := row.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		rows++
+		named := name.FindAllStringSubmatch(m[3], -1)
+		if len(named) == 0 {
+			t.Errorf("%s names no test: %s", m[1], m[3])
+		}
+		for _, n := range named {
+			if !tests[n[1]+"."+n[2]] {
+				t.Errorf("%s names %s.%s, which does not exist", m[1], n[1], n[2])
+			}
+		}
+		if strings.TrimSpace(m[4]) == "" || m[4] == "–" {
+			t.Errorf("%s was never seen to fail", m[1])
+		}
+	}
+	published, err := os.ReadFile(filepath.Join("..", "..", "docs", "consistency.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := name.FindAllStringSubmatch(string(published), -1)
+	for _, n := range named {
+		if !tests[n[1]+"."+n[2]] {
+			t.Errorf("docs/consistency.md names %s.%s, which does not exist", n[1], n[2])
+		}
+	}
+	if len(named) < 8 {
+		t.Errorf("docs/consistency.md names %d tests", len(named))
+	}
+	if rows < 60 {
+		t.Errorf("only %d rows were recognised", rows)
+	}
+}

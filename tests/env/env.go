@@ -1,0 +1,252 @@
+// Package env runs the four services inside a test, on the servers that the tests share: each
+// with its own database and its own broker user, with the rights that follow from the topology.
+package env
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/outside"
+	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// awaitTimeout bounds every wait of a test.
+const awaitTimeout = 2 * time.Minute
+
+// Env are the four running services.
+type Env struct {
+	t           testing.TB
+	Admin       string // the broker for an operator
+	Services    map[string]*quadrille.Service
+	Databases   map[string]string
+	Outside     *simulator.Simulator // the payment provider and the carrier
+	Peers       map[string]*outside.Peer
+	Proxies     map[string]Proxies // of each service, ThroughProxies
+	PeerProxies map[string]*Proxy  // to the provider and the carrier, ThroughProxies
+	api         map[string]http.Handler
+	deadline    time.Duration
+}
+
+// Proxies are those of one service.
+type Proxies struct{ Database, Broker *Proxy }
+
+// breakerOpen is how long an open breaker of the tests stays so.
+const breakerOpen = 500 * time.Millisecond
+
+// Start runs the four services until the end of the test. When it returns, all are connected.
+func Start(t testing.TB) *Env {
+	t.Helper()
+	d := Prepare(t)
+	d.Run()
+	return d
+}
+
+// Prepare makes the four services, whose APIs work, but lets none of them publish or consume.
+func Prepare(t testing.TB) *Env { t.Helper(); return prepare(t, topology.OrderDeadline, false) }
+
+// Alone is Prepare without an outside world: no cards are taken, and no carrier is asked.
+func Alone(t testing.TB) *Env {
+	t.Helper()
+	d := prepare(t, topology.OrderDeadline, false)
+	for name, s := range d.Services {
+		if name == "payments" || name == "shipping" {
+			d.Peers = map[string]*outside.Peer{}
+			d.Services[name], d.api[name] = d.build(name, s.Database, s.AMQP)
+		}
+	}
+	return d
+}
+
+// ThroughProxies is Prepare with lines between the services and their servers, and another deadline for orders.
+func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
+	t.Helper()
+	return prepare(t, deadline, true)
+}
+
+func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
+	t.Helper()
+	admin, management := devstack.Vhost(t)
+	if err := rabbit.Apply(context.Background(), admin, topology.Fulfilment()); err != nil {
+		t.Fatal(err)
+	}
+	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{}, Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
+		Proxies: map[string]Proxies{}, PeerProxies: map[string]*Proxy{}, deadline: deadline}
+	world := httptest.NewServer(d.Outside.Handler())
+	t.Cleanup(world.Close)
+	d.Peers = map[string]*outside.Peer{}
+	for _, name := range []string{"provider", "carrier"} {
+		address := world.URL
+		if onLines {
+			d.PeerProxies[name], address = NewProxy(t, address)
+		}
+		d.Peers[name] = outside.New(name, address, breakerOpen, zerolog.Nop())
+		t.Cleanup(d.Peers[name].Close)
+	}
+	for _, s := range topology.Fulfilment().Services {
+		p := topology.PermissionOf(s.Name)
+		d.Databases[s.Name] = EmptyDatabase(t)
+		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure, p.Write, p.Read)
+		if onLines {
+			var lines Proxies
+			lines.Database, database = NewProxy(t, database)
+			lines.Broker, amqp = NewProxy(t, amqp)
+			d.Proxies[s.Name] = lines
+		}
+		d.Services[s.Name], d.api[s.Name] = d.build(s.Name, database, amqp)
+	}
+	return d
+}
+
+// Run runs the services until the end of the test. When it returns, all are connected.
+func (d *Env) Run() { d.t.Helper(); d.RunWithout("") }
+
+// RunWithout is Dance without one of them.
+func (d *Env) RunWithout(absent string) {
+	d.t.Helper()
+	for name, service := range d.Services {
+		if name != absent {
+			Run(d.t, service)
+		}
+	}
+	for name, service := range d.Services {
+		if name == absent {
+			continue
+		}
+		Await(d.t, name+" to be connected", func() (string, bool) { return "not connected", service.Connected() })
+	}
+}
+
+func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handler) {
+	switch name {
+	case "orders":
+		return orders.New(database, amqp, d.deadline, zerolog.Nop())
+	case "payments":
+		return payments.New(database, amqp, d.Peers["provider"], zerolog.Nop())
+	case "inventory":
+		return inventory.New(database, amqp, zerolog.Nop())
+	}
+	return shipping.New(database, amqp, d.Peers["carrier"], shipping.Countries, zerolog.Nop())
+}
+
+// EmptyDatabase is one that a service migrates itself.
+func EmptyDatabase(t testing.TB) string {
+	t.Helper()
+	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+}
+
+// Run runs a service until the end of the test.
+func Run(t testing.TB, service *quadrille.Service) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := service.Run(ctx); err != nil {
+			t.Errorf("%s: %v", service.Name, err)
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+// Request makes a request to a service's API and returns its answer; another status than want is an error.
+// As a client should, it asks again with the same key when a busy service answers 503.
+func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any, err error) {
+	again := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
+	for until := time.Now().Add(awaitTimeout); ; {
+		status, answer, err := d.requestOnce(service, method, path, key, body, want)
+		if status != http.StatusServiceUnavailable || !again || time.Now().After(until) {
+			return answer, err
+		}
+	}
+}
+
+func (d *Env) requestOnce(service, method, path, key, body string, want int) (status int, answer map[string]any, err error) {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	if key != "" {
+		r.Header.Set("Idempotency-Key", key)
+	}
+	w := httptest.NewRecorder()
+	tokens, err := web.LoadTokens("") // none: who asks on this machine is an admin
+	if err != nil {
+		return 0, nil, err
+	}
+	tokens.Require(d.api[service]).ServeHTTP(w, r)
+	if w.Code != want {
+		return w.Code, nil, fmt.Errorf("%s %s: %d %s", method, path, w.Code, w.Body)
+	}
+	answer = map[string]any{"Retry-After": w.Header().Get("Retry-After")}
+	return w.Code, answer, json.Unmarshal(w.Body.Bytes(), &answer)
+}
+
+// StockUp gives ada money and the shelves teapots.
+func (d *Env) StockUp() {
+	d.t.Helper()
+	for _, ask := range []struct {
+		service, method, path, key, body string
+		want                             int
+	}{
+		{"payments", "PUT", "/accounts/ada", "", `{"currency":"EUR"}`, http.StatusOK},
+		{"payments", "POST", "/accounts/ada/deposits", "d", `{"amount":1000000000,"currency":"EUR"}`, http.StatusCreated},
+		{"inventory", "POST", "/stock/teapot/receipts", "r", `{"quantity":1000000}`, http.StatusCreated},
+	} {
+		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// Order places ada's order for one teapot, and returns its id.
+func (d *Env) Order(key, country string) (string, error) {
+	return d.OrderBy(key, "teapot", country, "")
+}
+
+// OrderBy is Order of any article, by a card unless that is empty.
+func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
+	answer, err := d.Request("orders", "POST", "/orders", key, fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
+		"lines":[{"sku":%q,"quantity":1,"unit_price":100}],
+		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":%q}}`, card, sku, country), http.StatusCreated)
+	if err != nil {
+		return "", err
+	}
+	return answer["id"].(string), nil
+}
+
+// Await polls until it is so, or fails with what was last seen.
+func Await(t testing.TB, what string, ask func() (seen string, ok bool)) {
+	t.Helper()
+	AwaitFor(t, awaitTimeout, what, ask)
+}
+
+// AwaitFor is Await with a bound of its own.
+func AwaitFor(t testing.TB, bound time.Duration, what string, ask func() (seen string, ok bool)) {
+	t.Helper()
+	deadline := time.Now().Add(bound)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		seen, ok := ask()
+		if ok {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s in vain: %s", what, seen)
+		}
+	}
+}

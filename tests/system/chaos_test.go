@@ -1,0 +1,92 @@
+package system_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/internal/demo"
+)
+
+// The size of the ordinary run and of the long one (QUADRILLE_SOAK=1).
+const (
+	ordinaryOrders = 500
+	soakOrders     = 10_000
+	ordersPerSec   = 20 // so that the faults happen in the middle of them
+	clients        = 8
+	settleTimeout  = 5 * time.Minute
+	loadTimeout    = 4 // times the expected duration, and the time that servers take to come back: from then on the load is stuck
+	backTimeout    = 5 * time.Minute
+)
+
+// TestChaos fulfils orders with a mix of outcomes on two replicas of each service, while processes
+// are killed and restarted at random, the broker is restarted once, PostgreSQL is killed once, and the
+// outside world fails, hangs and answers late. Afterwards every order has ended, all four services
+// agree, money and stock add up, every event that was said has reached everybody who hears it, nothing is
+// parked, and the outside world's own journal has one charge and one booking for each order that is
+// confirmed, and none that was not taken back for any other.
+func TestChaos(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	orders := ordinaryOrders
+	if os.Getenv("QUADRILLE_SOAK") != "" {
+		orders = soakOrders
+	}
+	s := &demo.Stack{Root: root(t), Name: "chaos", Replicas: 2, Log: t.Logf, Settings: []string{"QUADRILLE_BREAKER_OPEN=2s"}}
+	expected := time.Duration(orders/ordersPerSec) * time.Second
+	defer func() {
+		if t.Failed() {
+			t.Log(s.Tails())
+		}
+		if err := s.Down(context.Background()); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	}()
+	if err := s.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := newChaosRun(t, s, seed)
+	w.stockUp(t.Context())
+	// It bounds the load alone: what comes before and after it has its own bounds.
+	ctx, cancel := context.WithTimeoutCause(t.Context(), loadTimeout*expected+backTimeout, errors.New("the load is stuck"))
+	defer cancel()
+
+	var load sync.WaitGroup
+	work := make(chan plan)
+	for range clients {
+		load.Go(func() { w.client(ctx, work) })
+	}
+	placed := make(chan struct{})
+	go func() {
+		defer close(placed)
+		tick := time.NewTicker(time.Second / ordersPerSec)
+		defer tick.Stop()
+		for i := 0; i < orders && ctx.Err() == nil; i++ {
+			<-tick.C
+			select {
+			case work <- w.plan(i):
+			case <-ctx.Done():
+			}
+		}
+		close(work)
+		load.Wait()
+	}()
+	w.faults(ctx, placed, expected)
+	if t.Failed() {
+		cancel()
+		<-placed
+		t.Fatalf("after the faults %v: %v", w.done, context.Cause(ctx))
+	}
+	if err := s.Up(t.Context()); err != nil { // what is dead is started, and all are ready
+		t.Fatal(err)
+	}
+	t.Logf("faults: %v", w.done)
+	w.settle(t.Context(), settleTimeout)
+	w.check(t.Context())
+}
