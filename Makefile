@@ -33,10 +33,10 @@ check: build ## explore every interleaving of the reactions
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 
-bench-orchestrator: servers ## measure the dance beside the same work under an orchestrator
+bench-orchestrator: servers ## measure the choreography beside the same work under an orchestrator
 	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
 
-bench: servers build ## measure relay, consumption and the whole dance, each beside its limit
+bench: servers build ## measure relay, consumption and the whole choreography, each beside its limit
 	@$(GO) test -run '^$$' -bench 'Relay$$' -benchtime 3x -timeout 60m ./outbox
 	@$(GO) test -run '^$$' -bench . -benchtime 40000x -timeout 60m ./consumer
 	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox/cdc ./eventstore

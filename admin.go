@@ -38,14 +38,14 @@ type PublishedEvent struct {
 
 // Admin returns the endpoint through which the command line looks into the service:
 //
-//	GET  /admin/story/{subject}  what it said about a subject
+//	GET  /admin/history/{subject}  what it said about a subject
 //	POST /admin/handled          which of {"ids": […]} it has handled
 //	GET  /admin/parked           what waits for a person, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
-//	POST /admin/parked/{id}/try  what would come of it now; everything is rolled back
-//	POST /admin/republish        publish {"ids": […]} or what was said {"since": time} again
+//	POST /admin/parked/{id}/dry-run  what would come of it now; everything is rolled back
+//	POST /admin/replay        publish {"ids": […]} or what was said {"since": time} again
 //	GET  /admin/breakers         the circuit breakers of this replica
-//	GET  /admin/republish        the requests to do so, and how far they are
+//	GET  /admin/replay        the requests to do so, and how far they are
 //	GET  /admin/relay            who relays, and from where
 //	POST /admin/relay            use {"source": "window"} or {"source": "stream"}
 //	GET  /admin/projections      the tables for reading, and how far they are
@@ -54,14 +54,14 @@ type PublishedEvent struct {
 // It has no authentication of its own: wrap it, and do not serve it to everybody.
 func (s *Service) Admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /admin/story/{subject}", s.history)
+	mux.HandleFunc("GET /admin/history/{subject}", s.history)
 	mux.HandleFunc("POST /admin/handled", s.handled)
 	mux.HandleFunc("GET /admin/parked", s.parked)
 	mux.HandleFunc("GET /admin/parked/{id}", s.parkedOne)
-	mux.HandleFunc("POST /admin/parked/{id}/try", s.dryRun)
-	mux.HandleFunc("POST /admin/republish", s.replay)
+	mux.HandleFunc("POST /admin/parked/{id}/dry-run", s.dryRun)
+	mux.HandleFunc("POST /admin/replay", s.replay)
 	mux.HandleFunc("GET /admin/breakers", s.breakers)
-	mux.HandleFunc("GET /admin/republish", s.replays)
+	mux.HandleFunc("GET /admin/replay", s.replays)
 	mux.HandleFunc("GET /admin/relay", s.relayState)
 	mux.HandleFunc("POST /admin/relay", s.relayUse)
 	mux.HandleFunc("GET /admin/projections", s.projections)
@@ -159,7 +159,7 @@ func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {
 // DryRunResult is what would come of a parked event.
 type DryRunResult struct {
 	Error     string           `json:"error,omitempty"`
-	Publishes []PublishedEvent `json:"says"`
+	Publishes []PublishedEvent `json:"publishes"`
 }
 
 func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {

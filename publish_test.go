@@ -92,7 +92,7 @@ func TestHistoryOfASubject(t *testing.T) {
 	becomes(t, s, 1, "welcomed")
 	becomes(t, s, 1, "pending WHERE due IS NULL")
 	var history []quadrille.PublishedEvent
-	get(t, admin.URL+"/admin/story/42", "", http.StatusOK, &history)
+	get(t, admin.URL+"/admin/history/42", "", http.StatusOK, &history)
 	if len(history) != 2 || history[1].CausationID != history[0].ID || history[1].CorrelationID != history[0].CorrelationID || history[1].Source != "/members" {
 		t.Errorf("story %+v", history)
 	}
@@ -109,7 +109,7 @@ func TestHistoryOfASubject(t *testing.T) {
 	}
 	get(t, admin.URL+"/admin/parked/"+parked[0].Key, "", http.StatusOK, nil)
 	var result quadrille.DryRunResult
-	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/try", "{}", http.StatusOK, &result)
+	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/dry-run", "{}", http.StatusOK, &result)
 	if !strings.Contains(result.Error, "nobody to welcome") || len(result.Publishes) != 0 {
 		t.Errorf("tried %+v", result)
 	}

@@ -38,7 +38,7 @@ const (
 	openMax   = 5 * time.Second
 )
 
-// Service is one dancer. Fill in the fields, then call Run; Tx and Say may be used before and
+// Service is one service. Fill in the fields, then call Run; Tx and Say may be used before and
 // beside it. A Service must not be copied once used.
 type Service struct {
 	Name      string             // lower case, also the name of its exchange and its queue

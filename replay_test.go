@@ -28,12 +28,12 @@ func TestReplayedIsADuplicate(t *testing.T) {
 	publish(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
 	becomes(t, s, 2, "welcomed")
 	var history []quadrille.PublishedEvent
-	get(t, admin.URL+"/admin/story/1", "", 200, &history)
+	get(t, admin.URL+"/admin/history/1", "", 200, &history)
 
 	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members", Services: []topology.Service{{Name: "members"}}}}
 	replay := func(args ...string) (code int, out, errOut string) {
 		var o, e bytes.Buffer
-		code = cli.Run(t.Context(), app, append([]string{"republish", "-o", "json"}, args...), strings.NewReader(""), &o, &e,
+		code = cli.Run(t.Context(), app, append([]string{"replay", "-o", "json"}, args...), strings.NewReader(""), &o, &e,
 			func(name string) (string, bool) { return admin.URL, name == "QUADRILLE_MEMBERS_URL" })
 		return code, o.String(), e.String()
 	}

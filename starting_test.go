@@ -114,7 +114,7 @@ func TestDryRunShowsADeadline(t *testing.T) {
 	admin := httptest.NewServer(s.Admin())
 	t.Cleanup(admin.Close)
 	var result quadrille.DryRunResult
-	get(t, admin.URL+"/admin/parked/"+id+"/try", "{}", http.StatusOK, &result)
+	get(t, admin.URL+"/admin/parked/"+id+"/dry-run", "{}", http.StatusOK, &result)
 	if result.Error != "" || len(result.Publishes) != 1 || result.Publishes[0].Type != "user.reminded" || result.Publishes[0].Due == nil || result.Publishes[0].Due.Sub(result.Publishes[0].Time) != time.Hour {
 		t.Errorf("tried %+v", result)
 	}

@@ -136,7 +136,7 @@ func declared(t *testing.T, management, broker string) (names []string) {
 	return names
 }
 
-// A stranger's service joins the dance: it declares its own part and nothing of the others'.
+// A stranger's service joins the choreography: it declares its own part and nothing of the others'.
 func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 	t.Parallel()
 	broker, management := devstack.Vhost(t)
@@ -146,7 +146,7 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	ch, err := conn.Channel()
-	if err == nil { // all that is there of the dance
+	if err == nil { // all that is there of the choreography
 		err = ch.ExchangeDeclare("orders.events", "topic", true, false, false, false, nil)
 	}
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 
 const order, funds, price, pieces = "0190a0e0-0000-7000-8000-000000000001", 1000, 300, 5
 
-// one is one order of the dance, with cancellation at any moment; the reactors are those of
-// production, in the order of the topology, and the invariants are written apart from the dance's own.
+// one is one order of the choreography, with cancellation at any moment; the reactors are those of
+// production, in the order of the topology, and the invariants are written apart from the choreography's own.
 func one(t *testing.T, duplicates int, country string) check.Model {
 	t.Helper()
 	money, goods := consumer.Memory{}, consumer.Memory{}
@@ -194,7 +194,7 @@ func TestTheModelsKeepTheirSize(t *testing.T) {
 	for _, m := range demo.Models() {
 		states, small := least[m.Name]
 		if !small {
-			continue // TestEveryInterleaving of package dance explores it
+			continue // TestEveryInterleaving of package choreography explores it
 		}
 		delete(least, m.Name)
 		r, err := demo.Explore(m)

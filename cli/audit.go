@@ -13,7 +13,7 @@ func (e *Env) audit() *cobra.Command {
 	return &cobra.Command{
 		Use: "audit", Short: "Compare the broker with it, policies included",
 		Long: "Compare the broker with the topology through its management API, policies included. What is missing or in conflict is an\n" +
-			"error, with the command that mends it; what is extra is a warning.",
+			"error, with the command that repairs it; what is extra is a warning.",
 		Example: "  " + e.App.Name + " topology audit -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			manage, err := e.Setting("QUADRILLE_MANAGEMENT_URL")

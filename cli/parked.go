@@ -107,8 +107,8 @@ func (e *Env) parked() *cobra.Command {
 		RunE:    func(c *cobra.Command, args []string) error { return e.showParked(c.Context(), args[0]) },
 	}
 	try := &cobra.Command{
-		Use: "try ID", Short: "Try what would come of one now, and roll it back", Args: cobra.ExactArgs(1),
-		Example: "  " + e.App.Name + " parked try 0190b1c2-7d3e-7f00-8000-000000000001",
+		Use: "dry-run ID", Short: "Try what would come of one now, and roll it back", Args: cobra.ExactArgs(1),
+		Example: "  " + e.App.Name + " parked dry-run 0190b1c2-7d3e-7f00-8000-000000000001",
 		RunE:    func(c *cobra.Command, args []string) error { return e.tryParked(c.Context(), args[0]) },
 	}
 	group.AddCommand(list, show, try)
@@ -170,9 +170,9 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 			Says  []struct {
 				Type string          `json:"type"`
 				Data json.RawMessage `json:"data"`
-			} `json:"says"`
+			} `json:"publishes"`
 		}
-		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/try", nil, nil, &result)
+		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/dry-run", nil, nil, &result)
 		if isNotFound(err) {
 			continue
 		}

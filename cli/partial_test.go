@@ -117,8 +117,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"breakers -o yaml", "table or json"},
 		{"trace -5", "not negative"},
 		{"parked list --limit -1", "--limit"},
-		{"republish here --since -1h", "--since"},
-		{"republish here --since 0s", "--since"},
+		{"replay here --since -1h", "--since"},
+		{"replay here --since 0s", "--since"},
 		{"publish", "arg"},
 		{"dance", "dance"},
 	} {

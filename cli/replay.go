@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The bounds of waiting for a republication.
+// The bounds of waiting for a replay.
 const (
 	replayPoll    = 200 * time.Millisecond
 	replayTimeout = time.Hour
@@ -30,10 +30,10 @@ type Replay struct {
 func (e *Env) replay() *cobra.Command {
 	var since string
 	c := &cobra.Command{
-		Use: "republish SERVICE [ID...]", Short: "Publish again what a service has said, with the same ids",
+		Use: "replay SERVICE [ID...]", Short: "Publish again what a service has said, with the same ids",
 		Long: "Publish again what a service has said, with the same ids: events by their ids, or all since a time.\n" +
 			"Who has handled them takes them for duplicates. It is how a broker that lost its data is made whole.",
-		Example: "  " + e.App.Name + " republish orders --since 1h\n  " + e.App.Name + " republish payments 0190b1c2-7d3e-7f00-8000-000000000001",
+		Example: "  " + e.App.Name + " replay orders --since 1h\n  " + e.App.Name + " replay payments 0190b1c2-7d3e-7f00-8000-000000000001",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			body, err := e.replayStatus(args[0], args[1:], since)
@@ -76,14 +76,14 @@ func (e *Env) replayLoop(ctx context.Context, service string, body map[string]an
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	var request struct{ ID int64 }
-	if err := e.Call(ctx, service, "POST", "/admin/republish", nil, body, &request); err != nil {
+	if err := e.Call(ctx, service, "POST", "/admin/replay", nil, body, &request); err != nil {
 		return err
 	}
 	tick := time.NewTicker(replayPoll)
 	defer tick.Stop()
 	for {
 		var list []Replay
-		if err := e.Call(ctx, service, "GET", "/admin/republish", nil, nil, &list); err != nil {
+		if err := e.Call(ctx, service, "GET", "/admin/replay", nil, nil, &list); err != nil {
 			return err
 		}
 		at := slices.IndexFunc(list, func(r Replay) bool { return r.ID == request.ID })

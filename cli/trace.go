@@ -77,7 +77,7 @@ func (e *Env) Trace(ctx context.Context, subject string) (Trace, error) {
 		}
 	}
 	published, missing := collect(e, func(service string) (published []Step, err error) {
-		err = e.Call(ctx, service, "GET", "/admin/story/"+url.PathEscape(subject), nil, nil, &published)
+		err = e.Call(ctx, service, "GET", "/admin/history/"+url.PathEscape(subject), nil, nil, &published)
 		for i := range published {
 			published[i].Service = service
 		}

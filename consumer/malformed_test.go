@@ -225,7 +225,7 @@ func TestDeadLettersAreEvidenceOnly(t *testing.T) {
 	if n := w.Int(notesCount) + w.Int(inboxCount); n != 0 {
 		t.Error("a dead letter took effect")
 	}
-	w.Publish(w.Message(published[0])) // republished, it is the same event
+	w.Publish(w.Message(published[0])) // replayed, it is the same event
 	w.Becomes(1, notesCount)
 	stop()
 	w.Drained()

@@ -78,7 +78,7 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 
 // The hazard that CON-04 is about, shown on the library itself: with its recovery on, an ack of a
 // delivery from before the cut settles another message, which is lost. Should this test fail, the
-// library has been mended; package rabbit does not use its recovery either way.
+// library has been repaired; package rabbit does not use its recovery either way.
 func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)

@@ -34,9 +34,9 @@ func (remarked) Upcast(_ int, data []byte) ([]byte, error) {
 func TestOlderMajorIsUpcastOnArrivalAndOnRedrive(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	var mended atomic.Bool
+	var repaired atomic.Bool
 	_, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[remarked]) error {
-		if e.Data.Words == "later" && !mended.Load() {
+		if e.Data.Words == "later" && !repaired.Load() {
 			return consumer.Permanent(errors.New("not yet"))
 		}
 		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, $2)`, e.ID, e.Data.Words)
@@ -48,7 +48,7 @@ func TestOlderMajorIsUpcastOnArrivalAndOnRedrive(t *testing.T) {
 	if n := w.Int(`SELECT count(*) FROM pending WHERE convert_from(body, 'UTF8') LIKE '%"text":"later"%'`); n != 1 {
 		t.Error("what is kept is not what came")
 	}
-	mended.Store(true)
+	repaired.Store(true)
 	w.Exec(`UPDATE pending SET due = now()`) // it is driven again
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'later'`)
 	stop()

@@ -87,7 +87,7 @@ func (g generation) empty(ctx context.Context, tx *sqlx.Tx, why string) error {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $3::pg_snapshot, last_seq = 0, done = 0,
-		started_at = now(), mark_seq = 0, mark_hash = NULL, note = $4, trouble = '', store = `+storeSQL+`,
+		started_at = now(), mark_seq = 0, mark_hash = NULL, note = $4, error = '', store = `+storeSQL+`,
 		system = (SELECT system_identifier::text FROM pg_control_system()) WHERE name = $1 AND generation = $2`,
 		g.Name, g.Generation, string(postgres.Beginning), why)
 	if err == nil && g.Live { // a view may not have been restored

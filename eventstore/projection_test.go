@@ -291,26 +291,26 @@ func TestChangedProjectionIsRebuilt(t *testing.T) {
 // not return, stops its projection, and no other; nothing is skipped.
 func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	t.Parallel()
-	for name, bad := range map[string]func(mended chan struct{}){
+	for name, bad := range map[string]func(repaired chan struct{}){
 		"panics": func(chan struct{}) { panic("seven") },
 		"exits":  func(chan struct{}) { runtime.Goexit() },
-		"hangs":  func(mended chan struct{}) { <-mended },
+		"hangs":  func(repaired chan struct{}) { <-repaired },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := fresh(t)
-			mended := make(chan struct{})
+			repaired := make(chan struct{})
 			var runs atomic.Int64
 			stuck := eventstore.Project(eventstore.Projection{
 				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
 				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
 			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 				select {
-				case <-mended:
+				case <-repaired:
 				default:
 					if h.Version == 7 {
 						runs.Add(1)
-						bad(mended)
+						bad(repaired)
 					}
 				}
 				sumUp(rows, h)
@@ -324,7 +324,7 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 			if n := runs.Load(); name == "hangs" && n > 1 {
 				t.Errorf("%d runs hang", n)
 			}
-			close(mended)
+			close(repaired)
 			s.until("it goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
 			if a, b := s.dump("stuck"), s.dump("totals"); a != b {
 				t.Errorf("%s\n%s", a, b)

@@ -40,12 +40,12 @@ type generation struct {
 	A          postgres.Snapshot `db:"a"`
 	B          postgres.Snapshot `db:"b"`
 	LastSeq    int64             `db:"last_seq"`
-	Error      string            `db:"trouble"`
+	Error      string            `db:"error"`
 }
 
 func (g generation) table() string { return tableOf(g.Name, g.Generation) }
 
-const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, trouble FROM eventstore_projections`
+const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, error FROM eventstore_projections`
 
 // Run fills the projections until ctx is done. Trouble with the database is waited out; a fact that
 // cannot be projected stops its projection, with a line in the log, and no other.
@@ -228,7 +228,7 @@ func (g generation) note(ctx context.Context, db *sqlx.DB, problem error) error 
 	if text == g.Error {
 		return nil
 	}
-	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET trouble = $3 WHERE name = $1 AND generation = $2`,
+	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET error = $3 WHERE name = $1 AND generation = $2`,
 		g.Name, g.Generation, text)
 	return wrap("note the trouble of "+g.table(), err)
 }

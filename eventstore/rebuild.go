@@ -20,8 +20,8 @@ type Progress struct {
 	Done       int64     `db:"done" json:"done"` // facts
 	Of         int64     `db:"of" json:"of"`     // facts that there are, or a few more
 	StartedAt  time.Time `db:"started_at" json:"started_at"`
-	Note       string    `db:"note" json:"note,omitempty"`       // why it is filled from the beginning
-	Error      string    `db:"trouble" json:"trouble,omitempty"` // why it stands still
+	Note       string    `db:"note" json:"note,omitempty"`   // why it is filled from the beginning
+	Error      string    `db:"error" json:"error,omitempty"` // why it stands still
 }
 
 // showWait bounds how long readers wait while a table takes the place of another.
@@ -201,7 +201,7 @@ func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []gener
 // Progress tells how far the projections are, those that are being built included.
 func (p *Projector) Progress(ctx context.Context) ([]Progress, error) {
 	list := []Progress{}
-	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at, note, trouble,
+	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at, note, error,
 		greatest(done, (SELECT coalesce(max(seq), 0) FROM eventstore)) AS of FROM eventstore_projections ORDER BY name, generation`)
 	return list, wrap("read progress of projections", err)
 }

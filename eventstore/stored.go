@@ -33,7 +33,7 @@ func (e *StoredError) Error() string {
 func (e *StoredError) RetryAfter() time.Duration { return storedWait }
 
 // MismatchError is the first event of a stream that does not fit what is stored around it. Whatever needs
-// the stream waits until a person has mended it.
+// the stream waits until a person has repaired it.
 type MismatchError struct {
 	Stream  string `json:"stream"`
 	Version int64  `json:"version"`

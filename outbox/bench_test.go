@@ -31,7 +31,7 @@ func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 	const rows = 10_000
 	s := outboxtest.New(b)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
-		SELECT -g, 'held-' || g, 'test', 1, 'infinity', 'unsendable' FROM generate_series(1, 100000) g`)
+		SELECT -g, 'held-' || g, 'test', 1, 'infinity', 'quarantined' FROM generate_series(1, 100000) g`)
 	var relayed time.Duration
 	for b.Loop() {
 		relayed += drain(b, s, rows)

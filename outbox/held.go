@@ -246,7 +246,7 @@ WITH RECURSIVE head AS (
 	SELECT next.*, n + 1 FROM head, LATERAL (
 		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate ORDER BY aggregate, seq LIMIT 1) AS next
 	WHERE n < $2
-), mended AS (
+), repaired AS (
 	UPDATE outbox_held AS h SET due = now() FROM head
 	WHERE head.kind = 'behind' AND h.seq = head.seq AND h.kind = 'behind' AND h.due = 'infinity'
 )

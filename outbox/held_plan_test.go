@@ -17,9 +17,9 @@ func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 	s := outboxtest.Quiet(t)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT g, 'a' || g % 100000, 'test', 1, CASE g / 100000 WHEN 0 THEN now() + interval '1 hour' ELSE 'infinity' END,
-			CASE WHEN g >= 100000 THEN 'behind' WHEN g % 2 = 0 THEN 'unroutable' ELSE 'unsendable' END
+			CASE WHEN g >= 100000 THEN 'behind' WHEN g % 2 = 0 THEN 'unroutable' ELSE 'quarantined' END
 		FROM generate_series(0, 149999) g`)
-	s.Exec(`UPDATE outbox_held SET due = 'infinity' WHERE kind = 'unsendable'`)
+	s.Exec(`UPDATE outbox_held SET due = 'infinity' WHERE kind = 'quarantined'`)
 	var some pq.StringArray
 	for n := range 50 {
 		some = append(some, outboxtest.Aggregate(n), "a"+outboxtest.Aggregate(n)[len("aggregate-"):])

@@ -65,10 +65,10 @@ func (l *brokerLimits) check(rows []row) {
 		switch {
 		case r.fault != nil:
 		case l.largest > 0 && len(r.record.Data) > l.largest:
-			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its max_message_size, then republish the event",
+			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its max_message_size, then replay the event",
 				len(r.record.Data), l.largest)
 		case l.refused[r.record.Type]:
-			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: mend its topic permissions, then republish the event",
+			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: repair its topic permissions, then replay the event",
 				strings.ToValidUTF8(r.record.Type, "?"))
 		}
 	}

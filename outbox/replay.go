@@ -56,9 +56,9 @@ func (p *term) replay(ctx context.Context) error {
 	}
 	p.replayAt = time.Now().Add(replayIdle)
 	var open []replayRequest
-	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached FROM outbox_republish WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
+	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
 	if err != nil || len(open) == 0 {
-		return wrap("look for republications", err)
+		return wrap("look for replays", err)
 	}
 	p.replayAt = time.Now().Add(replayInterval)
 	request := open[0]
@@ -84,7 +84,7 @@ func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
 			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`, request.Reached, request.LastSeq, replayScan)
 		if err != nil {
-			return wrap("find rows to republish", err)
+			return wrap("find rows to replay", err)
 		}
 	}
 	if scanned == 0 {
@@ -177,7 +177,7 @@ func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []re
 		args = append(args, request.LastSeq, request.Since, replayScan)
 	}
 	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
-	return next, wrap("find rows to republish", err)
+	return next, wrap("find rows to replay", err)
 }
 
 // saveReplay writes how far a request has come. When it ends, events that were asked for by their ids and
@@ -187,18 +187,18 @@ func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) 
 		p.relay.replayOneByOne = false
 	}
 	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_republish SET reached = $2, published = published + $3, refused = refused + $4,
+		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2, published = published + $3, refused = refused + $4,
 			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,
 			request.ID, request.Reached, r.published, r.refused, r.held, r.reason)
 		if err != nil || !r.ended {
 			return err
 		}
-		_, err = tx.Tx().ExecContext(ctx, `UPDATE outbox_republish SET ended_at = now(), refused = refused + gone,
+		_, err = tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET ended_at = now(), refused = refused + gone,
 			reason = CASE WHEN gone > 0 THEN 'it is no longer in the outbox' ELSE reason END,
 			done_at = CASE WHEN refused + held + gone = 0 THEN now() END
-			FROM (SELECT greatest(0, cardinality(seqs) - published - refused - held) AS gone FROM outbox_republish WHERE id = $1) AS g
+			FROM (SELECT greatest(0, cardinality(seqs) - published - refused - held) AS gone FROM outbox_replay WHERE id = $1) AS g
 			WHERE id = $1`, request.ID)
 		return err
 	})
-	return wrap("note republication", err)
+	return wrap("note replay", err)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The bounds of republishing. Its rate is that of one batch in each interval: 1000 events a second.
+// The bounds of replaying. Its rate is that of one batch in each interval: 1000 events a second.
 const (
 	replayBatch    = 100
 	replayScan     = 5000 // rows that are looked at for one batch
@@ -45,10 +45,10 @@ type Replay struct {
 
 // ReplayIDs asks the leading relay to publish these events again, at most 1000. It returns the id
 // of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is tried
-// once more, as a held event: this is for a person who has mended the cause.
+// once more, as a held event: this is for a person who has repaired the cause.
 func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, err error) {
 	if len(ids) == 0 || len(ids) > maxReplayIDs {
-		return 0, fmt.Errorf("republish: %d events, want 1 to %d", len(ids), maxReplayIDs)
+		return 0, fmt.Errorf("replay: %d events, want 1 to %d", len(ids), maxReplayIDs)
 	}
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
 		var found []struct {
@@ -71,7 +71,7 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1) AND due = 'infinity' AND kind <> 'behind'`, seqs); err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &request, `INSERT INTO outbox_republish (seqs, last_seq) VALUES ($1, $2) RETURNING id`, seqs, slices.Max(seqs))
+		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (seqs, last_seq) VALUES ($1, $2) RETURNING id`, seqs, slices.Max(seqs))
 	})
 	return request, err
 }
@@ -80,7 +80,7 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 // database's clock. It returns the id of the request.
 func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int64, err error) {
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
-		return tx.GetContext(ctx, &request, `INSERT INTO outbox_republish (since, last_seq, reached)
+		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (since, last_seq, reached)
 			SELECT $1, coalesce(max(seq), 0), coalesce(min(seq) - 1, 0) FROM outbox WHERE created_at >= $1 RETURNING id`, since)
 	})
 	return request, err
@@ -93,13 +93,13 @@ func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) er
 		}
 		return insert(tx)
 	})
-	return wrap("request republication", err)
+	return wrap("request replay", err)
 }
 
 // Replays are the last hundred requests, the newest first.
 func (o *Outbox) Replays(ctx context.Context) ([]Replay, error) {
 	list := []Replay{}
 	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events, published, refused, held, reason, requested_at, done_at, ended_at
-		FROM outbox_republish ORDER BY id DESC LIMIT $1`, maxReplays)
-	return list, wrap("list republications", err)
+		FROM outbox_replay ORDER BY id DESC LIMIT $1`, maxReplays)
+	return list, wrap("list replays", err)
 }

@@ -22,11 +22,11 @@ const (
 
 // Kinds of held rows, as in outbox_held.
 const (
-	heldRefused    = "refused"    // nacked, or not confirmed in time
-	heldUnroutable = "unroutable" // nobody is bound for it
-	heldUnsendable = "unsendable" // it can never be published as it is
-	heldBehind     = "behind"     // its turn comes when those before it of its aggregate have gone
-	heldUnseen     = "unseen"     // no query finds it in the outbox
+	heldRefused    = "refused"     // nacked, or not confirmed in time
+	heldUnroutable = "unroutable"  // nobody is bound for it
+	heldUnsendable = "quarantined" // it can never be published as it is
+	heldBehind     = "behind"      // its turn comes when those before it of its aggregate have gone
+	heldUnseen     = "unseen"      // no query finds it in the outbox
 )
 
 func heldAs(kind rabbit.Outcome) string {

@@ -224,9 +224,9 @@ func (w *simulation) check(t *rapid.T) {
 	}
 }
 
-// mended tells whether a row must arrive once the broker is well: it can be published, and so can
+// repaired tells whether a row must arrive once the broker is well: it can be published, and so can
 // all before it of its aggregate that are still held.
-func (w *simulation) mended(i int) bool {
+func (w *simulation) repaired(i int) bool {
 	for _, r := range w.rows[:i+1] {
 		if r.record.Subject == w.rows[i].record.Subject && (w.poison[r.seq] || r.fault != nil) {
 			return false
@@ -255,7 +255,7 @@ func TestNothingIsPassedUnsettled(t *testing.T) {
 		}
 		for i, r := range w.rows {
 			h, held := w.held[r.seq]
-			if w.mended(i) && !slices.Contains(w.got, r.seq) {
+			if w.repaired(i) && !slices.Contains(w.got, r.seq) {
 				rt.Fatalf("row %d could be published and was not: %+v", r.seq, h)
 			}
 			if (w.poison[r.seq] || r.fault != nil) && !held {

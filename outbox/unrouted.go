@@ -45,6 +45,6 @@ func (r *Relay) countUnrouted(eventType string) {
 		return
 	}
 	r.Log.Warn().Str("type", eventType).Int64("events", t.events).Str("exchange", r.Exchange).
-		Msg("events were published while no queue was bound for their type, and nobody has them: bind a queue and republish them, or make the type mandatory so that they wait")
+		Msg("events were published while no queue was bound for their type, and nobody has them: bind a queue and replay them, or make the type mandatory so that they wait")
 	t.events, t.loggedAt = 0, time.Now()
 }

@@ -37,7 +37,7 @@ func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
 				return err
 			}
 		}
-		if p.brokerBroken() || p.publisher.Blocked() { // the rest of the window is read again once the broker has mended
+		if p.brokerBroken() || p.publisher.Blocked() { // the rest of the window is read again once the broker has repaired
 			return p.settleAll(ctx, false)
 		}
 		if err := p.publishRows(ctx, chunk.rows); err != nil {

@@ -107,8 +107,8 @@ func TestFaultyMigrationsAreNamed(t *testing.T) {
 	delete(ordered, "2_step.sql")
 	must(t, postgres.Migrate(t.Context(), raw, "ordered", ordered))
 	for name, c := range map[string]struct {
-		files fstest.MapFS
-		mend  string
+		files  fstest.MapFS
+		repair string
 	}{
 		"ordered": {files(tableStep, "Up\nCREATE TABLE late (n int);", "Up\nCREATE TABLE later (n int);"), "number"},
 		"syntax":  {files("Up\nCREATE TABEL x (n int);"), "1_step.sql"},
@@ -116,7 +116,7 @@ func TestFaultyMigrationsAreNamed(t *testing.T) {
 		"empty":   {fstest.MapFS{"1_step.sql": {Data: []byte("CREATE TABLE x (n int);")}}, "correct"},
 	} {
 		err := postgres.Migrate(t.Context(), raw, name, c.files)
-		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.mend) {
+		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.repair) {
 			t.Errorf("%s: %v; %s", name, err, postgres.Remedy(err))
 		}
 	}

@@ -35,7 +35,7 @@ func (m migrationError) Unwrap() error { return m.error }
 // WaitingHelps tells whether waiting may heal an error that a service meets when it opens its database: the
 // server is away, is starting, has no connection to spare, or somebody else holds what is needed. All
 // others, such as a wrong password, a database that does not exist or a migration that fails, need a
-// person; Mend tells what to do.
+// person; Repair tells what to do.
 func WaitingHelps(err error) bool {
 	var network net.Error
 	switch {

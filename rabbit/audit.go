@@ -30,12 +30,12 @@ const (
 	Extra    = "extra"
 )
 
-// Finding is something in which a broker differs from a topology, and what mends it.
+// Finding is something in which a broker differs from a topology, and what repairs it.
 type Finding struct {
 	Kind   string `json:"kind"`
 	Object string `json:"object"`
 	Detail string `json:"detail,omitempty"`
-	Remedy string `json:"mend,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // listing is what the management API tells of a virtual host.

@@ -66,7 +66,7 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 		}
 		delete(want, f.Object)
 		if f.Kind != rabbit.Extra && f.Remedy == "" {
-			t.Errorf("%+v does not say what mends it", f)
+			t.Errorf("%+v does not say what repairs it", f)
 		}
 	}
 	for object := range want {

@@ -119,13 +119,13 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 		if rabbit.CheckProperties(c.payload) == "" {
 			t.Errorf("%s: not noticed", name)
 		}
-		mended := rabbit.RepairProperties(c.payload)
-		if fault := rabbit.CheckProperties(mended); fault != "" {
-			t.Errorf("%s: mended to %q, which has the fault: %s", name, mended, fault)
+		repaired := rabbit.RepairProperties(c.payload)
+		if fault := rabbit.CheckProperties(repaired); fault != "" {
+			t.Errorf("%s: repaired to %q, which has the fault: %s", name, repaired, fault)
 		}
 		for _, keeps := range append(c.keeps, "x-undecodable-headers") {
-			if !strings.Contains(string(mended), keeps) {
-				t.Errorf("%s: mended to %q, without %q", name, mended, keeps)
+			if !strings.Contains(string(repaired), keeps) {
+				t.Errorf("%s: repaired to %q, without %q", name, repaired, keeps)
 			}
 		}
 	}

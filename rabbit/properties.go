@@ -92,7 +92,7 @@ func repairProperties(payload []byte, most int) []byte {
 		payload = make([]byte, contentHead)
 	}
 	flags := binary.BigEndian.Uint16(payload[flagsAt:])
-	mended := append([]byte{}, payload[:flagsAt]...)
+	repaired := append([]byte{}, payload[:flagsAt]...)
 	rest := payload[contentHead:]
 	before := 0 // bytes of the properties before the table: content-type and content-encoding
 	for range bits.OnesCount16(flags & (1<<15 | 1<<14)) {
@@ -102,10 +102,10 @@ func repairProperties(payload []byte, most int) []byte {
 	}
 	after := before + 4 + len(table)
 	if table == nil || after > len(rest) || !fitsAfter(rest[after:], flags) {
-		return append(binary.BigEndian.AppendUint16(mended, flagHeaders), headers...)
+		return append(binary.BigEndian.AppendUint16(repaired, flagHeaders), headers...)
 	}
-	mended = append(binary.BigEndian.AppendUint16(mended, flags), rest[:before]...)
-	return append(append(mended, headers...), rest[after:]...)
+	repaired = append(binary.BigEndian.AppendUint16(repaired, flags), rest[:before]...)
+	return append(append(repaired, headers...), rest[after:]...)
 }
 
 // fitsAfter tells whether the properties behind the header table can be decoded.

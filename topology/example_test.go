@@ -6,7 +6,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// A fifth dancer joins: what must be declared for it follows from what it hears.
+// A fifth service joins: what must be declared for it follows from what it hears.
 func ExampleTopology_With() {
 	topo := topology.Fulfilment().With(topology.Service{
 		Name:   "loyalty",

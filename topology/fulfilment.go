@@ -5,7 +5,7 @@ import "time"
 // OrderDeadline is by when an order must be confirmed, unless the service is told otherwise.
 const OrderDeadline = 15 * time.Minute
 
-// Fulfilment is the dance of orders, payments, inventory and shipping.
+// Fulfilment is the choreography of orders, payments, inventory and shipping.
 func Fulfilment() Topology {
 	return Topology{Name: "fulfilment", Services: []Service{
 		{

@@ -19,7 +19,7 @@ type Topology struct {
 	Services []Service `json:"services"`
 }
 
-// Service is one dancer: what sets it going from outside, and what it does about others' events.
+// Service is one service: what sets it going from outside, and what it does about others' events.
 type Service struct {
 	Name     string     `json:"name"`
 	Commands []Command  `json:"commands,omitempty"`
@@ -32,16 +32,16 @@ type Command struct {
 	// Type is the event type of the payload that carries the command. A deadline needs one, since a
 	// reaction sets it by its payload.
 	Type      string        `json:"type,omitempty"`
-	Publishes []string      `json:"says,omitempty"`
+	Publishes []string      `json:"publishes,omitempty"`
 	After     time.Duration `json:"after,omitempty"`  // a deadline: by when, unless configured otherwise
 	Undoes    string        `json:"undoes,omitempty"` // what of the same service it takes back
 }
 
 // Reaction is what a service does about one type of event.
 type Reaction struct {
-	Handles   string   `json:"hears"`
+	Handles   string   `json:"handles"`
 	Does      string   `json:"does"`
-	Publishes []string `json:"says,omitempty"`
+	Publishes []string `json:"publishes,omitempty"`
 	Undoes    string   `json:"undoes,omitempty"` // what of the same service it takes back
 }
 

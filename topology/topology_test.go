@@ -63,7 +63,7 @@ func TestFulfilmentIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if types := fulfilment.Catalogue().Types(); !slices.Equal(topo.Types(), types) {
-		t.Errorf("the dance says %v, its vocabulary is %v", topo.Types(), types)
+		t.Errorf("the choreography says %v, its vocabulary is %v", topo.Types(), types)
 	}
 }
 

@@ -1,4 +1,4 @@
-// Command quadrille is the operator's tool of the order dance; see quadrille --help.
+// Command quadrille is the operator's tool of order fulfilment; see quadrille --help.
 package main
 
 import (

@@ -1,8 +1,8 @@
-// Package fulfilment is the vocabulary of the order dance: the payload of every event that orders,
+// Package fulfilment is the vocabulary of order fulfilment: the payload of every event that orders,
 // payments, inventory and shipping say to each other, and what makes one valid.
 //
 // It promises that a payload which passes Validate can be handled: ids are canonical, amounts add
-// up without overflow, texts are bounded. It decides nothing about the dance itself.
+// up without overflow, texts are bounded. It decides nothing about the choreography itself.
 package fulfilment
 
 import "github.com/quadrille-go/quadrille/events"
@@ -23,7 +23,7 @@ type Address struct {
 	Country    string `json:"country"`
 }
 
-// OrderPlaced opens the dance.
+// OrderPlaced opens the choreography.
 type OrderPlaced struct {
 	OrderID  string  `json:"order_id"`
 	Customer string  `json:"customer"`
@@ -113,7 +113,7 @@ func (ShipmentScheduled) EventType() string { return "shipment.scheduled" }
 func (ShipmentFailed) EventType() string    { return "shipment.failed" }
 func (ShipmentCancelled) EventType() string { return "shipment.cancelled" }
 
-// The subject of every event of the dance is its order.
+// The subject of every event of the choreography is its order.
 func (p OrderPlaced) Subject() string       { return p.OrderID }
 func (p OrderConfirmed) Subject() string    { return p.OrderID }
 func (p OrderCancelled) Subject() string    { return p.OrderID }
@@ -159,12 +159,12 @@ func Samples(orderID string) []events.Payload {
 	}
 }
 
-// Catalogue returns the catalogue of the dance.
+// Catalogue returns the catalogue of the choreography.
 func Catalogue() events.Catalogue { return events.NewCatalogue(Samples(sampleOrder)...) }
 
 const sampleOrder = "0190a0e0-0000-7000-8000-000000000001"
 
-// The reasons that the dance itself gives.
+// The reasons that the choreography itself gives.
 const (
 	ReasonCustomer   = "cancelled by the customer"
 	ReasonDeadline   = "not confirmed in time"

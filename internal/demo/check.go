@@ -30,7 +30,7 @@ type Model struct {
 	Refuses string // charges, refunds, bookings or recalls
 }
 
-// Models are the situations of the dance: one order with every outcome, and two that fight for the
+// Models are the situations of the choreography: one order with every outcome, and two that fight for the
 // last piece or for the last money.
 func Models() []Model {
 	return []Model{

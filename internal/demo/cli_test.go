@@ -162,9 +162,9 @@ func commands(id, order string) []line {
 		{"order show " + events.NewID(), "", cli.ExitNotFound, ""},
 		{"accounts show nobody", "", cli.ExitNotFound, ""},
 		{"parked show " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
-		{"parked try " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
-		{"republish orders " + events.NewID(), "", cli.ExitNotFound, ""},
-		{"republish nobody --since 1h", "", cli.ExitUsage, "nobody"},
+		{"parked dry-run " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
+		{"replay orders " + events.NewID(), "", cli.ExitNotFound, ""},
+		{"replay nobody --since 1h", "", cli.ExitUsage, "nobody"},
 		{"relay use river orders", "", cli.ExitUsage, `{"source": "window"}`},
 		{"fly", "", cli.ExitUsage, "fly"},
 		{"parked fly", "", cli.ExitUsage, "fly"},
@@ -211,5 +211,5 @@ func TestCommands(t *testing.T) {
 	b.check(line{"parked list", "", 0, "order.placed"}, true)
 	b.check(line{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(line{"parked show " + bad, "", 0, "order.placed"}, true)
-	b.check(line{"parked try " + bad, "", cli.ExitProblems, "would fail"}, true)
+	b.check(line{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
 }

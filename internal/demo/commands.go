@@ -19,7 +19,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// App is the command line of the dance.
+// App is the command line of the choreography.
 func App() cli.App {
 	return cli.App{
 		Name: "quadrille", Topology: topology.Fulfilment(), Catalogue: fulfilment.Catalogue(),
@@ -46,7 +46,7 @@ func sample(eventType string) (events.Payload, bool) {
 	return nil, false
 }
 
-// checkAll explores all models of the dance.
+// checkAll explores all models of the choreography.
 func checkAll() (cli.Checked, error) {
 	var names []string
 	var reports []check.Report

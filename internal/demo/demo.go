@@ -30,7 +30,7 @@ type Outcome struct {
 	Expected   Ending    `json:"expected"`
 	Got        Ending    `json:"got"`
 	AsExpected bool      `json:"as_expected"`
-	Trace      cli.Trace `json:"story"`
+	Trace      cli.Trace `json:"trace"`
 }
 
 // Result is all that the demo shows.
@@ -49,7 +49,7 @@ type Result struct {
 func demo(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "demo", Short: "Fulfil and refuse orders on this machine, and account for every one",
-		Long: "Start everything with two replicas of each service, take orders through every row of the dance, print each order's story,\n" +
+		Long: "Start everything with two replicas of each service, take orders through every row of the choreography, print each order's story,\n" +
 			"then money, stock and shipments. It ends with one line and exits 0 only when every order ended as expected.",
 		Example: "  quadrille demo\n  quadrille demo -o json",
 		RunE: func(c *cobra.Command, _ []string) error {

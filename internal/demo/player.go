@@ -49,7 +49,7 @@ const (
 	shortDeadline  = 8 // seconds, in which a busy machine must take the payment and the stock
 )
 
-// run takes orders through every row of the dance.
+// run takes orders through every row of the choreography.
 func (d *player) run(ctx context.Context) error {
 	for _, scene := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused, d.repeated, d.early, d.held, d.cards, d.outage, d.windowed, d.tests, d.forged} {
 		if err := scene(ctx); err != nil {

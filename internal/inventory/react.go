@@ -12,7 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
-// Participant is the part of inventory in the dance, with its own command.
+// Participant is the part of inventory in the choreography, with its own command.
 var Participant = consumer.Participant[State]{Name: "inventory", Locks: locks, React: []consumer.Reaction[State]{
 	consumer.On(remember),
 	consumer.On(paid),

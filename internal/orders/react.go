@@ -8,7 +8,7 @@ import (
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
 
-// Participant is the part of orders in the dance, with its own commands.
+// Participant is the part of orders in the choreography, with its own commands.
 var Participant = consumer.Participant[State]{Name: "orders", Locks: locks, React: []consumer.Reaction[State]{
 	consumer.On(place),
 	consumer.On(cancel),

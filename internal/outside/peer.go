@@ -1,4 +1,4 @@
-// Package outside calls the world outside of the dance, over HTTP with JSON: the payment provider and
+// Package outside calls the world outside of the choreography, over HTTP with JSON: the payment provider and
 // the carrier.
 //
 // It promises that a call is bounded, guarded by a breaker of the peer's own, and repeated only under

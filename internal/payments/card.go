@@ -11,7 +11,7 @@ import (
 // order has states in between, and what comes meanwhile is noted in them: an order that is cancelled
 // while its charge is under way is refunded when the charge has succeeded, and not before.
 
-// RefundAgain is a person's command, once the reason of a refusal is mended.
+// RefundAgain is a person's command, once the reason of a refusal is repaired.
 type RefundAgain struct{ OrderID string }
 
 func (RefundAgain) EventType() string { return "payments.refund_again" }

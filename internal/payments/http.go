@@ -73,7 +73,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	}{append([]Payment{}, found...)})
 }
 
-// refundAgain is for a person who has mended what the provider refused a refund for.
+// refundAgain is for a person who has repaired what the provider refused a refund for.
 func (a api) refundAgain(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.OrderID(r)
 	if err != nil {

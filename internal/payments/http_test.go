@@ -44,7 +44,7 @@ func TestDeposits(t *testing.T) {
 	s.Want(s.Post("/accounts/ada/deposits", money(math.MaxInt64-1)), http.StatusCreated, fmt.Sprint(math.MaxInt64))
 }
 
-// A refused deposit leaves the key free: what was wrong can be mended and tried again.
+// A refused deposit leaves the key free: what was wrong can be repaired and tried again.
 func TestARefusalDoesNotUseUpTheKey(t *testing.T) {
 	t.Parallel()
 	s := start(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
-// Participant is the part of payments in the dance, with its own commands.
+// Participant is the part of payments in the choreography, with its own commands.
 var Participant = participant(true)
 
 // capture takes the money.

@@ -12,7 +12,7 @@ import (
 // what comes meanwhile is noted in them: an order that is cancelled while its booking is under way is
 // recalled when it was confirmed, and not before.
 
-// RecallAgain is a person's command, once the reason of a refusal is mended.
+// RecallAgain is a person's command, once the reason of a refusal is repaired.
 type RecallAgain struct{ OrderID string }
 
 func (RecallAgain) EventType() string { return "shipping.recall_again" }

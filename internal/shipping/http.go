@@ -81,7 +81,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	}{all})
 }
 
-// recallAgain is for a person who has mended what the carrier refused a recall for.
+// recallAgain is for a person who has repaired what the carrier refused a recall for.
 func (a api) recallAgain(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.OrderID(r)
 	if err != nil {

@@ -18,7 +18,7 @@ type carrier struct {
 	entries bool
 }
 
-// Participant is the part of shipping in the dance, for a carrier that serves the given countries. When
+// Participant is the part of shipping in the choreography, for a carrier that serves the given countries. When
 // books is false there is no carrier to ask, and parcels go at once.
 func Participant(entries bool, countries ...string) consumer.Participant[State] {
 	c := carrier{serves: map[string]bool{}, entries: entries}

@@ -27,7 +27,7 @@ func metrics(service *quadrille.Service) *prometheus.Registry {
 		return 0
 	})
 	gauge("outbox_slot_lag_bytes", "Log that the server keeps for the stream.", func(s quadrille.Stats) float64 { return float64(s.Relay.LagBytes) })
-	count("outbox_unheard_total", "Events that were published while no queue was bound for them.", func(s quadrille.Stats) int64 { return s.Relay.Unrouted })
+	count("outbox_unrouted_total", "Events that were published while no queue was bound for them.", func(s quadrille.Stats) int64 { return s.Relay.Unrouted })
 	count("outbox_anomalies_total", "Windows that lacked an event, and cursors that somebody else has written.", func(s quadrille.Stats) int64 { return s.Relay.Anomalies })
 	gauge("outbox_oldest_snapshot_seconds", "Age of the oldest transaction that keeps old versions of rows, when it is above five minutes.",
 		func(s quadrille.Stats) float64 { return float64(s.Relay.OldestSec) })

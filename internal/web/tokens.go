@@ -112,7 +112,7 @@ func RequireAdmin(ctx context.Context) error {
 	return Problemf(http.StatusForbidden, "%.64q is not an admin: its line in the tokens file must be \"client token %s\"", ClientOf(ctx), roleAdmin)
 }
 
-// ForAdmin is a handler of what belongs to all customers, or is for a person who mends something.
+// ForAdmin is a handler of what belongs to all customers, or is for a person who repairs something.
 func ForAdmin(h Handler) Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := RequireAdmin(r.Context()); err != nil {

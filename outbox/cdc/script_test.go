@@ -259,12 +259,12 @@ func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 	}
 	s.Until("its turn has come", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_republish%') AND query_start > $1`, asked) > 0
+			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_replay%') AND query_start > $1`, asked) > 0
 	})
 	f.deliver(1 << 62) // the cursor passes it
 	s.Await(s.Queue, ids)
 	s.Until("the request is done", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL AND published = 2`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL AND published = 2`, request) == 1
 	})
 }
 

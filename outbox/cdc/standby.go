@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ErrStandby says that the server would take the stream for a synchronous standby, and how to mend that.
+// ErrStandby says that the server would take the stream for a synchronous standby, and how to repair that.
 var ErrStandby = errors.New("the server would take the stream for a synchronous standby")
 
 // refuseStandby refuses to stream where synchronous_standby_names matches the stream's session. Any session that

@@ -41,14 +41,14 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	s.Run(next)
 	s.Await(s.Queue, ids)
 	s.Until("the request is done", done(s, request))
-	if n := s.Count(`SELECT published FROM outbox_republish`); n != 3 {
+	if n := s.Count(`SELECT published FROM outbox_replay`); n != 3 {
 		t.Errorf("%d were published again", n)
 	}
 }
 
 func done(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
 	}
 }
 
@@ -120,14 +120,14 @@ func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 	}
 	s.Await(s.Queue, ids)
 	s.Until("the request is done", done(s, request))
-	if n := s.Count(`SELECT published FROM outbox_republish WHERE id = $1`, request); n != 2 {
+	if n := s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request); n != 2 {
 		t.Errorf("%d were published again", n)
 	}
 }
 
 func ended(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_republish WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
 	}
 }
 
@@ -144,7 +144,7 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	s.Exec(`DELETE FROM outbox WHERE id = $1`, ids[0])
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Until("the request has ended", ended(s, request))
-	if n := s.Count(`SELECT count(*) FROM outbox_republish WHERE published = 1 AND refused = 1 AND done_at IS NULL`); n != 1 {
+	if n := s.Count(`SELECT count(*) FROM outbox_replay WHERE published = 1 AND refused = 1 AND done_at IS NULL`); n != 1 {
 		t.Error("the request is done")
 	}
 }
@@ -198,7 +198,7 @@ func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Until("a part was published", func() bool {
-		return s.Count(`SELECT published FROM outbox_republish WHERE id = $1`, request) > 0
+		return s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request) > 0
 	})
 	stop()
 	if done(s, request)() {

@@ -1,4 +1,4 @@
-// Package bench_test measures the whole dance: orders a second that four services bring to their end,
+// Package bench_test measures the whole choreography: orders a second that four services bring to their end,
 // and how long an event takes from its commit to the commit of its effect when nothing else happens.
 package bench_test
 

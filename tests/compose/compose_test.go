@@ -22,11 +22,11 @@ type project struct {
 	text string
 }
 
-func (p project) dancers() []string {
+func (p project) services() []string {
 	return slices.DeleteFunc(p.programs(), func(name string) bool { return name == "simulators" })
 }
 
-// programs are the dancers, and the outside world.
+// programs are the services, and the outside world.
 func (p project) programs() []string {
 	var names []string
 	for _, s := range p.ServiceNames() {

@@ -47,7 +47,7 @@ func rules(t *testing.T) []rule {
 	return []rule{
 		{"the servers are RabbitMQ 4 and PostgreSQL 17", images, []change{{"rabbitmq:4-", "rabbitmq:3-"}, {"image: postgres:17", "image: postgres:16"}}},
 		{"the services of the topology are there", services, []change{
-			{"entrypoint: [/payments]", "entrypoint: [/orders]"}, {"  shipping:\n    <<: *dancer", "  parcels:\n    <<: *dancer"}, {"build: .", "platform: linux/amd64"}}},
+			{"entrypoint: [/payments]", "entrypoint: [/orders]"}, {"  shipping:\n    <<: *service", "  parcels:\n    <<: *service"}, {"build: .", "platform: linux/amd64"}}},
 		{"whatever stays says whether it is healthy", health, []change{
 			{"[CMD, /orders, healthcheck]", "[NONE]"}, {"[CMD, /orders, healthcheck]", "[CMD, /payments, healthcheck]"},
 			{"check_port_listener, \"5672\"]", "check_port_listener, \"5672\"]\n      disable: true"}}},
@@ -95,7 +95,7 @@ func services(p project) []string {
 		c.unless(found.Build != nil && found.Image != "", "%s is not built", s.Name)
 	}
 	slices.Sort(want)
-	c.unless(slices.Equal(p.dancers(), want), "the services are %q, want %q", p.dancers(), want)
+	c.unless(slices.Equal(p.services(), want), "the services are %q, want %q", p.services(), want)
 	return c
 }
 
@@ -183,7 +183,7 @@ func settings(t *testing.T) map[string][]string {
 
 func environment(p project, known map[string][]string) []string {
 	var c complaints
-	for _, name := range p.dancers() {
+	for _, name := range p.services() {
 		prefix := "QUADRILLE_" + strings.ToUpper(name) + "_"
 		has := func(variable string) bool {
 			_, direct := p.Services[name].Environment[variable]
@@ -290,7 +290,7 @@ func order(p project) []string {
 	var c complaints
 	const healthy, done = types.ServiceConditionHealthy, types.ServiceConditionCompletedSuccessfully
 	needs := map[string]map[string]string{"databases": {"postgres": healthy}, "operator": {"rabbitmq": healthy}}
-	for _, name := range p.dancers() {
+	for _, name := range p.services() {
 		needs[name] = map[string]string{"rabbitmq": healthy, "postgres": healthy, "databases": done, "operator": done}
 	}
 	for name, conditions := range needs {

@@ -191,7 +191,7 @@ func TestRunsWithoutContainers(t *testing.T) {
 	for _, name := range m.p.programs() {
 		m.healthy(name)
 	}
-	// Nothing is in stock: the dance is danced to its refusal, through all that a service may do.
+	// Nothing is in stock: orders run to their refusal, through all that a service may do.
 	var order struct{ ID, State string }
 	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place")), &order); err != nil {
 		t.Fatal(err)

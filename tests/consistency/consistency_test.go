@@ -14,7 +14,7 @@ import (
 // usual is a deadline that no order of these tests meets.
 const usual = 10 * time.Minute
 
-// start lets all but one dance, on lines.
+// start lets all but one choreography, on lines.
 func start(t *testing.T, deadline time.Duration, absent string) *env.Env {
 	t.Helper()
 	d := env.ThroughProxies(t, deadline)

@@ -1,4 +1,4 @@
-// Package loyalty is a fifth dancer, made by a stranger: it grants points for every order that is
+// Package loyalty is a fifth service, made by a stranger: it grants points for every order that is
 // confirmed, and says so. It uses the public packages only, and nothing else had to change for it.
 package loyalty
 
@@ -36,7 +36,7 @@ func (PointsGranted) EventType() string { return "points.granted" }
 // Subject is the order.
 func (p PointsGranted) Subject() string { return p.OrderID }
 
-// New returns the service. It joins the dance: it hears what orders says.
+// New returns the service. It joins the choreography: it hears what orders says.
 func New(database, amqp string, log zerolog.Logger) *quadrille.Service {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	s := &quadrille.Service{

@@ -1,4 +1,4 @@
-// Package orchestrator_test measures the dance beside the same work under an orchestrator: a durable
+// Package orchestrator_test measures the choreography beside the same work under an orchestrator: a durable
 // workflow, on the same PostgreSQL, whose steps run the services' own reactions on the services' own
 // databases. It is a module of its own, so that nobody else needs the orchestrator's dependencies.
 package orchestrator_test

@@ -54,7 +54,7 @@ func done(d *env.Env, id, call string) (effects, calls, keys int) {
 }
 
 // SAG-13: a refund that the provider refuses for ever waits for a person, in a state of its own; other
-// orders go on, and when its cause is mended, asking once more is enough.
+// orders go on, and when its cause is repaired, asking once more is enough.
 func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/tests/loyalty"
 )
 
-// TestFifthService lets a stranger's service join the running dance: it hears of every confirmed
+// TestFifthService lets a stranger's service join the running choreography: it hears of every confirmed
 // order once, and of no other.
 func TestFifthService(t *testing.T) {
 	d := env.Start(t)

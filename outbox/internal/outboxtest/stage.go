@@ -426,4 +426,4 @@ func (s *Env) HeldIDs(where string) (ids []string) {
 	return ids
 }
 
-const Always = `h.kind = 'unsendable'`
+const Always = `h.kind = 'quarantined'`
