@@ -200,7 +200,8 @@ func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 }
 
 // findParked answers the request itself unless ok.
-func (s *Service) findParked(w http.ResponseWriter, r *http.Request) (p *parts, found inbox.Pending, ok bool) {
+func (s *Service) findParked(w http.ResponseWriter, r *http.Request) (p *parts, found inbox.Pending,
+	ok bool) {
 	if p = s.partsFor(w, r); p == nil {
 		return nil, found, false
 	}
@@ -244,7 +245,8 @@ func (s *Service) problem(w http.ResponseWriter, err error) {
 func writeProblem(w http.ResponseWriter, status int, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"title": strings.ToLower(http.StatusText(status)), "status": status, "detail": detail})
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": strings.ToLower(http.StatusText(status)),
+		"status": status, "detail": detail})
 }
 
 func answer(w http.ResponseWriter, body any) {

@@ -37,7 +37,8 @@ func (s *Service) rebuild(w http.ResponseWriter, r *http.Request) {
 	case isBlocked:
 		writeProblem(w, http.StatusConflict, blocked.Error())
 	case errors.Is(err, eventstore.ErrNoSuchProjection):
-		writeProblem(w, http.StatusNotFound, "there is no such projection: GET /admin/projections lists them")
+		writeProblem(w, http.StatusNotFound,
+			"there is no such projection: GET /admin/projections lists them")
 	case err != nil:
 		s.problem(w, err)
 	default:

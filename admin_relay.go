@@ -13,8 +13,9 @@ import (
 // RelayState is how the leader among the replicas finds what was committed.
 type RelayState struct {
 	outbox.SourceState
-	Slot     *outbox.SlotState `json:"slot,omitempty"` // of the stream, where this replica could use one
-	Replicas []outbox.Replica  `json:"replicas"`       // that run, the leader first
+	// of the stream, where this replica could use one
+	Slot     *outbox.SlotState `json:"slot,omitempty"`
+	Replicas []outbox.Replica  `json:"replicas"` // that run, the leader first
 	Warnings []string          `json:"warnings,omitempty"`
 }
 
@@ -25,13 +26,16 @@ func (state *RelayState) look(ctx context.Context, p *parts) (err error) {
 	}
 	for _, r := range state.Replicas {
 		if r.Name != p.relay.Name {
-			state.Warnings = append(state.Warnings, fmt.Sprintf("the service %s on %s (process %d) has a relay on this database, which belongs to %s: "+
-				"one of the two publishes nothing; give each a database of its own", r.Name, r.Host, r.PID, p.relay.Name))
+			state.Warnings = append(state.Warnings, fmt.Sprintf("the service %s on %s (process %d) has a "+
+				"relay on this database, which belongs to %s: "+
+				"one of the two publishes nothing; give each a database of its own", r.Name, r.Host, r.PID,
+				p.relay.Name))
 		}
 	}
 	old, err := p.outbox.OldSnapshot(ctx)
 	if old != nil {
-		state.Warnings = append(state.Warnings, fmt.Sprintf("the session %d of role %s (%q) has had a transaction open for %s: old versions of rows stay, "+
+		state.Warnings = append(state.Warnings, fmt.Sprintf("the session %d of role %s (%q) has had a "+
+			"transaction open for %s: old versions of rows stay, "+
 			"and tables that are written all the time get slow; SELECT pg_terminate_backend(%d) ends it",
 			old.PID, old.Role, old.Application, time.Duration(old.Seconds)*time.Second, old.PID))
 	}
@@ -73,7 +77,8 @@ func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 	}
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&ask)
 	if err != nil || ask.Source != outbox.FromWindow && ask.Source != outbox.FromStream {
-		writeProblem(w, http.StatusBadRequest, `the body must be {"source": "window"} or {"source": "stream"}`)
+		writeProblem(w, http.StatusBadRequest,
+			`the body must be {"source": "window"} or {"source": "stream"}`)
 		return
 	}
 	p := s.partsFor(w, r)
@@ -81,7 +86,8 @@ func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if p.relay.Source == nil && ask.Source == outbox.FromStream {
-		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field Stream of quadrille.Service")
+		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field "+
+			"Stream of quadrille.Service")
 		return
 	}
 	if err := p.outbox.UseSource(r.Context(), ask.Source); err != nil {

@@ -53,7 +53,8 @@ func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 		// Events have times of the database's clock, and another one may differ.
 		db, err := s.DB(r.Context())
 		if err == nil {
-			err = db.GetContext(r.Context(), &ask.Since, `SELECT clock_timestamp() - $1 * interval '1 second'`, ask.Ago)
+			err = db.GetContext(r.Context(), &ask.Since, `SELECT clock_timestamp() - $1 * interval
+				'1 second'`, ask.Ago)
 		}
 		if err != nil {
 			s.problem(w, err)

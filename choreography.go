@@ -32,7 +32,8 @@ func (s *Service) choreography() (topology.Topology, error) {
 	}
 	for _, h := range s.Handlers {
 		for _, eventType := range h.Types() {
-			me.Reacts = append(me.Reacts, topology.Reaction{Handles: eventType, Does: "handle " + eventType, Publishes: says})
+			me.Reacts = append(me.Reacts, topology.Reaction{Handles: eventType, Does: "handle " + eventType,
+				Publishes: says})
 		}
 	}
 	t = t.With(me)
@@ -47,7 +48,8 @@ func (s *Service) mandatory(t topology.Topology) func(eventType string) bool {
 	return func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
 }
 
-// optional tells the types that nobody need be bound for, since the topology that was applied says so.
+// optional tells the types that nobody need be bound for, since the topology that was applied says
+// so.
 func (s *Service) optional(t topology.Topology) func(eventType string) bool {
 	_, joined := s.Topology.Service(s.Name)
 	return func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 }
@@ -90,16 +92,17 @@ func (s *Service) ready(session *rabbit.Session, t topology.Topology) error {
 	return nil
 }
 
-// Healthy returns nil when the service consumes, or an error that says why it does not: the database
-// or the broker is away, the topology is not applied, its sessions with the broker end soon, or
-// handlers hang. Ready asks only for what HTTP needs.
+// Healthy returns nil when the service consumes, or an error that says why it does not: the
+// database or the broker is away, the topology is not applied, its sessions with the broker end
+// soon, or handlers hang. Ready asks only for what HTTP needs.
 func (s *Service) Healthy() error {
 	p := s.opened.Load()
 	switch {
 	case p == nil:
 		return errors.New("the database has not been opened yet")
 	case !s.Connected():
-		return errors.Join(errors.New("no session with the broker, or the topology is not applied"), p.consumer.Healthy())
+		return errors.Join(errors.New("no session with the broker, or the topology is not applied"),
+			p.consumer.Healthy())
 	}
 	return p.consumer.Healthy()
 }

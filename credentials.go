@@ -16,9 +16,9 @@ const (
 	refusedInterval = 500 * time.Millisecond
 )
 
-// refused returns an error when the broker refuses the service's user or virtual host from the start,
-// for refusedPatience: waiting cannot heal a wrong password. It returns nil with the first session,
-// and when ctx is done. A broker that is away, or that refuses later on, is waited for.
+// refused returns an error when the broker refuses the service's user or virtual host from the
+// start, for refusedPatience: waiting cannot heal a wrong password. It returns nil with the first
+// session, and when ctx is done. A broker that is away, or that refuses later on, is waited for.
 func (s *Service) refused(ctx context.Context) error {
 	var since time.Time
 	tick := time.NewTicker(refusedInterval)
@@ -34,7 +34,8 @@ func (s *Service) refused(ctx context.Context) error {
 		case since.IsZero():
 			since = time.Now()
 		case time.Since(since) > refusedPatience:
-			return fmt.Errorf("%w: AMQP: the broker refuses the user or the virtual host for %s: %w", ErrMisconfigured, refusedPatience, err)
+			return fmt.Errorf("%w: AMQP: the broker refuses the user or the virtual host for %s: %w",
+				ErrMisconfigured, refusedPatience, err)
 		}
 		select {
 		case <-tick.C:

@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// A password that is wrong, or a virtual host that does not exist, ends a service with an error that
-// names the setting and holds no password: waiting would not heal it.
+// A password that is wrong, or a virtual host that does not exist, ends a service with an error
+// that names the setting and holds no password: waiting would not heal it.
 func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
@@ -33,7 +33,8 @@ func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
 			defer cancel()
 			err = s.Run(ctx)
-			if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), "AMQP: ") || strings.Contains(err.Error(), "hush") {
+			if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), "AMQP: ") ||
+				strings.Contains(err.Error(), "hush") {
 				t.Errorf("run: %v", err)
 			}
 		})

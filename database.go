@@ -16,9 +16,9 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// connect makes the pool of the database and that of the sessions that leaders keep, which are one unless
-// LeaderDatabase is set. It also returns the address of the latter in a form that every driver reads. It
-// does not connect yet.
+// connect makes the pool of the database and that of the sessions that leaders keep, which are one
+// unless LeaderDatabase is set. It also returns the address of the latter in a form that every
+// driver reads. It does not connect yet.
 func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
 	if address, err = postgres.Address(s.Database); err != nil {
 		return nil, nil, "", err
@@ -73,7 +73,8 @@ func (s *Service) prepare(ctx context.Context, p *parts) error {
 	return outbox.Fit(ctx, p.db)
 }
 
-// checkSessions refuses a pooler that shares sessions, and a LeaderDatabase that is another database.
+// checkSessions refuses a pooler that shares sessions, and a LeaderDatabase that is another
+// database.
 func (s *Service) checkSessions(ctx context.Context, p *parts) error {
 	if err := postgres.CheckSessions(ctx, p.db); err != nil || p.sessions == p.db {
 		return err
@@ -83,7 +84,8 @@ func (s *Service) checkSessions(ctx context.Context, p *parts) error {
 	}
 	var ids [2]string
 	for i, db := range []*sqlx.DB{p.db, p.sessions} {
-		if err := db.GetContext(ctx, &ids[i], `SELECT system_identifier || ' ' || current_database() FROM pg_control_system()`); err != nil {
+		if err := db.GetContext(ctx, &ids[i], `SELECT system_identifier || ' ' || current_database()
+			FROM pg_control_system()`); err != nil {
 			return fmt.Errorf("compare the addresses of the database: %w", err)
 		}
 	}
@@ -112,7 +114,8 @@ func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
 		Database, Schema string
 		Used             bool
 	}
-	err := db.GetContext(ctx, &here, `SELECT current_database() AS database, coalesce(current_schema(), '') AS schema,
+	err := db.GetContext(ctx, &here, `SELECT current_database() AS database, coalesce(current_schema(),
+		'') AS schema,
 		to_regclass('inbox') IS NOT NULL AS used`)
 	if err != nil || !here.Used {
 		return err

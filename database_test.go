@@ -61,11 +61,18 @@ func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 		change func(s *quadrille.Service)
 		want   []string
 	}{
-		"wrong password":   {url(func(u *neturl.URL) { u.User = neturl.UserPassword(u.User.Username(), "hush") }), []string{"28P01", "check the user and the password"}},
-		"no such user":     {url(func(u *neturl.URL) { u.User = neturl.UserPassword("nobody", "hush") }), []string{"28P01", "check the user and the password"}},
-		"no such database": {url(func(u *neturl.URL) { u.Path = "/nowhere" }), []string{"3D000", "create the database"}},
-		"no TLS":           {url(func(u *neturl.URL) { u.RawQuery = "sslmode=require" }), []string{"SSL", "sslmode=disable"}},
-		"no such setting":  {url(func(u *neturl.URL) { u.RawQuery += "&lock_timeout=soon" }), []string{"lock_timeout", "correct the address"}},
+		"wrong password": {url(func(u *neturl.URL) {
+			u.User = neturl.UserPassword(u.User.Username(),
+				"hush")
+		}), []string{"28P01", "check the user and the password"}},
+		"no such user": {url(func(u *neturl.URL) { u.User = neturl.UserPassword("nobody", "hush") }),
+			[]string{"28P01", "check the user and the password"}},
+		"no such database": {url(func(u *neturl.URL) { u.Path = "/nowhere" }),
+			[]string{"3D000", "create the database"}},
+		"no TLS": {url(func(u *neturl.URL) { u.RawQuery = "sslmode=require" }),
+			[]string{"SSL", "sslmode=disable"}},
+		"no such setting": {url(func(u *neturl.URL) { u.RawQuery += "&lock_timeout=soon" }),
+			[]string{"lock_timeout", "correct the address"}},
 		"syntax": {func(s *quadrille.Service) {
 			s.Migrations = map[string]fs.FS{"members": step("002_more.sql", "CREATE TABEL more (n int);")}
 		}, []string{"migrate members", "42601", "002_more.sql"}},
@@ -75,8 +82,10 @@ func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 				t.Error(err)
 			}
 			broken := members(t, s.Database, s.AMQP)
-			broken.Migrations = map[string]fs.FS{"members": step("003_more.sql", "CREATE TABLE more (n int);")}
-			broken.Migrations["members"].(fstest.MapFS)["002_less.sql"] = &fstest.MapFile{Data: []byte("-- +goose Up\nCREATE TABLE less (n int);")}
+			broken.Migrations = map[string]fs.FS{"members": step("003_more.sql",
+				"CREATE TABLE more (n int);")}
+			broken.Migrations["members"].(fstest.MapFS)["002_less.sql"] = &fstest.MapFile{Data: []byte(
+				"-- +goose Up\nCREATE TABLE less (n int);")}
 			refused(t, broken, "out-of-order", "version 2", "number above")
 		}, nil},
 	} {
@@ -91,8 +100,9 @@ func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 	}
 }
 
-// A database belongs to the service that was first: another neither migrates it nor consumes with it, in
-// another schema as little, and a database that an earlier release has used is known by its inbox.
+// A database belongs to the service that was first: another neither migrates it nor consumes with
+// it, in another schema as little, and a database that an earlier release has used is known by its
+// inbox.
 func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	t.Parallel()
 	url, broker := database(t), webtest.NoBroker
@@ -106,7 +116,8 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	}
 	db.MustExec(`CREATE SCHEMA beside`)
 	tables := func() (names []string) {
-		if err := db.Select(&names, `SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace IN ('public'::regnamespace, 'beside'::regnamespace)`); err != nil {
+		if err := db.Select(&names, `SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r'
+			AND relnamespace IN ('public'::regnamespace, 'beside'::regnamespace)`); err != nil {
 			t.Fatal(err)
 		}
 		return names
@@ -124,7 +135,8 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	if after := tables(); len(after) != before {
 		t.Errorf("tables %v", after)
 	}
-	db.MustExec(`DELETE FROM database_owner; INSERT INTO inbox (consumer, owner, event_id, type) VALUES ('members', 'club', gen_random_uuid(), 'user.joined')`)
+	db.MustExec(`DELETE FROM database_owner; INSERT INTO inbox (consumer, owner, event_id, type)
+		VALUES ('members', 'club', gen_random_uuid(), 'user.joined')`)
 	refused(t, other("mailing", url), "members", "mailing")
 	again := members(t, url, broker)
 	if err := again.Open(t.Context()); err != nil {
@@ -135,8 +147,8 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	}
 }
 
-// A pooler with its defaults serves a service, in session mode. Its leader may go to the server directly,
-// for a stream.
+// A pooler with its defaults serves a service, in session mode. Its leader may go to the server
+// directly, for a stream.
 func TestServiceBehindAPooler(t *testing.T) {
 	t.Parallel()
 	direct := database(t)
@@ -168,7 +180,8 @@ func TestServiceBehindAPooler(t *testing.T) {
 	}
 	defer lead.Release()
 	var name string
-	if err := lead.Conn().GetContext(t.Context(), &name, `SELECT current_setting('application_name')`); err != nil || name != "leader" {
+	if err := lead.Conn().GetContext(t.Context(), &name,
+		`SELECT current_setting('application_name')`); err != nil || name != "leader" {
 		t.Errorf("the leader's session comes through the pooler: %q, %v", name, err)
 	}
 }
@@ -186,8 +199,8 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 	}
 }
 
-// A database that takes no writes any more makes its service unready, a line in the log says why, and
-// when it takes them again all goes on.
+// A database that takes no writes any more makes its service unready, a line in the log says why,
+// and when it takes them again all goes on.
 func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	t.Parallel()
 	url := database(t)
@@ -204,10 +217,13 @@ func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	}
 	defer func() { _ = admin.Close() }()
 	readOnly := func(to string) {
-		admin.MustExec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = ` + to + `', current_database()); END $$`)
+		admin.MustExec(`DO $$
+			BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = ` + to +
+			`', current_database()); END $$`)
 	}
 	readOnly("on")
-	admin.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+	admin.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 	webtest.Eventually(t, "it is not ready", func() (bool, string) {
 		err := s.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "default_transaction_read_only"), ""

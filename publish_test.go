@@ -38,8 +38,12 @@ func TestWhatIsRolledBackIsNotPublished(t *testing.T) {
 	if !errors.Is(err, no) || count(t, s, "outbox") != 0 {
 		t.Errorf("%v, %d rows", err, count(t, s, "outbox"))
 	}
-	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Publish(t.Context(), tx, UserWelcomed{"1"}) })
-	if err == nil || !strings.Contains(err.Error(), "may not say user.welcomed") || count(t, s, "outbox") != 0 {
+	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error {
+		return s.Publish(t.Context(), tx,
+			UserWelcomed{"1"})
+	})
+	if err == nil || !strings.Contains(err.Error(), "may not say user.welcomed") ||
+		count(t, s, "outbox") != 0 {
 		t.Errorf("an event that it does not declare: %v", err)
 	}
 	publish(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
@@ -79,7 +83,8 @@ func TestHistoryOfASubject(t *testing.T) {
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
 	s.Publishes = append(s.Publishes, UserWelcomed{})
-	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
+	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[UserJoined]) error {
 		if e.Data.Email == "" {
 			return consumer.Permanent(errors.New("nobody to welcome"))
 		}
@@ -93,18 +98,21 @@ func TestHistoryOfASubject(t *testing.T) {
 	becomes(t, s, 1, "pending WHERE due IS NULL")
 	var history []quadrille.PublishedEvent
 	get(t, admin.URL+"/admin/history/42", "", http.StatusOK, &history)
-	if len(history) != 2 || history[1].CausationID != history[0].ID || history[1].CorrelationID != history[0].CorrelationID || history[1].Source != "/members" {
+	if len(history) != 2 || history[1].CausationID != history[0].ID ||
+		history[1].CorrelationID != history[0].CorrelationID || history[1].Source != "/members" {
 		t.Errorf("story %+v", history)
 	}
 	var handled []map[string]any
-	get(t, admin.URL+"/admin/handled", `{"ids":["`+history[0].ID+`","`+events.NewID()+`"]}`, http.StatusOK, &handled)
+	get(t, admin.URL+"/admin/handled", `{"ids":["`+history[0].ID+`","`+events.NewID()+`"]}`,
+		http.StatusOK, &handled)
 	if len(handled) != 1 {
 		t.Errorf("handled %+v", handled)
 	}
 	var page quadrille.ParkedPage
 	get(t, admin.URL+"/admin/parked", "", http.StatusOK, &page)
 	parked := page.Parked
-	if len(parked) != 1 || parked[0].Type != "user.joined" || !strings.Contains(parked[0].Reason, "nobody to welcome") {
+	if len(parked) != 1 || parked[0].Type != "user.joined" ||
+		!strings.Contains(parked[0].Reason, "nobody to welcome") {
 		t.Fatalf("parked %+v", parked)
 	}
 	get(t, admin.URL+"/admin/parked/"+parked[0].Key, "", http.StatusOK, nil)
@@ -114,7 +122,8 @@ func TestHistoryOfASubject(t *testing.T) {
 		t.Errorf("tried %+v", result)
 	}
 	get(t, admin.URL+"/admin/parked/"+events.NewID(), "", http.StatusNotFound, nil)
-	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) + `"]}`} {
+	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) +
+		`"]}`} {
 		get(t, admin.URL+"/admin/handled", bad, http.StatusBadRequest, nil)
 	}
 }

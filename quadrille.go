@@ -3,8 +3,8 @@
 //
 // It promises at-least-once delivery with exactly-once effects: what is said in a transaction is
 // published if and only if it committed, and a handler's transaction takes effect once per event,
-// whatever crashes in between. It puts together what the packages events, topology, outbox, inbox and
-// consumer do; each can be used without it. It opens no port and reads no environment.
+// whatever crashes in between. It puts together what the packages events, topology, outbox, inbox
+// and consumer do; each can be used without it. It opens no port and reads no environment.
 package quadrille
 
 import (
@@ -47,13 +47,14 @@ type Service struct {
 	Database  string             // address of the service's own database, see postgres.Address
 	AMQP      string             // amqp:// URL with the virtual host
 
-	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps, for
-	// notifications and for a stream: a direct one where Database leads through a pooler. Empty: Database.
+	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps,
+	// for notifications and for a stream: a direct one where Database leads through a pooler. Empty:
+	// Database.
 	LeaderDatabase string
 
-	// Topology is the choreography that the service is part of. When it names the service, the topology
-	// must have been applied by an operator, and the service waits until it is. When it does not, the
-	// service declares its own exchange, queue and bindings; so it does when Joins is empty.
+	// Topology is the choreography that the service is part of. When it names the service, the
+	// topology must have been applied by an operator, and the service waits until it is. When it does
+	// not, the service declares its own exchange, queue and bindings; so it does when Joins is empty.
 	Topology topology.Topology
 	// Migrations are those of the service's own tables, in goose's format, by the name of their line.
 	// The kit's own tables are migrated in any case.
@@ -66,14 +67,15 @@ type Service struct {
 	Stream func(db *sqlx.DB) outbox.Source
 	// Projections are the service's tables for reading, filled from its event store.
 	Projections []eventstore.Projection
-	// Mandatory are the types whose events wait until somebody is bound for them; nil: those with a subscriber in
-	// the topology. Others go to nobody then, which Stats and the log tell.
+	// Mandatory are the types whose events wait until somebody is bound for them; nil: those with a
+	// subscriber in the topology. Others go to nobody then, which Stats and the log tell.
 	Mandatory func(eventType string) bool
 	// Keep is how long what was published stays in the outbox, to be published again should the broker
 	// lose it. 0 means outbox.DefaultKeep, less than 0 for ever.
 	Keep time.Duration
-	// HandlerTimeout is how long the transaction of a handler, or of a batch of them, may take. An event
-	// whose handler takes longer fails and is tried again. 0 means consumer.DefaultHandlerTimeout.
+	// HandlerTimeout is how long the transaction of a handler, or of a batch of them, may take. An
+	// event whose handler takes longer fails and is tried again. 0 means
+	// consumer.DefaultHandlerTimeout.
 	HandlerTimeout time.Duration
 
 	opening  singleflight.Group
@@ -96,11 +98,12 @@ type parts struct {
 // ErrMisconfigured says that waiting will not help: a name, a URL or the choreography is wrong.
 var ErrMisconfigured = errors.New("service is misconfigured")
 
-// Run relays and consumes until ctx is done, then finishes what is in hand and returns nil. It waits
-// for a database or a broker that is away; it fails only with ErrMisconfigured.
+// Run relays and consumes until ctx is done, then finishes what is in hand and returns nil. It
+// waits for a database or a broker that is away; it fails only with ErrMisconfigured.
 func (s *Service) Run(ctx context.Context) error {
 	pause := backoff.WithContext(backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(openFirst), backoff.WithMaxInterval(openMax), backoff.WithMaxElapsedTime(0)), ctx)
+		backoff.WithInitialInterval(openFirst), backoff.WithMaxInterval(openMax),
+		backoff.WithMaxElapsedTime(0)), ctx)
 	var p *parts
 	err := backoff.RetryNotify(func() (err error) {
 		p, err = s.parts(ctx)
@@ -137,8 +140,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Open connects to the database and migrates it, unless that has been done. Replicas may do it at the
-// same time. It is called by Run, Tx and Ready, and tries once.
+// Open connects to the database and migrates it, unless that has been done. Replicas may do it at
+// the same time. It is called by Run, Tx and Ready, and tries once.
 func (s *Service) Open(ctx context.Context) error {
 	_, err := s.parts(ctx)
 	return err
@@ -217,7 +220,8 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		source = s.Stream(db)
 	}
 	p.relay = &outbox.Relay{
-		Outbox: p.outbox, URL: s.AMQP, Database: address, Name: s.Name, Exchange: topology.ExchangeOf(s.Name),
+		Outbox: p.outbox, URL: s.AMQP, Database: address, Name: s.Name,
+		Exchange:  topology.ExchangeOf(s.Name),
 		Mandatory: s.mandatory(t), Optional: s.optional(t),
 		Ready: ready, Keep: s.Keep, Source: source, Log: s.Log,
 	}
@@ -235,7 +239,8 @@ func (s *Service) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	return p.outbox.Tx(ctx, f)
 }
 
-// Publish puts payloads into the outbox in tx. In a handler they are caused by the event that is handled.
+// Publish puts payloads into the outbox in tx. In a handler they are caused by the event that is
+// handled.
 func (s *Service) Publish(ctx context.Context, tx *sqlx.Tx, payloads ...events.Payload) error {
 	cause := consumer.CauseOf(ctx)
 	now := time.Now()

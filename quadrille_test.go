@@ -45,7 +45,8 @@ func database(t *testing.T) string {
 }
 
 // table is the members' own: a row for each welcome.
-var table = map[string]fs.FS{"members": fstest.MapFS{"001_members.sql": {Data: []byte("-- +goose Up\nCREATE TABLE welcomed (event_id uuid, email text);\n")}}}
+var table = map[string]fs.FS{"members": fstest.MapFS{"001_members.sql": {Data: []byte(
+	"-- +goose Up\nCREATE TABLE welcomed (event_id uuid, email text);\n")}}}
 
 // welcome writes a row for each event, so that an effect that happens twice shows.
 func welcome(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
@@ -57,7 +58,8 @@ func welcome(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 func members(t *testing.T, database, broker string) *quadrille.Service {
 	t.Helper()
 	s := &quadrille.Service{
-		Name: "members", Publishes: []events.Payload{UserJoined{}}, Handlers: []consumer.Handler{consumer.Handle(welcome)},
+		Name: "members", Publishes: []events.Payload{UserJoined{}},
+		Handlers: []consumer.Handler{consumer.Handle(welcome)},
 		Database: database, AMQP: broker, Migrations: table, Log: zerolog.New(zerolog.NewTestWriter(t)),
 	}
 	t.Cleanup(func() { _ = s.Close() })
@@ -82,7 +84,10 @@ func run(t *testing.T, s *quadrille.Service) (stop func()) {
 
 func publish(t *testing.T, s *quadrille.Service, payloads ...events.Payload) {
 	t.Helper()
-	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Publish(t.Context(), tx, payloads...) }); err != nil {
+	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
+		return s.Publish(t.Context(), tx,
+			payloads...)
+	}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -133,26 +138,52 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 	plain := members(t, lossy, broker)
 	if db, err := plain.DB(t.Context()); err != nil {
 		t.Fatal(err)
-	} else if _, err := db.ExecContext(t.Context(), `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database()); END $$`); err != nil {
+	} else if _, err := db.ExecContext(t.Context(),
+		`DO $$ BEGIN
+			EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
+		END $$`); err != nil {
 		t.Fatal(err)
 	}
 	joined := topology.Topology{Name: "club", Services: []topology.Service{{
-		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined", "user.left"}}},
-		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "welcome"}, {Handles: "user.left", Does: "mourn"}},
+		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined",
+			"user.left"}}},
+		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "welcome"},
+			{Handles: "user.left", Does: "mourn"}},
 	}}}
 	for want, change := range map[string]func(s *quadrille.Service){
-		"no handler for user.left":          func(s *quadrille.Service) { s.Topology = joined },
-		"two handlers for user.joined":      func(s *quadrille.Service) { s.Topology, s.Handlers = joined, append(s.Handlers, s.Handlers...) },
-		"reacts to user.joined twice":       func(s *quadrille.Service) { s.Handlers = append(s.Handlers, s.Handlers...) },
+		"no handler for user.left": func(s *quadrille.Service) { s.Topology = joined },
+		"two handlers for user.joined": func(s *quadrille.Service) {
+			s.Topology, s.Handlers = joined,
+				append(s.Handlers, s.Handlers...)
+		},
+		"reacts to user.joined twice": func(s *quadrille.Service) {
+			s.Handlers = append(s.Handlers,
+				s.Handlers...)
+		},
 		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Publishes = nil },
 		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
-		"sslmode is not set":                func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d" },
-		"an option that the driver refuses": func(s *quadrille.Service) { s.Database = "postgres://u:hush@h/d?sslmode=maybe" },
-		"database URL: want postgres://":    func(s *quadrille.Service) { s.Database = "mysql://u:hush@h/d" },
-		"broker URL: want amqp://":          func(s *quadrille.Service) { s.AMQP = "http://u:hush@h/" },
-		"synchronous_commit is off":         func(s *quadrille.Service) { s.Database = lossy },
-		"LeaderDatabase is the address of":  func(s *quadrille.Service) { s.Database, s.LeaderDatabase = good, lossy },
-		"LeaderDatabase: database URL":      func(s *quadrille.Service) { s.LeaderDatabase = "mysql://u:hush@h/d" },
+		"sslmode is not set": func(
+			s *quadrille.Service) {
+			s.Database = "postgres://u:hush@h/d"
+		},
+		"an option that the driver refuses": func(
+			s *quadrille.Service) {
+			s.Database = "postgres://u:hush@h/d?sslmode=maybe"
+		},
+		"database URL: want postgres://": func(
+			s *quadrille.Service) {
+			s.Database = "mysql://u:hush@h/d"
+		},
+		"broker URL: want amqp://":  func(s *quadrille.Service) { s.AMQP = "http://u:hush@h/" },
+		"synchronous_commit is off": func(s *quadrille.Service) { s.Database = lossy },
+		"LeaderDatabase is the address of": func(s *quadrille.Service) {
+			s.Database,
+				s.LeaderDatabase = good, lossy
+		},
+		"LeaderDatabase: database URL": func(
+			s *quadrille.Service) {
+			s.LeaderDatabase = "mysql://u:hush@h/d"
+		},
 	} {
 		s := members(t, good, broker)
 		change(s)
@@ -176,7 +207,8 @@ func TestRunWaitsForItsServersAndStops(t *testing.T) {
 	away.Log = zerolog.New(&log)
 	stop := run(t, away)
 	log.becomes(t, "waiting for the database")
-	if err := away.Ready(t.Context()); err == nil || errors.Is(err, quadrille.ErrMisconfigured) || away.Connected() {
+	if err := away.Ready(t.Context()); err == nil || errors.Is(err, quadrille.ErrMisconfigured) ||
+		away.Connected() {
 		t.Errorf("ready: %v, connected %v", err, away.Connected())
 	}
 	stop()
@@ -215,12 +247,14 @@ func TestADatabaseThatDoesNotAnswerMakesNoQueue(t *testing.T) {
 	})
 	defer taking.Wait()
 	defer func() { _ = listener.Close() }() // and what it took: the opening in hand fails
-	s := members(t, "postgres://u:p@"+listener.Addr().String()+"/d?sslmode=disable&connect_timeout=20", webtest.NoBroker)
+	s := members(t, "postgres://u:p@"+listener.Addr().String()+"/d?sslmode=disable&connect_timeout=20",
+		webtest.NoBroker)
 	began := time.Now()
 	webtest.Together(t, 20, func(int) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		if err := s.Tx(ctx, func(*sqlx.Tx) error { return nil }); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Tx(ctx, func(*sqlx.Tx) error { return nil }); !errors.Is(err,
+			context.DeadlineExceeded) {
 			return fmt.Errorf("%v, want the deadline", err)
 		}
 		return nil
@@ -262,8 +296,8 @@ func (l *lines) becomes(t *testing.T, want string) {
 	})
 }
 
-// A type that is mandatory waits in the outbox until somebody is bound; without that it is published to nobody,
-// which is counted.
+// A type that is mandatory waits in the outbox until somebody is bound; without that it is
+// published to nobody, which is counted.
 func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 	t.Parallel()
 	for _, mandatory := range []bool{true, false} {
@@ -281,7 +315,8 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 		}
 		webtest.Eventually(t, "the event to be held, or counted", func() (bool, string) {
 			st := s.Stats().Relay
-			return mandatory && st.Held == 1 && st.Unrouted == 0 || !mandatory && st.Unrouted == 1 && st.Held == 0, fmt.Sprintf("%+v", st)
+			return mandatory && st.Held == 1 && st.Unrouted == 0 || !mandatory && st.Unrouted == 1 &&
+				st.Held == 0, fmt.Sprintf("%+v", st)
 		})
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// The state of the relay names the leader, and warns of the relay of another service on the same database.
+// The state of the relay names the leader, and warns of the relay of another service on the same
+// database.
 func TestRelayStateNamesWhoRelays(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
@@ -21,7 +22,8 @@ func TestRelayStateNamesWhoRelays(t *testing.T) {
 	var state quadrille.RelayState
 	webtest.Eventually(t, "the leader to tell of itself", func() (bool, string) {
 		get(t, admin.URL+"/admin/relay", "", 200, &state)
-		return strings.HasPrefix(state.Leader, "members on ") && len(state.Replicas) == 1 && state.Replicas[0].Leads, state.Leader
+		return strings.HasPrefix(state.Leader, "members on ") && len(state.Replicas) == 1 &&
+			state.Replicas[0].Leads, state.Leader
 	})
 	if len(state.Warnings) > 0 {
 		t.Errorf("warnings %v", state.Warnings)
@@ -30,11 +32,13 @@ func TestRelayStateNamesWhoRelays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec(`INSERT INTO outbox_relays (id, name, host, pid, keep) VALUES (gen_random_uuid(), 'intruder', 'elsewhere', 7, 1)`); err != nil {
+	if _, err := db.Exec(`INSERT INTO outbox_relays (id, name, host, pid, keep)
+		VALUES (gen_random_uuid(), 'intruder', 'elsewhere', 7, 1)`); err != nil {
 		t.Fatal(err)
 	}
 	get(t, admin.URL+"/admin/relay", "", 200, &state)
-	if len(state.Warnings) != 1 || !strings.Contains(state.Warnings[0], "the service intruder on elsewhere (process 7) has a relay on this database, which belongs to members") {
+	if len(state.Warnings) != 1 || !strings.Contains(state.Warnings[0], "the service intruder on "+
+		"elsewhere (process 7) has a relay on this database, which belongs to members") {
 		t.Errorf("warnings %v", state.Warnings)
 	}
 }

@@ -30,10 +30,12 @@ func TestReplayedIsADuplicate(t *testing.T) {
 	var history []quadrille.PublishedEvent
 	get(t, admin.URL+"/admin/history/1", "", 200, &history)
 
-	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members", Services: []topology.Service{{Name: "members"}}}}
+	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members",
+		Services: []topology.Service{{Name: "members"}}}}
 	replay := func(args ...string) (code int, out, errOut string) {
 		var o, e bytes.Buffer
-		code = cli.Run(t.Context(), app, append([]string{"replay", "-o", "json"}, args...), strings.NewReader(""), &o, &e,
+		code = cli.Run(t.Context(), app, append([]string{"replay", "-o", "json"}, args...),
+			strings.NewReader(""), &o, &e,
 			func(name string) (string, bool) { return admin.URL, name == "QUADRILLE_MEMBERS_URL" })
 		return code, o.String(), e.String()
 	}
@@ -47,7 +49,8 @@ func TestReplayedIsADuplicate(t *testing.T) {
 	} {
 		code, out, errOut := replay(c.args...)
 		var done cli.Replay
-		if err := json.Unmarshal([]byte(out), &done); err != nil || code != 0 || done.Published != c.published {
+		if err := json.Unmarshal([]byte(out), &done); err != nil || code != 0 ||
+			done.Published != c.published {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
 	}
@@ -63,9 +66,10 @@ func TestReplayedIsADuplicate(t *testing.T) {
 	}{
 		"an event that was never said": {[]string{"members", events.NewID()}, cli.ExitNotFound},
 		"no id":                        {[]string{"members"}, cli.ExitUsage},
-		"both":                         {[]string{"members", history[0].ID, "--since", "1h"}, cli.ExitUsage},
-		"no such service":              {[]string{"nobody", history[0].ID}, cli.ExitUsage},
-		"no time":                      {[]string{"members", "--since", "yesterday"}, cli.ExitUsage},
+		"both": {[]string{"members", history[0].ID, "--since", "1h"},
+			cli.ExitUsage},
+		"no such service": {[]string{"nobody", history[0].ID}, cli.ExitUsage},
+		"no time":         {[]string{"members", "--since", "yesterday"}, cli.ExitUsage},
 	} {
 		if code, out, errOut := replay(c.args...); code != c.code || errOut == "" {
 			t.Errorf("%s: exit %d, want %d: %s %s", name, code, c.code, out, errOut)

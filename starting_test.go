@@ -18,8 +18,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// starting puts a server before a database that says "the database system is starting up" to the first who
-// connects, as PostgreSQL does after a crash, and lets all others through.
+// starting puts a server before a database that says "the database system is starting up" to the
+// first who connects, as PostgreSQL does after a crash, and lets all others through.
 func starting(t *testing.T, database string) string {
 	t.Helper()
 	u, err := url.Parse(database)
@@ -55,7 +55,8 @@ func starting(t *testing.T, database string) string {
 	return u.String()
 }
 
-// refuse reads a start-up message and answers with 57P03, in the frontend/backend protocol of PostgreSQL.
+// refuse reads a start-up message and answers with 57P03, in the frontend/backend protocol of
+// PostgreSQL.
 func refuse(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	var size uint32
@@ -89,16 +90,18 @@ func (u UserReminded) Subject() string { return u.ID }
 // To try a parked event that would set a deadline tells so.
 func TestDryRunShowsADeadline(t *testing.T) {
 	t.Parallel()
-	remind := consumer.Participant[struct{}]{Name: "members", Locks: func(*struct{}, events.Event) {}, React: []consumer.Reaction[struct{}]{
-		consumer.On(func(_ *struct{}, e events.Of[UserJoined]) []events.Payload {
-			return []events.Payload{consumer.Deadline{After: time.Hour, Payload: UserReminded{e.Data.ID}}}
-		}),
-		consumer.On(func(*struct{}, events.Of[UserReminded]) []events.Payload { return nil }),
-	}}
+	remind := consumer.Participant[struct{}]{Name: "members", Locks: func(*struct{}, events.Event) {},
+		React: []consumer.Reaction[struct{}]{
+			consumer.On(func(_ *struct{}, e events.Of[UserJoined]) []events.Payload {
+				return []events.Payload{consumer.Deadline{After: time.Hour, Payload: UserReminded{e.Data.ID}}}
+			}),
+			consumer.On(func(*struct{}, events.Of[UserReminded]) []events.Payload { return nil }),
+		}}
 	s := members(t, database(t), webtest.NoBroker)
 	s.Handlers = []consumer.Handler{remind.Handler()}
 	s.Topology = topology.Topology{Name: "club", Services: []topology.Service{{
-		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}}, {Does: "remind again", Type: "user.reminded", After: time.Hour}},
+		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}},
+			{Does: "remind again", Type: "user.reminded", After: time.Hour}},
 		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "remind"}},
 	}}}
 	db, err := s.DB(t.Context())
@@ -106,8 +109,10 @@ func TestDryRunShowsADeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := events.NewID()
-	if _, err := db.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, reason)
-		VALUES ('members', 'members', $1, 'user.joined', 'members.events', 'user.joined', json_build_object('id', $1::text, 'type', 'user.joined'),
+	if _, err := db.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key,
+		attributes, body, attempts, reason)
+		VALUES ('members', 'members', $1, 'user.joined', 'members.events', 'user.joined',
+			json_build_object('id', $1::text, 'type', 'user.joined'),
 			'{"ID":"1","Email":"ada@example.com"}', 1, 'a mistake')`, id); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +120,9 @@ func TestDryRunShowsADeadline(t *testing.T) {
 	t.Cleanup(admin.Close)
 	var result quadrille.DryRunResult
 	get(t, admin.URL+"/admin/parked/"+id+"/dry-run", "{}", http.StatusOK, &result)
-	if result.Error != "" || len(result.Publishes) != 1 || result.Publishes[0].Type != "user.reminded" || result.Publishes[0].Due == nil || result.Publishes[0].Due.Sub(result.Publishes[0].Time) != time.Hour {
+	if result.Error != "" || len(result.Publishes) != 1 ||
+		result.Publishes[0].Type != "user.reminded" || result.Publishes[0].Due == nil ||
+		result.Publishes[0].Due.Sub(result.Publishes[0].Time) != time.Hour {
 		t.Errorf("tried %+v", result)
 	}
 }

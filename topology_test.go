@@ -25,7 +25,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Replicas that start together migrate one after the other, and share the work without doing any twice.
+// Replicas that start together migrate one after the other, and share the work without doing any
+// twice.
 func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 	t.Parallel()
 	url := database(t)
@@ -35,7 +36,8 @@ func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 		replicas[i] = members(t, url, broker)
 	}
 	meetAtMigration(t, url, len(replicas), func() {
-		webtest.Together(t, 2*len(replicas), func(i int) error { return replicas[i%len(replicas)].Open(t.Context()) })
+		webtest.Together(t, 2*len(replicas),
+			func(i int) error { return replicas[i%len(replicas)].Open(t.Context()) })
 	})
 	const joined = 60
 	for i, s := range replicas {
@@ -80,7 +82,8 @@ func meetAtMigration(t *testing.T, url string, n int, open func()) {
 	webtest.Eventually(t, "all replicas wait to migrate", func() (bool, string) {
 		var waiting int
 		err := db.GetContext(t.Context(), &waiting, `SELECT count(*) FROM pg_stat_activity
-			WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()`)
+			WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%'
+				AND pid <> pg_backend_pid()`)
 		return waiting == n, fmt.Sprint(waiting, " wait, ", err)
 	})
 	_ = conn.Close()
@@ -98,7 +101,8 @@ func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
 	t.Parallel()
 	operator, management := devstack.Vhost(t)
 	rights := topology.PermissionOf("members")
-	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write, rights.Read)
+	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write,
+		rights.Read)
 	var log lines
 	s := members(t, database(t), broker)
 	s.Topology, s.Log = club, zerolog.New(&log)
@@ -123,7 +127,8 @@ func declared(t *testing.T, management, broker string) (names []string) {
 	vhost := broker[strings.LastIndex(broker, "/")+1:]
 	for _, kind := range []string{"queues", "exchanges"} {
 		var found []struct{ Name string }
-		if err := devstack.Manage(t.Context(), management, http.MethodGet, "/api/"+kind+"/"+vhost, nil, &found); err != nil {
+		if err := devstack.Manage(t.Context(), management, http.MethodGet, "/api/"+kind+"/"+vhost, nil,
+			&found); err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range found {
@@ -157,7 +162,8 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 		return err
 	}
 	s := members(t, database(t), broker)
-	s.Name, s.Publishes, s.Handlers, s.Topology = "loyalty", nil, []consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
+	s.Name, s.Publishes, s.Handlers, s.Topology = "loyalty", nil,
+		[]consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
 	run(t, s)
 	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
 		check, err := conn.Channel()
@@ -172,11 +178,13 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 	if got := declared(t, management, broker); !slices.Equal(got, want) {
 		t.Errorf("declared %q, want %q", got, want)
 	}
-	record, err := events.Cause(events.Event{}, "/orders", now(), fulfilment.OrderConfirmed{OrderID: events.NewID()}).Record()
+	record, err := events.Cause(events.Event{}, "/orders", now(),
+		fulfilment.OrderConfirmed{OrderID: events.NewID()}).Record()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ch.PublishWithContext(t.Context(), "orders.events", "order.confirmed", true, false, rabbit.Publishing(record)); err != nil {
+	if err := ch.PublishWithContext(t.Context(), "orders.events", "order.confirmed", true, false,
+		rabbit.Publishing(record)); err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, s, 1, "welcomed")

@@ -2,11 +2,11 @@
 // delivered at any time and in any order, some of them twice, each command and each deadline at any
 // moment. It asks for the invariants in every state, and again wherever nothing more can happen.
 //
-// It promises to visit every reachable state of a model, or to say that it did not; to report an event
-// or a deadline that the topology does not declare, which production refuses, too; and to report states
-// from which the choreography cannot come to rest. It runs the reactions that production runs, on a
-// memory instead of a database; what it does not model is the infrastructure: an event that is said is
-// delivered in the end.
+// It promises to visit every reachable state of a model, or to say that it did not; to report an
+// event or a deadline that the topology does not declare, which production refuses, too; and to
+// report states from which the choreography cannot come to rest. It runs the reactions that
+// production runs, on a memory instead of a database; what it does not model is the infrastructure:
+// an event that is said is delivered in the end.
 package check
 
 import (
@@ -96,7 +96,8 @@ func (v Violation) String() string {
 // lines puts each step of a way on a line.
 func lines(way []string) string {
 	if n := len(way) - maxSteps; n > 0 {
-		way = slices.Concat(way[:maxSteps/2], []string{fmt.Sprintf("… %d steps …", n)}, way[len(way)-maxSteps/2:])
+		way = slices.Concat(way[:maxSteps/2], []string{fmt.Sprintf("… %d steps …", n)},
+			way[len(way)-maxSteps/2:])
 	}
 	return strings.Join(way, "\n    ")
 }
@@ -194,7 +195,8 @@ type state struct {
 
 func (s state) encode() string {
 	b := make([]byte, 0, 4*(len(s.memories)+len(s.inFlight)+len(s.due)+3))
-	for _, list := range [][]uint32{s.memories, {s.commands, s.doubles, uint32(len(s.inFlight))}, s.inFlight, s.due} {
+	for _, list := range [][]uint32{s.memories, {s.commands, s.doubles, uint32(len(s.inFlight))},
+		s.inFlight, s.due} {
 		b = appendNumbers(b, list)
 	}
 	return string(b)

@@ -43,7 +43,8 @@ type notes struct {
 }
 
 // add writes down what was heard and says what comes of it.
-func add[T events.Payload](mark string, published func(T) []events.Payload) consumer.Reaction[notes] {
+func add[T events.Payload](mark string,
+	published func(T) []events.Payload) consumer.Reaction[notes] {
 	return consumer.On(func(s *notes, e events.Of[T]) []events.Payload {
 		n, _ := s.Notes.Get(e.Data.Subject())
 		s.Notes.Set(e.Data.Subject(), Note{ID: e.Data.Subject(), Heard: n.Heard + mark})
@@ -55,19 +56,24 @@ func silent[T events.Payload](T) []events.Payload { return nil }
 
 func duel() check.Model {
 	needs := func(s *notes, e events.Event) { s.Notes.Lock(e.Data.Subject()) }
-	first := consumer.Participant[notes]{Name: "first", Locks: needs, React: []consumer.Reaction[notes]{
-		add("a", func(a Ask) []events.Payload {
-			return []events.Payload{Asked(a), consumer.Deadline{After: time.Minute, Payload: GiveUp(a)}}
-		}),
-		add("r", silent[Answer]), add("g", silent[GiveUp]),
-	}}
-	second := consumer.Participant[notes]{Name: "second", Locks: needs, React: []consumer.Reaction[notes]{
-		add("q", func(a Asked) []events.Payload { return []events.Payload{Answer(a)} }),
-	}}
+	first := consumer.Participant[notes]{Name: "first", Locks: needs,
+		React: []consumer.Reaction[notes]{
+			add("a", func(a Ask) []events.Payload {
+				return []events.Payload{Asked(a), consumer.Deadline{After: time.Minute, Payload: GiveUp(a)}}
+			}),
+			add("r", silent[Answer]), add("g", silent[GiveUp]),
+		}}
+	second := consumer.Participant[notes]{Name: "second", Locks: needs,
+		React: []consumer.Reaction[notes]{
+			add("q", func(a Asked) []events.Payload { return []events.Payload{Answer(a)} }),
+		}}
 	return check.Model{
 		Topology: topology.Topology{Name: "duel", Services: []topology.Service{
-			{Name: "first", Commands: []topology.Command{{Does: "ask", Publishes: []string{"asked"}}, {Does: "give up", Type: "first.give-up", After: time.Minute}}, Reacts: []topology.Reaction{{Handles: "answered", Does: "rest"}}},
-			{Name: "second", Reacts: []topology.Reaction{{Handles: "asked", Does: "answer", Publishes: []string{"answered"}}}},
+			{Name: "first", Commands: []topology.Command{{Does: "ask", Publishes: []string{"asked"}},
+				{Does: "give up", Type: "first.give-up", After: time.Minute}},
+				Reacts: []topology.Reaction{{Handles: "answered", Does: "rest"}}},
+			{Name: "second", Reacts: []topology.Reaction{{Handles: "asked", Does: "answer",
+				Publishes: []string{"answered"}}}},
 		}},
 		Reactors: []consumer.Reactor{first.Reactor(), second.Reactor()},
 		Commands: []check.Command{{To: "first", Payload: Ask{"x"}}},
@@ -88,21 +94,24 @@ func explore(t *testing.T, m check.Model) check.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%d states, %d terminal, complete %v, %.3f s", r.States, r.TerminalStates, r.Complete, r.Seconds)
+	t.Logf("%d states, %d terminal, complete %v, %.3f s", r.States, r.TerminalStates, r.Complete,
+		r.Seconds)
 	return r
 }
 
-// The states of the duel can be counted by hand: nothing yet; asked; then the deadline before, between
-// and after the two messages.
+// The states of the duel can be counted by hand: nothing yet; asked; then the deadline before,
+// between and after the two messages.
 func TestEveryStateIsVisitedOnce(t *testing.T) {
 	t.Parallel()
 	r := explore(t, duel())
-	if r.States != 8 || r.TerminalStates != 2 || fmt.Sprint(r.TerminalOutcomes) != "map[agr:1 arg:1]" || !r.Complete || len(r.Violations) != 0 {
+	if r.States != 8 || r.TerminalStates != 2 ||
+		fmt.Sprint(r.TerminalOutcomes) != "map[agr:1 arg:1]" || !r.Complete || len(r.Violations) != 0 {
 		t.Errorf("%+v", r)
 	}
 	m := duel()
 	m.Duplicates = 1
-	// The question or the answer comes twice, so the answer is heard twice, with the deadline anywhere.
+	// The question or the answer comes twice, so the answer is heard twice, with the deadline
+	// anywhere.
 	if r := explore(t, m); fmt.Sprint(r.TerminalOutcomes) != "map[agr:1 agrr:2 arg:1 argr:2 arrg:2]" {
 		t.Errorf("with one duplicate: %+v", r)
 	}
@@ -118,12 +127,14 @@ func TestADeadlineThatIsSetAgainComesOnce(t *testing.T) {
 	t.Parallel()
 	m := duel()
 	m.Commands = append(m.Commands, m.Commands[0])
-	if r := explore(t, m); r.TerminalOutcomes["aarrg"] == 0 || r.TerminalOutcomes["agarrg"] == 0 || r.TerminalOutcomes["aarrgg"] != 0 {
+	if r := explore(t, m); r.TerminalOutcomes["aarrg"] == 0 || r.TerminalOutcomes["agarrg"] == 0 ||
+		r.TerminalOutcomes["aarrgg"] != 0 {
 		t.Errorf("%+v", r)
 	}
 }
 
-// Every invariant is asked where it must be, and what breaks it is told with the shortest way to it.
+// Every invariant is asked where it must be, and what breaks it is told with the shortest way to
+// it.
 func TestAViolationComesWithTheShortestWay(t *testing.T) {
 	t.Parallel()
 	m := duel()
@@ -135,7 +146,8 @@ func TestAViolationComesWithTheShortestWay(t *testing.T) {
 	}
 	r := explore(t, m)
 	want := []string{"first.ask of x → first (command)", "first.give-up of x → first (deadline)"}
-	if len(r.Violations) == 0 || !slices.Equal(r.Violations[0].Way, want) || r.Violations[0].What != "it gave up" || !r.Complete {
+	if len(r.Violations) == 0 || !slices.Equal(r.Violations[0].Way, want) ||
+		r.Violations[0].What != "it gave up" || !r.Complete {
 		t.Errorf("%+v", r.Violations)
 	}
 	m = duel()
@@ -150,7 +162,8 @@ func TestAViolationComesWithTheShortestWay(t *testing.T) {
 	}
 	m = duel()
 	m.AtRest = func(w check.System) error { return fmt.Errorf("rest with %s", handled(w)) }
-	if r := explore(t, m); len(r.Violations) != 2 || len(r.Violations[0].Way) != 4 || !strings.HasPrefix(r.Violations[0].Way[0], "first.ask") {
+	if r := explore(t, m); len(r.Violations) != 2 || len(r.Violations[0].Way) != 4 ||
+		!strings.HasPrefix(r.Violations[0].Way[0], "first.ask") {
 		t.Errorf("%+v", r.Violations)
 	}
 }
@@ -169,11 +182,26 @@ func TestABoundMakesItIncomplete(t *testing.T) {
 func TestAModelThatIsWrongIsAnError(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(m *check.Model){
-		"no reactor for service second":                 func(m *check.Model) { m.Reactors = m.Reactors[:1] },
-		"command first.ask is for nobody":               func(m *check.Model) { m.Commands[0].To = "nobody" },
-		"which nobody says":                             func(m *check.Model) { m.Topology.Services = m.Topology.Services[1:] },
-		"second: first.ask: second has no react":        func(m *check.Model) { m.Commands[0].To = "second" },
-		"after\n    first.ask of x → first (command)\n": func(m *check.Model) { m.Reactors[1] = panicking(m.Reactors[1]) },
+		"no reactor for service second": func(
+			m *check.Model) {
+			m.Reactors = m.Reactors[:1]
+		},
+		"command first.ask is for nobody": func(
+			m *check.Model) {
+			m.Commands[0].To = "nobody"
+		},
+		"which nobody says": func(
+			m *check.Model) {
+			m.Topology.Services = m.Topology.Services[1:]
+		},
+		"second: first.ask: second has no react": func(
+			m *check.Model) {
+			m.Commands[0].To = "second"
+		},
+		"after\n    first.ask of x → first (command)\n": func(m *check.Model) {
+			m.Reactors[1] = panicking(
+				m.Reactors[1])
+		},
 	} {
 		m := duel()
 		change(&m)
@@ -185,9 +213,10 @@ func TestAModelThatIsWrongIsAnError(t *testing.T) {
 
 // panicking is a reactor whose answer is one panic too many.
 func panicking(r consumer.Reactor) consumer.Reactor {
-	p := consumer.Participant[notes]{Name: r.Name, Locks: func(*notes, events.Event) {}, React: []consumer.Reaction[notes]{
-		add("q", silent[Asked]), // it touches a row that nobody asked for
-	}}
+	p := consumer.Participant[notes]{Name: r.Name, Locks: func(*notes, events.Event) {},
+		React: []consumer.Reaction[notes]{
+			add("q", silent[Asked]), // it touches a row that nobody asked for
+		}}
 	return p.Reactor()
 }
 
@@ -197,32 +226,38 @@ func ring(next func(string) string, ends bool) check.Model {
 	m := duel()
 	needs := func(s *notes, e events.Event) { s.Notes.Lock("x") }
 	over := func(s *notes) bool { n, _ := s.Notes.Get("x"); return n.Heard == "over" }
-	first := consumer.Participant[notes]{Name: "first", Locks: needs, React: []consumer.Reaction[notes]{
-		consumer.On(func(_ *notes, e events.Of[Ask]) []events.Payload {
-			return []events.Payload{Asked{e.Data.ID}, consumer.Deadline{After: time.Minute, Payload: GiveUp(e.Data)}}
-		}),
-		consumer.On(func(s *notes, e events.Of[Answer]) []events.Payload {
-			if ends && over(s) {
+	first := consumer.Participant[notes]{Name: "first", Locks: needs,
+		React: []consumer.Reaction[notes]{
+			consumer.On(func(_ *notes, e events.Of[Ask]) []events.Payload {
+				return []events.Payload{Asked{e.Data.ID}, consumer.Deadline{After: time.Minute,
+					Payload: GiveUp(e.Data)}}
+			}),
+			consumer.On(func(s *notes, e events.Of[Answer]) []events.Payload {
+				if ends && over(s) {
+					return nil
+				}
+				return []events.Payload{Asked{next(e.Data.ID)}}
+			}),
+			consumer.On(func(s *notes, _ events.Of[GiveUp]) []events.Payload {
+				s.Notes.Set("x", Note{ID: "x", Heard: "over"})
 				return nil
-			}
-			return []events.Payload{Asked{next(e.Data.ID)}}
-		}),
-		consumer.On(func(s *notes, _ events.Of[GiveUp]) []events.Payload {
-			s.Notes.Set("x", Note{ID: "x", Heard: "over"})
-			return nil
-		}),
-	}}
+			}),
+		}}
 	m.Reactors = []consumer.Reactor{first.Reactor(), m.Reactors[1]}
-	second := consumer.Participant[notes]{Name: "second", Locks: needs, React: []consumer.Reaction[notes]{
-		consumer.On(func(_ *notes, e events.Of[Asked]) []events.Payload { return []events.Payload{Answer(e.Data)} }),
-	}}
+	second := consumer.Participant[notes]{Name: "second", Locks: needs,
+		React: []consumer.Reaction[notes]{
+			consumer.On(func(_ *notes, e events.Of[Asked]) []events.Payload {
+				return []events.Payload{Answer(
+					e.Data)}
+			}),
+		}}
 	m.Reactors[1] = second.Reactor()
 	m.Topology.Services[0].Reacts[0].Publishes = []string{"asked"}
 	return m
 }
 
-// Services that answer each other without end never come to rest: that is a violation, with the loop.
-// If what must happen ends it, it is none.
+// Services that answer each other without end never come to rest: that is a violation, with the
+// loop. If what must happen ends it, it is none.
 func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 	t.Parallel()
 	same := func(id string) string { return id }
@@ -231,11 +266,13 @@ func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 		return fmt.Sprint("x", n+1)
 	}
 	r := explore(t, ring(same, false))
-	if len(r.Violations) != 1 || !strings.Contains(r.Violations[0].What, "does not come to rest") || r.Violations[0].States != r.States {
+	if len(r.Violations) != 1 || !strings.Contains(r.Violations[0].What, "does not come to rest") ||
+		r.Violations[0].States != r.States {
 		t.Fatalf("%v", r.Violations)
 	}
 	way := r.Violations[0].String()
-	for _, step := range []string{"again and again:\n", "asked of x → second\n", "answered of x → first"} {
+	for _, step := range []string{"again and again:\n", "asked of x → second\n",
+		"answered of x → first"} {
 		if !strings.Contains(way, step) {
 			t.Errorf("%q is not in %s", step, way)
 		}
@@ -245,7 +282,8 @@ func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 	}
 	m := ring(another, false)
 	m.MaxStates = 1000
-	if r := explore(t, m); len(r.Violations) != 1 || r.Complete || !strings.Contains(r.Violations[0].What, "as far as it was explored") {
+	if r := explore(t, m); len(r.Violations) != 1 || r.Complete ||
+		!strings.Contains(r.Violations[0].What, "as far as it was explored") {
 		t.Errorf("each round has another message: %+v", r)
 	}
 	m.MaxStates = 0
@@ -263,19 +301,26 @@ func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 
 // without is a reactor that sets no deadlines.
 func without(r consumer.Reactor) consumer.Reactor {
-	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory, e events.Event) ([]events.Payload, error) {
+	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
+		e events.Event) ([]events.Payload, error) {
 		published, err := r.React(m, e)
-		return slices.DeleteFunc(published, func(p events.Payload) bool { _, later := p.(consumer.Deadline); return later }), err
+		return slices.DeleteFunc(published, func(p events.Payload) bool {
+			_,
+				later := p.(consumer.Deadline)
+			return later
+		}), err
 	}}
 }
 
-// What production refuses because the topology does not declare it is a violation, with the way to it.
+// What production refuses because the topology does not declare it is a violation, with the way to
+// it.
 func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 	t.Parallel()
 	for want, change := range map[string]func(m *check.Model){
 		"second publishes answered on asked": func(m *check.Model) {
 			m.Topology.Services[1].Reacts[0].Publishes = nil
-			m.Topology.Services[1].Commands = []topology.Command{{Does: "answer unasked", Type: "second.answer", Publishes: []string{"answered"}}}
+			m.Topology.Services[1].Commands = []topology.Command{{Does: "answer unasked",
+				Type: "second.answer", Publishes: []string{"answered"}}}
 		},
 		"first publishes asked on first.ask": func(m *check.Model) {
 			m.Topology.Services[0].Commands[0].Type = "first.other"
@@ -287,7 +332,8 @@ func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 		m := duel()
 		change(&m)
 		r := explore(t, m)
-		if len(r.Violations) != 1 || !strings.HasPrefix(r.Violations[0].What, want) || len(r.Violations[0].Way) == 0 {
+		if len(r.Violations) != 1 || !strings.HasPrefix(r.Violations[0].What, want) ||
+			len(r.Violations[0].Way) == 0 {
 			t.Errorf("%s: %v", want, r.Violations)
 		}
 	}

@@ -66,7 +66,8 @@ func newExplorer(m Model) (*explorer, error) {
 		return nil, err
 	}
 	if len(m.Commands) > maxCommands {
-		return nil, fmt.Errorf("the model has %d commands, at most %d can be explored", len(m.Commands), maxCommands)
+		return nil, fmt.Errorf("the model has %d commands, at most %d can be explored", len(m.Commands),
+			maxCommands)
 	}
 	first := state{doubles: uint32(m.Duplicates), commands: 1<<len(m.Commands) - 1}
 	for i, r := range m.Reactors {
@@ -116,7 +117,8 @@ func (x *explorer) message(to int, p events.Payload) (uint32, error) {
 	n, ok := x.number[key]
 	if !ok {
 		if len(x.messages) == maxMessages {
-			return 0, fmt.Errorf("there are more than %d different messages: a payload that differs each time, such as a counter, has no end", maxMessages)
+			return 0, fmt.Errorf("there are more than %d different messages: a payload that differs each "+
+				"time, such as a counter, has no end", maxMessages)
 		}
 		n = uint32(len(x.messages))
 		x.number[key], x.messages = n, append(x.messages, p)
@@ -192,8 +194,8 @@ func (x *explorer) expand(r *Report, at int, s state) (rest bool, err error) {
 	return rest, nil
 }
 
-// deliver visits the state after a service has reacted to a message. What production would refuse is
-// a violation, and the message has no effect.
+// deliver visits the state after a service has reacted to a message. What production would refuse
+// is a violation, and the message has no effect.
 func (x *explorer) deliver(r *Report, at int, s state, m move, must bool) error {
 	to := m.message >> 16
 	done, err := x.react(to, s.memories[to], m.message)
@@ -217,7 +219,8 @@ func (x *explorer) deliver(r *Report, at int, s state, m move, must bool) error 
 // report says what a move was.
 func (x *explorer) report(m move) string {
 	payload := x.messages[m.message&0xffff]
-	return payload.EventType() + " of " + payload.Subject() + " → " + x.model.Reactors[m.message>>16].Name + m.how
+	return payload.EventType() + " of " + payload.Subject() + " → " +
+		x.model.Reactors[m.message>>16].Name + m.how
 }
 
 // react runs a reaction, once for each memory and message.
@@ -267,10 +270,13 @@ func (x *explorer) undeclared(service, cause string, published []events.Payload)
 	for _, p := range published {
 		if later, ok := p.(consumer.Deadline); ok {
 			if _, named := me.Command(later.EventType()); !named {
-				return fmt.Sprintf("%s sets the deadline %s on %s, and no command of its topology has this type", service, later.EventType(), cause)
+				return fmt.Sprintf(
+					"%s sets the deadline %s on %s, and no command of its topology has this type", service,
+					later.EventType(), cause)
 			}
 		} else if !me.MayPublish(cause, p.EventType()) {
-			return fmt.Sprintf("%s publishes %s on %s, which its topology does not declare", service, p.EventType(), cause)
+			return fmt.Sprintf("%s publishes %s on %s, which its topology does not declare", service,
+				p.EventType(), cause)
 		}
 	}
 	return ""

@@ -23,14 +23,17 @@ import (
 const order, funds, price, pieces = "0190a0e0-0000-7000-8000-000000000001", 1000, 300, 5
 
 // one is one order of the choreography, with cancellation at any moment; the reactors are those of
-// production, in the order of the topology, and the invariants are written apart from the choreography's own.
+// production, in the order of the topology, and the invariants are written apart from the
+// choreography's own.
 func one(t *testing.T, duplicates int, country string) check.Model {
 	t.Helper()
 	money, goods := consumer.Memory{}, consumer.Memory{}
-	if err := money.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR", Deposited: funds, Balance: funds}); err != nil {
+	if err := money.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR",
+		Deposited: funds, Balance: funds}); err != nil {
 		t.Fatal(err)
 	}
-	if err := goods.Put("stock", "teapot", inventory.Stock{SKU: "teapot", Received: pieces, OnHand: pieces}); err != nil {
+	if err := goods.Put("stock", "teapot", inventory.Stock{SKU: "teapot", Received: pieces,
+		OnHand: pieces}); err != nil {
 		t.Fatal(err)
 	}
 	return check.Model{
@@ -38,8 +41,10 @@ func one(t *testing.T, duplicates int, country string) check.Model {
 		Begin: map[string]consumer.Memory{"payments": money, "inventory": goods},
 		Commands: []check.Command{
 			{To: "orders", Payload: orders.Place{Within: time.Minute, OrderPlaced: fulfilment.OrderPlaced{
-				OrderID: order, Customer: "ada", Currency: "EUR", Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: price}},
-				Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1", Country: country},
+				OrderID: order, Customer: "ada", Currency: "EUR",
+				Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: price}},
+				Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1",
+					Country: country},
 			}}},
 			{To: "orders", Payload: orders.Cancel{OrderID: order}, Optional: true},
 		},
@@ -122,7 +127,8 @@ func (n *naive) deliver(s moment, message string) {
 	to, _, _ := strings.Cut(message, " ")
 	s.memories = maps.Clone(s.memories)
 	s.memories[to] = s.memories[to].Clone()
-	published, err := n.reactors[to].React(s.memories[to], events.Event{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Data: n.payloads[message]})
+	published, err := n.reactors[to].React(s.memories[to],
+		events.Event{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Data: n.payloads[message]})
 	if err != nil {
 		n.Fatal(err)
 	}
@@ -145,7 +151,8 @@ func (n *naive) visit(s moment) {
 		return
 	}
 	n.seen[key] = true
-	if len(s.inFlight)+len(s.due) == 0 && !slices.ContainsFunc(s.todo, func(name string) bool { return !n.optional[name] }) {
+	if len(s.inFlight)+len(s.due) == 0 &&
+		!slices.ContainsFunc(s.todo, func(name string) bool { return !n.optional[name] }) {
 		n.rest++
 	}
 	without := func(list []string, i int) []string { return slices.Delete(slices.Clone(list), i, i+1) }
@@ -179,7 +186,8 @@ func TestTheExplorerVisitsWhatANaiveOneDoes(t *testing.T) {
 		r := explore(t, m)
 		n := exploreNaively(t, m)
 		if r.States != len(n.seen) || r.TerminalStates != n.rest || !r.Complete {
-			t.Errorf("%d states and %d of rest, a naive explorer finds %d and %d", r.States, r.TerminalStates, len(n.seen), n.rest)
+			t.Errorf("%d states and %d of rest, a naive explorer finds %d and %d", r.States,
+				r.TerminalStates, len(n.seen), n.rest)
 		}
 		if len(r.Violations) != 0 {
 			t.Errorf("%+v", r.Violations)
@@ -190,7 +198,8 @@ func TestTheExplorerVisitsWhatANaiveOneDoes(t *testing.T) {
 // The models must not shrink unnoticed: a state that is no longer reached is no longer checked.
 func TestTheModelsKeepTheirSize(t *testing.T) {
 	t.Parallel()
-	least := map[string]int{"one order": 9816, "no funds": 6246, "no stock": 12212, "country not served": 18708}
+	least := map[string]int{"one order": 9816, "no funds": 6246, "no stock": 12212,
+		"country not served": 18708}
 	for _, m := range demo.Models() {
 		states, small := least[m.Name]
 		if !small {
@@ -212,7 +221,8 @@ func TestTheModelsKeepTheirSize(t *testing.T) {
 }
 
 // spoil wraps the reactor of a service: wrong changes the memory or what is said after a reaction.
-func spoil(m check.Model, service string, wrong func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload) check.Model {
+func spoil(m check.Model, service string, wrong func(before, after consumer.Memory, e events.Event,
+	published []events.Payload) []events.Payload) check.Model {
 	m.Reactors = slices.Clone(m.Reactors)
 	i := slices.IndexFunc(m.Reactors, func(r consumer.Reactor) bool { return r.Name == service })
 	good := m.Reactors[i].React
@@ -227,8 +237,10 @@ func spoil(m check.Model, service string, wrong func(before, after consumer.Memo
 func is(e events.Event, eventType string) bool { return e.Data.EventType() == eventType }
 
 // noTombstone forgets a cancellation of what was not known.
-func noTombstone(table string) func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
-	return func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
+func noTombstone(table string) func(before, after consumer.Memory, e events.Event,
+	published []events.Payload) []events.Payload {
+	return func(before, after consumer.Memory, e events.Event,
+		published []events.Payload) []events.Payload {
 		if is(e, "order.cancelled") && before[table][order] == "" {
 			delete(after[table], order)
 		}
@@ -240,37 +252,49 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	t.Parallel()
 	for name, bug := range map[string]struct {
 		service, country string
-		wrong            func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload
+		wrong            func(before, after consumer.Memory, e events.Event,
+			published []events.Payload) []events.Payload
 	}{
 		"payments leaves no tombstone":  {"payments", "DE", noTombstone("payments")},
 		"inventory leaves no tombstone": {"inventory", "DE", noTombstone("reservations")},
 		"shipping leaves no tombstone":  {"shipping", "DE", noTombstone("shipments")},
-		"payments refunds twice": {"payments", "AQ", func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
+		"payments refunds twice": {"payments", "AQ", func(before, after consumer.Memory, e events.Event,
+			published []events.Payload) []events.Payload {
 			if is(e, "order.cancelled") && strings.Contains(before["payments"][order], payments.Refunded) {
-				_ = after.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR", Deposited: funds, Balance: funds + price})
+				_ = after.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR",
+					Deposited: funds, Balance: funds + price})
 			}
 			return published
 		}},
-		"inventory forgets to release": {"inventory", "DE", func(before, after consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
+		"inventory forgets to release": {"inventory", "DE", func(before, after consumer.Memory,
+			e events.Event, published []events.Payload) []events.Payload {
 			if is(e, "order.cancelled") {
 				after["stock"] = before["stock"]
 			}
 			return published
 		}},
-		"orders confirms what is cancelled": {"orders", "DE", func(before, _ consumer.Memory, e events.Event, published []events.Payload) []events.Payload {
+		"orders confirms what is cancelled": {"orders", "DE", func(before, _ consumer.Memory,
+			e events.Event, published []events.Payload) []events.Payload {
 			if is(e, "shipment.scheduled") && strings.Contains(before["orders"][order], orders.Cancelled) {
 				return []events.Payload{fulfilment.OrderConfirmed{OrderID: order}}
 			}
 			return published
 		}},
-		"orders forgets the deadline and shipping its refusal": {"shipping", "AQ", func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
-			return slices.DeleteFunc(published, func(p events.Payload) bool { return p.EventType() == "shipment.failed" })
-		}},
+		"orders forgets the deadline and shipping its refusal": {"shipping", "AQ",
+			func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
+				return slices.DeleteFunc(published,
+					func(p events.Payload) bool { return p.EventType() == "shipment.failed" })
+			}},
 	} {
 		m := spoil(one(t, 1, bug.country), bug.service, bug.wrong)
 		if strings.Contains(name, "deadline") {
-			m = spoil(m, "orders", func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
-				return slices.DeleteFunc(published, func(p events.Payload) bool { _, later := p.(consumer.Deadline); return later })
+			m = spoil(m, "orders", func(_, _ consumer.Memory, _ events.Event,
+				published []events.Payload) []events.Payload {
+				return slices.DeleteFunc(published, func(p events.Payload) bool {
+					_,
+						later := p.(consumer.Deadline)
+					return later
+				})
 			})
 		}
 		if strings.Contains(name, "confirms") { // inventory commits what it has not yet released
@@ -278,7 +302,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 				var o orders.Order
 				var r inventory.Reservation
 				w.Row("orders", "orders", order, &o)
-				if w.Row("inventory", "reservations", order, &r); o.State == orders.Cancelled && r.State == inventory.Committed {
+				if w.Row("inventory", "reservations", order, &r); o.State == orders.Cancelled &&
+					r.State == inventory.Committed {
 					return fmt.Errorf("cancelled and committed")
 				}
 				return nil
@@ -293,8 +318,8 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 
-// Each event that the topology declares for a reaction or a command and that the reactions publish is
-// needed there: without the declaration production would park what comes, and check says so.
+// Each event that the topology declares for a reaction or a command and that the reactions publish
+// is needed there: without the declaration production would park what comes, and check says so.
 func TestAMissingDeclarationIsFound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ service, cause, said, country string }{
@@ -309,11 +334,13 @@ func TestAMissingDeclarationIsFound(t *testing.T) {
 			m.Begin["inventory"] = consumer.Memory{}
 		}
 		m.AtRest = nil
-		i := slices.IndexFunc(m.Topology.Services, func(s topology.Service) bool { return s.Name == c.service })
+		i := slices.IndexFunc(m.Topology.Services,
+			func(s topology.Service) bool { return s.Name == c.service })
 		s := &m.Topology.Services[i]
 		for j := range s.Reacts {
 			if s.Reacts[j].Handles == c.cause {
-				s.Reacts[j].Publishes = slices.DeleteFunc(s.Reacts[j].Publishes, func(published string) bool { return published == c.said })
+				s.Reacts[j].Publishes = slices.DeleteFunc(s.Reacts[j].Publishes,
+					func(published string) bool { return published == c.said })
 			}
 		}
 		for j := range s.Commands {

@@ -4,9 +4,10 @@ import (
 	"slices"
 )
 
-// restless reports states from which no state of rest can be reached by what must happen: deliveries,
-// deadlines and the commands that are not optional. Services that answer each other without end are
-// such a case. Of an exploration that was stopped only one thing is known: whether it met any rest.
+// restless reports states from which no state of rest can be reached by what must happen:
+// deliveries, deadlines and the commands that are not optional. Services that answer each other
+// without end are such a case. Of an exploration that was stopped only one thing is known: whether
+// it met any rest.
 func (x *explorer) restless(r *Report) {
 	const what = "the choreography does not come to rest"
 	if !r.Complete {

@@ -12,7 +12,8 @@ import (
 func (e *Env) audit() *cobra.Command {
 	return &cobra.Command{
 		Use: "audit", Short: "Compare the broker with it, policies included",
-		Long: "Compare the broker with the topology through its management API, policies included. What is missing or in conflict is an\n" +
+		Long: "Compare the broker with the topology through its management API, policies included. " +
+			"What is missing or in conflict is an\n" +
 			"error, with the command that repairs it; what is extra is a warning.",
 		Example: "  " + e.App.Name + " topology audit -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -33,7 +34,8 @@ func (e *Env) audit() *cobra.Command {
 				return err
 			}
 			if slices.ContainsFunc(found, func(f rabbit.Finding) bool { return f.Kind != rabbit.Extra }) {
-				return Error{Code: ExitProblems, Err: fmt.Errorf("the broker is not as %s wants it", e.App.Topology.Name)}
+				return Error{Code: ExitProblems, Err: fmt.Errorf("the broker is not as %s wants it",
+					e.App.Topology.Name)}
 			}
 			return nil
 		},

@@ -20,7 +20,8 @@ type Breaker struct {
 func (e *Env) breakers() *cobra.Command {
 	return &cobra.Command{
 		Use: "breakers", Short: "Show the circuit breakers around outside calls",
-		Long:    "Show the circuit breakers around outside calls, of that replica of each service which its address leads to:\neach replica learns by itself.",
+		Long: "Show the circuit breakers around outside calls, of that replica of each service " +
+			"which its address leads to:\neach replica learns by itself.",
 		Example: "  " + e.App.Name + " breakers -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, missing := collect(e, func(service string) (list []Breaker, err error) {

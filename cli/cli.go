@@ -79,7 +79,8 @@ func Main(app App) {
 }
 
 // Run runs one command line and returns its exit code.
-func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut io.Writer, lookup func(string) (string, bool)) int {
+func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut io.Writer,
+	lookup func(string) (string, bool)) int {
 	env := &Env{App: app, In: in, Out: out, ErrOut: errOut, lookup: lookup}
 	root := env.root()
 	root.SetArgs(args)
@@ -123,14 +124,16 @@ func (e *Env) root() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVarP(&e.Output, "output", "o", "table", "how to print: table or json")
-	root.PersistentFlags().StringVar(&e.File, "env-file", "", "settings, beside the environment's own (default: .quadrille/env here or above)")
+	root.PersistentFlags().StringVar(&e.File, "env-file", "", "settings, beside the environment's "+
+		"own (default: .quadrille/env here or above)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if number := negative.FindStringSubmatch(err.Error()); number != nil {
 			err = fmt.Errorf("%s: the arguments of %q are not negative", number[1], c.UseLine())
 		}
 		return usage(err)
 	})
-	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.replay(), e.relay(), e.breakers(), e.version())
+	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.replay(), e.relay(),
+		e.breakers(), e.version())
 	if e.App.Check != nil {
 		root.AddCommand(e.check())
 	}
@@ -200,11 +203,15 @@ func (e *Env) Print(value any, table func(t *Text)) error {
 }
 
 // Notef writes a line for a person apart from the data.
-func (e *Env) Notef(format string, values ...any) { NewText(e.ErrOut).Printf(format+"\n", values...) }
+func (e *Env) Notef(format string, values ...any) {
+	NewText(e.ErrOut).Printf(format+"\n",
+		values...)
+}
 
 func (e *Env) version() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version of this program", Example: "  " + e.App.Name + " version -o json",
+		Use: "version", Short: "Print the version of this program", Example: "  " + e.App.Name +
+			" version -o json",
 		RunE: func(*cobra.Command, []string) error {
 			v := map[string]string{"version": "(devel)", "topology": e.App.Topology.Marker()}
 			if info, ok := debug.ReadBuildInfo(); ok {

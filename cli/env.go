@@ -39,7 +39,8 @@ type Env struct {
 	file   map[string]string
 }
 
-// Setting returns a setting: the environment's, or that of the file that a running stack has written.
+// Setting returns a setting: the environment's, or that of the file that a running stack has
+// written.
 func (e *Env) Setting(name string) (string, error) {
 	if value := e.Fixed[name]; value != "" {
 		return value, nil
@@ -54,7 +55,8 @@ func (e *Env) Setting(name string) (string, error) {
 	if value := file[name]; value != "" {
 		return value, nil
 	}
-	return "", Error{Code: ExitUnreachable, Err: fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
+	return "", Error{Code: ExitUnreachable,
+		Err:  fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
 		Next: "start everything with: " + e.App.Name + " up"}
 }
 
@@ -102,8 +104,8 @@ func (e *Env) readFile() (map[string]string, error) {
 	return settings, nil
 }
 
-// ParseEnv reads lines of the form: export NAME='value'. Empty lines and those that begin with # say
-// nothing.
+// ParseEnv reads lines of the form: export NAME='value'. Empty lines and those that begin with #
+// say nothing.
 func ParseEnv(content []byte) (map[string]string, error) {
 	settings := map[string]string{}
 	n := 0
@@ -141,9 +143,10 @@ func (e *Env) ServiceURLs(service string) (list []string, err error) {
 	return list, nil
 }
 
-// Call makes a request to a service and decodes its JSON answer into out, unless nil. An answer that
-// is not of the class 2xx is an Error with the problem's own words.
-func (e *Env) Call(ctx context.Context, service, method, path string, header map[string]string, body, out any) error {
+// Call makes a request to a service and decodes its JSON answer into out, unless nil. An answer
+// that is not of the class 2xx is an Error with the problem's own words.
+func (e *Env) Call(ctx context.Context, service, method, path string, header map[string]string,
+	body, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var sent []byte
@@ -164,7 +167,8 @@ func (e *Env) Call(ctx context.Context, service, method, path string, header map
 }
 
 // request makes a request to one address and returns the answer's body.
-func (e *Env) request(ctx context.Context, base, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+func (e *Env) request(ctx context.Context, base, service, method, path string,
+	header map[string]string, sent []byte) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(sent))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
@@ -180,7 +184,8 @@ func (e *Env) request(ctx context.Context, base, service, method, path string, h
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err), Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
+		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err),
+			Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
 	}
 	defer func() { _ = response.Body.Close() }()
 	var answer []byte
@@ -191,7 +196,8 @@ func (e *Env) request(ctx context.Context, base, service, method, path string, h
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("read answer of %s: %w", service, err)}
 	}
 	if response.ContentLength > maxAnswer || len(answer) > maxAnswer {
-		return nil, fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method, path, maxAnswer)
+		return nil, fmt.Errorf("read answer of %s to %s %s: it has more than %d bytes", service, method,
+			path, maxAnswer)
 	}
 	if response.StatusCode/100 != 2 {
 		return nil, refusal(service, response.StatusCode, answer)

@@ -59,7 +59,8 @@ func (e *Env) ListParked(ctx context.Context, limit int) (all ParkedList) {
 	return all
 }
 
-func (e *Env) parkedOf(ctx context.Context, service string, limit int) (list []Parked, more bool, err error) {
+func (e *Env) parkedOf(ctx context.Context, service string, limit int) (list []Parked, more bool,
+	err error) {
 	for after := ""; ; {
 		size := maxParkedPage
 		if limit > 0 {
@@ -88,14 +89,16 @@ func (e *Env) parked() *cobra.Command {
 	group := &cobra.Command{Use: "parked", Short: "Events that wait for a person"}
 	var limit int
 	list := &cobra.Command{
-		Use: "list", Short: "List them, of all services", Example: "  " + e.App.Name + " parked list -o json",
+		Use: "list", Short: "List them, of all services", Example: "  " + e.App.Name +
+			" parked list -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return usage(fmt.Errorf("--limit %d: must not be negative", limit))
 			}
 			all := e.ListParked(c.Context(), limit)
 			if len(all.More) > 0 {
-				e.Notef("more is parked at %s: use a greater --limit, or 0 for all", strings.Join(all.More, ", "))
+				e.Notef("more is parked at %s: use a greater --limit, or 0 for all",
+					strings.Join(all.More, ", "))
 			}
 			return e.partial(all.Missing, e.Print(all, func(t *Text) { e.printParked(t, all) }))
 		},
@@ -104,10 +107,14 @@ func (e *Env) parked() *cobra.Command {
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show one with its envelope and its bytes", Args: cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked show sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f0",
-		RunE:    func(c *cobra.Command, args []string) error { return e.showParked(c.Context(), args[0]) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return e.showParked(c.Context(),
+				args[0])
+		},
 	}
 	try := &cobra.Command{
-		Use: "dry-run ID", Short: "Try what would come of one now, and roll it back", Args: cobra.ExactArgs(1),
+		Use: "dry-run ID", Short: "Try what would come of one now, and roll it back",
+		Args:    cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked dry-run 0190b1c2-7d3e-7f00-8000-000000000001",
 		RunE:    func(c *cobra.Command, args []string) error { return e.tryParked(c.Context(), args[0]) },
 	}
@@ -172,7 +179,8 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 				Data json.RawMessage `json:"data"`
 			} `json:"publishes"`
 		}
-		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/dry-run", nil, nil, &result)
+		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/dry-run", nil, nil,
+			&result)
 		if isNotFound(err) {
 			continue
 		}
@@ -201,5 +209,6 @@ func (e *Env) notParked(id string, missing []Missing) error {
 	if len(missing) > 0 {
 		return e.partial(missing, nil)
 	}
-	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " + e.App.Name + " parked list"}
+	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " +
+		e.App.Name + " parked list"}
 }

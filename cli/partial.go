@@ -80,5 +80,6 @@ func (e *Env) partial(missing []Missing, err error) error {
 		}
 		return errors.New("no service answers")
 	}
-	return Error{Code: ExitPartial, Err: fmt.Errorf("the answer is partial: without %s", strings.Join(names, ", "))}
+	return Error{Code: ExitPartial, Err: fmt.Errorf("the answer is partial: without %s",
+		strings.Join(names, ", "))}
 }

@@ -33,7 +33,8 @@ func club(t *testing.T, body string) func(args ...string) (code int, out, errOut
 	away := httptest.NewServer(nil)
 	away.Close()
 	urls := map[string]string{"QUADRILLE_HERE_URL": here.URL, "QUADRILLE_AWAY_URL": away.URL}
-	app := cli.App{Name: "club", Topology: topology.Topology{Name: "club", Services: []topology.Service{{Name: "away"}, {Name: "here"}}}}
+	app := cli.App{Name: "club", Topology: topology.Topology{Name: "club",
+		Services: []topology.Service{{Name: "away"}, {Name: "here"}}}}
 	return func(args ...string) (int, string, string) {
 		var out, errOut bytes.Buffer
 		code := cli.Run(t.Context(), app, args, strings.NewReader(""), &out, &errOut,
@@ -46,10 +47,11 @@ func club(t *testing.T, body string) func(args ...string) (code int, out, errOut
 func TestOneServiceAwayHidesNoOther(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ body, want string }{
-		"parked list":   {`{"parked":[{"id":"i-1","type":"user.joined","size":7}]}`, "i-1"},
-		"relay show":    {`{"source":"window","wanted":"window"}`, "window"},
-		"breakers":      {`[{"name":"provider","state":"closed"}]`, "provider"},
-		"trace 1":       {`[{"id":"i-1","type":"user.joined","time":"2026-01-02T15:04:05Z"}]`, "user.joined"},
+		"parked list": {`{"parked":[{"id":"i-1","type":"user.joined","size":7}]}`, "i-1"},
+		"relay show":  {`{"source":"window","wanted":"window"}`, "window"},
+		"breakers":    {`[{"name":"provider","state":"closed"}]`, "provider"},
+		"trace 1": {`[{"id":"i-1","type":"user.joined","time":"2026-01-02T15:04:05Z"}]`,
+			"user.joined"},
 		"parked show i": {`{"id":"i-1"}`, "i-1"},
 	} {
 		run := club(t, c.body)
@@ -58,7 +60,8 @@ func TestOneServiceAwayHidesNoOther(t *testing.T) {
 			want = 0 // it has been found
 		}
 		code, out, errOut := run(strings.Fields(name)...)
-		if code != want || !strings.Contains(out, c.want) || want != 0 && !strings.Contains(errOut, "away") {
+		if code != want || !strings.Contains(out, c.want) || want != 0 &&
+			!strings.Contains(errOut, "away") {
 			t.Errorf("%s: exit %d, %s, %s", name, code, out, errOut)
 		}
 		code, out, errOut = run(append(strings.Fields(name), "-o", "json")...)
@@ -66,7 +69,8 @@ func TestOneServiceAwayHidesNoOther(t *testing.T) {
 			Missing []struct{ Service, Error string }
 		}
 		err := json.Unmarshal([]byte(out), &document)
-		if code != want || err != nil || want != 0 && (len(document.Missing) != 1 || document.Missing[0].Service != "away") {
+		if code != want || err != nil || want != 0 && (len(document.Missing) != 1 ||
+			document.Missing[0].Service != "away") {
 			t.Errorf("%s as JSON: exit %d, %s, %s (%v)", name, code, out, errOut, err)
 		}
 	}
@@ -90,7 +94,8 @@ func TestTraceThatIsCutSaysSo(t *testing.T) {
 	steps := func(n int) string {
 		var list []string
 		for i := range n {
-			list = append(list, fmt.Sprintf(`{"id":"i-%d","type":"user.joined","time":"2026-01-02T15:04:05Z"}`, i))
+			list = append(list,
+				fmt.Sprintf(`{"id":"i-%d","type":"user.joined","time":"2026-01-02T15:04:05Z"}`, i))
 		}
 		return "[" + strings.Join(list, ",") + "]"
 	}
@@ -122,7 +127,8 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"publish", "arg"},
 		{"dance", "dance"},
 	} {
-		if code, out, errOut := run(strings.Fields(c.args)...); code != cli.ExitUsage || !strings.Contains(errOut, c.says) || out != "" {
+		if code, out, errOut := run(strings.Fields(c.args)...); code != cli.ExitUsage ||
+			!strings.Contains(errOut, c.says) || out != "" {
 			t.Errorf("%s: exit %d, %s, %s", c.args, code, out, errOut)
 		}
 	}
@@ -132,7 +138,10 @@ func TestMistakesAreNamed(t *testing.T) {
 func TestAStoppedReplicaIsPassedBy(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	stopped := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	stopped := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter,
+		*http.Request) {
+		<-release
+	}))
 	t.Cleanup(stopped.Close)
 	t.Cleanup(func() { close(release) })
 	var writes atomic.Int32
@@ -147,7 +156,8 @@ func TestAStoppedReplicaIsPassedBy(t *testing.T) {
 		"QUADRILLE_CLUB_URLS": stopped.URL + "," + good.URL}}
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		var list []any
-		if err := env.Call(t.Context(), "club", method, "/admin/things", nil, map[string]int{"n": 1}, &list); err != nil {
+		if err := env.Call(t.Context(), "club", method, "/admin/things", nil, map[string]int{"n": 1},
+			&list); err != nil {
 			t.Errorf("%s: %v", method, err)
 		}
 	}

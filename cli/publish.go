@@ -55,10 +55,13 @@ func (e *Env) publish() *cobra.Command {
 	p := &publishing{Env: e}
 	c := &cobra.Command{
 		Use: "publish TYPE", Short: "Publish a test event, confirmed by the broker",
-		Long: "Publish an event on the exchange of the service that says its type. Without data it is a valid sample.\n\nTypes: " +
+		Long: "Publish an event on the exchange of the service that says its type. Without data it is " +
+			"a valid sample.\n\nTypes: " +
 			strings.Join(e.App.Topology.Types(), ", "),
-		Example: "  " + e.App.Name + " publish order.placed --set customer=ada --set lines.0.quantity=2\n" +
-			"  " + e.App.Name + " publish order.placed --data @order.json --count 5 --id 0190a0e0-0000-7000-8000-000000000001\n" +
+		Example: "  " + e.App.Name +
+			" publish order.placed --set customer=ada --set lines.0.quantity=2\n" +
+			"  " + e.App.Name + " publish order.placed --data @order.json --count 5 --id " +
+			"0190a0e0-0000-7000-8000-000000000001\n" +
 			"  " + e.App.Name + " publish payment.declined --dry-run -o json",
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -67,18 +70,22 @@ func (e *Env) publish() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return p.run(c.Context(), args[0]) },
 	}
 	c.Flags().StringVar(&p.data, "data", "", "the payload: JSON, @file, or - for standard input")
-	c.Flags().StringArrayVar(&p.sets, "set", nil, "change a field of the payload: path=value, such as lines.0.quantity=2")
-	c.Flags().IntVar(&p.count, "count", 1, "how many to publish; with --id they are copies of one event")
+	c.Flags().StringArrayVar(&p.sets, "set", nil, "change a field of the payload: path=value, such "+
+		"as lines.0.quantity=2")
+	c.Flags().IntVar(&p.count, "count", 1,
+		"how many to publish; with --id they are copies of one event")
 	c.Flags().StringVar(&p.id, "id", "", "the id of the event, a UUID (default: a new one each)")
 	c.Flags().BoolVar(&p.dryRun, "dry-run", false, "print what would be published")
-	c.Flags().BoolVar(&p.noValidate, "no-validate", false, "publish the payload as it is, valid or not")
+	c.Flags().BoolVar(&p.noValidate, "no-validate", false,
+		"publish the payload as it is, valid or not")
 	return c
 }
 
 func (p *publishing) run(ctx context.Context, eventType string) error {
 	owner, ok := p.App.Topology.Publisher(eventType)
 	if !ok {
-		return usage(fmt.Errorf("nobody says %q; the types are %s", eventType, strings.Join(p.App.Topology.Types(), ", ")))
+		return usage(fmt.Errorf("nobody says %q; the types are %s", eventType,
+			strings.Join(p.App.Topology.Types(), ", ")))
 	}
 	if p.count < 1 || p.count > maxPublished {
 		return usage(fmt.Errorf("--count %d is not between 1 and %d", p.count, maxPublished))
@@ -161,14 +168,16 @@ func (p *publishing) record(owner, eventType string, data []byte) (events.Record
 		return r, err
 	}
 	if !p.noValidate {
-		return events.Record{}, Error{Code: ExitUsage, Err: err, Next: "publish it all the same with --no-validate"}
+		return events.Record{}, Error{Code: ExitUsage, Err: err,
+			Next: "publish it all the same with --no-validate"}
 	}
 	id := p.id
 	if id == "" {
 		id = events.NewID()
 	}
 	return events.Record{
-		ID: id, Source: topology.SourceOf(owner), Type: eventType, CorrelationID: id, Time: now, Data: data,
+		ID: id, Source: topology.SourceOf(owner), Type: eventType, CorrelationID: id, Time: now,
+		Data: data,
 	}, nil
 }
 
@@ -214,7 +223,8 @@ func (p *publishing) send(ctx context.Context, owner string, records []events.Re
 				err = errors.Join(errors.New("not confirmed"), why)
 			}
 			if err != nil {
-				return Error{Code: ExitUnreachable, Err: fmt.Errorf("publish %s %s: %w", chunk[i].Type, chunk[i].ID, err),
+				return Error{Code: ExitUnreachable, Err: fmt.Errorf("publish %s %s: %w", chunk[i].Type,
+					chunk[i].ID, err),
 					Next: "is the topology applied? " + p.App.Name + " topology apply"}
 			}
 		}

@@ -34,7 +34,8 @@ type Relay struct {
 func (e *Env) relay() *cobra.Command {
 	group := &cobra.Command{Use: "relay", Short: "How services get their events out of their outboxes"}
 	show := &cobra.Command{
-		Use: "show", Short: "Show who relays, and from where", Example: "  " + e.App.Name + " relay show", Args: cobra.NoArgs,
+		Use: "show", Short: "Show who relays, and from where", Example: "  " + e.App.Name + " relay show",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, missing := collect(e, func(service string) ([]Relay, error) {
 				r := Relay{Service: service}
@@ -46,11 +47,15 @@ func (e *Env) relay() *cobra.Command {
 		},
 	}
 	use := &cobra.Command{
-		Use: "use window|stream SERVICE...", Short: "Let the relays of services use the window or the stream, and wait until they do",
-		Long: "Let the relays of services find what was committed through the window, which needs nothing, or through the stream,\n" +
-			"which is PostgreSQL's logical replication. The change loses nothing; what may come twice is handled once.",
-		Example: "  " + e.App.Name + " relay use stream orders payments\n  " + e.App.Name + " relay use window orders payments",
-		Args:    cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
+		Use: "use window|stream SERVICE...", Short: "Let the relays of services use the window or the " +
+			"stream, and wait until they do",
+		Long: "Let the relays of services find what was committed through the window, which needs " +
+			"nothing, or through the stream,\n" +
+			"which is PostgreSQL's logical replication. The change loses nothing; what may come " +
+			"twice is handled once.",
+		Example: "  " + e.App.Name + " relay use stream orders payments\n  " + e.App.Name +
+			" relay use window orders payments",
+		Args: cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
 		RunE: func(c *cobra.Command, args []string) error {
 			for _, service := range args[1:] {
 				if _, ok := e.App.Topology.Service(service); !ok {
@@ -95,7 +100,8 @@ func (e *Env) UseRelay(ctx context.Context, service, source string) (r Relay, er
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()
 	r.Service = service
-	if err := e.Call(ctx, service, "POST", "/admin/relay", nil, map[string]any{"source": source}, &r); err != nil {
+	if err := e.Call(ctx, service, "POST", "/admin/relay", nil, map[string]any{"source": source},
+		&r); err != nil {
 		return r, err
 	}
 	tick := time.NewTicker(relayPoll)
@@ -104,8 +110,10 @@ func (e *Env) UseRelay(ctx context.Context, service, source string) (r Relay, er
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return r, Error{Code: ExitFailure, Err: fmt.Errorf("the relay of %s still uses the %s after %s", service, r.Source, relayTimeout),
-				Next: "its log says why; for the stream, wal_level must be logical and its role must have REPLICATION"}
+			return r, Error{Code: ExitFailure, Err: fmt.Errorf("the relay of %s still uses the %s after %s",
+				service, r.Source, relayTimeout),
+				Next: "its log says why; for the stream, wal_level must be logical and its role " +
+					"must have REPLICATION"}
 		}
 		r = Relay{Service: service}
 		if err := e.Call(ctx, service, "GET", "/admin/relay", nil, nil, &r); err != nil {

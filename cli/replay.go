@@ -31,10 +31,13 @@ func (e *Env) replay() *cobra.Command {
 	var since string
 	c := &cobra.Command{
 		Use: "replay SERVICE [ID...]", Short: "Publish again what a service has said, with the same ids",
-		Long: "Publish again what a service has said, with the same ids: events by their ids, or all since a time.\n" +
-			"Who has handled them takes them for duplicates. It is how a broker that lost its data is made whole.",
-		Example: "  " + e.App.Name + " replay orders --since 1h\n  " + e.App.Name + " replay payments 0190b1c2-7d3e-7f00-8000-000000000001",
-		Args:    cobra.MinimumNArgs(1),
+		Long: "Publish again what a service has said, with the same ids: events by their ids, or all " +
+			"since a time.\n" +
+			"Services that have handled them take them for duplicates. It is how a broker that lost " +
+			"its data is made whole.",
+		Example: "  " + e.App.Name + " replay orders --since 1h\n  " + e.App.Name +
+			" replay payments 0190b1c2-7d3e-7f00-8000-000000000001",
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			body, err := e.replayStatus(args[0], args[1:], since)
 			if err != nil {
@@ -43,7 +46,8 @@ func (e *Env) replay() *cobra.Command {
 			return e.replayLoop(c.Context(), args[0], body)
 		},
 	}
-	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as 2026-01-02T15:04:05Z")
+	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as "+
+		"2026-01-02T15:04:05Z")
 	return c
 }
 
@@ -100,10 +104,12 @@ func (e *Env) replayLoop(ctx context.Context, service string, body map[string]an
 
 func (e *Env) printReplay(service string, r Replay) error {
 	err := e.Print(r, func(t *Text) {
-		t.Printf("%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused, r.Held)
+		t.Printf("%s: %d events published again, %d refused, %d held\n", service, r.Published, r.Refused,
+			r.Held)
 	})
 	if err == nil && r.Refused+r.Held > 0 {
-		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused and %d are held, so they were not published again: %s",
+		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events were refused and %d are held, so "+
+			"they were not published again: %s",
 			r.Refused, r.Held, r.Reason)}
 	}
 	return err

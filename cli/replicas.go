@@ -13,10 +13,11 @@ const hedgeAfter = 500 * time.Millisecond
 // probePath answers at every replica without its database.
 const probePath = "/admin/breakers"
 
-// requestReplicas asks the replicas of a service. A read goes to the next one when one has not answered
-// after hedgeAfter. A write goes to one alone, for two might both execute it: to the first
+// requestReplicas asks the replicas of a service. A read goes to the next one when one has not
+// answered after hedgeAfter. A write goes to one alone, for two might both execute it: to the first
 // that answers a read.
-func (e *Env) requestReplicas(ctx context.Context, service, method, path string, header map[string]string, sent []byte) ([]byte, error) {
+func (e *Env) requestReplicas(ctx context.Context, service, method, path string,
+	header map[string]string, sent []byte) ([]byte, error) {
 	addresses, err := e.ServiceURLs(service)
 	if err != nil {
 		return nil, err
@@ -48,7 +49,8 @@ type answered struct {
 
 // hedge asks one address after another, the next one when the last has failed or has not answered
 // after hedgeAfter, and returns the first answer that is not a failure to reach the service.
-func hedge(ctx context.Context, addresses []string, ask func(ctx context.Context, address string) ([]byte, error)) answered {
+func hedge(ctx context.Context, addresses []string,
+	ask func(ctx context.Context, address string) ([]byte, error)) answered {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends those that are still waited for
 	answers := make(chan answered, len(addresses))

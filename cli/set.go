@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// set changes fields of a JSON object by their paths. A value that is JSON is taken as such, any other
-// as a string.
+// set changes fields of a JSON object by their paths. A value that is JSON is taken as such, any
+// other as a string.
 func set(data []byte, sets []string) ([]byte, error) {
 	if len(sets) == 0 {
 		return data, nil

@@ -14,14 +14,16 @@ func (e *Env) topology() *cobra.Command {
 	var mermaid bool
 	show := &cobra.Command{
 		Use: "show", Short: "Show who says what, who reacts and how",
-		Example: "  " + e.App.Name + " topology show\n  " + e.App.Name + " topology show --mermaid\n  " + e.App.Name + " topology show -o json",
+		Example: "  " + e.App.Name + " topology show\n  " + e.App.Name + " topology show --mermaid\n  " +
+			e.App.Name + " topology show -o json",
 		RunE: func(*cobra.Command, []string) error {
 			if mermaid {
 				t := NewText(e.Out)
 				t.Lines("", e.App.Topology.Mermaid())
 				return t.err
 			}
-			return e.Print(map[string]any{"topology": e.App.Topology, "broker": e.App.Topology.Broker(), "marker": e.App.Topology.Marker()}, e.topologyTable)
+			return e.Print(map[string]any{"topology": e.App.Topology, "broker": e.App.Topology.Broker(),
+				"marker": e.App.Topology.Marker()}, e.topologyTable)
 		},
 	}
 	show.Flags().BoolVar(&mermaid, "mermaid", false, "draw it as a Mermaid flowchart")
@@ -78,7 +80,8 @@ type Checked struct {
 
 func (e *Env) check() *cobra.Command {
 	return &cobra.Command{
-		Use: "check", Short: "Explore every interleaving of the reactions", Example: "  " + e.App.Name + " check -o json",
+		Use: "check", Short: "Explore every interleaving of the reactions", Example: "  " + e.App.Name +
+			" check -o json",
 		RunE: func(*cobra.Command, []string) error {
 			checked, err := e.App.Check()
 			if err != nil {
@@ -90,7 +93,8 @@ func (e *Env) check() *cobra.Command {
 					checked.States, checked.TerminalOutcomes, checked.Violations, checked.Seconds)
 			})
 			if err == nil && (checked.Violations > 0 || !checked.Complete) {
-				err = Error{Code: ExitProblems, Err: fmt.Errorf("%d violations, complete: %t", checked.Violations, checked.Complete)}
+				err = Error{Code: ExitProblems, Err: fmt.Errorf("%d violations, complete: %t",
+					checked.Violations, checked.Complete)}
 			}
 			return err
 		},

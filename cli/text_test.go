@@ -17,7 +17,8 @@ import (
 
 // hostile has one of each kind of character that a terminal obeys or does not show, or that forges
 // a line.
-const hostile = "\x1b[31m\x1b]0;title\a\r\nFAKE LINE\t\x7f\u009b2J\u202eabc\u2066\u200b\u2028\u2029\ufeff\U000e0041\x00"
+const hostile = "\x1b[31m\x1b]0;title\a\r\nFAKE " +
+	"LINE\t\x7f\u009b2J\u202eabc\u2066\u200b\u2028\u2029\ufeff\U000e0041\x00"
 
 // clean fails when anything but text and the program's own ends of lines is in an output, or
 // a stranger's line begins one.
@@ -42,7 +43,10 @@ func TestForeignTextIsEscaped(t *testing.T) {
 		},
 		func(t *cli.Text) { t.Printf("%v %v\n", errors.New(hostile), map[string]any{hostile: hostile}) },
 		func(t *cli.Text) { t.Lines("  ", hostile+"\n"+hostile) },
-		func(t *cli.Text) { t.Table("A\tB", func(row func(...any)) { row(hostile, "\xff\xfe", hostile) }) },
+		func(t *cli.Text) {
+			t.Table("A\tB",
+				func(row func(...any)) { row(hostile, "\xff\xfe", hostile) })
+		},
 		func(t *cli.Text) {
 			cli.Trace{Subject: hostile, Steps: []cli.Step{{Type: hostile, Service: hostile,
 				Data: json.RawMessage(`{"reason":"\u001b[31m\r\nFAKE"}`)}}}.Tree(t, "")
@@ -67,14 +71,17 @@ func TestForeignTextIsEscaped(t *testing.T) {
 // An error may have a stranger's words, too.
 func TestForeignTextInErrorsIsEscaped(t *testing.T) {
 	t.Parallel()
-	app := cli.App{Name: "club", Topology: topology.Topology{Name: "club"}, Commands: func(*cli.Env) []*cobra.Command {
-		return []*cobra.Command{{Use: "fail", RunE: func(*cobra.Command, []string) error {
-			return cli.Error{Code: 5, Err: fmt.Errorf("the service answers: %s", hostile), Next: "see club"}
-		}}}
-	}}
-	for _, args := range [][]string{{"fail"}, {hostile}, {"fail", hostile}, {"-o", hostile, "fail"}, {"--" + hostile}} {
+	app := cli.App{Name: "club", Topology: topology.Topology{Name: "club"},
+		Commands: func(*cli.Env) []*cobra.Command {
+			return []*cobra.Command{{Use: "fail", RunE: func(*cobra.Command, []string) error {
+				return cli.Error{Code: 5, Err: fmt.Errorf("the service answers: %s", hostile), Next: "see club"}
+			}}}
+		}}
+	for _, args := range [][]string{{"fail"}, {hostile}, {"fail", hostile}, {"-o", hostile, "fail"},
+		{"--" + hostile}} {
 		var out, errOut bytes.Buffer
-		code := cli.Run(context.Background(), app, args, strings.NewReader(""), &out, &errOut, func(string) (string, bool) { return "", false })
+		code := cli.Run(context.Background(), app, args, strings.NewReader(""), &out, &errOut,
+			func(string) (string, bool) { return "", false })
 		if code == 0 || errOut.Len() == 0 {
 			t.Errorf("%q: exit %d, %q", args, code, errOut.String())
 		}

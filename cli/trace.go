@@ -14,9 +14,10 @@ import (
 
 // Step is an event of a story: who said it, when, caused by what, and who has handled it.
 type Step struct {
-	ID          string          `json:"id"`
-	Type        string          `json:"type"`
-	Service     string          `json:"service"` // that said it; empty: nobody of this choreography, a test event
+	ID   string `json:"id"`
+	Type string `json:"type"`
+	// that said it; empty: nobody of this choreography, a test event
+	Service     string          `json:"service"`
 	Time        time.Time       `json:"time"`
 	CausationID string          `json:"causation_id,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
@@ -44,15 +45,18 @@ const maxTrace = 1000
 
 func (e *Env) trace() *cobra.Command {
 	return &cobra.Command{
-		Use: "trace SUBJECT", Short: "Tell the story of a subject, such as an order, as a tree by causation",
-		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001", Args: cobra.ExactArgs(1),
+		Use:     "trace SUBJECT",
+		Short:   "Tell the story of a subject, such as an order, as a tree by causation",
+		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			history, err := e.Trace(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			if len(history.Steps) == 0 && len(history.Missing) == 0 {
-				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q", args[0])}
+				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q",
+					args[0])}
 			}
 			return e.partial(history.Missing, e.Print(history, func(t *Text) {
 				history.Tree(t, "")
@@ -134,10 +138,12 @@ type handling struct {
 	At      time.Time `json:"at"`
 }
 
-func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all []handling, err error) {
+func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all []handling,
+	err error) {
 	for chunk := range slices.Chunk(ids, maxHandledIDs) {
 		var list []handling
-		if err := e.Call(ctx, service, "POST", "/admin/handled", nil, map[string]any{"ids": chunk}, &list); err != nil {
+		if err := e.Call(ctx, service, "POST", "/admin/handled", nil, map[string]any{"ids": chunk},
+			&list); err != nil {
 			return nil, err
 		}
 		for _, h := range list {
@@ -148,8 +154,8 @@ func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all 
 	return all, nil
 }
 
-// Tree writes the story as a tree after an indent: under each event those that it caused. Each event
-// is written once, also when a stranger's events cause each other in a circle.
+// Tree writes the story as a tree after an indent: under each event those that it caused. Each
+// event is written once, also when a stranger's events cause each other in a circle.
 func (s Trace) Tree(t *Text, indent string) {
 	if len(s.Steps) == 0 {
 		return

@@ -39,14 +39,16 @@ type hungError struct {
 }
 
 func (h hungError) Error() string {
-	return fmt.Sprintf("the handler of %s has not returned within %s and ignores its context", h.eventType, h.after)
+	return fmt.Sprintf("the handler of %s has not returned within %s and ignores its context",
+		h.eventType, h.after)
 }
 
 // guard runs code of an author, or code that calls it, in a goroutine of its own, so that it can
 // neither take the caller with it nor hold it up: a panic, the end of the goroutine and a hang are
 // errors. The variables that f sets must be read only if there is no error, or if they were set
 // before the author's code began.
-func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration, f func(ctx context.Context) (T, error)) (T, error) {
+func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
+	f func(ctx context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
 		err   error
@@ -75,7 +77,8 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration, f fun
 	var none T
 	running := w.running.Load()
 	if running == nil { // the driver waits on a silent line whatever its context says
-		return none, fmt.Errorf("the database has not answered within %s: %w", timeout, postgres.ErrUnknownOutcome)
+		return none, fmt.Errorf("the database has not answered within %s: %w", timeout,
+			postgres.ErrUnknownOutcome)
 	}
 	hung := hungError{running.key, running.eventType, timeout}
 	c.hanging.add(hung.eventType, 1)
@@ -94,7 +97,8 @@ type run struct{ key, eventType string }
 
 type watchKey struct{}
 
-// watched notes that an author's code begins to work on what waits under a key, and returns what notes its end.
+// watched notes that an author's code begins to work on what waits under a key, and returns what
+// notes its end.
 func watched(ctx context.Context, key, eventType string) (ended func()) {
 	w, _ := ctx.Value(watchKey{}).(*watch)
 	if w == nil {
@@ -114,8 +118,8 @@ func safely(ctx context.Context, e events.Event, f func() error) (err error) {
 	return evaluated(f())
 }
 
-// evaluatedError is an error of an author's code with its text, so that nobody runs that code again to ask
-// for it.
+// evaluatedError is an error of an author's code with its text, so that nobody runs that code again
+// to ask for it.
 type evaluatedError struct {
 	error
 	text string
@@ -125,8 +129,8 @@ func (a evaluatedError) Error() string { return a.text }
 
 func (a evaluatedError) Unwrap() error { return a.error }
 
-// evaluated asks an error of an author's code all that will be asked of it later, where a panic in one of
-// its methods, such as that of a nil pointer, or a hang is still the failure of one event.
+// evaluated asks an error of an author's code all that will be asked of it later, where a panic in
+// one of its methods, such as that of a nil pointer, or a hang is still the failure of one event.
 func evaluated(err error) error {
 	if err == nil {
 		return nil
@@ -180,7 +184,8 @@ func (h *hanging) check(eventType string) error {
 	if h.runs[eventType] < MaxHanging {
 		return nil
 	}
-	return fmt.Errorf("the handler of %s is not run: %d earlier runs of it have not returned", eventType, h.runs[eventType])
+	return fmt.Errorf("the handler of %s is not run: %d earlier runs of it have not returned",
+		eventType, h.runs[eventType])
 }
 
 // err names the types whose handlers hang. It returns nil if there are none.

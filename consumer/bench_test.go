@@ -21,14 +21,17 @@ type ledger struct {
 //
 //	go test ./consumer -run '^$' -bench Consume -benchtime 20000x
 //
-// Row is one inserted row for each event; capture is the bank: two tables and an event in the outbox.
-// Bare takes and acknowledges them and does nothing else: what the broker gives at most, to compare.
+// Row is one inserted row for each event; capture is the bank: two tables and an event in the
+// outbox. Bare takes and acknowledges them and does nothing else: what the broker gives at most, to
+// compare.
 func BenchmarkConsume(b *testing.B) {
 	row := consumer.Participant[ledger]{
 		Name:  consumertest.Service,
 		Locks: func(s *ledger, e events.Event) { s.Payments.Lock(e.Data.Subject()) },
-		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger, e events.Of[consumertest.Placed]) []events.Payload {
-			s.Payments.Set(e.Data.Order, consumertest.Payment{Order: e.Data.Order, Customer: e.Data.Customer, Amount: e.Data.Amount, Status: "seen"})
+		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger,
+			e events.Of[consumertest.Placed]) []events.Payload {
+			s.Payments.Set(e.Data.Order, consumertest.Payment{Order: e.Data.Order, Customer: e.Data.Customer,
+				Amount: e.Data.Amount, Status: "seen"})
 			return nil
 		})},
 	}
@@ -55,13 +58,17 @@ func BenchmarkConsume(b *testing.B) {
 		}
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 	})
-	for name, handler := range map[string]consumer.Handler{"row": row.Handler(), "capture": consumertest.Participant(nil).Handler()} {
+	for name, handler := range map[string]consumer.Handler{"row": row.Handler(),
+		"capture": consumertest.Participant(nil).Handler()} {
 		b.Run(name, func(b *testing.B) {
 			w := prefilled(b)
 			c := w.Consumer(consumertest.Service, nil, handler)
 			b.ResetTimer()
 			stop := w.Start(c)
-			w.Eventually("all are handled", func() (bool, string) { return c.Stats().Handled == int64(b.N), fmt.Sprint(c.Stats()) })
+			w.Eventually("all are handled", func() (bool, string) {
+				return c.Stats().Handled == int64(b.N),
+					fmt.Sprint(c.Stats())
+			})
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 			b.ReportMetric(float64(b.N)/float64(c.Stats().Batches), "events/batch")
@@ -76,7 +83,8 @@ func prefilled(b *testing.B) *consumertest.Env {
 	w := consumertest.New(b)
 	payloads := make([]events.Payload, b.N)
 	for n := range payloads {
-		payloads[n] = consumertest.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%1000), Amount: 10}
+		payloads[n] = consumertest.Placed{Order: fmt.Sprint("order ", n),
+			Customer: fmt.Sprint("customer ", n%1000), Amount: 10}
 	}
 	w.PublishAs(consumertest.Shop, payloads...)
 	return w

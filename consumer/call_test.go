@@ -13,7 +13,8 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-const openTransactions = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL AND pid <> pg_backend_pid()`
+const openTransactions = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+	AND xact_start IS NOT NULL AND pid <> pg_backend_pid()`
 
 // An outside call holds no transaction, neither at first nor when it is made again, gets the same
 // event id each time, and its answer is said once.
@@ -23,15 +24,16 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 	w.RetryByHand()
 	var ids []string // one call at a time
 	calling, leave := make(chan struct{}), make(chan struct{})
-	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(ctx context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
-		ids = append(ids, e.ID, consumer.CauseOf(ctx).ID)
-		calling <- struct{}{}
-		<-leave
-		if len(ids) < 6 {
-			return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
-		}
-		return consumertest.Answered{Order: e.Data.Order}, nil
-	}))
+	c := w.Consumer(consumertest.Service, nil,
+		consumer.Call(func(ctx context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+			ids = append(ids, e.ID, consumer.CauseOf(ctx).ID)
+			calling <- struct{}{}
+			<-leave
+			if len(ids) < 6 {
+				return nil, &net.OpError{Op: "dial", Err: errors.New("refused")}
+			}
+			return consumertest.Answered{Order: e.Data.Order}, nil
+		}))
 	stop := w.Start(c)
 	e := w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})[0]
 	for n := range 3 {
@@ -40,7 +42,8 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 		w.Becomes(0, openTransactions)
 		leave <- struct{}{}
 		if n < 2 {
-			w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason LIKE '%refused%' AND due > now()`, n+1)
+			w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason LIKE '%refused%'
+				AND due > now()`, n+1)
 			w.Exec(`UPDATE pending SET due = now()`)
 		}
 	}
@@ -53,7 +56,8 @@ func TestACallHoldsNoTransactionAndIsAnsweredOnce(t *testing.T) {
 		}
 	}
 	history, err := w.Outbox.History(t.Context(), "o")
-	if err != nil || len(history) != 1 || history[0].CausationID != e.ID || history[0].Type != "question.answered" {
+	if err != nil || len(history) != 1 || history[0].CausationID != e.ID ||
+		history[0].Type != "question.answered" {
 		t.Errorf("said %+v, %v", history, err)
 	}
 }
@@ -63,11 +67,13 @@ func TestACallOnTwoReplicasIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	var calls atomic.Int32
-	ask := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	ask := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload,
+		error) {
 		calls.Add(1)
 		return consumertest.Answered{Order: e.Data.Order}, nil
 	})
-	first, second := w.Consumer(consumertest.Service, nil, ask), w.Consumer(consumertest.Service, nil, ask)
+	first, second := w.Consumer(consumertest.Service, nil, ask), w.Consumer(consumertest.Service, nil,
+		ask)
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Consumers("bank.in", 2)
 	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Asked{Order: "o"}))
@@ -93,7 +99,8 @@ func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	leave := make(chan struct{})
-	_, stop := w.Bank(note("bank"), consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(note("bank"), consumer.Call(func(_ context.Context,
+		e events.Of[consumertest.Asked]) (events.Payload, error) {
 		<-leave
 		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
@@ -109,13 +116,14 @@ func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 	w.Drained()
 }
 
-// A call that is not made, since a breaker is open, costs no attempt however often, and waits as long
-// as it says.
+// A call that is not made, since a breaker is open, costs no attempt however often, and waits as
+// long as it says.
 func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	var calls atomic.Int32
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context,
+		e events.Of[consumertest.Asked]) (events.Payload, error) {
 		if calls.Add(1) <= 2*consumer.MaxAttempts {
 			return nil, consumer.RetryAfter(errors.New("the breaker is open"), time.Hour)
 		}
@@ -123,7 +131,10 @@ func TestACallThatIsNotMadeCostsNoAttempt(t *testing.T) {
 	}))
 	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	for n := range 2 * consumer.MaxAttempts {
-		w.Eventually("another try", func() (bool, string) { return int(calls.Load()) == n+1, w.Diagnosis() })
+		w.Eventually("another try", func() (bool, string) {
+			return int(calls.Load()) == n+1,
+				w.Diagnosis()
+		})
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND reason = 'the breaker is open'
 			AND due - now() BETWEEN interval '59 minutes' AND interval '91 minutes'`)
 		w.Exec(`UPDATE pending SET due = now()`)
@@ -139,21 +150,26 @@ func TestACallMayPublishOnlyWhatIsDeclared(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
-	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
-		switch {
-		case e.Data.Order == "silent":
-			return nil, nil
-		case e.Data.Order == "at once" || calls.Add(1) > 1:
-			return consumertest.Refunded{Order: e.Data.Order}, nil // the bank says it, but not about this
-		}
-		panic("not now")
-	}))
+	c := w.Consumer(consumertest.Service, nil,
+		consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+			switch {
+			case e.Data.Order == "silent":
+				return nil, nil
+			case e.Data.Order == "at once" || calls.Add(1) > 1:
+				return consumertest.Refunded{Order: e.Data.Order}, nil // the bank says it, but not about this
+			}
+			panic("not now")
+		}))
 	stop := w.Start(c)
-	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "silent"}, consumertest.Asked{Order: "at once"}, consumertest.Asked{Order: "again"})
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE '%does not declare%'`)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NOT NULL AND attempts = 1 AND reason LIKE '%not now%'`)
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "silent"},
+		consumertest.Asked{Order: "at once"}, consumertest.Asked{Order: "again"})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1
+		AND reason LIKE '%does not declare%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NOT NULL AND attempts = 1
+		AND reason LIKE '%not now%'`)
 	w.Exec(`UPDATE pending SET due = now() WHERE due IS NOT NULL`)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2 AND reason LIKE '%does not declare%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2
+		AND reason LIKE '%does not declare%'`)
 	w.Becomes(3, inboxCount)
 	stop()
 	w.Drained()
@@ -168,32 +184,35 @@ func TestAnAnswerThatCannotBePublishedIsAFailure(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
-	c := w.Consumer(consumertest.Service, nil, consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
-		if calls.Add(1) == 1 {
-			return nil, errors.New("not now")
-		}
-		return consumertest.Answered{}, nil // has no subject
-	}))
+	c := w.Consumer(consumertest.Service, nil,
+		consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
+			if calls.Add(1) == 1 {
+				return nil, errors.New("not now")
+			}
+			return consumertest.Answered{}, nil // has no subject
+		}))
 	stop := w.Start(c)
 	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Exec(`UPDATE pending SET due = now()`)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2 AND reason LIKE '%no subject%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 2
+		AND reason LIKE '%no subject%'`)
 	stop()
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d calls", n)
 	}
 }
 
-// A slow call that is made again keeps no deadline waiting, and a replica that dies in it leaves it to
-// others once its lease is over.
+// A slow call that is made again keeps no deadline waiting, and a replica that dies in it leaves it
+// to others once its lease is over.
 func TestASlowCallKeepsNoDeadlineWaiting(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var calls atomic.Int32
 	calling, leave := make(chan struct{}), make(chan struct{})
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context,
+		e events.Of[consumertest.Asked]) (events.Payload, error) {
 		switch calls.Add(1) {
 		case 1:
 			return nil, errors.New("not now")
@@ -228,7 +247,8 @@ func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	w.RetryByHand()
-	_, stop := w.Bank(consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	_, stop := w.Bank(consumer.Call(func(_ context.Context,
+		e events.Of[consumertest.Asked]) (events.Payload, error) {
 		if e.Data.Order == "nil" {
 			var answer *consumertest.Answered // not nil to who looks at the interface
 			return answer, nil
@@ -241,12 +261,14 @@ func TestACallThatPanicsHarmsItselfOnly(t *testing.T) {
 	stop()
 }
 
-// A call that fails after its lease was over changes nothing about what another replica has decided.
+// A call that fails after its lease was over changes nothing about what another replica has
+// decided.
 func TestALateFailureChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	calling, leave := make(chan struct{}), make(chan struct{})
-	c, stop := w.Bank(consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
+	c, stop := w.Bank(consumer.Call(func(context.Context,
+		events.Of[consumertest.Asked]) (events.Payload, error) {
 		close(calling)
 		<-leave
 		return nil, errors.New("too late")
@@ -256,7 +278,8 @@ func TestALateFailureChangesNothing(t *testing.T) {
 	w.Exec(`UPDATE pending SET due = NULL, attempts = 10, reason = 'parked by another'`)
 	close(leave)
 	stop()
-	if n := w.Int(`SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 10 AND reason = 'parked by another'`); n != 1 {
+	if n := w.Int(`SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 10
+		AND reason = 'parked by another'`); n != 1 {
 		t.Error("it is not parked any more")
 	}
 	if s := c.Stats(); s.Delayed+s.Parked != 0 {

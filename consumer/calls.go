@@ -20,9 +20,9 @@ const (
 	callLease   = CallTimeout + 5*time.Second
 )
 
-// calls are the outside calls of a replica. What is due is claimed for as many as may be made, under a
-// lease; each call runs by itself, with no transaction open; and what they returned is written down
-// in batches: all that came in while the last was written.
+// calls are the outside calls of a replica. What is due is claimed for as many as may be made,
+// under a lease; each call runs by itself, with no transaction open; and what they returned is
+// written down in batches: all that came in while the last was written.
 type calls struct {
 	*Consumer
 	slots    chan struct{} // one for each call that may be under way
@@ -39,7 +39,8 @@ type called struct {
 
 // runCalls makes calls until ctx is done, and returns when those under way are written down.
 func (c *Consumer) runCalls(ctx context.Context) {
-	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce), returned: make(chan called, CallsAtOnce)}
+	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce),
+		returned: make(chan called, CallsAtOnce)}
 	var writing sync.WaitGroup
 	writing.Go(func() { k.writeLoop(ctx) })
 	c.runDue(ctx, c.callNudge, k.claim)
@@ -56,8 +57,8 @@ func (c *Consumer) nudgeCalls() {
 	}
 }
 
-// claim starts calls for what is due, as many as there are slots. Should the process die, they are made
-// again by whoever finds them once the lease is over.
+// claim starts calls for what is due, as many as there are slots. Should the process die, they are
+// made again by whoever finds them once the lease is over.
 func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	select {
 	case k.slots <- struct{}{}:
@@ -92,20 +93,21 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	return len(claimed) == slots, err
 }
 
-// make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic in
-// it, or a hang, is a failure of this call.
+// make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic
+// in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
 		return called{Pending: p, failed: outsideError{RetryAfter(err, CallTimeout)}}
 	}
-	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout, func(ctx context.Context) ([]events.Event, error) {
-		defer watched(ctx, p.Key, p.Type)()
-		e, err := k.decodePending(p)
-		if err != nil {
-			return nil, err
-		}
-		return k.call(ctx, e)
-	})
+	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout,
+		func(ctx context.Context) ([]events.Event, error) {
+			defer watched(ctx, p.Key, p.Type)()
+			e, err := k.decodePending(p)
+			if err != nil {
+				return nil, err
+			}
+			return k.call(ctx, e)
+		})
 	if h, hung := errors.AsType[hungError](err); hung {
 		err = outsideError{h}
 	}
@@ -137,8 +139,8 @@ func (k *calls) writeLoop(ctx context.Context) {
 	}
 }
 
-// write says the answers and sets what failed for its next attempt, in one transaction. What another
-// replica has finished meanwhile, since the lease was over, is not said again.
+// write says the answers and sets what failed for its next attempt, in one transaction. What
+// another replica has finished meanwhile, since the lease was over, is not said again.
 func (k *calls) write(ctx context.Context, batch []called) error {
 	var answered int
 	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
@@ -173,8 +175,9 @@ func (k *calls) write(ctx context.Context, batch []called) error {
 	return err
 }
 
-// writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of the
-// call; while the database is away nothing is written, and the call is made again after its lease.
+// writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of
+// the call; while the database is away nothing is written, and the call is made again after its
+// lease.
 func (k *calls) writeOne(ctx context.Context, r called) {
 	for reruns := 0; ; reruns++ {
 		err := k.write(ctx, []called{r})

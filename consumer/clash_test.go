@@ -27,8 +27,10 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 				first := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
 				other := consumertest.Event(consumertest.Shop, second)
 				other.ID = first.ID
-				messages := []rabbit.Message{w.Message(first), w.Message(first), w.Message(other), w.Message(first), w.Message(other)}
-				c := w.Consumer(consumertest.Service, nil, note("bank"), consumertest.Participant(nil).Handler())
+				messages := []rabbit.Message{w.Message(first), w.Message(first), w.Message(other),
+					w.Message(first), w.Message(other)}
+				c := w.Consumer(consumertest.Service, nil, note("bank"),
+					consumertest.Participant(nil).Handler())
 				var stop func()
 				if together { // they are in the queue before anybody consumes, and come in one batch
 					w.Publish(messages...)
@@ -55,7 +57,8 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if p := parked[0]; p.Type != second.EventType() || p.Attributes.V.ID != first.ID || !strings.Contains(p.Reason, "another event") {
+				if p := parked[0]; p.Type != second.EventType() || p.Attributes.V.ID != first.ID ||
+					!strings.Contains(p.Reason, "another event") {
 					t.Errorf("parked as %+v", p)
 				}
 				if n := w.Int(`SELECT count(*) FROM notes`) + w.Int(outboxCount); n != 1 {
@@ -66,7 +69,8 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 	}
 }
 
-// What came before is a duplicate when it comes again, also right behind another event under its id.
+// What came before is a duplicate when it comes again, also right behind another event under its
+// id.
 func TestDuplicateBehindAClashIsADuplicate(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -96,10 +100,14 @@ func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	e := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
-	w.Exec(`INSERT INTO inbox (consumer, owner, event_id, type) VALUES ($1, $2, $3, 'order.noted')`, consumertest.Service, consumertest.Shop, e.ID)
+	w.Exec(`INSERT INTO inbox (consumer, owner, event_id, type) VALUES ($1, $2, $3, 'order.noted')`,
+		consumertest.Service, consumertest.Shop, e.ID)
 	w.Publish(w.Message(e))
 	c, stop := w.Bank(note("bank"))
-	w.Eventually("it is a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, fmt.Sprintf("%+v", c.Stats()) })
+	w.Eventually("it is a duplicate", func() (bool, string) {
+		return c.Stats().Duplicates == 1,
+			fmt.Sprintf("%+v", c.Stats())
+	})
 	stop()
 	w.Drained()
 	if n := w.Int(pendingCount); n != 0 {
@@ -107,8 +115,8 @@ func TestRowsOfAnOlderReleaseHaveNoContent(t *testing.T) {
 	}
 }
 
-// What a stranger sends is kept up to a bound for each exchange, the rest is counted in one row, and
-// events go on. What is not a stranger's is always kept.
+// What a stranger sends is kept up to a bound for each exchange, the rest is counted in one row,
+// and events go on. What is not a stranger's is always kept.
 func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -128,10 +136,14 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	stop := w.Start(c)
 	dropped := func(n int64) {
 		t.Helper()
-		w.Eventually("the rest is counted", func() (bool, string) { return c.Stats().Dropped == n, fmt.Sprintf("%+v", c.Stats()) })
+		w.Eventually("the rest is counted", func() (bool, string) {
+			return c.Stats().Dropped == n,
+				fmt.Sprintf("%+v", c.Stats())
+		})
 	}
 	dropped(beyond)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND key = 'not kept: shop.events' AND attempts = $1 AND reason LIKE '30 messages of shop.events%malformed%'`, beyond)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND key = 'not kept: shop.events'
+		AND attempts = $1 AND reason LIKE '30 messages of shop.events%malformed%'`, beyond)
 	w.Becomes(most+1, parkedCount)
 	m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "newer"}))
 	m.Headers["ce-dataschema"] = "urn:quadrille:order.noted:2"
@@ -143,15 +155,18 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	w.Exec(`DELETE FROM pending`)
 	const size = 64 << 10
 	const fit = mostBytes/size - 1 // their attributes take some room as well
-	send(0, fit+3, func(i int) []byte { return append(fmt.Append(nil, i), make([]byte, size-len(fmt.Append(nil, i)))...) })
+	send(0, fit+3, func(i int) []byte {
+		return append(fmt.Append(nil, i),
+			make([]byte, size-len(fmt.Append(nil, i)))...)
+	})
 	dropped(beyond + 3)
 	w.Becomes(fit, `SELECT count(*) FROM pending WHERE key LIKE 'sha256:%'`)
 	stop()
 	w.Drained()
 }
 
-// What comes through the default exchange is parked as forged. It must not look like a deadline, which
-// has no exchange and is believed: if somebody makes it due it is parked again.
+// What comes through the default exchange is parked as forged. It must not look like a deadline,
+// which has no exchange and is believed: if somebody makes it due it is parked again.
 func TestWhatComesThroughTheDefaultExchangeIsNoDeadline(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -162,7 +177,8 @@ func TestWhatComesThroughTheDefaultExchangeIsNoDeadline(t *testing.T) {
 	w.Becomes(1, parkedCount)
 	w.Becomes(0, `SELECT count(*) FROM pending WHERE exchange = ''`)
 	w.Exec(`UPDATE pending SET due = now()`) // as somebody may who wants it tried again
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'forged%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1
+		AND reason LIKE 'forged%'`)
 	stop()
 	w.Drained()
 	if n := w.Int(notesCount); n != 0 {

@@ -17,13 +17,15 @@ import (
 // about it, one ack, no attempt.
 func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore, "answer is lost": consumertest.CutAnswer} {
+	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore,
+		"answer is lost": consumertest.CutAnswer} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := consumertest.New(t)
 			var runs atomic.Int32
 			proxy, url := consumertest.NewProxy(t, w.Postgres)
-			p := consumertest.Participant(func(*consumertest.State, events.Of[consumertest.Placed]) []events.Payload {
+			p := consumertest.Participant(func(*consumertest.State,
+				events.Of[consumertest.Placed]) []events.Payload {
 				if runs.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.captured")
 				}
@@ -41,7 +43,8 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 			if proxy.Cuts() != 1 {
 				t.Fatalf("%d commits were cut", proxy.Cuts())
 			}
-			if n := w.Int(`SELECT count(*) FROM accounts WHERE balance = -30`); n != 1 || w.Int(outboxCount) != 1 || w.Int(inboxCount) != 1 {
+			if n := w.Int(`SELECT count(*) FROM accounts WHERE balance = -30`); n != 1 ||
+				w.Int(outboxCount) != 1 || w.Int(inboxCount) != 1 {
 				t.Errorf("%s", w.Diagnosis())
 			}
 			want := consumer.Stats{Handled: 1, Batches: 1}
@@ -58,7 +61,8 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 // The same for what the schedule does: a retry, a deadline, and the answer of a call.
 func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore, "answer is lost": consumertest.CutAnswer} {
+	for name, cut := range map[string]consumertest.Cut{"COMMIT is lost": consumertest.CutBefore,
+		"answer is lost": consumertest.CutAnswer} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := consumertest.New(t)
@@ -66,7 +70,8 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 			proxy, url := consumertest.NewProxy(t, w.Postgres)
 			var notes, calls, expiries atomic.Int32
 			p := consumertest.Participant(nil)
-			p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
+			p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
+				e events.Of[consumertest.Expired]) []events.Payload {
 				if expiries.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.overdue")
 				}
@@ -92,7 +97,8 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 					return consumertest.Answered{Order: e.Data.Order}, nil
 				}))
 			stop := w.Start(c)
-			for i, payload := range []events.Payload{consumertest.Noted{Order: "n", Text: "the effect"}, consumertest.Asked{Order: "a"}, consumertest.Reminded{Order: "d", At: time.Now()}} {
+			for i, payload := range []events.Payload{consumertest.Noted{Order: "n", Text: "the effect"},
+				consumertest.Asked{Order: "a"}, consumertest.Reminded{Order: "d", At: time.Now()}} {
 				w.PublishAs(consumertest.Shop, payload)
 				w.Becomes(i+1, inboxCount)
 				if i < 2 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,8 @@ const (
 	deadPrefetch   = 20
 	drainTimeout   = 10 * time.Second             // for what is in hand at shutdown
 	stopTimeout    = drainTimeout + 3*time.Second // and to close the sessions
-	breakTimeout   = time.Second                  // for what is in hand when the session breaks, before the next one begins
+	// for what is in hand when the session breaks, before the next one begins
+	breakTimeout = time.Second
 )
 
 // Consumer consumes the queue of one service, and runs its retries and deadlines. Fill in the
@@ -50,8 +50,8 @@ type Consumer struct {
 	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
 	// whose handler takes longer fails and is tried again; the others go on. 0: DefaultHandlerTimeout.
 	HandlerTimeout time.Duration
-	// Malformed bounds what is parked of one exchange that is no event, or no event that can be believed.
-	// 0: MaxMalformed and MaxMalformedBytes.
+	// Malformed bounds what is parked of one exchange that is no event, or no event that can be
+	// believed. 0: MaxMalformed and MaxMalformedBytes.
 	Malformed inbox.Bounds
 
 	prepared     sync.Once
@@ -144,7 +144,8 @@ func (c *Consumer) Run(ctx context.Context) {
 }
 
 // subscribe opens a session on one of the service's queues.
-func (c *Consumer) subscribe(ctx context.Context, name, queue string, prefetch int) (*rabbit.Deliveries, error) {
+func (c *Consumer) subscribe(ctx context.Context, name, queue string,
+	prefetch int) (*rabbit.Deliveries, error) {
 	session, err := rabbit.Open(ctx, c.URL, c.Name+"/"+name)
 	if err != nil {
 		return nil, err
@@ -242,58 +243,4 @@ func subjectOf(d amqp.Delivery) string {
 		}
 	}
 	return ""
-}
-
-// Emit puts what a reaction or a command said into the outbox, and what it scheduled into the
-// inbox's schedule, in tx.
-func (c *Consumer) Emit(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
-	c.prepare()
-	var out []events.Event
-	var deadlines []inbox.Deadline
-	for _, e := range published {
-		later, ok := e.Data.(Deadline)
-		if !ok {
-			out = append(out, e)
-			continue
-		}
-		if c.handlerOf[later.EventType()] == nil {
-			return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name, later.EventType()))
-		}
-		if _, named := c.service.Command(later.EventType()); !named {
-			return Permanent(fmt.Errorf("%s sets a deadline %s: give the command of its topology that it carries this type", c.Name, later.EventType()))
-		}
-		command := events.Event{CorrelationID: e.CorrelationID, TraceParent: e.TraceParent, Time: e.Time, Data: later.Payload}
-		deadlines = append(deadlines, inbox.Deadline{After: max(0, later.After), Event: command})
-	}
-	if err := c.Inbox.Schedule(ctx, tx, deadlines...); err != nil {
-		return err
-	}
-	for _, e := range out {
-		if err := c.checkDeclared(ctx, e); err != nil {
-			return err
-		}
-	}
-	return c.Outbox.Append(ctx, tx, out...)
-}
-
-// checkDeclared refuses an event that the topology does not declare for the event that is handled
-// or, without one, for a command.
-func (c *Consumer) checkDeclared(ctx context.Context, e events.Event) error {
-	published := e.Data.EventType()
-	cause := CauseOf(ctx)
-	switch {
-	case !slices.Contains(c.service.Publishes(), published):
-		return Permanent(fmt.Errorf("%s may not say %s: its topology does not declare it", c.Name, published))
-	case cause.Data != nil && cause.ID == e.CausationID && !c.mayPublish([]string{cause.Data.EventType()}, e.Data):
-		return c.undeclared(cause.Data.EventType(), e.Data)
-	case cause.Data == nil && e.CausationID == "" && !c.service.MayPublishFirst(published):
-		return Permanent(fmt.Errorf("%s may not say %s without hearing anything: no command of its topology declares it", c.Name, published))
-	}
-	return nil
-}
-
-// Context returns a context in which the hot statements of the consumer's database are prepared.
-func (c *Consumer) Context(ctx context.Context) context.Context {
-	c.prepare()
-	return postgres.WithStatements(ctx, c.statements)
 }

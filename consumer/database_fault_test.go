@@ -34,11 +34,13 @@ func TestLockedTableCostsNoAttempt(t *testing.T) {
 	t.Cleanup(func() { _ = tx.Rollback() })
 	const count = 2 * 40
 	for i := range count / 2 {
-		w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1}, consumertest.Reminded{Order: fmt.Sprint("r", i)})
+		w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i), Customer: "ada",
+			Amount: 1}, consumertest.Reminded{Order: fmt.Sprint("r", i)})
 	}
 	c, stop := w.Bank(note("bank"))
 	w.Becomes(count/2, overdueCount) // deadlines that need the other table come in time
-	w.Becomes(count/2, `SELECT count(*) FROM pending WHERE type = 'order.placed' AND attempts = 0 AND due IS NOT NULL AND reason LIKE '%lock timeout%' AND updated_at > created_at`)
+	w.Becomes(count/2, `SELECT count(*) FROM pending WHERE type = 'order.placed' AND attempts = 0
+		AND due IS NOT NULL AND reason LIKE '%lock timeout%' AND updated_at > created_at`)
 	if n := w.Int(`SELECT count(*) FROM pending WHERE attempts > 0`); n != 0 {
 		t.Errorf("%d events have spent an attempt: %s", n, w.Diagnosis())
 	}
@@ -62,7 +64,8 @@ func TestErrorWithRetryAfterCostsNoAttempt(t *testing.T) {
 	var failing atomic.Bool
 	failing.Store(true)
 	var tries atomic.Int64
-	handler := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	handler := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		if tries.Add(1); failing.Load() {
 			return consumer.RetryAfter(errors.New("stored by a newer release"), time.Millisecond)
 		}
@@ -82,8 +85,8 @@ func TestErrorWithRetryAfterCostsNoAttempt(t *testing.T) {
 	w.Drained()
 }
 
-// A deadline runs by the database's clock: a replica whose clock is wrong neither hurries nor delays
-// it, and an event that says a wrong time does not either.
+// A deadline runs by the database's clock: a replica whose clock is wrong neither hurries nor
+// delays it, and an event that says a wrong time does not either.
 func TestDeadlinesRunByTheDatabasesClock(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -94,7 +97,8 @@ func TestDeadlinesRunByTheDatabasesClock(t *testing.T) {
 		w.Publish(w.Message(e))
 	}
 	_, stop := w.Bank(note("bank"))
-	w.Becomes(2, `SELECT count(*) FROM pending WHERE type = 'order.expired' AND due - created_at BETWEEN interval '14 minutes 59 seconds' AND interval '15 minutes 1 second'`)
+	w.Becomes(2, `SELECT count(*) FROM pending WHERE type = 'order.expired'
+		AND due - created_at BETWEEN interval '14 minutes 59 seconds' AND interval '15 minutes 1 second'`)
 	stop()
 	w.Drained()
 	if n := w.Int(outboxCount); n != 0 {
@@ -122,7 +126,8 @@ func TestMessageThatTheDriverCannotDecodeIsParked(t *testing.T) {
 	w.Publish(messages...)
 	c, stop := w.Bank(note("bank"))
 	w.Becomes(20, notesCount)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE 'malformed event: headers: %' AND attributes->>'id' = $1`, messages[0].MessageId)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL
+		AND reason LIKE 'malformed event: headers: %' AND attributes->>'id' = $1`, messages[0].MessageId)
 	if err := c.Healthy(); err != nil {
 		t.Error(err)
 	}
@@ -142,13 +147,17 @@ func TestConsumerThatCannotConsumeReportsIt(t *testing.T) {
 	}
 	stop := w.Start(c)
 	w.Eventually("it is told", func() (bool, string) {
-		return errors.Is(c.Healthy(), rabbit.ErrNotApplied) && c.SessionEnds()["topology"] > 0, fmt.Sprint(c.Healthy(), c.SessionEnds())
+		return errors.Is(c.Healthy(), rabbit.ErrNotApplied) && c.SessionEnds()["topology"] > 0,
+			fmt.Sprint(c.Healthy(), c.SessionEnds())
 	})
 	if err := rabbit.Apply(t.Context(), w.AMQP, c.Topology); err != nil {
 		t.Fatal(err)
 	}
 	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
-	w.Eventually("it is over", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
+	w.Eventually("it is over", func() (bool, string) {
+		return c.Healthy() == nil,
+			fmt.Sprint(c.Healthy())
+	})
 	stop()
 }

@@ -24,7 +24,8 @@ func refuse(t *testing.T, w *consumertest.Env, count int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	messages, err := ch.Consume(topology.QueueOf(consumertest.Service), "", false, false, false, false, nil)
+	messages, err := ch.Consume(topology.QueueOf(consumertest.Service), "", false, false, false, false,
+		nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,15 +36,16 @@ func refuse(t *testing.T, w *consumertest.Env, count int) {
 	}
 }
 
-// Events that the broker gave up to deliver may be the only copies there are: all are kept, whatever
-// bound there is for what is malformed.
+// Events that the broker gave up to deliver may be the only copies there are: all are kept,
+// whatever bound there is for what is malformed.
 func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	const most, count = 10, 50
 	var messages []rabbit.Message
 	for i := range count {
-		messages = append(messages, w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i)})))
+		messages = append(messages, w.Message(consumertest.Event(consumertest.Shop,
+			consumertest.Noted{Order: fmt.Sprint(i)})))
 	}
 	w.Publish(messages...)
 	refuse(t, w, count)
@@ -75,6 +77,7 @@ func TestDeadLetterWhoseHeadersOutgrowAFrameIsParked(t *testing.T) {
 	w.Publish(m, w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "other"})))
 	refuse(t, w, 2)
 	_, stop := w.Bank(note("bank"))
-	w.Becomes(2, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND attributes->>'id' IS NOT NULL`)
+	w.Becomes(2, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead'
+		AND attributes->>'id' IS NOT NULL`)
 	stop()
 }

@@ -23,7 +23,8 @@ func TestADeadlineIsDeliveredOnce(t *testing.T) {
 	soon := time.Now().Add(500 * time.Millisecond)
 	var payloads []events.Payload
 	for i := range 50 {
-		payloads = append(payloads, consumertest.Reminded{Order: fmt.Sprint("soon ", i), At: soon}, consumertest.Reminded{Order: fmt.Sprint("later ", i), At: soon.Add(time.Hour)})
+		payloads = append(payloads, consumertest.Reminded{Order: fmt.Sprint("soon ", i), At: soon},
+			consumertest.Reminded{Order: fmt.Sprint("later ", i), At: soon.Add(time.Hour)})
 	}
 	published := w.PublishAs(consumertest.Shop, payloads...)
 	w.Becomes(50, overdueCount)
@@ -33,10 +34,12 @@ func TestADeadlineIsDeliveredOnce(t *testing.T) {
 	if n := w.Int(`SELECT count(*) FROM outbox WHERE created_at < $1`, soon); n != 0 {
 		t.Errorf("%d came before their time", n)
 	}
-	if n := w.Int(`SELECT count(DISTINCT aggregateid) FROM outbox WHERE aggregateid LIKE 'soon %'`); n != 50 {
+	if n := w.Int(
+		`SELECT count(DISTINCT aggregateid) FROM outbox WHERE aggregateid LIKE 'soon %'`); n != 50 {
 		t.Errorf("%d of 50", n)
 	}
-	if n := w.Int(`SELECT count(*) FROM outbox WHERE headers->>'correlationid' = $1`, published[0].CorrelationID); n != 1 {
+	if n := w.Int(`SELECT count(*) FROM outbox WHERE headers->>'correlationid' = $1`,
+		published[0].CorrelationID); n != 1 {
 		t.Errorf("the deadline has lost its correlation")
 	}
 	w.Exec(`UPDATE pending SET due = now() - interval '1 hour'`) // while nobody runs
@@ -55,7 +58,8 @@ func TestADeadlineThatIsSetAgainIsMoved(t *testing.T) {
 	w := consumertest.New(t)
 	_, stop := w.Bank()
 	hour := time.Now().Add(time.Hour)
-	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "nearer", At: hour}, consumertest.Reminded{Order: "farther", At: hour})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "nearer", At: hour},
+		consumertest.Reminded{Order: "farther", At: hour})
 	w.Becomes(2, pendingCount)
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "farther", At: hour.Add(time.Hour)})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:farther' AND due > $1`, hour)
@@ -74,7 +78,8 @@ func TestADeadlineMaySetItselfAgain(t *testing.T) {
 	w.RetryByHand()
 	var n, broken atomic.Int32
 	p := consumertest.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
+		e events.Of[consumertest.Expired]) []events.Payload {
 		if broken.Load() == 1 {
 			panic("broken")
 		}
@@ -97,7 +102,8 @@ func TestADeadlineMaySetItselfAgain(t *testing.T) {
 	w.Exec(`UPDATE pending SET attempts = $1, due = now()`, consumer.MaxAttempts-1)
 	w.Becomes(1, parkedCount)
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "p", At: time.Now().Add(time.Hour)})
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due > now() AND reason = 'deadline'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due > now()
+		AND reason = 'deadline'`)
 	broken.Store(0)
 	w.Exec(`UPDATE pending SET due = now()`)
 	w.Becomes(2, overdueCount)

@@ -18,8 +18,9 @@ import (
 // errForged says that an event came by a way that its source cannot have used.
 var errForged = fmt.Errorf("forged")
 
-// decodeDelivery turns a delivery into an event. The exchange vouches for the source, since only its owner may
-// write there; what does not fit is refused as forged. An event that nobody here reacts to has no Data.
+// decodeDelivery turns a delivery into an event. The exchange vouches for the source, since only
+// its owner may write there; what does not fit is refused as forged. An event that nobody here
+// reacts to has no Data.
 func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	record, err := rabbit.Record(d)
 	if y := record.Time.UTC().Year(); y < 1 || y > lastYear {
@@ -34,7 +35,8 @@ func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	case err != nil:
 		return it, err
 	case record.Type != d.RoutingKey:
-		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type, d.RoutingKey)
+		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type,
+			d.RoutingKey)
 	case c.handlerOf[record.Type] == nil:
 		return c.keepUnknown(it, owner)
 	}
@@ -51,46 +53,52 @@ func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	return it, nil
 }
 
-// verifySource returns the service that owns the exchange through which an event came, and refuses what
-// that service does not publish.
+// verifySource returns the service that owns the exchange through which an event came, and refuses
+// what that service does not publish.
 func (c *Consumer) verifySource(exchange string, record events.Record) (owner string, err error) {
 	owner, ok := topology.OwnerOf(exchange)
 	publisher, known := c.Topology.Service(owner)
 	switch {
 	case !ok || !known:
-		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange, c.Topology.Name)
+		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange,
+			c.Topology.Name)
 	case !slices.Contains(publisher.Publishes(), record.Type):
 		return "", fmt.Errorf("%w: %s does not say %.80q", errForged, owner, record.Type)
 	case record.Source != "" && record.Source != topology.SourceOf(owner):
-		return "", fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, exchange, record.Source)
+		return "", fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, exchange,
+			record.Source)
 	}
 	return owner, nil
 }
 
 func receiptOf(it item, owner string) inbox.Receipt {
-	return inbox.Receipt{Owner: owner, ID: it.event.ID, Type: it.record.Type, Content: inbox.ContentOf(it.record.Data)}
+	return inbox.Receipt{Owner: owner, ID: it.event.ID, Type: it.record.Type,
+		Content: inbox.ContentOf(it.record.Data)}
 }
 
-// decodeBatch reads a batch. The code of a payload, such as Validate, may neither hang nor end the lane.
+// decodeBatch reads a batch. The code of a payload, such as Validate, may neither hang nor end the
+// lane.
 func (c *Consumer) decodeBatch(ctx context.Context, batch []amqp.Delivery) (all []decoded) {
 	for len(all) < len(batch) {
 		rest := batch[len(all):]
 		read := make(chan decoded, len(rest))
-		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
-			for _, d := range rest {
-				ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
-				it, err := c.decodeDelivery(d)
-				ended()
-				read <- decoded{it, err}
-			}
-			return struct{}{}, nil
-		})
+		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
+			func(ctx context.Context) (struct{}, error) {
+				for _, d := range rest {
+					ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
+					it, err := c.decodeDelivery(d)
+					ended()
+					read <- decoded{it, err}
+				}
+				return struct{}{}, nil
+			})
 		for range len(read) {
 			all = append(all, <-read)
 		}
 		if err != nil && len(all) < len(batch) {
 			record, _ := rabbit.Record(batch[len(all)])
-			all = append(all, decoded{item{delivery: batch[len(all)], record: record}, fmt.Errorf("decode: %w", err)})
+			all = append(all, decoded{item{delivery: batch[len(all)], record: record},
+				fmt.Errorf("decode: %w", err)})
 		}
 	}
 	return all
@@ -109,8 +117,9 @@ type decoded struct {
 // lastYear is the last one that RFC 3339 can write.
 const lastYear = 9999
 
-// keepUnknown makes an item of an event that nobody here reacts to. The queue is bound to it, so another release of
-// this service does, the one to come or the one before: it waits for a replica that knows it.
+// keepUnknown makes an item of an event that nobody here reacts to. The queue is bound to it, so
+// another release of this service does, the one to come or the one before: it waits for a replica
+// that knows it.
 func (c *Consumer) keepUnknown(it item, owner string) (item, error) {
 	id, err := events.ParseID(it.record.ID)
 	if err != nil {
@@ -119,13 +128,14 @@ func (c *Consumer) keepUnknown(it item, owner string) (item, error) {
 	it.event.ID = id
 	it.receipt = receiptOf(it, owner)
 	if _, reported := c.unknownTypes.LoadOrStore(it.record.Type, true); !reported {
-		c.Log.Warn().Str("type", it.record.Type).Msg("nobody here reacts to it: it is kept for a replica that does")
+		c.Log.Warn().Str("type", it.record.Type).Msg(
+			"nobody here reacts to it: it is kept for a replica that does")
 	}
 	return it, nil
 }
 
-// decode decodes an event of an owner. A payload may panic in its own Validate; that is a fault of this
-// event only.
+// decode decodes an event of an owner. A payload may panic in its own Validate; that is a fault of
+// this event only.
 func (c *Consumer) decode(record events.Record, owner string) (e events.Event, err error) {
 	defer func() {
 		if cause := recover(); cause != nil {

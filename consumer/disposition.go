@@ -13,8 +13,9 @@ import (
 const (
 	// MaxAttempts is how often an event is tried before it is parked.
 	MaxAttempts = 10
-	// CallPatience is how long an outside call is made again in any case, however often it fails: a peer may
-	// be away for longer than MaxAttempts last, and then it is not the event that is to blame.
+	// CallPatience is how long an outside call is made again in any case, however often it fails: a
+	// peer may be away for longer than MaxAttempts last, and then it is not the event that is to
+	// blame.
 	CallPatience = 6 * time.Hour
 	// DatabasePatience is how long an event waits without an attempt being spent while the database
 	// is in the way, such as a table that somebody has locked. After that its attempts count.
@@ -35,14 +36,15 @@ const (
 	rerun           disposition = iota // the same again at once
 	waitForDatabase                    // wait until the database is back, then the same again
 	split                              // one by one, so that only the poison suffers
-	postpone                           // wait without an attempt being spent: the events are not to blame
-	delay                              // the one event waits for its next attempt
-	park                               // the one event waits for a person
+	// wait without an attempt being spent: the events are not to blame
+	postpone
+	delay // the one event waits for its next attempt
+	park  // the one event waits for a person
 )
 
-// dispose decides about a batch of size events whose transaction failed with err for the (reruns+1)th
-// time. Alive is the answer of a probe of the database; attempts counts those of a single event
-// before this one.
+// dispose decides about a batch of size events whose transaction failed with err for the
+// (reruns+1)th time. Alive is the answer of a probe of the database; attempts counts those of a
+// single event before this one.
 func dispose(err error, size, reruns, attempts int, alive bool) disposition {
 	if !alive {
 		return waitForDatabase
@@ -52,7 +54,8 @@ func dispose(err error, size, reruns, attempts int, alive bool) disposition {
 		class = postgres.Other // a connection that it lost was not the database's
 	}
 	switch {
-	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry: // it has waited long enough for the others in its lane
+	// it has waited long enough for the others in its lane
+	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry:
 		return postpone
 	case class == postgres.Retry && reruns < maxReruns,
 		// The database answers now: what was lost was this connection, or its transaction's outcome,
@@ -89,9 +92,9 @@ func patient(err error, age time.Duration) bool {
 	return errors.As(err, &outside) && !isPermanent(err) && age < CallPatience
 }
 
-// wasMade tells whether an outside call that costs no attempt was made all the same, by the method Made. Past
-// CallPatience it costs one: where there is nothing else to ask a peer, one call that it always fails would
-// keep its breaker open for ever.
+// wasMade tells whether an outside call that costs no attempt was made all the same, by the method
+// Made. Past CallPatience it costs one: where there is nothing else to ask a peer, one call that it
+// always fails would keep its breaker open for ever.
 func wasMade(err error) bool {
 	var m interface {
 		error

@@ -41,8 +41,10 @@ var dispositions = []struct {
 	{"statement time-out", state("57014"), rerun, delay, split},
 	{"disk full", state("53100"), postpone, postpone, postpone},
 	{"prepared before a migration", state("26000"), rerun, postpone, postpone},
-	{"stored by a newer release", fmt.Errorf("load: %w", RetryAfter(errors.New("unknown fact"), time.Second)), postpone, postpone, split},
-	{"lock time-out of an outside call's own database", outsideError{state("55P03")}, delay, delay, split},
+	{"stored by a newer release", fmt.Errorf("load: %w", RetryAfter(errors.New("unknown fact"),
+		time.Second)), postpone, postpone, split},
+	{"lock time-out of an outside call's own database", outsideError{state("55P03")}, delay, delay,
+		split},
 	{"handler that hangs", hungError{"id", "a.b", time.Minute}, delay, delay, split},
 	{"handler that exits", errExited, delay, delay, split},
 	{"bad data", state("22021"), park, park, split},
@@ -57,9 +59,11 @@ var dispositions = []struct {
 	{"unknown type", events.ErrUnknownType, park, park, split},
 	{"unknown major", events.ErrUnknownMajor, park, park, split},
 	{"too large", events.ErrTooLarge, park, park, split},
-	{"network of an outside call", outsideError{&net.OpError{Op: "dial", Err: errors.New("refused")}}, delay, delay, split},
+	{"network of an outside call", outsideError{&net.OpError{Op: "dial", Err: errors.New("refused")}},
+		delay, delay, split},
 	{"end of file of an outside call", outsideError{io.EOF}, delay, delay, split},
-	{"permanent refusal of an outside call", outsideError{Permanent(errors.New("no such card"))}, park, park, split},
+	{"permanent refusal of an outside call", outsideError{Permanent(errors.New("no such card"))}, park,
+		park, split},
 }
 
 func TestDisposition(t *testing.T) {
@@ -86,7 +90,8 @@ func TestDisposition(t *testing.T) {
 				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), park)
 			}
 			want("last but one", dispose(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
-			for _, size := range []int{1, BatchMax} { // whatever it is, a database that is away costs nothing
+			// whatever it is, a database that is away costs nothing
+			for _, size := range []int{1, BatchMax} {
 				want("database away", dispose(f.err, size, maxReruns, MaxAttempts, false), waitForDatabase)
 			}
 		})
@@ -105,7 +110,8 @@ func TestDispositionEnds(t *testing.T) {
 					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
 				}
 			}
-			if got := dispose(f.err, size, reruns, 0, true); got != postpone && (got == split) != (size > 1) {
+			if got := dispose(f.err, size, reruns, 0, true); got != postpone &&
+				(got == split) != (size > 1) {
 				t.Errorf("%s in a batch of %d: %d", f.name, size, got)
 			}
 		}
@@ -135,8 +141,8 @@ func TestPausesGrowToABound(t *testing.T) {
 	}
 }
 
-// A peer may be away for longer than the attempts last; then it is not the call that is to blame. What can
-// never succeed is parked all the same.
+// A peer may be away for longer than the attempts last; then it is not the call that is to blame.
+// What can never succeed is parked all the same.
 func TestOutsideCallIsMadeAgainForLong(t *testing.T) {
 	t.Parallel()
 	problem := outsideError{errors.New("503")}
@@ -184,11 +190,12 @@ type down struct{ error }
 func (down) RetryAfter() time.Duration { return time.Minute }
 func (down) Made() bool                { return true }
 
-// Past its patience a call that is made and fails costs an attempt, also while the peer counts as down; one that
-// is not made never does.
+// Past its patience a call that is made and fails costs an attempt, also while the peer counts as
+// down; one that is not made never does.
 func TestOnlyACallThatIsMadeWearsOut(t *testing.T) {
 	t.Parallel()
-	if !wasMade(outsideError{down{errors.New("503")}}) || wasMade(outsideError{RetryAfter(errors.New("limit"), 0)}) || wasMade(errors.New("503")) {
+	if !wasMade(outsideError{down{errors.New("503")}}) ||
+		wasMade(outsideError{RetryAfter(errors.New("limit"), 0)}) || wasMade(errors.New("503")) {
 		t.Error("calls that are made are not told from those that are not")
 	}
 }

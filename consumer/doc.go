@@ -7,6 +7,6 @@
 // parked in the end, while others go on; a broken database or broker costs no attempt. Effects
 // outside the database are only as good as the idempotency key that Call hands out.
 //
-// Decisions are apart from doing: a reaction is a pure function over a working set (State), the same
-// in production, in unit tests and in package check.
+// Decisions are apart from doing: a reaction is a pure function over a working set (State), the
+// same in production, in unit tests and in package check.
 package consumer

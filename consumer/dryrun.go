@@ -10,15 +10,17 @@ import (
 	"github.com/quadrille-go/quadrille/inbox"
 )
 
-// ErrCallNotRun says that an event cannot be tried without doing it: its handler calls the outside world.
+// ErrCallNotRun says that an event cannot be tried without doing it: its handler calls the outside
+// world.
 var ErrCallNotRun = errors.New("its handler calls the outside world, which cannot be undone")
 
 // errDryRun rolls back what was only tried.
 var errDryRun = errors.New("tried")
 
-// DryRun handles something that pends as a retry would, and rolls everything back. It returns what would
-// have been said, or why it fails. Another that has the same rows in hand is waited for.
-func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (published []events.Event, err error) {
+// DryRun handles something that pends as a retry would, and rolls everything back. It returns what
+// would have been said, or why it fails. Another that has the same rows in hand is waited for.
+func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (published []events.Event,
+	err error) {
 	c.prepare()
 	e, err := c.decodePending(p)
 	if err != nil {

@@ -43,7 +43,8 @@ func TestACrashBeforeTheCommitLosesNothing(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	entered, leave := make(chan struct{}), make(chan struct{})
-	r := newReplica(w, consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error {
+	r := newReplica(w, consumer.Handle(func(context.Context, *sqlx.Tx,
+		events.Of[consumertest.Noted]) error {
 		close(entered)
 		<-leave
 		return nil
@@ -63,13 +64,15 @@ func TestACrashBeforeTheCommitLosesNothing(t *testing.T) {
 // event comes again and does nothing, for its inbox row was written with the effect.
 func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 	t.Parallel()
-	for name, cut := range map[string]consumertest.Cut{"after": consumertest.DieAfter, "before": consumertest.DieBefore} {
+	for name, cut := range map[string]consumertest.Cut{"after": consumertest.DieAfter,
+		"before": consumertest.DieBefore} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := consumertest.New(t)
 			var r replica
 			ready := make(chan struct{})
-			r = newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+			r = newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+				e events.Of[consumertest.Noted]) error {
 				<-ready
 				r.amqp.Mute() // no ack will arrive
 				r.postgres.OnCommit(cut, e.Data.Text)
@@ -77,7 +80,10 @@ func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 			}))
 			close(ready)
 			w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "the effect"})
-			w.Eventually("a commit is cut", func() (bool, string) { return r.postgres.Cuts() == 1, w.Diagnosis() })
+			w.Eventually("a commit is cut", func() (bool, string) {
+				return r.postgres.Cuts() == 1,
+					w.Diagnosis()
+			})
 			effects := map[consumertest.Cut]int{consumertest.DieAfter: 1, consumertest.DieBefore: 0}[cut]
 			w.Becomes(effects, notesCount)
 			r.crash()
@@ -102,8 +108,10 @@ func TestACrashAfterTheCommitDoublesNothing(t *testing.T) {
 	}
 }
 
-func insertNote(ctx context.Context, tx *sqlx.Tx, name string, e events.Of[consumertest.Noted]) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ($1, $2, $3)`, name, e.ID, e.Data.Text)
+func insertNote(ctx context.Context, tx *sqlx.Tx, name string,
+	e events.Of[consumertest.Noted]) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ($1, $2, $3)`,
+		name, e.ID, e.Data.Text)
 	return err
 }
 
@@ -115,7 +123,8 @@ func TestTwoConsumersShareAnInboxTable(t *testing.T) {
 	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	w.Becomes(1, `SELECT count(*) FROM inbox WHERE consumer = 'bank'`)
 	stopAudit := w.Start(w.Consumer(consumertest.Audit, nil, note("audit")))
-	w.Becomes(1, `SELECT count(*) FROM notes WHERE consumer = 'audit' AND event_id = $1`, published[0].ID)
+	w.Becomes(1, `SELECT count(*) FROM notes WHERE consumer = 'audit' AND event_id = $1`,
+		published[0].ID)
 	stopBank()
 	stopAudit()
 	if n := w.Int(notesCount); n != 2 {
@@ -128,7 +137,8 @@ func TestFiftyCopiesAtOnceHaveOneEffect(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	var effects atomic.Int32
-	slow := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	slow := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		effects.Add(1)
 		if _, err := tx.ExecContext(ctx, `SELECT pg_sleep(0.05)`); err != nil { // others come meanwhile
 			return err
@@ -193,7 +203,8 @@ func TestASwallowedStatementErrorIsAFailure(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var once sync.Once
-	careless := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	careless := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		if err := insertNote(ctx, tx, "bank", e); err != nil {
 			return err
 		}

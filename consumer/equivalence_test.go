@@ -18,8 +18,8 @@ import (
 
 var seedFlag = flag.Uint64("seed", 0, "of the random sequence of events; 0: another one each time")
 
-// randomEvents are about few orders and fewer customers, so that batches meet on rows. The events of
-// different subjects commute.
+// randomEvents are about few orders and fewer customers, so that batches meet on rows. The events
+// of different subjects commute.
 func randomEvents(random *rand.Rand, n int) []events.Event {
 	customer := func() string { return fmt.Sprint("customer ", random.IntN(7)) }
 	list := make([]events.Event, n)
@@ -29,7 +29,8 @@ func randomEvents(random *rand.Rand, n int) []events.Event {
 		var p events.Payload
 		switch random.IntN(5) {
 		case 0, 1:
-			p = consumertest.Placed{Order: order, Customer: fmt.Sprint("customer ", number%7), Amount: 1 + random.Int64N(1000)}
+			p = consumertest.Placed{Order: order, Customer: fmt.Sprint("customer ", number%7),
+				Amount: 1 + random.Int64N(1000)}
 		case 2, 3:
 			p = consumertest.Cancelled{Order: order}
 		default:
@@ -100,10 +101,22 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 		t.Errorf("one batch in memory: %v\n%s", err, difference(heap, memory))
 	}
 	for name, run := range map[string]func(t *testing.T, db *sqlx.DB) publishedLog{
-		"one by one":         func(t *testing.T, db *sqlx.DB) publishedLog { return applyAll(t, db, p, list, 1) },
-		"in batches of 200":  func(t *testing.T, db *sqlx.DB) publishedLog { return applyAll(t, db, p, list, 200) },
-		"on two replicas":    func(t *testing.T, db *sqlx.DB) publishedLog { return applyOnTwo(t, db, p, list, 1) },
-		"on two, in batches": func(t *testing.T, db *sqlx.DB) publishedLog { return applyOnTwo(t, db, p, list, 20) },
+		"one by one": func(t *testing.T, db *sqlx.DB) publishedLog {
+			return applyAll(t, db, p,
+				list, 1)
+		},
+		"in batches of 200": func(t *testing.T, db *sqlx.DB) publishedLog {
+			return applyAll(t, db, p,
+				list, 200)
+		},
+		"on two replicas": func(t *testing.T, db *sqlx.DB) publishedLog {
+			return applyOnTwo(t, db, p,
+				list, 1)
+		},
+		"on two, in batches": func(t *testing.T, db *sqlx.DB) publishedLog {
+			return applyOnTwo(t, db, p,
+				list, 20)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -120,7 +133,8 @@ func TestAllWaysOfApplyingAreEquivalent(t *testing.T) {
 	}
 }
 
-func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State], list []events.Event, size int) (words publishedLog) {
+func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State],
+	list []events.Event, size int) (words publishedLog) {
 	t.Helper()
 	for batch := range slices.Chunk(list, size) {
 		published, _, err := apply(t.Context(), db, p, batch...)
@@ -134,7 +148,8 @@ func applyAll(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.Sta
 }
 
 // applyOnTwo splits by subject, as the runtime's lanes do.
-func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State], list []events.Event, size int) publishedLog {
+func applyOnTwo(t *testing.T, db *sqlx.DB, p consumer.Participant[consumertest.State],
+	list []events.Event, size int) publishedLog {
 	t.Helper()
 	var parts [2][]events.Event
 	for _, e := range list {

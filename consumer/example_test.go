@@ -32,7 +32,8 @@ func (p PaymentCaptured) Subject() string { return p.Order }
 // effect once, however often the event is delivered.
 func ExampleHandle() {
 	handler := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[OrderPlaced]) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO mails (order_id, text) VALUES ($1, $2)`, e.Data.Order, "Thank you for your order!")
+		_, err := tx.ExecContext(ctx, `INSERT INTO mails (order_id, text) VALUES ($1, $2)`, e.Data.Order,
+			"Thank you for your order!")
 		return err
 	})
 	fmt.Println(handler.Types())
@@ -42,7 +43,8 @@ func ExampleHandle() {
 // Outside calls happen outside of the transaction, so they may happen again. The id of the event is
 // the same each time: the other side can tell.
 func ExampleCall() {
-	handler := consumer.Call(func(ctx context.Context, e events.Of[OrderPlaced]) (events.Payload, error) {
+	handler := consumer.Call(func(ctx context.Context, e events.Of[OrderPlaced]) (events.Payload,
+		error) {
 		if err := charge(ctx, e.ID, e.Data.Customer, e.Data.Amount); err != nil {
 			return nil, err // tried again later
 		}
@@ -54,7 +56,8 @@ func ExampleCall() {
 
 func charge(_ context.Context, _, _ string, _ int64) error { return nil }
 
-// Shop is the state of the participant below; its field order is the order in which rows are locked.
+// Shop is the state of the participant below; its field order is the order in which rows are
+// locked.
 type Shop struct {
 	Accounts consumer.Rows[string, Credit] `table:"accounts" key:"customer"`
 }
@@ -75,7 +78,8 @@ func ExampleParticipant() {
 				s.Accounts.Lock(placed.Customer)
 			}
 		},
-		React: []consumer.Reaction[Shop]{consumer.On(func(s *Shop, e events.Of[OrderPlaced]) []events.Payload {
+		React: []consumer.Reaction[Shop]{consumer.On(func(s *Shop,
+			e events.Of[OrderPlaced]) []events.Payload {
 			account, _ := s.Accounts.Get(e.Data.Customer)
 			account.Balance -= e.Data.Amount
 			s.Accounts.Set(e.Data.Customer, account)
@@ -87,7 +91,8 @@ func ExampleParticipant() {
 	if err := memory.Put("accounts", "anna", Credit{Customer: "anna", Balance: 100}); err != nil {
 		panic(err)
 	}
-	placed := events.Cause(events.Event{}, "/orders", time.Now(), OrderPlaced{Order: "o-1", Customer: "anna", Amount: 30})
+	placed := events.Cause(events.Event{}, "/orders", time.Now(),
+		OrderPlaced{Order: "o-1", Customer: "anna", Amount: 30})
 	_, published, err := payments.ApplyTo(memory, placed)
 	fmt.Println(published[0].Data, published[0].CausationID == placed.ID, err)
 	fmt.Print(memory)

@@ -33,7 +33,8 @@ func (h Handler) Samples() []events.Payload { return h.samples }
 // Handle makes a handler of a function that runs its own SQL in the transaction of the inbox: it
 // takes effect once per event. An error rolls back, and the event is tried again later. The context
 // carries the event as the cause of what is said; see CauseOf.
-func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx, e events.Of[T]) error) Handler {
+func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
+	e events.Of[T]) error) Handler {
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
@@ -52,14 +53,19 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx, e ev
 }
 
 // Call makes a handler of a call to the outside world. What comes is set down first; then one of
-// CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held up.
-// It may run more than once for an event, and e.ID is the same each time: use it as the idempotency
-// key. The answer, unless nil, is said. An error is tried again as any other, but see RetryAfter.
-func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload, error)) Handler {
+// CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held
+// up. It may run more than once for an event, and e.ID is the same each time: use it as the
+// idempotency key. The answer, unless nil, is said. An error is tried again as any other, but see
+// RetryAfter.
+func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload,
+	error)) Handler {
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply:   func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) { return nil, nil },
+		apply: func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) {
+			return nil,
+				nil
+		},
 		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
 			err = safely(ctx, e, func() error {
 				typed, _ := events.As[T](e)

@@ -21,7 +21,8 @@ const handlerTimeout = 5 * time.Second
 
 // noteBut is the handler of Noted, which does something else for the text "bad".
 func noteBut(bad func(ctx context.Context) error) consumer.Handler {
-	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		if strings.HasPrefix(e.Data.Text, "bad") {
 			return bad(ctx)
 		}
@@ -67,7 +68,10 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 				})
 			}
 			close(released)
-			w.Eventually("it is healthy again", func() (bool, string) { return c.Healthy() == nil, fmt.Sprint(c.Healthy()) })
+			w.Eventually("it is healthy again", func() (bool, string) {
+				return c.Healthy() == nil,
+					fmt.Sprint(c.Healthy())
+			})
 			stop()
 			w.Drained()
 		})
@@ -80,7 +84,8 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 	w := consumertest.New(t)
 	released := make(chan struct{})
 	p := consumertest.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
+		e events.Of[consumertest.Expired]) []events.Payload {
 		if e.Data.Order == "bad" {
 			<-released
 		}
@@ -89,7 +94,8 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 	c := w.Consumer(consumertest.Service, nil, p.Handler())
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)
-	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "bad"}, consumertest.Reminded{Order: "a"}, consumertest.Reminded{Order: "b"})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "bad"},
+		consumertest.Reminded{Order: "a"}, consumertest.Reminded{Order: "b"})
 	w.Becomes(2, overdueCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE key = 'order.expired:bad' AND attempts > 0`)
 	close(released)
@@ -106,11 +112,12 @@ func TestRunsThatHangAreBounded(t *testing.T) {
 	w.RetryByHand()
 	released := make(chan struct{})
 	var runs atomic.Int64
-	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), noteBut(func(context.Context) error {
-		runs.Add(1)
-		<-released
-		return nil
-	}))
+	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(),
+		noteBut(func(context.Context) error {
+			runs.Add(1)
+			<-released
+			return nil
+		}))
 	c.HandlerTimeout = time.Second
 	const count = 3 * consumer.MaxHanging
 	for i := range count {
@@ -136,7 +143,8 @@ func TestCallThatIgnoresItsContextHoldsUpNoOther(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	released := make(chan struct{})
-	call := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	call := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload,
+		error) {
 		switch e.Data.Order {
 		case "bad":
 			<-released
@@ -147,7 +155,8 @@ func TestCallThatIgnoresItsContextHoldsUpNoOther(t *testing.T) {
 	})
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), call)
 	stop := w.Start(c)
-	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Asked{Order: "exit"}, consumertest.Asked{Order: "good"})
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Asked{Order: "exit"},
+		consumertest.Asked{Order: "good"})
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Becomes(2, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL`)
 	close(released)
@@ -171,7 +180,8 @@ func TestPayloadThatHangsHoldsUpNoOther(t *testing.T) {
 	c.HandlerTimeout = handlerTimeout
 	stop := w.Start(c)
 	w.Becomes(50, notesCount)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE 'decode%' AND type = 'order.noted'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE 'decode%'
+		AND type = 'order.noted'`)
 	stop()
 	w.Drained()
 }

@@ -61,7 +61,8 @@ func (h *health) err() error {
 	case h.since.IsZero():
 		return fmt.Errorf("nothing is consumed: %w", h.last)
 	case h.short >= maxShort && time.Since(h.since) < settledAfter:
-		return fmt.Errorf("the last %d sessions with the broker ended within %s: %w", h.short, settledAfter, h.last)
+		return fmt.Errorf("the last %d sessions with the broker ended within %s: %w", h.short,
+			settledAfter, h.last)
 	}
 	return nil
 }

@@ -55,8 +55,8 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// process sees to it that every delivery has taken effect, waits in pending, or is parked. It returns
-// false when the session or the process ends first; then nothing may be acknowledged.
+// process sees to it that every delivery has taken effect, waits in pending, or is parked. It
+// returns false when the session or the process ends first; then nothing may be acknowledged.
 func (l *lane) process(ctx context.Context, batch []amqp.Delivery) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -85,8 +85,8 @@ func (l *lane) process(ctx context.Context, batch []amqp.Delivery) bool {
 	return true
 }
 
-// apartByID returns one event for each id, in order, and those under the same ids that say something
-// else: what the inbox knows decides which of them is a duplicate, and which a clash.
+// apartByID returns one event for each id, in order, and those under the same ids that say
+// something else: what the inbox knows decides which of them is a duplicate, and which a clash.
 func (c *Consumer) apartByID(all []item) (together, others []item) {
 	first := map[inbox.Name]inbox.Receipt{}
 	for _, it := range all {

@@ -37,15 +37,22 @@ func withID(id string) func(m *rabbit.Message) {
 var badMessages = []bad{
 	{"empty id", "id", withID("")},
 	{"no id at all", "id", func(m *rabbit.Message) { m.MessageId = ""; delete(m.Headers, "ce-id") }},
-	{"id of 500 characters", "id", func(m *rabbit.Message) { m.MessageId, m.Headers["ce-id"] = "", strings.Repeat("0", 500) }},
+	{"id of 500 characters", "id", func(m *rabbit.Message) {
+		m.MessageId, m.Headers["ce-id"] = "",
+			strings.Repeat("0", 500)
+	}},
 	{"id that is no UUID", "id", withID("order-17")},
 	{"id in braces", "id", withID("{0190b6a0-0000-7000-8000-000000000001}")},
 	{"two ids", "id", header("ce-id", "0190b6a0-0000-7000-8000-000000000001")},
 	{"empty body", "malformed", func(m *rabbit.Message) { m.Body = nil }},
 	{"truncated body", "malformed", func(m *rabbit.Message) { m.Body = m.Body[:5] }},
 	{"random bytes", "malformed", func(m *rabbit.Message) { m.Body = []byte{0, 255, 254, 1} }},
-	{"duplicate key", "malformed", func(m *rabbit.Message) { m.Body = []byte(`{"order":"a","order":"b","text":""}`) }},
-	{"deep nesting", "malformed", func(m *rabbit.Message) { m.Body = []byte(strings.Repeat("[", 10_001)) }},
+	{"duplicate key", "malformed",
+		func(m *rabbit.Message) { m.Body = []byte(`{"order":"a","order":"b","text":""}`) }},
+	{"deep nesting", "malformed", func(m *rabbit.Message) {
+		m.Body = []byte(strings.Repeat("[",
+			10_001))
+	}},
 	{"other content type", "content-type", func(m *rabbit.Message) { m.ContentType = "text/xml" }},
 	{"compressed", "content-encoding", func(m *rabbit.Message) { m.ContentEncoding = "gzip" }},
 	{"subject of another", "subject", header("ce-subject", "another")},
@@ -53,15 +60,26 @@ var badMessages = []bad{
 	{"type of another service", "forged", func(m *rabbit.Message) {
 		m.Type, m.Headers["ce-type"], m.Key = "stall.opened", "stall.opened", "stall.opened"
 	}},
-	{"type that nobody says", "forged", func(m *rabbit.Message) { m.Type, m.Headers["ce-type"], m.Key = "un.known", "un.known", "un.known" }},
-	{"type and key disagree", "forged", func(m *rabbit.Message) { m.Type, m.Headers["ce-type"] = "order.placed", "order.placed" }},
+	{"type that nobody says", "forged", func(m *rabbit.Message) {
+		m.Type, m.Headers["ce-type"],
+			m.Key = "un.known", "un.known", "un.known"
+	}},
+	{"type and key disagree", "forged", func(m *rabbit.Message) {
+		m.Type,
+			m.Headers["ce-type"] = "order.placed", "order.placed"
+	}},
 	{"no type", "forged", func(m *rabbit.Message) { m.Type = ""; delete(m.Headers, "ce-type") }},
 	{"source of another", "forged", header("ce-source", "/stall")},
 	{"subject that is not UTF-8", "subject", header("ce-subject", "\xff\xfe")},
 	{"type that is not UTF-8", "type", header("ce-type", "order.\xff")},
-	{"header that is not UTF-8", "malformed", func(m *rabbit.Message) { m.Headers["traceparent"], m.Body = "\xff", []byte("{") }},
-	{"correlation that is not UTF-8", "malformed", func(m *rabbit.Message) { m.Headers["ce-correlationid"], m.Body = "\xff\x00", []byte("{") }},
-	{"payload that panics", "panic", func(m *rabbit.Message) { m.Body = []byte(`{"order":"o","text":"panic"}`) }},
+	{"header that is not UTF-8", "malformed", func(m *rabbit.Message) {
+		m.Headers["traceparent"],
+			m.Body = "\xff", []byte("{")
+	}},
+	{"correlation that is not UTF-8", "malformed",
+		func(m *rabbit.Message) { m.Headers["ce-correlationid"], m.Body = "\xff\x00", []byte("{") }},
+	{"payload that panics", "panic",
+		func(m *rabbit.Message) { m.Body = []byte(`{"order":"o","text":"panic"}`) }},
 	{"time far away", "malformed", func(m *rabbit.Message) {
 		delete(m.Headers, "ce-time")
 		m.Timestamp, m.Body = time.Unix(1<<50, 0), []byte("{")
@@ -78,7 +96,8 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	}
 	var valid []events.Payload
 	for i, b := range badMessages {
-		m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint("bad ", i), Text: b.name}))
+		m := w.Message(consumertest.Event(consumertest.Shop,
+			consumertest.Noted{Order: fmt.Sprint("bad ", i), Text: b.name}))
 		b.spoil(&m)
 		w.Publish(m, m, m, m, m)
 		valid = append(valid, consumertest.Noted{Order: fmt.Sprint("good ", i)})
@@ -102,7 +121,8 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	}
 	var reasons []string
 	for _, p := range parked {
-		if !strings.HasPrefix(p.Key, "sha256:") || p.Owner != topology.ExchangeOf(consumertest.Shop) || p.Attempts != 0 {
+		if !strings.HasPrefix(p.Key, "sha256:") || p.Owner != topology.ExchangeOf(consumertest.Shop) ||
+			p.Attempts != 0 {
 			t.Errorf("parked as %+v", p)
 		}
 		reasons = append(reasons, p.Reason)
@@ -122,7 +142,8 @@ func contains(parked []inbox.Pending, b bad) bool {
 	m := rabbit.Message{Publishing: amqp.Publishing{Headers: amqp.Table{}, Body: []byte(`{"order":`)}}
 	b.spoil(&m)
 	for _, p := range parked {
-		if strings.Contains(p.Reason, b.reason) && (strings.Contains(string(p.Body), `"text":"`+b.name+`"`) || string(p.Body) == string(m.Body)) {
+		if strings.Contains(p.Reason, b.reason) &&
+			(strings.Contains(string(p.Body), `"text":"`+b.name+`"`) || string(p.Body) == string(m.Body)) {
 			return true
 		}
 	}
@@ -130,8 +151,10 @@ func contains(parked []inbox.Pending, b bad) bool {
 }
 
 func opened() consumer.Handler {
-	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Opened]) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, 'opened')`, e.ID)
+	return consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Opened]) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1,
+			'opened')`, e.ID)
 		return err
 	})
 }
@@ -173,7 +196,8 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 	w.Drained()
 	for _, e := range published[:2] {
 		p, err := inbox.New(w.DB, consumertest.Service).Find(t.Context(), e.ID)
-		if err != nil || p.Due != nil || p.Attempts != 1 || !strings.Contains(string(p.Body), `nul \u0000`) {
+		if err != nil || p.Due != nil || p.Attempts != 1 ||
+			!strings.Contains(string(p.Body), `nul \u0000`) {
 			t.Errorf("parked as %+v, %v", p, err)
 		}
 	}
@@ -185,14 +209,15 @@ func TestDataThatPostgresRefusesIsParkedAtOnce(t *testing.T) {
 	}
 }
 
-// A message without CloudEvents, or with a time that nobody can store, is an event if it can be; its
-// failure can be kept.
+// A message without CloudEvents, or with a time that nobody can store, is an event if it can be;
+// its failure can be kept.
 func TestAPlainMessageIsKeptAsItsEvent(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	w.RetryByHand()
 	sources := make(chan string, 10)
-	failing := consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	failing := consumer.Handle(func(_ context.Context, _ *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		sources <- e.Source
 		if y := e.Time.Year(); y > 9999 {
 			t.Errorf("it is said in the year %d", y)
@@ -221,7 +246,8 @@ func TestDeadLettersAreEvidenceOnly(t *testing.T) {
 	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "x"})
 	w.Reject(topology.QueueOf(consumertest.Service))
 	_, stop := w.Bank(note("bank"))
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead' AND reason LIKE 'dead-lettered%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND exchange = 'dead'
+		AND reason LIKE 'dead-lettered%'`)
 	if n := w.Int(notesCount) + w.Int(inboxCount); n != 0 {
 		t.Error("a dead letter took effect")
 	}

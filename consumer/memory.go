@@ -10,8 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// Memory is a database of a participant in memory: tables of rows as JSON, by their keys. It is what
-// package check and unit tests run reactions on.
+// Memory is a database of a participant in memory: tables of rows as JSON, by their keys. It is
+// what package check and unit tests run reactions on.
 type Memory map[string]map[string]string
 
 // Clone returns a copy that can change apart from m.

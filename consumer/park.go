@@ -30,16 +30,19 @@ const (
 
 // malformed returns the bounds of what is parked of one exchange.
 func (c *Consumer) malformed() inbox.Bounds {
-	return inbox.Bounds{Messages: cmp.Or(c.Malformed.Messages, MaxMalformed), Bytes: cmp.Or(c.Malformed.Bytes, MaxMalformedBytes)}
+	return inbox.Bounds{Messages: cmp.Or(c.Malformed.Messages, MaxMalformed),
+		Bytes: cmp.Or(c.Malformed.Bytes, MaxMalformedBytes)}
 }
 
 // errClash says that an id was used for two different events.
-var errClash = errors.New("another event came before under the same id, with another type or other data: its producer must give each event an id of its own")
+var errClash = errors.New("another event came before under the same id, with another type or " +
+	"other data: its producer must give each event an id of its own")
 
 // parkBad parks what cannot be handled as an event, under a hash of what came. It writes no inbox
 // row: whoever sent it must not use up an id. It returns false when the process or the session ends
 // first.
-func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record, why error) bool {
+func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record,
+	why error) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
 		var kept bool
 		err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
@@ -59,7 +62,8 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 }
 
 // parkIn is parkBad in a transaction. It tells whether what came is kept.
-func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record, why error) (kept bool, err error) {
+func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
+	why error) (kept bool, err error) {
 	p := pendingOf(d, record)
 	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
 	if isForeign(why) {
@@ -71,7 +75,8 @@ func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, rec
 // isForeign tells what a stranger may send as much of as they like from what is a fault of ours, or
 // of another release.
 func isForeign(why error) bool {
-	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) || errors.Is(why, errClash) || errors.Is(why, errStray)
+	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) ||
+		errors.Is(why, errClash) || errors.Is(why, errStray)
 }
 
 func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kept bool) {
@@ -81,8 +86,10 @@ func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kep
 	}
 	if n := c.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
 		bounds := c.malformed()
-		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason", firstLine(why.Error())).
-			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones are counted and not kept", bounds.Messages, bounds.Bytes)
+		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason",
+			firstLine(why.Error())).
+			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones "+
+				"are counted and not kept", bounds.Messages, bounds.Bytes)
 	}
 }
 
@@ -106,8 +113,8 @@ var errDead = errors.New("dead-lettered by the broker")
 // errStray says that what was dead-lettered is no event of this topology, and may be a stranger's.
 var errStray = errors.New("and no event")
 
-// readDead returns a dead letter as far as it can be read, and why it is parked. An event among them
-// may be the only copy, so the bounds of what is malformed are not for it.
+// readDead returns a dead letter as far as it can be read, and why it is parked. An event among
+// them may be the only copy, so the bounds of what is malformed are not for it.
 func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 	why = fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
 	record, err := rabbit.Record(d)
@@ -124,8 +131,8 @@ func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 	return record, why
 }
 
-// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have taken
-// effect, so nothing goes back from there.
+// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have
+// taken effect, so nothing goes back from there.
 func (c *Consumer) consumeDead(ctx context.Context, prefetch int) error {
 	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), prefetch)
 	if err != nil {

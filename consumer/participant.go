@@ -43,9 +43,9 @@ func On[S any, T events.Payload](react func(s *S, e events.Of[T]) []events.Paylo
 	}}
 }
 
-// Deadline is a payload that is not published but delivered to the participant's own reactions after
-// a time: a durable deadline, once per type and subject. The time runs by the database's clock, so
-// it does not matter whose clock is wrong. Less than zero is zero.
+// Deadline is a payload that is not published but delivered to the participant's own reactions
+// after a time: a durable deadline, once per type and subject. The time runs by the database's
+// clock, so it does not matter whose clock is wrong. Less than zero is zero.
 type Deadline struct {
 	After time.Duration
 	events.Payload
@@ -70,7 +70,8 @@ func (p Participant[S]) Samples() []events.Payload {
 // Any error means that tx must be rolled back. One that wraps postgres.ErrRaced means that another
 // replica inserted the same row first: run the transaction again. HTTP handlers and deadlines use
 // Apply as deliveries do, with events.Command.
-func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S, []events.Event, error) {
+func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S,
+	[]events.Event, error) {
 	s, tables := p.state()
 	published, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
 	if err != nil {
@@ -87,7 +88,8 @@ func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.
 // ApplyTo is Apply on a memory instead of a database. On an error the memory is as it was.
 func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.Event, error) {
 	s, tables := p.state()
-	published, err := p.run(context.Background(), s, tables, batch, func(t Table) error { return t.LoadFrom(m) })
+	published, err := p.run(context.Background(), s, tables, batch,
+		func(t Table) error { return t.LoadFrom(m) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -109,7 +111,8 @@ func (p Participant[S]) state() (*S, []Table) {
 		field := v.Type().Field(i)
 		t, ok := reflect.TypeAssert[Table](v.Field(i).Addr())
 		if !ok || field.Tag.Get("table") == "" || field.Tag.Get("key") == "" {
-			panic(fmt.Sprintf("consumer: field %s of %s is not a Table with the tags table and key", field.Name, v.Type()))
+			panic(fmt.Sprintf("consumer: field %s of %s is not a Table with the tags table and key",
+				field.Name, v.Type()))
 		}
 		t.Bind(field.Tag.Get("table"), field.Tag.Get("key"))
 		tables[i] = t
@@ -124,7 +127,8 @@ const maxRounds = 100
 // locks are taken in the order of the fields; what a later table tells can only be about itself or
 // those after it, and if it is not, the lock order is the database's to defend: a deadlock is
 // retried.
-func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []events.Event, load func(Table) error) ([]events.Event, error) {
+func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []events.Event,
+	load func(Table) error) ([]events.Event, error) {
 	rounds := 0
 	for wanting := true; wanting; rounds++ {
 		if rounds > maxRounds {
@@ -169,7 +173,8 @@ func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
 }
 
 // react runs the reaction to one event; a panic becomes an error.
-func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (payloads []events.Payload, err error) {
+func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (payloads []events.Payload,
+	err error) {
 	for _, r := range p.React {
 		if r.sample.EventType() != e.Data.EventType() {
 			continue
@@ -218,18 +223,19 @@ func (n retryAfter) Unwrap() error { return n.error }
 
 func (n retryAfter) RetryAfter() time.Duration { return n.after }
 
-// RetryAfter returns err marked so that an outside call is made again after a pause, jittered, and that
-// this costs no attempt: the call was not made, or nothing but the peer is to blame. An error that has the
-// method RetryAfter, such as those of package resilience when a breaker is open or a limit is reached, need
-// not be marked. In a handler or a reaction it means the same: the event waits and no attempt is
-// spent, as long as such errors go on.
+// RetryAfter returns err marked so that an outside call is made again after a pause, jittered, and
+// that this costs no attempt: the call was not made, or nothing but the peer is to blame. An error
+// that has the method RetryAfter, such as those of package resilience when a breaker is open or a
+// limit is reached, need not be marked. In a handler or a reaction it means the same: the event
+// waits and no attempt is spent, as long as such errors go on.
 func RetryAfter(err error, after time.Duration) error { return retryAfter{err, after} }
 
 // maxExtraWait bounds what is added to the pause of RetryAfter.
 const maxExtraWait = time.Minute
 
-// retryPause returns the pause of RetryAfter, or of an error that is not the event's, or a tenth of how long it has waited already, up to a minute: many
-// that wait for one peer, or one limit, must not all come back at each moment.
+// retryPause returns the pause of RetryAfter, or of an error that is not the event's, or a tenth of
+// how long it has waited already, up to a minute: many that wait for one peer, or one limit, must
+// not all come back at each moment.
 func retryPause(err error, age time.Duration) (after time.Duration, waits bool) {
 	var n interface {
 		error

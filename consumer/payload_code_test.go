@@ -46,7 +46,8 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := consumertest.New(t)
 			w.RetryByHand()
-			call := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+			call := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload,
+				error) {
 				if e.Data.Order == "bad" && name != "text hangs" { // its time is not the test's to set
 					return nil, failure
 				}
@@ -55,9 +56,11 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 			c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), call,
 				noteBut(func(context.Context) error { return failure }))
 			c.HandlerTimeout = handlerTimeout
-			w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Noted{Order: "bad", Text: "bad"})
+			w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Noted{Order: "bad",
+				Text: "bad"})
 			for i := range 10 {
-				w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i)}, consumertest.Asked{Order: fmt.Sprint(i)})
+				w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i)},
+					consumertest.Asked{Order: fmt.Sprint(i)})
 			}
 			stop := w.Start(c)
 			w.Becomes(10, notesCount)
@@ -80,12 +83,21 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 func TestHandlerThatEndsItsTransactionHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]func(ctx context.Context, tx *sqlx.Tx) error{
-		"rolls back":        func(_ context.Context, tx *sqlx.Tx) error { return tx.Rollback() },
-		"commits":           func(_ context.Context, tx *sqlx.Tx) error { return tx.Commit() },
-		"rolls back by SQL": func(ctx context.Context, tx *sqlx.Tx) error { _, err := tx.ExecContext(ctx, "ROLLBACK"); return err },
-		"commits by SQL":    func(ctx context.Context, tx *sqlx.Tx) error { _, err := tx.ExecContext(ctx, "COMMIT"); return err },
+		"rolls back": func(_ context.Context, tx *sqlx.Tx) error { return tx.Rollback() },
+		"commits":    func(_ context.Context, tx *sqlx.Tx) error { return tx.Commit() },
+		"rolls back by SQL": func(ctx context.Context, tx *sqlx.Tx) error {
+			_,
+				err := tx.ExecContext(ctx, "ROLLBACK")
+			return err
+		},
+		"commits by SQL": func(ctx context.Context, tx *sqlx.Tx) error {
+			_,
+				err := tx.ExecContext(ctx, "COMMIT")
+			return err
+		},
 		"leaves a query open": func(ctx context.Context, tx *sqlx.Tx) error {
-			rows, err := tx.QueryContext(ctx, "SELECT generate_series(1, 100000)") //nolint:rowserrcheck,sqlclosecheck // this is the fault
+			rows, err := tx.QueryContext(ctx,
+				"SELECT generate_series(1, 100000)") //nolint:rowserrcheck,sqlclosecheck // this is the fault
 			if err == nil {
 				rows.Next()
 			}
@@ -108,7 +120,8 @@ func TestHandlerThatEndsItsTransactionHarmsItselfOnly(t *testing.T) {
 			const count = 50
 			var payloads []events.Payload
 			for i := range count {
-				payloads = append(payloads, consumertest.Noted{Order: "o", Text: map[bool]string{true: "bad", false: "good"}[i == count/2]},
+				payloads = append(payloads, consumertest.Noted{Order: "o", Text: map[bool]string{true: "bad",
+					false: "good"}[i == count/2]},
 					consumertest.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
 			}
 			w.PublishAs(consumertest.Shop, payloads...)
@@ -148,13 +161,15 @@ func TestChecksThatHangAreBounded(t *testing.T) {
 	slowness.Store(&released)
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(),
 		consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[slow]) error {
-			_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, 'slow')`, e.ID)
+			_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1,
+				'slow')`, e.ID)
 			return err
 		}))
 	c.HandlerTimeout = handlerTimeout
 	const count = 3 * consumer.MaxHanging
 	for i := range count {
-		m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i), Text: "bad"}))
+		m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i),
+			Text: "bad"}))
 		w.Publish(m)
 	}
 	stop := w.Start(c)
@@ -190,7 +205,8 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 			w := consumertest.New(t)
 			w.RetryByHand()
 			released := make(chan struct{})
-			p := consumertest.Participant(func(_ *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
+			p := consumertest.Participant(func(_ *consumertest.State,
+				e events.Of[consumertest.Placed]) []events.Payload {
 				if e.Data.Order == "bad" {
 					return []events.Payload{noticed{"bad", func() { harm(released) }}}
 				}
@@ -200,7 +216,8 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 			c.HandlerTimeout = handlerTimeout
 			w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "bad", Customer: "ada", Amount: 1})
 			for i := range 20 {
-				w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i), Customer: "ada", Amount: 1})
+				w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i), Customer: "ada",
+					Amount: 1})
 			}
 			stop := w.Start(c)
 			w.Becomes(20, `SELECT count(*) FROM outbox WHERE type = 'payment.captured'`)

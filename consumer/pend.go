@@ -18,9 +18,10 @@ func cause(service string, e events.Event, p events.Payload) events.Event {
 	return events.Cause(e, topology.SourceOf(service), time.Now(), p)
 }
 
-// storePendingWithRetry is storePending until it succeeds. It returns false when the process or the session ends
-// first.
-func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why error, verdict disposition) bool {
+// storePendingWithRetry is storePending until it succeeds. It returns false when the process or the
+// session ends first.
+func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why error,
+	verdict disposition) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
 		err := c.storePending(ctx, batch, why, verdict)
 		if err == nil {
@@ -34,9 +35,10 @@ func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why 
 	return false
 }
 
-// storePending writes the inbox rows of failed events and what waits of them, in one transaction; a later
-// copy of each is then a duplicate.
-func (c *Consumer) storePending(ctx context.Context, batch []item, why error, verdict disposition) error {
+// storePending writes the inbox rows of failed events and what waits of them, in one transaction; a
+// later copy of each is then a duplicate.
+func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
+	verdict disposition) error {
 	attempts, pause := 1, pauseBefore(1)
 	if after, waits := retryPause(why, 0); verdict == postpone && waits {
 		attempts, pause = 0, after
@@ -116,13 +118,14 @@ func (c *Consumer) noteAccepted(a accepted, size int) {
 	}
 }
 
-// inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it is
-// not interrupted by a shutdown.
+// inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it
+// is not interrupted by a shutdown.
 func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(), func(ctx context.Context) (struct{}, error) {
-		ctx = c.Context(ctx)
-		return struct{}{}, postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
-	})
+	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
+		func(ctx context.Context) (struct{}, error) {
+			ctx = c.Context(ctx)
+			return struct{}{}, postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
+		})
 	return err
 }
 
@@ -131,7 +134,8 @@ func (c *Consumer) handlerTimeout() time.Duration {
 }
 
 func (c *Consumer) note(p inbox.Pending, parked bool) {
-	log := c.Log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason", firstLine(p.Reason))
+	log := c.Log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
+		firstLine(p.Reason))
 	if parked {
 		c.stats.parked.Add(1)
 		log.Msg("event parked")
@@ -163,7 +167,8 @@ func pendingOf(d amqp.Delivery, record events.Record) inbox.Pending {
 	if record.Type == "" {
 		record.Type = d.Type
 	}
-	// The default exchange has no name; but what waits without an exchange is a deadline, which is believed.
+	// The default exchange has no name; but what waits without an exchange is a deadline, which is
+	// believed.
 	exchange := cmp.Or(d.Exchange, defaultExchange)
 	return inbox.Pending{
 		Type: record.Type, Exchange: exchange, RoutingKey: d.RoutingKey,

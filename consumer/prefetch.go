@@ -7,13 +7,13 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// smallPrefetchFor is how long sessions have a smaller prefetch after one that had too many bytes in
-// hand.
+// smallPrefetchFor is how long sessions have a smaller prefetch after one that had too many bytes
+// in hand.
 const smallPrefetchFor = 10 * time.Minute
 
-// prefetch is how many deliveries a session may have in hand. It learns from messages that are so large
-// that MaxBytesInHand comes first: a session that stops to read would be ended by the broker. It is for
-// one goroutine.
+// prefetch is how many deliveries a session may have in hand. It learns from messages that are so
+// large that MaxBytesInHand comes first: a session that stops to read would be ended by the broker.
+// It is for one goroutine.
 type prefetch struct {
 	small int // 0: Prefetch
 	since time.Time

@@ -17,8 +17,10 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// apply is a transaction of one replica, run again as the runtime does when somebody else was first.
-func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[consumertest.State], batch ...events.Event) (published []events.Event, reruns int, err error) {
+// apply is a transaction of one replica, run again as the runtime does when somebody else was
+// first.
+func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[consumertest.State],
+	batch ...events.Event) (published []events.Event, reruns int, err error) {
 	for ; ; reruns++ {
 		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
 			_, published, err = p.Apply(ctx, tx, batch...)
@@ -42,22 +44,25 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 		both.Add(2)
 		meet := func() func() { return sync.OnceFunc(func() { both.Done(); both.Wait() }) }
 		meetPlaced, meetCancelled := meet(), meet()
-		p := consumer.Participant[consumertest.State]{Name: consumertest.Service, Locks: consumertest.Locks, React: []consumer.Reaction[consumertest.State]{
-			consumer.On(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
-				meetPlaced()
-				return consumertest.Capture(s, e)
-			}),
-			consumer.On(func(s *consumertest.State, e events.Of[consumertest.Cancelled]) []events.Payload {
-				meetCancelled()
-				return consumertest.Refund(s, e)
-			}),
-		}}
+		p := consumer.Participant[consumertest.State]{Name: consumertest.Service,
+			Locks: consumertest.Locks, React: []consumer.Reaction[consumertest.State]{
+				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
+					meetPlaced()
+					return consumertest.Capture(s, e)
+				}),
+				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Cancelled]) []events.Payload {
+					meetCancelled()
+					return consumertest.Refund(s, e)
+				}),
+			}}
 		var running sync.WaitGroup
 		var reruns [2]int
-		for i, payload := range []events.Payload{consumertest.Placed{Order: order, Customer: customer, Amount: 30}, consumertest.Cancelled{Order: order}} {
+		for i, payload := range []events.Payload{consumertest.Placed{Order: order, Customer: customer,
+			Amount: 30}, consumertest.Cancelled{Order: order}} {
 			running.Go(func() {
 				var err error
-				if _, reruns[i], err = apply(t.Context(), w.DB, p, consumertest.Event(consumertest.Shop, payload)); err != nil {
+				if _, reruns[i], err = apply(t.Context(), w.DB, p, consumertest.Event(consumertest.Shop,
+					payload)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -67,7 +72,8 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 			t.Fatalf("try %d: run again %v times, want one of them once", n, reruns)
 		}
 	}
-	if n := w.Int(`SELECT count(*) FROM payments WHERE status IN ('cancelled', 'refunded')`); n != 100 {
+	if n := w.Int(
+		`SELECT count(*) FROM payments WHERE status IN ('cancelled', 'refunded')`); n != 100 {
 		t.Errorf("%d of 100 orders are cancelled", n)
 	}
 	if n := w.Int(`SELECT count(*) FROM payments FULL JOIN accounts USING (customer)
@@ -76,8 +82,8 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 	}
 }
 
-// The same through the whole runtime: two replicas, one subject, an account that all events share. No
-// update is lost (MON-06), and rows that are taken in opposite order park nothing (SAG-11).
+// The same through the whole runtime: two replicas, one subject, an account that all events share.
+// No update is lost (MON-06), and rows that are taken in opposite order park nothing (SAG-11).
 func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -90,7 +96,8 @@ func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
 		want[from] -= amount
 		want[to] += amount
 	}
-	first, second := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler()), w.Consumer(consumertest.Service, w.Pool(w.Postgres), consumertest.Participant(nil).Handler())
+	first, second := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler()),
+		w.Consumer(consumertest.Service, w.Pool(w.Postgres), consumertest.Participant(nil).Handler())
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Consumers(queue, 2)
 	w.PublishAs(consumertest.Shop, payloads...)
@@ -109,8 +116,8 @@ func TestTwoReplicasOnOneBalanceLoseNothing(t *testing.T) {
 	}
 }
 
-// Locks are taken in one order, whatever the order of the events: rows by their key, tables by their
-// field. So four replicas with opposite batches never deadlock.
+// Locks are taken in one order, whatever the order of the events: rows by their key, tables by
+// their field. So four replicas with opposite batches never deadlock.
 func TestLocksAreTakenInOneOrder(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -143,7 +150,8 @@ func TestLocksAreTakenInOneOrder(t *testing.T) {
 		})
 	}
 	running.Wait()
-	if n := w.Int(`SELECT sum(balance) FROM accounts`) - w.Int(`SELECT count(*) FROM payments WHERE status = 'refunded'`); n != 0 {
+	if n := w.Int(`SELECT sum(balance) FROM accounts`) - w.Int(`SELECT count(*) FROM payments
+		WHERE status = 'refunded'`); n != 0 {
 		t.Errorf("money is off by %d", n)
 	}
 }
@@ -163,7 +171,8 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 	if _, _, err := apply(t.Context(), w.DB, endless, e); err == nil || n > 1000 {
 		t.Errorf("asked %d times, %v", n, err)
 	}
-	keyless := consumer.Participant[other]{Name: "x", Locks: func(s *other, _ events.Event) { s.Accounts.Lock("a") }}
+	keyless := consumer.Participant[other]{Name: "x",
+		Locks: func(s *other, _ events.Event) { s.Accounts.Lock("a") }}
 	err := postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 		_, _, err := keyless.Apply(t.Context(), tx, e)
 		return err

@@ -16,21 +16,23 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// While a new release is rolled out its queue is bound to what only it reacts to, and the old replicas take
-// from the same queue: what they do not know waits for one that does.
+// While a new release is rolled out its queue is bound to what only it reacts to, and the old
+// replicas take from the same queue: what they do not know waits for one that does.
 func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	stop := w.Start(w.Consumer(consumertest.Service, nil, note("bank")))
 	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"}, consumertest.Noted{Order: "o"})
 	w.Becomes(1, notesCount)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE type = 'order.asked' AND due IS NOT NULL AND attempts = 0`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE type = 'order.asked' AND due IS NOT NULL
+		AND attempts = 0`)
 	stop()
 	w.Drained()
 	if n := w.Int(inboxCount); n != 2 {
 		t.Errorf("%d inbox rows", n)
 	}
-	answer := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload, error) {
+	answer := consumer.Call(func(_ context.Context, e events.Of[consumertest.Asked]) (events.Payload,
+		error) {
 		return consumertest.Answered{Order: e.Data.Order}, nil
 	})
 	stop = w.Start(w.Consumer(consumertest.Service, nil, note("bank"), answer))
@@ -39,13 +41,15 @@ func TestEventThatOnlyAnotherReleaseKnowsIsKept(t *testing.T) {
 	stop()
 }
 
-// Deadlines, retries and calls of a newer release stay as they are while only an old one looks for what is
-// due.
+// Deadlines, retries and calls of a newer release stay as they are while only an old one looks for
+// what is due.
 func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour', 'deadline')`)
+	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		attempts, due, reason)
+		VALUES ('bank', 'bank', 'a', 'order.reviewed', '', '', '{}', '{}', 0, now() - interval '1 hour',
+			'deadline')`)
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler())
 	var reported logged
 	c.Log = zerolog.New(&reported)
@@ -53,10 +57,12 @@ func TestOldReleaseLeavesWhatItDoesNotKnow(t *testing.T) {
 	w.Eventually("somebody is told", func() (bool, string) {
 		return strings.Contains(reported.String(), `["order.reviewed"]`), reported.String()
 	})
-	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now().Add(-time.Minute)}) // it is due after the other
+	// it is due after the other
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now().Add(-time.Minute)})
 	w.Becomes(1, overdueCount)
 	stop()
-	if n := w.Int(`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
+	if n := w.Int(
+		`SELECT count(*) FROM pending WHERE key = 'a' AND attempts = 0 AND due < now()`); n != 1 {
 		t.Error("the old release has touched it")
 	}
 }
@@ -87,36 +93,44 @@ func TestDeadlineWithoutAReactionIsRefused(t *testing.T) {
 	p.React = p.React[:len(p.React)-1] // without what expires
 	stop := w.Start(w.Consumer(consumertest.Service, nil, p.Handler()))
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o", At: time.Now()})
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%order.expired, to which it has no reaction%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL
+		AND reason LIKE '%order.expired, to which it has no reaction%'`)
 	stop()
 }
 
-// What the topology does not declare is refused in every way in which an event comes about: a handler
-// with SQL of its own, a deadline, and a command that nothing has caused; so is a deadline that no
-// command of the topology names.
+// What the topology does not declare is refused in every way in which an event comes about: a
+// handler with SQL of its own, a deadline, and a command that nothing has caused; so is a deadline
+// that no command of the topology names.
 func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	p := consumertest.Participant(nil)
-	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Expired]) []events.Payload {
+	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
+		e events.Of[consumertest.Expired]) []events.Payload {
 		return []events.Payload{consumertest.Refunded{Order: e.Data.Order}} // not at a deadline
 	})
 	var c *consumer.Consumer
-	c = w.Consumer(consumertest.Service, nil, p.Handler(), consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
-		published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time, consumertest.Captured{Order: e.Data.Order}) // not about a note
-		return c.Emit(ctx, tx, published)
-	}))
+	c = w.Consumer(consumertest.Service, nil, p.Handler(),
+		consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+			// not about a note
+			published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time,
+				consumertest.Captured{Order: e.Data.Order})
+			return c.Emit(ctx, tx, published)
+		}))
 	stop := w.Start(c)
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o"}, consumertest.Noted{Order: "o"})
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted' AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired' AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted'
+		AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired'
+		AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
 	stop()
 	emit := func(c *consumer.Consumer, p events.Payload) error {
 		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 			return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p))
 		})
 	}
-	if err := emit(c, consumertest.Captured{Order: "o"}); err == nil || !strings.Contains(err.Error(), "no command of its topology declares it") {
+	if err := emit(c, consumertest.Captured{Order: "o"}); err == nil ||
+		!strings.Contains(err.Error(), "no command of its topology declares it") {
 		t.Errorf("a command that says what only a reaction may: %v", err)
 	}
 	if err := emit(c, consumertest.Overdue{Order: "o"}); err != nil {
@@ -125,7 +139,9 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	unnamed := w.Consumer(consumertest.Service, nil, p.Handler())
 	unnamed.Topology = consumertest.Topology()
 	unnamed.Topology.Services[2].Commands = nil
-	if err := emit(unnamed, consumer.Deadline{After: time.Hour, Payload: consumertest.Expired{Order: "o"}}); err == nil || !strings.Contains(err.Error(), "give the command of its topology") {
+	if err := emit(unnamed, consumer.Deadline{After: time.Hour,
+		Payload: consumertest.Expired{Order: "o"}}); err == nil ||
+		!strings.Contains(err.Error(), "give the command of its topology") {
 		t.Errorf("a deadline that no command names: %v", err)
 	}
 }
@@ -134,11 +150,15 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 func TestDeadlineOfAnOlderMajorIsUpcast(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		VALUES ('bank', 'bank', 'a', 'order.noted', '', '', '{"type":"order.noted","subject":"o","dataschema":"urn:quadrille:order.noted:1"}',
+	w.Exec(`INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		attempts, due, reason)
+		VALUES ('bank', 'bank', 'a', 'order.noted', '', '',
+			'{"type":"order.noted","subject":"o","dataschema":"urn:quadrille:order.noted:1"}',
 			'{"order":"o","text":"old"}', 0, now(), 'deadline')`)
-	_, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[remarked]) error {
-		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1, $2)`, events.NewID(), e.Data.Words)
+	_, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[remarked]) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO notes (consumer, event_id, text) VALUES ('bank', $1,
+			$2)`, events.NewID(), e.Data.Words)
 		return err
 	}))
 	w.Becomes(1, `SELECT count(*) FROM notes WHERE text = 'old'`)

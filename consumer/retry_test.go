@@ -33,7 +33,8 @@ var poisons = map[string]struct {
 
 // poisonous is a bank that the poisons hurt until it is healed.
 func poisonous(healed *atomic.Bool) consumer.Handler {
-	p := consumertest.Participant(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
+	p := consumertest.Participant(func(s *consumertest.State,
+		e events.Of[consumertest.Placed]) []events.Payload {
 		switch customer := e.Data.Customer; {
 		case healed.Load():
 		case customer == "panics":
@@ -61,8 +62,8 @@ func poisonous(healed *atomic.Bool) consumer.Handler {
 	return p.Handler()
 }
 
-// A poison in a batch harms itself only: it waits with one attempt spent and its bytes, or is parked,
-// and takes effect once when its cause is healed.
+// A poison in a batch harms itself only: it waits with one attempt spent and its bytes, or is
+// parked, and takes effect once when its cause is healed.
 func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
@@ -72,21 +73,26 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	}
 	for customer := range poisons { // every 20th, all in the lane of subject f
 		at := (len(payloads) - (200 - len(poisons))) * 20
-		payloads = append(payloads[:at], append([]events.Payload{consumertest.Placed{Order: "f", Customer: customer, Amount: 7}}, payloads[at:]...)...)
+		payloads = append(payloads[:at],
+			append([]events.Payload{consumertest.Placed{Order: "f", Customer: customer, Amount: 7}},
+				payloads[at:]...)...)
 	}
 	published := w.PublishAs(consumertest.Shop, payloads...)
 	var healed atomic.Bool
 	c := w.Consumer(consumertest.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
-	w.Becomes(len(poisons), `SELECT count(*) FROM pending WHERE attempts >= 1`) // a busy machine may have tried again
-	w.Becomes(-(200 - len(poisons)), `SELECT coalesce(sum(balance), 0) FROM accounts WHERE customer = 'f'`)
+	// a busy machine may have tried again
+	w.Becomes(len(poisons), `SELECT count(*) FROM pending WHERE attempts >= 1`)
+	w.Becomes(-(200 - len(poisons)), `SELECT coalesce(sum(balance), 0) FROM accounts
+		WHERE customer = 'f'`)
 	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 {
 		t.Errorf("a failed event left %d rows", n)
 	}
 	w.Becomes(200, inboxCount)
 	w.Eventually("all are counted", func() (bool, string) { // which comes after the rows
 		s := c.Stats()
-		return s.Handled == int64(200-len(poisons)) && s.Delayed+s.Parked >= int64(len(poisons)), fmt.Sprintf("stats %+v", s)
+		return s.Handled == int64(200-len(poisons)) && s.Delayed+s.Parked >= int64(len(poisons)),
+			fmt.Sprintf("stats %+v", s)
 	})
 	for _, e := range published {
 		if d, ok := e.Data.(consumertest.Placed); ok {
@@ -98,7 +104,8 @@ func TestAPoisonHarmsItselfOnly(t *testing.T) {
 	w.Becomes(0, pendingCount)
 	stop()
 	w.Drained()
-	if n := w.Int(`SELECT count(*) FROM payments`); n != 1 { // they are all about order f, the first counts
+	// they are all about order f, the first counts
+	if n := w.Int(`SELECT count(*) FROM payments`); n != 1 {
 		t.Errorf("%d payments", n)
 	}
 }
@@ -110,7 +117,8 @@ func expectPending(w *consumertest.Env, e events.Event, reason string, parked bo
 		w.Error(err)
 		return
 	}
-	if !strings.Contains(p.Reason, reason) || (p.Due == nil) != parked || p.Owner != consumertest.Shop || !strings.Contains(string(p.Body), "customer") {
+	if !strings.Contains(p.Reason, reason) || (p.Due == nil) != parked ||
+		p.Owner != consumertest.Shop || !strings.Contains(string(p.Body), "customer") {
 		w.Errorf("%v: waits as %+v, want a reason with %q, parked %v", e.Data, p, reason, parked)
 	}
 }
@@ -122,16 +130,21 @@ func TestAFailingEventIsParkedInTheEnd(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var tries atomic.Int32
-	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error {
+	c, stop := w.Bank(consumer.Handle(func(context.Context, *sqlx.Tx,
+		events.Of[consumertest.Noted]) error {
 		return fmt.Errorf("try %d", tries.Add(1))
 	}))
 	published := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
 	for n := 1; n < consumer.MaxAttempts; n++ {
 		w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = $1 AND reason = 'try ' || $1::text
-			AND due - updated_at BETWEEN least(300, 2 ^ ($1 - 1)) * interval '0.5 second' AND least(300, 2 ^ ($1 - 1)) * interval '1 second'`, n)
+			AND due - updated_at BETWEEN least(300, 2 ^ ($1 - 1)) * interval '0.5 second' AND least(300,
+				2 ^ ($1 - 1)) * interval '1 second'`, n)
 		if n == 2 {
 			w.Publish(w.Message(published[0]))
-			w.Eventually("a duplicate", func() (bool, string) { return c.Stats().Duplicates == 1, w.Diagnosis() })
+			w.Eventually("a duplicate", func() (bool, string) {
+				return c.Stats().Duplicates == 1,
+					w.Diagnosis()
+			})
 		}
 		w.Exec(`UPDATE pending SET due = now()`)
 	}
@@ -153,7 +166,8 @@ func TestATryChangesNothing(t *testing.T) {
 	var healed atomic.Bool
 	c := w.Consumer(consumertest.Service, nil, poisonous(&healed))
 	stop := w.Start(c)
-	e := w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "o", Customer: "panics", Amount: 7})[0]
+	e := w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "o", Customer: "panics",
+		Amount: 7})[0]
 	w.Becomes(1, pendingCount)
 	stop()
 	w.Exec(`UPDATE pending SET due = NULL`)
@@ -162,21 +176,25 @@ func TestATryChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if published, err := c.DryRun(t.Context(), p); err == nil || !strings.Contains(err.Error(), "boom") {
+	if published, err := c.DryRun(t.Context(), p); err == nil ||
+		!strings.Contains(err.Error(), "boom") {
 		t.Errorf("a poison: said %v, error %v", published, err)
 	}
 	healed.Store(true)
 	published, err := c.DryRun(t.Context(), p)
-	if err != nil || len(published) != 1 || published[0].Data.EventType() != "payment.captured" || published[0].CausationID != e.ID {
+	if err != nil || len(published) != 1 || published[0].Data.EventType() != "payment.captured" ||
+		published[0].CausationID != e.ID {
 		t.Errorf("healed: said %v, error %v", published, err)
 	}
-	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 || w.Int(parkedCount) != 1 {
+	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 ||
+		w.Int(parkedCount) != 1 {
 		t.Errorf("%d rows of an effect, %d parked", n, w.Int(parkedCount))
 	}
-	calling := w.Consumer(consumertest.Service, nil, consumer.Call(func(context.Context, events.Of[consumertest.Placed]) (events.Payload, error) {
-		t.Error("the outside world was called")
-		return nil, nil
-	}))
+	calling := w.Consumer(consumertest.Service, nil,
+		consumer.Call(func(context.Context, events.Of[consumertest.Placed]) (events.Payload, error) {
+			t.Error("the outside world was called")
+			return nil, nil
+		}))
 	if _, err := calling.DryRun(t.Context(), p); !errors.Is(err, consumer.ErrCallNotRun) {
 		t.Errorf("a call: %v", err)
 	}
@@ -186,11 +204,14 @@ func TestATryChangesNothing(t *testing.T) {
 func TestPermanentParksAtOnce(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
-		return errors.Join(insertNote(ctx, tx, "bank", e), fmt.Errorf("note: %w", consumer.Permanent(errors.New("no such order"))))
+	c, stop := w.Bank(consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
+		return errors.Join(insertNote(ctx, tx, "bank", e),
+			fmt.Errorf("note: %w", consumer.Permanent(errors.New("no such order"))))
 	}))
 	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o"})
-	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1 AND reason LIKE 'note: no such order'`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND attempts = 1
+		AND reason LIKE 'note: no such order'`)
 	stop()
 	w.Drained()
 	if s := c.Stats(); s.Parked != 1 || w.Int(notesCount) != 0 {
@@ -203,7 +224,8 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	var failed atomic.Int32
-	flaky := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	flaky := consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		if failed.Add(1) <= 40 {
 			return errors.New("not yet")
 		}
@@ -213,13 +235,15 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 		}
 		return insertNote(ctx, tx, "bank", e)
 	})
-	first, second := w.Consumer(consumertest.Service, nil, flaky), w.Consumer(consumertest.Service, nil, flaky)
+	first, second := w.Consumer(consumertest.Service, nil, flaky), w.Consumer(consumertest.Service,
+		nil, flaky)
 	for i := range 40 {
 		w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint("o", i)})
 	}
 	stopFirst, stopSecond := w.Start(first), w.Start(second)
 	w.Eventually("all came", func() (bool, string) {
-		return w.Int(`SELECT count(*) FROM notes`)+w.Int(pendingCount) == 40 && w.Int(inboxCount) == 40, w.Diagnosis()
+		return w.Int(`SELECT count(*) FROM notes`)+w.Int(pendingCount) == 40 &&
+			w.Int(inboxCount) == 40, w.Diagnosis()
 	})
 	w.Exec(`UPDATE pending SET due = now()`)
 	w.Becomes(0, pendingCount)
@@ -234,9 +258,11 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 // An event that a program of an older version does not know by its binding is acknowledged.
 func TestTwoHandlersForOneTypeAreRefused(t *testing.T) {
 	t.Parallel()
-	c := &consumer.Consumer{Name: consumertest.Service, Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}
+	c := &consumer.Consumer{Name: consumertest.Service, Topology: topology.Topology{},
+		Handlers: []consumer.Handler{note("a"), note("b")}}
 	defer func() {
-		if published, _ := recover().(string); !strings.Contains(published, "two handlers for order.noted") {
+		if published, _ := recover().(string); !strings.Contains(published,
+			"two handlers for order.noted") {
 			t.Errorf("it says %q", published)
 		}
 	}()

@@ -15,8 +15,8 @@ import (
 // V is a struct whose fields are tagged `db:"column"`, the key among them.
 //
 // Rows that are there are locked from Load to the end of the transaction. A row that is not there
-// cannot be: two replicas may both find it absent, and one of them is run again only if both Set it.
-// So what reactions must agree on, they write to one row, such as that of the order.
+// cannot be: two replicas may both find it absent, and one of them is run again only if both Set
+// it. So what reactions must agree on, they write to one row, such as that of the order.
 type Rows[K cmp.Ordered, V any] struct {
 	table, key string
 	wanted     map[K]bool
@@ -34,7 +34,8 @@ type row[V any] struct {
 type notLocked struct{ table, key string }
 
 func (n notLocked) Error() string {
-	return fmt.Sprintf("row %s of %s was not asked for: the function Needs must ask for every row that a reaction touches", n.key, n.table)
+	return fmt.Sprintf("row %s of %s was not asked for: the function Needs must ask for every row "+
+		"that a reaction touches", n.key, n.table)
 }
 
 // Lock says that the row with this key will be read or written.
@@ -83,7 +84,8 @@ func (r *Rows[K, V]) Bind(table, key string) { r.table, r.key = table, key }
 // NeedsLoad tells whether rows were asked for that are not loaded.
 func (r *Rows[K, V]) NeedsLoad() bool { return len(r.wanted) > 0 }
 
-// take returns the wanted keys, sorted, and counts them as loaded: those that are not found stay absent.
+// take returns the wanted keys, sorted, and counts them as loaded: those that are not found stay
+// absent.
 func (r *Rows[K, V]) take() []K {
 	keys := slices.Sorted(maps.Keys(r.wanted))
 	r.wanted = nil

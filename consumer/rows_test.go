@@ -37,7 +37,8 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 		r.Bind("things", "id")
 		asked, loaded, set := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		steps := rapid.SliceOf(rapid.Custom(func(t *rapid.T) op {
-			return op{rapid.SampledFrom([]string{"ask", "load", "get", "set"}).Draw(t, "kind"), keys.Draw(t, "key")}
+			return op{rapid.SampledFrom([]string{"ask", "load", "get", "set"}).Draw(t, "kind"),
+				keys.Draw(t, "key")}
 		})).Draw(t, "steps")
 		for i, step := range steps {
 			switch step.Kind {
@@ -55,7 +56,10 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 			case "get":
 				expectGet(t, r, step.Key, loaded[step.Key], model)
 			case "set":
-				if didPanic := panics(func() { r.Set(step.Key, thing{step.Key, i}) }); didPanic == loaded[step.Key] {
+				if didPanic := panics(func() {
+					r.Set(step.Key,
+						thing{step.Key, i})
+				}); didPanic == loaded[step.Key] {
 					t.Fatalf("set %s: loaded is %v, panics %v", step.Key, loaded[step.Key], didPanic)
 				}
 				if loaded[step.Key] {
@@ -64,7 +68,8 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 			}
 		}
 		update, insert := r.changed()
-		if both := slices.Sorted(maps.Keys(set)); !slices.Equal(slices.Sorted(slices.Values(append(update, insert...))), both) {
+		if both := slices.Sorted(maps.Keys(set)); !slices.Equal(slices.Sorted(slices.Values(append(update,
+			insert...))), both) {
 			t.Fatalf("update %v, insert %v, set %v", update, insert, both)
 		}
 		if !slices.IsSorted(update) || !slices.IsSorted(insert) {

@@ -27,7 +27,8 @@ const (
 // runDue delivers what is due to the service's own reactions: retries and deadlines. Every replica
 // runs it; a claimed row is deleted with its effect, so each takes effect once. Outside calls have
 // loops of their own, so that a slow one keeps no deadline waiting.
-func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(context.Context) (more bool, _ error)) {
+func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
+	redo func(context.Context) (more bool, _ error)) {
 	for probes := 0; ctx.Err() == nil; {
 		more, err := redo(ctx)
 		switch {
@@ -50,8 +51,8 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{}, redo func(
 // overdueInterval is how often what is overdue is looked for.
 const overdueInterval = time.Minute
 
-// reportOverdue tells of retries and deadlines that no replica of this release will ever handle: another release
-// has left them, and if it does not come back a person must know.
+// reportOverdue tells of retries and deadlines that no replica of this release will ever handle:
+// another release has left them, and if it does not come back a person must know.
 func (c *Consumer) reportOverdue(ctx context.Context) {
 	for ctx.Err() == nil {
 		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.ownTypes), c.callTypes...)...)
@@ -87,12 +88,13 @@ func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	return len(claimed) == dueBatch, err
 }
 
-// redoEach handles due things one by one after their batch has failed. The one whose handler hangs is
-// known, and the others are claimed again. Of those that wait for a lock only a few are tried in one
-// go, since each takes its time and deadlines wait behind them.
+// redoEach handles due things one by one after their batch has failed. The one whose handler hangs
+// is known, and the others are claimed again. Of those that wait for a lock only a few are tried in
+// one go, since each takes its time and deadlines wait behind them.
 func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch error) error {
 	if hung, ok := errors.AsType[hungError](batch); ok {
-		if i := slices.IndexFunc(claimed, func(p inbox.Pending) bool { return p.Key == hung.key }); i >= 0 {
+		if i := slices.IndexFunc(claimed,
+			func(p inbox.Pending) bool { return p.Key == hung.key }); i >= 0 {
 			return c.redoOne(ctx, claimed[i], &batch)
 		}
 	}
@@ -144,7 +146,8 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 }
 
 // reschedule sets a claimed thing for its next attempt, or parks it.
-func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending, failed error) error {
+func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
+	failed error) error {
 	p.Reason = failed.Error()
 	age := time.Duration(p.Age * float64(time.Second))
 	if after, waits := retryPause(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
@@ -154,7 +157,8 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 		}
 		return err
 	}
-	parked := !patient(failed, age) && (dispose(failed, 1, maxReruns, p.Attempts, true) == park || p.Attempts+1 >= MaxAttempts)
+	parked := !patient(failed, age) && (dispose(failed, 1, maxReruns, p.Attempts, true) == park ||
+		p.Attempts+1 >= MaxAttempts)
 	p.Attempts++
 	done, err := c.Inbox.Reschedule(ctx, tx, p, pauseBefore(p.Attempts), parked)
 	if done {
@@ -195,7 +199,8 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 			sleep(ctx, jitter(rerunPause))
 		}
 		var handled int64
-		*failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
+		*failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx,
+			p inbox.Pending) error {
 			handled = 1
 			return c.redoIn(ctx, tx, []inbox.Pending{p})
 		})
@@ -219,7 +224,8 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 }
 
 // withClaim runs f with the claim on one due thing taken again; nothing happens when it is gone.
-func (c *Consumer) withClaim(ctx context.Context, claimed inbox.Pending, f func(context.Context, *sqlx.Tx, inbox.Pending) error) error {
+func (c *Consumer) withClaim(ctx context.Context, claimed inbox.Pending,
+	f func(context.Context, *sqlx.Tx, inbox.Pending) error) error {
 	return c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		p, ok, err := c.Inbox.ClaimOne(ctx, tx, claimed.Owner, claimed.Key)
 		if err != nil || !ok {

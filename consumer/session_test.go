@@ -31,14 +31,15 @@ func cutAndReconnect(w *consumertest.Env, proxy *consumertest.Proxy) {
 	})
 }
 
-// CON-04: a handler is at the second delivery of its session when the connection breaks. In the next
-// session that tag is another event's; when the handler is done, it must not settle that one, which
-// a crash would then lose.
+// CON-04: a handler is at the second delivery of its session when the connection breaks. In the
+// next session that tag is another event's; when the handler is done, it must not settle that one,
+// which a crash would then lose.
 func TestAStaleAckSettlesNothing(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	entered, leave, dead := make(chan string, 9), make(chan struct{}), make(chan struct{})
-	r := newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+	r := newReplica(w, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[consumertest.Noted]) error {
 		switch e.Data.Text {
 		case "slow":
 			entered <- "slow"
@@ -51,7 +52,10 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 	}))
 	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "first"})
 	w.Becomes(1, notesCount)
-	w.Eventually("the first is acknowledged", func() (bool, string) { return r.Stats().Handled == 1, w.Diagnosis() })
+	w.Eventually("the first is acknowledged", func() (bool, string) {
+		return r.Stats().Handled == 1,
+			w.Diagnosis()
+	})
 	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "slow"})
 	if got := <-entered; got != "slow" {
 		t.Fatalf("the handler has %s", got)
@@ -59,7 +63,10 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "other"})
 	cutAndReconnect(w, r.amqp)
 	close(leave)
-	w.Eventually("slow is handled", func() (bool, string) { return r.Stats().Handled == 2, w.Diagnosis() })
+	w.Eventually("slow is handled", func() (bool, string) {
+		return r.Stats().Handled == 2,
+			w.Diagnosis()
+	})
 	if got := <-entered; got != "other" {
 		t.Fatalf("the handler has %s", got)
 	}
@@ -82,10 +89,12 @@ func TestAStaleAckSettlesNothing(t *testing.T) {
 func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "first"}, consumertest.Noted{Order: "o", Text: "slow"}, consumertest.Noted{Order: "o", Text: "other"})
+	w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "o", Text: "first"},
+		consumertest.Noted{Order: "o", Text: "slow"}, consumertest.Noted{Order: "o", Text: "other"})
 	proxy, url := consumertest.NewProxy(t, w.AMQP)
 	conn, err := amqp.DialConfig(url, amqp.Config{Recovery: &amqp.Recovery{
-		ReconnectionConfig: &amqp.ReconnectionConfig{MaxRetryCount: 1000, RetryInterval: 50 * time.Millisecond},
+		ReconnectionConfig: &amqp.ReconnectionConfig{MaxRetryCount: 1000,
+			RetryInterval: 50 * time.Millisecond},
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -103,13 +112,15 @@ func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	if err := first.Ack(false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil { // the ack has arrived
+	// the ack has arrived
+	if _, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	cutAndReconnect(w, proxy)
 	again, other := <-deliveries, <-deliveries
 	if again.MessageId != slow.MessageId || other.DeliveryTag != slow.DeliveryTag {
-		t.Fatalf("delivered again: %s under tag %d, then tag %d", again.MessageId, again.DeliveryTag, other.DeliveryTag)
+		t.Fatalf("delivered again: %s under tag %d, then tag %d", again.MessageId, again.DeliveryTag,
+			other.DeliveryTag)
 	}
 	if err := slow.Ack(false); err != nil { // of the session before
 		t.Fatal(err)
@@ -120,20 +131,21 @@ func TestTheLibrarysRecoveryAcknowledgesAnotherMessage(t *testing.T) {
 	w.Holds(queue, 1) // of two that were in hand: the hazard was that one is lost
 }
 
-// CON-17: told to stop while a handler runs, the consumer lets it finish, acknowledges it, and takes
-// up nothing else; what it had in hand beside it costs no attempt.
+// CON-17: told to stop while a handler runs, the consumer lets it finish, acknowledges it, and
+// takes up nothing else; what it had in hand beside it costs no attempt.
 func TestAShutdownFinishesWhatIsInHand(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
 	entered, leave := make(chan struct{}, 99), make(chan struct{})
-	c := w.Consumer(consumertest.Service, nil, consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
-		entered <- struct{}{}
-		<-leave
-		if err := ctx.Err(); err != nil {
-			t.Errorf("the context of the handler is over: %v", err)
-		}
-		return insertNote(ctx, tx, "bank", e)
-	}))
+	c := w.Consumer(consumertest.Service, nil,
+		consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+			entered <- struct{}{}
+			<-leave
+			if err := ctx.Err(); err != nil {
+				t.Errorf("the context of the handler is over: %v", err)
+			}
+			return insertNote(ctx, tx, "bank", e)
+		}))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()

@@ -30,7 +30,8 @@ func TestWhatIsStoredCostsNoAttempt(t *testing.T) {
 		})
 		c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), handler)
 		stop := w.Start(c)
-		w.Becomes(i+1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due IS NOT NULL AND reason LIKE '%account/ada%'`)
+		w.Becomes(i+1, `SELECT count(*) FROM pending WHERE attempts = 0 AND due IS NOT NULL
+			AND reason LIKE '%account/ada%'`)
 		stop()
 		if s := c.Stats(); s.Parked != 0 {
 			t.Errorf("%v: stats %+v", err, s)

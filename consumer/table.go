@@ -81,7 +81,8 @@ func (r *Rows[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 		key, ok := reflect.TypeAssert[K](v.Field(fields[keyField].Index[0]))
 		found := r.rows[key]
 		if !ok || found == nil {
-			return fmt.Errorf("load %s: key %v was not asked for in this spelling", r.table, v.Field(fields[keyField].Index[0]))
+			return fmt.Errorf("load %s: key %v was not asked for in this spelling", r.table,
+				v.Field(fields[keyField].Index[0]))
 		}
 		found.value, found.there, found.stored = value, true, true
 	}
@@ -135,7 +136,8 @@ func (r *Rows[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 // write runs a statement with one array for each column.
-func (r *Rows[K, V]) write(ctx context.Context, tx *sqlx.Tx, query string, keys []K, fields []*reflectx.FieldInfo) (int64, error) {
+func (r *Rows[K, V]) write(ctx context.Context, tx *sqlx.Tx, query string, keys []K,
+	fields []*reflectx.FieldInfo) (int64, error) {
 	args := make([]any, len(fields))
 	for i, f := range fields {
 		values := make([]any, len(keys))

@@ -13,9 +13,9 @@ import (
 )
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
-// before are passed over. Those that ask for an outside call only become due here, since a call must hold
-// up neither a transaction nor a lane; so do those that only another release reacts to. Once begun it is
-// not interrupted by a shutdown, only by its bound.
+// before are passed over. Those that ask for an outside call only become due here, since a call
+// must hold up neither a transaction nor a lane; so do those that only another release reacts to.
+// Once begun it is not interrupted by a shutdown, only by its bound.
 func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	var accepted accepted
 	var put int // aside
@@ -51,9 +51,9 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	return nil
 }
 
-// applyAndEmit runs the handlers of a batch and writes what they said. The code of a payload that is
-// written may hang as well: it counts as the handler's, of the one event or of nobody in particular,
-// and then the batch is split.
+// applyAndEmit runs the handlers of a batch and writes what they said. The code of a payload that
+// is written may hang as well: it counts as the handler's, of the one event or of nobody in
+// particular, and then the batch is split.
 func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
 	published, err := c.apply(ctx, tx, batch)
 	if err != nil {
@@ -71,7 +71,8 @@ func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events
 }
 
 // apply runs the handlers of a batch, each with its events in their order.
-func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event,
+	error) {
 	var order []*Handler
 	parts := map[*Handler][]events.Event{}
 	for _, e := range batch {
@@ -100,7 +101,8 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 
 // checkPublished refuses what the topology does not let the service say on hearing a batch.
 func (c *Consumer) checkPublished(batch, published []events.Event) error {
-	causes := map[string][]string{} // event id → its type; "" → the types of deadlines, which have no id
+	// event id → its type; "" → the types of deadlines, which have no id
+	causes := map[string][]string{}
 	for _, e := range batch {
 		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
 	}
@@ -114,11 +116,15 @@ func (c *Consumer) checkPublished(batch, published []events.Event) error {
 
 // mayPublish tells whether the topology declares p because of one of the causes.
 func (c *Consumer) mayPublish(causes []string, p events.Payload) bool {
-	return slices.ContainsFunc(causes, func(cause string) bool { return c.service.MayPublish(cause, p.EventType()) })
+	return slices.ContainsFunc(causes, func(cause string) bool {
+		return c.service.MayPublish(cause,
+			p.EventType())
+	})
 }
 
 func (c *Consumer) undeclared(handled string, published events.Payload) error {
-	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it", c.Name, published.EventType(), handled))
+	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it",
+		c.Name, published.EventType(), handled))
 }
 
 // call makes the call. Its errors are outsideError: whatever they look like, they are not the

@@ -50,7 +50,8 @@ func Encode(p Payload) ([]byte, error) {
 		return nil, fmt.Errorf("%w: encode %s: %v", ErrMalformed, p.EventType(), err)
 	}
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, p.EventType(), len(data), MaxSize)
+		return nil, fmt.Errorf("%w: %s of %d bytes, at most %d", ErrTooLarge, p.EventType(), len(data),
+			MaxSize)
 	}
 	return data, nil
 }
@@ -141,8 +142,8 @@ func (c Catalogue) Decode(eventType string, data []byte) (Payload, error) {
 	return p, nil
 }
 
-// Payload reads the payload of a record; one of an older major version goes through its Upcaster. Its
-// errors are ErrMalformed, ErrUnknownType and ErrUnknownMajor.
+// Payload reads the payload of a record; one of an older major version goes through its Upcaster.
+// Its errors are ErrMalformed, ErrUnknownType and ErrUnknownMajor.
 func (c Catalogue) Payload(r Record) (Payload, error) {
 	if k, ok := c.kinds[r.Type]; ok {
 		published, err := majorOf(r.DataSchema)
@@ -167,7 +168,8 @@ func (c Catalogue) Open(r Record) (Event, error) {
 		return Event{}, err
 	}
 	if r.Subject != "" && r.Subject != p.Subject() {
-		return Event{}, fmt.Errorf("%w: %s says subject %.64q, its payload %.64q", ErrMalformed, r.Type, r.Subject, p.Subject())
+		return Event{}, fmt.Errorf("%w: %s says subject %.64q, its payload %.64q", ErrMalformed, r.Type,
+			r.Subject, p.Subject())
 	}
 	e := Event{
 		ID: id, Source: r.Source, CorrelationID: r.CorrelationID, CausationID: r.CausationID,

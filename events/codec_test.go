@@ -72,7 +72,8 @@ func TestDecodeRefusesWhatOthersReadInSeveralWays(t *testing.T) {
 		"refused by Validate":   `{"meter":"m","value":-1}`,
 		"element of wrong type": `{"meter":"m","tags":[1]}`,
 	} {
-		if p, err := catalogue().Decode("meter.read", []byte(data)); !errors.Is(err, events.ErrMalformed) {
+		if p, err := catalogue().Decode("meter.read", []byte(data)); !errors.Is(err,
+			events.ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
 	}
@@ -84,13 +85,15 @@ func TestDecodeTolerates(t *testing.T) {
 		data string
 		want reading
 	}{
-		"unknown field":  {`{"meter":"m","later":{"a":[1]}}`, reading{Meter: "m"}},
-		"other case":     {`{"meter":"m","VALUE":7}`, reading{Meter: "m"}},
-		"largest number": {`{"meter":"m","value":9223372036854775807}`, reading{Meter: "m", Value: 1<<63 - 1}},
-		"space":          {" {\n\"meter\" : \"m\"\t}\n", reading{Meter: "m"}},
-		"null field":     {`{"meter":"m","value":null}`, reading{Meter: "m"}},
+		"unknown field": {`{"meter":"m","later":{"a":[1]}}`, reading{Meter: "m"}},
+		"other case":    {`{"meter":"m","VALUE":7}`, reading{Meter: "m"}},
+		"largest number": {`{"meter":"m","value":9223372036854775807}`,
+			reading{Meter: "m", Value: 1<<63 - 1}},
+		"space":      {" {\n\"meter\" : \"m\"\t}\n", reading{Meter: "m"}},
+		"null field": {`{"meter":"m","value":null}`, reading{Meter: "m"}},
 	} {
-		if p, err := catalogue().Decode("meter.read", []byte(c.data)); err != nil || !reflect.DeepEqual(p, c.want) {
+		if p, err := catalogue().Decode("meter.read", []byte(c.data)); err != nil ||
+			!reflect.DeepEqual(p, c.want) {
 			t.Errorf("%s: %+v, %v", name, p, err)
 		}
 	}
@@ -98,7 +101,8 @@ func TestDecodeTolerates(t *testing.T) {
 
 func TestEncodeRefuses(t *testing.T) {
 	t.Parallel()
-	fits := reading{Meter: "m", Note: strings.Repeat("x", events.MaxSize-len(`{"meter":"m","value":0,"note":""}`))}
+	fits := reading{Meter: "m", Note: strings.Repeat("x",
+		events.MaxSize-len(`{"meter":"m","value":0,"note":""}`))}
 	if data, err := events.Encode(fits); err != nil || len(data) != events.MaxSize {
 		t.Errorf("%d bytes: %v", len(data), err)
 	}
@@ -124,7 +128,8 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		want := reading{
 			Meter: rapid.StringN(1, 20, -1).Draw(rt, "meter"), Value: rapid.Int64Min(0).Draw(rt, "value"),
-			Note: rapid.String().Draw(rt, "note"), Tags: rapid.SliceOfN(rapid.String(), 1, 3).Draw(rt, "tags"),
+			Note: rapid.String().Draw(rt, "note"), Tags: rapid.SliceOfN(rapid.String(), 1, 3).Draw(rt,
+				"tags"),
 		}
 		data, err := events.Encode(want)
 		if err != nil {
@@ -146,25 +151,40 @@ func TestOpenJudgesTheEnvelope(t *testing.T) {
 		change func(r *events.Record)
 		want   error
 	}{
-		"plain":                  {func(*events.Record) {}, nil},
-		"no subject":             {func(r *events.Record) { r.Subject = "" }, nil},
-		"its own major":          {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:1" }, nil},
-		"another's schema":       {func(r *events.Record) { r.DataSchema = "https://example.com/schema.json" }, nil},
-		"a later major":          {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:2" }, events.ErrUnknownMajor},
-		"a major of garbage":     {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:x" }, events.ErrMalformed},
-		"an earlier major":       {func(r *events.Record) { r.Type, r.DataSchema = "meter.moved", "urn:quadrille:meter.moved:1" }, events.ErrUnknownMajor},
-		"no schema, major 2":     {func(r *events.Record) { r.Type = "meter.moved" }, events.ErrUnknownMajor},
-		"unknown type":           {func(r *events.Record) { r.Type = "meter.sold" }, events.ErrUnknownType},
-		"no id":                  {func(r *events.Record) { r.ID = "" }, events.ErrMalformed},
-		"an id that is no UUID":  {func(r *events.Record) { r.ID = "7" }, events.ErrMalformed},
-		"a UUID in braces":       {func(r *events.Record) { r.ID = "{" + id + "}" }, events.ErrMalformed},
-		"another subject":        {func(r *events.Record) { r.Subject = "n" }, events.ErrMalformed},
-		"an unknown later major": {func(r *events.Record) { r.Data, r.DataSchema = []byte(`7`), "urn:quadrille:meter.read:9" }, events.ErrUnknownMajor},
+		"plain":      {func(*events.Record) {}, nil},
+		"no subject": {func(r *events.Record) { r.Subject = "" }, nil},
+		"its own major": {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:1" },
+			nil},
+		"another's schema": {func(
+			r *events.Record) {
+			r.DataSchema = "https://example.com/schema.json"
+		}, nil},
+		"a later major": {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:2" },
+			events.ErrUnknownMajor},
+		"a major of garbage": {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:x" },
+			events.ErrMalformed},
+		"an earlier major": {func(r *events.Record) {
+			r.Type, r.DataSchema = "meter.moved",
+				"urn:quadrille:meter.moved:1"
+		}, events.ErrUnknownMajor},
+		"no schema, major 2": {func(r *events.Record) { r.Type = "meter.moved" },
+			events.ErrUnknownMajor},
+		"unknown type": {func(r *events.Record) { r.Type = "meter.sold" },
+			events.ErrUnknownType},
+		"no id":                 {func(r *events.Record) { r.ID = "" }, events.ErrMalformed},
+		"an id that is no UUID": {func(r *events.Record) { r.ID = "7" }, events.ErrMalformed},
+		"a UUID in braces":      {func(r *events.Record) { r.ID = "{" + id + "}" }, events.ErrMalformed},
+		"another subject":       {func(r *events.Record) { r.Subject = "n" }, events.ErrMalformed},
+		"an unknown later major": {func(r *events.Record) {
+			r.Data, r.DataSchema = []byte(`7`),
+				"urn:quadrille:meter.read:9"
+		}, events.ErrUnknownMajor},
 	} {
 		r := plain
 		c.change(&r)
 		e, err := catalogue().Open(r)
-		if c.want == nil && (err != nil || e.CorrelationID != id || e.Data.Subject() != "m") || c.want != nil && !errors.Is(err, c.want) {
+		if c.want == nil && (err != nil || e.CorrelationID != id || e.Data.Subject() != "m") ||
+			c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
 	}
@@ -201,18 +221,22 @@ func TestCauseContinuesTheFlow(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("CET", 3600))
 	root := events.Cause(events.Event{}, "/a", now, reading{Meter: "m"})
-	if root.CorrelationID != root.ID || root.CausationID != "" || !events.ValidTrace(root.TraceParent) || root.Time.Location() != time.UTC {
+	if root.CorrelationID != root.ID || root.CausationID != "" ||
+		!events.ValidTrace(root.TraceParent) || root.Time.Location() != time.UTC {
 		t.Errorf("root %+v", root)
 	}
 	child := events.Cause(root, "/b", now, reading{Meter: "m"})
-	if child.ID == root.ID || child.CorrelationID != root.ID || child.CausationID != root.ID || child.Source != "/b" {
+	if child.ID == root.ID || child.CorrelationID != root.ID || child.CausationID != root.ID ||
+		child.Source != "/b" {
 		t.Errorf("child %+v of %+v", child, root)
 	}
-	if !events.ValidTrace(child.TraceParent) || child.TraceParent[:36] != root.TraceParent[:36] || child.TraceParent == root.TraceParent {
+	if !events.ValidTrace(child.TraceParent) || child.TraceParent[:36] != root.TraceParent[:36] ||
+		child.TraceParent == root.TraceParent {
 		t.Errorf("trace %s of %s", child.TraceParent, root.TraceParent)
 	}
 	command := events.Command(reading{Meter: "m"}, now)
-	if e := events.Cause(command, "/a", now, reading{Meter: "m"}); e.CorrelationID != "m" || e.CausationID != "" {
+	if e := events.Cause(command, "/a", now, reading{Meter: "m"}); e.CorrelationID != "m" ||
+		e.CausationID != "" {
 		t.Errorf("caused by a command: %+v", e)
 	}
 	if of, ok := events.As[reading](child); !ok || of.Data.Meter != "m" || of.ID != child.ID {
@@ -241,7 +265,8 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%+v is decoded, but not encoded: %v", p, err)
 		}
-		if q, err := catalogue().Decode("meter.read", again); err != nil || fmt.Sprint(p) != fmt.Sprint(q) {
+		if q, err := catalogue().Decode("meter.read", again); err != nil ||
+			fmt.Sprint(p) != fmt.Sprint(q) {
 			t.Fatalf("%+v became %+v, %v", p, q, err)
 		}
 	})

@@ -5,6 +5,6 @@
 // read in several ways: duplicate keys, trailing data, invalid UTF-8, numbers that do not fit.
 // Unknown fields are tolerated, so that a producer may add one.
 //
-// It names no payload: the types of a choreography live with the choreography (order fulfilment's in
-// events/fulfilment), and a stranger's types work with every package of the kit. It does no I/O.
+// It names no payload: the types of a choreography live with the choreography (order fulfilment's
+// in events/fulfilment), and a stranger's types work with every package of the kit. It does no I/O.
 package events

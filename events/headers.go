@@ -20,7 +20,8 @@ type headers struct {
 // Headers returns source, schema, correlation, causation, trace and time of a record as JSON, for
 // a table that keeps records.
 func (r Record) Headers() ([]byte, error) {
-	data, err := json.Marshal(headers{r.Source, r.DataSchema, r.CorrelationID, r.CausationID, r.TraceParent, r.Time})
+	data, err := json.Marshal(headers{r.Source, r.DataSchema, r.CorrelationID, r.CausationID,
+		r.TraceParent, r.Time})
 	if err != nil {
 		return nil, fmt.Errorf("headers of %s: %w", r.Type, err)
 	}

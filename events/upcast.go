@@ -18,11 +18,13 @@ func upcast(sample Payload, published int, data []byte) (_ []byte, err error) {
 		return data, nil
 	}
 	if published > known || published < 1 || !can {
-		return nil, fmt.Errorf("%w: %s is of major version %d, known is %d", ErrUnknownMajor, sample.EventType(), published, known)
+		return nil, fmt.Errorf("%w: %s is of major version %d, known is %d", ErrUnknownMajor,
+			sample.EventType(), published, known)
 	}
 	for ; published < known; published++ {
 		if data, err = u.Upcast(published, data); err != nil {
-			return nil, fmt.Errorf("%w: %s of major version %d as one of %d: %v", ErrMalformed, sample.EventType(), published, published+1, err)
+			return nil, fmt.Errorf("%w: %s of major version %d as one of %d: %v", ErrMalformed,
+				sample.EventType(), published, published+1, err)
 		}
 	}
 	return data, nil

@@ -39,16 +39,21 @@ func TestOlderMajorsGoThroughTheUpcasters(t *testing.T) {
 		schema, data string
 		want         error
 	}{
-		"the first":        {"urn:quadrille:gauge.read:1", `{"meter":"m","value":"7"}`, nil},
-		"no schema":        {"", `{"meter":"m","value":"7"}`, nil}, // is the first
-		"the second":       {"urn:quadrille:gauge.read:2", `{"meter":"m","value":7}`, nil},
-		"the third":        {"urn:quadrille:gauge.read:3", `{"meter":"m","value":7,"unit":"kWh"}`, nil},
-		"the fourth":       {"urn:quadrille:gauge.read:4", `{"meter":"m","value":7,"unit":"kWh"}`, events.ErrUnknownMajor},
-		"none":             {"urn:quadrille:gauge.read:0", `{"meter":"m","value":"7"}`, events.ErrUnknownMajor},
-		"cannot be upcast": {"urn:quadrille:gauge.read:1", `{"meter":"m","value":"bad"}`, events.ErrMalformed},
-		"not what it says": {"urn:quadrille:gauge.read:2", `{"meter":"m","value":"7"}`, events.ErrMalformed},
+		"the first":  {"urn:quadrille:gauge.read:1", `{"meter":"m","value":"7"}`, nil},
+		"no schema":  {"", `{"meter":"m","value":"7"}`, nil}, // is the first
+		"the second": {"urn:quadrille:gauge.read:2", `{"meter":"m","value":7}`, nil},
+		"the third":  {"urn:quadrille:gauge.read:3", `{"meter":"m","value":7,"unit":"kWh"}`, nil},
+		"the fourth": {"urn:quadrille:gauge.read:4", `{"meter":"m","value":7,"unit":"kWh"}`,
+			events.ErrUnknownMajor},
+		"none": {"urn:quadrille:gauge.read:0", `{"meter":"m","value":"7"}`,
+			events.ErrUnknownMajor},
+		"cannot be upcast": {"urn:quadrille:gauge.read:1", `{"meter":"m","value":"bad"}`,
+			events.ErrMalformed},
+		"not what it says": {"urn:quadrille:gauge.read:2", `{"meter":"m","value":"7"}`,
+			events.ErrMalformed},
 	} {
-		e, err := c.Open(events.Record{ID: id, Type: "gauge.read", Subject: "m", DataSchema: test.schema, Data: []byte(test.data)})
+		e, err := c.Open(events.Record{ID: id, Type: "gauge.read", Subject: "m", DataSchema: test.schema,
+			Data: []byte(test.data)})
 		if !errors.Is(err, test.want) || test.want != nil && err == nil {
 			t.Errorf("%s: error %v, want %v", name, err, test.want)
 		}
@@ -59,8 +64,10 @@ func TestOlderMajorsGoThroughTheUpcasters(t *testing.T) {
 }
 
 func TestHeadersComeBack(t *testing.T) {
-	e := events.Cause(events.Event{}, "/meters", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), gauged{"m", 7, "kWh"})
-	e.CausationID, e.TraceParent = events.NewID(), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	e := events.Cause(events.Event{}, "/meters", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		gauged{"m", 7, "kWh"})
+	e.CausationID, e.TraceParent = events.NewID(),
+		"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 	r, err := e.Record()
 	if err != nil {
 		t.Fatal(err)

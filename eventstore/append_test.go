@@ -35,14 +35,16 @@ func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 	} {
 		_, err := s.append("counter/a", expected, fact("a", 9))
 		conflict, ok := errors.AsType[*eventstore.Conflict](err)
-		if !ok || *conflict != (eventstore.Conflict{Stream: "counter/a", Expected: expected.Version, Actual: 3}) {
+		if !ok || *conflict != (eventstore.Conflict{Stream: "counter/a", Expected: expected.Version,
+			Actual: 3}) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if postgres.ClassOf(err) != postgres.Retry {
 			t.Errorf("%s: class %v", name, postgres.ClassOf(err))
 		}
 	}
-	if _, err := s.append("counter/b", eventstore.Head{Version: 1}, fact("b", 9)); !errors.Is(err, postgres.ErrRaced) {
+	if _, err := s.append("counter/b", eventstore.Head{Version: 1}, fact("b", 9)); !errors.Is(err,
+		postgres.ErrRaced) {
 		t.Errorf("after an event that is not there: %v", err)
 	}
 	if n := s.int(`SELECT count(*) FROM eventstore`); n != 3 {
@@ -65,7 +67,8 @@ func TestConflictDoesNotBreakTheTransaction(t *testing.T) {
 	s := fresh(t)
 	head := s.grow("a", 1)
 	must(t, postgres.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
-		if _, err := eventstore.Append(t.Context(), tx, "counter/a", eventstore.Head{}, fact("a", 2)); !errors.Is(err, postgres.ErrRaced) {
+		if _, err := eventstore.Append(t.Context(), tx, "counter/a", eventstore.Head{},
+			fact("a", 2)); !errors.Is(err, postgres.ErrRaced) {
 			t.Errorf("error %v", err)
 		}
 		_, err := eventstore.Append(t.Context(), tx, "counter/a", head, fact("a", 3))
@@ -80,7 +83,9 @@ func TestManyStreamsInOneStatement(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	a := s.grow("a", 2)
-	all := []eventstore.Appending{{Stream: "counter/b", Facts: facts("b", 1, 2)}, {Stream: "counter/a", Expected: a, Facts: facts("a", 3)}, {Stream: "counter/c", Facts: facts("c", 5)}}
+	all := []eventstore.Appending{{Stream: "counter/b", Facts: facts("b", 1, 2)},
+		{Stream: "counter/a", Expected: a, Facts: facts("a", 3)},
+		{Stream: "counter/c", Facts: facts("c", 5)}}
 	appendAll := func() (heads []eventstore.Head, err error) {
 		err = postgres.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
 			heads, err = eventstore.AppendAll(t.Context(), tx, all...)
@@ -94,7 +99,8 @@ func TestManyStreamsInOneStatement(t *testing.T) {
 	}
 	all[0].Expected, all[2].Expected = heads[0], heads[2] // a is stale
 	_, err = appendAll()
-	if c, ok := errors.AsType[*eventstore.Conflict](err); !ok || *c != (eventstore.Conflict{Stream: "counter/a", Expected: 2, Actual: 3}) {
+	if c, ok := errors.AsType[*eventstore.Conflict](err); !ok ||
+		*c != (eventstore.Conflict{Stream: "counter/a", Expected: 2, Actual: 3}) {
 		t.Errorf("error %v", err)
 	}
 	if s.sum("a") != 6 || s.sum("b") != 3 || s.sum("c") != 5 {
@@ -106,10 +112,11 @@ func TestWhatCannotBeAppendedIsRefusedBeforeTheDatabase(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	for name, appending := range map[string][]eventstore.Appending{
-		"no stream":      {{Facts: facts("a", 1)}},
-		"no events":      {{Stream: "counter/a"}},
-		"a stream twice": {{Stream: "counter/a", Facts: facts("a", 1)}, {Stream: "counter/a", Facts: facts("a", 1)}},
-		"no subject":     {{Stream: "counter/a", Facts: facts("", 1)}},
+		"no stream": {{Facts: facts("a", 1)}},
+		"no events": {{Stream: "counter/a"}},
+		"a stream twice": {{Stream: "counter/a", Facts: facts("a", 1)},
+			{Stream: "counter/a", Facts: facts("a", 1)}},
+		"no subject": {{Stream: "counter/a", Facts: facts("", 1)}},
 	} {
 		_, err := eventstore.AppendAll(t.Context(), nil, appending...)
 		if err == nil || !strings.Contains(err.Error(), "append events") {
@@ -138,11 +145,13 @@ func TestWritersOnOneStreamLoseNothing(t *testing.T) {
 	if sum := s.sum("0") + s.sum("1"); sum != each*writers*(writers+1)/2 {
 		t.Errorf("sum %d", sum)
 	}
-	if n := s.int(`SELECT count(*) FROM (SELECT version <> row_number() OVER (PARTITION BY stream ORDER BY version) AS gap FROM eventstore) v WHERE gap`); n != 0 {
+	if n := s.int(`SELECT count(*) FROM (SELECT version <> row_number() OVER (PARTITION BY stream
+		ORDER BY version) AS gap FROM eventstore) v WHERE gap`); n != 0 {
 		t.Errorf("%d events are out of line", n)
 	}
 	for _, name := range []string{"0", "1"} {
-		if n, err := eventstore.Verify(t.Context(), s, streamOf(name)); err != nil || int(n) != s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`, streamOf(name)) {
+		if n, err := eventstore.Verify(t.Context(), s, streamOf(name)); err != nil ||
+			int(n) != s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`, streamOf(name)) {
 			t.Errorf("verified %d, %v", n, err)
 		}
 	}

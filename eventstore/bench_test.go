@@ -26,15 +26,16 @@ type rowState struct {
 var rowParticipant = consumer.Participant[rowState]{
 	Name:  "counters",
 	Locks: func(s *rowState, e events.Event) { s.Counters.Lock(e.Data.Subject()) },
-	React: []consumer.Reaction[rowState]{consumer.On(func(s *rowState, e events.Of[plus]) []events.Payload {
+	React: []consumer.Reaction[rowState]{consumer.On(func(s *rowState,
+		e events.Of[plus]) []events.Payload {
 		c, _ := s.Counters.Get(e.Data.Name)
 		s.Counters.Set(e.Data.Name, rowCounter{e.Data.Name, c.Sum + e.Data.N})
 		return nil
 	})},
 }
 
-// BenchmarkApply applies batches of a hundred commands to a hundred aggregates, kept as streams and,
-// by turns, as rows; then it folds streams of sixty events and of their snapshots.
+// BenchmarkApply applies batches of a hundred commands to a hundred aggregates, kept as streams
+// and, by turns, as rows; then it folds streams of sixty events and of their snapshots.
 func BenchmarkApply(b *testing.B) {
 	const batches, size = 100, 100
 	s := fresh(b)

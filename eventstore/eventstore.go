@@ -1,11 +1,12 @@
-// Package eventstore keeps aggregates as what has happened to them: streams of events in PostgreSQL,
-// from which the state is folded, beside snapshots that only hurry that, and projections, which are
-// tables for reading that are filled from all streams.
+// Package eventstore keeps aggregates as what has happened to them: streams of events in
+// PostgreSQL, from which the state is folded, beside snapshots that only hurry that, and
+// projections, which are tables for reading that are filled from all streams.
 //
-// It promises that a stream is numbered 1, 2, 3 … without a gap and that of two writers who expect the
-// same version one is refused; that projections miss no event and count none twice, in whatever order
-// transactions commit; and that a change of what is stored is found by Verify, which names the first
-// event that does not fit. It does not publish: what others may know is said through the outbox.
+// It promises that a stream is numbered 1, 2, 3 … without a gap and that of two writers who expect
+// the same version one is refused; that projections miss no event and count none twice, in whatever
+// order transactions commit; and that a change of what is stored is found by Verify, which names
+// the first event that does not fit. It does not publish: what others may know is said through the
+// outbox.
 package eventstore
 
 import (
@@ -46,7 +47,8 @@ type Conflict struct {
 }
 
 func (c *Conflict) Error() string {
-	return fmt.Sprintf("stream %s is at version %d, not at %d as was expected", c.Stream, c.Actual, c.Expected)
+	return fmt.Sprintf("stream %s is at version %d, not at %d as was expected", c.Stream, c.Actual,
+		c.Expected)
 }
 
 func (c *Conflict) Unwrap() error { return postgres.ErrRaced }
@@ -58,10 +60,12 @@ type Appending struct {
 	Facts    []events.Event
 }
 
-// Append appends to one stream in tx and returns its new head. Expected is the head that the decision
-// was made on, as Read or Streams returned it; when the stream has another by now, nothing is appended
-// and the error is a *Conflict. Facts that do not encode are refused before the database is touched.
-func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head, facts ...events.Event) (Head, error) {
+// Append appends to one stream in tx and returns its new head. Expected is the head that the
+// decision was made on, as Read or Streams returned it; when the stream has another by now, nothing
+// is appended and the error is a *Conflict. Facts that do not encode are refused before the
+// database is touched.
+func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head,
+	facts ...events.Event) (Head, error) {
 	heads, err := AppendAll(ctx, tx, Appending{stream, expected, facts})
 	if err != nil {
 		return Head{}, err
@@ -74,24 +78,28 @@ func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head, fact
 const appendSQL = `
 WITH head AS (
 	SELECT stream, expected, previous, version, hash
-	FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[]) AS h (stream, expected, previous, version, hash)
+	FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bytea[]) AS h (stream,
+		expected, previous, version, hash)
 ), moved AS (
 	UPDATE eventstore_streams AS s SET version = h.version, hash = h.hash FROM head AS h
 	WHERE s.stream = h.stream AND s.version = h.expected AND s.hash = h.previous RETURNING s.stream
 ), begun AS (
-	INSERT INTO eventstore_streams (stream, version, hash) SELECT stream, version, hash FROM head WHERE expected = 0
+	INSERT INTO eventstore_streams (stream, version, hash) SELECT stream, version, hash FROM head
+		WHERE expected = 0
 	ON CONFLICT (stream) DO NOTHING RETURNING stream
 )
 INSERT INTO eventstore (stream, version, id, type, payload, headers, hash)
-SELECT stream, version, id, type, payload, headers, hash FROM unnest($6::text[], $7::bigint[], $8::uuid[], $9::text[], $10::json[], $11::json[], $12::bytea[]) AS e (stream, version, id, type, payload, headers, hash)
+SELECT stream, version, id, type, payload, headers, hash FROM unnest($6::text[], $7::bigint[],
+	$8::uuid[], $9::text[], $10::json[], $11::json[], $12::bytea[]) AS e (stream, version, id, type,
+		payload, headers, hash)
 WHERE stream IN (SELECT stream FROM moved UNION ALL SELECT stream FROM begun)
 ORDER BY e.stream, e.version -- so that seq follows version
 RETURNING stream`
 
 // AppendAll appends to many streams in one statement, and returns their new heads. Any error means
 // that tx must be rolled back: other streams than that of the *Conflict may have been appended to.
-// Who has not locked the streams before, as Streams does, may meet a deadlock, which is retried like
-// any.
+// Who has not locked the streams before, as Streams does, may meet a deadlock, which is retried
+// like any.
 func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, error) {
 	rows, heads, err := rowsOf(all)
 	if err != nil {
@@ -101,7 +109,8 @@ func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, erro
 	var expected, version pq.Int64Array
 	var previous, hash pq.ByteaArray
 	for i, a := range all {
-		stream, expected, version = append(stream, a.Stream), append(expected, a.Expected.Version), append(version, heads[i].Version)
+		stream, expected, version = append(stream, a.Stream), append(expected, a.Expected.Version),
+			append(version, heads[i].Version)
 		previous, hash = append(previous, a.Expected.Hash[:]), append(hash, heads[i].Hash[:])
 	}
 	insert, err := postgres.Prepared(ctx, tx, appendSQL)
@@ -145,7 +154,8 @@ func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
 	seen := map[string]bool{}
 	for _, a := range all {
 		if a.Stream == "" || len(a.Facts) == 0 || seen[a.Stream] {
-			return rows, nil, fmt.Errorf("stream %q: it must have a name, get an event and be named once", a.Stream)
+			return rows, nil, fmt.Errorf("stream %q: it must have a name, get an event and be named once",
+				a.Stream)
 		}
 		seen[a.Stream] = true
 		head := a.Expected
@@ -161,7 +171,8 @@ func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
 			head.Version++
 			head.Hash = next(head.Hash, a.Stream, head.Version, r.ID, r.Type, headers, r.Data)
 			hash := slices.Clone(head.Hash[:])
-			rows.stream, rows.version, rows.id = append(rows.stream, a.Stream), append(rows.version, head.Version), append(rows.id, r.ID)
+			rows.stream, rows.version, rows.id = append(rows.stream, a.Stream),
+				append(rows.version, head.Version), append(rows.id, r.ID)
 			rows.kind, rows.payload = append(rows.kind, r.Type), append(rows.payload, string(r.Data))
 			rows.headers, rows.hash = append(rows.headers, string(headers)), append(rows.hash, hash)
 		}
@@ -176,12 +187,14 @@ func conflict(ctx context.Context, tx *sqlx.Tx, a Appending) error {
 	if err != nil {
 		return fmt.Errorf("append events: %w", err)
 	}
-	return fmt.Errorf("append events: %w", &Conflict{a.Stream, a.Expected.Version, actual[a.Stream].Version})
+	return fmt.Errorf("append events: %w", &Conflict{a.Stream, a.Expected.Version,
+		actual[a.Stream].Version})
 }
 
 // Heads returns where streams end; one without events is not in the map.
 func Heads(ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Head, error) {
-	rows, err := q.QueryxContext(ctx, `SELECT stream, version, hash FROM eventstore_streams WHERE stream = ANY($1)`, pq.StringArray(streams))
+	rows, err := q.QueryxContext(ctx, `SELECT stream, version, hash FROM eventstore_streams
+		WHERE stream = ANY($1)`, pq.StringArray(streams))
 	if err != nil {
 		return nil, fmt.Errorf("read heads of streams: %w", err)
 	}

@@ -14,12 +14,13 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Reactions read an aggregate's state, and change it by recording what has happened. On a memory they
-// run without a database.
+// Reactions read an aggregate's state, and change it by recording what has happened. On a memory
+// they run without a database.
 func ExampleStreams() {
 	m := consumer.Memory{}
 	for _, n := range []int{400, 500, 300} { // the last one would be more than a thousand
-		if _, _, err := participant.ApplyTo(m, events.Command(plus{"visitors", n}, time.Now())); err != nil {
+		if _, _, err := participant.ApplyTo(m, events.Command(plus{"visitors", n},
+			time.Now())); err != nil {
 			fmt.Println(err)
 		}
 	}
@@ -27,8 +28,8 @@ func ExampleStreams() {
 	// Output: counter visitors {"name":"visitors","sum":900}
 }
 
-// Without a participant: read, decide, append at the version that was read, and again when another was
-// first.
+// Without a participant: read, decide, append at the version that was read, and again when another
+// was first.
 func ExampleAppend() {
 	ctx := context.Background()
 	databaseURL := os.Getenv("DATABASE_URL")

@@ -18,13 +18,15 @@ func Begun(t *testing.T, p *Projector) (g generation) {
 }
 
 // Advance is one step of the leader.
-func (p *Projector) Advance(ctx context.Context, lead *postgres.Lead, projection Projection, g generation) (step, error) {
+func (p *Projector) Advance(ctx context.Context, lead *postgres.Lead, projection Projection,
+	g generation) (step, error) {
 	return p.advance(ctx, lead, projection, g, new(reader))
 }
 
-// Step is what the leader does at once for the live generation of a projection, or for the one that is
-// being built; done is false when there is none. It takes so few facts.
-func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projection, live bool, batch int) (done bool) {
+// Step is what the leader does at once for the live generation of a projection, or for the one that
+// is being built; done is false when there is none. It takes so few facts.
+func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projection, live bool,
+	batch int) (done bool) {
 	t.Helper()
 	var g []generation
 	err := p.DB.Select(&g, generations+` WHERE name = $1 AND live = $2`, projection.Name, live)
@@ -38,6 +40,7 @@ func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projectio
 }
 
 // ReadOn is ReadAll by a reader that goes on, and takes so few places into memory.
-func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
+func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact,
+	Checkpoint, error) {
 	return (&reader{most: most}).next
 }

@@ -32,8 +32,8 @@ SELECT CASE
 		THEN 'a projection has an event that is not stored, or not as it was'
 	ELSE '' END`
 
-// unfit tells why projections do not fit the events. It is cheap, and true at any time: a database may
-// be restored under replicas that run.
+// unfit tells why projections do not fit the events. It is cheap, and true at any time: a database
+// may be restored under replicas that run.
 func unfit(ctx context.Context, q sqlx.QueryerContext) (why string, err error) {
 	err = sqlx.GetContext(ctx, q, &why, unfitSQL)
 	return why, wrap("compare projections with the events", err)
@@ -43,20 +43,23 @@ func unfit(ctx context.Context, q sqlx.QueryerContext) (why string, err error) {
 // happened. Tables and views stay, with what others have made of them.
 func (p *Projector) fit(ctx context.Context, tx *sqlx.Tx) error {
 	// The restored rows are looked at before this transaction has an id.
-	if _, err := tx.ExecContext(ctx, `LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+	if _, err := tx.ExecContext(ctx,
+		`LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return err
 	}
 	why, err := unfit(ctx, tx)
 	if err != nil || why == "" {
 		return err
 	}
-	p.Log.Warn().Str("why", why).Msg("projections do not fit the stored events: all of them are filled from the beginning")
+	p.Log.Warn().Str("why", why).Msg("projections do not fit the stored events: all of them are " +
+		"filled from the beginning")
 	// It reads all facts once.
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return err
 	}
 	if err := log.Pieces(ctx, tx, func(from, to int64) error {
-		_, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3' WHERE seq >= $1 AND seq < $2`, from, to)
+		_, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3' WHERE seq >= $1 AND seq < $2`,
+			from, to)
 		return err
 	}); err != nil {
 		return err
@@ -80,15 +83,19 @@ func (g generation) empty(ctx context.Context, tx *sqlx.Tx, why string) error {
 		return err
 	}
 	if !there {
-		_, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1 AND generation = $2`, g.Name, g.Generation)
+		_, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1
+			AND generation = $2`, g.Name, g.Generation)
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '`+showWait+`'; TRUNCATE `+g.table()); err != nil {
+	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '`+showWait+`'; TRUNCATE `+
+		g.table()); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $3::pg_snapshot, last_seq = 0, done = 0,
+	_, err := tx.ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot,
+		b = $3::pg_snapshot, last_seq = 0, done = 0,
 		started_at = now(), mark_seq = 0, mark_hash = NULL, note = $4, error = '', store = `+storeSQL+`,
-		system = (SELECT system_identifier::text FROM pg_control_system()) WHERE name = $1 AND generation = $2`,
+		system = (SELECT system_identifier::text FROM pg_control_system())
+		WHERE name = $1 AND generation = $2`,
 		g.Name, g.Generation, string(postgres.Beginning), why)
 	if err == nil && g.Live { // a view may not have been restored
 		err = show(ctx, tx, g.Name, g.Generation)
@@ -98,5 +105,6 @@ func (g generation) empty(ctx context.Context, tx *sqlx.Tx, why string) error {
 
 // refit is what Prepare does, by the leader.
 func (p *Projector) refit(ctx context.Context, lead *postgres.Lead) error {
-	return wrap("fit projections", lead.Tx(ctx, func(tx postgres.Fenced) error { return p.prepare(ctx, tx.Tx()) }))
+	return wrap("fit projections", lead.Tx(ctx,
+		func(tx postgres.Fenced) error { return p.prepare(ctx, tx.Tx()) }))
 }

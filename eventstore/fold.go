@@ -33,18 +33,20 @@ type Folded[V any] struct {
 	State V
 }
 
-// Fold returns the states of streams as q sees them, each folded from its snapshot, if it has one that
-// is to be believed, and what came after it. A stream without events is not in the map. What is folded
-// is checked against the chain of hashes: a *Misfit is the error when it was changed, and
+// Fold returns the states of streams as q sees them, each folded from its snapshot, if it has one
+// that is to be believed, and what came after it. A stream without events is not in the map. What
+// is folded is checked against the chain of hashes: a *Misfit is the error when it was changed, and
 // a *StoredError when this release cannot read it.
-func Fold[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Folded[V], error) {
+func Fold[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext,
+	streams ...string) (map[string]Folded[V], error) {
 	return foldAll[V](ctx, q.QueryxContext, streams)
 }
 
 // run is how a query is run: as it is, or prepared.
 type run func(ctx context.Context, query string, args ...any) (*sqlx.Rows, error)
 
-func foldAll[V Aggregate[V]](ctx context.Context, query run, streams []string) (map[string]Folded[V], error) {
+func foldAll[V Aggregate[V]](ctx context.Context, query run,
+	streams []string) (map[string]Folded[V], error) {
 	streams = slices.Compact(slices.Sorted(slices.Values(streams)))
 	snapshots, err := readSnapshots(ctx, query, V.FoldVersion(*new(V)), streams)
 	if err != nil {
@@ -60,20 +62,23 @@ func foldAll[V Aggregate[V]](ctx context.Context, query run, streams []string) (
 }
 
 // Replay is Fold from the first event, snapshots or not.
-func Replay[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Folded[V], error) {
+func Replay[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext,
+	streams ...string) (map[string]Folded[V], error) {
 	states, _, err := fold[V](ctx, q.QueryxContext, streams, nil)
 	return states, err
 }
 
 // tailSQL reads, of each stream, the event that its snapshot was taken after and those that follow.
 const tailSQL = `
-SELECT e.stream, e.version, e.seq, e.id::text, e.type, e.payload::text, e.headers::text, e.hash, e.recorded_at
+SELECT e.stream, e.version, e.seq, e.id::text, e.type, e.payload::text, e.headers::text, e.hash,
+	e.recorded_at
 FROM unnest($1::text[], $2::bigint[]) AS s (stream, version)
 JOIN eventstore AS e ON e.stream = s.stream AND e.version >= s.version
 ORDER BY e.stream, e.version`
 
 // fold folds streams; doubtful are those whose snapshots belong to another history.
-func fold[V Aggregate[V]](ctx context.Context, query run, streams []string, snapshots map[string]snapshot) (states map[string]Folded[V], doubtful []string, err error) {
+func fold[V Aggregate[V]](ctx context.Context, query run, streams []string,
+	snapshots map[string]snapshot) (states map[string]Folded[V], doubtful []string, err error) {
 	known := events.NewCatalogue(V.Facts(*new(V))...)
 	versions := make(pq.Int64Array, len(streams))
 	states = map[string]Folded[V]{}
@@ -87,7 +92,8 @@ func fold[V Aggregate[V]](ctx context.Context, query run, streams []string, snap
 		}
 		s, begun := states[f.Stream]
 		if cached, ok := snapshots[f.Stream]; ok && !begun {
-			if f.Version == cached.version && f.Hash == cached.hash && json.Unmarshal(cached.state, &s.State) == nil {
+			if f.Version == cached.version && f.Hash == cached.hash &&
+				json.Unmarshal(cached.state, &s.State) == nil {
 				s.Head = Head{f.Version, f.Hash}
 				states[f.Stream] = s
 			}
@@ -116,12 +122,14 @@ func snapshotOf[V Aggregate[V]](stream string, f Folded[V]) (snapshot, error) {
 	if err != nil {
 		return snapshot{}, fmt.Errorf("snapshot of %s: %w", stream, err)
 	}
-	return snapshot{stream: stream, version: f.Version, fold: f.State.FoldVersion(), state: state, hash: f.Hash}, nil
+	return snapshot{stream: stream, version: f.Version, fold: f.State.FoldVersion(), state: state,
+		hash: f.Hash}, nil
 }
 
 // lock locks the heads of streams, sorted, and returns those that there are.
 func lock(ctx context.Context, tx *sqlx.Tx, streams []string) (map[string]Head, error) {
-	query, err := postgres.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams WHERE stream = ANY($1) ORDER BY stream FOR UPDATE`)
+	query, err := postgres.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams
+		WHERE stream = ANY($1) ORDER BY stream FOR UPDATE`)
 	if err != nil {
 		return nil, fmt.Errorf("lock streams: %w", err)
 	}

@@ -21,7 +21,8 @@ const (
 
 var (
 	errExited = errors.New("the projection's function ended its goroutine (runtime.Goexit)")
-	errHangs  = errors.New("the projection's function has not returned within its time, and is not run again until it has")
+	errHangs  = errors.New("the projection's function has not returned within its time, and is not " +
+		"run again until it has")
 )
 
 type apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error

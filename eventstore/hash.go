@@ -16,8 +16,10 @@ type Hash [sha256.Size]byte
 
 // next returns the hash of an event that comes after previous. PostgreSQL computes the same:
 //
-//	sha256(previous || sha256(stream) || int8send(version) || uuid_send(id) || sha256(type) || sha256(headers) || sha256(payload))
-func next(previous Hash, stream string, version int64, id, kind string, headers, payload []byte) Hash {
+//	sha256(previous || sha256(stream) || int8send(version) || uuid_send(id) ||
+//		sha256(type) || sha256(headers) || sha256(payload))
+func next(previous Hash, stream string, version int64, id, kind string, headers,
+	payload []byte) Hash {
 	h := sha256.New()
 	h.Write(previous[:])
 	part(h, []byte(stream))

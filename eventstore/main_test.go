@@ -98,7 +98,8 @@ func must(t testing.TB, err error) {
 }
 
 // append appends in a transaction of its own.
-func (s store) append(stream string, expected eventstore.Head, facts ...events.Event) (head eventstore.Head, err error) {
+func (s store) append(stream string, expected eventstore.Head,
+	facts ...events.Event) (head eventstore.Head, err error) {
 	err = postgres.InTx(s.Context(), s.DB, func(tx *sqlx.Tx) error {
 		head, err = eventstore.Append(s.Context(), tx, stream, expected, facts...)
 		return err

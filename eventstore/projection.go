@@ -14,8 +14,8 @@ import (
 )
 
 // Projection is a table for reading that is a function of the facts, and of nothing else: it can be
-// thrown away and filled again. It runs behind the streams, by its poll at most when nothing is wrong;
-// whoever decides must not read it. Project makes one.
+// thrown away and filled again. It runs behind the streams, by its poll at most when nothing is
+// wrong; whoever decides must not read it. Project makes one.
 type Projection struct {
 	Name    string // of the view that readers select from
 	Key     string // the column of its primary key, a text
@@ -42,7 +42,8 @@ type Decoded struct {
 // Project gives a projection the pure functions that fill it: keys names the rows that a fact is
 // about, and fold changes them. V is a struct whose fields are tagged `db:"column"`. Both see
 // the facts of one stream in their order, and those of two streams in that of their commits.
-func Project[V any](p Projection, keys func(Decoded) []string, fold func(rows *consumer.Rows[string, V], h Decoded)) Projection {
+func Project[V any](p Projection, keys func(Decoded) []string,
+	fold func(rows *consumer.Rows[string, V], h Decoded)) Projection {
 	p.apply = alone(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		rows := new(consumer.Rows[string, V])
 		rows.Bind(table, p.Key)
@@ -69,7 +70,8 @@ var projectionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}$`)
 // check refuses a projection that cannot be one.
 func (p Projection) check() error {
 	if !projectionName.MatchString(p.Name) || p.apply == nil || p.Version < 1 {
-		return fmt.Errorf("projection %q: it needs a name of at most 41 lower-case letters, digits and underscores, a version from 1 on, and to be made by Project", p.Name)
+		return fmt.Errorf("projection %q: it needs a name of at most 41 lower-case letters, digits and "+
+			"underscores, a version from 1 on, and to be made by Project", p.Name)
 	}
 	return nil
 }

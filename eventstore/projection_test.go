@@ -30,22 +30,26 @@ type total struct {
 	At      time.Time `db:"at"`
 }
 
-func totals(version int, fold func(*consumer.Rows[string, total], eventstore.Decoded)) eventstore.Projection {
+func totals(version int, fold func(*consumer.Rows[string, total],
+	eventstore.Decoded)) eventstore.Projection {
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: version, Facts: []events.Payload{added{}},
-		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
+		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
+			came text NOT NULL, at timestamptz NOT NULL`,
 	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, fold)
 }
 
 func sumUp(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 	t, _ := rows.Get(h.Data.Subject())
-	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version, fmt.Sprint(t.Came, " ", h.Version), h.Time})
+	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version,
+		fmt.Sprint(t.Came, " ", h.Version), h.Time})
 }
 
 // projector is one replica's, prepared.
 func (s store) projector(db *sqlx.DB, projections ...eventstore.Projection) *eventstore.Projector {
 	s.Helper()
-	p := &eventstore.Projector{DB: db, Projections: projections, Log: zerolog.New(zerolog.NewTestWriter(s))}
+	p := &eventstore.Projector{DB: db, Projections: projections,
+		Log: zerolog.New(zerolog.NewTestWriter(s))}
 	must(s, p.Prepare(s.Context()))
 	return p
 }
@@ -63,7 +67,8 @@ func (s store) run(p *eventstore.Projector) (stop func()) {
 // dump is a table, byte for byte.
 func (s store) dump(table string) (text string) {
 	s.Helper()
-	must(s, s.GetContext(s.Context(), &text, `SELECT coalesce(string_agg(t::text, E'\n' ORDER BY name), '') FROM `+table+` AS t`))
+	must(s, s.GetContext(s.Context(), &text, `SELECT coalesce(string_agg(t::text, E'\n' ORDER BY name),
+		'') FROM `+table+` AS t`))
 	return text
 }
 
@@ -71,7 +76,8 @@ func (s store) dump(table string) (text string) {
 func (s store) settled() {
 	s.Helper()
 	s.until("the projection has all facts", func() bool {
-		return s.int(`SELECT count(*) FROM eventstore_streams AS s LEFT JOIN totals AS t ON s.stream = 'counter/' || t.name WHERE t.version IS DISTINCT FROM s.version`) == 0
+		return s.int(`SELECT count(*) FROM eventstore_streams AS s LEFT JOIN totals AS t
+			ON s.stream = 'counter/' || t.name WHERE t.version IS DISTINCT FROM s.version`) == 0
 	})
 	var rows []total
 	must(s, s.SelectContext(s.Context(), &rows, `SELECT * FROM totals`))
@@ -104,7 +110,8 @@ func (s store) writers(n int) (stop func()) {
 					if err != nil {
 						return err
 					}
-					if _, err := eventstore.Append(s.Context(), tx, streamOf(name), found[streamOf(name)].Head, facts(name, i, 1)...); err != nil {
+					if _, err := eventstore.Append(s.Context(), tx, streamOf(name), found[streamOf(name)].Head,
+						facts(name, i, 1)...); err != nil {
 						return err
 					}
 					if _, err := tx.Exec(`SELECT pg_sleep($1)`, rand.Float64()*0.02); err != nil {
@@ -133,7 +140,8 @@ func TestReadAllMissesNothing(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	stop := s.writers(6)
-	s.exec(`CREATE TABLE place (a text, b text, last_seq bigint); INSERT INTO place VALUES ('', '', 0)`)
+	s.exec(
+		`CREATE TABLE place (a text, b text, last_seq bigint); INSERT INTO place VALUES ('', '', 0)`)
 	versions := map[string]int64{}
 	read := func() (n int) {
 		var at struct {
@@ -141,7 +149,8 @@ func TestReadAllMissesNothing(t *testing.T) {
 			Last int64 `db:"last_seq"`
 		}
 		must(t, s.Get(&at, `SELECT * FROM place`))
-		got, to, err := eventstore.ReadAll(t.Context(), s, eventstore.Checkpoint{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
+		got, to, err := eventstore.ReadAll(t.Context(), s,
+			eventstore.Checkpoint{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
 		must(t, err)
 		for _, f := range got {
 			if f.Version != versions[f.Stream]+1 {
@@ -152,13 +161,18 @@ func TestReadAllMissesNothing(t *testing.T) {
 		s.exec(`UPDATE place SET a = $1, b = $2, last_seq = $3`, string(to.A), string(to.B), to.LastSeq)
 		return len(got)
 	}
-	s.until("many have come", func() bool { read(); return len(versions) == 18 && versions["counter/0-0"] > 60 })
+	s.until("many have come", func() bool {
+		read()
+		return len(versions) == 18 &&
+			versions["counter/0-0"] > 60
+	})
 	stop()
 	for n := 1; n > 0; {
 		n = read()
 	}
 	for stream, version := range versions {
-		if n := s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`, stream); n != int(version) {
+		if n := s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`,
+			stream); n != int(version) {
 			t.Errorf("%s: %d of %d came", stream, version, n)
 		}
 	}
@@ -175,7 +189,8 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 	_, err := s.append("counter/a", eventstore.Head{}, all...)
 	must(t, err)
 	for _, c := range []struct {
-		read    func(context.Context, sqlx.QueryerContext, eventstore.Checkpoint) ([]eventstore.Fact, eventstore.Checkpoint, error)
+		read func(context.Context, sqlx.QueryerContext, eventstore.Checkpoint) ([]eventstore.Fact,
+			eventstore.Checkpoint, error)
 		want    []int
 		windows int // that were read, the last in vain
 	}{
@@ -211,15 +226,16 @@ type counting struct {
 	windows int
 }
 
-func (c *counting) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+func (c *counting) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows,
+	error) {
 	if strings.Contains(query, "pg_visible_in_snapshot") {
 		c.windows++
 	}
 	return c.QueryerContext.QueryxContext(ctx, query, args...)
 }
 
-// Rebuilt beside live traffic, twice, by two replicas of which the leader changes: readers always see
-// a projection that goes forward, and at the end it is what it was, byte for byte.
+// Rebuilt beside live traffic, twice, by two replicas of which the leader changes: readers always
+// see a projection that goes forward, and at the end it is what it was, byte for byte.
 func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -262,7 +278,10 @@ func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
 	watching.Wait()
 	before := s.dump("totals")
 	must(t, first.Rebuild(t.Context(), "totals"))
-	s.until("the third one is shown", func() bool { return s.int(`SELECT count(*) * max(generation) FROM eventstore_projections`) == 4 })
+	s.until("the third one is shown", func() bool {
+		return s.int(`SELECT count(*) * max(generation)
+		FROM eventstore_projections`) == 4
+	})
 	if after := s.dump("totals"); after != before {
 		t.Errorf("rebuilt:\n%s\nbefore:\n%s", after, before)
 	}
@@ -271,7 +290,8 @@ func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
 	}
 }
 
-// A projection whose definition has changed is built anew by itself, and shown when it has caught up.
+// A projection whose definition has changed is built anew by itself, and shown when it has caught
+// up.
 func TestChangedProjectionIsRebuilt(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -287,8 +307,8 @@ func TestChangedProjectionIsRebuilt(t *testing.T) {
 	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals`) == -30 })
 }
 
-// A fact that cannot be projected, since the projection's function panics, ends its goroutine or does
-// not return, stops its projection, and no other; nothing is skipped.
+// A fact that cannot be projected, since the projection's function panics, ends its goroutine or
+// does not return, stops its projection, and no other; nothing is skipped.
 func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]func(repaired chan struct{}){
@@ -303,21 +323,26 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 			var runs atomic.Int64
 			stuck := eventstore.Project(eventstore.Projection{
 				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
-				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL, came text NOT NULL, at timestamptz NOT NULL`,
-			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-				select {
-				case <-repaired:
-				default:
-					if h.Version == 7 {
-						runs.Add(1)
-						bad(repaired)
+				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
+			came text NOT NULL, at timestamptz NOT NULL`,
+			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
+				func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
+					select {
+					case <-repaired:
+					default:
+						if h.Version == 7 {
+							runs.Add(1)
+							bad(repaired)
+						}
 					}
-				}
-				sumUp(rows, h)
-			})
+					sumUp(rows, h)
+				})
 			s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
 			s.fill("a", 20)
-			s.until("the other goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM totals`) == 20 })
+			s.until("the other goes on", func() bool {
+				return s.int(`SELECT coalesce(max(version), 0)
+				FROM totals`) == 20
+			})
 			if n := s.int(`SELECT coalesce(max(version), 0) FROM stuck`); n >= 7 {
 				t.Errorf("it has come to %d", n)
 			}
@@ -325,7 +350,8 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 				t.Errorf("%d runs hang", n)
 			}
 			close(repaired)
-			s.until("it goes on", func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
+			s.until("it goes on",
+				func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
 			if a, b := s.dump("stuck"), s.dump("totals"); a != b {
 				t.Errorf("%s\n%s", a, b)
 			}
@@ -341,7 +367,8 @@ func TestProjectionThatCannotBeOneIsRefused(t *testing.T) {
 		"a name to inject":    {Name: "totals; DROP TABLE eventstore", Version: 1},
 		"no version":          totals(0, sumUp),
 	} {
-		if err := (&eventstore.Projector{DB: s.DB, Projections: []eventstore.Projection{p}}).Prepare(t.Context()); err == nil {
+		if err := (&eventstore.Projector{DB: s.DB, Projections: []eventstore.Projection{p}}).Prepare(
+			t.Context()); err == nil {
 			t.Errorf("%s: not refused", name)
 		}
 	}
@@ -360,21 +387,28 @@ func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
 	s.settled()
 	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
 		t, _ := rows.Get(h.Data.Subject())
-		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "", h.Time})
+		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "",
+			h.Time})
 	})
 	s.projector(s.DB, negative)         // a replica of the next release has started
 	s.projector(s.DB, totals(1, sumUp)) // and one of the old release has started again
 	s.fill("b", 10)
-	s.until("the old leader has gone on", func() bool { return s.int(`SELECT count(*) FROM totals WHERE name = 'b' AND version = 10`) == 1 })
-	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE version = 2 AND NOT live AND done = 0`); n != 1 {
+	s.until("the old leader has gone on", func() bool {
+		return s.int(`SELECT count(*) FROM totals
+		WHERE name = 'b' AND version = 10`) == 1
+	})
+	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE version = 2 AND NOT live
+		AND done = 0`); n != 1 {
 		t.Error("the next release's projection was not left alone")
 	}
 	stopOld()
 	s.run(s.projector(s.DB, negative))
-	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals WHERE name = 'a'`) == -30 })
+	s.until("it is shown",
+		func() bool { return s.int(`SELECT sum FROM totals WHERE name = 'a'`) == -30 })
 }
 
-// What was read from one place is not stored at another: the projection may have begun anew meanwhile.
+// What was read from one place is not stored at another: the projection may have begun anew
+// meanwhile.
 func TestProjectionThatStartedOverIsNotMoved(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -395,8 +429,8 @@ func TestProjectionThatStartedOverIsNotMoved(t *testing.T) {
 	}
 }
 
-// A projection that is built anew is shown once it has come to the end of what there was when it looked:
-// under load there are always news.
+// A projection that is built anew is shown once it has come to the end of what there was when it
+// looked: under load there are always news.
 func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -412,7 +446,8 @@ func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
 	if n := s.int(`SELECT sum FROM totals`); n != 10 {
 		t.Errorf("readers see a sum of %d", n)
 	}
-	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE live AND generation = 2`); n != 1 {
+	if n := s.int(
+		`SELECT count(*) FROM eventstore_projections WHERE live AND generation = 2`); n != 1 {
 		t.Error("it is not shown")
 	}
 }

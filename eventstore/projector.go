@@ -20,11 +20,12 @@ const (
 	projectError    = 2 * time.Second        // between two attempts at what has failed
 	blockedPause    = 30 * time.Second       // the same, where others have to act first
 	maxError        = 2000                   // bytes that are stored of an error
-	holdMost        = 20                     // steps of a rebuild for which the live table stands still
+	// steps of a rebuild for which the live table stands still
+	holdMost = 20
 )
 
-// Projector fills the projections of a service. Any number of replicas may run one: a leader does the
-// work, and what it writes needs its token.
+// Projector fills the projections of a service. Any number of replicas may run one: a leader does
+// the work, and what it writes needs its token.
 type Projector struct {
 	DB          *sqlx.DB
 	Projections []Projection
@@ -45,7 +46,8 @@ type generation struct {
 
 func (g generation) table() string { return tableOf(g.Name, g.Generation) }
 
-const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, error FROM eventstore_projections`
+const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, error
+	FROM eventstore_projections`
 
 // Run fills the projections until ctx is done. Trouble with the database is waited out; a fact that
 // cannot be projected stops its projection, with a line in the log, and no other.
@@ -93,7 +95,8 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 				return err
 			}
 			if err != nil && ctx.Err() == nil {
-				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation", g.Generation).Msg("projection is stuck")
+				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation",
+					g.Generation).Msg("projection is stuck")
 				quiet[g.table()] = time.Now().Add(pauseAfter(err))
 			}
 			if err := g.note(ctx, p.DB, err); err != nil {
@@ -154,8 +157,8 @@ func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection 
 	return came, err
 }
 
-// advance applies the next facts to one generation, with its place in the same transaction, and lets
-// readers see it when it has caught up.
+// advance applies the next facts to one generation, with its place in the same transaction, and
+// lets readers see it when it has caught up.
 func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection,
 	g generation, r *reader,
 ) (came step, err error) {
@@ -195,8 +198,8 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 	return p.release(ctx, lead, g)
 }
 
-// share keeps a rebuild from beginning meanwhile: it comes first, as it does there, so that nobody waits
-// for the other.
+// share keeps a rebuild from beginning meanwhile: it comes first, as it does there, so that nobody
+// waits for the other.
 func share(ctx context.Context, tx postgres.Fenced) error {
 	_, err := tx.Tx().ExecContext(ctx, `LOCK TABLE eventstore_projections IN ROW EXCLUSIVE MODE`)
 	return wrap("lock projections", err)
@@ -228,13 +231,15 @@ func (g generation) note(ctx context.Context, db *sqlx.DB, problem error) error 
 	if text == g.Error {
 		return nil
 	}
-	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET error = $3 WHERE name = $1 AND generation = $2`,
+	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET error = $3 WHERE name = $1
+		AND generation = $2`,
 		g.Name, g.Generation, text)
 	return wrap("note the trouble of "+g.table(), err)
 }
 
 // move stores how far a generation has come.
-func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint, facts []Fact) error {
+func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint,
+	facts []Fact) error {
 	var mark struct {
 		seq  int64
 		hash []byte
@@ -242,11 +247,14 @@ func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint,
 	if n := len(facts); n > 0 {
 		mark.seq, mark.hash = facts[n-1].Seq, facts[n-1].Hash[:]
 	}
-	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot, b = $4::pg_snapshot, last_seq = $5, done = done + $6,
-			mark_seq = CASE WHEN $6 > 0 THEN $10::bigint ELSE mark_seq END, mark_hash = coalesce($11::bytea, mark_hash),
+	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot,
+		b = $4::pg_snapshot, last_seq = $5, done = done + $6,
+			mark_seq = CASE WHEN $6 > 0 THEN $10::bigint ELSE mark_seq END, mark_hash = coalesce($11::bytea,
+				mark_hash),
 			store = `+storeSQL+`
 		WHERE name = $1 AND generation = $2 AND a::text = $7 AND b::text = $8 AND last_seq = $9`,
-		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, len(facts), string(g.A), string(g.B), g.LastSeq, mark.seq, mark.hash)
+		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, len(facts), string(g.A),
+		string(g.B), g.LastSeq, mark.seq, mark.hash)
 	if err != nil {
 		return fmt.Errorf("move projection %s: %w", g.table(), err)
 	}

@@ -46,17 +46,20 @@ func (f Fact) Open(known events.Catalogue) (events.Event, error) {
 	return e, nil
 }
 
-// Read returns the events of one stream that come after a version, in order, at most limit. The hash
-// of the last one and its version are the Head to append after. It does not recompute the hashes, as
-// Fold and Verify do.
-func Read(ctx context.Context, q sqlx.QueryerContext, stream string, after int64, limit int) ([]Fact, error) {
+// Read returns the events of one stream that come after a version, in order, at most limit. The
+// hash of the last one and its version are the Head to append after. It does not recompute the
+// hashes, as Fold and Verify do.
+func Read(ctx context.Context, q sqlx.QueryerContext, stream string, after int64,
+	limit int) ([]Fact, error) {
 	facts, err := readRaw(ctx, q, stream, after, limit)
 	return whole(facts, err)
 }
 
 // readRaw is Read that leaves rows which do not decode to its caller.
-func readRaw(ctx context.Context, q sqlx.QueryerContext, stream string, after int64, limit int) ([]Fact, error) {
-	rows, err := q.QueryxContext(ctx, factColumns+` WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3`, stream, after, limit)
+func readRaw(ctx context.Context, q sqlx.QueryerContext, stream string, after int64,
+	limit int) ([]Fact, error) {
+	rows, err := q.QueryxContext(ctx, factColumns+` WHERE stream = $1 AND version > $2
+		ORDER BY version LIMIT $3`, stream, after, limit)
 	return collect(scanFacts(rows, err))
 }
 
@@ -72,7 +75,8 @@ func whole(facts []Fact, err error) ([]Fact, error) {
 	return facts, nil
 }
 
-const factColumns = `SELECT stream, version, seq, id::text, type, payload::text, headers::text, hash, recorded_at FROM eventstore`
+const factColumns = `SELECT stream, version, seq, id::text, type, payload::text, headers::text,
+	hash, recorded_at FROM eventstore`
 
 func scanFacts(rows *sqlx.Rows, err error) iter.Seq2[Fact, error] {
 	return func(yield func(Fact, error) bool) {
@@ -85,7 +89,8 @@ func scanFacts(rows *sqlx.Rows, err error) iter.Seq2[Fact, error] {
 			var f Fact
 			r := &f.Record
 			var hash []byte
-			if err := rows.Scan(&f.Stream, &f.Version, &f.Seq, &r.ID, &r.Type, &r.Data, &f.headers, &hash, &f.RecordedAt); err != nil {
+			if err := rows.Scan(&f.Stream, &f.Version, &f.Seq, &r.ID, &r.Type, &r.Data, &f.headers, &hash,
+				&f.RecordedAt); err != nil {
 				yield(f, &StoredError{f.Stream, f.Version, err}) // a lost connection is in rows.Err
 				return
 			}
@@ -122,15 +127,16 @@ type Checkpoint struct {
 
 const log = postgres.Log("eventstore")
 
-// ReadAll returns the next events of all streams in the order of commits, at most 1000, and the place
-// after them. Nothing is left out, whatever order transactions commit in, and nothing comes twice;
-// without news the place that it returns is the same, or later.
-func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
+// ReadAll returns the next events of all streams in the order of commits, at most 1000, and the
+// place after them. Nothing is left out, whatever order transactions commit in, and nothing comes
+// twice; without news the place that it returns is the same, or later.
+func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint,
+	error) {
 	return new(reader).next(ctx, q, from)
 }
 
-// reader keeps what is left of a window, which does not change, so that going through a long history
-// reads the places of its facts once and not once for every thousand.
+// reader keeps what is left of a window, which does not change, so that going through a long
+// history reads the places of its facts once and not once for every thousand.
 type reader struct {
 	most  int // 0: windowMax
 	batch int // 0: maxRead
@@ -140,7 +146,8 @@ type reader struct {
 }
 
 // next is ReadAll.
-func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint, error) {
+func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact,
+	Checkpoint, error) {
 	if from.A == "" {
 		from.A, from.B = postgres.Beginning, postgres.Beginning
 	}
@@ -176,18 +183,21 @@ func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoin
 	return facts, place, nil
 }
 
-// ErrAhead says that a place is ahead of the database: it was restored, or moved to another cluster,
-// and the events that come will never be found from there. Begin at the zero Place.
-var ErrAhead = errors.New("the place is ahead of the database, which was restored or moved: begin at the zero place")
+// ErrAhead says that a place is ahead of the database: it was restored, or moved to another
+// cluster, and the events that come will never be found from there. Begin at the zero Place.
+var ErrAhead = errors.New("the place is ahead of the database, which was restored or moved: " +
+	"begin at the zero place")
 
 // now returns the current snapshot, which no place may be ahead of.
-func (r *reader) now(ctx context.Context, q sqlx.QueryerContext, place Checkpoint) (postgres.Snapshot, error) {
+func (r *reader) now(ctx context.Context, q sqlx.QueryerContext,
+	place Checkpoint) (postgres.Snapshot, error) {
 	var found struct {
 		Now   postgres.Snapshot
 		Ahead bool
 	}
 	err := sqlx.GetContext(ctx, q, &found, `SELECT pg_current_snapshot()::text AS now,
-		pg_snapshot_xmax($1::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS ahead`, string(place.B))
+		pg_snapshot_xmax($1::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS ahead`,
+		string(place.B))
 	if err == nil && found.Ahead {
 		err = ErrAhead
 	}
@@ -203,6 +213,7 @@ func (r *reader) read(ctx context.Context, q sqlx.QueryerContext, place Checkpoi
 		}
 	}
 	r.a, r.b = place.A, place.B
-	r.seqs, r.more, err = log.Window(ctx, q, place.A, place.B, place.LastSeq, cmp.Or(r.most, windowMax))
+	r.seqs, r.more, err = log.Window(ctx, q, place.A, place.B, place.LastSeq,
+		cmp.Or(r.most, windowMax))
 	return err
 }

@@ -30,10 +30,10 @@ const showWait = "200ms"
 // ErrNoSuchProjection says that the service has no projection of this name.
 var ErrNoSuchProjection = errors.New("no such projection")
 
-// Prepare creates the tables of projections that there are not yet, so that readers find a view, and
-// begins to rebuild those of another version. In a database that was restored, or moved to another
-// cluster, all of them begin again; Run finds that out as well. Call it before Run; replicas may do so
-// at the same time.
+// Prepare creates the tables of projections that there are not yet, so that readers find a view,
+// and begins to rebuild those of another version. In a database that was restored, or moved to
+// another cluster, all of them begin again; Run finds that out as well. Call it before Run;
+// replicas may do so at the same time.
 func (p *Projector) Prepare(ctx context.Context) error {
 	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error { return p.prepare(ctx, tx) })
 	return wrap("prepare projections", err)
@@ -56,52 +56,62 @@ func (p *Projector) prepare(ctx context.Context, tx *sqlx.Tx) error {
 
 func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
 	var there []generation
-	if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`, projection.Name); err != nil {
+	if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`,
+		projection.Name); err != nil {
 		return err
 	}
 	switch {
 	case len(there) == 0:
 		number := 1 // a table may have been left behind
-		if err := tx.GetContext(ctx, &number, `SELECT 1 + coalesce(max(substring(relname FROM '[0-9]{1,9}$')::int), 0) FROM pg_class
-			WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname ~ ('^' || $1 || '_[0-9]{1,9}$')`, projection.Name); err != nil {
+		if err := tx.GetContext(ctx, &number, `SELECT 1 + coalesce(max(substring(relname
+			FROM '[0-9]{1,9}$')::int), 0) FROM pg_class
+			WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
+				AND relname ~ ('^' || $1 || '_[0-9]{1,9}$')`, projection.Name); err != nil {
 			return err
 		}
 		if err := begin(ctx, tx, projection, number, true); err != nil {
 			return err
 		}
 		return show(ctx, tx, projection.Name, number)
-	case there[0].Version >= projection.Version: // a later one is that of a release to come, or that was gone back from
+	// a later one is that of a release to come, or that was gone back from
+	case there[0].Version >= projection.Version:
 		return nil
 	}
-	_, err := rebuild(ctx, tx, projection, there) // that it cannot be shown must not keep a service from starting
+	// that it cannot be shown must not keep a service from starting
+	_, err := rebuild(ctx, tx, projection, there)
 	return err
 }
 
 // begin creates the table of a generation, which has everything before it.
 func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, live bool) error {
-	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+projection.Columns+`)`); err != nil {
+	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+
+		projection.Columns+`)`); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO eventstore_projections (name, generation, version, live, system, store, a, b, last_seq, done)
-		SELECT $1, $2, $3, $4, system_identifier::text, `+storeSQL+`, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
+	_, err := tx.ExecContext(ctx, `INSERT INTO eventstore_projections (name, generation, version, live,
+		system, store, a, b, last_seq, done)
+		SELECT $1, $2, $3, $4, system_identifier::text, `+storeSQL+
+		`, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
 		projection.Name, number, projection.Version, live, string(postgres.Beginning))
 	return err
 }
 
-// Rebuild begins to fill a projection from the beginning, in another table than the one that readers
-// see. One that is being built already is begun again. Where the new table could not take the place of
-// the other one, the error is a *BlockedError, and nothing begins.
+// Rebuild begins to fill a projection from the beginning, in another table than the one that
+// readers see. One that is being built already is begun again. Where the new table could not take
+// the place of the other one, the error is a *BlockedError, and nothing begins.
 func (p *Projector) Rebuild(ctx context.Context, name string) error {
 	projection, ok := p.find(name)
 	if !ok {
 		return fmt.Errorf("rebuild: %w: %.64q", ErrNoSuchProjection, name)
 	}
 	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+		if _, err := tx.ExecContext(ctx,
+			`LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
 		var there []generation
-		if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`, name); err != nil {
+		if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`,
+			name); err != nil {
 			return err
 		}
 		number, err := rebuild(ctx, tx, projection, there)
@@ -114,7 +124,8 @@ func (p *Projector) Rebuild(ctx context.Context, name string) error {
 }
 
 // rebuild begins a generation after those that are there, the latest first.
-func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection, there []generation) (number int, err error) {
+func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection,
+	there []generation) (number int, err error) {
 	number = 1
 	for i, g := range there {
 		if i == 0 {
@@ -131,7 +142,8 @@ func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection, there []ge
 
 // drop forgets a generation. A table that others depend on, or own, is left to them.
 func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
-	if _, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1 AND generation = $2`, g.Name, g.Generation); err != nil {
+	if _, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1
+		AND generation = $2`, g.Name, g.Generation); err != nil {
 		return err
 	}
 	err := blocked(g.table(), try(ctx, tx, `DROP TABLE `+g.table()))
@@ -154,7 +166,8 @@ func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generati
 			return err
 		}
 		var old []generation
-		err := tx.Tx().SelectContext(ctx, &old, generations+` WHERE name = $1 AND live FOR UPDATE`, g.Name)
+		err := tx.Tx().SelectContext(ctx, &old, generations+` WHERE name = $1 AND live FOR UPDATE`,
+			g.Name)
 		if err != nil {
 			return err
 		}
@@ -176,8 +189,8 @@ func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generati
 	return shown, nil
 }
 
-// lacks tells whether readers of another generation may have seen a fact that this one has not, when
-// this one is at the end of its window.
+// lacks tells whether readers of another generation may have seen a fact that this one has not,
+// when this one is at the end of its window.
 func (g generation) lacks(ctx context.Context, tx postgres.Fenced, o generation) (bool, error) {
 	seen, _, err := log.Window(ctx, tx.Tx(), g.A, o.B, 0, 1)
 	return len(seen) > 0, err
@@ -201,7 +214,9 @@ func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []gener
 // Progress tells how far the projections are, those that are being built included.
 func (p *Projector) Progress(ctx context.Context) ([]Progress, error) {
 	list := []Progress{}
-	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at, note, error,
-		greatest(done, (SELECT coalesce(max(seq), 0) FROM eventstore)) AS of FROM eventstore_projections ORDER BY name, generation`)
+	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at,
+		note, error,
+		greatest(done, (SELECT coalesce(max(seq), 0) FROM eventstore)) AS of FROM eventstore_projections
+			ORDER BY name, generation`)
 	return list, wrap("read progress of projections", err)
 }

@@ -32,7 +32,8 @@ func (s store) seen() map[string]int64 {
 	return seen
 }
 
-// A rebuild that ends its window after the live table has moved on is not shown until it has as much.
+// A rebuild that ends its window after the live table has moved on is not shown until it has as
+// much.
 func TestRebuiltProjectionIsNotShownBehindTheLiveOne(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -85,7 +86,8 @@ func TestRebuildEndsAlthoughTheLiveOneMovesOn(t *testing.T) {
 	}
 }
 
-// Whatever the order of appends, late commits, steps and rebuilds: readers never see less than before.
+// Whatever the order of appends, late commits, steps and rebuilds: readers never see less than
+// before.
 func TestReadersNeverGoBack(t *testing.T) {
 	t.Parallel()
 	for range 3 {
@@ -105,13 +107,15 @@ func (s store) walk(r *rand.Rand, steps int) {
 	add := func(tx *sqlx.Tx, name string) {
 		heads, err := eventstore.Heads(s.Context(), tx, streamOf(name))
 		must(s, err)
-		_, err = eventstore.Append(s.Context(), tx, streamOf(name), heads[streamOf(name)], facts(name, make([]int, 1+r.IntN(12))...)...)
+		_, err = eventstore.Append(s.Context(), tx, streamOf(name), heads[streamOf(name)],
+			facts(name, make([]int, 1+r.IntN(12))...)...)
 		must(s, err)
 	}
 	var trail []string
 	before, rebuilt := s.seen(), 0
 	for range steps {
-		op := []string{"append", "append", "begin", "commit", "live", "live", "build", "build", "build", "rebuild"}[r.IntN(10)]
+		op := []string{"append", "append", "begin", "commit", "live", "live", "build", "build", "build",
+			"rebuild"}[r.IntN(10)]
 		switch {
 		case op == "append":
 			tx := s.MustBegin()
@@ -144,5 +148,6 @@ func (s store) walk(r *rand.Rand, steps int) {
 	s.run(p) // another leads: it waits for that
 	lead.Release()
 	s.settled()
-	s.Logf("%d rebuilds, the last shown is generation %d", rebuilt, s.int(`SELECT max(generation) FROM eventstore_projections WHERE live`))
+	s.Logf("%d rebuilds, the last shown is generation %d", rebuilt, s.int(`SELECT max(generation)
+		FROM eventstore_projections WHERE live`))
 }

@@ -16,8 +16,8 @@ import (
 // SnapshotEvery is after how many events a stream gets a snapshot.
 const SnapshotEvery = 16
 
-// snapshot is a fold as it was after an event. It is believed only when it is whole, when the fold is
-// the same as today, and when the stream still has that event there.
+// snapshot is a fold as it was after an event. It is believed only when it is whole, when the fold
+// is the same as today, and when the stream still has that event there.
 type snapshot struct {
 	stream  string
 	version int64
@@ -39,8 +39,10 @@ func (s snapshot) checksum() Hash {
 }
 
 // readSnapshots returns the whole ones of a fold.
-func readSnapshots(ctx context.Context, query run, fold int, streams []string) (map[string]snapshot, error) {
-	rows, err := query(ctx, `SELECT stream, version, fold, state, hash, sum FROM eventstore_snapshots WHERE stream = ANY($1)`, pq.StringArray(streams))
+func readSnapshots(ctx context.Context, query run, fold int, streams []string) (map[string]snapshot,
+	error) {
+	rows, err := query(ctx, `SELECT stream, version, fold, state, hash, sum FROM eventstore_snapshots
+		WHERE stream = ANY($1)`, pq.StringArray(streams))
 	if err != nil {
 		return nil, fmt.Errorf("read snapshots: %w", err)
 	}
@@ -73,13 +75,16 @@ func writeSnapshots(ctx context.Context, tx *sqlx.Tx, taken []snapshot) error {
 	var hash, sum pq.ByteaArray
 	for _, s := range taken {
 		check := s.checksum()
-		stream, version, fold = append(stream, s.stream), append(version, s.version), append(fold, int64(s.fold))
+		stream, version, fold = append(stream, s.stream), append(version, s.version),
+			append(fold, int64(s.fold))
 		state, hash, sum = append(state, string(s.state)), append(hash, s.hash[:]), append(sum, check[:])
 	}
 	write, err := postgres.Prepared(ctx, tx, `
 		INSERT INTO eventstore_snapshots (stream, version, fold, state, hash, sum)
-		SELECT s, v, f, t, h, c FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[], $6::bytea[]) AS n (s, v, f, t, h, c)
-		ON CONFLICT (stream) DO UPDATE SET version = EXCLUDED.version, fold = EXCLUDED.fold, state = EXCLUDED.state,
+		SELECT s, v, f, t, h, c FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[],
+			$6::bytea[]) AS n (s, v, f, t, h, c)
+		ON CONFLICT (stream) DO UPDATE SET version = EXCLUDED.version, fold = EXCLUDED.fold,
+			state = EXCLUDED.state,
 			hash = EXCLUDED.hash, sum = EXCLUDED.sum`)
 	if err == nil {
 		_, err = write.Exec(ctx, stream, version, fold, state, hash, sum)

@@ -37,7 +37,8 @@ var participant = consumer.Participant[state]{
 	})},
 }
 
-// apply runs commands in one transaction, again when another was first; it returns how often it was.
+// apply runs commands in one transaction, again when another was first; it returns how often it
+// was.
 func (s store) apply(db *sqlx.DB, batch ...events.Event) (raced int, err error) {
 	for ; ; raced++ {
 		err = postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
@@ -65,7 +66,10 @@ func (s store) fill(name string, n int) {
 	}
 }
 
-func event(p events.Payload) events.Event { return events.Cause(events.Event{}, "/counters", now(), p) }
+func event(p events.Payload) events.Event {
+	return events.Cause(events.Event{}, "/counters", now(),
+		p)
+}
 
 // A snapshot is taken every 16 events, and it is used: what it covers need not be there.
 func TestSnapshotIsTakenAndUsed(t *testing.T) {
@@ -88,7 +92,8 @@ func TestSnapshotIsTakenAndUsed(t *testing.T) {
 		t.Error("the replay does not miss the first events")
 	}
 	s.fill("a", 65)
-	if n := s.int(`SELECT version FROM eventstore_snapshots WHERE stream = 'counter/a'`); n != 130 && n != 135 && n != 140 {
+	if n := s.int(`SELECT version FROM eventstore_snapshots WHERE stream = 'counter/a'`); n != 130 &&
+		n != 135 && n != 140 {
 		t.Errorf("the snapshot stays at version %d", n)
 	}
 }
@@ -97,12 +102,14 @@ func TestSnapshotIsTakenAndUsed(t *testing.T) {
 func TestDoubtfulSnapshotIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	for name, doubt := range map[string]string{
-		"corrupt state":          `UPDATE eventstore_snapshots SET state = '{"name":"a","sum":1}'`,
-		"half a state":           `UPDATE eventstore_snapshots SET state = left(state, 5)`,
-		"another version":        `UPDATE eventstore_snapshots SET version = 69`,
-		"another fold":           `UPDATE eventstore_snapshots SET fold = 7`,
-		"of another history":     `UPDATE eventstore_snapshots SET hash = sha256('x')`,
-		"of another stream":      `UPDATE eventstore_snapshots AS s SET version = o.version, state = o.state, hash = o.hash, sum = o.sum FROM eventstore_snapshots AS o WHERE o.stream = 'counter/b' AND s.stream = 'counter/a'`,
+		"corrupt state":      `UPDATE eventstore_snapshots SET state = '{"name":"a","sum":1}'`,
+		"half a state":       `UPDATE eventstore_snapshots SET state = left(state, 5)`,
+		"another version":    `UPDATE eventstore_snapshots SET version = 69`,
+		"another fold":       `UPDATE eventstore_snapshots SET fold = 7`,
+		"of another history": `UPDATE eventstore_snapshots SET hash = sha256('x')`,
+		"of another stream": `UPDATE eventstore_snapshots AS s SET version = o.version,
+			state = o.state, hash = o.hash, sum = o.sum FROM eventstore_snapshots AS o
+				WHERE o.stream = 'counter/b' AND s.stream = 'counter/a'`,
 		"the cache is emptied":   `TRUNCATE eventstore_snapshots`,
 		"state that is not JSON": `UPDATE eventstore_snapshots SET state = 'null null'`,
 	} {
@@ -116,7 +123,8 @@ func TestDoubtfulSnapshotIsNotBelieved(t *testing.T) {
 				t.Errorf("sums %d, %d", s.sum("a"), s.sum("b"))
 			}
 			s.fill("a", 60) // past the next snapshot
-			if n := s.int(`SELECT count(*) FROM eventstore_snapshots WHERE stream = 'counter/a' AND version = 130 AND fold = 1 AND state = '{"name":"a","sum":130}'`); n != 1 {
+			if n := s.int(`SELECT count(*) FROM eventstore_snapshots WHERE stream = 'counter/a'
+				AND version = 130 AND fold = 1 AND state = '{"name":"a","sum":130}'`); n != 1 {
 				t.Errorf("the snapshot was not replaced")
 			}
 		})
@@ -212,7 +220,8 @@ func TestStreamThatWasCutIsNotDecidedUpon(t *testing.T) {
 	s.fill("a", 10)
 	s.exec(`DELETE FROM eventstore WHERE version = 10`)
 	_, err := s.apply(s.DB, event(plus{"a", 1}))
-	if misfit, ok := errors.AsType[*eventstore.MismatchError](err); !ok || misfit.Stream != "counter/a" {
+	if misfit, ok := errors.AsType[*eventstore.MismatchError](err); !ok ||
+		misfit.Stream != "counter/a" {
 		t.Errorf("error %v", err)
 	}
 }

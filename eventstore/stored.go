@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// storedWait is after how long it is worth trying again what has met something stored that it cannot
-// read: another replica, of a newer release, may take it then.
+// storedWait is after how long it is worth trying again what has met something stored that it
+// cannot read: another replica, of a newer release, may take it then.
 const storedWait = 10 * time.Second
 
-// StoredError says that something stored cannot be read by this release: an event of a type or of
-// a version that only a newer release knows, or a row that does not decode. What came is not to
-// blame: package consumer lets it wait without an attempt. For that reason the cause is not unwrapped:
-// as an error about what came it would park it.
+// StoredError says that something stored cannot be read by this release: an event of a type or of a
+// version that only a newer release knows, or a row that does not decode. What came is not to
+// blame: package consumer lets it wait without an attempt. For that reason the cause is not
+// unwrapped: as an error about what came it would park it.
 type StoredError struct {
 	Stream  string
 	Version int64 // of the event; 0 is the head of the stream
@@ -32,8 +32,8 @@ func (e *StoredError) Error() string {
 // that it costs no attempt.
 func (e *StoredError) RetryAfter() time.Duration { return storedWait }
 
-// MismatchError is the first event of a stream that does not fit what is stored around it. Whatever needs
-// the stream waits until a person has repaired it.
+// MismatchError is the first event of a stream that does not fit what is stored around it. Whatever
+// needs the stream waits until a person has repaired it.
 type MismatchError struct {
 	Stream  string `json:"stream"`
 	Version int64  `json:"version"`
@@ -52,13 +52,14 @@ const (
 	isChanged = "its hash is not that of what is stored, after the events before it"
 )
 
-// follows tells whether a fact is the one after a head: a *Misfit is the error when it is not, or when
-// it was changed.
+// follows tells whether a fact is the one after a head: a *Misfit is the error when it is not, or
+// when it was changed.
 func (f Fact) follows(head Head) error {
 	if f.Version != head.Version+1 {
 		return &MismatchError{f.Stream, head.Version + 1, isMissing}
 	}
-	if next(head.Hash, f.Stream, f.Version, f.Record.ID, f.Record.Type, f.headers, f.Record.Data) != f.Hash {
+	if next(head.Hash, f.Stream, f.Version, f.Record.ID, f.Record.Type, f.headers,
+		f.Record.Data) != f.Hash {
 		return &MismatchError{f.Stream, f.Version, isChanged}
 	}
 	return nil

@@ -28,7 +28,8 @@ func (newer) EventType() string { return "counter.added" }
 func (n newer) Subject() string { return n.Counter }
 func (newer) Major() int        { return 2 }
 
-// waits fails the test unless an error makes what came wait, without parking it, and names the stream.
+// waits fails the test unless an error makes what came wait, without parking it, and names the
+// stream.
 func waits(t *testing.T, err error) {
 	t.Helper()
 	var later interface {
@@ -48,8 +49,8 @@ func waits(t *testing.T, err error) {
 	}
 }
 
-// What this release cannot read, or what was changed, is no fault of the event that meets it; nothing
-// is decided on it, and other streams go on.
+// What this release cannot read, or what was changed, is no fault of the event that meets it;
+// nothing is decided on it, and other streams go on.
 func TestWhatIsStoredIsNotTheFaultOfWhatCame(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -57,17 +58,26 @@ func TestWhatIsStoredIsNotTheFaultOfWhatCame(t *testing.T) {
 		damage string
 		misfit int64 // the version at which it does not fit; 0: a StoredError
 	}{
-		"a type of a newer release":      {fact: reset{"a"}},
-		"a version of a newer release":   {fact: newer{"a"}},
-		"a changed payload":              {damage: `UPDATE eventstore SET payload = '{"counter":"a","n":400}' WHERE stream = 'counter/a' AND version = 4`, misfit: 4},
-		"a changed type":                 {damage: `UPDATE eventstore SET type = 'counter.reset' WHERE stream = 'counter/a' AND version = 2`, misfit: 2},
-		"headers that do not decode":     {damage: `UPDATE eventstore SET headers = '[]' WHERE stream = 'counter/a' AND version = 5`, misfit: 5},
-		"half a hash":                    {damage: `UPDATE eventstore SET hash = 'x' WHERE stream = 'counter/a' AND version = 3`, misfit: 3},
-		"no time":                        {damage: `UPDATE eventstore SET recorded_at = 'infinity' WHERE stream = 'counter/a' AND version = 3`},
-		"an event removed":               {damage: `DELETE FROM eventstore WHERE stream = 'counter/a' AND version = 2`, misfit: 2},
-		"half a hash of the head":        {damage: `UPDATE eventstore_streams SET hash = 'x' WHERE stream = 'counter/a'`},
-		"the head removed":               {damage: `DELETE FROM eventstore_streams WHERE stream = 'counter/a'`, misfit: 6},
-		"the head moved to another hash": {damage: `UPDATE eventstore_streams SET hash = sha256('x') WHERE stream = 'counter/a'`, misfit: 6},
+		"a type of a newer release":    {fact: reset{"a"}},
+		"a version of a newer release": {fact: newer{"a"}},
+		"a changed payload": {damage: `UPDATE eventstore
+			SET payload = '{"counter":"a","n":400}' WHERE stream = 'counter/a' AND version = 4`, misfit: 4},
+		"a changed type": {damage: `UPDATE eventstore SET type = 'counter.reset'
+			WHERE stream = 'counter/a' AND version = 2`, misfit: 2},
+		"headers that do not decode": {damage: `UPDATE eventstore SET headers = '[]'
+			WHERE stream = 'counter/a' AND version = 5`, misfit: 5},
+		"half a hash": {damage: `UPDATE eventstore SET hash = 'x'
+			WHERE stream = 'counter/a' AND version = 3`, misfit: 3},
+		"no time": {damage: `UPDATE eventstore SET recorded_at = 'infinity'
+			WHERE stream = 'counter/a' AND version = 3`},
+		"an event removed": {damage: `DELETE FROM eventstore WHERE stream = 'counter/a'
+			AND version = 2`, misfit: 2},
+		"half a hash of the head": {damage: `UPDATE eventstore_streams SET hash = 'x'
+			WHERE stream = 'counter/a'`},
+		"the head removed": {damage: `DELETE FROM eventstore_streams
+			WHERE stream = 'counter/a'`, misfit: 6},
+		"the head moved to another hash": {damage: `UPDATE eventstore_streams SET hash = sha256('x')
+			WHERE stream = 'counter/a'`, misfit: 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -86,7 +96,8 @@ func TestWhatIsStoredIsNotTheFaultOfWhatCame(t *testing.T) {
 			if is != (c.misfit > 0) || is && misfit.Version != c.misfit {
 				t.Errorf("error %v, want a misfit of event %d", err, c.misfit)
 			}
-			if n := s.int(`SELECT count(*) FROM eventstore WHERE stream = 'counter/b' OR version > 6 AND type = 'counter.added' AND headers ->> 'dataschema' LIKE '%:1'`); n != 0 {
+			if n := s.int(`SELECT count(*) FROM eventstore WHERE stream = 'counter/b' OR version > 6
+				AND type = 'counter.added' AND headers ->> 'dataschema' LIKE '%:1'`); n != 0 {
 				t.Error("something was decided")
 			}
 			if _, err := s.apply(s.DB, event(plus{"b", 1})); err != nil || s.sum("b") != 1 {
@@ -113,23 +124,25 @@ func TestSnapshotThatDoesNotDecodeIsMadeAgain(t *testing.T) {
 				t.Errorf("sum %d", s.sum("a"))
 			}
 			s.fill("a", 20)
-			if n := s.int(`SELECT count(*) FROM eventstore_snapshots WHERE version IN (32, 40) AND length(hash) = 32 AND length(sum) = 32`); n != 1 {
+			if n := s.int(`SELECT count(*) FROM eventstore_snapshots WHERE version IN (32, 40)
+				AND length(hash) = 32 AND length(sum) = 32`); n != 1 {
 				t.Error("it was not made again")
 			}
 		})
 	}
 }
 
-// A projection stands still at a fact that only a newer release knows: it skips nothing, it tells so,
-// and it goes on when a replica of that release leads. Facts of streams that it does not read are
-// passed.
+// A projection stands still at a fact that only a newer release knows: it skips nothing, it tells
+// so, and it goes on when a replica of that release leads. Facts of streams that it does not read
+// are passed.
 func TestProjectionStandsStillAtAFactOfANewerRelease(t *testing.T) {
 	t.Parallel()
 	for name, fact := range map[string]events.Payload{"type": reset{"a"}, "version": newer{"a"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := fresh(t)
-			_, err := s.append("other/a", eventstore.Head{}, events.Cause(events.Event{}, "/counters", now(), fact))
+			_, err := s.append("other/a", eventstore.Head{}, events.Cause(events.Event{}, "/counters", now(),
+				fact))
 			must(t, err)
 			old := totals(1, sumUp)
 			old.Kinds = []string{"counter"}

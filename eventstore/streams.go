@@ -14,14 +14,14 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Streams is the working set of event-sourced aggregates during a batch: a field of a consumer.State,
-// tagged with the kind of aggregate and the name of its key:
+// Streams is the working set of event-sourced aggregates during a batch: a field of a
+// consumer.State, tagged with the kind of aggregate and the name of its key:
 //
 //	Accounts eventstore.Streams[Account] `table:"account" key:"customer"`
 //
 // A reaction reads the state with Get, as it does with consumer.Rows, and changes it by saying with
-// Record what has happened. The heads of the streams that were asked for are locked from Load to the
-// end of the transaction; of two replicas that begin the same stream one is run again.
+// Record what has happened. The heads of the streams that were asked for are locked from Load to
+// the end of the transaction; of two replicas that begin the same stream one is run again.
 type Streams[V Aggregate[V]] struct {
 	kind    string
 	wanted  map[string]bool
@@ -71,21 +71,23 @@ func (s *Streams[V]) Loaded(key string) (state V, ok bool) {
 	return found.state, found.count > 0
 }
 
-// Record says what has happened to the aggregate that the fact is about, by reason of cause. It panics
-// for a key that nobody asked for.
+// Record says what has happened to the aggregate that the fact is about, by reason of cause. It
+// panics for a key that nobody asked for.
 func (s *Streams[V]) Record(cause events.Event, fact events.Payload) {
 	found := s.stream(fact.Subject())
 	found.state = found.state.Fold(fact)
 	found.count++
 	found.facts = append(found.facts, events.Event{
-		CorrelationID: cause.CorrelationID, CausationID: cause.ID, TraceParent: cause.TraceParent, Time: cause.Time, Data: fact,
+		CorrelationID: cause.CorrelationID, CausationID: cause.ID, TraceParent: cause.TraceParent,
+		Time: cause.Time, Data: fact,
 	})
 }
 
 func (s *Streams[V]) stream(key string) *stream[V] {
 	found := s.streams[key]
 	if found == nil {
-		panic(fmt.Errorf("%s %s was not asked for: the function Needs must ask for every aggregate that a reaction touches", s.kind, key))
+		panic(fmt.Errorf("%s %s was not asked for: the function Needs must ask for every aggregate "+
+			"that a reaction touches", s.kind, key))
 	}
 	return found
 }
@@ -109,8 +111,8 @@ func (s *Streams[V]) take() []string {
 	return keys
 }
 
-// Load locks the heads of the wanted streams, in one order, and folds the streams up to them. The two
-// are two statements: what one sees while it waits for a lock is older than the lock.
+// Load locks the heads of the wanted streams, in one order, and folds the streams up to them. The
+// two are two statements: what one sees while it waits for a lock is older than the lock.
 func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	keys := s.take()
 	names := make([]string, len(keys))
@@ -121,7 +123,8 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	if err != nil {
 		return wrap("load "+s.kind, err)
 	}
-	states, err := foldAll[V](ctx, func(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	states, err := foldAll[V](ctx, func(ctx context.Context, query string, args ...any) (*sqlx.Rows,
+		error) {
 		prepared, err := postgres.Prepared(ctx, tx, query)
 		if err != nil {
 			return nil, err
@@ -145,7 +148,8 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 // another transaction may have begun the stream: that is a *Conflict, and all else a *Misfit.
 func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) error {
 	if head.Version > 0 {
-		return &MismatchError{stream, folded.Version, fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
+		return &MismatchError{stream, folded.Version,
+			fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
 	}
 	heads, err := Heads(ctx, tx, stream)
 	if err != nil {
@@ -157,8 +161,8 @@ func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) 
 	return &MismatchError{stream, folded.Version, "the head of the stream is missing"}
 }
 
-// Save appends what has happened, after the heads that were loaded, and takes the snapshots that are
-// due.
+// Save appends what has happened, after the heads that were loaded, and takes the snapshots that
+// are due.
 func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	var all []Appending
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {

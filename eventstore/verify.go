@@ -8,9 +8,10 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Verify recomputes the hashes of one stream and returns how many events it has. When an event, or the
-// lack of one, does not fit the chain, the error is a *Misfit. Who can rewrite a whole stream with its
-// hashes and its head is not found out by it: keep a copy of heads elsewhere, and compare them.
+// Verify recomputes the hashes of one stream and returns how many events it has. When an event, or
+// the lack of one, does not fit the chain, the error is a *Misfit. Who can rewrite a whole stream
+// with its hashes and its head is not found out by it: keep a copy of heads elsewhere, and compare
+// them.
 func Verify(ctx context.Context, q sqlx.QueryerContext, stream string) (count int64, err error) {
 	var last Head
 	for least := int64(0); ; { // the stream may grow meanwhile
@@ -18,11 +19,13 @@ func Verify(ctx context.Context, q sqlx.QueryerContext, stream string) (count in
 			return 0, err
 		}
 		if last.Version < least {
-			return 0, &MismatchError{stream, last.Version + 1, fmt.Sprintf("it is missing: the stream has ended at %d", least)}
+			return 0, &MismatchError{stream, last.Version + 1,
+				fmt.Sprintf("it is missing: the stream has ended at %d", least)}
 		}
 		heads, err := Heads(ctx, q, stream)
 		if unreadable, ok := errors.AsType[*StoredError](err); ok {
-			return 0, &MismatchError{stream, max(1, last.Version), "the head of the stream cannot be read: " + unreadable.Cause.Error()}
+			return 0, &MismatchError{stream, max(1, last.Version),
+				"the head of the stream cannot be read: " + unreadable.Cause.Error()}
 		}
 		if err != nil {
 			return 0, err
@@ -32,7 +35,8 @@ func Verify(ctx context.Context, q sqlx.QueryerContext, stream string) (count in
 			return last.Version, nil
 		}
 		if head.Version <= last.Version {
-			return 0, &MismatchError{stream, max(1, head.Version), "the stream has ended with another event, or before the last one"}
+			return 0, &MismatchError{stream, max(1, head.Version),
+				"the stream has ended with another event, or before the last one"}
 		}
 		least = head.Version // what is read after a head has the events up to it
 	}

@@ -14,13 +14,15 @@ import (
 type BlockedError struct{ View, Why string }
 
 func (e *BlockedError) Error() string {
-	return fmt.Sprintf("view %s cannot be moved to its rebuilt table: %s; drop what depends on it, or give "+
-		"the view to the service's role, and make it again when the projection is rebuilt", e.View, e.Why)
+	return fmt.Sprintf(
+		"view %s cannot be moved to its rebuilt table: %s; drop what depends on it, or give "+
+			"the view to the service's role, and make it again when the projection is rebuilt", e.View,
+		e.Why)
 }
 
 // show lets readers see a generation. The view is replaced in its place, which keeps its owner, its
-// grants and what depends on it. Where the columns do not permit that, it is made again, with the same
-// owner and grants; then nothing may depend on it.
+// grants and what depends on it. Where the columns do not permit that, it is made again, with the
+// same owner and grants; then nothing may depend on it.
 func show(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
 	table := tableOf(name, number)
 	var old []string
@@ -41,23 +43,31 @@ func show(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
 	return blocked(name, err)
 }
 
-// keepSQL makes the statements that give a new view what the old one has: owner, grants on it and on
-// its columns, options and comment; and its owner the right to read the table.
+// keepSQL makes the statements that give a new view what the old one has: owner, grants on it and
+// on its columns, options and comment; and its owner the right to read the table.
 const keepSQL = `
-WITH view AS (SELECT oid, relname, relowner, relacl, reloptions FROM pg_class WHERE oid = to_regclass($1)),
+WITH view AS (SELECT oid, relname, relowner, relacl, reloptions FROM pg_class
+	WHERE oid = to_regclass($1)),
 acl AS (
 	SELECT '' AS of, a.* FROM view, aclexplode(relacl) AS a WHERE a.grantee <> relowner
 	UNION ALL
-	SELECT format(' (%I)', attname), a.* FROM view JOIN pg_attribute ON attrelid = oid AND NOT attisdropped, aclexplode(attacl) AS a
-	WHERE a.grantee <> relowner AND attname IN (SELECT attname FROM pg_attribute WHERE attrelid = to_regclass($2))
+	SELECT format(' (%I)', attname), a.* FROM view JOIN pg_attribute ON attrelid = oid
+		AND NOT attisdropped, aclexplode(attacl) AS a
+	WHERE a.grantee <> relowner AND attname IN (SELECT attname FROM pg_attribute
+		WHERE attrelid = to_regclass($2))
 )
-SELECT format('GRANT SELECT ON %I TO %s', $2::text, relowner::regrole) FROM view WHERE relowner <> current_user::regrole
-UNION ALL SELECT format('ALTER VIEW %I OWNER TO %s', relname, relowner::regrole) FROM view WHERE relowner <> current_user::regrole
-UNION ALL SELECT format('ALTER VIEW %I SET (%s)', relname, array_to_string(reloptions, ', ')) FROM view WHERE reloptions IS NOT NULL
-UNION ALL SELECT format('COMMENT ON VIEW %I IS %L', relname, obj_description(oid, 'pg_class')) FROM view
+SELECT format('GRANT SELECT ON %I TO %s', $2::text, relowner::regrole) FROM view
+	WHERE relowner <> current_user::regrole
+UNION ALL SELECT format('ALTER VIEW %I OWNER TO %s', relname, relowner::regrole) FROM view
+	WHERE relowner <> current_user::regrole
+UNION ALL SELECT format('ALTER VIEW %I SET (%s)', relname, array_to_string(reloptions, ', '))
+	FROM view WHERE reloptions IS NOT NULL
+UNION ALL SELECT format('COMMENT ON VIEW %I IS %L', relname, obj_description(oid, 'pg_class'))
+	FROM view
 	WHERE obj_description(oid, 'pg_class') IS NOT NULL
 UNION ALL SELECT format('GRANT %s%s ON %I TO %s%s', privilege_type, of, relname,
-	CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+	CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE grantee::regrole::text END, CASE
+		WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 	FROM acl, view`
 
 // try runs statements; when they fail the transaction goes on without them.
@@ -84,7 +94,8 @@ func code(err error) string {
 // blocked is a *BlockedError where others have to act first.
 func blocked(view string, err error) error {
 	answer, ok := errors.AsType[*pq.Error](err)
-	if !ok || answer.Code != "2BP01" && answer.Code != "42501" { // dependent objects, insufficient privilege
+	// dependent objects, insufficient privilege
+	if !ok || answer.Code != "2BP01" && answer.Code != "42501" {
 		return err
 	}
 	why := answer.Message
@@ -102,7 +113,8 @@ func tryShow(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
 		return err
 	}
 	shown := show(ctx, tx, name, number)
-	if _, err := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial`); err != nil {
+	if _, err := tx.ExecContext(ctx,
+		`ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial`); err != nil {
 		return err
 	}
 	if code(shown) == "55P03" {

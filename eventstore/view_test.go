@@ -22,9 +22,13 @@ func (s store) role() string {
 }
 
 // shared is what others have made of a view.
-const sharedSQL = `SELECT relowner::regrole || ' ' || coalesce(reloptions::text, '') || ' ' || coalesce(obj_description(oid, 'pg_class'), '') || ' ' ||
-	(SELECT string_agg(a.grantee::regrole || a.privilege_type || a.is_grantable, ',' ORDER BY a.grantee, a.privilege_type) FROM aclexplode(relacl) AS a WHERE a.grantee <> relowner) || ' ' ||
-	(SELECT string_agg(attname || attacl::text, ',') FROM pg_attribute WHERE attrelid = oid AND attacl IS NOT NULL)
+const sharedSQL = `SELECT relowner::regrole || ' ' || coalesce(reloptions::text,
+	'') || ' ' || coalesce(obj_description(oid, 'pg_class'), '') || ' ' ||
+	(SELECT string_agg(a.grantee::regrole || a.privilege_type || a.is_grantable, ','
+		ORDER BY a.grantee, a.privilege_type) FROM aclexplode(relacl) AS a
+			WHERE a.grantee <> relowner) || ' ' ||
+	(SELECT string_agg(attname || attacl::text, ',') FROM pg_attribute WHERE attrelid = oid
+		AND attacl IS NOT NULL)
 	FROM pg_class WHERE relname = 'totals'`
 
 // widened is a projection with other columns: one goes, one comes first.
@@ -37,20 +41,23 @@ func widened() eventstore.Projection {
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: 2, Facts: []events.Payload{added{}},
 		Columns: `extra bigint NOT NULL, name text PRIMARY KEY, version bigint NOT NULL`,
-	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
-		rows.Set(h.Data.Subject(), row{1, h.Data.Subject(), h.Version})
-	})
+	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
+		func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
+			rows.Set(h.Data.Subject(), row{1, h.Data.Subject(), h.Version})
+		})
 }
 
-// A rebuild keeps what others have made of the view: owner, grants, options, comment, and views that
-// depend on it; where columns change, all but the last.
+// A rebuild keeps what others have made of the view: owner, grants, options, comment, and views
+// that depend on it; where columns change, all but the last.
 func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
 	p := s.projector(s.DB, totals(1, sumUp))
 	reader, owner := s.role(), s.role()
-	s.exec(`ALTER VIEW totals OWNER TO ` + owner + `; GRANT SELECT ON totals_1 TO ` + owner + `; GRANT SELECT ON totals TO ` + reader + ` WITH GRANT OPTION;
-		GRANT SELECT (name) ON totals TO PUBLIC; COMMENT ON VIEW totals IS 'of all'; ALTER VIEW totals SET (security_barrier = true);
+	s.exec(`ALTER VIEW totals OWNER TO ` + owner + `; GRANT SELECT ON totals_1 TO ` + owner +
+		`; GRANT SELECT ON totals TO ` + reader + ` WITH GRANT OPTION;
+		GRANT SELECT (name) ON totals TO PUBLIC; COMMENT ON VIEW totals IS 'of all'; ALTER VIEW totals
+			SET (security_barrier = true);
 		CREATE VIEW report AS SELECT name, sum FROM totals`)
 	shared := func() (text string) { must(t, s.Get(&text, sharedSQL)); return text }
 	before := shared()
@@ -58,7 +65,10 @@ func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
 	s.grow("a", 5)
 	s.settled()
 	must(t, p.Rebuild(t.Context(), "totals"))
-	s.until("the rebuilt one is shown", func() bool { return s.int(`SELECT generation FROM eventstore_projections WHERE live`) == 2 })
+	s.until("the rebuilt one is shown", func() bool {
+		return s.int(`SELECT generation
+		FROM eventstore_projections WHERE live`) == 2
+	})
 	if after := shared(); after != before {
 		t.Errorf("after the rebuild %s, before %s", after, before)
 	}
@@ -69,14 +79,17 @@ func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
 	stop()
 	s.exec(`DROP VIEW report`)
 	s.run(s.projector(s.DB, widened()))
-	s.until("the changed one is shown", func() bool { return s.int(`SELECT generation FROM eventstore_projections WHERE live`) == 3 })
+	s.until("the changed one is shown", func() bool {
+		return s.int(`SELECT generation
+		FROM eventstore_projections WHERE live`) == 3
+	})
 	if after := shared(); after != before {
 		t.Errorf("with other columns %s, before %s", after, before)
 	}
 }
 
-// What depends on a view whose columns change is named, with what to do; when it is gone, the rebuilt
-// projection is shown.
+// What depends on a view whose columns change is named, with what to do; when it is gone, the
+// rebuilt projection is shown.
 func TestWhatDependsOnAChangedViewIsNamed(t *testing.T) {
 	t.Parallel()
 	s := fresh(t)
@@ -84,10 +97,12 @@ func TestWhatDependsOnAChangedViewIsNamed(t *testing.T) {
 	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
 	s.settled()
 	stop()
-	s.exec(`CREATE VIEW report AS SELECT name, sum FROM totals; CREATE VIEW raw AS SELECT name FROM totals_1`)
+	s.exec(`CREATE VIEW report AS SELECT name, sum FROM totals; CREATE VIEW raw AS SELECT name
+		FROM totals_1`)
 	p := s.projector(s.DB, widened())
 	var blocked *eventstore.BlockedError
-	if err := p.Rebuild(t.Context(), "totals"); !errors.As(err, &blocked) || !strings.Contains(err.Error(), "view report depends on view totals") {
+	if err := p.Rebuild(t.Context(), "totals"); !errors.As(err, &blocked) ||
+		!strings.Contains(err.Error(), "view report depends on view totals") {
 		t.Errorf("error %v", err)
 	}
 	lead := s.lead()

@@ -2,8 +2,8 @@
 // Idempotency-Key header of the IETF draft of that name.
 //
 // It promises that requests with one key of one client have one effect and one answer: the claim of
-// the key, the effect and the stored answer are one transaction. An answer of the class 5xx is never
-// stored. It does not know HTTP beyond that header: the caller turns its errors into answers.
+// the key, the effect and the stored answer are one transaction. An answer of the class 5xx is
+// never stored. It does not know HTTP beyond that header: the caller turns its errors into answers.
 package idempotency
 
 import (
@@ -43,12 +43,12 @@ var (
 	ErrMismatch   = errors.New("this Idempotency-Key was used for another request")
 )
 
-// ErrNotStored says that the effect answers with 5xx. Such an answer is not stored, so that the request
-// can be repeated; therefore the effect must not stay either.
+// ErrNotStored says that the effect answers with 5xx. Such an answer is not stored, so that the
+// request can be repeated; therefore the effect must not stay either.
 var ErrNotStored = errors.New("an answer of the class 5xx is not stored")
 
-// KeyOf returns the key of a request, quoted as the draft has it or bare. It is ErrKey when there is
-// none, more than one, or one with characters that do not print.
+// KeyOf returns the key of a request, quoted as the draft has it or bare. It is ErrKey when there
+// is none, more than one, or one with characters that do not print.
 func KeyOf(h http.Header) (string, error) {
 	values := h.Values("Idempotency-Key")
 	if len(values) != 1 {
@@ -92,7 +92,8 @@ type Response struct {
 // Do runs effect in tx unless the request was completed before; then it returns the stored answer
 // and replayed. Its errors are ErrInProgress, ErrMismatch, ErrNotStored, those of the database, and
 // those of effect; after any of them the caller rolls back.
-func Do(ctx context.Context, tx *sqlx.Tx, r Request, effect func() (Response, error)) (answer Response, replayed bool, err error) {
+func Do(ctx context.Context, tx *sqlx.Tx, r Request,
+	effect func() (Response, error)) (answer Response, replayed bool, err error) {
 	results, err := DoAll(ctx, tx, []Request{r}, func([]int) ([]Response, error) {
 		answer, err = effect()
 		return []Response{answer}, err
@@ -103,18 +104,20 @@ func Do(ctx context.Context, tx *sqlx.Tx, r Request, effect func() (Response, er
 	return results[0].Response, results[0].Replayed, results[0].Err
 }
 
-// Result is what became of one of several requests. Err is ErrInProgress or ErrMismatch: then it had no
-// effect, and the others are none the worse.
+// Result is what became of one of several requests. Err is ErrInProgress or ErrMismatch: then it
+// had no effect, and the others are none the worse.
 type Result struct {
 	Response
 	Replayed bool
 	Err      error
 }
 
-// DoAll is Do for several requests in one transaction, with as many statements as for one. Effect is given
-// the places of those in requests that are to take effect, and returns their answers in that order. Its own
-// error, ErrNotStored and those of the database concern all of them: the caller rolls back.
-func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request, effect func(todo []int) ([]Response, error)) ([]Result, error) {
+// DoAll is Do for several requests in one transaction, with as many statements as for one. Effect
+// is given the places of those in requests that are to take effect, and returns their answers in
+// that order. Its own error, ErrNotStored and those of the database concern all of them: the caller
+// rolls back.
+func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request,
+	effect func(todo []int) ([]Response, error)) ([]Result, error) {
 	claims, err := claim(ctx, tx, requests)
 	if err != nil {
 		return nil, fmt.Errorf("claim idempotency key: %w", err)
@@ -153,16 +156,20 @@ func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request, effect func(tod
 }
 
 // store keeps the answers of requests that took effect.
-func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Result, todo []int) error {
+func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Result,
+	todo []int) error {
 	var clients, keys, locations pq.StringArray
 	var fingerprints, bodies pq.ByteaArray
 	var statuses pq.Int64Array
 	for _, i := range todo {
 		r, answer := requests[i], results[i].Response
-		clients, keys, fingerprints = append(clients, r.Client), append(keys, r.Key), append(fingerprints, r.Fingerprint)
-		statuses, locations, bodies = append(statuses, int64(answer.Status)), append(locations, answer.Location), append(bodies, answer.Body)
+		clients, keys, fingerprints = append(clients, r.Client), append(keys, r.Key),
+			append(fingerprints, r.Fingerprint)
+		statuses, locations, bodies = append(statuses, int64(answer.Status)),
+			append(locations, answer.Location), append(bodies, answer.Body)
 	}
-	insert, err := postgres.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint, status, location, body)
+	insert, err := postgres.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint,
+		status, location, body)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int[], $5::text[], $6::bytea[])`)
 	if err == nil {
 		_, err = insert.Exec(ctx, clients, keys, fingerprints, statuses, locations, bodies)
@@ -194,7 +201,8 @@ func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]claimed, err
 		clients, keys = append(clients, r.Client), append(keys, r.Key)
 	}
 	query, err := postgres.Prepared(ctx, tx, `
-		SELECT r.n, pg_try_advisory_xact_lock(hashtextextended(r.client || chr(1) || r.key, 0)), k.fingerprint, k.status, k.location, k.body
+		SELECT r.n, pg_try_advisory_xact_lock(hashtextextended(r.client || chr(1) || r.key, 0)),
+			k.fingerprint, k.status, k.location, k.body
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (client, key, n)
 		LEFT JOIN idempotency_keys AS k ON k.client = r.client AND k.key = r.key`)
 	if err != nil {

@@ -21,12 +21,17 @@ import (
 func TestKeyOf(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{
-		`abc`: "abc", `"abc"`: "abc", ` "abc" `: "abc", `8e03978e-40d5-43e8-bc93-6894a57f9324`: "8e03978e-40d5-43e8-bc93-6894a57f9324",
-		`"`: "", `""`: "", ``: "", `"a`: "", `a"`: "", `a"b`: "", "a\x00": "", "a\x7f": "", "a\nb": "", "ä": "", "\u00a0abc": "", "abc\u0085": "", "a\u202eb": "", "\vabc": "", `"\"`: `\`,
-		strings.Repeat("k", 255): strings.Repeat("k", 255), strings.Repeat("k", 256): "", `"` + strings.Repeat("k", 256) + `"`: "",
+		`abc`: "abc", `"abc"`: "abc", ` "abc" `: "abc",
+		`8e03978e-40d5-43e8-bc93-6894a57f9324`: "8e03978e-40d5-43e8-bc93-6894a57f9324",
+		`"`:                                    "", `""`: "", ``: "", `"a`: "", `a"`: "", `a"b`: "",
+		"a\x00": "", "a\x7f": "", "a\nb": "",
+		"ä": "", "\u00a0abc": "", "abc\u0085": "", "a\u202eb": "", "\vabc": "", `"\"`: `\`,
+		strings.Repeat("k", 255): strings.Repeat("k", 255), strings.Repeat("k", 256): "", `"` +
+			strings.Repeat("k", 256) + `"`: "",
 	} {
 		got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {given}})
-		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, idempotency.ErrKey) {
+		if got != want || (err == nil) != (want != "") || err != nil &&
+			!errors.Is(err, idempotency.ErrKey) {
 			t.Errorf("key of %q is %q, %v; want %q", given, got, err, want)
 		}
 	}
@@ -43,12 +48,14 @@ func TestAKeyMeansTheSameQuotedAndBare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		key := rapid.StringMatching(`[!#-~]([ !#-~]{0,60}[!#-~])?`).Draw(t, "key")
 		for _, form := range []string{key, `"` + key + `"`, " " + key + "\t"} {
-			if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {form}}); err != nil || got != key {
+			if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {form}}); err != nil ||
+				got != key {
 				t.Fatalf("key of %q is %q, %v", form, got, err)
 			}
 		}
 		any := rapid.String().Draw(t, "any")
-		if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {any}}); err == nil && (got == "" || len(got) > idempotency.MaxKey || strings.ContainsAny(got, "\x00\r\n\"")) {
+		if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {any}}); err == nil &&
+			(got == "" || len(got) > idempotency.MaxKey || strings.ContainsAny(got, "\x00\r\n\"")) {
 			t.Fatalf("%q was accepted as %q", any, got)
 		}
 	})
@@ -57,7 +64,8 @@ func TestAKeyMeansTheSameQuotedAndBare(t *testing.T) {
 func TestTheFingerprintIsOfAllThatIsAsked(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}
-	for _, r := range [][3]string{{"POST", "/a", "{}"}, {"PUT", "/a", "{}"}, {"POST", "/b", "{}"}, {"POST", "/a", "{ }"}, {"POST", "/a", ""}} {
+	for _, r := range [][3]string{{"POST", "/a", "{}"}, {"PUT", "/a", "{}"}, {"POST", "/b", "{}"},
+		{"POST", "/a", "{ }"}, {"POST", "/a", ""}} {
 		print := string(idempotency.Fingerprint(r[0], r[1], []byte(r[2])))
 		if other, twice := seen[print]; twice {
 			t.Errorf("%q has the fingerprint of %s", r, other)
@@ -72,12 +80,13 @@ func database(t *testing.T) *sqlx.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := devstack.Database(t, "idempotency "+string(sql), func(ctx context.Context, url string) error {
-		if err := postgres.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
-			return err
-		}
-		return postgres.Migrate(ctx, url, "test", effects)
-	})
+	url := devstack.Database(t, "idempotency "+string(sql),
+		func(ctx context.Context, url string) error {
+			if err := postgres.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
+				return err
+			}
+			return postgres.Migrate(ctx, url, "test", effects)
+		})
 	db, err := postgres.Open(url)
 	if err != nil {
 		t.Fatal(err)
@@ -87,8 +96,10 @@ func database(t *testing.T) *sqlx.DB {
 }
 
 // do is a request that writes one row and is answered with its number.
-func do(ctx context.Context, db *sqlx.DB, client, key, body string, status int) (answer idempotency.Response, replayed bool, err error) {
-	request := idempotency.Request{Client: client, Key: key, Fingerprint: idempotency.Fingerprint("POST", "/", []byte(body))}
+func do(ctx context.Context, db *sqlx.DB, client, key, body string,
+	status int) (answer idempotency.Response, replayed bool, err error) {
+	request := idempotency.Request{Client: client, Key: key,
+		Fingerprint: idempotency.Fingerprint("POST", "/", []byte(body))}
 	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
 		answer, replayed, err = idempotency.Do(ctx, tx, request, func() (idempotency.Response, error) {
 			var n int
@@ -119,10 +130,12 @@ func TestARequestTakesEffectOnceForItsClient(t *testing.T) {
 	if err != nil || !replayed || fmt.Sprint(again) != fmt.Sprint(first) {
 		t.Errorf("%+v, %v, %v; want %+v", again, replayed, err, first)
 	}
-	if _, _, err := do(t.Context(), db, "ada", "k", "y", http.StatusCreated); !errors.Is(err, idempotency.ErrMismatch) {
+	if _, _, err := do(t.Context(), db, "ada", "k", "y", http.StatusCreated); !errors.Is(err,
+		idempotency.ErrMismatch) {
 		t.Errorf("another body: %v", err)
 	}
-	if other, replayed, err := do(t.Context(), db, "eve", "k", "x", http.StatusCreated); err != nil || replayed || string(other.Body) == string(first.Body) {
+	if other, replayed, err := do(t.Context(), db, "eve", "k", "x", http.StatusCreated); err != nil ||
+		replayed || string(other.Body) == string(first.Body) {
 		t.Errorf("another client: %+v, %v, %v", other, replayed, err)
 	}
 	if n := count(t, db, "effects"); n != 2 {
@@ -135,7 +148,8 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	for _, status := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable, 599} {
-		if answer, _, err := do(t.Context(), db, "ada", "k", "x", status); !errors.Is(err, idempotency.ErrNotStored) || answer.Status != status {
+		if answer, _, err := do(t.Context(), db, "ada", "k", "x", status); !errors.Is(err,
+			idempotency.ErrNotStored) || answer.Status != status {
 			t.Errorf("%d: %+v, %v", status, answer, err)
 		}
 	}
@@ -145,7 +159,8 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	if _, _, err := do(t.Context(), db, "ada", "k", "x", http.StatusNotFound); err != nil {
 		t.Error(err)
 	}
-	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil || !replayed || answer.Status != http.StatusNotFound {
+	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil ||
+		!replayed || answer.Status != http.StatusNotFound {
 		t.Errorf("%+v, %v, %v", answer, replayed, err)
 	}
 }
@@ -164,7 +179,8 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// The claim is the transaction's: while it is open the key is taken, however it ends the key is free.
+// The claim is the transaction's: while it is open the key is taken, however it ends the key is
+// free.
 func TestAClaimEndsWithItsTransaction(t *testing.T) {
 	t.Parallel()
 	db := database(t)
@@ -181,7 +197,8 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 			defer func() { _ = recover() }()
 			_ = postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 				_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
-					if _, _, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); !errors.Is(err, idempotency.ErrInProgress) {
+					if _, _, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); !errors.Is(err,
+						idempotency.ErrInProgress) {
 						t.Errorf("before %s: %v", name, err)
 					}
 					return idempotency.Response{Status: http.StatusCreated}, end(tx)
@@ -194,9 +211,11 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 		}
 		// A session that is ended says so before it lets go of its locks.
 		until(t, "no lock is left after "+name, func() bool {
-			return count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())") == 0
+			return count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM "+
+				"pg_database WHERE datname = current_database())") == 0
 		})
-		if _, replayed, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); err != nil || replayed {
+		if _, replayed, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); err != nil ||
+			replayed {
 			t.Errorf("after %s: %v, %v", name, replayed, err)
 		}
 	}
@@ -206,10 +225,12 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 func TestAKeyThatWasStoredMeanwhileIsAskedForAgain(t *testing.T) {
 	t.Parallel()
 	db := database(t)
-	request := idempotency.Request{Client: "ada", Key: "k", Fingerprint: idempotency.Fingerprint("POST", "/", []byte("x"))}
+	request := idempotency.Request{Client: "ada", Key: "k",
+		Fingerprint: idempotency.Fingerprint("POST", "/", []byte("x"))}
 	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 		_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
-			_, err := db.ExecContext(t.Context(), `INSERT INTO idempotency_keys (client, key, fingerprint, status, location, body)
+			_, err := db.ExecContext(t.Context(), `INSERT INTO idempotency_keys (client, key, fingerprint,
+				status, location, body)
 				VALUES ('ada', 'k', $1, 200, '', 'first')`, request.Fingerprint)
 			return idempotency.Response{Status: http.StatusCreated, Body: []byte("second")}, err
 		})
@@ -218,7 +239,8 @@ func TestAKeyThatWasStoredMeanwhileIsAskedForAgain(t *testing.T) {
 	if !errors.Is(err, postgres.ErrRaced) {
 		t.Errorf("%v, want ErrRaced", err)
 	}
-	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil || !replayed || string(answer.Body) != "first" {
+	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil ||
+		!replayed || string(answer.Body) != "first" {
 		t.Errorf("%s, %v, %v", answer.Body, replayed, err)
 	}
 }

@@ -1,5 +1,6 @@
 // Package inbox holds every SQL statement on what a service has received: which events took effect
-// already, which wait for another attempt, which are parked for a person, and which deadlines are set.
+// already, which wait for another attempt, which are parked for a person, and which deadlines are
+// set.
 //
 // It promises that Accept says "fresh" for an event of an owner exactly once per consumer, also
 // when two transactions ask at the same time. All of it happens in the caller's transaction, beside
@@ -60,9 +61,10 @@ func ContentOf(data []byte) int64 {
 }
 
 // Accept records receipts in tx and tells which of them are fresh. It comes first in a transaction:
-// the ids are taken in sorted order, so that two transactions never wait for each other in a circle.
-// A receipt that another open transaction has recorded is waited for.
-func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (fresh map[Receipt]bool, err error) {
+// the ids are taken in sorted order, so that two transactions never wait for each other in a
+// circle. A receipt that another open transaction has recorded is waited for.
+func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx,
+	receipts ...Receipt) (fresh map[Receipt]bool, err error) {
 	sorted := slices.Clone(receipts)
 	slices.SortFunc(sorted, func(a, b Receipt) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Type, b.Type))
@@ -77,7 +79,8 @@ func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (f
 
 // Clashes returns those receipts under whose id something else came before, of another type or with
 // other content: their producer has used an id twice, and what it said now has had no effect.
-func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (clashes map[Receipt]bool, err error) {
+func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx,
+	receipts ...Receipt) (clashes map[Receipt]bool, err error) {
 	clashes = map[Receipt]bool{}
 	err = i.each(ctx, tx, receipts, func(r Receipt) { clashes[r] = true }, `
 		SELECT r.owner, r.id::text, r.type, r.content
@@ -88,8 +91,10 @@ func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx, receipts ...Receipt) (
 }
 
 // each runs a statement on receipts, which stays prepared, and calls f with each that it returns.
-func (i *Inbox) each(ctx context.Context, tx *sqlx.Tx, receipts []Receipt, f func(Receipt), query string) error {
-	owners, ids, types := make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts))
+func (i *Inbox) each(ctx context.Context, tx *sqlx.Tx, receipts []Receipt, f func(Receipt),
+	query string) error {
+	owners, ids, types := make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts)),
+		make(pq.StringArray, len(receipts))
 	contents := make(pq.Int64Array, len(receipts))
 	for n, r := range receipts {
 		owners[n], ids[n], types[n], contents[n] = r.Owner, r.ID, r.Type, r.Content
@@ -129,7 +134,8 @@ func (i *Inbox) Handled(ctx context.Context, ids ...string) ([]Handled, error) {
 		WITH RECURSIVE owners AS (
 			(SELECT owner FROM inbox WHERE consumer = $1 ORDER BY owner LIMIT 1)
 			UNION ALL
-			SELECT (SELECT owner FROM inbox WHERE consumer = $1 AND owner > o.owner ORDER BY owner LIMIT 1) FROM owners AS o WHERE o.owner IS NOT NULL
+			SELECT (SELECT owner FROM inbox WHERE consumer = $1 AND owner > o.owner ORDER BY owner LIMIT 1)
+				FROM owners AS o WHERE o.owner IS NOT NULL
 		)
 		SELECT i.owner, i.event_id::text AS event_id, i.type, i.handled_at FROM owners AS o
 		JOIN inbox AS i ON i.consumer = $1 AND i.owner = o.owner AND i.event_id = ANY($2::uuid[])

@@ -39,9 +39,10 @@ func database(t *testing.T) *sqlx.DB {
 		}
 		sum.Write(data)
 	}
-	url := devstack.Database(t, "inbox-"+hex.EncodeToString(sum.Sum(nil)), func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, "inbox", inbox.Migrations())
-	})
+	url := devstack.Database(t, "inbox-"+hex.EncodeToString(sum.Sum(nil)),
+		func(ctx context.Context, url string) error {
+			return postgres.Migrate(ctx, url, "inbox", inbox.Migrations())
+		})
 	db, err := postgres.Open(url)
 	if err != nil {
 		t.Fatal(err)
@@ -57,8 +58,8 @@ func inTx(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
 	}
 }
 
-// Accept says fresh once for each event of an owner and each consumer, also to transactions that ask
-// at once, in batches that overlap in opposite orders; what is rolled back was never accepted.
+// Accept says fresh once for each event of an owner and each consumer, also to transactions that
+// ask at once, in batches that overlap in opposite orders; what is rolled back was never accepted.
 func TestAcceptSaysFreshOnce(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -67,7 +68,8 @@ func TestAcceptSaysFreshOnce(t *testing.T) {
 	var all []inbox.Receipt
 	for range 60 {
 		id := events.NewID()
-		all = append(all, inbox.Receipt{Owner: "orders", ID: id, Type: "a"}, inbox.Receipt{Owner: "payments", ID: id, Type: "b"})
+		all = append(all, inbox.Receipt{Owner: "orders", ID: id, Type: "a"},
+			inbox.Receipt{Owner: "payments", ID: id, Type: "b"})
 	}
 	var fresh atomic.Int64
 	undo := errors.New("undo")
@@ -116,7 +118,8 @@ func TestAcceptRefusesWhatIsNoID(t *testing.T) {
 	db := database(t)
 	for _, id := range []string{"", "order-17", strings.Repeat("0", 500)} {
 		err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
-			_, err := inbox.New(db, "x").Accept(t.Context(), tx, inbox.Receipt{Owner: "orders", ID: id, Type: "a"})
+			_, err := inbox.New(db, "x").Accept(t.Context(), tx, inbox.Receipt{Owner: "orders", ID: id,
+				Type: "a"})
 			return err
 		})
 		if postgres.ClassOf(err) != postgres.BadData {
@@ -132,11 +135,13 @@ func TestHandledTellsWhatHasComeIn(t *testing.T) {
 	shared, single := events.NewID(), events.NewID()
 	inTx(t, db, func(tx *sqlx.Tx) error {
 		_, err := in.Accept(t.Context(), tx, inbox.Receipt{Owner: "orders", ID: shared, Type: "a"},
-			inbox.Receipt{Owner: "payments", ID: shared, Type: "b"}, inbox.Receipt{Owner: "stock", ID: single, Type: "c"})
+			inbox.Receipt{Owner: "payments", ID: shared, Type: "b"},
+			inbox.Receipt{Owner: "stock", ID: single, Type: "c"})
 		return err
 	})
 	handled, err := in.Handled(t.Context(), shared, events.NewID())
-	if err != nil || len(handled) != 2 || handled[0].ID != shared || handled[0].Owner == handled[1].Owner {
+	if err != nil || len(handled) != 2 || handled[0].ID != shared ||
+		handled[0].Owner == handled[1].Owner {
 		t.Errorf("handled %+v, %v", handled, err)
 	}
 	if handled, err := other.Handled(t.Context(), shared, single); err != nil || len(handled) != 0 {

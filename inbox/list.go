@@ -27,9 +27,10 @@ type cursor struct {
 	Owner string
 }
 
-// ListParked returns a page of what waits for a person, oldest first, and the place at which the next
-// page begins, empty when there is none. The first page is after the empty place.
-func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list []Listed, next string, err error) {
+// ListParked returns a page of what waits for a person, oldest first, and the place at which the
+// next page begins, empty when there is none. The first page is after the empty place.
+func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list []Listed,
+	next string, err error) {
 	var from cursor
 	if after != "" {
 		data, err := base64.RawURLEncoding.DecodeString(after)
@@ -41,7 +42,8 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 		}
 	}
 	list = []Listed{}
-	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, type, octet_length(body) AS size, attempts, reason, created_at, updated_at
+	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, type, octet_length(body) AS size,
+		attempts, reason, created_at, updated_at
 		FROM pending WHERE consumer = $1 AND due IS NULL AND (created_at, key, owner) > ($2, $3, $4)
 		ORDER BY created_at, key, owner LIMIT $5`, i.consumer, from.At, from.Key, from.Owner, limit+1)
 	if err != nil {

@@ -21,15 +21,19 @@ type Bounds struct {
 // the same owner in this way stays within the bounds. What goes beyond is counted in one parked row
 // for the owner and not kept. It tells whether p is kept, or was already. Transactions that run at
 // the same time may exceed the bounds by one message each.
-func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) (kept bool, err error) {
+func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) (kept bool,
+	err error) {
 	result, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+			attempts, due, reason)
 		SELECT $1, $2, $3, $4, $5, $6, $7::json, $8::bytea, $9, NULL, $10
-		FROM (SELECT count(*) AS messages, coalesce(sum(octet_length(body) + pg_column_size(attributes)), 0) AS bytes FROM pending
+		FROM (SELECT count(*) AS messages, coalesce(sum(octet_length(body) + pg_column_size(attributes)),
+			0) AS bytes FROM pending
 			WHERE consumer = $1 AND owner = $2 AND due IS NULL AND key LIKE 'sha256:%') AS there
 		WHERE messages < $11 AND bytes + octet_length($8::bytea) + octet_length($7::json::text) <= $12
 		ON CONFLICT DO NOTHING`,
-		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey), p.Attributes, p.Body,
+		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey),
+		p.Attributes, p.Body,
 		p.Attempts, plain(p.Reason), b.Messages, b.Bytes)
 	if err != nil {
 		return false, fmt.Errorf("park %.80q: %w", p.Key, err)
@@ -37,7 +41,8 @@ func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bou
 	if n, err := result.RowsAffected(); n == 1 || err != nil {
 		return err == nil, wrap("park", err)
 	}
-	err = tx.GetContext(ctx, &kept, `SELECT EXISTS (SELECT FROM pending WHERE consumer = $1 AND owner = $2 AND key = $3)`,
+	err = tx.GetContext(ctx, &kept, `SELECT EXISTS (SELECT FROM pending WHERE consumer = $1
+		AND owner = $2 AND key = $3)`,
 		i.consumer, plain(p.Owner), plain(p.Key))
 	if err != nil || kept {
 		return kept, wrap("park", err)
@@ -49,13 +54,17 @@ func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bou
 // two transactions that are the first at the same time lose no count.
 func (i *Inbox) countMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		VALUES ($1, $2, 'not kept: ' || $2, '', $2, '', '{}', '', 0, NULL, '') ON CONFLICT DO NOTHING`, i.consumer, plain(p.Owner))
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+			attempts, due, reason)
+		VALUES ($1, $2, 'not kept: ' || $2, '', $2, '', '{}', '', 0, NULL, '') ON CONFLICT DO NOTHING`,
+		i.consumer, plain(p.Owner))
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `UPDATE pending SET attempts = attempts + 1, updated_at = now(),
-				reason = format('%s messages of %s were counted and not kept, since %s of it are parked, or %s bytes; the last one: %s',
+				reason = format('%s messages of %s were counted and not kept, since %s of it '
+					'are parked, or %s bytes; the last one: %s',
 					attempts + 1, $2::text, $3::int, $4::bigint, $5::text)
-			WHERE consumer = $1 AND owner = $2 AND key = 'not kept: ' || $2`, i.consumer, plain(p.Owner), b.Messages, b.Bytes, plain(p.Reason))
+			WHERE consumer = $1 AND owner = $2 AND key = 'not kept: ' || $2`, i.consumer, plain(p.Owner),
+			b.Messages, b.Bytes, plain(p.Reason))
 	}
 	return wrap("count what is not kept", err)
 }

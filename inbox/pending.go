@@ -23,8 +23,9 @@ var ErrNotFound = errors.New("not found")
 
 // Pending is something that waits: a failed event, a deadline, or a parked event.
 type Pending struct {
-	Owner      string     `db:"owner" json:"owner"`
-	Key        string     `db:"key" json:"id"` // the event's id; of input without one, a hash of what came
+	Owner string `db:"owner" json:"owner"`
+	// the event's id; of input without one, a hash of what came
+	Key        string     `db:"key" json:"id"`
 	Type       string     `db:"type" json:"type"`
 	Exchange   string     `db:"exchange" json:"exchange"`
 	RoutingKey string     `db:"routing_key" json:"routing_key"`
@@ -65,9 +66,11 @@ func EnvelopeOf(r events.Record) Attributes {
 		r.Time = time.Time{}
 	}
 	return Attributes{V: Envelope{
-		ID: text(r.ID), Source: text(r.Source), Type: text(r.Type), Subject: text(r.Subject), DataSchema: text(r.DataSchema),
-		CorrelationID: text(r.CorrelationID), CausationID: text(r.CausationID), TraceParent: text(r.TraceParent),
-		Time: r.Time.UTC(), Sequence: r.Sequence,
+		ID: text(r.ID), Source: text(r.Source), Type: text(r.Type), Subject: text(r.Subject),
+		DataSchema:    text(r.DataSchema),
+		CorrelationID: text(r.CorrelationID), CausationID: text(r.CausationID),
+		TraceParent: text(r.TraceParent),
+		Time:        r.Time.UTC(), Sequence: r.Sequence,
 	}}
 }
 
@@ -83,12 +86,16 @@ func (p Pending) Record() events.Record {
 
 // Add writes p in tx, due after a pause from now by the database's clock, or parked. When the
 // same thing pends already nothing changes: it came twice.
-func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration, park bool) error {
+func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration,
+	park bool) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL ELSE now() + $11 * interval '1 second' END, $12)
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+			attempts, due, reason)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
+			ELSE now() + $11 * interval '1 second' END, $12)
 		ON CONFLICT DO NOTHING`,
-		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey), p.Attributes, p.Body, p.Attempts,
+		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey),
+		p.Attributes, p.Body, p.Attempts,
 		park, after.Seconds(), plain(p.Reason))
 	if err != nil {
 		return fmt.Errorf("put %.80q aside: %w", p.Key, err)
@@ -108,22 +115,26 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 		if err != nil {
 			return fmt.Errorf("enqueue %.80q: %w", p.Key, err)
 		}
-		owners, keys, types = append(owners, plain(p.Owner)), append(keys, plain(p.Key)), append(types, plain(p.Type))
+		owners, keys, types = append(owners, plain(p.Owner)), append(keys, plain(p.Key)),
+			append(types, plain(p.Type))
 		exchanges, routing = append(exchanges, plain(p.Exchange)), append(routing, plain(p.RoutingKey))
 		attributes, bodies = append(attributes, fmt.Sprintf("%s", envelope)), append(bodies, p.Body)
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::json[], $8::bytea[]) AS p
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+			attempts, due, reason)
+		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $4::text[], $5::text[],
+			$6::text[], $7::json[], $8::bytea[]) AS p
 		ON CONFLICT DO NOTHING`)
 	if err == nil {
-		_, err = insert.ExecContext(ctx, i.consumer, owners, keys, types, exchanges, routing, attributes, bodies)
+		_, err = insert.ExecContext(ctx, i.consumer, owners, keys, types, exchanges, routing, attributes,
+			bodies)
 	}
 	return wrap("enqueue", err)
 }
 
-// text makes a text that PostgreSQL takes: valid UTF-8, no NUL. Evidence must be kept even when it is
-// what made the trouble.
+// text makes a text that PostgreSQL takes: valid UTF-8, no NUL. Evidence must be kept even when it
+// is what made the trouble.
 func text(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
@@ -178,9 +189,12 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 		return nil
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason)
-		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0, clock_timestamp() + d.after * interval '1 second', 'deadline'
-		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type, attributes, body, after)
+		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+			attempts, due, reason)
+		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0,
+			clock_timestamp() + d.after * interval '1 second', 'deadline'
+		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type,
+			attributes, body, after)
 		ON CONFLICT (consumer, owner, key) DO UPDATE SET due = EXCLUDED.due, body = EXCLUDED.body,
 			attributes = EXCLUDED.attributes, attempts = 0, reason = EXCLUDED.reason, updated_at = now()`)
 	if err == nil {
@@ -195,7 +209,8 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 // DeadlineKey is the key of a deadline: there is one for each type and subject.
 func DeadlineKey(eventType, subject string) string { return eventType + ":" + subject }
 
-const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body, attempts, due, reason, created_at, updated_at,
+const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body,
+	attempts, due, reason, created_at, updated_at,
 	extract(epoch FROM now() - created_at)::float8 AS age`
 
 // Parked returns what waits for a person, oldest first, at most limit.
@@ -209,7 +224,8 @@ func (i *Inbox) Parked(ctx context.Context, limit int) ([]Pending, error) {
 // Find returns what pends under a key, or ErrNotFound.
 func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	var found []Pending
-	err := i.db.SelectContext(ctx, &found, `SELECT `+pendingColumns+` FROM pending WHERE consumer = $1 AND key = $2 LIMIT 1`, i.consumer, key)
+	err := i.db.SelectContext(ctx, &found, `SELECT `+pendingColumns+` FROM pending WHERE consumer = $1
+		AND key = $2 LIMIT 1`, i.consumer, key)
 	if err != nil {
 		return Pending{}, wrap("find pending", err)
 	}
@@ -219,9 +235,11 @@ func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	return found[0], nil
 }
 
-// Counts returns how many events wait for another attempt (deadlines not counted) and how many are parked.
+// Counts returns how many events wait for another attempt (deadlines not counted) and how many are
+// parked.
 func (i *Inbox) Counts(ctx context.Context) (waiting, parked int, err error) {
-	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL AND exchange <> ''), count(*) FILTER (WHERE due IS NULL)
+	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL
+		AND exchange <> ''), count(*) FILTER (WHERE due IS NULL)
 		FROM pending WHERE consumer = $1`, i.consumer).Scan(&waiting, &parked)
 	return waiting, parked, wrap("count pending", err)
 }

@@ -22,9 +22,11 @@ import (
 func hostile() inbox.Pending {
 	bad := "\xff\x00" + strings.Repeat("é", 3000)
 	return inbox.Pending{
-		Owner: bad, Key: bad, Type: bad, Exchange: bad, RoutingKey: bad, Reason: bad, Body: []byte{0, 255},
+		Owner: bad, Key: bad, Type: bad, Exchange: bad, RoutingKey: bad, Reason: bad,
+		Body: []byte{0, 255},
 		Attributes: inbox.EnvelopeOf(events.Record{
-			ID: bad, Source: bad, Type: bad, Subject: bad, DataSchema: bad, CorrelationID: bad, CausationID: bad, TraceParent: bad,
+			ID: bad, Source: bad, Type: bad, Subject: bad, DataSchema: bad, CorrelationID: bad,
+			CausationID: bad, TraceParent: bad,
 			Time: time.Unix(1<<50, 0),
 		}),
 	}
@@ -43,7 +45,8 @@ func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
 		t.Fatalf("parked %d, %v", len(parked), err)
 	}
 	p := parked[0]
-	if !bytes.Equal(p.Body, []byte{0, 255}) || p.Due != nil || len(p.Reason) > 2000 || !strings.HasPrefix(p.Reason, "\uFFFD\uFFFDé") {
+	if !bytes.Equal(p.Body, []byte{0, 255}) || p.Due != nil || len(p.Reason) > 2000 ||
+		!strings.HasPrefix(p.Reason, "\uFFFD\uFFFDé") {
 		t.Errorf("kept as %+v", p)
 	}
 	if found, err := in.Find(t.Context(), p.Key); err != nil || found.Key != p.Key {
@@ -60,11 +63,14 @@ func TestARecordSurvivesItsWait(t *testing.T) {
 	db := database(t)
 	in := inbox.New(db, "x")
 	want := events.Record{
-		ID: events.NewID(), Source: "/orders", Type: "a.b", Subject: strings.Repeat("s", 5000), DataSchema: "urn:quadrille:a.b:1",
-		CorrelationID: "c", CausationID: "d", TraceParent: "t", Time: time.Date(2026, 1, 2, 3, 4, 5, 678000, time.UTC), Sequence: 1 << 60, Data: []byte(`{"a": 1.0}`),
+		ID: events.NewID(), Source: "/orders", Type: "a.b", Subject: strings.Repeat("s", 5000),
+		DataSchema:    "urn:quadrille:a.b:1",
+		CorrelationID: "c", CausationID: "d", TraceParent: "t", Time: time.Date(2026, 1, 2, 3, 4, 5,
+			678000, time.UTC), Sequence: 1 << 60, Data: []byte(`{"a": 1.0}`),
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
-		return in.Add(t.Context(), tx, inbox.Pending{Owner: "orders", Key: want.ID, Attributes: inbox.EnvelopeOf(want), Body: want.Data}, time.Hour, false)
+		return in.Add(t.Context(), tx, inbox.Pending{Owner: "orders", Key: want.ID,
+			Attributes: inbox.EnvelopeOf(want), Body: want.Data}, time.Hour, false)
 	})
 	p, err := in.Find(t.Context(), want.ID)
 	if err != nil {
@@ -78,10 +84,12 @@ func TestARecordSurvivesItsWait(t *testing.T) {
 	}
 }
 
-func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration, park bool) {
+func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration,
+	park bool) {
 	t.Helper()
 	inTx(t, db, func(tx *sqlx.Tx) error {
-		return in.Add(t.Context(), tx, inbox.Pending{Owner: "o", Key: key, Type: eventType, Exchange: "o.events", Body: []byte{}, Attempts: 1}, after, park)
+		return in.Add(t.Context(), tx, inbox.Pending{Owner: "o", Key: key, Type: eventType,
+			Exchange: "o.events", Body: []byte{}, Attempts: 1}, after, park)
 	})
 }
 
@@ -170,12 +178,15 @@ func TestWhatBecomesOfAClaim(t *testing.T) {
 		if !again || !parked || late {
 			t.Errorf("set again %t, parked %t, after the lease %t", again, parked, late)
 		}
-		return errors.Join(err, err2, in.Lease(t.Context(), tx, time.Hour, one("lease")), err3, err4, err5)
+		return errors.Join(err, err2, in.Lease(t.Context(), tx, time.Hour, one("lease")), err3, err4,
+			err5)
 	})
 	var left string
 	err := db.GetContext(t.Context(), &left, `SELECT string_agg(format('%s %s %s', key,
-		CASE WHEN due IS NULL THEN 'parked' WHEN due > now() THEN 'later' ELSE 'due' END, attempts), ', ' ORDER BY key) FROM pending`)
-	if want := "again later 7, bystander due 1, lease later 1, park parked 7"; left != want || err != nil {
+		CASE WHEN due IS NULL THEN 'parked' WHEN due > now() THEN 'later' ELSE 'due' END, attempts), ', '
+			ORDER BY key) FROM pending`)
+	if want := "again later 7, bystander due 1, lease later 1, park parked 7"; left != want ||
+		err != nil {
 		t.Errorf("left: %s, %v; want %s", left, err, want)
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
@@ -211,7 +222,8 @@ func TestAttributesOfWhatIsMalformedAreBounded(t *testing.T) {
 		subject := make([]byte, size/2)
 		_, _ = random.Read(subject)
 		p := inbox.Pending{
-			Owner: "shop.events", Key: fmt.Sprint(inbox.MalformedKey, n), Exchange: "shop.events", Body: []byte("{"),
+			Owner: "shop.events", Key: fmt.Sprint(inbox.MalformedKey, n), Exchange: "shop.events",
+			Body:       []byte("{"),
 			Attributes: inbox.EnvelopeOf(events.Record{Subject: hex.EncodeToString(subject)}),
 		}
 		inTx(t, db, func(tx *sqlx.Tx) error {

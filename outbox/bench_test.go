@@ -10,8 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher of the
-// same messages that pipelines as deeply: what the broker can take in the same minutes.
+// BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher of
+// the same messages that pipelines as deeply: what the broker can take in the same minutes.
 func BenchmarkRelay(b *testing.B) {
 	const rows = 20_000
 	s := outboxtest.New(b)
@@ -26,7 +26,8 @@ func BenchmarkRelay(b *testing.B) {
 	b.ReportMetric(100*bare.Seconds()/relayed.Seconds(), "%")
 }
 
-// BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a held row.
+// BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a
+// held row.
 func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 	const rows = 10_000
 	s := outboxtest.New(b)
@@ -44,8 +45,10 @@ func fill(s *outboxtest.Env, rows int) {
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
 			json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
-			'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1","correlationid":"0190a0e0-0000-7000-8000-000000000001",
-			"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","time":"2026-01-02T03:04:05.678901Z"}'
+			'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1",
+			"correlationid":"0190a0e0-0000-7000-8000-000000000001",
+			"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+			"time":"2026-01-02T03:04:05.678901Z"}'
 		FROM generate_series(1, $1) g`, rows)
 }
 
@@ -79,7 +82,8 @@ func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	for i := range messages {
 		record := history[0]
 		record.ID, record.Sequence = events.NewID(), int64(i+1)
-		messages[i] = rabbit.Message{Exchange: outboxtest.Exchange, Key: record.Type, Publishing: rabbit.Publishing(record)}
+		messages[i] = rabbit.Message{Exchange: outboxtest.Exchange, Key: record.Type,
+			Publishing: rabbit.Publishing(record)}
 	}
 	began := time.Now()
 	session, err := rabbit.Open(context.Background(), s.AMQP, "bare")
@@ -102,7 +106,8 @@ func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 			flying, messages = append(flying, sent...), messages[chunk:]
 			continue
 		}
-		if got, why, err := p.Wait(context.Background(), flying[0]); err != nil || got != rabbit.Confirmed {
+		if got, why, err := p.Wait(context.Background(), flying[0]); err != nil ||
+			got != rabbit.Confirmed {
 			b.Fatalf("outcome %d: %v, %v", got, why, err)
 		}
 		flying = flying[1:]

@@ -26,7 +26,8 @@ func TestManyRefusedRowsAreABrokenBroker(t *testing.T) {
 	if !f.brokerBroken() {
 		t.Fatalf("not stuck with %d held rows", f.held)
 	}
-	_, again, _ := f.settleHeld([]hold{{seq: 1, aggregate: "0", attempts: 1}}, []outcome{{kind: rabbit.Refused}})
+	_, again, _ := f.settleHeld([]hold{{seq: 1, aggregate: "0", attempts: 1}},
+		[]outcome{{kind: rabbit.Refused}})
 	if again[0].attempts != 1 {
 		t.Errorf("a broken broker costs the row an attempt: %d", again[0].attempts)
 	}
@@ -39,7 +40,8 @@ func TestRowsBehindOneHeldForeverAreNoBrokenBroker(t *testing.T) {
 		refuse(f, i+1, "poisoned", rabbit.Unsendable)
 	}
 	if f.brokerBroken() || f.held != 2*MaxHeld {
-		t.Fatalf("stuck %t with %d held rows of one aggregate that can never be published", f.brokerBroken(), f.held)
+		t.Fatalf("stuck %t with %d held rows of one aggregate that can never be published",
+			f.brokerBroken(), f.held)
 	}
 }
 
@@ -81,11 +83,13 @@ func TestPauseGrowsToItsBound(t *testing.T) {
 
 func TestOnlyComplaintsAboutAMessageBlameIt(t *testing.T) {
 	t.Parallel()
-	for code, want := range map[int]bool{0: false, 311: true, 320: false, 403: false, 404: false, 406: true, 501: true, 506: false, 530: false, 541: false} {
+	for code, want := range map[int]bool{0: false, 311: true, 320: false, 403: false, 404: false,
+		406: true, 501: true, 506: false, 530: false, 541: false} {
 		f := &state{behind: map[string]bool{}}
 		p := f.divide([]row{{seq: 7, at: 7, record: events.Record{Subject: "a"}}}, nil)
 		holds := f.settleLost([]part{p}, nil, code, "test")
-		if blamed := len(holds) == 1; blamed != want || blamed && (holds[0].due != never || f.cursor.LastSeq != 7) {
+		if blamed := len(holds) == 1; blamed != want || blamed &&
+			(holds[0].due != never || f.cursor.LastSeq != 7) {
 			t.Errorf("code %d: holds %+v, cursor %d", code, holds, f.cursor.LastSeq)
 		}
 	}

@@ -50,7 +50,8 @@ func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) 
 func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error) {
 	// The snapshot comes after all that other relays have written, and before this transaction has an
 	// id (which this lock does not give it), so that what it writes lies beyond the snapshot.
-	if _, err := tx.ExecContext(ctx, `LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
+	if _, err := tx.ExecContext(ctx,
+		`LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return cursor{}, err
 	}
 	now, err := postgres.Now(ctx, tx)
@@ -65,8 +66,10 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 		Xmax string `db:"xmax"` // of now
 		Fits bool   `db:"fits"`
 	}
-	err = tx.GetContext(ctx, &found, `SELECT k.epoch, k.system, k.a::text, k.b::text, k.last_seq, k.streamed,
-			c.system_identifier::text AS here, `+ownSQL+` AS own, k.xmin::text AS xmin, pg_snapshot_xmax(s)::text AS xmax, `+fitSQL+` AS fits
+	err = tx.GetContext(ctx, &found, `SELECT k.epoch, k.system, k.a::text, k.b::text, k.last_seq,
+		k.streamed,
+			c.system_identifier::text AS here, `+ownSQL+
+		` AS own, k.xmin::text AS xmin, pg_snapshot_xmax(s)::text AS xmax, `+fitSQL+` AS fits
 		FROM outbox_cursor AS k, CAST($1 AS pg_snapshot) AS s, pg_control_system() AS c`, string(now))
 	if err != nil {
 		return cursor{}, err
@@ -79,8 +82,10 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 		c.A, c.B, c.LastSeq, c.System, c.Streamed, c.fitted = now, now, 0, found.Here, false, true
 	}
 	c.Epoch = token
-	_, err = tx.ExecContext(ctx, `UPDATE outbox_cursor SET epoch = $1, system = $2, a = $3::pg_snapshot, b = $4::pg_snapshot,
-		last_seq = $5, streamed = $6, txid = pg_current_xact_id()`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq, c.Streamed)
+	_, err = tx.ExecContext(ctx, `UPDATE outbox_cursor SET epoch = $1, system = $2,
+		a = $3::pg_snapshot, b = $4::pg_snapshot,
+		last_seq = $5, streamed = $6, txid = pg_current_xact_id()`, c.Epoch, c.System, string(c.A),
+		string(c.B), c.LastSeq, c.Streamed)
 	return c, err
 }
 
@@ -96,9 +101,10 @@ type hold struct {
 }
 
 // save replaces the cursor and writes the holds that belong to it, in one transaction. When another
-// leads by now it writes nothing and returns postgres.ErrSuperseded. Place is where its row was written last, as
-// the save before has returned it, or empty.
-func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string, holds []hold) (newPlace string, err error) {
+// leads by now it writes nothing and returns postgres.ErrSuperseded. Place is where its row was
+// written last, as the save before has returned it, or empty.
+func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string,
+	holds []hold) (newPlace string, err error) {
 	if len(holds) == 0 {
 		return c.update(ctx, lead.Conn(), place)
 	}
@@ -118,35 +124,42 @@ func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 	var due pq.Float64Array
 	for _, h := range holds {
 		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
-		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind), append(reasons, h.reason)
+		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind),
+			append(reasons, h.reason)
 		due = append(due, h.due.Seconds())
 	}
 	_, err := tx.Tx().ExecContext(ctx, `
 		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END, k
-		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[], $6::text[]) AS h (s, a, r, n, d, k)
-		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts, due = EXCLUDED.due, kind = EXCLUDED.kind`,
+		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[], $6::text[]) AS h (s, a,
+			r, n, d, k)
+		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts,
+			due = EXCLUDED.due, kind = EXCLUDED.kind`,
 		seqs, aggregates, reasons, attempts, due, kinds)
 	return wrap("hold rows", err)
 }
 
 const updateSQL = `
-UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5, txid = pg_current_xact_id()
+UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5,
+	txid = pg_current_xact_id()
 WHERE epoch = $4 AND system = $6`
 
-// update is one statement, since it is the relay's every few milliseconds: the token is in it. It goes to the
-// place of the row at once: while somebody holds an old snapshot, thousands of its old versions are in the table
-// and in the index.
-func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, place string) (newPlace string, err error) {
+// update is one statement, since it is the relay's every few milliseconds: the token is in it. It
+// goes to the place of the row at once: while somebody holds an old snapshot, thousands of its old
+// versions are in the table and in the index.
+func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, place string) (newPlace string,
+	err error) {
 	args := []any{string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System}
 	var places []string
 	if place != "" {
-		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
+		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+
+			` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}
 	if len(places) == 0 { // somebody else has written it since, such as Outbox.Use
-		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` RETURNING ctid::text`, args...); err != nil {
+		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` RETURNING ctid::text`,
+			args...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}

@@ -18,7 +18,8 @@ func settled(s *outboxtest.Env, on string, n int) {
 		s.Await(s.Queue, s.Publish(on, i+1))
 	}
 	s.Until("all is settled", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
+		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
+			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
 }
@@ -26,18 +27,23 @@ func settled(s *outboxtest.Env, on string, n int) {
 // move makes the database look like one that was copied from a cluster whose transaction ids were
 // ahead of this one's by so many. An update gives a row another xmin, as a copy does.
 func move(s *outboxtest.Env, ahead int64) {
-	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':' || (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
-		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint) FROM pg_snapshot_xip(c) x), ''))::pg_snapshot`
+	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':'
+		|| (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
+		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint)
+			FROM pg_snapshot_xip(c) x), ''))::pg_snapshot`
 	s.Exec(`UPDATE outbox SET txid = greatest(3, txid::text::bigint + $1)::text::xid8`, ahead)
-	s.Exec(`UPDATE outbox_cursor SET system = 'another', a = f.a, b = f.b, txid = greatest(3, txid::text::bigint + $1)::text::xid8
-		FROM (SELECT `+replaceC(shifted, "a")+` AS a, `+replaceC(shifted, "b")+` AS b FROM outbox_cursor) f`, ahead)
+	s.Exec(`UPDATE outbox_cursor SET system = 'another', a = f.a, b = f.b, txid = greatest(3,
+		txid::text::bigint + $1)::text::xid8
+		FROM (SELECT `+replaceC(shifted, "a")+` AS a, `+replaceC(shifted, "b")+
+		` AS b FROM outbox_cursor) f`, ahead)
 }
 
 func replaceC(sql, column string) string { return strings.ReplaceAll(sql, "(c)", "("+column+")") }
 
 func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	for name, ahead := range map[string]int64{"from a busier cluster": 1 << 33, "from a younger cluster": -200, "from a cluster of the same age": 0} {
+	for name, ahead := range map[string]int64{"from a busier cluster": 1 << 33,
+		"from a younger cluster": -200, "from a cluster of the same age": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := outboxtest.New(t)
@@ -109,7 +115,8 @@ func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 	onlyThese(t, s, unsent)
 }
 
-// A leader notices by itself too: a service that forgot Fit loses nothing that it writes afterwards.
+// A leader notices by itself too: a service that forgot Fit loses nothing that it writes
+// afterwards.
 func TestLeaderFitsTheCursor(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -137,7 +144,8 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	db := outboxtest.OpenDB(t, s.Database+"&application_name=fitting")
 	go func() { fitted <- outbox.Fit(t.Context(), db) }()
 	s.Until("it has asked for the lead", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting' AND query LIKE '%pg_try_advisory_lock%'`) > 0
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting'
+			AND query LIKE '%pg_try_advisory_lock%'`) > 0
 	})
 	other.Release()
 	if err := <-fitted; err != nil {
@@ -150,8 +158,9 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	onlyThese(t, s, unsent)
 }
 
-// Tables that are restored while the relay leads are noticed: what the old history had not published yet is
-// published, although the leader is at rest and its token is the one in the restored tables.
+// Tables that are restored while the relay leads are noticed: what the old history had not
+// published yet is published, although the leader is at rest and its token is the one in the
+// restored tables.
 func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -162,12 +171,14 @@ func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	tx := s.Begin()
 	ids := []string{events.NewID(), events.NewID()}
 	for n, txid := range []string{"7", "12"} {
-		if _, err := tx.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, $2, 'note', 'a', 'note.taken', '{}', $3)`,
+		if _, err := tx.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload,
+			headers) VALUES ($1, $2, 'note', 'a', 'note.taken', '{}', $3)`,
 			txid, ids[n], outboxtest.PlainHeaders); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := tx.Exec(`UPDATE outbox_cursor SET system = 'another', a = '10:10:', b = '10:10:', txid = '9'`); err != nil {
+	if _, err := tx.Exec(`UPDATE outbox_cursor SET system = 'another', a = '10:10:', b = '10:10:',
+		txid = '9'`); err != nil {
 		t.Fatal(err)
 	}
 	s.Commit(tx)

@@ -15,7 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// A change and the event that tells of it are one transaction; the relay publishes what was committed.
+// A change and the event that tells of it are one transaction; the relay publishes what was
+// committed.
 func Example() {
 	ctx := context.Background()
 	databaseURL, brokerURL := os.Getenv("DATABASE_URL"), os.Getenv("BROKER_URL")
@@ -28,15 +29,18 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	if err := outbox.Fit(ctx, db); err != nil { // before anything is written, in case this is a restored copy
+	// before anything is written, in case this is a restored copy
+	if err := outbox.Fit(ctx, db); err != nil {
 		fmt.Println(err)
 		return
 	}
 	out := outbox.New(db)
-	relay := &outbox.Relay{Outbox: out, URL: brokerURL, Database: databaseURL, Name: "notes", Exchange: "notes.events", Log: zerolog.New(os.Stderr)}
+	relay := &outbox.Relay{Outbox: out, URL: brokerURL, Database: databaseURL, Name: "notes",
+		Exchange: "notes.events", Log: zerolog.New(os.Stderr)}
 	go relay.Run(ctx)
 
-	taken := events.Cause(events.Event{}, "/notes", time.Now(), outboxtest.Note{On: "shopping", N: 1, Text: "milk"})
+	taken := events.Cause(events.Event{}, "/notes", time.Now(), outboxtest.Note{On: "shopping", N: 1,
+		Text: "milk"})
 	err = out.Tx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO notes VALUES ('shopping', 'milk')`); err != nil {
 			return err

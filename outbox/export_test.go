@@ -28,7 +28,10 @@ func Nudged(o *Outbox) bool {
 }
 
 // Forget is one pass of the retention.
-func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error { return r.forget(ctx, lead) }
+func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error {
+	return r.forget(ctx,
+		lead)
+}
 
 // Leader is who relays.
 var Leader = leader
@@ -36,9 +39,10 @@ var Leader = leader
 // TakeAtMost makes a relay take so few rows of a window into memory.
 func (r *Relay) TakeAtMost(rows int) { r.most = rows }
 
-// HeldQueries are the statements about what is held that every poll, or every batch, makes: with some aggregates
-// each, as text[], and with a limit.
-var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL, "refused": countRefusedSQL, "next": nextSQL}
+// HeldQueries are the statements about what is held that every poll, or every batch, makes: with
+// some aggregates each, as text[], and with a limit.
+var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL,
+	"refused": countRefusedSQL, "next": nextSQL}
 
 // Saver takes the cursor and returns what saves it, again and again.
 func Saver(ctx context.Context, lead *postgres.Lead) (save func() error, err error) {

@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// retryHeld publishes held rows that are due, one batch in each call: what is held must not keep the others
-// waiting. While some are released, the next batch has its turn at the next call.
+// retryHeld publishes held rows that are due, one batch in each call: what is held must not keep
+// the others waiting. While some are released, the next batch has its turn at the next call.
 func (p *term) retryHeld(ctx context.Context) error {
 	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldCheckedAt) < heldInterval {
 		return nil
@@ -37,14 +37,17 @@ func (p *term) retryHeld(ctx context.Context) error {
 	return nil
 }
 
-// headsSQL reads what is due, through its index alone. A row is early while one before it of its aggregate
-// has not had its turn; the rows of an aggregate that are due together are published together.
+// headsSQL reads what is due, through its index alone. A row is early while one before it of its
+// aggregate has not had its turn; the rows of an aggregate that are due together are published
+// together.
 const headsSQL = `
 SELECT seq, aggregate, attempts, EXISTS (
-	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq AND b.due > h.due) AS early
+	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq
+		AND b.due > h.due) AS early
 FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq LIMIT $1`
 
-// dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are early.
+// dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are
+// early.
 func (p *term) dueHeld(ctx context.Context) (heads []hold, early []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
@@ -68,10 +71,11 @@ func (p *term) dueHeld(ctx context.Context) (heads []hold, early []int64, err er
 
 // lookBehindSQL finds, of these aggregates, those with a held row.
 const lookBehindSQL = `
-SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held WHERE aggregate = a LIMIT 1) AS h`
+SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
+	WHERE aggregate = a LIMIT 1) AS h`
 
-// findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are held
-// themselves.
+// findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are
+// held themselves.
 func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
 	p.behind = map[string]bool{}
 	for _, f := range p.inFlight { // what joins held rows, and is not written yet
@@ -90,14 +94,16 @@ func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, e
 	}
 	slices.Sort(aggregates)
 	var found []string
-	if err := p.conn.SelectContext(ctx, &found, lookBehindSQL, slices.Compact(aggregates)); err != nil {
+	if err := p.conn.SelectContext(ctx, &found, lookBehindSQL,
+		slices.Compact(aggregates)); err != nil {
 		return nil, wrap("look for what is held", err)
 	}
 	for _, aggregate := range found {
 		p.behind[aggregate] = true
 	}
 	var again []int64
-	if err := p.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
+	if err := p.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
+		seqs); err != nil {
 		return nil, wrap("look for what is held", err)
 	}
 	held = map[int64]bool{}
@@ -117,7 +123,8 @@ func (p *term) countHeld(ctx context.Context) error {
 
 // countRefusedSQL counts no further than to the bound.
 const countRefusedSQL = `
-SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused' AND due < 'infinity' LIMIT $1) AS refused`
+SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
+	AND due < 'infinity' LIMIT $1) AS refused`
 
 func (p *term) countRefused(ctx context.Context) error {
 	p.relay.held.Store(int64(p.held))
@@ -125,7 +132,8 @@ func (p *term) countRefused(ctx context.Context) error {
 }
 
 // publishDue tells whether any of them was published.
-func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (changed bool, err error) {
+func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (changed bool,
+	err error) {
 	seqs := make([]int64, len(heads))
 	for i, h := range heads {
 		seqs[i] = h.seq
@@ -178,9 +186,9 @@ func (p *term) blameSession(unsettled []hold, others int, why error) []hold {
 	return p.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
 }
 
-// sortHeads divides held rows by whether they can be published. What is held is not deleted; but a stream may
-// have had a row before its commit can be seen here, while that waits for a synchronous standby. And what
-// does not fit stays so, though somebody has asked for it.
+// sortHeads divides held rows by whether they can be published. What is held is not deleted; but a
+// stream may have had a row before its commit can be seen here, while that waits for a synchronous
+// standby. And what does not fit stays so, though somebody has asked for it.
 func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold) {
 	found := map[int64]row{}
 	for _, r := range rows {
@@ -191,7 +199,8 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 		case !seen:
 			h.attempts++
 			h.kind, h.due = heldUnseen, pause(h.attempts, rabbit.Refused)
-			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for a synchronous standby"
+			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for " +
+				"a synchronous standby"
 			unfit = append(unfit, h)
 		case r.fault != nil:
 			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), never
@@ -208,15 +217,18 @@ func holdBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
-	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind' WHERE seq = ANY($1)`, pq.Int64Array(seqs))
+	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind'
+		WHERE seq = ANY($1)`, pq.Int64Array(seqs))
 	return wrap("hold rows behind others", err)
 }
 
-// nextSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause of its own.
+// nextSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause
+// of its own.
 const nextSQL = `
 UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
-	FROM (SELECT seq, kind FROM outbox_held WHERE aggregate = a ORDER BY seq LIMIT $2) AS first) AS next
+	FROM (SELECT seq, kind FROM outbox_held WHERE aggregate = a
+		ORDER BY seq LIMIT $2) AS first) AS next
 WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
 
 // release forgets held rows that are published now, and lets those behind them go next.
@@ -229,7 +241,8 @@ func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
 	for _, h := range released {
 		seqs, aggregates = append(seqs, h.seq), append(aggregates, h.aggregate)
 	}
-	if _, err := tx.Tx().ExecContext(ctx, `DELETE FROM outbox_held WHERE seq = ANY($1)`, seqs); err != nil {
+	if _, err := tx.Tx().ExecContext(ctx, `DELETE FROM outbox_held WHERE seq = ANY($1)`,
+		seqs); err != nil {
 		return wrap("release held rows", err)
 	}
 	slices.Sort(aggregates)
@@ -237,14 +250,16 @@ func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
 	return wrap("release held rows", err)
 }
 
-// repairSQL gives first rows their turn that wait behind nothing, as a former release of the relay may leave
-// them, of the next aggregates.
+// repairSQL gives first rows their turn that wait behind nothing, as a former release of the relay
+// may leave them, of the next aggregates.
 const repairSQL = `
 WITH RECURSIVE head AS (
-	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate, seq LIMIT 1)
+	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate,
+		seq LIMIT 1)
 	UNION ALL
 	SELECT next.*, n + 1 FROM head, LATERAL (
-		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate ORDER BY aggregate, seq LIMIT 1) AS next
+		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate
+			ORDER BY aggregate, seq LIMIT 1) AS next
 	WHERE n < $2
 ), repaired AS (
 	UPDATE outbox_held AS h SET due = now() FROM head

@@ -10,13 +10,14 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A poll costs the same with a hundred thousand held aggregates as with none, whether they wait for somebody to
-// be bound or for a person, and also when the server's statistics know nothing of them.
+// A poll costs the same with a hundred thousand held aggregates as with none, whether they wait for
+// somebody to be bound or for a person, and also when the server's statistics know nothing of them.
 func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.Quiet(t)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
-		SELECT g, 'a' || g % 100000, 'test', 1, CASE g / 100000 WHEN 0 THEN now() + interval '1 hour' ELSE 'infinity' END,
+		SELECT g, 'a' || g % 100000, 'test', 1, CASE g / 100000 WHEN 0 THEN now() + interval '1 hour'
+			ELSE 'infinity' END,
 			CASE WHEN g >= 100000 THEN 'behind' WHEN g % 2 = 0 THEN 'unroutable' ELSE 'quarantined' END
 		FROM generate_series(0, 149999) g`)
 	s.Exec(`UPDATE outbox_held SET due = 'infinity' WHERE kind = 'quarantined'`)
@@ -24,7 +25,8 @@ func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 	for n := range 50 {
 		some = append(some, outboxtest.Aggregate(n), "a"+outboxtest.Aggregate(n)[len("aggregate-"):])
 	}
-	args := map[string][]any{"heads": {100}, "behind": {some}, "refused": {outbox.MaxHeld}, "next": {some[:100], 100}}
+	args := map[string][]any{"heads": {100}, "behind": {some}, "refused": {outbox.MaxHeld},
+		"next": {some[:100], 100}}
 	for _, statistics := range []string{"none", "fresh"} {
 		if statistics == "fresh" {
 			s.Exec(`ANALYZE outbox_held`)
@@ -35,8 +37,10 @@ func TestPollIsCheapWithMuchThatIsHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 			var text string
-			if _, err = conn.ExecContext(t.Context(), `SET enable_seqscan = off`); err == nil { // as the leader does
-				err = conn.GetContext(t.Context(), &text, `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) `+query, args[name]...)
+			// as the leader does
+			if _, err = conn.ExecContext(t.Context(), `SET enable_seqscan = off`); err == nil {
+				err = conn.GetContext(t.Context(), &text, `EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) `+query,
+					args[name]...)
 			}
 			_ = conn.Close()
 			if err != nil {

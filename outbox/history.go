@@ -14,7 +14,8 @@ const maxHistory = 1000
 
 // History returns what the service has said about one aggregate, oldest first, at most 1000 events.
 func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record, error) {
-	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE aggregateid = $1 ORDER BY seq LIMIT $2`, aggregate, maxHistory)
+	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE aggregateid = $1 ORDER BY seq LIMIT $2`,
+		aggregate, maxHistory)
 	if err != nil {
 		return nil, fmt.Errorf("read story of %s: %w", aggregate, err)
 	}
@@ -40,7 +41,8 @@ type row struct {
 	fault  error // it cannot be published: somebody else has written it
 }
 
-const rowColumns = `SELECT seq, id::text, aggregateid, type, payload::text, headers::text FROM outbox`
+const rowColumns = `SELECT seq, id::text, aggregateid, type, payload::text, headers::text
+	FROM outbox`
 
 func scanRows(rows *sqlx.Rows) ([]row, error) {
 	defer func() { _ = rows.Close() }()
@@ -48,7 +50,8 @@ func scanRows(rows *sqlx.Rows) ([]row, error) {
 	for rows.Next() {
 		var r row
 		var head []byte
-		if err := rows.Scan(&r.seq, &r.record.ID, &r.record.Subject, &r.record.Type, &r.record.Data, &head); err != nil {
+		if err := rows.Scan(&r.seq, &r.record.ID, &r.record.Subject, &r.record.Type, &r.record.Data,
+			&head); err != nil {
 			return nil, err
 		}
 		r.fault = r.record.SetHeaders(head)

@@ -7,8 +7,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// BenchmarkRelayBehindHistory drains, in turns, an outbox with ten million rows of history behind it and one
-// with none.
+// BenchmarkRelayBehindHistory drains, in turns, an outbox with ten million rows of history behind
+// it and one with none.
 func BenchmarkRelayBehindHistory(b *testing.B) {
 	const history, rows = 10_000_000, 20_000
 	behind, empty := outboxtest.New(b), outboxtest.New(b)
@@ -26,17 +26,21 @@ func BenchmarkRelayBehindHistory(b *testing.B) {
 
 // remember writes rows that were published long ago, each in a transaction of its own.
 func remember(s *outboxtest.Env, rows int) {
-	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
+	// to build them at the end is quicker
+	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`)
 	// The transaction ids are below the cursor's left edge, as those of what is settled are.
-	s.Exec(`SET statement_timeout = 0; UPDATE outbox_cursor SET a = f.now, b = f.now, txid = pg_current_xact_id()
+	s.Exec(`SET statement_timeout = 0; UPDATE outbox_cursor SET a = f.now, b = f.now,
+		txid = pg_current_xact_id()
 		FROM (SELECT pg_current_snapshot() AS now) AS f`)
 	const chunk = 1_000_000
 	for from := 0; from < rows; from += chunk {
 		s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers)
-			SELECT (3 + g::bigint * (pg_snapshot_xmin(k.a)::text::bigint - 3) / $2::bigint)::text::xid8, gen_random_uuid(), 'note', (g / 7)::text,
+			SELECT (3 + g::bigint * (pg_snapshot_xmin(k.a)::text::bigint - 3) / $2::bigint)::text::xid8,
+				gen_random_uuid(), 'note', (g / 7)::text,
 				'note.taken', '{}', '{}'
 			FROM outbox_cursor AS k, generate_series($1::bigint, $1::bigint + 999999) AS g`, from, rows)
 	}
-	s.Exec(`SET statement_timeout = 0; CREATE INDEX outbox_window ON outbox (txid, seq); CREATE INDEX outbox_aggregate ON outbox (aggregateid)`)
+	s.Exec(`SET statement_timeout = 0; CREATE INDEX outbox_window ON outbox (txid,
+		seq); CREATE INDEX outbox_aggregate ON outbox (aggregateid)`)
 	s.Exec(`SET statement_timeout = 0; ANALYZE outbox`)
 }

@@ -16,7 +16,8 @@ import (
 func settle(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
-	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(), last_seq = 0, txid = pg_current_xact_id()`)
+	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(),
+		last_seq = 0, txid = pg_current_xact_id()`)
 	lead, err := outbox.Leader(s.DB).Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
@@ -41,15 +42,18 @@ func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
 	held := s.Publish("b", 1)[0]
 	young := s.Publish("c", 1)
 	lead := settle(t, s)
-	s.Exec(`INSERT INTO outbox_held SELECT seq, 'b', 'refused', 1, now() FROM outbox WHERE id = $1`, held)
+	s.Exec(`INSERT INTO outbox_held SELECT seq, 'b', 'refused', 1, now() FROM outbox WHERE id = $1`,
+		held)
 	unsettled := s.Publish("d", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours' WHERE id <> $1`, young[0])
 	r := s.Relay(s.Out)
 
 	r.Keep = -1
-	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled), "history is kept for ever")
+	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
+		"history is kept for ever")
 	r.Keep = 4 * time.Hour
-	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled), "nothing is old enough")
+	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
+		"nothing is old enough")
 	r.Keep = 2 * time.Hour
 	s.Exec(`UPDATE leaders SET token = token + 1`)
 	if err := r.Forget(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
@@ -67,9 +71,11 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.Quiet(t)
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
-		SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', now() - interval '3 hours' FROM generate_series(1, 1200)`)
+		SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', now() - interval '3 hours'
+			FROM generate_series(1, 1200)`)
 	lead := settle(t, s)
-	s.Exec(`INSERT INTO outbox_held SELECT seq, 'a', 'behind', 0, 'infinity' FROM outbox ORDER BY seq LIMIT 1150`)
+	s.Exec(`INSERT INTO outbox_held SELECT seq, 'a', 'behind', 0, 'infinity' FROM outbox
+		ORDER BY seq LIMIT 1150`)
 	r := s.Relay(s.Out)
 	r.Keep = time.Hour
 	if err := r.Forget(t.Context(), lead); err != nil {
@@ -80,8 +86,8 @@ func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
 	}
 }
 
-// One replica that is set to keep less than the others deletes nothing that they want, neither while they run
-// nor for a day after.
+// One replica that is set to keep less than the others deletes nothing that they want, neither
+// while they run nor for a day after.
 func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.Quiet(t)
@@ -91,7 +97,8 @@ func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
 	careful := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // it runs, though it has no broker
 	stop := s.Run(careful)
-	s.Until("it has told of itself", func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
+	s.Until("it has told of itself",
+		func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
 	hasty := s.Relay(s.Out)
 	hasty.Keep = time.Hour
 	forget(t, hasty, lead, s, ids, "another wants to keep it")
@@ -99,16 +106,21 @@ func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
 	forget(t, hasty, lead, s, ids, "another wanted to keep it a moment ago")
 	careful.Keep = -1
 	stopSecond := s.Run(careful)
-	s.Until("it wants to keep it without end", func() bool { return s.Count(`SELECT count(*) FROM outbox_relays WHERE keep = 'infinity'`) == 1 })
+	s.Until("it wants to keep it without end", func() bool {
+		return s.Count(`SELECT count(*)
+		FROM outbox_relays WHERE keep = 'infinity'`) == 1
+	})
 	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
-	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours' WHERE keep <> 'infinity'`)
+	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours'
+		WHERE keep <> 'infinity'`)
 	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
 	stopSecond()
 	s.Exec(`UPDATE outbox_relays SET seen_at = now() - interval '25 hours'`)
 	forget(t, hasty, lead, s, nil, "nobody wants it any more")
 }
 
-// Nor do rows that are dated in the future, also when there are more of them than one pass looks at.
+// Nor do rows that are dated in the future, also when there are more of them than one pass looks
+// at.
 func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]int{"a batch": 1000, "more than a pass": 25_000} {
@@ -116,7 +128,8 @@ func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 			t.Parallel()
 			s := outboxtest.Quiet(t)
 			s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
-				SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', CASE WHEN g <= $1 THEN now() + interval '1 year' ELSE now() - interval '3 hours' END
+				SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', CASE
+					WHEN g <= $1 THEN now() + interval '1 year' ELSE now() - interval '3 hours' END
 				FROM generate_series(1, $1 + 1500) g`, ahead)
 			lead := settle(t, s)
 			r := s.Relay(s.Out)
@@ -133,7 +146,8 @@ func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
 	}
 }
 
-func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env, want []string, when string) {
+func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env, want []string,
+	when string) {
 	t.Helper()
 	if err := r.Forget(t.Context(), lead); err != nil {
 		t.Fatal(err)
@@ -147,7 +161,9 @@ func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.En
 func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	s.Exec(`LOCK TABLE outbox_held; INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (1, 'a', 'a mistake', 1, 'infinity')`)
+	s.Exec(
+		`LOCK TABLE outbox_held; INSERT INTO outbox_held (seq, aggregate, reason, attempts, due)
+			VALUES (1, 'a', 'a mistake', 1, 'infinity')`)
 	ids := s.Publish("a", 1, 2)
 	r := s.Relay(s.Out)
 	s.Run(r)
@@ -165,14 +181,21 @@ func TestWhatDoesNotFitStaysHeld(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	id := events.NewID()
-	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, 'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
+	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1,
+		'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Until("it is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
+	s.Until("it is held", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_held
+		WHERE due = 'infinity'`) == 1
+	})
 	if _, err := s.Out.ReplayIDs(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("it is held for ever again", func() bool { return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity'`) == 1 })
+	s.Until("it is held for ever again", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_held
+		WHERE due = 'infinity'`) == 1
+	})
 	marker := s.Publish("b", 1)
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != marker[0] {
 		t.Errorf("%s was published: %s", got[0].MessageId, got[0].Body)

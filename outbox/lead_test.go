@@ -40,7 +40,8 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 	s.Until("all is settled", func() bool { return leader.Stats().Published == 20 })
 	stops[leader]()
 	s.Await(s.Queue, s.Publish("after", 1))
-	s.Until("the successor has settled it", func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
+	s.Until("the successor has settled it",
+		func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
 	s.NothingElse(s.Queue) // twice, although every lead ended in order
 }
 
@@ -99,13 +100,17 @@ func TestOvertakenLeaderWritesNothing(t *testing.T) {
 	epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
 	before := s.Count(`SELECT xmin::text::bigint FROM outbox_cursor`)
 	link.Release()
-	s.Until("it leads with another epoch", func() bool { return s.Count(`SELECT epoch FROM outbox_cursor`) > epoch })
+	s.Until("it leads with another epoch", func() bool {
+		return s.Count(`SELECT epoch
+		FROM outbox_cursor`) > epoch
+	})
 	if r.Stats().Published > 2 {
 		t.Errorf("stats %+v", r.Stats())
 	}
 	again := s.Receive(s.Queue, 1)
 	if again[0].MessageId != ids[0] {
-		t.Errorf("received %s; the cursor of the overtaken leader counted (xmin %d)", again[0].MessageId, before)
+		t.Errorf("received %s; the cursor of the overtaken leader counted (xmin %d)", again[0].MessageId,
+			before)
 	}
 }
 
@@ -116,7 +121,8 @@ func TestRepeatedEventIsTheSame(t *testing.T) {
 	stop := s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.Publish("a", 0))
 	s.Until("the cursor is written", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
+		return s.Count(
+			`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
 	})
 	lock := s.Begin() // the cursor cannot be written
 	if _, err := lock.Exec(`SELECT FROM outbox_cursor FOR UPDATE`); err != nil {
@@ -125,14 +131,16 @@ func TestRepeatedEventIsTheSame(t *testing.T) {
 	ids := s.Publish("a", 1, 2, 3)
 	first := s.Receive(s.Queue, 3)
 	s.Until("the relay waits to write its cursor", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND wait_event_type = 'Lock'`) == 1
 	})
 	stop() // it dies there
 	s.Commit(lock)
 	s.Run(s.Relay(outbox.New(s.DB)))
 	second := s.Receive(s.Queue, 3)
 	if !slices.Equal(outboxtest.IDsOf(first), ids) || !slices.Equal(outboxtest.IDsOf(second), ids) {
-		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.IDsOf(first), outboxtest.IDsOf(second))
+		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.IDsOf(first),
+			outboxtest.IDsOf(second))
 	}
 	for i := range first {
 		if !same(first[i], second[i]) {
@@ -147,8 +155,10 @@ func same(a, b amqp.Delivery) bool {
 			return false
 		}
 	}
-	return len(a.Headers) == len(b.Headers) && bytes.Equal(a.Body, b.Body) && a.Timestamp.Equal(b.Timestamp) &&
-		a.MessageId == b.MessageId && a.Type == b.Type && a.CorrelationId == b.CorrelationId && a.AppId == b.AppId && a.DeliveryMode == b.DeliveryMode
+	return len(a.Headers) == len(b.Headers) && bytes.Equal(a.Body, b.Body) &&
+		a.Timestamp.Equal(b.Timestamp) &&
+		a.MessageId == b.MessageId && a.Type == b.Type && a.CorrelationId == b.CorrelationId &&
+		a.AppId == b.AppId && a.DeliveryMode == b.DeliveryMode
 }
 
 // OUT-12: a broker that is away costs no row an attempt.

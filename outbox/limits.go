@@ -16,8 +16,9 @@ const (
 	accessCode      = 403
 )
 
-// brokerLimits are what the broker has said when it ended a session because of one row: which rows it would end
-// the next sessions for. Without them each of many such rows costs everybody two sessions.
+// brokerLimits are what the broker has said when it ended a session because of one row: which rows
+// it would end the next sessions for. Without them each of many such rows costs everybody two
+// sessions.
 type brokerLimits struct {
 	largest int             // bytes of a body; 0: not known
 	refused map[string]bool // types that the user may not publish
@@ -29,7 +30,8 @@ var (
 	forbidden = regexp.MustCompile(`access to topic '([^']*)' in exchange`)
 )
 
-// learn tells whether the reason for which a session has ended says which rows the broker does not take.
+// learn tells whether the reason for which a session has ended says which rows the broker does not
+// take.
 func (l *brokerLimits) learn(err error) bool {
 	code, reason := rabbit.ServerCode(err), ""
 	if err != nil {
@@ -46,7 +48,8 @@ func (l *brokerLimits) learn(err error) bool {
 		l.largest, l.until = largest, time.Now().Add(limitsValidFor)
 		return true
 	}
-	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode && len(l.refused) < maxRefusedTypes {
+	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode &&
+		len(l.refused) < maxRefusedTypes {
 		if l.refused == nil {
 			l.refused = map[string]bool{}
 		}
@@ -65,10 +68,12 @@ func (l *brokerLimits) check(rows []row) {
 		switch {
 		case r.fault != nil:
 		case l.largest > 0 && len(r.record.Data) > l.largest:
-			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its max_message_size, then replay the event",
+			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its "+
+				"max_message_size, then replay the event",
 				len(r.record.Data), l.largest)
 		case l.refused[r.record.Type]:
-			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: repair its topic permissions, then replay the event",
+			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: repair its topic "+
+				"permissions, then replay the event",
 				strings.ToValidUTF8(r.record.Type, "?"))
 		}
 	}

@@ -13,23 +13,31 @@ import (
 func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 	t.Parallel()
 	var l brokerLimits
-	ended := func(code int, reason string) error { return &amqp.Error{Code: code, Reason: reason, Server: true} }
+	ended := func(code int, reason string) error {
+		return &amqp.Error{Code: code, Reason: reason,
+			Server: true}
+	}
 	for _, err := range []error{
-		nil, errors.New("larger than max size 3"), ended(320, "larger than max size 3"), ended(406, "larger than max size 0"),
-		ended(406, "inequivalent arg"), ended(403, "write access to exchange 'x' refused"), ended(404, "access to topic 'a' in exchange"),
+		nil, errors.New("larger than max size 3"), ended(320, "larger than max size 3"),
+		ended(406, "larger than max size 0"),
+		ended(406, "inequivalent arg"), ended(403, "write access to exchange 'x' refused"),
+		ended(404, "access to topic 'a' in exchange"),
 	} {
 		if l.learn(err) {
 			t.Errorf("%v teaches %+v", err, l)
 		}
 	}
 	rows := []row{
-		{record: events.Record{Type: "a", Data: make([]byte, 3)}}, {record: events.Record{Type: "a", Data: make([]byte, 4)}},
+		{record: events.Record{Type: "a", Data: make([]byte, 3)}},
+		{record: events.Record{Type: "a", Data: make([]byte, 4)}},
 		{record: events.Record{Type: "b", Data: make([]byte, 3)}},
 	}
 	l.check(rows)
 	faults(t, rows, false, false, false)
-	if !l.learn(ended(406, "PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
-		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused for user 'u'")) {
+	if !l.learn(ended(406,
+		"PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
+		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused "+
+			"for user 'u'")) {
 		t.Fatal("nothing is learnt")
 	}
 	l.check(rows)

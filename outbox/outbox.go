@@ -67,7 +67,8 @@ func (o *Outbox) Append(ctx context.Context, tx *sqlx.Tx, published ...events.Ev
 		if err != nil {
 			return fmt.Errorf("append to outbox: %w", err)
 		}
-		id, aggregate, eventType = append(id, r.ID), append(aggregate, r.Subject), append(eventType, r.Type)
+		id, aggregate, eventType = append(id, r.ID), append(aggregate, r.Subject),
+			append(eventType, r.Type)
 		kind = append(kind, aggregateType(r.Type))
 		payload, header = append(payload, string(r.Data)), append(header, string(h))
 	}

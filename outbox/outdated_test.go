@@ -7,8 +7,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A migration changes the types of columns while the relay runs: what it has prepared is outdated in
-// every session, and it goes on under the same lead.
+// A migration changes the types of columns while the relay runs: what it has prepared is outdated
+// in every session, and it goes on under the same lead.
 func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -22,8 +22,10 @@ func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 	lead := s.Count(`SELECT token FROM leaders WHERE name = 'outbox'`)
 	for n, change := range []string{
 		`ALTER TABLE outbox ALTER COLUMN aggregateid TYPE varchar(200)`,
-		`ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200), ADD COLUMN of_a_later_release int NOT NULL DEFAULT 0`,
-		`ALTER TABLE outbox_held ALTER COLUMN attempts TYPE bigint; ALTER TABLE outbox_cursor ALTER COLUMN source TYPE varchar(20)`,
+		`ALTER TABLE outbox ALTER COLUMN type TYPE varchar(200),
+			ADD COLUMN of_a_later_release int NOT NULL DEFAULT 0`,
+		`ALTER TABLE outbox_held ALTER COLUMN attempts TYPE bigint;
+			ALTER TABLE outbox_cursor ALTER COLUMN source TYPE varchar(20)`,
 	} {
 		s.Exec(change)
 		ids := s.Publish("b", n, n+1)

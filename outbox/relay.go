@@ -19,28 +19,38 @@ const (
 	standbyInterval = 250 * time.Millisecond
 	heldInterval    = 200 * time.Millisecond
 	saveInterval    = 50 * time.Millisecond // of the cursor, in the middle of a window
-	windowMax       = 1_000_000             // rows whose places are in memory; the window of a larger backlog is read in several goes
-	chunkSize       = 250                   // rows fetched and published at once
-	chunksInFlight  = 3                     // at most chunkSize × chunksInFlight, plus maxHeldBatch, await their confirm
+	// rows whose places are in memory; the window of a larger backlog is read in several goes
+	windowMax = 1_000_000
+	chunkSize = 250 // rows fetched and published at once
+	// at most chunkSize × chunksInFlight, plus maxHeldBatch, await their confirm
+	chunksInFlight = 3
 )
 
-// ErrMissing says that committed events which are not published yet cannot be read from the outbox any more.
+// ErrMissing says that committed events which are not published yet cannot be read from the outbox
+// any more.
 var ErrMissing = errors.New("events that are not published are missing from the outbox")
 
 // Relay publishes an outbox. Any number of replicas may run one: a fenced leader publishes, the
 // others stand by.
 type Relay struct {
-	Outbox   *Outbox
-	URL      string // of the broker
-	Database string // URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their events
+	Outbox *Outbox
+	URL    string // of the broker
+	// URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their
+	// events
+	Database string
 	Name     string // of the service: its connection is named after it
 	Exchange string
-	// Mandatory are the types that somebody must be bound for: their events wait in the outbox until then. Events of
-	// other types that nobody is bound for are published to nobody, which is counted and logged; nil: none is mandatory.
+	// Mandatory are the types that somebody must be bound for: their events wait in the outbox until
+	// then. Events of other types that nobody is bound for are published to nobody, which is counted
+	// and logged; nil: none is mandatory.
 	Mandatory func(eventType string) bool
-	Optional  func(eventType string) bool // types that nobody need be bound for: that is counted, and no news; nil: none
-	Keep      time.Duration               // how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative: without end
-	// Source is what the relay may stream from instead of the window, when Outbox.Use says so; nil: none.
+	// types that nobody need be bound for: that is counted, and no news; nil: none
+	Optional func(eventType string) bool
+	// how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative:
+	// without end
+	Keep time.Duration
+	// Source is what the relay may stream from instead of the window, when Outbox.Use says so; nil:
+	// none.
 	Source Source
 	// Ready is asked at the start of each session, before anything is published; nil: always ready.
 	Ready func(*rabbit.Session) error
@@ -69,17 +79,22 @@ type Stats struct {
 	Published int64
 	Forgotten int64 // old rows that were deleted
 	Held      int64
-	Anomalies int64 // windows that lacked an event, and cursors that somebody else has written: the relay begins again
+	// windows that lacked an event, and cursors that somebody else has written: the relay begins again
+	Anomalies int64
 	Unrouted  int64 // published while nobody was bound for them, and so gone
 	Leading   bool
-	Streaming bool  // from its Source, not from the window
-	OldestSec int64 // seconds that a transaction has been open that keeps old versions of rows, on the leader; 0: none for five minutes
+	Streaming bool // from its Source, not from the window
+	// seconds that a transaction has been open that keeps old versions of rows, on the leader; 0: none
+	// for five minutes
+	OldestSec int64
 	LagBytes  int64 // of the server's log, which it keeps for the stream
 }
 
 // Stats may be called at any time.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(), Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldest.Load(), Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
+	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(),
+		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldest.Load(),
+		Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 
 // Run relays until ctx is done. Trouble with the broker or the database is waited out.
@@ -106,8 +121,8 @@ func (r *Relay) Run(ctx context.Context) {
 	})
 }
 
-// awaitLead waits for the lead and then leads. A replica without a broker never leads: it would keep
-// one that has a broker from publishing.
+// awaitLead waits for the lead and then leads. A replica without a broker never leads: it would
+// keep one that has a broker from publishing.
 func (r *Relay) awaitLead(ctx context.Context, publisher *rabbit.Publisher) error {
 	for {
 		lead, err := leader(r.Outbox.db).Try(ctx)
@@ -128,9 +143,9 @@ func (r *Relay) awaitLead(ctx context.Context, publisher *rabbit.Publisher) erro
 	}
 }
 
-// forwardNudges is what a standby does with nudges: it sends them to the leader, until it is time to try
-// for the lead again. A NOTIFY is a transaction of its own, never part of a business transaction,
-// since it makes commits wait for each other; it may fail, for the leader polls.
+// forwardNudges is what a standby does with nudges: it sends them to the leader, until it is time
+// to try for the lead again. A NOTIFY is a transaction of its own, never part of a business
+// transaction, since it makes commits wait for each other; it may fail, for the leader polls.
 func (r *Relay) forwardNudges(ctx context.Context, publisher *rabbit.Publisher) error {
 	until := time.Now().Add(standbyInterval)
 	for time.Now().Before(until) {
@@ -165,7 +180,8 @@ func (r *Relay) listen(ctx context.Context) {
 }
 
 // wait returns after d, at a nudge, or with an error when there is nothing left to wait for.
-func wait(ctx context.Context, publisher *rabbit.Publisher, d time.Duration, nudge <-chan struct{}) error {
+func wait(ctx context.Context, publisher *rabbit.Publisher, d time.Duration,
+	nudge <-chan struct{}) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -28,7 +28,8 @@ func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 	s.Run(s.Relay(s.Out))
 	refused := errors.New("refused")
 	err := s.Out.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1})); err != nil {
+		if err := s.Out.Append(t.Context(), tx,
+			outboxtest.Event(outboxtest.Note{On: "a", N: 1})); err != nil {
 			return err
 		}
 		return refused
@@ -47,7 +48,8 @@ func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	early, late := outboxtest.Event(outboxtest.Note{On: "a", N: 1}), outboxtest.Event(outboxtest.Note{On: "b", N: 1})
+	early, late := outboxtest.Event(outboxtest.Note{On: "a", N: 1}),
+		outboxtest.Event(outboxtest.Note{On: "b", N: 1})
 	began := s.Begin() // it has a time and a transaction id, but inserts last
 	if _, err := began.Exec(`SELECT now(), pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
@@ -101,19 +103,23 @@ func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 	s.Receive(s.Queue, 1)
 	s.Settled()
 	const open = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-		AND pid <> pg_backend_pid() AND query NOT LIKE '%outbox_relays%' AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`
+		AND pid <> pg_backend_pid() AND query NOT LIKE '%outbox_relays%'
+			AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`
 	link.Hold(outboxtest.FromBroker) // confirms do not come any more
 	var published []events.Event
 	for n := range 300 {
-		published = append(published, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n), N: 1}))
+		published = append(published, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n),
+			N: 1}))
 	}
 	s.Append(published...)
 	s.Until("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
-	if n := s.Count(`SELECT count(*) FROM outbox_cursor, outbox WHERE pg_visible_in_snapshot(outbox.txid, a)`); n > 1 {
+	if n := s.Count(`SELECT count(*) FROM outbox_cursor, outbox
+		WHERE pg_visible_in_snapshot(outbox.txid, a)`); n > 1 {
 		t.Fatalf("%d rows are settled, although only one was confirmed", n)
 	}
 	// Other transactions of the leader are short; one that waits for confirms would stay open.
-	s.Until("no transaction is open while confirms are awaited", func() bool { return s.Count(open) == 0 })
+	s.Until("no transaction is open while confirms are awaited",
+		func() bool { return s.Count(open) == 0 })
 	link.Release()
 	s.Receive(s.Queue, 300)
 }
@@ -123,10 +129,12 @@ func TestAppendRefusesBeforeItWrites(t *testing.T) {
 	s := outboxtest.Quiet(t)
 	tx := s.Begin()
 	big := outboxtest.Note{On: "a", Text: fmt.Sprintf("%0*d", events.MaxSize, 0)}
-	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1}), outboxtest.Event(big)); !errors.Is(err, events.ErrTooLarge) {
+	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1}),
+		outboxtest.Event(big)); !errors.Is(err, events.ErrTooLarge) {
 		t.Fatalf("error %v, want %v", err, events.ErrTooLarge)
 	}
-	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{})); !errors.Is(err, events.ErrMalformed) {
+	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{})); !errors.Is(err,
+		events.ErrMalformed) {
 		t.Fatalf("error %v, want %v", err, events.ErrMalformed)
 	}
 	if err := s.Out.Append(t.Context(), tx); err != nil { // nothing to say
@@ -152,7 +160,8 @@ func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 	for _, r := range history {
 		got = append(got, r.ID)
 	}
-	if !slices.Equal(got, ids) || string(history[2].Data) != `{"on":"a","n":3}` || history[2].Source != "/notes" {
+	if !slices.Equal(got, ids) || string(history[2].Data) != `{"on":"a","n":3}` ||
+		history[2].Source != "/notes" {
 		t.Fatalf("story %+v, said %v", history, ids)
 	}
 }

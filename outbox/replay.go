@@ -56,7 +56,8 @@ func (p *term) replay(ctx context.Context) error {
 	}
 	p.replayAt = time.Now().Add(replayIdle)
 	var open []replayRequest
-	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
+	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached
+		FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
 	if err != nil || len(open) == 0 {
 		return wrap("look for replays", err)
 	}
@@ -82,7 +83,8 @@ func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 	var scanned int64
 	if request.Since != nil {
 		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
-			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`, request.Reached, request.LastSeq, replayScan)
+			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`,
+			request.Reached, request.LastSeq, replayScan)
 		if err != nil {
 			return wrap("find rows to replay", err)
 		}
@@ -94,9 +96,9 @@ func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 	return p.saveReplay(ctx, request, result{})
 }
 
-// turn divides the next rows of a request: those to publish, and those that are held. It ends before the first
-// that the relay has not settled yet, or that is about to be tried: what is on its way is not published again
-// before it was published.
+// turn divides the next rows of a request: those to publish, and those that are held. It ends
+// before the first that the relay has not settled yet, or that is about to be tried: what is on its
+// way is not published again before it was published.
 func turn(next []replayRow) (seqs []int64, reached int64, r result) {
 	for _, a := range next {
 		switch {
@@ -113,7 +115,8 @@ func turn(next []replayRow) (seqs []int64, reached int64, r result) {
 }
 
 // publishReplay publishes rows and notes what became of them.
-func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64, r result) error {
+func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
+	r result) error {
 	rows, err := p.rows(ctx, seqs)
 	if err != nil {
 		return err
@@ -134,14 +137,15 @@ func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []
 		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
 			return err
 		}
-		if len(outcomes) == len(rows) && (len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
+		if len(outcomes) == len(rows) &&
+			(len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
 			r.add(outcomes)
 			return p.saveReplay(ctx, request, r)
 		}
 		err = p.unknownOutcome()
 	}
-	// With the next session the batch is published again; when one of its rows is to blame, one at a time
-	// from then on, until it is found.
+	// With the next session the batch is published again; when one of its rows is to blame, one at a
+	// time from then on, until it is found.
 	if p.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(p.inFlight) > 0 {
 		return err
 	}
@@ -153,26 +157,30 @@ func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []
 	return errors.Join(err, p.saveReplay(ctx, request, r))
 }
 
-// nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed, in the window
-// that is still open as well.
+// nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed,
+// in the window that is still open as well.
 const nextReplaySQL = `
 SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
-	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot) AND o.seq <= $3 AS settled
+	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot)
+		AND o.seq <= $3 AS settled
 FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
-// nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are asked for may be
-// far between, and the others must not wait while they are looked for.
-func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow, err error) {
+// nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are
+// asked for may be far between, and the others must not wait while they are looked for.
+func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
+	err error) {
 	size := replayBatch
 	if p.relay.replayOneByOne {
 		size = 1
 	}
-	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq) ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
+	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq)
+		ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
 		[]any{string(p.cursor.A), string(p.cursor.B), p.cursor.LastSeq, request.Reached, size}
 	if request.Since == nil {
 		args = append(args, request.Seqs)
 	} else {
-		where = `SELECT seq, txid FROM (SELECT seq, txid, created_at FROM outbox WHERE seq > $4 AND seq <= $6 ORDER BY seq LIMIT $8) AS scan
+		where = `SELECT seq, txid FROM (SELECT seq, txid, created_at FROM outbox WHERE seq > $4
+			AND seq <= $6 ORDER BY seq LIMIT $8) AS scan
 			WHERE created_at >= $7 ORDER BY seq LIMIT $5`
 		args = append(args, request.LastSeq, request.Since, replayScan)
 	}
@@ -180,23 +188,27 @@ func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []re
 	return next, wrap("find rows to replay", err)
 }
 
-// saveReplay writes how far a request has come. When it ends, events that were asked for by their ids and
-// are no longer in the outbox count as refused; it is done only when all were published and confirmed.
+// saveReplay writes how far a request has come. When it ends, events that were asked for by their
+// ids and are no longer in the outbox count as refused; it is done only when all were published and
+// confirmed.
 func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) error {
 	if r.ended {
 		p.relay.replayOneByOne = false
 	}
 	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2, published = published + $3, refused = refused + $4,
+		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2,
+			published = published + $3, refused = refused + $4,
 			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,
 			request.ID, request.Reached, r.published, r.refused, r.held, r.reason)
 		if err != nil || !r.ended {
 			return err
 		}
-		_, err = tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET ended_at = now(), refused = refused + gone,
+		_, err = tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET ended_at = now(),
+			refused = refused + gone,
 			reason = CASE WHEN gone > 0 THEN 'it is no longer in the outbox' ELSE reason END,
 			done_at = CASE WHEN refused + held + gone = 0 THEN now() END
-			FROM (SELECT greatest(0, cardinality(seqs) - published - refused - held) AS gone FROM outbox_replay WHERE id = $1) AS g
+			FROM (SELECT greatest(0, cardinality(seqs) - published - refused - held) AS gone
+				FROM outbox_replay WHERE id = $1) AS g
 			WHERE id = $1`, request.ID)
 		return err
 	})

@@ -31,21 +31,25 @@ var ErrNoSuchEvent = errors.New("no such event in the outbox")
 
 // Replay is a request to publish again, and what has become of it.
 type Replay struct {
-	ID          int64      `db:"id" json:"id"`
-	Since       *time.Time `db:"since" json:"since,omitempty"`
-	Events      *int64     `db:"events" json:"events,omitempty"` // how many were asked for by their ids
-	Published   int64      `db:"published" json:"published"`
-	Refused     int64      `db:"refused" json:"refused"`
-	Held        int64      `db:"held" json:"held"`               // not published again, since they are held
-	Reason      string     `db:"reason" json:"reason,omitempty"` // of the last that was refused or is held
-	RequestedAt time.Time  `db:"requested_at" json:"requested_at"`
-	DoneAt      *time.Time `db:"done_at" json:"done_at,omitempty"` // all of them were published and confirmed
-	EndedAt     *time.Time `db:"ended_at" json:"ended_at,omitempty"`
+	ID    int64      `db:"id" json:"id"`
+	Since *time.Time `db:"since" json:"since,omitempty"`
+	// how many were asked for by their ids
+	Events    *int64 `db:"events" json:"events,omitempty"`
+	Published int64  `db:"published" json:"published"`
+	Refused   int64  `db:"refused" json:"refused"`
+	// not published again, since they are held
+	Held int64 `db:"held" json:"held"`
+	// of the last that was refused or is held
+	Reason      string    `db:"reason" json:"reason,omitempty"`
+	RequestedAt time.Time `db:"requested_at" json:"requested_at"`
+	// all of them were published and confirmed
+	DoneAt  *time.Time `db:"done_at" json:"done_at,omitempty"`
+	EndedAt *time.Time `db:"ended_at" json:"ended_at,omitempty"`
 }
 
 // ReplayIDs asks the leading relay to publish these events again, at most 1000. It returns the id
-// of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is tried
-// once more, as a held event: this is for a person who has repaired the cause.
+// of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is
+// tried once more, as a held event: this is for a person who has repaired the cause.
 func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, err error) {
 	if len(ids) == 0 || len(ids) > maxReplayIDs {
 		return 0, fmt.Errorf("replay: %d events, want 1 to %d", len(ids), maxReplayIDs)
@@ -55,7 +59,8 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 			ID  string `db:"id"`
 			Seq int64  `db:"seq"`
 		}
-		if err := tx.SelectContext(ctx, &found, `SELECT id::text, seq FROM outbox WHERE id = ANY($1)`, pq.StringArray(ids)); err != nil {
+		if err := tx.SelectContext(ctx, &found, `SELECT id::text, seq FROM outbox WHERE id = ANY($1)`,
+			pq.StringArray(ids)); err != nil {
 			return err
 		}
 		var seqs pq.Int64Array
@@ -68,10 +73,12 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 				return fmt.Errorf("%w: %s", ErrNoSuchEvent, id)
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1) AND due = 'infinity' AND kind <> 'behind'`, seqs); err != nil {
+		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1)
+			AND due = 'infinity' AND kind <> 'behind'`, seqs); err != nil {
 			return err
 		}
-		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (seqs, last_seq) VALUES ($1, $2) RETURNING id`, seqs, slices.Max(seqs))
+		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (seqs, last_seq) VALUES ($1, $2)
+			RETURNING id`, seqs, slices.Max(seqs))
 	})
 	return request, err
 }
@@ -81,7 +88,8 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int64, err error) {
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (since, last_seq, reached)
-			SELECT $1, coalesce(max(seq), 0), coalesce(min(seq) - 1, 0) FROM outbox WHERE created_at >= $1 RETURNING id`, since)
+			SELECT $1, coalesce(max(seq), 0), coalesce(min(seq) - 1, 0) FROM outbox WHERE created_at >= $1
+				RETURNING id`, since)
 	})
 	return request, err
 }
@@ -99,7 +107,8 @@ func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) er
 // Replays are the last hundred requests, the newest first.
 func (o *Outbox) Replays(ctx context.Context) ([]Replay, error) {
 	list := []Replay{}
-	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events, published, refused, held, reason, requested_at, done_at, ended_at
+	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events,
+		published, refused, held, reason, requested_at, done_at, ended_at
 		FROM outbox_replay ORDER BY id DESC LIMIT $1`, maxReplays)
 	return list, wrap("list replays", err)
 }

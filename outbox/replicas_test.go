@@ -46,11 +46,16 @@ func TestStandbyNamesTheLeader(t *testing.T) {
 	s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.Publish("a", 1))
 	var sameLog, otherLog logged
-	same, other := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))), s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
+	same, other := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))),
+		s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
 	s.Run(same)
 	s.Run(other)
-	s.Until("the replica says who leads", func() bool { return sameLog.has(`"info"`, "another replica leads", `"leader":"notes"`, `"pid":`) })
+	s.Until("the replica says who leads",
+		func() bool {
+			return sameLog.has(`"info"`, "another replica leads", `"leader":"notes"`,
+				`"pid":`)
+		})
 	s.Until("the other service says that it publishes nothing", func() bool {
 		return otherLog.has(`"error"`, "this relay publishes nothing", `"leader":"notes"`, `"host":`)
 	})
@@ -59,7 +64,8 @@ func TestStandbyNamesTheLeader(t *testing.T) {
 		t.Errorf("used %+v, %v", u, err)
 	}
 	list, err := s.Out.Replicas(t.Context())
-	if err != nil || len(list) != 3 || !list[0].Leads || list[1].Leads || list[2].Leads || list[0].Keep != outbox.DefaultKeep {
+	if err != nil || len(list) != 3 || !list[0].Leads || list[1].Leads || list[2].Leads ||
+		list[0].Keep != outbox.DefaultKeep {
 		t.Errorf("relays %+v, %v", list, err)
 	}
 }

@@ -16,8 +16,9 @@ const DefaultKeep = 14 * 24 * time.Hour
 const (
 	retainInterval = time.Minute
 	retainBatch    = 1000
-	retainPause    = 20 * time.Millisecond // between two batches, so that writers and the relay go first
-	retainIdle     = 20                    // batches of a pass in which nothing goes
+	// between two batches, so that writers and the relay go first
+	retainPause = 20 * time.Millisecond
+	retainIdle  = 20 // batches of a pass in which nothing goes
 )
 
 // retainSQL deletes, of the next rows in the order of seq, those that may go: which the relay has
@@ -32,7 +33,8 @@ WITH next AS MATERIALIZED (
 		AND NOT EXISTS (SELECT FROM outbox_held AS h WHERE h.seq = n.seq)
 	RETURNING 1
 )
-SELECT coalesce((SELECT max(seq) FROM next), 0) AS reached, (SELECT count(*) FROM next) AS read, (SELECT count(*) FROM gone) AS deleted`
+SELECT coalesce((SELECT max(seq) FROM next), 0) AS reached, (SELECT count(*) FROM next) AS read,
+	(SELECT count(*) FROM gone) AS deleted`
 
 // retain deletes history from time to time until ctx is done, beside the relaying.
 func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
@@ -50,10 +52,10 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	}
 }
 
-// forget deletes what is older than the longest Keep of all relays, in batches. Rows are about as old as their numbers say, and so the
-// oldest are looked at in each pass, up to the first batch in which nothing goes. Behind rows that stay,
-// because they are held or dated wrongly, others may be old: a bounded part of the rest is looked at as well,
-// from where the pass before has stopped.
+// forget deletes what is older than the longest Keep of all relays, in batches. Rows are about as
+// old as their numbers say, and so the oldest are looked at in each pass, up to the first batch in
+// which nothing goes. Behind rows that stay, because they are held or dated wrongly, others may be
+// old: a bounded part of the rest is looked at as well, from where the pass before has stopped.
 func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
 	keep, err := r.keep(ctx, lead)
 	if err != nil || math.IsInf(keep, 1) {
@@ -71,9 +73,10 @@ func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
 	return err
 }
 
-// forgetFrom goes through the rows after a number, until nothing has gone in so many batches, and tells where
-// it has stopped and whether that is the end.
-func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64, idle int) (reached int64, end bool, err error) {
+// forgetFrom goes through the rows after a number, until nothing has gone in so many batches, and
+// tells where it has stopped and whether that is the end.
+func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
+	idle int) (reached int64, end bool, err error) {
 	for reached = after; ; {
 		var batch struct{ Reached, Read, Deleted int64 }
 		err := lead.Tx(ctx, func(tx postgres.Fenced) error {

@@ -33,7 +33,8 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 		t.Fatalf("lead %v, %v", lead, err)
 	}
 	t.Cleanup(lead.Release)
-	if _, err := lead.Conn().ExecContext(t.Context(), `SET synchronous_commit = off`); err != nil { // as a relay's lead does
+	// as a relay's lead does
+	if _, err := lead.Conn().ExecContext(t.Context(), `SET synchronous_commit = off`); err != nil {
 		t.Fatal(err)
 	}
 	oldSnapshot(t, s)
@@ -49,7 +50,8 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 		}
 	}
 	blocks := func() int64 {
-		if _, err := lead.Conn().ExecContext(t.Context(), `SELECT pg_stat_force_next_flush()`); err != nil {
+		if _, err := lead.Conn().ExecContext(t.Context(),
+			`SELECT pg_stat_force_next_flush()`); err != nil {
 			t.Fatal(err)
 		}
 		return s.Count(`SELECT coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)
@@ -74,7 +76,8 @@ func TestOldSnapshotIsReported(t *testing.T) {
 	r := s.Relay(s.Out)
 	var log logged
 	r.Log = zerolog.New(&log)
-	if err := r.WatchSnapshot(t.Context(), time.Hour); err != nil || r.Stats().OldestSec != 0 || log.has("warn") {
+	if err := r.WatchSnapshot(t.Context(), time.Hour); err != nil || r.Stats().OldestSec != 0 ||
+		log.has("warn") {
 		t.Errorf("it is not old: %v, %+v", err, r.Stats())
 	}
 	s.Until("it is said", func() bool {

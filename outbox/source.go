@@ -10,12 +10,12 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// ErrNoCheckpoint says that a stream cannot go on where it was: there is no such place, or the server has
-// given it up.
+// ErrNoCheckpoint says that a stream cannot go on where it was: there is no such place, or the
+// server has given it up.
 var ErrNoCheckpoint = errors.New("the stream has no place to go on from")
 
-// Source finds committed rows in another way than through the window of two snapshots: as a stream of
-// changes. Package outbox/cdc has one. The window stays what the relay falls back to.
+// Source finds committed rows in another way than through the window of two snapshots: as a stream
+// of changes. Package outbox/cdc has one. The window stays what the relay falls back to.
 type Source interface {
 	// Begin makes a new place, in place of an old one, and returns the snapshot that it stands at: the
 	// stream has exactly the rows that are not visible in it. It may wait for running transactions.
@@ -47,8 +47,9 @@ type Row struct {
 
 // SlotState is how a place fares.
 type SlotState struct {
-	Name     string `json:"name"`
-	State    string `json:"state"` // reserved, extended, unreserved or lost, as in pg_replication_slots; empty: there is none
+	Name string `json:"name"`
+	// reserved, extended, unreserved or lost, as in pg_replication_slots; empty: there is none
+	State    string `json:"state"`
 	Active   bool   `json:"active"`
 	LagBytes int64  `json:"lag_bytes"` // of the log, that the server keeps for it
 	Fault    error  `json:"-"`         // why the stream must be left, although it goes on
@@ -56,7 +57,8 @@ type SlotState struct {
 
 // row turns what was found into what is published.
 func (r Row) row(at int64) row {
-	found := row{seq: r.Seq, at: at, record: events.Record{ID: r.ID, Subject: r.AggregateID, Type: r.Type, Data: []byte(r.Payload)}}
+	found := row{seq: r.Seq, at: at, record: events.Record{ID: r.ID, Subject: r.AggregateID,
+		Type: r.Type, Data: []byte(r.Payload)}}
 	found.fault = found.record.SetHeaders([]byte(r.Headers))
 	return found
 }
@@ -67,19 +69,21 @@ const (
 	FromStream = "stream"
 )
 
-// UseSource says how the leader is to find what was committed, from the next second on: FromWindow or
-// FromStream. A relay without a Source, or one whose stream has failed, uses the window.
+// UseSource says how the leader is to find what was committed, from the next second on: FromWindow
+// or FromStream. A relay without a Source, or one whose stream has failed, uses the window.
 func (o *Outbox) UseSource(ctx context.Context, source string) error {
 	if source != FromWindow && source != FromStream {
 		return fmt.Errorf("use source %.32q: want %s or %s", source, FromWindow, FromStream)
 	}
 	// That a cursor was copied here by a restore is known by its xmin; it must stay known.
-	done, err := o.db.ExecContext(ctx, `UPDATE outbox_cursor AS k SET source = $1, txid = pg_current_xact_id() WHERE `+ownSQL, source)
+	done, err := o.db.ExecContext(ctx, `UPDATE outbox_cursor AS k SET source = $1,
+		txid = pg_current_xact_id() WHERE `+ownSQL, source)
 	if err != nil {
 		return wrap("use source", err)
 	}
 	if n, err := done.RowsAffected(); err != nil || n == 0 {
-		return errors.New("use source: the database was restored, and no leader has made its outbox fit yet: try again in a moment")
+		return errors.New("use source: the database was restored, and no leader has made its outbox " +
+			"fit yet: try again in a moment")
 	}
 	return nil
 }
@@ -90,14 +94,17 @@ type SourceState struct {
 	Source string    `db:"source" json:"source"` // in use
 	Token  int64     `db:"token" json:"token"`   // of the leader
 	Since  time.Time `db:"since" json:"since"`   // it leads; zero: nobody has led
-	Leader string    `db:"leader" json:"leader"` // its service, host and process; empty: none has told of itself
+	// its service, host and process; empty: none has told of itself
+	Leader string `db:"leader" json:"leader"`
 }
 
 // SourceInUse tells it.
 func (o *Outbox) SourceInUse(ctx context.Context) (u SourceState, err error) {
-	err = o.db.GetContext(ctx, &u, `SELECT k.source AS wanted, CASE WHEN k.streamed THEN 'stream' ELSE 'window' END AS source,
+	err = o.db.GetContext(ctx, &u, `SELECT k.source AS wanted, CASE WHEN k.streamed THEN 'stream'
+		ELSE 'window' END AS source,
 		coalesce(l.token, 0) AS token, coalesce(l.since, '0001-01-01 00:00:00+00') AS since,
-		coalesce((SELECT r.name || ' on ' || r.host || ', process ' || r.pid FROM outbox_relays AS r WHERE r.token > 0 AND r.token = l.token LIMIT 1), '') AS leader
+		coalesce((SELECT r.name || ' on ' || r.host || ', process ' || r.pid FROM outbox_relays AS r
+			WHERE r.token > 0 AND r.token = l.token LIMIT 1), '') AS leader
 		FROM outbox_cursor AS k LEFT JOIN leaders AS l ON l.name = 'outbox'`)
 	return u, wrap("read source", err)
 }

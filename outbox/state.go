@@ -8,9 +8,9 @@ import (
 
 // The bounds of the relay's patience with single rows.
 const (
-	// MaxHeld is how many rows the broker may refuse (a nack, or no confirm in time). Above it, it is not
-	// the rows that are broken but the broker: the cursor stops, and attempts are no longer counted. What
-	// is held for a cause of its own, or behind another row, does not count.
+	// MaxHeld is how many rows the broker may refuse (a nack, or no confirm in time). Above it, it is
+	// not the rows that are broken but the broker: the cursor stops, and attempts are no longer
+	// counted. What is held for a cause of its own, or behind another row, does not count.
 	MaxHeld      = 1000
 	holdFirst    = time.Second
 	holdMax      = 5 * time.Minute
@@ -41,11 +41,13 @@ func heldAs(kind rabbit.Outcome) string {
 
 // state is what the relay decides with: plain values, no I/O, no clock.
 type state struct {
-	cursor   cursor
-	behind   map[string]bool // of the aggregates at hand those with a held row, which their later rows join
-	held     int             // how many rows are held
-	refused  int             // how many of them the broker refuses
-	oneByOne int             // so many rows are to be published one at a time, since one of them may kill the session
+	cursor cursor
+	// of the aggregates at hand those with a held row, which their later rows join
+	behind  map[string]bool
+	held    int // how many rows are held
+	refused int // how many of them the broker refuses
+	// so many rows are to be published one at a time, since one of them may kill the session
+	oneByOne int
 }
 
 // outcome is what became of one published row.
@@ -54,15 +56,16 @@ type outcome struct {
 	reason string
 }
 
-// part is a run of rows in the order in which they are relayed: those that are published, and those that join the held
-// rows of their aggregate.
+// part is a run of rows in the order in which they are relayed: those that are published, and those
+// that join the held rows of their aggregate.
 type part struct {
 	publish []row
 	join    []hold
 	last    int64
 }
 
-// divide decides for each row whether it may be published; those that are held already are left alone.
+// divide decides for each row whether it may be published; those that are held already are left
+// alone.
 func (f *state) divide(rows []row, held map[int64]bool) part {
 	p := part{last: rows[len(rows)-1].at}
 	for _, r := range rows {
@@ -71,7 +74,8 @@ func (f *state) divide(rows []row, held map[int64]bool) part {
 		case r.fault != nil:
 			p.join = append(p.join, f.hold(r, outcome{rabbit.Unsendable, r.fault.Error()}))
 		case f.behind[r.record.Subject]:
-			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind, due: never,
+			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind,
+				due:    never,
 				reason: "behind a held event of the same aggregate"})
 			f.held++
 		default:
@@ -81,10 +85,11 @@ func (f *state) divide(rows []row, held map[int64]bool) part {
 	return p
 }
 
-// hold puts a row aside after its first attempt. It has its next turn after those of its aggregate that are
-// held before it.
+// hold puts a row aside after its first attempt. It has its next turn after those of its aggregate
+// that are held before it.
 func (f *state) hold(r row, o outcome) hold {
-	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldAs(o.kind), reason: o.reason, attempts: 1, due: pause(1, o.kind)}
+	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldAs(o.kind),
+		reason: o.reason, attempts: 1, due: pause(1, o.kind)}
 	if f.behind[h.aggregate] && h.kind != heldUnsendable {
 		h.kind, h.due = heldBehind, never
 	}
@@ -139,11 +144,12 @@ func (f *state) finish() {
 // brokerBroken tells whether the broker refuses so many rows that it counts as broken.
 func (f *state) brokerBroken() bool { return f.refused >= MaxHeld }
 
-// settleLost is settle for all the parts that were in flight when the session ended, of which the first
-// had come to the outcomes. When the broker ended it with a complaint about the one row that was in
-// flight, that row is held for ever; when there were more, the next session publishes so many one at
-// a time to find out.
-func (f *state) settleLost(parts []part, outcomes []outcome, code int, reason string) (holds []hold) {
+// settleLost is settle for all the parts that were in flight when the session ended, of which the
+// first had come to the outcomes. When the broker ended it with a complaint about the one row that
+// was in flight, that row is held for ever; when there were more, the next session publishes so
+// many one at a time to find out.
+func (f *state) settleLost(parts []part, outcomes []outcome, code int,
+	reason string) (holds []hold) {
 	inFlight, intact := 0, true
 	var first row
 	for _, p := range parts {
@@ -176,19 +182,20 @@ func (f *state) suspect(inFlight, code int) bool {
 	return inFlight == 1
 }
 
-// blamesMessage tells the reply codes of AMQP 0-9-1 that are about what was sent from those about the
-// broker or the operator.
+// blamesMessage tells the reply codes of AMQP 0-9-1 that are about what was sent from those about
+// the broker or the operator.
 func blamesMessage(code int) bool {
 	switch code {
-	case 311, 406, 501, 502, 505, 540: // content too large, precondition failed, frame, syntax, unexpected frame, not implemented
+	// content too large, precondition failed, frame, syntax, unexpected frame, not implemented
+	case 311, 406, 501, 502, 505, 540:
 		return true
 	}
 	return false
 }
 
-// settleHeld decides about held rows that were published again, and holds those again that failed. After
-// a session that ended first, intact is false, and the rest is tried again as it is; unless the broker
-// complained and there was nothing else in flight.
+// settleHeld decides about held rows that were published again, and holds those again that failed.
+// After a session that ended first, intact is false, and the rest is tried again as it is; unless
+// the broker complained and there was nothing else in flight.
 func (f *state) settleHeld(heads []hold, outcomes []outcome) (released, holds []hold, intact bool) {
 	failed := map[string]bool{}
 	for i, h := range heads {
@@ -233,8 +240,8 @@ func (f *state) batch(most int) int {
 	return most
 }
 
-// pause doubles with each attempt, of which a row that only waited behind another has had none; what
-// cannot be sent at all need not be tried again.
+// pause doubles with each attempt, of which a row that only waited behind another has had none;
+// what cannot be sent at all need not be tried again.
 func pause(attempts int, kind rabbit.Outcome) time.Duration {
 	if kind == rabbit.Unsendable {
 		return never

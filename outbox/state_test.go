@@ -30,7 +30,8 @@ func drawSimulation(t *rapid.T) *simulation {
 	for range n {
 		seq += rapid.Int64Range(1, 3).Draw(t, "gap")
 		r := row{seq: seq, at: seq}
-		r.record = events.Record{Subject: strconv.Itoa(rapid.IntRange(1, aggregates).Draw(t, "aggregate"))}
+		r.record = events.Record{Subject: strconv.Itoa(rapid.IntRange(1, aggregates).Draw(t,
+			"aggregate"))}
 		switch rapid.IntRange(0, 15).Draw(t, "kind") {
 		case 0:
 			w.poison[seq] = true
@@ -167,12 +168,14 @@ func (w *simulation) retry(c chance, f *state) bool {
 }
 
 func (w *simulation) heads(f *state) (heads []hold) {
-	const closed, open = 1, 2 // the turn of an aggregate's rows ends with the first that has a cause of its own
+	// the turn of an aggregate's rows ends with the first that has a cause of its own
+	const closed, open = 1, 2
 	turn := map[string]int{}
 	for _, seq := range w.heldSeqs() {
 		h := w.held[seq]
 		first := turn[h.aggregate] == 0
-		if (first && h.kind != heldUnsendable || turn[h.aggregate] == open && h.kind == heldBehind) && len(heads) < f.batch(4) {
+		if (first && h.kind != heldUnsendable || turn[h.aggregate] == open && h.kind == heldBehind) &&
+			len(heads) < f.batch(4) {
 			heads = append(heads, h)
 		}
 		if first && h.kind == heldBehind {
@@ -251,7 +254,8 @@ func TestNothingIsPassedUnsettled(t *testing.T) {
 			w.check(rt)
 		}
 		if want := w.rows[len(w.rows)-1].seq; w.last != want {
-			rt.Fatalf("the cursor stays at %d of %d: rows behind a poisoned one starve (%d poisoned)", w.last, want, len(w.poison))
+			rt.Fatalf("the cursor stays at %d of %d: rows behind a poisoned one starve (%d poisoned)",
+				w.last, want, len(w.poison))
 		}
 		for i, r := range w.rows {
 			h, held := w.held[r.seq]
@@ -259,7 +263,8 @@ func TestNothingIsPassedUnsettled(t *testing.T) {
 				rt.Fatalf("row %d could be published and was not: %+v", r.seq, h)
 			}
 			if (w.poison[r.seq] || r.fault != nil) && !held {
-				rt.Fatalf("row %d cannot be published, but is not held: last %d careful %d held %v got %v", r.seq, w.last, w.careful, w.heldSeqs(), w.got)
+				rt.Fatalf("row %d cannot be published, but is not held: last %d careful %d held %v got %v",
+					r.seq, w.last, w.careful, w.heldSeqs(), w.got)
 			}
 		}
 	})
@@ -290,7 +295,8 @@ func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
 	t.Parallel()
 	f := state{refused: MaxHeld}
-	_, holds, intact := f.settleHeld([]hold{{seq: 2, aggregate: "a"}}, []outcome{{rabbit.Refused, "full"}})
+	_, holds, intact := f.settleHeld([]hold{{seq: 2, aggregate: "a"}},
+		[]outcome{{rabbit.Refused, "full"}})
 	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].due != holdFirst {
 		t.Errorf("holds %+v, intact %t", holds, intact)
 	}

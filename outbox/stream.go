@@ -16,8 +16,8 @@ const (
 	slotInterval   = 5 * time.Second        // how often the place is looked after
 )
 
-// choice is how the leader finds what was committed: through the stream, or, when it is nil, through
-// the window.
+// choice is how the leader finds what was committed: through the stream, or, when it is nil,
+// through the window.
 type choice struct {
 	at     time.Time // the next look at what is wanted
 	stream *streaming
@@ -54,8 +54,8 @@ type numbered struct {
 	position uint64
 }
 
-// mark is a snapshot all of which the stream has had when it has come to the place: a left edge for the
-// window to go on from.
+// mark is a snapshot all of which the stream has had when it has come to the place: a left edge for
+// the window to go on from.
 type mark struct {
 	snapshot postgres.Snapshot
 	place    uint64
@@ -142,8 +142,8 @@ func (s *streaming) settle(number int64) {
 	}
 }
 
-// markStep moves the cursor behind the stream: to snapshots that the stream has left behind. There the
-// window goes on, when the stream is left or lost.
+// markStep moves the cursor behind the stream: to snapshots that the stream has left behind. There
+// the window goes on, when the stream is left or lost.
 func (p *term) markStep(ctx context.Context) error {
 	s := p.choice.stream
 	if s.mark != nil && s.settled >= s.mark.place {
@@ -167,7 +167,8 @@ func (p *term) markStep(ctx context.Context) error {
 		Place    int64             `db:"place"`
 	}
 	// The snapshot is older than the place: whatever is visible in it was committed before there.
-	err := p.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot, (pg_current_wal_insert_lsn() - '0/0')::bigint AS place`)
+	err := p.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,
+		(pg_current_wal_insert_lsn() - '0/0')::bigint AS place`)
 	if err != nil {
 		return wrap("mark the stream", err)
 	}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// resume goes on with the stream that relayed last. Where that cannot be, the window begins at the last
-// mark.
+// resume goes on with the stream that relayed last. Where that cannot be, the window begins at the
+// last mark.
 func (p *term) resume(ctx context.Context) error {
 	if !p.cursor.Streamed {
 		return nil
@@ -61,7 +61,8 @@ func (p *term) chooseSource(ctx context.Context) error {
 		c.stream.leaving = wanted != FromStream
 		return p.checkSlot(ctx)
 	case source == nil && wanted == FromStream:
-		p.relay.Log.Warn().Msg("a stream is wanted, but this replica has no source to stream from, the window is used")
+		p.relay.Log.Warn().Msg("a stream is wanted, but this replica has no source to stream from, the " +
+			"window is used")
 		c.at = time.Now().Add(time.Minute)
 	case source == nil || c.begun != nil:
 	case wanted == FromStream:
@@ -81,7 +82,8 @@ func (p *term) chooseSource(ctx context.Context) error {
 	return nil
 }
 
-// checkSlot looks after the place, and says so before the server gives it up. A stream that harms others is left.
+// checkSlot looks after the place, and says so before the server gives it up. A stream that harms
+// others is left.
 func (p *term) checkSlot(ctx context.Context) error {
 	s := p.choice.stream
 	if time.Since(s.watched) < slotInterval {
@@ -101,19 +103,22 @@ func (p *term) checkSlot(ctx context.Context) error {
 	p.relay.lag.Store(w.LagBytes)
 	if w.State != "reserved" {
 		p.relay.Log.Warn().Str("slot", w.Name).Str("state", w.State).Int64("lag_bytes", w.LagBytes).
-			Msg("the server keeps more of its log for the stream than it should; it will give the stream up at max_slot_wal_keep_size")
+			Msg("the server keeps more of its log for the stream than it should; it will give the stream " +
+				"up at max_slot_wal_keep_size")
 	}
 	return nil
 }
 
-// overSQL tells whether all that is visible in a slot's snapshot can be seen by queries. The slot goes by
-// the commits in the log; a transaction that waits there for a synchronous standby is in the slot's
-// snapshot, and not in what a query sees.
+// overSQL tells whether all that is visible in a slot's snapshot can be seen by queries. The slot
+// goes by the commits in the log; a transaction that waits there for a synchronous standby is in
+// the slot's snapshot, and not in what a query sees.
 const overSQL = `
-SELECT pg_snapshot_xmax(b) <= pg_snapshot_xmax(s) AND NOT EXISTS (SELECT FROM pg_snapshot_xip(s) AS x WHERE pg_visible_in_snapshot(x, b))
+SELECT pg_snapshot_xmax(b) <= pg_snapshot_xmax(s) AND NOT EXISTS (SELECT
+	FROM pg_snapshot_xip(s) AS x WHERE pg_visible_in_snapshot(x, b))
 FROM pg_current_snapshot() AS s, CAST($1 AS pg_snapshot) AS b`
 
-// handOver lets the window go on to exactly the snapshot that the stream begins after, and then streams.
+// handOver lets the window go on to exactly the snapshot that the stream begins after, and then
+// streams.
 func (p *term) handOver(ctx context.Context) error {
 	if p.cursor.A != p.cursor.B || p.publisher.Blocked() || p.brokerBroken() {
 		return nil // the window that is open first
@@ -134,7 +139,8 @@ func (p *term) handOver(ctx context.Context) error {
 	// What the window has had since the snapshot was taken comes again from the stream.
 	had := map[int64]bool{}
 	for last, more := int64(0), true; more; {
-		if seqs, more, err = outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A, last, p.maxRows()); err != nil {
+		if seqs, more, err = outboxLog.Window(ctx, p.conn, b.snapshot, p.cursor.A, last,
+			p.maxRows()); err != nil {
 			return err
 		}
 		for _, seq := range seqs {
@@ -155,7 +161,8 @@ func (p *term) fallBack(ctx context.Context, err error) error {
 	return p.useWindow(ctx)
 }
 
-// useWindow goes on with the window, from the last mark: what the stream has had since is published again.
+// useWindow goes on with the window, from the last mark: what the stream has had since is published
+// again.
 func (p *term) useWindow(ctx context.Context) error {
 	p.closeStreams()
 	p.cursor.B, p.cursor.LastSeq, p.cursor.Streamed = p.cursor.A, 0, false

@@ -37,10 +37,11 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	defer stop()
 	p := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
 	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
-	// found in the table afterwards was stored by a committed transaction.
-	// The window of a large backlog takes its time to read, and would never be read under a time-out.
-	// The table of held rows may have grown since the server last looked: its plans must not depend on that.
-	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0; SET enable_seqscan = off`); err != nil {
+	// found in the table afterwards was stored by a committed transaction. The window of a large
+	// backlog takes its time to read, and would never be read under a time-out. The table of held rows
+	// may have grown since the server last looked: its plans must not depend on that.
+	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0;
+		SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	c, err := takeCursor(ctx, lead)
@@ -48,7 +49,8 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 		return err
 	}
 	if c.fitted {
-		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and what the backup had not seen published is published")
+		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and " +
+			"what the backup had not seen published is published")
 	}
 	p.state, p.stored = state{cursor: c, oneByOne: r.oneByOne}, c
 	if err := p.countHeld(ctx); err != nil {
@@ -103,7 +105,8 @@ func (p *term) run(ctx context.Context) error {
 	}
 }
 
-// heldAndReplays publishes what is not of a window: held rows, and what an operator wants published again.
+// heldAndReplays publishes what is not of a window: held rows, and what an operator wants published
+// again.
 func (p *term) heldAndReplays(ctx context.Context) error {
 	if err := p.retryHeld(ctx); err != nil {
 		return err
@@ -112,8 +115,8 @@ func (p *term) heldAndReplays(ctx context.Context) error {
 }
 
 // nextWindow returns the rows that are left of a window that was begun before, or else those of the
-// window up to now; more tells that there are others behind them. While the broker is blocked or counts
-// as broken there is nothing to do.
+// window up to now; more tells that there are others behind them. While the broker is blocked or
+// counts as broken there is nothing to do.
 func (p *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
 	if p.publisher.Blocked() || p.brokerBroken() {
 		return nil, false, nil
@@ -130,7 +133,8 @@ func (p *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 		p.cursor.B, p.cursor.LastSeq = now, 0
 		return seqs, more, nil
 	}
-	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq, p.maxRows())
+	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq,
+		p.maxRows())
 	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
 		p.finish()
 		err = p.save(ctx, nil)
@@ -148,17 +152,20 @@ func (p *term) save(ctx context.Context, holds []hold) error {
 }
 
 // errCursorReplaced ends a lead, and the next begins with the cursor that is there.
-var errCursorReplaced = errors.New("the outbox's cursor is not the one that this leader has written: was the database restored while it ran? " +
+var errCursorReplaced = errors.New("the outbox's cursor is not the one that this leader has " +
+	"written: was the database restored while it ran? " +
 	"The relay begins again from the cursor that is there")
 
-// wantedSource reads which source is wanted, and makes sure that the cursor is the one that this leader has written.
+// wantedSource reads which source is wanted, and makes sure that the cursor is the one that this
+// leader has written.
 func (p *term) wantedSource(ctx context.Context) (wanted string, err error) {
 	var found struct {
 		Source string `db:"source"`
 		Mine   bool   `db:"mine"`
 	}
 	c := p.stored
-	err = p.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3 AND b::text = $4 AND last_seq = $5 AS mine
+	err = p.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3
+		AND b::text = $4 AND last_seq = $5 AS mine
 		FROM outbox_cursor`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq)
 	if err != nil {
 		return "", fmt.Errorf("read source: %w", err)

@@ -21,9 +21,13 @@ type unroutedType struct {
 	loggedAt time.Time
 }
 
-func (r *Relay) mandatory(eventType string) bool { return r.Mandatory != nil && r.Mandatory(eventType) }
+func (r *Relay) mandatory(eventType string) bool {
+	return r.Mandatory != nil &&
+		r.Mandatory(eventType)
+}
 
-// countUnrouted notes an event that no queue has taken. It says so for each type, from time to time.
+// countUnrouted notes an event that no queue has taken. It says so for each type, from time to
+// time.
 func (r *Relay) countUnrouted(eventType string) {
 	r.unrouted.total.Add(1)
 	if r.Optional != nil && r.Optional(eventType) {
@@ -45,6 +49,7 @@ func (r *Relay) countUnrouted(eventType string) {
 		return
 	}
 	r.Log.Warn().Str("type", eventType).Int64("events", t.events).Str("exchange", r.Exchange).
-		Msg("events were published while no queue was bound for their type, and nobody has them: bind a queue and replay them, or make the type mandatory so that they wait")
+		Msg("events were published while no queue was bound for their type, and nobody has them: bind " +
+			"a queue and replay them, or make the type mandatory so that they wait")
 	t.events, t.loggedAt = 0, time.Now()
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// What is published while nobody is bound for it is gone: it is counted, and said, unless that is as it should be.
+// What is published while nobody is bound for it is gone: it is counted, and said, unless that is
+// as it should be.
 func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 	t.Parallel()
 	for name, optional := range map[string]bool{"by mistake": false, "as declared": true} {
@@ -28,7 +29,8 @@ func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 			if st := r.Stats(); st.Unrouted != 10 || st.Held != 0 {
 				t.Errorf("stats %+v", st)
 			}
-			if published := log.has(`"warn"`, "no queue was bound", `"type":"orphan.born"`); published == optional {
+			if published := log.has(`"warn"`, "no queue was bound",
+				`"type":"orphan.born"`); published == optional {
 				t.Errorf("said: %t", published)
 			}
 		})

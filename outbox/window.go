@@ -18,8 +18,9 @@ type flight struct {
 	pendings []*rabbit.Pending
 }
 
-// window publishes rows of one window, all that are left unless there are more. While some parts await their confirms the next is fetched
-// and published, so that neither the database nor the broker idles.
+// window publishes rows of one window, all that are left unless there are more. While some parts
+// await their confirms the next is fetched and published, so that neither the database nor the
+// broker idles.
 func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
 	p.inFlight = nil
 	size, depth := p.batch(chunkSize), p.batch(chunksInFlight)
@@ -37,7 +38,8 @@ func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
 				return err
 			}
 		}
-		if p.brokerBroken() || p.publisher.Blocked() { // the rest of the window is read again once the broker has repaired
+		// the rest of the window is read again once the broker has repaired
+		if p.brokerBroken() || p.publisher.Blocked() {
 			return p.settleAll(ctx, false)
 		}
 		if err := p.publishRows(ctx, chunk.rows); err != nil {
@@ -53,8 +55,8 @@ func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
 	return p.settleAll(ctx, !more)
 }
 
-// publishRows publishes rows, but for those that are held already: what comes a second time, after the way
-// in which rows are found has changed or a stream has gone back, must not start over.
+// publishRows publishes rows, but for those that are held already: what comes a second time, after
+// the way in which rows are found has changed or a stream has gone back, must not start over.
 func (p *term) publishRows(ctx context.Context, rows []row) error {
 	p.relay.limits.check(rows)
 	held, err := p.findHeld(ctx, rows)
@@ -106,8 +108,8 @@ func (p *term) settleAll(ctx context.Context, last bool) error {
 	return nil
 }
 
-// settleOldest awaits the confirms of the oldest part and saves the cursor; after the last part of a window
-// the window is closed with the same write.
+// settleOldest awaits the confirms of the oldest part and saves the cursor; after the last part of
+// a window the window is closed with the same write.
 func (p *term) settleOldest(ctx context.Context, last bool) error {
 	f := p.inFlight[0]
 	outcomes, err := p.await(ctx, f.publish, f.pendings)
@@ -147,18 +149,21 @@ func (p *term) log(holds []hold) {
 	for _, h := range holds {
 		switch {
 		case h.kind == heldUnsendable:
-			p.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason", h.reason).Msg("event cannot be published, held for ever")
+			p.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason",
+				h.reason).Msg("event cannot be published, held for ever")
 		case h.attempts > 0:
 			refused, last = refused+1, h
 		}
 	}
 	if refused > 0 {
-		p.relay.Log.Warn().Int("events", refused).Int("held", p.held).Int64("seq", last.seq).Str("reason", last.reason).Msg("events held")
+		p.relay.Log.Warn().Int("events", refused).Int("held", p.held).Int64("seq", last.seq).Str("reason",
+			last.reason).Msg("events held")
 	}
 }
 
 // await returns the outcomes of these rows, up to and including the first unknown one.
-func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome, error) {
+func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome,
+	error) {
 	outcomes := make([]outcome, 0, len(pendings))
 	for i, pending := range pendings {
 		kind, why, err := p.publisher.Wait(ctx, pending)
@@ -181,8 +186,8 @@ func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending
 	return outcomes, nil
 }
 
-// sessionLost saves what is known when the session ends with rows in flight: the outcomes of the oldest
-// part, and perhaps which row ended it.
+// sessionLost saves what is known when the session ends with rows in flight: the outcomes of the
+// oldest part, and perhaps which row ended it.
 func (p *term) sessionLost(ctx context.Context, outcomes []outcome, why error) error {
 	parts := make([]part, len(p.inFlight))
 	for i, f := range p.inFlight {
@@ -194,7 +199,8 @@ func (p *term) sessionLost(ctx context.Context, outcomes []outcome, why error) e
 	}
 	holds := p.settleLost(parts, outcomes, code, why.Error())
 	p.log(holds)
-	if s := p.choice.stream; s != nil && p.oneByOne > 0 { // the stream comes again from the last place that is settled
+	// the stream comes again from the last place that is settled
+	if s := p.choice.stream; s != nil && p.oneByOne > 0 {
 		p.oneByOne = max(p.oneByOne, int(s.number-s.base))
 	}
 	if err := p.save(ctx, holds); err != nil {
@@ -237,8 +243,9 @@ func (p *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 	}
 }
 
-// windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not settled: when
-// one is missing, something is wrong that a person must see, and the cursor does not pass it.
+// windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not
+// settled: when one is missing, something is wrong that a person must see, and the cursor does not
+// pass it.
 func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 	rows, err := p.rows(ctx, seqs)
 	if err != nil || len(rows) == len(seqs) {
@@ -251,8 +258,10 @@ func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 		}
 	}
 	p.relay.anomalies.Add(1)
-	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again from the last settled event. "+
-		"Look for a program that deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)", ErrMissing, len(missing), missing[0])
+	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again "+
+		"from the last settled event. "+
+		"Look for a program that deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)",
+		ErrMissing, len(missing), missing[0])
 }
 
 // rows reads rows by their seqs, in the order of seq.

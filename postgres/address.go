@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-var errAddress = errors.New("database URL: want postgres://user:password@host:port/name?sslmode=…, " +
-	"postgres:///name?host=/directory/of/the/socket, or host=… dbname=… user=…")
+var errAddress = errors.New(
+	"database URL: want postgres://user:password@host:port/name?sslmode=…, " +
+		"postgres:///name?host=/directory/of/the/socket, or host=… dbname=… user=…")
 
-// Address brings the address of a database into one form, a URL that every driver reads: of a URL, of
-// one with a socket's directory as its host (percent-encoded, or the parameter host), or of key=value
-// pairs. Across a network it must name its sslmode, since the defaults of drivers differ. Its errors
-// do not repeat the address, which holds a password.
+// Address brings the address of a database into one form, a URL that every driver reads: of a URL,
+// of one with a socket's directory as its host (percent-encoded, or the parameter host), or of
+// key=value pairs. Across a network it must name its sslmode, since the defaults of drivers differ.
+// Its errors do not repeat the address, which holds a password.
 func Address(raw string) (string, error) {
 	u, err := AddressURL(raw)
 	if err != nil {
@@ -41,14 +42,18 @@ func AddressURL(raw string) (u *url.URL, err error) {
 	case host == "" && q.Get("hostaddr") == "":
 		return nil, errAddress
 	case q.Get("sslmode") == "" && !isSocket(host):
-		return nil, fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, verify-full across a network)",
+		return nil, fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, "+
+			"verify-full across a network)",
 			host, u.Path)
 	}
 	return u, nil
 }
 
 // isSocket tells a directory, or a name in the abstract name space of Linux, from a host.
-func isSocket(host string) bool { return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") }
+func isSocket(host string) bool {
+	return strings.HasPrefix(host, "/") ||
+		strings.HasPrefix(host, "@")
+}
 
 // addressOfURL reads a URL. A host that is percent-encoded, which Go refuses, becomes a parameter.
 func addressOfURL(raw string) (*url.URL, error) {
@@ -125,8 +130,8 @@ func addressOfPairs(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// valueOf reads a value up to a space, or to its closing quote. A backslash takes the next character as
-// it is.
+// valueOf reads a value up to a space, or to its closing quote. A backslash takes the next
+// character as it is.
 func valueOf(text string) (value, rest string, ok bool) {
 	var b strings.Builder
 	quoted := strings.HasPrefix(text, "'")

@@ -44,7 +44,8 @@ func TestEveryFormOfAnAddress(t *testing.T) {
 	must(t, err)
 	dir := socketOf(t, u)
 	password, _ := u.User.Password()
-	login, name := neturl.UserPassword(u.User.Username(), password).String(), strings.TrimPrefix(u.Path, "/")
+	login, name := neturl.UserPassword(u.User.Username(), password).String(),
+		strings.TrimPrefix(u.Path, "/")
 	pairs := " user=" + u.User.Username() + " password='" + password + "' dbname=" + name
 	encoded := strings.ReplaceAll(dir, "/", "%2F")
 	for _, address := range []string{
@@ -53,11 +54,13 @@ func TestEveryFormOfAnAddress(t *testing.T) {
 		"postgres://" + login + "@/" + name + "?host=" + dir,
 		"postgres://" + login + "@/" + name + "?host=" + encoded + "&port=5432&sslmode=disable",
 		"postgres://" + login + "@" + encoded + "/" + name,
-		"postgres://" + login + "@" + strings.ReplaceAll(encoded, "%2F", "%2f") + ":5432/" + name + "?statement_timeout=1000",
+		"postgres://" + login + "@" + strings.ReplaceAll(encoded, "%2F", "%2f") + ":5432/" + name +
+			"?statement_timeout=1000",
 		"host=" + dir + pairs,
 		"host = '" + dir + "'  port=5432" + pairs + " sslmode=disable",
 		"host=" + u.Hostname() + " port=" + u.Port() + pairs + " sslmode=disable",
-		"postgres://" + login + "@nobody.invalid,127.0.0.1:" + "/" + name + "?sslmode=disable&port=1," + u.Port(),
+		"postgres://" + login + "@nobody.invalid,127.0.0.1:" + "/" + name + "?sslmode=disable&port=1," +
+			u.Port(),
 	} {
 		shown := strings.ReplaceAll(address, password, "…")
 		canonical, err := postgres.Address(address)
@@ -73,7 +76,8 @@ func TestEveryFormOfAnAddress(t *testing.T) {
 		}
 		db := pool(t, address)
 		var got string
-		if err := db.GetContext(t.Context(), &got, `SELECT current_database()`); err != nil || got != name {
+		if err := db.GetContext(t.Context(), &got, `SELECT current_database()`); err != nil ||
+			got != name {
 			t.Errorf("%s: %q, %v", shown, got, err)
 		}
 		if strings.Contains(address, "host") && !strings.Contains(address, "search_path") {
@@ -105,9 +109,9 @@ func TestAddressesThatAreRefused(t *testing.T) {
 		}
 	}
 	for pairs, want := range map[string]string{
-		`host=/s dbname=x password='it\'s \\ a secret'`: `postgres://:it%27s%20%5C%20a%20secret@/x?host=%2Fs`,
-		"host=/s\n dbname = 'a b' user=ada":             "postgres://ada@/a%20b?host=%2Fs",
-		"host=@abstract dbname=x password=''":           "postgres:///x?host=%40abstract",
+		`host=/s dbname=x password='it\'s \\ secret'`: `postgres://:it%27s%20%5C%20secret@/x?host=%2Fs`,
+		"host=/s\n dbname = 'a b' user=ada":           "postgres://ada@/a%20b?host=%2Fs",
+		"host=@abstract dbname=x password=''":         "postgres:///x?host=%40abstract",
 	} {
 		if got, err := postgres.Address(pairs); err != nil || got != want {
 			t.Errorf("%s: %q, %v", pairs, got, err)

@@ -68,7 +68,8 @@ func ColumnTypes(ctx context.Context, tx *sqlx.Tx, table string) (map[string]str
 			return types, nil
 		}
 	}
-	rows, err := tx.QueryContext(ctx, `SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+	rows, err := tx.QueryContext(ctx, `SELECT attname, format_type(atttypid, atttypmod)
+		FROM pg_attribute
 		WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped`, table)
 	if err != nil {
 		return nil, fmt.Errorf("types of %s: %w", table, err)

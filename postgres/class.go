@@ -17,11 +17,15 @@ import (
 type Class int
 
 const (
-	Other   Class = iota // not an error of the database, or a mistake in the SQL: it will not heal by itself
-	Retry                // run the transaction again at once: somebody else was first, a deadlock was broken, a statement was outdated
-	Busy                 // run it again after a wait: a lock or a statement took too long, resources ran out
-	Lost                 // the connection or the server is gone, or it went read-only
-	BadData              // the value itself is refused: it will be refused again
+	// not an error of the database, or a mistake in the SQL: it will not heal by itself
+	Other Class = iota
+	// run the transaction again at once: somebody else was first, a deadlock was broken, a statement
+	// was outdated
+	Retry
+	// run it again after a wait: a lock or a statement took too long, resources ran out
+	Busy
+	Lost    // the connection or the server is gone, or it went read-only
+	BadData // the value itself is refused: it will be refused again
 )
 
 // ErrRaced is wrapped by errors that come from another transaction having inserted the same row
@@ -59,7 +63,8 @@ func classOfState(state string) Class {
 		return Retry
 	case "55P03", "57014", "25P03": // lock or statement time-out, idle in transaction
 		return Busy
-	case "25006", "57P01", "57P02", "57P03", "57P05": // read-only, shut down, crashed, starting up, idle session
+	// read-only, shut down, crashed, starting up, idle session
+	case "25006", "57P01", "57P02", "57P03", "57P05":
 		return Lost
 	}
 	switch classOf(state) {
@@ -73,8 +78,8 @@ func classOfState(state string) Class {
 	return Other
 }
 
-// classOf returns the first two characters of a SQLSTATE, or what there is of them: a server, or what stands
-// in its place, may send anything.
+// classOf returns the first two characters of a SQLSTATE, or what there is of them: a server, or
+// what stands in its place, may send anything.
 func classOf(state string) string { return state[:min(2, len(state))] }
 
 // answerOf returns what the server answered, or nil when err is no answer of a server.
@@ -90,8 +95,9 @@ func IsUniqueViolation(err error) bool {
 }
 
 // Alive returns nil when the database answers on a working connection, a fresh one if those of the
-// pool are broken, and can be written: it tells a broken database from a broken piece of work. It takes
-// at most five seconds, also on a line that has gone silent, on which the driver goes on waiting.
+// pool are broken, and can be written: it tells a broken database from a broken piece of work. It
+// takes at most five seconds, also on a line that has gone silent, on which the driver goes on
+// waiting.
 func Alive(ctx context.Context, db *sqlx.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	answered := make(chan error, 1)
@@ -114,7 +120,8 @@ func Alive(ctx context.Context, db *sqlx.DB) error {
 
 func alive(ctx context.Context, db *sqlx.DB) error {
 	var is struct{ Standby, ReadOnly bool }
-	err := db.GetContext(ctx, &is, `SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only')::bool AS readonly`)
+	err := db.GetContext(ctx, &is, `SELECT pg_is_in_recovery() AS standby,
+		current_setting('transaction_read_only')::bool AS readonly`)
 	switch {
 	case err != nil:
 		return fmt.Errorf("probe database: %w", err)

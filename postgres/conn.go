@@ -5,13 +5,12 @@ import (
 	"database/sql/driver"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/lib/pq"
 )
 
-// connector makes the sessions of a pool: those of the driver, with the bounds of every session set.
+// connector makes the sessions of a pool: those of the driver, with the bounds of every session
+// set.
 type connector struct {
 	driver.Connector
 	setup string // a statement that every session begins with
@@ -28,8 +27,8 @@ type pool struct {
 	sessions atomic.Pointer[sqlx.DB] // see LeadThrough
 }
 
-// LeadThrough gives the leaders of a pool another pool of the same database for the sessions that they
-// keep: one that leads to the server where the first leads through a pooler.
+// LeadThrough gives the leaders of a pool another pool of the same database for the sessions that
+// they keep: one that leads to the server where the first leads through a pooler.
 func LeadThrough(db, sessions *sqlx.DB) {
 	if p, ok := db.Driver().(*pool); ok {
 		p.sessions.Store(sessions)
@@ -83,8 +82,8 @@ type session interface {
 }
 
 // conn is a session that knows two things which the driver's does not: that a migration outdates
-// what is prepared in it, and that only the statements of this kit want the planner's settings to be
-// other than usual.
+// what is prepared in it, and that only the statements of this kit want the planner's settings to
+// be other than usual.
 type conn struct {
 	session
 	pool       *pool
@@ -143,7 +142,8 @@ func (t transaction) Rollback() error {
 	return t.Tx.Rollback()
 }
 
-func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
+func (c *conn) ExecContext(ctx context.Context, query string,
+	args []driver.NamedValue) (driver.Result, error) {
 	if c.mustNotEnd() && endsTransaction(query) {
 		return nil, errNotItsOwn
 	}
@@ -154,7 +154,8 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 	return result, c.judge(err)
 }
 
-func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
+func (c *conn) QueryContext(ctx context.Context, query string,
+	args []driver.NamedValue) (driver.Rows, error) {
 	if err := c.plan(ctx, plannedByIndex(ctx, query)); err != nil {
 		return nil, err
 	}
@@ -170,7 +171,8 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err != nil {
 		return nil, c.judge(err)
 	}
-	return &stmt{Stmt: made, conn: c, kit: strings.HasPrefix(query, kitMark), byIndex: plannedByIndex(ctx, query)}, nil
+	return &stmt{Stmt: made, conn: c, kit: strings.HasPrefix(query, kitMark),
+		byIndex: plannedByIndex(ctx, query)}, nil
 }
 
 // Prepare is PrepareContext; database/sql does not call it.
@@ -178,7 +180,8 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(context.Background(), query)
 }
 
-// judge looks at what a statement failed with, and takes a session that cannot serve any more out of use.
+// judge looks at what a statement failed with, and takes a session that cannot serve any more out
+// of use.
 func (c *conn) judge(err error) error {
 	answer := answerOf(err)
 	switch {
@@ -229,8 +232,9 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	return s.conn.read(rows, err), s.judge(err)
 }
 
-// judge is that of conn, for a statement that was prepared some time ago. Where it failed because of that
-// and nothing can have happened, another session runs it; in a transaction it is for the caller.
+// judge is that of conn, for a statement that was prepared some time ago. Where it failed because
+// of that and nothing can have happened, another session runs it; in a transaction it is for the
+// caller.
 func (s *stmt) judge(err error) error {
 	answer := answerOf(s.conn.judge(err))
 	switch {
@@ -243,58 +247,4 @@ func (s *stmt) judge(err error) error {
 		return outdatedError{err}
 	}
 	return err
-}
-
-// suspicion is how long after one no other statement is suspected: an event with a value that is
-// refused must not make a pool connect again each time.
-const suspicion = time.Minute
-
-// suspect tells whether a statement of the session may be suspected of being outdated, and then takes
-// all sessions of its time out of use.
-func (c *conn) suspect() bool {
-	if c.generation < c.pool.generation.Load() { // another was first
-		return true
-	}
-	now, last := time.Now().UnixNano(), c.pool.suspected.Load()
-	if last != 0 && now-last < int64(suspicion) || !c.pool.suspected.CompareAndSwap(last, now) {
-		return false
-	}
-	c.retire()
-	return true
-}
-
-// retire takes the session, and all that are as old, out of use.
-func (c *conn) retire() {
-	c.spoiled = true
-	c.pool.generation.CompareAndSwap(c.generation, c.generation+1)
-}
-
-// outdatedError is what a statement failed with that may have been prepared before a migration.
-type outdatedError struct{ error }
-
-func (o outdatedError) Unwrap() error { return o.error }
-
-// outdated tells whether a statement was prepared before a migration, or in a session that is not
-// this one any more.
-func outdated(answer *pq.Error) bool {
-	switch answer.Code {
-	case "0A000": // cached plan must not change result type
-		return answer.Routine == "RevalidateCachedQuery"
-	case "26000": // prepared statement does not exist
-		return true
-	}
-	return false
-}
-
-// mayBeOutdated tells whether an error may come from the types that a statement's parameters had when
-// it was prepared: a value that is out of the range of the old type, or an operator that the new one lacks.
-// A value that is no value of its type is the statement's own fault, unless others have been before.
-func mayBeOutdated(answer *pq.Error, worked bool) bool {
-	switch classOf(string(answer.Code)) {
-	case "22":
-		return worked || answer.Code == "22003" || answer.Code == "22001"
-	case "42", "XX":
-		return true
-	}
-	return false
 }

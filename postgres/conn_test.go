@@ -13,14 +13,17 @@ import (
 )
 
 // A migration changes a type that prepared statements return, or what they compare with, in every
-// session of the pool: outside of a transaction nobody notices, inside the transaction runs once more.
+// session of the pool: outside of a transaction nobody notices, inside the transaction runs once
+// more.
 func TestStatementsOutliveAMigration(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
 	exec(t, db, `CREATE TABLE numbers (n int, note text); INSERT INTO numbers VALUES (7, 'seven')`)
 	statements := postgres.NewStatements(db)
 	ctx := postgres.WithStatements(t.Context(), statements)
-	const outside, inside, compared = `SELECT n FROM numbers`, `SELECT n, note FROM numbers`, `SELECT note FROM numbers WHERE n = $1`
+	const outside, inside = `SELECT n FROM numbers`, `SELECT n, note FROM numbers`
+	const compared, uuid = `SELECT note FROM numbers WHERE n = $1`,
+		"01234567-0123-0123-0123-0123456789ab"
 	everySession := func(f func(tx *sqlx.Tx)) {
 		t.Helper()
 		var open []*sqlx.Tx
@@ -71,8 +74,8 @@ func TestStatementsOutliveAMigration(t *testing.T) {
 	})
 	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, 7)) })
 	exec(t, db, `ALTER TABLE numbers ALTER COLUMN n TYPE uuid USING gen_random_uuid()`)
-	again(t, db, func(tx *sqlx.Tx) error { return run(tx, compared, "01234567-0123-0123-0123-0123456789ab") })
-	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, "01234567-0123-0123-0123-0123456789ab")) })
+	again(t, db, func(tx *sqlx.Tx) error { return run(tx, compared, uuid) })
+	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, uuid)) })
 	everySession(func(tx *sqlx.Tx) { exec(t, tx, `DEALLOCATE ALL`) })
 	again(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
 	stmt, err := statements.On(ctx, outside)
@@ -118,7 +121,8 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 		}
 		return errors.Join(err, try("7"))
 	}))
-	// A session that keeps the statement is suspected; one that prepares it for each transaction is not.
+	// A session that keeps the statement is suspected; one that prepares it for each transaction is
+	// not.
 	suspected := 0
 	for range 20 {
 		must(t, try("7"))
@@ -144,7 +148,8 @@ type planned struct {
 	kit, user string // what they should be
 }
 
-const plannerSettings = `SELECT concat_ws(' ', current_setting('enable_seqscan'), current_setting('jit'))`
+const plannerSettings = `SELECT concat_ws(' ', current_setting('enable_seqscan'),
+	current_setting('jit'))`
 
 func (p planned) byUser(q sqlx.QueryerContext) {
 	p.Helper()
@@ -174,20 +179,23 @@ func (p planned) byKit(tx *sqlx.Tx) {
 // in runs f in a transaction that is committed, or rolled back when end is not nil.
 func (p planned) in(end error, f func(tx *sqlx.Tx)) {
 	p.Helper()
-	if err := postgres.InTx(p.ctx, p.db, func(tx *sqlx.Tx) error { f(tx); return end }); !errors.Is(err, end) {
+	if err := postgres.InTx(p.ctx, p.db,
+		func(tx *sqlx.Tx) error { f(tx); return end }); !errors.Is(err, end) {
 		p.Fatal(err)
 	}
 	p.byUser(p.db)
 }
 
-// The kit's prepared statements are planned with settings of their own; a user's statements in the same
-// session, in the same transaction, see those of the server.
+// The kit's prepared statements are planned with settings of their own; a user's statements in the
+// same session, in the same transaction, see those of the server.
 func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
 	t.Parallel()
 	raw, admin := fresh(t)
-	exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on', current_database()); END $$`)
+	exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on',
+		current_database()); END $$`)
 	for _, c := range []planned{
-		{kit: "off off", user: "on on"}, {option: "&jit=off", kit: "off off", user: "on off"}, {option: "&enable_seqscan=off&jit=off", kit: "off off", user: "off off"},
+		{kit: "off off", user: "on on"}, {option: "&jit=off", kit: "off off", user: "on off"},
+		{option: "&enable_seqscan=off&jit=off", kit: "off off", user: "off off"},
 	} {
 		c.T, c.db = t, pool(t, raw+c.option)
 		c.db.SetMaxOpenConns(2) // one is used, the other prepares
@@ -236,9 +244,11 @@ func TestUsersValuesKeepTheirMeaning(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
 	exec(t, db, `CREATE TABLE things (doc jsonb, plain json, raw bytea, word text, words text[])`)
-	for _, doc := range []any{[]byte(`{"a": 1}`), json.RawMessage(`{"a": 1}`), `{"a": 1}`, postgres.JSON[map[string]int]{V: map[string]int{"a": 1}}} {
+	for _, doc := range []any{[]byte(`{"a": 1}`), json.RawMessage(`{"a": 1}`), `{"a": 1}`,
+		postgres.JSON[map[string]int]{V: map[string]int{"a": 1}}} {
 		insert := func(ctx context.Context, e sqlx.ExecerContext) {
-			_, err := e.ExecContext(ctx, `INSERT INTO things VALUES ($1, $2, $3, $4, $5)`, doc, doc, []byte{0, 1, 0xff}, []byte("word"), []string{"a", "b"})
+			_, err := e.ExecContext(ctx, `INSERT INTO things VALUES ($1, $2, $3, $4, $5)`, doc, doc,
+				[]byte{0, 1, 0xff}, []byte("word"), []string{"a", "b"})
 			if err != nil {
 				t.Errorf("%T: %v", doc, err)
 			}
@@ -250,10 +260,12 @@ func TestUsersValuesKeepTheirMeaning(t *testing.T) {
 		must(t, err)
 		must(t, stmt.Close())
 	}
-	if n := count(t, db, `SELECT count(*) FROM things WHERE doc = '{"a": 1}' AND plain ->> 'a' = '1'`); n != 8 {
+	if n := count(t, db,
+		`SELECT count(*) FROM things WHERE doc = '{"a": 1}' AND plain ->> 'a' = '1'`); n != 8 {
 		t.Errorf("%d of 8 are right", n)
 	}
-	if n := count(t, db, `SELECT count(*) FROM things WHERE raw = '\x0001ff' AND word = 'word' AND words = '{a,b}'`); n != 4 {
+	if n := count(t, db, `SELECT count(*) FROM things WHERE raw = '\x0001ff' AND word = 'word'
+		AND words = '{a,b}'`); n != 4 {
 		t.Errorf("%d of 4 are right", n)
 	}
 }

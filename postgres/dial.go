@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// The bounds of a line to the server. The driver never stops to wait for an answer, whatever its context
-// says: what ends the wait is the connection.
+// The bounds of a line to the server. The driver never stops to wait for an answer, whatever its
+// context says: what ends the wait is the connection.
 const (
 	// A server that has vanished acknowledges nothing: its line is cut after so long.
 	unacknowledged = 15 * time.Second
 	keepAliveIdle  = 5 * time.Second
 	keepAliveCount = 2
-	// A server that is there, or a proxy in its place, says something within this, or its line is cut. It
-	// is longer than any statement may take (migrationTimeout).
+	// A server that is there, or a proxy in its place, says something within this, or its line is cut.
+	// It is longer than any statement may take (migrationTimeout).
 	silence = 11 * time.Minute
 )
 
@@ -35,8 +35,9 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 
 func (dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	c, err := (&net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: keepAliveCount},
-		Control:         bound,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle,
+			Count: keepAliveCount},
+		Control: bound,
 	}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -48,8 +49,8 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 	return socket{c, failure}, nil
 }
 
-// failure is what a line failed with while a session was made on it: of a write the driver returns an error
-// that hides it.
+// failure is what a line failed with while a session was made on it: of a write the driver returns
+// an error that hides it.
 type failure struct{ first atomic.Pointer[error] }
 
 type failureKey struct{}
@@ -60,7 +61,8 @@ func (f *failure) note(err error) {
 	}
 }
 
-// of returns the failure of the line in place of the driver's error, unless that is the server's answer.
+// of returns the failure of the line in place of the driver's error, unless that is the server's
+// answer.
 func (f *failure) of(err error) error {
 	if noted := f.first.Load(); noted != nil && answerOf(err) == nil {
 		return fmt.Errorf("connect to the database: %w", *noted)

@@ -28,7 +28,8 @@ func ConnectionBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
 		return value
 	}
 	err = raw.Control(func(fd uintptr) {
-		userTimeout, idle, count = option(fd, tcpUserTimeout), option(fd, syscall.TCP_KEEPIDLE), option(fd, syscall.TCP_KEEPCNT)
+		userTimeout, idle, count = option(fd, tcpUserTimeout), option(fd, syscall.TCP_KEEPIDLE),
+			option(fd, syscall.TCP_KEEPCNT)
 	})
 	if err != nil || failed != nil {
 		t.Fatal(err, failed)

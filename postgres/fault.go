@@ -11,7 +11,8 @@ func DatabaseFault(err error) bool {
 	switch {
 	case answer == nil:
 		return errors.As(err, new(outdatedError))
-	case outdated(answer), answer.Code == "55P03", answer.Code == "25006": // lock not available, read-only
+	// lock not available, read-only
+	case outdated(answer), answer.Code == "55P03", answer.Code == "25006":
 		return true
 	}
 	class := classOf(string(answer.Code))

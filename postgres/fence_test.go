@@ -31,10 +31,12 @@ func write(ctx context.Context, db *sqlx.DB) {
 		ctx = context.WithoutCancel(ctx) // it learns that it leads no more from its writes alone
 		for {
 			err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-				if _, err := tx.Tx().ExecContext(ctx, `SELECT pg_sleep(0.005)`); err != nil { // it is mostly stopped here
+				// it is mostly stopped here
+				if _, err := tx.Tx().ExecContext(ctx, `SELECT pg_sleep(0.005)`); err != nil {
 					return err
 				}
-				_, err := tx.Tx().ExecContext(ctx, `INSERT INTO ledger (token, pid) VALUES ($1, $2)`, lead.Token, os.Getpid())
+				_, err := tx.Tx().ExecContext(ctx, `INSERT INTO ledger (token, pid) VALUES ($1, $2)`,
+					lead.Token, os.Getpid())
 				return err
 			})
 			if err != nil {
@@ -69,13 +71,19 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 	url := servers.PostgresURL
 	must(t, postgres.Migrate(t.Context(), url, "none", fstest.MapFS{}))
 	db := pool(t, url)
-	exec1(t, db, `CREATE TABLE ledger (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, token bigint NOT NULL, pid int NOT NULL)`)
+	exec1(t, db, `CREATE TABLE ledger (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		token bigint NOT NULL, pid int NOT NULL)`)
 	replicas := map[int]*os.Process{}
 	for range 2 {
 		p := replica(t, url)
 		replicas[p.Pid] = p
 	}
-	signal := func(s syscall.Signal) func(p *os.Process) { return func(p *os.Process) { must(t, p.Signal(s)) } }
+	signal := func(s syscall.Signal) func(p *os.Process) {
+		return func(p *os.Process) {
+			must(t,
+				p.Signal(s))
+		}
+	}
 	stop, wake := signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
 	none := func(*os.Process) {}
 	for _, problem := range []struct {
@@ -88,9 +96,11 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 		}, wake},
 		{"stopped until another leads", stop, wake},
 		{"cut off", func(*os.Process) {
-			exec1(t, db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+			exec1(t, db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'`)
 		}, none},
-		{"the server restarts", func(*os.Process) { must(t, servers.RestartPostgres(t.Context())) }, none},
+		{"the server restarts", func(*os.Process) { must(t, servers.RestartPostgres(t.Context())) },
+			none},
 		{"the server crashes", func(*os.Process) {
 			must(t, servers.KillPostgres())
 			// Until the last child of the server that was killed has ended, another one does not start.
@@ -104,14 +114,20 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 		}, none},
 	} {
 		before := latest(db)
-		until(t, problem.name+": somebody leads", func() bool { before = latest(db); return before.Token > 0 })
+		until(t, problem.name+": somebody leads",
+			func() bool { before = latest(db); return before.Token > 0 })
 		leader := replicas[before.PID]
 		problem.begin(leader)
-		until(t, problem.name+": a later token writes", func() bool { return latest(db).Token > before.Token })
+		until(t, problem.name+": a later token writes",
+			func() bool { return latest(db).Token > before.Token })
 		problem.after(leader)
 		n := count(t, db, `SELECT count(*) FROM ledger`)
-		until(t, problem.name+": it goes on", func() bool { return count(t, db, `SELECT count(*) FROM ledger`) > n+20 })
-		if n := count(t, db, `SELECT count(*) FROM (SELECT token < lag(token) OVER (ORDER BY seq) AS late FROM ledger) w WHERE late`); n > 0 {
+		until(t, problem.name+": it goes on", func() bool {
+			return count(t, db, `SELECT count(*)
+			FROM ledger`) > n+20
+		})
+		if n := count(t, db, `SELECT count(*) FROM (SELECT token < lag(token) OVER (ORDER BY seq) AS late
+			FROM ledger) w WHERE late`); n > 0 {
 			t.Fatalf("%s: %d times an older token wrote after a later one", problem.name, n)
 		}
 	}
@@ -145,7 +161,8 @@ func TestSupersededLeaderWritesNothing(t *testing.T) {
 		t.Errorf("%d effects", n)
 	}
 	failed := fmt.Errorf("not today")
-	if err := l.Tx(t.Context(), func(postgres.Fenced) error { return failed }); !errors.Is(err, failed) {
+	if err := l.Tx(t.Context(), func(postgres.Fenced) error { return failed }); !errors.Is(err,
+		failed) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -155,8 +172,10 @@ func TestNobodyTakesTheLeadDuringACommit(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
 	exec(t, db, `CREATE TABLE effects (n int)`)
-	exec(t, db, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(17); RETURN NULL; END'`)
-	exec(t, db, `CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`)
+	exec(t, db, `CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN PERFORM pg_advisory_xact_lock(17); RETURN NULL; END'`)
+	exec(t, db, `CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON effects DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION slow()`)
 	l := lead(t, db, "a")
 	t.Cleanup(l.Release)
 	gate, err := db.Beginx()
@@ -171,17 +190,20 @@ func TestNobodyTakesTheLeadDuringACommit(t *testing.T) {
 		})
 	}()
 	until(t, "it is committing", func() bool {
-		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query = 'COMMIT' AND wait_event_type = 'Lock'`) == 1
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND query = 'COMMIT' AND wait_event_type = 'Lock'`) == 1
 	})
-	if _, err := db.Exec(`SET lock_timeout = '50ms'; UPDATE leaders SET token = token + 1 WHERE name = 'a'`); err == nil {
+	if _, err := db.Exec(`SET lock_timeout = '50ms'; UPDATE leaders SET token = token + 1
+		WHERE name = 'a'`); err == nil {
 		t.Error("the token was raised while its holder was committing")
 	}
 	must(t, gate.Rollback())
 	must(t, <-written)
 }
 
-// A leader that is stopped between the lock on its token and the commit keeps that lock; its successor waits
-// for no longer than the lease, not for as long as any other transaction may be idle.
+// A leader that is stopped between the lock on its token and the commit keeps that lock; its
+// successor waits for no longer than the lease, not for as long as any other transaction may be
+// idle.
 func TestLeaderStoppedInItsTransactionIsSucceeded(t *testing.T) {
 	t.Parallel()
 	url, db := fresh(t)
@@ -196,7 +218,11 @@ func TestLeaderStoppedInItsTransactionIsSucceeded(t *testing.T) {
 		must(t, err)
 		_, err = tx.Tx().Exec(`SELECT FROM leaders WHERE name = 'a' FOR SHARE`) // as at the end of Tx
 		must(t, err)
-		until(t, "another leads", func() bool { successor = lead(t, others, "a"); return successor != nil })
+		until(t, "another leads", func() bool {
+			successor = lead(t, others,
+				"a")
+			return successor != nil
+		})
 		return nil
 	})
 	if err == nil {

@@ -11,7 +11,10 @@ import (
 type JSON[T any] struct{ V T }
 
 // MarshalJSON encodes the value alone.
-func (j JSON[T]) MarshalJSON() ([]byte, error) { return json.Marshal(j.V, json.Deterministic(true)) }
+func (j JSON[T]) MarshalJSON() ([]byte, error) {
+	return json.Marshal(j.V,
+		json.Deterministic(true))
+}
 
 // UnmarshalJSON decodes what MarshalJSON has written.
 func (j *JSON[T]) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &j.V) }

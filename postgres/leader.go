@@ -14,8 +14,8 @@ import (
 
 // The bounds of leading, unless a Leader says otherwise.
 const (
-	// DefaultLease is how long the session of a leader may be silent, also in a transaction or while it
-	// is being sent an answer. A stopped process keeps its connection, and would keep its lock for
+	// DefaultLease is how long the session of a leader may be silent, also in a transaction or while
+	// it is being sent an answer. A stopped process keeps its connection, and would keep its lock for
 	// ever; the server ends the session instead.
 	DefaultLease    = 10 * time.Second
 	standbyInterval = 250 * time.Millisecond
@@ -32,9 +32,9 @@ type Leader struct {
 	Lease time.Duration // 0: DefaultLease
 }
 
-// Lead is the leadership for one name: a session that holds an advisory lock, and the token that was
-// raised when it took it. It is lost with that session; but a leader that was stopped does not know
-// that yet, and so what only the leader may write is written in Tx.
+// Lead is the leadership for one name: a session that holds an advisory lock, and the token that
+// was raised when it took it. It is lost with that session; but a leader that was stopped does not
+// know that yet, and so what only the leader may write is written in Tx.
 type Lead struct {
 	db    *sqlx.DB
 	conn  *sqlx.Conn
@@ -44,10 +44,11 @@ type Lead struct {
 	Token int64
 }
 
-// lockSQL takes the lock and bounds the session that has it in one statement: between two, a process could be
-// stopped with a lock that nothing ends.
+// lockSQL takes the lock and bounds the session that has it in one statement: between two, a
+// process could be stopped with a lock that nothing ends.
 const lockSQL = `
-SELECT pg_backend_pid(), (SELECT count(set_config(name, $2, false)) FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
+SELECT pg_backend_pid(), (SELECT count(set_config(name, $2, false))
+	FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
 	'tcp_user_timeout']) AS name WHERE mine) > 0
 FROM (SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS mine OFFSET 0) AS lock`
 
@@ -68,7 +69,8 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 	err = conn.QueryRowxContext(ctx, lockSQL, l.Name, millis(lead.lease)).Scan(&lead.pid, &mine)
 	if err == nil && mine {
 		err = conn.GetContext(ctx, &lead.Token, `INSERT INTO leaders (name, token) VALUES ($1, 1)
-			ON CONFLICT (name) DO UPDATE SET token = leaders.token + 1, since = now() RETURNING token`, l.Name)
+			ON CONFLICT (name) DO UPDATE SET token = leaders.token + 1, since = now() RETURNING token`,
+			l.Name)
 	}
 	if err != nil {
 		lead.Release()
@@ -81,10 +83,11 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 	return lead, nil
 }
 
-// Run calls work whenever this replica leads, with a context that ends when it no longer does, until
-// ctx is done; the others stand by and try every 250 ms. What goes wrong is told to trouble, and tried
-// again; trouble may wait.
-func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error, problem func(error)) {
+// Run calls work whenever this replica leads, with a context that ends when it no longer does,
+// until ctx is done; the others stand by and try every 250 ms. What goes wrong is told to trouble,
+// and tried again; trouble may wait.
+func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error,
+	problem func(error)) {
 	for ctx.Err() == nil {
 		lead, err := l.Try(ctx)
 		if lead != nil {
@@ -105,27 +108,29 @@ func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Le
 	}
 }
 
-// Fenced is a transaction of the leader. Only Lead.Tx makes one, so that a function which asks for it
-// cannot be called by anybody else.
+// Fenced is a transaction of the leader. Only Lead.Tx makes one, so that a function which asks for
+// it cannot be called by anybody else.
 type Fenced struct{ tx *sqlx.Tx }
 
 // Tx is the transaction; it must not be kept.
 func (f Fenced) Tx() *sqlx.Tx { return f.tx }
 
 // Tx runs f in a transaction that commits only while the token is the latest, and otherwise returns
-// ErrSuperseded: the token is the last that it locks, so that no successor is there before the commit.
-// What a leader has locked when it is stopped keeps a successor waiting for no longer than the lease.
-// It is safe for concurrent use. The other errors are those of InTx.
+// ErrSuperseded: the token is the last that it locks, so that no successor is there before the
+// commit. What a leader has locked when it is stopped keeps a successor waiting for no longer than
+// the lease. It is safe for concurrent use. The other errors are those of InTx.
 func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 	return InTx(ctx, l.db, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1, true)`, millis(l.lease)); err != nil {
+		if _, err := tx.ExecContext(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1,
+			true)`, millis(l.lease)); err != nil {
 			return fmt.Errorf("bound the transaction of %s: %w", l.name, err)
 		}
 		if err := f(Fenced{tx}); err != nil {
 			return err
 		}
 		var held bool
-		err := tx.GetContext(ctx, &held, `SELECT true FROM leaders WHERE name = $1 AND token = $2 FOR SHARE`, l.name, l.Token)
+		err := tx.GetContext(ctx, &held, `SELECT true FROM leaders WHERE name = $1
+			AND token = $2 FOR SHARE`, l.name, l.Token)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%s: %w", l.name, ErrSuperseded)
 		}
@@ -136,12 +141,12 @@ func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 	})
 }
 
-// Conn is the session that holds the lock, for reading and for a single hot statement that holds the
-// token in itself. An error on it means that the lead is lost. Not for concurrent use.
+// Conn is the session that holds the lock, for reading and for a single hot statement that holds
+// the token in itself. An error on it means that the lead is lost. Not for concurrent use.
 func (l *Lead) Conn() *sqlx.Conn { return l.conn }
 
-// Keep shows the server a sign of life in the background, and returns a context that ends with ctx or as
-// soon as the session is found lost. Call stop before Release.
+// Keep shows the server a sign of life in the background, and returns a context that ends with ctx
+// or as soon as the session is found lost. Call stop before Release.
 func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 	kept, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -166,9 +171,10 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 	return kept, func() { cancel(); running.Wait() }
 }
 
-// doubt gives the lead up when a sign of life is not answered for a lease, unless another connection tells
-// that the session has the lock and so is only at a long statement; when nobody can be asked, after three. On
-// a line that has gone silent the driver waits, whatever its context says, and meanwhile another leads.
+// doubt gives the lead up when a sign of life is not answered for a lease, unless another
+// connection tells that the session has the lock and so is only at a long statement; when nobody
+// can be asked, after three. On a line that has gone silent the driver waits, whatever its context
+// says, and meanwhile another leads.
 func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct{}) {
 	for vain := 0; vain < 2; {
 		select {
@@ -204,7 +210,8 @@ func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct
 // holds asks on another connection whether the session has its lock; it is ErrSuperseded when not.
 func (l *Lead) holds(ctx context.Context) error {
 	var yes bool
-	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = $1
+	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'
+		AND granted AND pid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, l.pid)
 	if err == nil && !yes {
 		return ErrSuperseded

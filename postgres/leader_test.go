@@ -39,7 +39,8 @@ func TestOneLeads(t *testing.T) {
 	})
 	// Nobody waits for a release, and how far each has come is open.
 	until(t, "no connection and no lock is left", func() bool {
-		return db.Stats().InUse == 0 && count(t, db, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'
+		return db.Stats().InUse == 0 && count(t, db, `SELECT count(*) FROM pg_locks
+			WHERE locktype = 'advisory'
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 0
 	})
 }
@@ -69,8 +70,10 @@ func TestOnlyTheLeadersSessionIsBounded(t *testing.T) {
 	}
 	for db, want := range map[sqlx.QueryerContext]string{l.Conn(): "10s 10s 10s", others: "0 30s 0"} {
 		var got string
-		must(t, sqlx.GetContext(t.Context(), db, &got, `SELECT current_setting('idle_session_timeout') || ' ' ||
-			current_setting('idle_in_transaction_session_timeout') || ' ' || (SELECT CASE setting WHEN '0' THEN '0' ELSE setting::int / 1000 || 's' END
+		must(t, sqlx.GetContext(t.Context(), db, &got, `SELECT current_setting('idle_session_timeout')
+			|| ' ' ||
+			current_setting('idle_in_transaction_session_timeout') || ' ' || (SELECT CASE setting
+				WHEN '0' THEN '0' ELSE setting::int / 1000 || 's' END
 			FROM pg_settings WHERE name = 'tcp_user_timeout')`))
 		if got != want {
 			t.Errorf("bounds %q, want %q", got, want)
@@ -83,7 +86,8 @@ func TestLostSessionIsNoticed(t *testing.T) {
 	_, db := fresh(t)
 	l := lead(t, db, "a")
 	kept, stop := l.Keep(t.Context())
-	exec(t, db, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	exec(t, db, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
 	if !ended(kept, t, patience) {
 		t.Error("the leader does not know that its session is gone")
 	}
@@ -111,8 +115,8 @@ func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 	l.Release()
 }
 
-// A leader whose line has gone silent knows within three leases that it leads no more, though the driver
-// waits for an answer. A line that is only busy costs nothing.
+// A leader whose line has gone silent knows within three leases that it leads no more, though the
+// driver waits for an answer. A line that is only busy costs nothing.
 func TestSilentConnectionCostsTheLead(t *testing.T) {
 	t.Parallel()
 	url, db := fresh(t)

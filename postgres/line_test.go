@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// muted puts a proxy before the server. Once muted it takes what is sent and passes nothing on, as a middlebox
-// does that has lost its tables; unmute cuts all lines.
+// muted puts a proxy before the server. Once muted it takes what is sent and passes nothing on, as
+// a middlebox does that has lost its tables; unmute cuts all lines.
 func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func())) {
 	t.Helper()
 	u, err := url.Parse(raw)
@@ -136,7 +136,8 @@ func TestConnectingIsBounded(t *testing.T) {
 	}
 }
 
-// Whoever has vanished acknowledges nothing: the kernel cuts the line, for the driver itself would wait.
+// Whoever has vanished acknowledges nothing: the kernel cuts the line, for the driver itself would
+// wait.
 func TestEveryConnectionIsBounded(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -34,14 +34,14 @@ func Migrations() fs.FS {
 }
 
 // Migrate brings one line of migrations up to date. A line is the ordered migrations of one owner
-// (the outbox, the inbox, a service); its versions are kept in the table migrations_<line>. The line
-// of this package comes first by itself. Replicas may call it at the same time: one migrates, the others
-// wait, and hold nothing meanwhile that the first may have to wait for.
+// (the outbox, the inbox, a service); its versions are kept in the table migrations_<line>. The
+// line of this package comes first by itself. Replicas may call it at the same time: one migrates,
+// the others wait, and hold nothing meanwhile that the first may have to wait for.
 //
-// A migration that waits for a lock is given up after five seconds, since everybody else queues behind
-// it. One that is marked NO TRANSACTION, for CREATE INDEX CONCURRENTLY, may wait for as long as it
-// takes. The invalid index that such a migration has left when it failed is dropped before it is tried
-// again.
+// A migration that waits for a lock is given up after five seconds, since everybody else queues
+// behind it. One that is marked NO TRANSACTION, for CREATE INDEX CONCURRENTLY, may wait for as long
+// as it takes. The invalid index that such a migration has left when it failed is dropped before it
+// is tried again.
 func Migrate(ctx context.Context, address, line string, files fs.FS) error {
 	err := withLock(ctx, address, []seriesOf{{ownSeries, Migrations()}, {line, files}}, nil)
 	if err != nil {
@@ -59,9 +59,10 @@ type seriesOf struct {
 	files fs.FS
 }
 
-// withLock migrates lines, and then calls then, while no other replica does so. Where there is nothing
-// to do, as at nearly every start, nobody is waited for.
-func withLock(ctx context.Context, address string, lines []seriesOf, then func(ctx context.Context, db *sqlx.DB) error) error {
+// withLock migrates lines, and then calls then, while no other replica does so. Where there is
+// nothing to do, as at nearly every start, nobody is waited for.
+func withLock(ctx context.Context, address string, lines []seriesOf, then func(ctx context.Context,
+	db *sqlx.DB) error) error {
 	db, err := open(address, migrationTimeout, migrationLockTimeout)
 	if err != nil {
 		return err
@@ -95,20 +96,22 @@ func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error)
 	if err != nil {
 		return nil, err
 	}
-	// A process that is stopped meanwhile keeps its connection; the server ends it when no migration can
-	// be under way any more.
+	// A process that is stopped meanwhile keeps its connection; the server ends it when no migration
+	// can be under way any more.
 	_, err = conn.ExecContext(ctx, `SET idle_session_timeout = `+millis(silence))
 	until := time.Now().Add(migrationWait)
 	tick := time.NewTicker(migrationPoll)
 	defer tick.Stop()
 	for err == nil {
 		var mine bool
-		if err = conn.GetContext(ctx, &mine, `SELECT pg_try_advisory_lock(hashtextextended('migrate', 0))`); err != nil {
+		if err = conn.GetContext(ctx, &mine,
+			`SELECT pg_try_advisory_lock(hashtextextended('migrate', 0))`); err != nil {
 			break
 		}
 		if mine {
 			return func() {
-				_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // it ends the session, and with it the lock
+				// it ends the session, and with it the lock
+				_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 				_ = conn.Close()
 			}, nil
 		}
@@ -138,7 +141,8 @@ func areUp(ctx context.Context, db *sqlx.DB, lines []seriesOf) (bool, error) {
 		}
 		// Goose creates its table before it looks, which only one replica may do at a time.
 		var begun bool
-		if err := db.GetContext(ctx, &begun, `SELECT to_regclass($1) IS NOT NULL`, tableOf(l.name)); err != nil || !begun {
+		if err := db.GetContext(ctx, &begun, `SELECT to_regclass($1) IS NOT NULL`,
+			tableOf(l.name)); err != nil || !begun {
 			return false, err
 		}
 		if pending, err := provider.HasPending(ctx); pending || err != nil {
@@ -183,8 +187,10 @@ func up(ctx context.Context, address string, db *sqlx.DB, l seriesOf) error {
 	}
 }
 
-// nextOf returns the name and the text of the migration that comes next, both empty when there is none.
-func nextOf(ctx context.Context, provider *goose.Provider, files fs.FS) (name, text string, err error) {
+// nextOf returns the name and the text of the migration that comes next, both empty when there is
+// none.
+func nextOf(ctx context.Context, provider *goose.Provider, files fs.FS) (name, text string,
+	err error) {
 	current, err := provider.GetDBVersion(ctx)
 	if err != nil {
 		return "", "", err
@@ -198,21 +204,25 @@ func nextOf(ctx context.Context, provider *goose.Provider, files fs.FS) (name, t
 	return "", "", nil
 }
 
-// dropInvalid drops the indexes that a migration names and that are invalid: CREATE INDEX CONCURRENTLY
-// has left them when it failed. One that somebody is building at the moment stays.
+// dropInvalid drops the indexes that a migration names and that are invalid: CREATE INDEX
+// CONCURRENTLY has left them when it failed. One that somebody is building at the moment stays.
 func dropInvalid(ctx context.Context, db *sqlx.DB, migration string) error {
 	var invalid []string
-	err := db.SelectContext(ctx, &invalid, `SELECT c.relname FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+	err := db.SelectContext(ctx, &invalid, `SELECT c.relname FROM pg_index AS i JOIN pg_class AS c
+		ON c.oid = i.indexrelid
 		WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relnamespace = current_schema()::regnamespace
-			AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p WHERE p.index_relid = i.indexrelid)`)
+			AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p
+				WHERE p.index_relid = i.indexrelid)`)
 	if err != nil {
 		return fmt.Errorf("look for invalid indexes: %w", err)
 	}
 	for _, name := range invalid {
-		if !regexp.MustCompile(`(^|[^\w])` + regexp.QuoteMeta(name) + `($|[^\w])`).MatchString(migration) {
+		if !regexp.MustCompile(`(^|[^\w])` + regexp.QuoteMeta(name) +
+			`($|[^\w])`).MatchString(migration) {
 			continue
 		}
-		if _, err := db.ExecContext(ctx, `DROP INDEX CONCURRENTLY IF EXISTS `+pq.QuoteIdentifier(name)); err != nil {
+		if _, err := db.ExecContext(ctx, `DROP INDEX CONCURRENTLY IF EXISTS `+
+			pq.QuoteIdentifier(name)); err != nil {
 			return fmt.Errorf("drop the invalid index %s: %w", name, err)
 		}
 	}

@@ -43,19 +43,21 @@ func TestReplicasBuildAnIndexConcurrently(t *testing.T) {
 	}
 	until(t, "one builds and the others ask for the lock", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_progress_create_index`) == 1 &&
-			count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()`) >= replicas
+			count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+				AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()`) >= replicas
 	})
 	must(t, reader.Commit())
 	for range replicas {
 		must(t, <-done)
 	}
-	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'big_n'::regclass AND indisvalid`); n != 1 {
+	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'big_n'::regclass
+		AND indisvalid`); n != 1 {
 		t.Error("the index is invalid")
 	}
 }
 
-// An index without a lock that waits for others for longer than any other migration may wait is built all the
-// same.
+// An index without a lock that waits for others for longer than any other migration may wait is
+// built all the same.
 func TestIndexWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	raw, db := fresh(t)
@@ -66,21 +68,25 @@ func TestIndexWaitsForOthers(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep)) }()
 	until(t, "it waits for longer than a lock may take", func() bool {
-		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%INDEX CONCURRENTLY big_n%'
-			AND wait_event_type = 'Lock' AND query_start < now() - interval '5.5 seconds' AND pid <> pg_backend_pid()`) == 1
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND query LIKE '%INDEX CONCURRENTLY big_n%'
+			AND wait_event_type = 'Lock' AND query_start < now() - interval '5.5 seconds'
+				AND pid <> pg_backend_pid()`) == 1
 	})
 	must(t, reader.Commit())
 	must(t, <-done)
 }
 
-// The invalid index of a try that failed is built again; those that the migration does not name stay.
+// The invalid index of a try that failed is built again; those that the migration does not name
+// stay.
 func TestInvalidIndexIsBuiltAgain(t *testing.T) {
 	t.Parallel()
 	raw, db := fresh(t)
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep)))
 	exec(t, db, `INSERT INTO big VALUES (7)`) // the index is unique
 	err := postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep))
-	if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), "2_step.sql") {
+	if err == nil || postgres.WaitingHelps(err) ||
+		!strings.Contains(postgres.Remedy(err), "2_step.sql") {
 		t.Errorf("two rows with one key: %v; %s", err, postgres.Remedy(err))
 	}
 	if _, err := db.Exec(`CREATE UNIQUE INDEX CONCURRENTLY somebodys ON big (n)`); err == nil {
@@ -91,10 +97,12 @@ func TestInvalidIndexIsBuiltAgain(t *testing.T) {
 	}
 	exec(t, db, `DELETE FROM big WHERE n = 7`)
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep)))
-	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'big_n'::regclass AND indisvalid`); n != 1 {
+	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'big_n'::regclass
+		AND indisvalid`); n != 1 {
 		t.Error("the index is invalid")
 	}
-	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'somebodys'::regclass AND NOT indisvalid`); n != 1 {
+	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'somebodys'::regclass
+		AND NOT indisvalid`); n != 1 {
 		t.Error("somebody else's index is gone")
 	}
 }
@@ -110,10 +118,11 @@ func TestFaultyMigrationsAreNamed(t *testing.T) {
 		files  fstest.MapFS
 		repair string
 	}{
-		"ordered": {files(tableStep, "Up\nCREATE TABLE late (n int);", "Up\nCREATE TABLE later (n int);"), "number"},
-		"syntax":  {files("Up\nCREATE TABEL x (n int);"), "1_step.sql"},
-		"there":   {files("Up\nCREATE TABLE big (n int);"), "1_step.sql"},
-		"empty":   {fstest.MapFS{"1_step.sql": {Data: []byte("CREATE TABLE x (n int);")}}, "correct"},
+		"ordered": {files(tableStep, "Up\nCREATE TABLE late (n int);", "Up\nCREATE TABLE later (n int);"),
+			"number"},
+		"syntax": {files("Up\nCREATE TABEL x (n int);"), "1_step.sql"},
+		"there":  {files("Up\nCREATE TABLE big (n int);"), "1_step.sql"},
+		"empty":  {fstest.MapFS{"1_step.sql": {Data: []byte("CREATE TABLE x (n int);")}}, "correct"},
 	} {
 		err := postgres.Migrate(t.Context(), raw, name, c.files)
 		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.repair) {
@@ -152,29 +161,34 @@ func TestDatabaseBelongsToOneService(t *testing.T) {
 	exec(t, db, `CREATE SCHEMA other`)
 	for _, name := range []string{"z", owner} {
 		err := postgres.Claim(t.Context(), raw+"&search_path=other", name)
-		if !errors.Is(err, postgres.ErrForeign) || postgres.WaitingHelps(err) || !strings.Contains(err.Error(), "service "+owner+" (schema public)") {
+		if !errors.Is(err, postgres.ErrForeign) || postgres.WaitingHelps(err) ||
+			!strings.Contains(err.Error(), "service "+owner+" (schema public)") {
 			t.Errorf("%s in another schema: %v", name, err)
 		}
 	}
-	if n := count(t, db, `SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace`); n != 0 {
+	if n := count(t, db,
+		`SELECT count(*) FROM pg_class WHERE relnamespace = 'other'::regnamespace`); n != 0 {
 		t.Errorf("%d tables in the other schema", n)
 	}
 	exec(t, db, `UPDATE database_owner SET name = 'z'`) // renamed by a person
 	must(t, postgres.Claim(t.Context(), raw, "z"))
 }
 
-// A database that takes no writes is not alive, and is again when it takes them, for whatever sessions
-// were made meanwhile.
+// A database that takes no writes is not alive, and is again when it takes them, for whatever
+// sessions were made meanwhile.
 func TestReadOnlyDatabaseIsNotAlive(t *testing.T) {
 	t.Parallel()
 	raw, _ := fresh(t)
 	admin := pool(t, raw+"&default_transaction_read_only=off")
 	set := func(to string) {
-		exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = `+to+`', current_database()); END $$`)
+		exec(t, admin, `DO $$
+			BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = `+to+
+			`', current_database()); END $$`)
 	}
 	set("on")
 	db := pool(t, raw)
-	if err := postgres.Alive(t.Context(), db); err == nil || !strings.Contains(err.Error(), "default_transaction_read_only") || !postgres.WaitingHelps(err) {
+	if err := postgres.Alive(t.Context(), db); err == nil ||
+		!strings.Contains(err.Error(), "default_transaction_read_only") || !postgres.WaitingHelps(err) {
 		t.Errorf("alive: %v", err)
 	}
 	_, err := db.Exec(`CREATE TABLE x ()`)
@@ -197,13 +211,15 @@ func TestLockOfMigrationsIsPolled(t *testing.T) {
 	exec(t, held, `SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if err := postgres.Migrate(ctx, raw, "big", files(tableStep)); !errors.Is(err, context.DeadlineExceeded) || !postgres.WaitingHelps(err) {
+	if err := postgres.Migrate(ctx, raw, "big", files(tableStep)); !errors.Is(err,
+		context.DeadlineExceeded) || !postgres.WaitingHelps(err) {
 		t.Errorf("error %v", err)
 	}
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), raw, "big", files(tableStep)) }()
 	until(t, "it asks", func() bool {
-		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
+		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
 			AND backend_xmin IS NULL AND state = 'idle'`) > 0
 	})
 	exec(t, held, `SELECT pg_advisory_unlock_all()`)

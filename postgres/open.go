@@ -24,11 +24,11 @@ const (
 	connectionLifetime = 30 * time.Minute
 )
 
-// Open returns a pool for the address of a database: a postgres:// URL or key=value pairs, as Address
-// reads them. Open does not connect.
+// Open returns a pool for the address of a database: a postgres:// URL or key=value pairs, as
+// Address reads them. Open does not connect.
 //
-// A statement with parameters that is not prepared takes two round trips: in one, the driver would send
-// []byte in a binary form that only bytea understands.
+// A statement with parameters that is not prepared takes two round trips: in one, the driver would
+// send []byte in a binary form that only bytea understands.
 func Open(address string) (*sqlx.DB, error) { return open(address, statementTimeout, lockTimeout) }
 
 func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
@@ -56,7 +56,8 @@ func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
 		return nil, errors.New("open database: its address has an option that the driver refuses")
 	}
 	inner.Dialer(dialer{})
-	db := sqlx.NewDb(sql.OpenDB(&connector{Connector: inner, setup: setupSQL(settings), pool: p}), "postgres")
+	db := sqlx.NewDb(sql.OpenDB(&connector{Connector: inner, setup: setupSQL(settings), pool: p}),
+		"postgres")
 	db.SetMaxOpenConns(maxConnections)
 	db.SetMaxIdleConns(maxConnections) // the default of 2 makes a busy pool connect again all the time
 	db.SetConnMaxLifetime(connectionLifetime)
@@ -68,7 +69,8 @@ func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
 func setupSQL(settings map[string]string) string {
 	list := make([]string, 0, len(settings))
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
-		list = append(list, fmt.Sprintf("set_config(%s, %s, false)", pq.QuoteLiteral(name), pq.QuoteLiteral(settings[name])))
+		list = append(list, fmt.Sprintf("set_config(%s, %s, false)", pq.QuoteLiteral(name),
+			pq.QuoteLiteral(settings[name])))
 	}
 	return "SELECT " + strings.Join(list, ", ")
 }
@@ -79,20 +81,22 @@ func millis(d time.Duration) string { return fmt.Sprint(int(d / time.Millisecond
 var ErrNotDurable = errors.New("the database may lose what it has committed")
 
 // CheckDurable refuses a database that may lose what it has committed, with ErrNotDurable: fsync,
-// full_page_writes or synchronous_commit off. A standby, which cannot be written, is another error: it may
-// be promoted.
+// full_page_writes or synchronous_commit off. A standby, which cannot be written, is another error:
+// it may be promoted.
 func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 	var s struct {
 		Fsync, Pages, Commit string
 		Standby              bool
 	}
-	err := sqlx.GetContext(ctx, db, &s, `SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS pages,
+	err := sqlx.GetContext(ctx, db, &s, `SELECT current_setting('fsync') AS fsync,
+		current_setting('full_page_writes') AS pages,
 		current_setting('synchronous_commit') AS commit, pg_is_in_recovery() AS standby`)
 	if err != nil {
 		return fmt.Errorf("check durability: %w", err)
 	}
 	var faults []string
-	for name, value := range map[string]string{"fsync": s.Fsync, "full_page_writes": s.Pages, "synchronous_commit": s.Commit} {
+	for name, value := range map[string]string{"fsync": s.Fsync, "full_page_writes": s.Pages,
+		"synchronous_commit": s.Commit} {
 		if value == "off" {
 			faults = append(faults, name+" is off")
 		}

@@ -14,17 +14,18 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 	shared, err := url.Parse(devstack.Shared(t).PostgresURL)
 	must(t, err)
 	for name, bad := range map[string]string{
-		"wrong password":     "postgres://nobody:geheim@" + shared.Host + "/postgres?sslmode=disable",
-		"password as option": "postgres://" + shared.Host + "/postgres?sslmode=disable&user=nobody&password=geheim",
-		"no server":          "postgres://nobody:geheim@127.0.0.1:1/x?sslmode=disable",
-		"no such host":       "postgres://nobody:geheim@host.invalid/x?sslmode=disable",
-		"bad escape":         "postgres://nobody:geheim%zz@127.0.0.1/x?sslmode=disable",
-		"bad port":           "postgres://nobody:geheim@127.0.0.1:port/x?sslmode=disable",
-		"bad scheme":         "mysql://nobody:geheim@127.0.0.1/x?sslmode=disable",
-		"no sslmode":         "postgres://nobody:geheim@127.0.0.1/x",
-		"bad sslmode":        "postgres://nobody:geheim@127.0.0.1/x?sslmode=geheim",
-		"bad option":         "postgres://nobody:geheim@127.0.0.1/x?sslmode=disable&connect_timeout=geheim",
-		"key=value":          "user=nobody password=geheim host=127.0.0.1",
+		"wrong password": "postgres://nobody:geheim@" + shared.Host + "/postgres?sslmode=disable",
+		"password as option": "postgres://" + shared.Host +
+			"/postgres?sslmode=disable&user=nobody&password=geheim",
+		"no server":    "postgres://nobody:geheim@127.0.0.1:1/x?sslmode=disable",
+		"no such host": "postgres://nobody:geheim@host.invalid/x?sslmode=disable",
+		"bad escape":   "postgres://nobody:geheim%zz@127.0.0.1/x?sslmode=disable",
+		"bad port":     "postgres://nobody:geheim@127.0.0.1:port/x?sslmode=disable",
+		"bad scheme":   "mysql://nobody:geheim@127.0.0.1/x?sslmode=disable",
+		"no sslmode":   "postgres://nobody:geheim@127.0.0.1/x",
+		"bad sslmode":  "postgres://nobody:geheim@127.0.0.1/x?sslmode=geheim",
+		"bad option":   "postgres://nobody:geheim@127.0.0.1/x?sslmode=disable&connect_timeout=geheim",
+		"key=value":    "user=nobody password=geheim host=127.0.0.1",
 	} {
 		db, err := postgres.Open(bad)
 		if err == nil {
@@ -38,7 +39,8 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 		if strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: the error holds the password: %v", name, err)
 		}
-		if err := postgres.Migrate(t.Context(), bad, "x", nil); err == nil || strings.Contains(err.Error(), "geheim") {
+		if err := postgres.Migrate(t.Context(), bad, "x", nil); err == nil ||
+			strings.Contains(err.Error(), "geheim") {
 			t.Errorf("%s: migrating: %v", name, err)
 		}
 	}
@@ -48,7 +50,8 @@ func TestEverySessionIsBounded(t *testing.T) {
 	t.Parallel()
 	raw, db := fresh(t)
 	settings := func() (got string) {
-		must(t, db.Get(&got, `SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'),
+		must(t, db.Get(&got, `SELECT concat_ws(' ', current_setting('statement_timeout'),
+			current_setting('lock_timeout'),
 			current_setting('idle_in_transaction_session_timeout'))`))
 		return got
 	}
@@ -69,7 +72,8 @@ func TestCheckDurable(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	must(t, postgres.CheckDurable(t.Context(), conn))
 	exec(t, conn, `SET synchronous_commit = off`)
-	if err := postgres.CheckDurable(t.Context(), conn); err == nil || !strings.Contains(err.Error(), "synchronous_commit is off") {
+	if err := postgres.CheckDurable(t.Context(), conn); err == nil ||
+		!strings.Contains(err.Error(), "synchronous_commit is off") {
 		t.Errorf("error %v", err)
 	}
 	must(t, postgres.Alive(t.Context(), db))

@@ -14,9 +14,9 @@ var errDriver = errors.New("the driver lacks what a session needs")
 // kitMark begins each statement of Statements.
 const kitMark = "/* kept prepared */ "
 
-// The settings of a session for the kit's own statements. A prepared statement keeps the plan of its
-// first days: made when a table was small, it reads all of it ever after. With these the planner takes
-// the index that every such statement has. A user's statements are planned as usual.
+// The settings of a session for the kit's own statements. A prepared statement keeps the plan of
+// its first days: made when a table was small, it reads all of it ever after. With these the
+// planner takes the index that every such statement has. A user's statements are planned as usual.
 const byIndexSQL = `SET enable_seqscan = off; SET jit = off`
 
 // usualSQL brings the planner's settings of a user back: those that the URL names, or the server's.
@@ -36,13 +36,17 @@ type byIndexKey struct{}
 
 // ByIndex returns a context in which statements are planned to use an index, whatever the size of
 // a table was when they were. It is for those that have one.
-func ByIndex(ctx context.Context) context.Context { return context.WithValue(ctx, byIndexKey{}, true) }
+func ByIndex(ctx context.Context) context.Context {
+	return context.WithValue(ctx, byIndexKey{},
+		true)
+}
 
 // plannedByIndex tells whether a statement wants the settings of the kit. An INSERT of given values
 // reads no table, so that a transaction of a user's own statements needs no change for it.
 func plannedByIndex(ctx context.Context, query string) bool {
 	text, kit := strings.CutPrefix(query, kitMark)
-	return kit && !strings.HasPrefix(strings.TrimSpace(text), "INSERT") || ctx.Value(byIndexKey{}) != nil
+	return kit && !strings.HasPrefix(strings.TrimSpace(text), "INSERT") ||
+		ctx.Value(byIndexKey{}) != nil
 }
 
 // plan changes the planner's settings where they are not those that the next statement wants. A

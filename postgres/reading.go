@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// errReading refuses a statement on a session whose rows are still being read. The driver would take these rows
-// for the answer to the new statement, and the reader of the rows would miss them without an error: so it was
-// between a leader's sign of life and the windows of its relay.
+// errReading refuses a statement on a session whose rows are still being read. The driver would
+// take these rows for the answer to the new statement, and the reader of the rows would miss them
+// without an error: so it was between a leader's sign of life and the windows of its relay.
 var errReading = errors.New("the rows of another statement are still being read in this session")
 
 // result is what the driver's rows can do.

@@ -4,7 +4,8 @@ import (
 	"testing"
 )
 
-// A statement in between takes no rows from one whose rows are being read, such as a leader's sign of life.
+// A statement in between takes no rows from one whose rows are being read, such as a leader's sign
+// of life.
 func TestRowsThatAreBeingReadAreNotLost(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
@@ -13,12 +14,14 @@ func TestRowsThatAreBeingReadAreNotLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	statement, err := conn.PreparexContext(t.Context(), `SELECT g FROM generate_series(1, $1::int) AS g`)
+	statement, err := conn.PreparexContext(t.Context(), `SELECT g FROM generate_series(1,
+		$1::int) AS g`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, prepared := range []bool{false, true} {
-		rows, err := conn.QueryxContext(t.Context(), `SELECT g FROM generate_series(1, $1::int) AS g`, 1000)
+		rows, err := conn.QueryxContext(t.Context(), `SELECT g FROM generate_series(1, $1::int) AS g`,
+			1000)
 		if prepared {
 			_ = rows.Close()
 			rows, err = statement.QueryxContext(t.Context(), 1000)

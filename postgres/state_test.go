@@ -24,9 +24,11 @@ import (
 // A server, or what stands in its place, may send any text as its SQLSTATE.
 func TestAnySQLSTATEIsClassified(t *testing.T) {
 	t.Parallel()
-	for _, state := range []string{"", "0", "2", "40", "5", "XX", "é", "08P0", "this is no code", "\x00\x00"} {
+	for _, state := range []string{"", "0", "2", "40", "5", "XX", "é", "08P0", "this is no code",
+		"\x00\x00"} {
 		err := error(&pq.Error{Code: pqerror.Code(state)})
-		_, _, _, _ = postgres.ClassOf(err), postgres.DatabaseFault(err), postgres.WaitingHelps(err), postgres.Remedy(err)
+		_, _, _, _ = postgres.ClassOf(err), postgres.DatabaseFault(err), postgres.WaitingHelps(err),
+			postgres.Remedy(err)
 		_, _ = postgres.IsUniqueViolation(err), postgres.CommitError(t.Context(), err)
 	}
 	if got := postgres.ClassOf(&pq.Error{Code: "22"}); got != postgres.BadData {
@@ -37,12 +39,16 @@ func TestAnySQLSTATEIsClassified(t *testing.T) {
 // The outcome of a commit follows from the code alone: the server translates the severity.
 func TestOutcomeIsKnownByTheCode(t *testing.T) {
 	t.Parallel()
-	for _, severity := range []string{"FATAL", "FATALE", "ФАТАЛЬНО", "致命错误", "PANIC", "ПАНИКА", "ERROR", "FEHLER", ""} {
+	for _, severity := range []string{"FATAL", "FATALE", "ФАТАЛЬНО", "致命错误", "PANIC", "ПАНИКА",
+		"ERROR", "FEHLER", ""} {
 		for state, unknown := range map[string]bool{
-			"57P01": true, "57P02": true, "57P03": true, "57P05": true, "58030": true, "53100": true, "08006": true, "XX000": true, "25P03": true, "": true, "5": true,
-			"23505": false, "23503": false, "40001": false, "40P01": false, "57014": false, "25006": false, "P0001": false, "22003": false,
+			"57P01": true, "57P02": true, "57P03": true, "57P05": true, "58030": true, "53100": true,
+			"08006": true, "XX000": true, "25P03": true, "": true, "5": true,
+			"23505": false, "23503": false, "40001": false, "40P01": false, "57014": false, "25006": false,
+			"P0001": false, "22003": false,
 		} {
-			err := postgres.CommitError(t.Context(), &pq.Error{Severity: severity, Code: pqerror.Code(state)})
+			err := postgres.CommitError(t.Context(),
+				&pq.Error{Severity: severity, Code: pqerror.Code(state)})
 			if errors.Is(err, postgres.ErrUnknownOutcome) != unknown {
 				t.Errorf("%s %q: %v", severity, state, err)
 			}
@@ -60,8 +66,8 @@ func TestCommitIsLostOnATranslatedServer(t *testing.T) {
 	}
 }
 
-// translated is a server that answers every statement, and COMMIT with its end, in the words of another
-// language.
+// translated is a server that answers every statement, and COMMIT with its end, in the words of
+// another language.
 func translated(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -106,7 +112,8 @@ func speak(c net.Conn) {
 			send('C', "BEGIN\x00")
 			send('Z', "T")
 		case strings.HasPrefix(text, "COMMIT"):
-			send('E', "SFATALE\x00VFATAL\x00C57P01\x00Mterminazione della connessione su comando dell'amministratore\x00\x00")
+			send('E', "SFATALE\x00VFATAL\x00C57P01\x00Mterminazione della connessione su comando "+
+				"dell'amministratore\x00\x00")
 			return
 		default:
 			send('C', "SELECT 0\x00")
@@ -122,26 +129,35 @@ func TestWaits(t *testing.T) {
 		return fmt.Errorf("migrate: %w", &pq.Error{Code: pqerror.Code(code), Message: message})
 	}
 	for name, err := range map[string]error{
-		"starting": state("57P03", ""), "shut down": state("57P01", ""), "too many connections": state("53300", ""), "disk full": state("53100", ""),
-		"lock": state("55P03", ""), "deadlock": state("40P01", ""), "read-only": state("25006", ""), "connection": state("08006", ""),
-		"pooler that cannot connect": state("08P01", "server login has been failing, try again later (server_login_retry)"),
-		"refused":                    &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, "no socket": &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT},
-		"no such host yet": &net.DNSError{IsNotFound: true}, "EOF": fmt.Errorf("x: %w", io.EOF), "bad": driver.ErrBadConn, "late": context.DeadlineExceeded,
+		"starting": state("57P03", ""), "shut down": state("57P01", ""),
+		"too many connections": state("53300", ""), "disk full": state("53100", ""),
+		"lock": state("55P03", ""), "deadlock": state("40P01", ""), "read-only": state("25006", ""),
+		"connection": state("08006", ""),
+		"pooler that cannot connect": state("08P01",
+			"server login has been failing, try again later (server_login_retry)"),
+		"refused":          &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
+		"no socket":        &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT},
+		"no such host yet": &net.DNSError{IsNotFound: true}, "EOF": fmt.Errorf("x: %w", io.EOF),
+		"bad": driver.ErrBadConn, "late": context.DeadlineExceeded,
 	} {
 		if !postgres.WaitingHelps(err) {
 			t.Errorf("%s is not waited for", name)
 		}
 	}
 	for name, err := range map[string]error{
-		"syntax": state("42601", ""), "no such table": state("42P01", ""), "there already": state("42P07", ""), "privilege": state("42501", ""),
-		"password": state("28P01", ""), "no entry in pg_hba": state("28000", ""), "no database": state("3D000", ""), "no schema": state("3F000", ""),
-		"data": state("22P02", ""), "constraint": state("23514", ""), "not supported": state("0A000", ""), "no extension": state("58P01", ""),
-		"unknown option":   state("08P01", "unsupported startup parameter: enable_seqscan"),
-		"unknown setting":  state("22023", ""),
-		"certificate":      fmt.Errorf("tls: %w", x509.UnknownAuthorityError{}),
-		"another host":     fmt.Errorf("tls: %w", x509.HostnameError{Certificate: &x509.Certificate{}}),
-		"no TLS":           pq.ErrSSLNotSupported,
-		"TLS alert":        &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")},
+		"syntax": state("42601", ""), "no such table": state("42P01", ""), "there already": state("42P07",
+			""), "privilege": state("42501", ""),
+		"password": state("28P01", ""), "no entry in pg_hba": state("28000", ""),
+		"no database": state("3D000", ""), "no schema": state("3F000", ""),
+		"data": state("22P02", ""), "constraint": state("23514", ""), "not supported": state("0A000", ""),
+		"no extension":    state("58P01", ""),
+		"unknown option":  state("08P01", "unsupported startup parameter: enable_seqscan"),
+		"unknown setting": state("22023", ""),
+		"certificate":     fmt.Errorf("tls: %w", x509.UnknownAuthorityError{}),
+		"another host":    fmt.Errorf("tls: %w", x509.HostnameError{Certificate: &x509.Certificate{}}),
+		"no TLS":          pq.ErrSSLNotSupported,
+		"TLS alert": &net.OpError{Op: "remote error",
+			Err: errors.New("tls: certificate required")},
 		"no such file":     &fs.PathError{Op: "open", Path: "root.crt", Err: syscall.ENOENT},
 		"order":            errors.New("found 1 missing (out-of-order) migration"),
 		"another's":        postgres.ErrForeign,

@@ -23,7 +23,8 @@ type Statements struct {
 // NewStatements returns an empty cache for db. Use it for a fixed set of statements: it never
 // forgets one.
 func NewStatements(db *sqlx.DB) *Statements {
-	return &Statements{db: db, prepared: map[string]*sqlx.Stmt{}, preparing: map[string]bool{}, types: map[string]map[string]string{}}
+	return &Statements{db: db, prepared: map[string]*sqlx.Stmt{}, preparing: map[string]bool{},
+		types: map[string]map[string]string{}}
 }
 
 // On returns the prepared statement for use on the pool.
@@ -51,9 +52,9 @@ func (s *Statements) On(ctx context.Context, query string) (*sqlx.Stmt, error) {
 // spareWait is how long the first use of a statement inside a transaction waits for a connection.
 const spareWait = 200 * time.Millisecond
 
-// In returns the prepared statement for use inside tx. Where it is not prepared yet and the pool has
-// no connection to spare, it is prepared for tx alone: to wait for a connection would be a deadlock
-// when those who have one wait for tx.
+// In returns the prepared statement for use inside tx. Where it is not prepared yet and the pool
+// has no connection to spare, it is prepared for tx alone: to wait for a connection would be a
+// deadlock when those who have one wait for tx.
 func (s *Statements) In(ctx context.Context, tx *sqlx.Tx, query string) (*sqlx.Stmt, error) {
 	stmt := s.spare(ctx, query)
 	if stmt == nil {
@@ -89,8 +90,8 @@ func (s *Statements) spare(ctx context.Context, query string) *sqlx.Stmt {
 	return stmt
 }
 
-// knownTypes returns the types of a table's columns, or nil when they must be read: a migration that
-// outdates what is prepared outdates them as well.
+// knownTypes returns the types of a table's columns, or nil when they must be read: a migration
+// that outdates what is prepared outdates them as well.
 func (s *Statements) knownTypes(table string) map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

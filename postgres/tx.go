@@ -41,7 +41,8 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 type mayEndKey struct{}
 
 // errNotItsOwn refuses the end of a transaction to the code that only runs in it.
-var errNotItsOwn = errors.New("the transaction is ended by the one who began it, not by the code that runs in it: return an error to roll back")
+var errNotItsOwn = errors.New("the transaction is ended by the one who began it, not by the code " +
+	"that runs in it: return an error to roll back")
 
 // mustNotEnd tells whether the code that InTx runs has not returned yet.
 func (c *conn) mustNotEnd() bool { return c.inTx && c.mayEnd != nil && !c.mayEnd.Load() }
@@ -66,23 +67,25 @@ func endsTransaction(query string) bool {
 // maxEnding is how much of a statement is looked at.
 const maxEnding = 64
 
-// commitError tells a refusal by the server, after which nothing has happened, from a lost answer. It goes by
-// the SQLSTATE: the server translates the severity.
+// commitError tells a refusal by the server, after which nothing has happened, from a lost answer.
+// It goes by the SQLSTATE: the server translates the severity.
 func commitError(ctx context.Context, err error) error {
 	if errors.Is(err, sql.ErrTxDone) { // it was rolled back before
 		return fmt.Errorf("commit: %w: %w", errNotItsOwn, err)
 	}
 	answer := answerOf(err)
 	refused := answer != nil && !endsSession(string(answer.Code))
-	if refused || ctx.Err() != nil && errors.Is(err, ctx.Err()) || errors.Is(err, pq.ErrInFailedTransaction) {
+	if refused || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
+		errors.Is(err, pq.ErrInFailedTransaction) {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
 }
 
-// endsSession tells the answers with which a server ends a session, also while it commits: those about the
-// connection, a full disk, an operator's, a time-out of the session and an internal error. What has become of the
-// commit they do not say. So it is with an answer that has no SQLSTATE.
+// endsSession tells the answers with which a server ends a session, also while it commits: those
+// about the connection, a full disk, an operator's, a time-out of the session and an internal
+// error. What has become of the commit they do not say. So it is with an answer that has no
+// SQLSTATE.
 func endsSession(state string) bool {
 	switch classOf(state) {
 	case "08", "53", "57", "58", "XX", "F0":

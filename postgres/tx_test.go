@@ -32,7 +32,8 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 		t.Errorf("an error of f came back as %v", err)
 	}
 	// The constraint is checked at commit: refused, and certainly rolled back.
-	if err := insert(1, func(*sqlx.Tx) error { return nil }); err == nil || errors.Is(err, postgres.ErrUnknownOutcome) || !postgres.IsUniqueViolation(err) {
+	if err := insert(1, func(*sqlx.Tx) error { return nil }); err == nil ||
+		errors.Is(err, postgres.ErrUnknownOutcome) || !postgres.IsUniqueViolation(err) {
 		t.Errorf("a commit that was refused: %v", err)
 	}
 	// A failed transaction cannot be committed, also when f hides the error.
@@ -53,7 +54,12 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 		_ = insert(5, func(*sqlx.Tx) error { panic("f") })
 	}()
 	ctx, cancel := context.WithCancel(t.Context())
-	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { exec(t, tx, `INSERT INTO x VALUES (6)`); cancel(); return nil })
+	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+		exec(t, tx,
+			`INSERT INTO x VALUES (6)`)
+		cancel()
+		return nil
+	})
 	if err == nil {
 		t.Error("committed after the context had ended")
 	}
@@ -64,7 +70,10 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 
 func TestClasses(t *testing.T) {
 	t.Parallel()
-	state := func(code string) error { return fmt.Errorf("insert: %w", &pq.Error{Code: pqerror.Code(code)}) }
+	state := func(code string) error {
+		return fmt.Errorf("insert: %w",
+			&pq.Error{Code: pqerror.Code(code)})
+	}
 	for name, c := range map[string]struct {
 		err  error
 		want postgres.Class
@@ -98,8 +107,8 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// As many transactions as the pool has connections use a statement for the first time, and the first
-// of them holds what the others wait for.
+// As many transactions as the pool has connections use a statement for the first time, and the
+// first of them holds what the others wait for.
 func TestFirstUseOfAStatementNeedsNoSpareConnection(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
@@ -128,7 +137,8 @@ func TestFirstUseOfAStatementNeedsNoSpareConnection(t *testing.T) {
 		_, err = q.Exec(ctx, 7)
 		return err
 	}))
-	before := count(t, db, `SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%SELECT $1::int'`)
+	before := count(t, db, `SELECT count(*) FROM pg_prepared_statements
+		WHERE statement LIKE '%SELECT $1::int'`)
 	if before == 0 {
 		t.Error("the statement is not kept prepared")
 	}

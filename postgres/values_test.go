@@ -20,7 +20,8 @@ import (
 func TestArrayIsReadAsItWasMeant(t *testing.T) {
 	t.Parallel()
 	_, db := fresh(t)
-	text := rapid.StringOf(rapid.OneOf(rapid.RuneFrom([]rune(`"\{},' NULnul`)), rapid.Rune().Filter(func(r rune) bool { return r != 0 })))
+	text := rapid.StringOf(rapid.OneOf(rapid.RuneFrom([]rune(`"\{},' NULnul`)),
+		rapid.Rune().Filter(func(r rune) bool { return r != 0 })))
 	rapid.Check(t, func(rt *rapid.T) {
 		want := pq.StringArray(rapid.SliceOfN(text, 0, 5).Draw(rt, "texts"))
 		var values []any
@@ -41,12 +42,14 @@ func TestArrayIsReadAsItWasMeant(t *testing.T) {
 	})
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.FixedZone("X", -5*3600))
 	for kind, v := range map[string]any{
-		"bigint": int64(math.MinInt64), "boolean": true, "float8": math.Inf(-1), "bytea": []byte{0, '\\', 255}, "timestamptz": at, "uuid": nil,
+		"bigint": int64(math.MinInt64), "boolean": true, "float8": math.Inf(-1),
+		"bytea": []byte{0, '\\', 255}, "timestamptz": at, "uuid": nil,
 	} {
 		literal, err := postgres.Array(v, nil)
 		must(t, err)
 		var same bool
-		if err := db.Get(&same, `SELECT a[1] IS NOT DISTINCT FROM $2 AND a[2] IS NULL AND cardinality(a) = 2 FROM (SELECT $1::`+kind+`[] AS a) x`, literal, v); err != nil || !same {
+		if err := db.Get(&same, `SELECT a[1] IS NOT DISTINCT FROM $2 AND a[2] IS NULL
+			AND cardinality(a) = 2 FROM (SELECT $1::`+kind+`[] AS a) x`, literal, v); err != nil || !same {
 			t.Errorf("%s: %s is not %v (%v)", kind, literal, v, err)
 		}
 	}
@@ -99,7 +102,8 @@ func TestReplicasMigrateOnce(t *testing.T) {
 	var replicas sync.WaitGroup
 	for i := range 8 {
 		line := []string{"one", "two"}[i%2]
-		files := fstest.MapFS{"001_x.sql": {Data: []byte("-- +goose Up\nCREATE TABLE " + line + " (n int);\nINSERT INTO " + line + " SELECT 1 FROM pg_sleep(0.3);\n")}}
+		files := fstest.MapFS{"001_x.sql": {Data: []byte("-- +goose Up\nCREATE TABLE " + line +
+			" (n int);\nINSERT INTO " + line + " SELECT 1 FROM pg_sleep(0.3);\n")}}
 		replicas.Go(func() {
 			if err := postgres.Migrate(context.Background(), url, line, files); err != nil {
 				t.Errorf("replica %d: %v", i, err)
@@ -117,14 +121,16 @@ func TestReplicasMigrateOnce(t *testing.T) {
 	}
 }
 
-// A replica that was stopped in the middle of a migration keeps nobody from starting who has nothing to migrate.
+// A replica that was stopped in the middle of a migration keeps nobody from starting who has
+// nothing to migrate.
 func TestWhoHasNothingToMigrateWaitsForNobody(t *testing.T) {
 	t.Parallel()
 	raw, db := fresh(t) // it is migrated
 	stopped, err := db.Connx(t.Context())
 	must(t, err)
 	defer func() { _ = stopped.Close() }()
-	_, err = stopped.ExecContext(t.Context(), `SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
+	_, err = stopped.ExecContext(t.Context(),
+		`SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
 	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

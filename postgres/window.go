@@ -41,11 +41,13 @@ func Now(ctx context.Context, q sqlx.QueryerContext) (Snapshot, error) {
 // piece is how many seqs Pieces takes at once.
 const piece = 500_000
 
-// Pieces calls f for one range of seqs after another, from included and to not, until it has been through
-// all of the log: for what would take longer in one statement than a line may be silent.
-func (l Log) Pieces(ctx context.Context, q sqlx.QueryerContext, f func(from, to int64) error) error {
+// Pieces calls f for one range of seqs after another, from included and to not, until it has been
+// through all of the log: for what would take longer in one statement than a line may be silent.
+func (l Log) Pieces(ctx context.Context, q sqlx.QueryerContext,
+	f func(from, to int64) error) error {
 	var ends struct{ Low, High int64 }
-	if err := sqlx.GetContext(ctx, q, &ends, `SELECT coalesce(min(seq), 0) AS low, coalesce(max(seq), -1) AS high FROM `+string(l)); err != nil {
+	if err := sqlx.GetContext(ctx, q, &ends, `SELECT coalesce(min(seq), 0) AS low, coalesce(max(seq),
+		-1) AS high FROM `+string(l)); err != nil {
 		return fmt.Errorf("read ends of %s: %w", l, err)
 	}
 	for from := ends.Low; from <= ends.High; from += piece {
@@ -56,23 +58,26 @@ func (l Log) Pieces(ctx context.Context, q sqlx.QueryerContext, f func(from, to 
 	return nil
 }
 
-// Window returns the seqs after one of exactly the rows that are visible in b and not in a, ascending,
-// at most so many; more tells whether there are others. No row is left out when transactions commit in
-// another order than they inserted in, and nothing waits for a long transaction. It reads the whole
-// window whatever most is, so most should be large.
+// Window returns the seqs after one of exactly the rows that are visible in b and not in a,
+// ascending, at most so many; more tells whether there are others. No row is left out when
+// transactions commit in another order than they inserted in, and nothing waits for a long
+// transaction. It reads the whole window whatever most is, so most should be large.
 //
 // A snapshot may serve as a only once a committed transaction with an id of its own has stored it:
 // after a crash PostgreSQL gives out again the transaction ids that never reached its log, and
 // a snapshot held only in memory then hides rows.
-func (l Log) Window(ctx context.Context, q sqlx.QueryerContext, a, b Snapshot, after int64, most int) (seqs []int64, more bool, err error) {
+func (l Log) Window(ctx context.Context, q sqlx.QueryerContext, a, b Snapshot, after int64,
+	most int) (seqs []int64, more bool, err error) {
 	aMax, aRunning := a.parts()
 	bMax, _ := b.parts()
-	// Neither ORDER BY nor LIMIT nor a condition on seq: each tempts the planner into walking the primary
-	// key through all of the history. All that is done here.
+	// Neither ORDER BY nor LIMIT nor a condition on seq: each tempts the planner into walking the
+	// primary key through all of the history. All that is done here.
 	rows, err := q.QueryxContext(ctx, `
-		SELECT seq FROM `+string(l)+` WHERE txid >= $1::xid8 AND txid < $2::xid8 AND pg_visible_in_snapshot(txid, $4::pg_snapshot)
+		SELECT seq FROM `+string(l)+` WHERE txid >= $1::xid8 AND txid < $2::xid8
+			AND pg_visible_in_snapshot(txid, $4::pg_snapshot)
 		UNION ALL
-		SELECT seq FROM `+string(l)+` WHERE txid = ANY($3::xid8[]) AND pg_visible_in_snapshot(txid, $4::pg_snapshot)`,
+		SELECT seq FROM `+string(l)+` WHERE txid = ANY($3::xid8[]) AND pg_visible_in_snapshot(txid,
+			$4::pg_snapshot)`,
 		aMax, bMax, aRunning, string(b))
 	if err != nil {
 		return nil, false, fmt.Errorf("read window of %s: %w", l, err)

@@ -22,7 +22,8 @@ func snapshot(t testing.TB, db sqlx.QueryerContext) postgres.Snapshot {
 
 func createLog(t *testing.T, db *sqlx.DB) {
 	t.Helper()
-	exec(t, db, `CREATE TABLE entries (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, txid xid8 NOT NULL DEFAULT pg_current_xact_id())`)
+	exec(t, db, `CREATE TABLE entries (seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+		txid xid8 NOT NULL DEFAULT pg_current_xact_id())`)
 	exec(t, db, `CREATE INDEX ON entries (txid, seq)`)
 }
 
@@ -72,7 +73,8 @@ func (h *history) look() {
 	}
 	slices.Sort(h.between)
 	if !slices.Equal(seqs, h.between) {
-		h.t.Fatalf("window %s to %s holds %v, committed between them are %v", h.left, h.right, seqs, h.between)
+		h.t.Fatalf("window %s to %s holds %v, committed between them are %v", h.left, h.right, seqs,
+			h.between)
 	}
 	h.left, h.right, h.between = h.right, "", nil
 }
@@ -118,7 +120,8 @@ func TestWindowsHoldEachRowOnce(t *testing.T) {
 	_, db := fresh(t)
 	createLog(t, db)
 	left := postgres.Beginning
-	steps := rapid.SampledFrom([]string{"look", "begin", "insert", "commit", "insert", "get an id", "look", "commit", "roll back"})
+	steps := rapid.SampledFrom([]string{"look", "begin", "insert", "commit", "insert", "get an id",
+		"look", "commit", "roll back"})
 	rapid.Check(t, func(rt *rapid.T) {
 		h := &history{t: rt, db: db, left: left}
 		defer func() {
@@ -147,9 +150,11 @@ func TestPiecesAreAllOfALog(t *testing.T) {
 	if len(ranges) > 0 {
 		t.Errorf("an empty log has the pieces %v", ranges)
 	}
-	exec(t, db, `INSERT INTO entries (seq) OVERRIDING SYSTEM VALUE VALUES (7), (500006), (500007), (1200000)`)
+	exec(t, db, `INSERT INTO entries (seq) OVERRIDING SYSTEM VALUE VALUES (7), (500006), (500007),
+		(1200000)`)
 	must(t, entries.Pieces(t.Context(), db, take))
-	if want := [][2]int64{{7, 500_007}, {500_007, 1_000_007}, {1_000_007, 1_500_007}}; !slices.Equal(ranges, want) {
+	if want := [][2]int64{{7, 500_007}, {500_007, 1_000_007},
+		{1_000_007, 1_500_007}}; !slices.Equal(ranges, want) {
 		t.Errorf("pieces %v, want %v", ranges, want)
 	}
 }

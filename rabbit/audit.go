@@ -22,8 +22,8 @@ const (
 	maxListing   = 64 << 20 // bytes of one answer of the management API
 )
 
-// The kinds of a finding. Missing and Conflict are errors; Extra is a warning: another version's, or
-// somebody else's.
+// The kinds of a finding. Missing and Conflict are errors; Extra is a warning: another version's,
+// or somebody else's.
 const (
 	Missing  = "missing"
 	Conflict = "conflict"
@@ -60,10 +60,11 @@ type listing struct {
 	}
 }
 
-// Audit compares a broker with a topology through its management API, policies included: what a policy
-// adds to a queue is not in its arguments, and may drop messages. The virtual host is that of the broker's URL.
-// Errors hold no password.
-func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding, error) {
+// Audit compares a broker with a topology through its management API, policies included: what a
+// policy adds to a queue is not in its arguments, and may drop messages. The virtual host is that
+// of the broker's URL. Errors hold no password.
+func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding,
+	error) {
 	uri, err := parseURL(brokerURL)
 	if err != nil {
 		return nil, fmt.Errorf("audit topology: %w", err)
@@ -71,13 +72,17 @@ func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topo
 	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
 	var l listing
-	for path, into := range map[string]any{"exchanges": &l.Exchanges, "queues": &l.Queues, "bindings": &l.Bindings} {
+	for path, into := range map[string]any{"exchanges": &l.Exchanges, "queues": &l.Queues,
+		"bindings": &l.Bindings} {
 		if err := list(ctx, managementURL, "/api/"+path+"/"+url.PathEscape(uri.Vhost), into); err != nil {
 			return nil, fmt.Errorf("audit topology: %w", err)
 		}
 	}
 	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t))
-	slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Or(-cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object)) })
+	slices.SortStableFunc(found, func(a, b Finding) int {
+		return cmp.Or(-cmp.Compare(a.Kind, b.Kind),
+			cmp.Compare(a.Object, b.Object))
+	})
 	return found, nil
 }
 
@@ -88,7 +93,8 @@ func list(ctx context.Context, managementURL, path string, into any) error {
 	}
 	account := base.User
 	base.User = nil
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base.String(), "/")+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base.String(),
+		"/")+path, nil)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", path, err)
 	}
@@ -126,7 +132,9 @@ func (l listing) exchanges(t topology.Topology) (found []Finding) {
 		case !ours:
 			found = append(found, Finding{Kind: Extra, Object: object})
 		case e.Type != kind || !e.Durable:
-			found = append(found, Finding{Conflict, object, fmt.Sprintf("it is of type %s, durable %t; want %s, durable", e.Type, e.Durable, kind), "delete it, then: " + applyAgain})
+			found = append(found, Finding{Conflict, object,
+				fmt.Sprintf("it is of type %s, durable %t; want %s, durable", e.Type, e.Durable, kind),
+				"delete it, then: " + applyAgain})
 		}
 	}
 	for name := range want {
@@ -145,15 +153,18 @@ func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
 		delete(want, q.Name)
 		object := "queue " + q.Name
 		if !known {
-			found = append(found, Finding{Kind: Extra, Object: object, Detail: "nobody of this topology reads it: it grows for as long as it is bound"})
+			found = append(found, Finding{Kind: Extra, Object: object, Detail: "nobody of this topology " +
+				"reads it: it grows for as long as it is bound"})
 			continue
 		}
 		if detail := differs(ours.Args, q.Arguments); detail != "" || !q.Durable {
-			found = append(found, Finding{Conflict, object, cmp.Or(detail, "it is not durable"), "drain it, delete it, then: " + applyAgain})
+			found = append(found, Finding{Conflict, object, cmp.Or(detail, "it is not durable"),
+				"drain it, delete it, then: " + applyAgain})
 		}
 		for key, value := range q.Effective {
 			if declared, ok := ours.Args["x-"+key]; !ok || fmt.Sprint(declared) != fmt.Sprint(value) {
-				found = append(found, Finding{Conflict, object, fmt.Sprintf("the policy %s sets %s to %v", q.Policy, key, value),
+				found = append(found, Finding{Conflict, object, fmt.Sprintf("the policy %s sets %s to %v",
+					q.Policy, key, value),
 					"rabbitmqctl clear_policy -p " + vhost + " " + q.Policy})
 			}
 		}
@@ -192,7 +203,8 @@ func (l listing) bindings(t topology.Topology) (found []Finding) {
 	for _, b := range l.Bindings {
 		object := name(b.Source, b.Key, b.Destination)
 		if b.Source != "" && !want[object] { // every queue is bound to the default exchange
-			found = append(found, Finding{Kind: Extra, Object: object, Detail: "a binding that is left from another version, or somebody else's"})
+			found = append(found, Finding{Kind: Extra, Object: object,
+				Detail: "a binding that is left from another version, or somebody else's"})
 		}
 		delete(want, object)
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// What an audit says of a broker: nothing of one that is as applied, and of any other what is wrong.
+// What an audit says of a broker: nothing of one that is as applied, and of any other what is
+// wrong.
 func TestAuditReportsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	broker, manage := devstack.Vhost(t)
@@ -36,13 +37,15 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 	must(t, admin.ExchangeDelete("inventory.events", false, false))
 	_, err := admin.QueueDelete("shipping.in", false, false, false)
 	must(t, err)
-	_, err = admin.QueueDeclare("shipping.in", true, false, false, false, nil) // classic, without a limit
+	// classic, without a limit
+	_, err = admin.QueueDeclare("shipping.in", true, false, false, false, nil)
 	must(t, err)
 	_, err = admin.QueueDeclare("stray", true, false, false, false, nil)
 	must(t, err)
-	must(t, devstack.Manage(t.Context(), manage, http.MethodPut, "/api/policies/"+vhost+"/short", map[string]any{
-		"pattern": "^orders\\.in$", "definition": map[string]any{"max-length": 10}, "apply-to": "queues",
-	}, nil))
+	must(t, devstack.Manage(t.Context(), manage, http.MethodPut, "/api/policies/"+vhost+"/short",
+		map[string]any{
+			"pattern": "^orders\\.in$", "definition": map[string]any{"max-length": 10}, "apply-to": "queues",
+		}, nil))
 	want := map[string]string{
 		"binding orders.events → payments.in under order.placed":    rabbit.Missing,
 		"binding orders.events → payments.in under order.confirmed": rabbit.Extra,
@@ -55,7 +58,8 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 	until(t, "the policy counts", func() bool {
 		for _, f := range audit() {
 			if f.Object == "queue orders.in" {
-				return strings.Contains(f.Detail, "max-length to 10") && strings.Contains(f.Remedy, "clear_policy -p "+vhost+" short")
+				return strings.Contains(f.Detail, "max-length to 10") &&
+					strings.Contains(f.Remedy, "clear_policy -p "+vhost+" short")
 			}
 		}
 		return false
@@ -77,7 +81,8 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 func TestAuditHoldsNoPassword(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
-	for _, bad := range []string{"http://nobody:geheim@127.0.0.1:1", "geheim", "http://nobody:geheim@%zz"} {
+	for _, bad := range []string{"http://nobody:geheim@127.0.0.1:1", "geheim",
+		"http://nobody:geheim@%zz"} {
 		_, err := rabbit.Audit(t.Context(), bad, broker, topology.Fulfilment())
 		if err == nil || strings.Contains(err.Error(), "geheim") {
 			t.Errorf("error %v", err)

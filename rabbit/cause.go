@@ -27,10 +27,11 @@ func CauseOf(err error) string {
 	return "closed"
 }
 
-// NoAccess tells whether the broker has refused the user, the password or the virtual host. The driver
-// says so as well when a connection is cut at that very moment: only one that happens again and again
-// means it.
+// NoAccess tells whether the broker has refused the user, the password or the virtual host. The
+// driver says so as well when a connection is cut at that very moment: only one that happens again
+// and again means it.
 func NoAccess(err error) bool {
 	var reason *amqp.Error
-	return errors.As(err, &reason) && (reason.Code == amqp.AccessRefused || reason.Code == amqp.NotAllowed)
+	return errors.As(err, &reason) && (reason.Code == amqp.AccessRefused ||
+		reason.Code == amqp.NotAllowed)
 }

@@ -36,14 +36,16 @@ func (s *Session) DeclarePart(t topology.Topology, service string) error {
 	return s.declare(t.Part(service))
 }
 
-// CheckApplied returns ErrNotApplied unless the marker of t is there. It needs no right to configure.
-// The session is over when the marker is missing: the broker closes the channel.
+// CheckApplied returns ErrNotApplied unless the marker of t is there. It needs no right to
+// configure. The session is over when the marker is missing: the broker closes the channel.
 func (s *Session) CheckApplied(t topology.Topology) error {
 	err := s.call(func() error {
-		return s.ch.ExchangeDeclarePassive(t.Marker(), "fanout", durable, autoDelete, internal, noWait, nil)
+		return s.ch.ExchangeDeclarePassive(t.Marker(), "fanout", durable, autoDelete, internal, noWait,
+			nil)
 	})
 	if ServerCode(err) == amqp.NotFound {
-		return fmt.Errorf("%w: exchange %s is missing; run: quadrille topology apply", ErrNotApplied, t.Marker())
+		return fmt.Errorf("%w: exchange %s is missing; run: quadrille topology apply", ErrNotApplied,
+			t.Marker())
 	}
 	if err != nil {
 		return fmt.Errorf("look for topology marker %s: %w", t.Marker(), err)
@@ -76,7 +78,10 @@ func (s *Session) declare(b topology.Broker) error {
 		}
 	}
 	for _, bind := range b.Bindings {
-		err := s.call(func() error { return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait, nil) })
+		err := s.call(func() error {
+			return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait,
+				nil)
+		})
 		if err != nil {
 			return fmt.Errorf("bind queue %s to %s with %s: %w", bind.Queue, bind.Exchange, bind.Key, err)
 		}
@@ -99,5 +104,6 @@ func remedy(err error, kind, name string) string {
 	if ServerCode(err) != amqp.PreconditionFailed {
 		return ""
 	}
-	return fmt.Sprintf("; it exists with other arguments: drain it, then delete the %s %s and apply again", kind, name)
+	return fmt.Sprintf(
+		"; it exists with other arguments: drain it, then delete the %s %s and apply again", kind, name)
 }

@@ -19,7 +19,8 @@ func service(t *testing.T, url, manage, name string) string {
 	return devstack.User(t, url, manage, name, p.Configure, p.Write, p.Read)
 }
 
-// A service that may configure nothing can look for the marker, and finds it only when all is there.
+// A service that may configure nothing can look for the marker, and finds it only when all is
+// there.
 func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	t.Parallel()
 	url, manage := devstack.Vhost(t)
@@ -27,7 +28,8 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	for _, s := range topo.Services {
 		orders := service(t, url, manage, s.Name)
 		err := open(t, orders).CheckApplied(topo)
-		if !errors.Is(err, rabbit.ErrNotApplied) || !strings.Contains(err.Error(), "quadrille topology apply") {
+		if !errors.Is(err, rabbit.ErrNotApplied) ||
+			!strings.Contains(err.Error(), "quadrille topology apply") {
 			t.Fatalf("%s, before it is applied: %v", s.Name, err)
 		}
 	}
@@ -39,7 +41,8 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session goes on
 		must(t, err)
 	}
-	if err := open(t, url).CheckApplied(topo.With(topology.Service{Name: "fifth"})); !errors.Is(err, rabbit.ErrNotApplied) {
+	if err := open(t, url).CheckApplied(topo.With(topology.Service{Name: "fifth"})); !errors.Is(err,
+		rabbit.ErrNotApplied) {
 		t.Errorf("another topology: %v", err)
 	}
 }
@@ -50,11 +53,13 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	must(t, rabbit.Apply(t.Context(), url, topology.Fulfilment()))
 	orders := service(t, url, manage, "orders")
 	say := func(exchange, key string) rabbit.Message {
-		return rabbit.Message{Exchange: exchange, Key: key, Publishing: amqp.Publishing{Body: []byte("{}")}}
+		return rabbit.Message{Exchange: exchange, Key: key,
+			Publishing: amqp.Publishing{Body: []byte("{}")}}
 	}
 	p := publisher(t, orders)
 	expect(t, p, publish(t, p, say("orders.events", "order.placed"))[0], rabbit.Confirmed)
-	for _, foreign := range []rabbit.Message{say("payments.events", "payment.captured"), say("", "orders.in"), say("amq.topic", "x")} {
+	for _, foreign := range []rabbit.Message{say("payments.events", "payment.captured"),
+		say("", "orders.in"), say("amq.topic", "x")} {
 		p := publisher(t, orders)
 		expect(t, p, publish(t, p, foreign)[0], rabbit.Unknown)
 		if err := over(t, p.Session); rabbit.ServerCode(err) != amqp.AccessRefused {
@@ -66,11 +71,13 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	forged.UserId = "payments"
 	expect(t, p, publish(t, p, forged)[0], rabbit.Unknown)
 	for _, queue := range []string{"payments.in", "payments.dead"} {
-		if _, err := rabbit.Subscribe(open(t, orders), queue, 1, 0); rabbit.ServerCode(err) != amqp.AccessRefused {
+		if _, err := rabbit.Subscribe(open(t, orders), queue, 1,
+			0); rabbit.ServerCode(err) != amqp.AccessRefused {
 			t.Errorf("reading %s: %v", queue, err)
 		}
 	}
-	if err := open(t, orders).DeclarePart(topology.Fulfilment().With(topology.Service{Name: "fifth"}), "fifth"); rabbit.ServerCode(err) != amqp.AccessRefused {
+	if err := open(t, orders).DeclarePart(topology.Fulfilment().With(topology.Service{Name: "fifth"}),
+		"fifth"); rabbit.ServerCode(err) != amqp.AccessRefused {
 		t.Errorf("declaring: %v", err)
 	}
 }
@@ -89,7 +96,8 @@ func TestAppliedTopologyRoutesWhatIsPublished(t *testing.T) {
 		if len(subscribers) == 0 {
 			want = rabbit.Returned
 		}
-		m := rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: eventType, Mandatory: true, Publishing: amqp.Publishing{MessageId: eventType}}
+		m := rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: eventType, Mandatory: true,
+			Publishing: amqp.Publishing{MessageId: eventType}}
 		expect(t, p, publish(t, p, m)[0], want)
 		for _, name := range subscribers {
 			d, ok, err := admin.Get(topology.QueueOf(name), true)
@@ -112,7 +120,8 @@ func TestConflictNamesTheRemedy(t *testing.T) {
 	_, err := channel(t, url).QueueDeclare("orders.in", true, false, false, false, nil)
 	must(t, err)
 	err = rabbit.Apply(t.Context(), url, topology.Fulfilment())
-	if rabbit.ServerCode(err) != amqp.PreconditionFailed || !strings.Contains(err.Error(), "delete the queue orders.in") {
+	if rabbit.ServerCode(err) != amqp.PreconditionFailed ||
+		!strings.Contains(err.Error(), "delete the queue orders.in") {
 		t.Errorf("error %v", err)
 	}
 	if err := open(t, url).CheckApplied(topology.Fulfilment()); !errors.Is(err, rabbit.ErrNotApplied) {
@@ -123,12 +132,15 @@ func TestConflictNamesTheRemedy(t *testing.T) {
 func TestServiceDeclaresItsPart(t *testing.T) {
 	t.Parallel()
 	url, _ := devstack.Vhost(t)
-	small := topology.Topology{Name: "small", Services: []topology.Service{{Name: "solo", Commands: []topology.Command{{Does: "x", Publishes: []string{"x.y"}}},
-		Reacts: []topology.Reaction{{Handles: "x.y", Does: "hear"}}}}}
+	small := topology.Topology{Name: "small",
+		Services: []topology.Service{{Name: "solo",
+			Commands: []topology.Command{{Does: "x", Publishes: []string{"x.y"}}},
+			Reacts:   []topology.Reaction{{Handles: "x.y", Does: "hear"}}}}}
 	s := open(t, url)
 	must(t, s.DeclarePart(small, "solo"))
 	p, err := rabbit.NewPublisher(s)
 	must(t, err)
-	m := rabbit.Message{Exchange: "solo.events", Key: "x.y", Mandatory: true, Publishing: amqp.Publishing{MessageId: "1"}}
+	m := rabbit.Message{Exchange: "solo.events", Key: "x.y", Mandatory: true,
+		Publishing: amqp.Publishing{MessageId: "1"}}
 	expect(t, p, publish(t, p, m)[0], rabbit.Confirmed)
 }

@@ -19,7 +19,8 @@ const consumerTag = "quadrille"
 // unacknowledged have maxBytes or more; AMQP 0-9-1 has no such bound of its own. If that lasts, the
 // session ends with a BytesInHandError. It also ends when the broker cancels the subscription.
 func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliveries, error) {
-	s.socket.frames.gate.limit(maxBytes, func(why BytesInHandError) { s.end(fmt.Errorf("%w: %w", ErrClosed, why)) })
+	s.socket.frames.gate.limit(maxBytes,
+		func(why BytesInHandError) { s.end(fmt.Errorf("%w: %w", ErrClosed, why)) })
 	// Per consumer: quorum queues refuse the global form.
 	if err := s.call(func() error { return s.ch.Qos(prefetch, 0, false) }); err != nil {
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
@@ -35,7 +36,8 @@ func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliver
 	}
 	go func() {
 		if _, ok := <-cancelled; ok { // closed with the channel
-			s.end(fmt.Errorf("%w: the broker cancelled the consumer of %s: the queue was deleted or moved", ErrClosed, queue))
+			s.end(fmt.Errorf("%w: the broker cancelled the consumer of %s: the queue was deleted or moved",
+				ErrClosed, queue))
 		}
 	}()
 	return &Deliveries{Session: s, messages: messages}, nil

@@ -71,7 +71,8 @@ func TestPrefetchBoundsWhatIsOut(t *testing.T) {
 	for range 3 {
 		next(t, d)
 	}
-	until(t, "seven are left in the queue with a prefetch of 3", func() bool { return depth(t, admin) == 7 })
+	until(t, "seven are left in the queue with a prefetch of 3",
+		func() bool { return depth(t, admin) == 7 })
 	select {
 	case <-d.C():
 		t.Error("a fourth delivery, although none was acknowledged")
@@ -125,7 +126,8 @@ func TestDeletedQueueEndsSession(t *testing.T) {
 	next(t, d)
 	_, err := admin.QueueDelete("q", false, false, false)
 	must(t, err)
-	if err := over(t, d.Session); !errors.Is(err, rabbit.ErrClosed) || !strings.Contains(err.Error(), "q") {
+	if err := over(t, d.Session); !errors.Is(err, rabbit.ErrClosed) ||
+		!strings.Contains(err.Error(), "q") {
 		t.Errorf("the session ended with %v", err)
 	}
 }
@@ -133,7 +135,8 @@ func TestDeletedQueueEndsSession(t *testing.T) {
 func TestMissingQueueIsReported(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
-	if _, err := rabbit.Subscribe(open(t, url), "missing", 1, 0); rabbit.ServerCode(err) != amqp.NotFound {
+	if _, err := rabbit.Subscribe(open(t, url), "missing", 1,
+		0); rabbit.ServerCode(err) != amqp.NotFound {
 		t.Errorf("error %v", err)
 	}
 }

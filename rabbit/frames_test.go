@@ -53,8 +53,8 @@ var undecodables = map[string]any{
 	"tables in an array in a table": amqp.Table{"a": []any{nested(32)}},
 }
 
-// One message whose headers the driver cannot decode neither ends the session nor keeps those behind
-// it from coming. It comes as malformed, with all else that it has.
+// One message whose headers the driver cannot decode neither ends the session nor keeps those
+// behind it from coming. It comes as malformed, with all else that it has.
 func TestMessageThatTheDriverCannotDecodeEndsNoSession(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
@@ -72,14 +72,16 @@ func TestMessageThatTheDriverCannotDecodeEndsNoSession(t *testing.T) {
 	d := subscribe(t, url, len(messages))
 	for _, want := range messages {
 		got := next(t, d)
-		if got.MessageId != want.MessageId || !bytes.Equal(got.Body, want.Body) || got.DeliveryMode != amqp.Persistent ||
+		if got.MessageId != want.MessageId || !bytes.Equal(got.Body, want.Body) ||
+			got.DeliveryMode != amqp.Persistent ||
 			!want.Timestamp.IsZero() && !got.Timestamp.Equal(want.Timestamp) {
 			t.Fatalf("got %s %q, want %s %q", got.MessageId, got.Body, want.MessageId, want.Body)
 		}
 		record, err := rabbit.Record(got)
 		if bad := want.Headers != nil; bad != errors.Is(err, events.ErrMalformed) {
 			t.Errorf("%s: error %v", want.Body, err)
-		} else if bad && (record.Type != "a.b" || got.Headers["aa"] != "text" || !strings.Contains(err.Error(), "headers: a")) {
+		} else if bad && (record.Type != "a.b" || got.Headers["aa"] != "text" ||
+			!strings.Contains(err.Error(), "headers: a")) {
 			t.Errorf("%s: read as %+v with headers %v: %v", want.Body, record, got.Headers, err)
 		}
 	}
@@ -105,16 +107,21 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 		payload []byte
 		keeps   []string // texts that stay
 	}{
-		"unknown type":      {content(flagHeaders|flagMessageID, append(table(good+"\x01qQxyz"), "\x02id"...)...), []string{good, "\x02id"}},
-		"field cut off":     {content(flagHeaders|flagMessageID, append(table(good+"\x01qS\x00\x00\x01\x00"), "\x02id"...)...), []string{good, "\x02id"}},
-		"name cut off":      {content(flagHeaders, table(good+"\x09q")...), []string{good}},
-		"type cut off":      {content(flagHeaders, table(good+"\x01q")...), []string{good}},
-		"table cut off":     {content(flagContentType|flagHeaders, append([]byte("\x01j"), table(good)[:8]...)...), nil},
-		"text cut off":      {content(flagMessageID, 200, 'x'), nil},
-		"after it":          {content(flagHeaders|flagMessageID, append(table(good), 200, 'x')...), []string{good}},
-		"no flags":          {[]byte{0, 60}, nil},
-		"nothing":           {nil, nil},
-		"bad field in good": {content(flagHeaders, table("\x01tF"+string(table("\x01qQ"))+good)...), []string{good}},
+		"unknown type": {content(flagHeaders|flagMessageID, append(table(good+"\x01qQxyz"),
+			"\x02id"...)...), []string{good, "\x02id"}},
+		"field cut off": {content(flagHeaders|flagMessageID,
+			append(table(good+"\x01qS\x00\x00\x01\x00"), "\x02id"...)...), []string{good, "\x02id"}},
+		"name cut off": {content(flagHeaders, table(good+"\x09q")...), []string{good}},
+		"type cut off": {content(flagHeaders, table(good+"\x01q")...), []string{good}},
+		"table cut off": {content(flagContentType|flagHeaders,
+			append([]byte("\x01j"), table(good)[:8]...)...), nil},
+		"text cut off": {content(flagMessageID, 200, 'x'), nil},
+		"after it": {content(flagHeaders|flagMessageID, append(table(good), 200, 'x')...),
+			[]string{good}},
+		"no flags": {[]byte{0, 60}, nil},
+		"nothing":  {nil, nil},
+		"bad field in good": {content(flagHeaders, table("\x01tF"+string(table("\x01qQ"))+good)...),
+			[]string{good}},
 	} {
 		if rabbit.CheckProperties(c.payload) == "" {
 			t.Errorf("%s: not noticed", name)
@@ -140,19 +147,25 @@ func TestContentHeaderFitsIntoAFrame(t *testing.T) {
 		head := binary.BigEndian.AppendUint32([]byte{kind, 0, 1}, uint32(len(payload)))
 		return append(append(head, payload...), 0xCE)
 	}
-	tune := frame(1, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32([]byte{0, 10, 0, 30, 0, 0}, most+8), 60))
+	tune := frame(1, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32([]byte{0, 10, 0, 30,
+		0, 0}, most+8), 60))
 	field := func(key string, size int) string {
-		return string(byte(len(key))) + key + "S" + string(binary.BigEndian.AppendUint32(nil, uint32(size))) + strings.Repeat("x", size)
+		return string(byte(len(key))) + key + "S" +
+			string(binary.BigEndian.AppendUint32(nil, uint32(size))) + strings.Repeat("x", size)
 	}
 	for _, size := range []int{most - 40, most, most + 1, 100_000} {
-		for _, order := range []string{field("large", size) + field("small", 3), field("small", 3) + field("large", size)} {
+		for _, order := range []string{field("large", size) + field("small", 3),
+			field("small", 3) + field("large", size)} {
 			header := content(1<<13|1<<7, append(table(order), "\x02id"...)...)
-			got, err := io.ReadAll(rabbit.Through(bytes.NewReader(append(append([]byte{}, tune...), frame(2, header)...))))
+			got, err := io.ReadAll(rabbit.Through(bytes.NewReader(append(append([]byte{}, tune...),
+				frame(2, header)...))))
 			must(t, err)
 			got = got[len(tune)+7 : len(got)-1]
 			for _, keeps := range []string{"\x02id", field("small", 3), "larger than a frame"} {
-				if len(header) > most && (len(got) > most || rabbit.CheckProperties(got) != "" || !strings.Contains(string(got), keeps)) {
-					t.Errorf("a header of %d bytes came as %d, %q without %q", len(header), len(got), rabbit.CheckProperties(got), keeps)
+				if len(header) > most && (len(got) > most || rabbit.CheckProperties(got) != "" ||
+					!strings.Contains(string(got), keeps)) {
+					t.Errorf("a header of %d bytes came as %d, %q without %q", len(header), len(got),
+						rabbit.CheckProperties(got), keeps)
 				}
 			}
 			if len(header) <= most && !bytes.Equal(got, header) {
@@ -188,10 +201,12 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 			want = append(want, frame(2, rabbit.RepairProperties(bad))...)
 		}
 	}
-	sent, want = append(sent, frame(8, nil)...), append(want, frame(8, nil)...) // so that the cut is not in a bad one
+	// so that the cut is not in a bad one
+	sent, want = append(sent, frame(8, nil)...), append(want, frame(8, nil)...)
 	for name, r := range map[string]io.Reader{
 		"whole": bytes.NewReader(sent), "half": iotest.HalfReader(bytes.NewReader(sent)),
-		"at the end": iotest.DataErrReader(bytes.NewReader(sent)), "cut off": bytes.NewReader(sent[:len(sent)-3]),
+		"at the end": iotest.DataErrReader(bytes.NewReader(sent)),
+		"cut off":    bytes.NewReader(sent[:len(sent)-3]),
 	} {
 		got, err := io.ReadAll(rabbit.Through(r))
 		expected := want
@@ -202,14 +217,17 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(expected), err)
 		}
 	}
-	for _, payload := range [][]byte{content(1<<13, table("\x01qQ")...), content(1<<13, table(string(make([]byte, 100_000)))...)} {
+	for _, payload := range [][]byte{content(1<<13, table("\x01qQ")...),
+		content(1<<13, table(string(make([]byte, 100_000)))...)} {
 		cut := frame(2, payload)[:20]
-		if got, err := io.ReadAll(rabbit.Through(bytes.NewReader(cut))); err != nil || !bytes.Equal(got, cut) {
+		if got, err := io.ReadAll(rabbit.Through(bytes.NewReader(cut))); err != nil ||
+			!bytes.Equal(got, cut) {
 			t.Errorf("a header that is cut off: %d bytes of %d, %v", len(got), len(cut), err)
 		}
 	}
 	other := "AMQP\x00\x00\x09\x01" + strings.Repeat("?", 100)
-	if got, err := io.ReadAll(rabbit.Through(strings.NewReader(other))); string(got) != other || err != nil {
+	if got, err := io.ReadAll(rabbit.Through(strings.NewReader(other))); string(got) != other ||
+		err != nil {
 		t.Errorf("another protocol comes through as %q, %v", got, err)
 	}
 }

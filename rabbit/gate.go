@@ -21,7 +21,8 @@ type BytesInHandError struct {
 }
 
 func (e BytesInHandError) Error() string {
-	return fmt.Sprintf("%d messages of %d bytes were in hand for %s, which is as many bytes as may be: a smaller prefetch follows", e.Messages, e.Bytes, gatePatience)
+	return fmt.Sprintf("%d messages of %d bytes were in hand for %s, which is as many bytes as may "+
+		"be: a smaller prefetch follows", e.Messages, e.Bytes, gatePatience)
 }
 
 // gate bounds the bytes of the deliveries that are in hand and unacknowledged. While they exceed
@@ -45,8 +46,8 @@ func newGate() *gate {
 	return g
 }
 
-// limit sets the bound, and what is called when the gate has been shut for too long. 0 lifts it, for
-// a session that ends must be read to its end.
+// limit sets the bound, and what is called when the gate has been shut for too long. 0 lifts it,
+// for a session that ends must be read to its end.
 func (g *gate) limit(bound int64, stuck func(BytesInHandError)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -54,8 +55,8 @@ func (g *gate) limit(bound int64, stuck func(BytesInHandError)) {
 	g.opened.Broadcast()
 }
 
-// take counts bytes of a body that was read. It never waits: a delivery that has begun is read to its
-// end.
+// take counts bytes of a body that was read. It never waits: a delivery that has begun is read to
+// its end.
 func (g *gate) take(n int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -68,8 +68,8 @@ func TestShutGateHoldsUpNoEnd(t *testing.T) {
 	})
 }
 
-// A gate that stays shut ends the session before the broker does, and says how many deliveries were in
-// hand, so that the next session asks for fewer.
+// A gate that stays shut ends the session before the broker does, and says how many deliveries were
+// in hand, so that the next session asks for fewer.
 func TestGateThatStaysShutEndsTheSession(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)

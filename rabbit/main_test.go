@@ -43,8 +43,8 @@ func publisher(t testing.TB, url string) *rabbit.Publisher {
 	return p
 }
 
-// vhost returns a fresh vhost with the exchange "x", the queue "q" and a binding for the key "k", and
-// a channel to look at it.
+// vhost returns a fresh vhost with the exchange "x", the queue "q" and a binding for the key "k",
+// and a channel to look at it.
 func vhost(t testing.TB, args amqp.Table) (url string, admin *amqp.Channel) {
 	t.Helper()
 	url, _ = devstack.Vhost(t)

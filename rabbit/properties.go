@@ -30,8 +30,8 @@ const (
 )
 
 // checkProperties returns where the header table of a content header is, without its length, and
-// what in the content header the driver could not decode, "" if nothing. The table is nil when there
-// is none, or when it cannot be found.
+// what in the content header the driver could not decode, "" if nothing. The table is nil when
+// there is none, or when it cannot be found.
 func checkProperties(payload []byte) (table []byte, fault string) {
 	if len(payload) < contentHead {
 		return nil, "the content header is too short"
@@ -64,17 +64,18 @@ func checkProperties(payload []byte) (table []byte, fault string) {
 	return table, fault
 }
 
-// repairProperties returns a content header that the driver can decode. It has what could be read of
-// the header table, and the header undecodable. If more than the table is broken, nothing but that
-// header is left. One of more than most bytes loses fields until it fits; 0: there is no such bound.
-// A content header without a fault comes back as it is.
+// repairProperties returns a content header that the driver can decode. It has what could be read
+// of the header table, and the header undecodable. If more than the table is broken, nothing but
+// that header is left. One of more than most bytes loses fields until it fits; 0: there is no such
+// bound. A content header without a fault comes back as it is.
 func repairProperties(payload []byte, most int) []byte {
 	table, fault := checkProperties(payload)
 	if most == 0 {
 		most = math.MaxInt
 	}
 	if fault == "" && len(payload) > most {
-		fault = fmt.Sprintf("a content header of %d bytes is larger than a frame of the connection", len(payload))
+		fault = fmt.Sprintf("a content header of %d bytes is larger than a frame of the connection",
+			len(payload))
 	}
 	if fault == "" {
 		return payload

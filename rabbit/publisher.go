@@ -80,7 +80,8 @@ func (p *Publisher) Blocked() bool { return p.blocked.Load() }
 // that is left of MaxInFlight; then nothing is known about any of them.
 func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	if p.inFlight+len(batch) > MaxInFlight {
-		return nil, fmt.Errorf("publish: %d in flight and %d more exceed %d", p.inFlight, len(batch), MaxInFlight)
+		return nil, fmt.Errorf("publish: %d in flight and %d more exceed %d", p.inFlight, len(batch),
+			MaxInFlight)
 	}
 	p.socket.cork()
 	pendings := make([]*Pending, len(batch))
@@ -93,7 +94,8 @@ func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 		}
 		// Whatever fails now is the session's fault, also while the driver does not count the channel as
 		// closed yet: a message that can be sent must not be blamed for a line that breaks.
-		confirm, err := p.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, m.Publishing)
+		confirm, err := p.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false,
+			m.Publishing)
 		if err != nil {
 			_ = p.socket.uncork()
 			return nil, p.over(err)
@@ -107,7 +109,8 @@ func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	return pendings, nil
 }
 
-// Wait returns what became of a publishing, and unless it was Confirmed why. Only a cancelled ctx is an error.
+// Wait returns what became of a publishing, and unless it was Confirmed why. Only a cancelled ctx
+// is an error.
 func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error, error) {
 	if pending.refused != nil {
 		return Unsendable, pending.refused, nil
@@ -163,7 +166,8 @@ func (p *Publisher) drainReturns() {
 			if !ok {
 				return
 			}
-			p.returned[r.MessageId] = fmt.Sprintf("unroutable (%d %s): no queue is bound to %s for %s", r.ReplyCode, r.ReplyText, r.Exchange, r.RoutingKey)
+			p.returned[r.MessageId] = fmt.Sprintf("unroutable (%d %s): no queue is bound to %s for %s",
+				r.ReplyCode, r.ReplyText, r.Exchange, r.RoutingKey)
 		default:
 			return
 		}
@@ -185,8 +189,8 @@ func (p *Publisher) over(cause error) error {
 	return p.Err()
 }
 
-// sendable refuses what does not fit the protocol, some of which the driver would find out only after it
-// has sent half a message.
+// sendable refuses what does not fit the protocol, some of which the driver would find out only
+// after it has sent half a message.
 func sendable(m Message) error {
 	if err := m.Headers.Validate(); err != nil {
 		return err
@@ -194,7 +198,8 @@ func sendable(m Message) error {
 	for field, s := range map[string]string{
 		"exchange": m.Exchange, "routing key": m.Key, "message-id": m.MessageId, "type": m.Type,
 		"correlation-id": m.CorrelationId, "app-id": m.AppId, "content-type": m.ContentType,
-		"content-encoding": m.ContentEncoding, "reply-to": m.ReplyTo, "expiration": m.Expiration, "user-id": m.UserId,
+		"content-encoding": m.ContentEncoding, "reply-to": m.ReplyTo, "expiration": m.Expiration,
+		"user-id": m.UserId,
 	} {
 		if len(s) > maxShortString {
 			return fmt.Errorf("%s of %d bytes, at most %d", field, len(s), maxShortString)

@@ -13,7 +13,8 @@ import (
 
 func message(key string, n int, mandatory bool) rabbit.Message {
 	return rabbit.Message{Exchange: "x", Key: key, Mandatory: mandatory,
-		Publishing: amqp.Publishing{MessageId: fmt.Sprint(key, n), DeliveryMode: amqp.Persistent, Body: []byte("{}")}}
+		Publishing: amqp.Publishing{MessageId: fmt.Sprint(key, n), DeliveryMode: amqp.Persistent,
+			Body: []byte("{}")}}
 }
 
 func batch(key string, from, n int, mandatory bool) []rabbit.Message {
@@ -31,8 +32,10 @@ func publish(t *testing.T, p *rabbit.Publisher, messages ...rabbit.Message) []*r
 	return pendings
 }
 
-// expect waits for a publishing and fails the test unless its outcome is want; it returns the reason.
-func expect(t *testing.T, p *rabbit.Publisher, pending *rabbit.Pending, want rabbit.Outcome) string {
+// expect waits for a publishing and fails the test unless its outcome is want; it returns the
+// reason.
+func expect(t *testing.T, p *rabbit.Publisher, pending *rabbit.Pending,
+	want rabbit.Outcome) string {
 	t.Helper()
 	got, why, err := p.Wait(t.Context(), pending)
 	must(t, err)
@@ -132,20 +135,23 @@ func TestUnsendableSpoilsNothing(t *testing.T) {
 	p := publisher(t, url)
 	long := strings.Repeat("l", 256)
 	spoil := map[string]func(m *rabbit.Message){
-		"routing key":       func(m *rabbit.Message) { m.Key = long },
-		"exchange":          func(m *rabbit.Message) { m.Exchange = long },
-		"message-id":        func(m *rabbit.Message) { m.MessageId = long },
-		"type":              func(m *rabbit.Message) { m.Type = long },
-		"app-id":            func(m *rabbit.Message) { m.AppId = long },
-		"correlation-id":    func(m *rabbit.Message) { m.CorrelationId = long },
-		"content-type":      func(m *rabbit.Message) { m.ContentType = long },
-		"header name":       func(m *rabbit.Message) { m.Headers = amqp.Table{long: "x"} },
-		"not supported":     func(m *rabbit.Message) { m.Headers = amqp.Table{"x": struct{}{}} },
-		"reply-to":          func(m *rabbit.Message) { m.ReplyTo = long },
-		"expiration":        func(m *rabbit.Message) { m.Expiration = long },
-		"user-id":           func(m *rabbit.Message) { m.UserId = long },
-		"content-encoding":  func(m *rabbit.Message) { m.ContentEncoding = long },
-		"header name of 25": func(m *rabbit.Message) { m.Headers = amqp.Table{"x": amqp.Table{long: "x"}} },
+		"routing key":      func(m *rabbit.Message) { m.Key = long },
+		"exchange":         func(m *rabbit.Message) { m.Exchange = long },
+		"message-id":       func(m *rabbit.Message) { m.MessageId = long },
+		"type":             func(m *rabbit.Message) { m.Type = long },
+		"app-id":           func(m *rabbit.Message) { m.AppId = long },
+		"correlation-id":   func(m *rabbit.Message) { m.CorrelationId = long },
+		"content-type":     func(m *rabbit.Message) { m.ContentType = long },
+		"header name":      func(m *rabbit.Message) { m.Headers = amqp.Table{long: "x"} },
+		"not supported":    func(m *rabbit.Message) { m.Headers = amqp.Table{"x": struct{}{}} },
+		"reply-to":         func(m *rabbit.Message) { m.ReplyTo = long },
+		"expiration":       func(m *rabbit.Message) { m.Expiration = long },
+		"user-id":          func(m *rabbit.Message) { m.UserId = long },
+		"content-encoding": func(m *rabbit.Message) { m.ContentEncoding = long },
+		"header name of 25": func(
+			m *rabbit.Message) {
+			m.Headers = amqp.Table{"x": amqp.Table{long: "x"}}
+		},
 	}
 	for what, f := range spoil {
 		bad := message("k", 1, true)
@@ -159,8 +165,8 @@ func TestUnsendableSpoilsNothing(t *testing.T) {
 	}
 }
 
-// A line that breaks is the fault of no message, also in the moment in which the driver has closed the
-// connection and not yet the channel.
+// A line that breaks is the fault of no message, also in the moment in which the driver has closed
+// the connection and not yet the channel.
 func TestLineThatBreaksBlamesNoMessage(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
@@ -199,7 +205,8 @@ func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
 	p := publisher(t, url)
 	lost := message("k", 0, true)
 	lost.Exchange = "missing" // 404 closes the channel
-	for _, pending := range publish(t, p, append([]rabbit.Message{lost}, batch("k", 0, 100, true)...)...) {
+	for _, pending := range publish(t, p, append([]rabbit.Message{lost},
+		batch("k", 0, 100, true)...)...) {
 		expect(t, p, pending, rabbit.Unknown)
 	}
 	err := over(t, p.Session)

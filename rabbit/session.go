@@ -19,9 +19,11 @@ const (
 	heartbeat      = 10 * time.Second // a silent peer is noticed after three of them
 	reconnectFirst = 100 * time.Millisecond
 	reconnectMax   = 15 * time.Second
-	sessionSettled = 10 * time.Second // a session that lived this long was healthy: start the backoff anew
+	// a session that lived this long was healthy: start the backoff anew
+	sessionSettled = 10 * time.Second
 	closePatience  = 2 * time.Second
-	replyTimeout   = 30 * time.Second // a declaration or subscription; a broker that is alive may still owe the answer for ever
+	// a declaration or subscription; a broker that is alive may still owe the answer for ever
+	replyTimeout   = 30 * time.Second
 	complainAtMost = 30 * time.Second // one log line in this time about the same trouble
 	maxShortString = 255              // AMQP 0-9-1, 4.2.5.3
 )
@@ -81,7 +83,8 @@ func open(ctx context.Context, rawURL, name string, reply time.Duration) (*Sessi
 			s.socket = newSocket(c)
 			// A server that accepts but does not answer must not hold up the end of the program.
 			uncut = context.AfterFunc(ctx, func() { _ = c.Close() })
-			return s.socket, c.SetDeadline(time.Now().Add(connectTimeout)) // for the handshake; the driver clears it
+			// for the handshake; the driver clears it
+			return s.socket, c.SetDeadline(time.Now().Add(connectTimeout))
 		},
 	}
 	config.Properties.SetClientConnectionName(name)
@@ -128,8 +131,8 @@ func (s *Session) end(reason error) {
 	})
 }
 
-// call asks the broker for something and waits for the answer, but not for ever: the driver would, and
-// the heartbeats of a broker whose queues are stuck go on. A session without an answer is over.
+// call asks the broker for something and waits for the answer, but not for ever: the driver would,
+// and the heartbeats of a broker whose queues are stuck go on. A session without an answer is over.
 func (s *Session) call(ask func() error) error {
 	timer := time.AfterFunc(s.reply, func() {
 		s.end(fmt.Errorf("%w: the broker did not answer within %s", ErrClosed, s.reply))
@@ -160,8 +163,8 @@ func (s *Session) Err() error {
 	}
 }
 
-// ServerCode returns the AMQP reply code with which the broker closed the session, 0 when it did not
-// say one.
+// ServerCode returns the AMQP reply code with which the broker closed the session, 0 when it did
+// not say one.
 func ServerCode(err error) int {
 	var reason *amqp.Error
 	if errors.As(err, &reason) && reason.Server {
@@ -174,7 +177,8 @@ func ServerCode(err error) int {
 // after a jittered, growing pause. It logs why, but not more often than a person can read.
 func Supervise(ctx context.Context, log zerolog.Logger, run func(ctx context.Context) error) {
 	pause := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(reconnectFirst), backoff.WithMaxInterval(reconnectMax), backoff.WithMaxElapsedTime(0))
+		backoff.WithInitialInterval(reconnectFirst), backoff.WithMaxInterval(reconnectMax),
+		backoff.WithMaxElapsedTime(0))
 	var complained time.Time
 	for ctx.Err() == nil {
 		began := time.Now()

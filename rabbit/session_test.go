@@ -84,7 +84,8 @@ func TestClosedByOperatorEndsSession(t *testing.T) {
 		}
 		return mine != ""
 	})
-	must(t, devstack.Manage(t.Context(), manage, http.MethodDelete, "/api/connections/"+url.PathEscape(mine), nil, nil))
+	must(t, devstack.Manage(t.Context(), manage, http.MethodDelete, "/api/connections/"+
+		url.PathEscape(mine), nil, nil))
 	if err := over(t, s); !errors.Is(err, rabbit.ErrClosed) || rabbit.ServerCode(err) != 320 {
 		t.Errorf("the session ended with %v (code %d)", err, rabbit.ServerCode(err))
 	}
@@ -134,7 +135,8 @@ func TestBrokerThatOwesAnAnswer(t *testing.T) {
 	s.SetReplyTimeout(200 * time.Millisecond)
 	mute()
 	_, err := rabbit.Subscribe(s, "q", 1, 0)
-	if !errors.Is(err, rabbit.ErrClosed) || !strings.Contains(err.Error(), "did not answer within 200ms") {
+	if !errors.Is(err, rabbit.ErrClosed) ||
+		!strings.Contains(err.Error(), "did not answer within 200ms") {
 		t.Errorf("error %v", err)
 	}
 	if err := over(t, s); !errors.Is(err, rabbit.ErrClosed) {
@@ -148,13 +150,14 @@ func TestBrokerThatOwesAChannel(t *testing.T) {
 	broker, _ := devstack.Vhost(t)
 	url, mute := muted(t, broker)
 	mute()
-	if _, err := rabbit.OpenWithin(t.Context(), url, "test", 200*time.Millisecond); err == nil || !strings.Contains(err.Error(), "did not answer within 200ms") {
+	if _, err := rabbit.OpenWithin(t.Context(), url, "test", 200*time.Millisecond); err == nil ||
+		!strings.Contains(err.Error(), "did not answer within 200ms") {
 		t.Errorf("error %v", err)
 	}
 }
 
-// muted puts a proxy before the broker that, once told so, lets nothing of a channel through: only what is of the
-// connection, its heartbeats among it.
+// muted puts a proxy before the broker that, once told so, lets nothing of a channel through: only
+// what is of the connection, its heartbeats among it.
 func muted(t *testing.T, broker string) (proxied string, mute func()) {
 	t.Helper()
 	u, err := url.Parse(broker)

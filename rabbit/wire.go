@@ -51,8 +51,8 @@ func Publishing(r events.Record) amqp.Publishing {
 }
 
 // Record reads a delivery: binary mode with the prefixes "ce-", "cloudEvents_" or "cloudEvents:",
-// structured mode, or no CloudEvents at all but AMQP's own message-id and type. What is missing stays
-// empty, for the caller to judge; what contradicts itself is events.ErrMalformed.
+// structured mode, or no CloudEvents at all but AMQP's own message-id and type. What is missing
+// stays empty, for the caller to judge; what contradicts itself is events.ErrMalformed.
 func Record(d amqp.Delivery) (events.Record, error) {
 	r, err := decode(d)
 	if fault, ok := d.Headers[undecodable]; ok && err == nil {
@@ -70,10 +70,12 @@ func decode(d amqp.Delivery) (events.Record, error) {
 		return structured(mediaType, d)
 	}
 	if mediaType != "" && mediaType != "application/json" && !strings.HasSuffix(mediaType, "+json") {
-		return events.Record{}, fmt.Errorf("%w: content-type %.80q is not JSON", events.ErrMalformed, d.ContentType)
+		return events.Record{}, fmt.Errorf("%w: content-type %.80q is not JSON", events.ErrMalformed,
+			d.ContentType)
 	}
 	if d.ContentEncoding != "" && !strings.EqualFold(d.ContentEncoding, "utf-8") {
-		return events.Record{}, fmt.Errorf("%w: content-encoding %.80q", events.ErrMalformed, d.ContentEncoding)
+		return events.Record{}, fmt.Errorf("%w: content-encoding %.80q", events.ErrMalformed,
+			d.ContentEncoding)
 	}
 	attributes := map[string]string{}
 	for key, value := range d.Headers {
@@ -82,7 +84,8 @@ func decode(d amqp.Delivery) (events.Record, error) {
 			continue
 		}
 		if published, twice := attributes[name]; twice && published != text(value) {
-			return events.Record{}, fmt.Errorf("%w: two headers say %.40s, and not the same", events.ErrMalformed, name)
+			return events.Record{}, fmt.Errorf("%w: two headers say %.40s, and not the same",
+				events.ErrMalformed, name)
 		}
 		attributes[name] = text(value)
 	}
@@ -119,17 +122,20 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 		return events.Record{}, fmt.Errorf("%w: specversion %.16q", events.ErrMalformed, v)
 	}
 	r := events.Record{
-		ID: a["id"], Source: a["source"], Type: a["type"], Subject: a["subject"], DataSchema: a["dataschema"],
+		ID: a["id"], Source: a["source"], Type: a["type"], Subject: a["subject"],
+		DataSchema:    a["dataschema"],
 		CorrelationID: a["correlationid"], CausationID: a["causationid"], Time: d.Timestamp, Data: data,
 	}
 	for _, twice := range []struct {
 		name, native string
 		field        *string
-	}{{"id", d.MessageId, &r.ID}, {"type", d.Type, &r.Type}, {"correlationid", d.CorrelationId, &r.CorrelationID}} {
+	}{{"id", d.MessageId, &r.ID}, {"type", d.Type, &r.Type}, {"correlationid", d.CorrelationId,
+		&r.CorrelationID}} {
 		if *twice.field == "" {
 			*twice.field = twice.native
 		} else if twice.native != "" && twice.native != *twice.field && twice.name != "correlationid" {
-			return r, fmt.Errorf("%w: %s is %.64q in the header and %.64q in the property", events.ErrMalformed, twice.name, *twice.field, twice.native)
+			return r, fmt.Errorf("%w: %s is %.64q in the header and %.64q in the property",
+				events.ErrMalformed, twice.name, *twice.field, twice.native)
 		}
 	}
 	if at := a["time"]; at != "" {
@@ -147,7 +153,8 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 			r.TraceParent = trace
 		}
 	}
-	for name, id := range map[string]string{"correlationid": r.CorrelationID, "causationid": r.CausationID, "source": r.Source} {
+	for name, id := range map[string]string{"correlationid": r.CorrelationID,
+		"causationid": r.CausationID, "source": r.Source} {
 		if len(id) > maxShortString {
 			return r, fmt.Errorf("%w: %s of %d bytes", events.ErrMalformed, name, len(id))
 		}
@@ -158,7 +165,8 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 // structured reads the JSON event format: the attributes and the data are one JSON object.
 func structured(mediaType string, d amqp.Delivery) (events.Record, error) {
 	if mediaType != "application/cloudevents+json" {
-		return events.Record{}, fmt.Errorf("%w: content-type %.80q is not supported", events.ErrMalformed, mediaType)
+		return events.Record{}, fmt.Errorf("%w: content-type %.80q is not supported", events.ErrMalformed,
+			mediaType)
 	}
 	var members map[string]jsontext.Value
 	if err := json.Unmarshal(d.Body, &members); err != nil {

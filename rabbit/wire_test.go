@@ -28,7 +28,8 @@ const (
 func record(t testing.TB, p events.Payload) events.Record {
 	t.Helper()
 	r, err := events.Event{
-		ID: id, Source: "/orders", CorrelationID: order, CausationID: "0190a0e0-0000-7000-8000-0000000000aa", TraceParent: trace,
+		ID: id, Source: "/orders", CorrelationID: order,
+		CausationID: "0190a0e0-0000-7000-8000-0000000000aa", TraceParent: trace,
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.FixedZone("CET", 3600)), Data: p,
 	}.Record()
 	must(t, err)
@@ -59,8 +60,10 @@ func render(p amqp.Publishing) []byte {
 		name  string
 		value any
 	}{
-		{"content-type", p.ContentType}, {"delivery-mode", p.DeliveryMode}, {"message-id", p.MessageId}, {"type", p.Type},
-		{"correlation-id", p.CorrelationId}, {"app-id", p.AppId}, {"timestamp", p.Timestamp.Format(time.RFC3339Nano)},
+		{"content-type", p.ContentType}, {"delivery-mode", p.DeliveryMode}, {"message-id", p.MessageId},
+		{"type", p.Type},
+		{"correlation-id", p.CorrelationId}, {"app-id", p.AppId},
+		{"timestamp", p.Timestamp.Format(time.RFC3339Nano)},
 	} {
 		fmt.Fprintf(&b, "%s: %v\n", property.name, property.value)
 	}
@@ -94,7 +97,8 @@ func TestRecordComesBackAsItWasPublished(t *testing.T) {
 
 func delivery(p amqp.Publishing) amqp.Delivery {
 	return amqp.Delivery{
-		Headers: p.Headers, ContentType: p.ContentType, ContentEncoding: p.ContentEncoding, MessageId: p.MessageId, Type: p.Type,
+		Headers: p.Headers, ContentType: p.ContentType, ContentEncoding: p.ContentEncoding,
+		MessageId: p.MessageId, Type: p.Type,
 		CorrelationId: p.CorrelationId, AppId: p.AppId, Timestamp: p.Timestamp, Body: p.Body,
 	}
 }
@@ -103,17 +107,25 @@ func delivery(p amqp.Publishing) amqp.Delivery {
 func TestOtherBindingsAreRead(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	want := events.Record{ID: id, Source: "/orders", Type: "order.confirmed", Subject: order, Time: at, Data: []byte(`{"order_id":"` + order + `"}`)}
+	want := events.Record{ID: id, Source: "/orders", Type: "order.confirmed", Subject: order, Time: at,
+		Data: []byte(`{"order_id":"` + order + `"}`)}
 	for name, d := range map[string]amqp.Delivery{
-		"cloudEvents_": {ContentType: "application/json; charset=utf-8", Body: want.Data, Headers: amqp.Table{
-			"cloudEvents_id": id, "cloudEvents_source": "/orders", "cloudEvents_type": want.Type, "cloudEvents_subject": order, "cloudEvents_time": "2026-01-02T04:04:05+01:00"}},
+		"cloudEvents_": {ContentType: "application/json; charset=utf-8", Body: want.Data,
+			Headers: amqp.Table{
+				"cloudEvents_id": id, "cloudEvents_source": "/orders", "cloudEvents_type": want.Type,
+				"cloudEvents_subject": order, "cloudEvents_time": "2026-01-02T04:04:05+01:00"}},
 		"cloudEvents:": {ContentType: "application/json", Body: want.Data, Headers: amqp.Table{
-			"cloudEvents:id": id, "cloudEvents:source": []byte("/orders"), "cloudEvents:type": want.Type, "cloudEvents:subject": order, "cloudEvents:time": at}},
-		"structured": {ContentType: "application/cloudevents+json; charset=UTF-8", Body: []byte(`{"specversion":"1.0","id":"` + id + `","source":"/orders",
-			"type":"order.confirmed","subject":"` + order + `","time":"2026-01-02T03:04:05Z","data":` + string(want.Data) + `,"extra":7,"nothing":null}`)},
-		"only AMQP's own": {ContentType: "application/json", ContentEncoding: "UTF-8", Body: want.Data, MessageId: id, Type: want.Type, Timestamp: at,
+			"cloudEvents:id": id, "cloudEvents:source": []byte("/orders"), "cloudEvents:type": want.Type,
+			"cloudEvents:subject": order, "cloudEvents:time": at}},
+		"structured": {ContentType: "application/cloudevents+json; charset=UTF-8",
+			Body: []byte(`{"specversion":"1.0","id":"` + id + `","source":"/orders",
+			"type":"order.confirmed","subject":"` + order + `","time":"2026-01-02T03:04:05Z","data":` +
+				string(want.Data) + `,"extra":7,"nothing":null}`)},
+		"only AMQP's own": {ContentType: "application/json", ContentEncoding: "UTF-8", Body: want.Data,
+			MessageId: id, Type: want.Type, Timestamp: at,
 			Headers: amqp.Table{"ce-source": "/orders", "ce-subject": order, "x-death": amqp.Table{}}},
-		"upper case": {Body: want.Data, Timestamp: at, Headers: amqp.Table{"ce-ID": id, "ce-Source": "/orders", "ce-TYPE": want.Type, "ce-subject": order}},
+		"upper case": {Body: want.Data, Timestamp: at, Headers: amqp.Table{"ce-ID": id,
+			"ce-Source": "/orders", "ce-TYPE": want.Type, "ce-subject": order}},
 	} {
 		got, err := rabbit.Record(d)
 		must(t, err)
@@ -125,12 +137,16 @@ func TestOtherBindingsAreRead(t *testing.T) {
 
 func TestTraceIsReadFromEitherPlace(t *testing.T) {
 	t.Parallel()
-	for header, want := range map[string]string{"traceparent": trace, "ce-traceparent": trace, "cloudEvents:traceparent": trace, "tracestate": ""} {
-		if got, err := rabbit.Record(amqp.Delivery{Headers: amqp.Table{header: trace}}); err != nil || got.TraceParent != want {
+	for header, want := range map[string]string{"traceparent": trace, "ce-traceparent": trace,
+		"cloudEvents:traceparent": trace, "tracestate": ""} {
+		if got, err := rabbit.Record(amqp.Delivery{Headers: amqp.Table{header: trace}}); err != nil ||
+			got.TraceParent != want {
 			t.Errorf("%s: %q, %v", header, got.TraceParent, err)
 		}
 	}
-	if got, err := rabbit.Record(amqp.Delivery{Headers: amqp.Table{"traceparent": "00-x"}}); err != nil || got.TraceParent != "" {
+	if got,
+		err := rabbit.Record(amqp.Delivery{Headers: amqp.Table{"traceparent": "00-x"}}); err != nil ||
+		got.TraceParent != "" {
 		t.Errorf("an invalid trace is kept: %q, %v", got.TraceParent, err)
 	}
 }
@@ -138,23 +154,25 @@ func TestTraceIsReadFromEitherPlace(t *testing.T) {
 func TestContradictionsAreMalformed(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]amqp.Delivery{
-		"two ids":           {MessageId: id, Headers: amqp.Table{"ce-id": order}},
-		"two types":         {Type: "a.b", Headers: amqp.Table{"ce-type": "a.c"}},
-		"two headers":       {Headers: amqp.Table{"ce-id": order, "cloudEvents:id": id}},
-		"two cases":         {Headers: amqp.Table{"ce-id": order, "ce-Id": id}},
-		"specversion":       {Headers: amqp.Table{"ce-specversion": "0.3"}},
-		"time":              {Headers: amqp.Table{"ce-time": "yesterday"}},
-		"not JSON":          {ContentType: "text/xml"},
-		"content-type":      {ContentType: ";"},
-		"compressed":        {ContentType: "application/json", ContentEncoding: "gzip"},
-		"batch":             {ContentType: "application/cloudevents-batch+json", Body: []byte(`[]`)},
-		"long source":       {Headers: amqp.Table{"ce-source": strings.Repeat("s", 256)}},
-		"long correlation":  {Headers: amqp.Table{"ce-correlationid": strings.Repeat("s", 256)}},
-		"no data":           {ContentType: "application/cloudevents+json", Body: []byte(`{"id":"1"}`)},
-		"data twice":        {ContentType: "application/cloudevents+json", Body: []byte(`{"data":1,"data":2}`)},
-		"trailing data":     {ContentType: "application/cloudevents+json", Body: []byte(`{"data":1}{}`)},
-		"structured or not": {ContentType: "application/cloudevents+json", MessageId: id, Body: []byte(`{"id":"` + order + `","data":{}}`)},
-		"no object":         {ContentType: "application/cloudevents+json", Body: []byte(`7`)},
+		"two ids":          {MessageId: id, Headers: amqp.Table{"ce-id": order}},
+		"two types":        {Type: "a.b", Headers: amqp.Table{"ce-type": "a.c"}},
+		"two headers":      {Headers: amqp.Table{"ce-id": order, "cloudEvents:id": id}},
+		"two cases":        {Headers: amqp.Table{"ce-id": order, "ce-Id": id}},
+		"specversion":      {Headers: amqp.Table{"ce-specversion": "0.3"}},
+		"time":             {Headers: amqp.Table{"ce-time": "yesterday"}},
+		"not JSON":         {ContentType: "text/xml"},
+		"content-type":     {ContentType: ";"},
+		"compressed":       {ContentType: "application/json", ContentEncoding: "gzip"},
+		"batch":            {ContentType: "application/cloudevents-batch+json", Body: []byte(`[]`)},
+		"long source":      {Headers: amqp.Table{"ce-source": strings.Repeat("s", 256)}},
+		"long correlation": {Headers: amqp.Table{"ce-correlationid": strings.Repeat("s", 256)}},
+		"no data":          {ContentType: "application/cloudevents+json", Body: []byte(`{"id":"1"}`)},
+		"data twice": {ContentType: "application/cloudevents+json",
+			Body: []byte(`{"data":1,"data":2}`)},
+		"trailing data": {ContentType: "application/cloudevents+json", Body: []byte(`{"data":1}{}`)},
+		"structured or not": {ContentType: "application/cloudevents+json", MessageId: id,
+			Body: []byte(`{"id":"` + order + `","data":{}}`)},
+		"no object": {ContentType: "application/cloudevents+json", Body: []byte(`7`)},
 	} {
 		if got, err := rabbit.Record(d); !errors.Is(err, events.ErrMalformed) {
 			t.Errorf("%s: %v, %v", name, got, err)
@@ -165,10 +183,12 @@ func TestContradictionsAreMalformed(t *testing.T) {
 // What is read can be published again, and means the same then.
 func FuzzRecord(f *testing.F) {
 	f.Add("application/json", "ce-id", id, id, "order.placed", []byte(`{}`))
-	f.Add("application/cloudevents+json", "cloudEvents:time", "2026-01-02T03:04:05Z", "", "", []byte(`{"id":"1","data":{"a":1}}`))
+	f.Add("application/cloudevents+json", "cloudEvents:time", "2026-01-02T03:04:05Z", "", "",
+		[]byte(`{"id":"1","data":{"a":1}}`))
 	f.Add("text/plain", "", "", "", "", []byte("\xff"))
 	f.Fuzz(func(t *testing.T, contentType, header, value, messageID, eventType string, body []byte) {
-		first, err := rabbit.Record(amqp.Delivery{ContentType: contentType, Headers: amqp.Table{header: value}, MessageId: messageID, Type: eventType, Body: body})
+		first, err := rabbit.Record(amqp.Delivery{ContentType: contentType,
+			Headers: amqp.Table{header: value}, MessageId: messageID, Type: eventType, Body: body})
 		if err != nil {
 			if !errors.Is(err, events.ErrMalformed) {
 				t.Fatalf("error %v", err)
@@ -183,8 +203,10 @@ func FuzzRecord(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%+v is not read again: %v", first, err)
 		}
-		if second.ID != first.ID || second.Type != first.Type || second.Source != first.Source || second.Subject != first.Subject ||
-			second.CausationID != first.CausationID || !bytes.Equal(second.Data, first.Data) || !second.Time.Equal(first.Time) {
+		if second.ID != first.ID || second.Type != first.Type || second.Source != first.Source ||
+			second.Subject != first.Subject ||
+			second.CausationID != first.CausationID || !bytes.Equal(second.Data, first.Data) ||
+			!second.Time.Equal(first.Time) {
 			t.Fatalf("\nread  %+v\nagain %+v", first, second)
 		}
 	})

@@ -13,7 +13,8 @@ func BenchmarkGuards(b *testing.B) {
 	for name, guard := range map[string]resilience.Guard{
 		"none":     resilience.Chain(),
 		"time-out": resilience.Timeout(time.Second),
-		"retry":    resilience.Retry(resilience.Retries{Max: 1, First: time.Millisecond, Longest: time.Millisecond, Budget: &resilience.Budget{}}),
+		"retry": resilience.Retry(resilience.Retries{Max: 1, First: time.Millisecond,
+			Longest: time.Millisecond, Budget: &resilience.Budget{}}),
 		"breaker":  breaker.Guard(),
 		"bulkhead": resilience.Bulkhead(8, 8),
 	} {

@@ -19,10 +19,10 @@ const (
 	probePause      = 500 * time.Millisecond // while another replica probes
 )
 
-// Breaker is a circuit breaker: after Failures calls in a row have failed it is open, and makes none;
-// after Open it is half-open and lets a single one through, which closes or opens it again. When it
-// closes, the calls at a time are bounded by one more than have succeeded since, so that what has
-// waited does not fall upon a peer that has just recovered.
+// Breaker is a circuit breaker: after Failures calls in a row have failed it is open, and makes
+// none; after Open it is half-open and lets a single one through, which closes or opens it again.
+// When it closes, the calls at a time are bounded by one more than have succeeded since, so that
+// what has waited does not fall upon a peer that has just recovered.
 //
 // Fill in the fields, then use it; it must not be copied. It is that of one replica: each learns by
 // itself, but with Probe not at the same time.
@@ -31,8 +31,8 @@ type Breaker struct {
 	Failures uint32        // 0: DefaultFailures
 	Open     time.Duration // 0: DefaultOpen
 	// Probe is asked before the half-open breaker lets its single call through, and leave is called
-	// after it: where all replicas have their breakers open, one at a time finds out whether the peer is
-	// back. nil: every replica may. A quadrille.Service sets it.
+	// after it: where all replicas have their breakers open, one at a time finds out whether the peer
+	// is back. nil: every replica may. A quadrille.Service sets it.
 	Probe func(ctx context.Context) (leave func(), may bool)
 	Log   zerolog.Logger
 
@@ -68,7 +68,10 @@ func (b *Breaker) prepare() {
 			ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failures },
 			IsSuccessful: func(err error) bool { return err == nil || isAnswer(err) },
 			// Who gave up asking says nothing about the peer.
-			IsExcluded:    func(err error) bool { return errors.Is(err, context.Canceled) || isNotMade(err) },
+			IsExcluded: func(err error) bool {
+				return errors.Is(err, context.Canceled) ||
+					isNotMade(err)
+			},
 			OnStateChange: func(_ string, from, to gobreaker.State) { b.changed(from, to) },
 		})
 	})
@@ -91,12 +94,13 @@ func (b *Breaker) changed(from, to gobreaker.State) {
 	if to == gobreaker.StateClosed {
 		b.most = 1
 	}
-	b.Log.Warn().Str("breaker", b.Name).Stringer("from", from).Stringer("to", to).Msg("breaker changed")
+	b.Log.Warn().Str("breaker", b.Name).Stringer("from", from).Stringer("to",
+		to).Msg("breaker changed")
 }
 
-// Guard makes calls, or returns a NotMadeError with the time until it will let one through. A call that
-// fails and leaves the breaker open, as the one that opened it does and the one that asks whether the peer
-// is back, returns a PeerDownError.
+// Guard makes calls, or returns a NotMadeError with the time until it will let one through. A call
+// that fails and leaves the breaker open, as the one that opened it does and the one that asks
+// whether the peer is back, returns a PeerDownError.
 func (b *Breaker) Guard() Guard {
 	b.prepare()
 	return func(ctx context.Context, call func(context.Context) error) error {
@@ -108,7 +112,8 @@ func (b *Breaker) Guard() Guard {
 		if b.Probe != nil && b.breaker.State() == gobreaker.StateHalfOpen {
 			leave, may := b.Probe(ctx)
 			if !may {
-				return b.notMade("another replica asks whether the peer of the breaker "+b.Name+" is back", probePause)
+				return b.notMade("another replica asks whether the peer of the breaker "+b.Name+" is back",
+					probePause)
 			}
 			defer leave()
 		}

@@ -37,7 +37,8 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		guard := b.Guard()
 		for n := range resilience.DefaultFailures {
 			err := guard(t.Context(), fail)
-			if _, down := peerDown(err); !errors.Is(err, errDown) || down != (n == resilience.DefaultFailures-1) {
+			if _, down := peerDown(err); !errors.Is(err, errDown) ||
+				down != (n == resilience.DefaultFailures-1) {
 				t.Fatalf("call %d: %v", n, err)
 			}
 		}
@@ -49,7 +50,8 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		}
 		<-time.After(40*time.Second + time.Millisecond) // half-open now
 		err = guard(t.Context(), fail)
-		if after, down := peerDown(err); !errors.Is(err, errDown) || !down || after != resilience.DefaultOpen {
+		if after, down := peerDown(err); !errors.Is(err, errDown) || !down ||
+			after != resilience.DefaultOpen {
 			t.Fatalf("the one call of a half-open breaker: %v, again after %s", err, after)
 		}
 		if _, ok := notMade(guard(t.Context(), fine)); !ok {
@@ -59,7 +61,8 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		if err := guard(t.Context(), fine); err != nil {
 			t.Fatal(err)
 		}
-		if s := b.Stats(); s.State != "closed" || s.Opened != 2 || s.Refused != 2 || s.Name != "provider" {
+		if s := b.Stats(); s.State != "closed" || s.Opened != 2 || s.Refused != 2 ||
+			s.Name != "provider" {
 			t.Errorf("stats %+v", s)
 		}
 		for _, want := range []string{`"to":"open"`, `"to":"half-open"`, `"to":"closed"`} {
@@ -109,7 +112,8 @@ func TestWhatIsNoFailureOfThePeerDoesNotOpen(t *testing.T) {
 	t.Parallel()
 	b := &resilience.Breaker{Name: "provider", Failures: 1}
 	guard := b.Guard()
-	for _, err := range []error{resilience.Answered(errDown), context.Canceled, resilience.NotMadeError{Why: "full"}} {
+	for _, err := range []error{resilience.Answered(errDown), context.Canceled,
+		resilience.NotMadeError{Why: "full"}} {
 		if got := guard(t.Context(), func(context.Context) error { return err }); !errors.Is(got, err) {
 			t.Errorf("%v became %v", err, got)
 		}
@@ -123,11 +127,13 @@ func TestWhatIsNoFailureOfThePeerDoesNotOpen(t *testing.T) {
 	}
 }
 
-// A call that was made and failed is not said to be not made, although the breaker refuses the next try.
+// A call that was made and failed is not said to be not made, although the breaker refuses the next
+// try.
 func TestRetryHidesNoCallThatWasMade(t *testing.T) {
 	t.Parallel()
 	b := &resilience.Breaker{Name: "provider", Failures: 1}
-	guard := resilience.Chain(resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond, Longest: time.Microsecond}), b.Guard())
+	guard := resilience.Chain(resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond,
+		Longest: time.Microsecond}), b.Guard())
 	if err := guard(t.Context(), fail); !errors.Is(err, errDown) {
 		t.Errorf("the first call: %v", err)
 	}
@@ -157,7 +163,8 @@ func TestPanicInACallGivesItsPlaceBack(t *testing.T) {
 	})
 }
 
-// Who comes while the one call of a half-open breaker is under way waits for that, not for another minute.
+// Who comes while the one call of a half-open breaker is under way waits for that, not for another
+// minute.
 func TestHalfOpenIsSoonDecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &resilience.Breaker{Name: "provider", Failures: 1}
@@ -253,7 +260,8 @@ func TestCallThatNeverReturnsLeavesNoBreakerHalfOpen(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				err := guard(ctx, func(context.Context) error { bad(release); return nil })
 				cancel()
-				if _, down := peerDown(err); !down || errors.Is(err, resilience.ErrHung) != (name == "hangs") || b.Stats().State != "open" {
+				if _, down := peerDown(err); !down || errors.Is(err, resilience.ErrHung) != (name == "hangs") ||
+					b.Stats().State != "open" {
 					t.Errorf("%s: %v, %+v", name, err, b.Stats())
 				}
 			}

@@ -1,10 +1,11 @@
-// Package resilience guards calls to an outside world that is slow, fails, and answers late: time-out,
-// retry with a budget, circuit breaker, bulkhead, and a rate limit that all replicas share. Each is a
-// Guard; Chain puts those together that a call needs.
+// Package resilience guards calls to an outside world that is slow, fails, and answers late:
+// time-out, retry with a budget, circuit breaker, bulkhead, and a rate limit that all replicas
+// share. Each is a Guard; Chain puts those together that a call needs.
 //
-// It promises that a call which is refused here was not made, and that the error of one which failed
-// because the peer is down says so: both tell how long to wait, so that work can be set aside without an
-// attempt spent. It does not make a call idempotent; that takes a key that the other side honours.
+// It promises that a call which is refused here was not made, and that the error of one which
+// failed because the peer is down says so: both tell how long to wait, so that work can be set
+// aside without an attempt spent. It does not make a call idempotent; that takes a key that the
+// other side honours.
 package resilience
 
 import (
@@ -37,12 +38,12 @@ type NotMadeError struct {
 
 func (e NotMadeError) Error() string { return fmt.Sprintf("call not made: %s", e.Why) }
 
-// RetryAfter tells after which pause it is worth another try. Package consumer knows an error that costs
-// no attempt by this method.
+// RetryAfter tells after which pause it is worth another try. Package consumer knows an error that
+// costs no attempt by this method.
 func (e NotMadeError) RetryAfter() time.Duration { return e.After }
 
-// PeerDownError says that a call failed like those before it: the breaker is open now. That is no fault of
-// the call; whether what it asked for was done is unknown.
+// PeerDownError says that a call failed like those before it: the breaker is open now. That is no
+// fault of the call; whether what it asked for was done is unknown.
 type PeerDownError struct {
 	Err   error
 	After time.Duration // when to try again
@@ -84,7 +85,8 @@ func isNotMade(err error) bool {
 // Timeout bounds each call, also one that ignores its context: that returns ErrHung.
 func Timeout(d time.Duration) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
-		ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s: %w", d, context.DeadlineExceeded))
+		ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s: %w", d,
+			context.DeadlineExceeded))
 		defer cancel()
 		err := returned(ctx, call)
 		if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {

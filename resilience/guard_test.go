@@ -25,7 +25,8 @@ func TestTimeoutBoundsACall(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		if took := time.Since(began); took != time.Second || !errors.Is(err, context.DeadlineExceeded) || err.Error() != "no answer within 1s: context deadline exceeded" {
+		if took := time.Since(began); took != time.Second || !errors.Is(err, context.DeadlineExceeded) ||
+			err.Error() != "no answer within 1s: context deadline exceeded" {
 			t.Errorf("%v after %s", err, took)
 		}
 		if err := resilience.Timeout(time.Second)(t.Context(), fail); !errors.Is(err, errDown) {
@@ -41,7 +42,8 @@ func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
 		guard := resilience.Chain(resilience.Bulkhead(1, 0), resilience.Timeout(time.Second))
 		began := time.Now()
 		err := guard(t.Context(), func(context.Context) error { <-release; return nil })
-		if took := time.Since(began); took > 2*time.Second || !errors.Is(err, resilience.ErrHung) || !strings.Contains(err.Error(), "no answer within 1s") {
+		if took := time.Since(began); took > 2*time.Second || !errors.Is(err, resilience.ErrHung) ||
+			!strings.Contains(err.Error(), "no answer within 1s") {
 			t.Errorf("%v after %s", err, took)
 		}
 		if err := guard(t.Context(), fine); err != nil {
@@ -53,7 +55,8 @@ func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
 
 func TestRetryHasABoundAndPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Second, Longest: 2 * time.Second})
+		retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Second,
+			Longest: 2 * time.Second})
 		var total time.Duration
 		for range 200 {
 			calls, began := 0, time.Now()
@@ -72,9 +75,11 @@ func TestRetryHasABoundAndPauses(t *testing.T) {
 
 func TestSomeErrorsAreNotTriedAgain(t *testing.T) {
 	t.Parallel()
-	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Millisecond, Longest: time.Millisecond})
+	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Millisecond,
+		Longest: time.Millisecond})
 	for name, err := range map[string]error{
-		"an answer": resilience.Answered(errDown), "a call that was not made": resilience.NotMadeError{Why: "x"},
+		"an answer":                resilience.Answered(errDown),
+		"a call that was not made": resilience.NotMadeError{Why: "x"},
 	} {
 		calls := 0
 		got := retry(t.Context(), func(context.Context) error { calls++; return err })
@@ -88,7 +93,8 @@ func TestSomeErrorsAreNotTriedAgain(t *testing.T) {
 func TestBudgetKeepsRetriesFew(t *testing.T) {
 	t.Parallel()
 	budget := &resilience.Budget{}
-	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond, Longest: time.Microsecond, Budget: budget})
+	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond,
+		Longest: time.Microsecond, Budget: budget})
 	calls := 0
 	count := func(err error) func(context.Context) error {
 		return func(context.Context) error { calls++; return err }
@@ -156,7 +162,8 @@ func TestChainIsInOrder(t *testing.T) {
 			return call(ctx)
 		}
 	}
-	if err := resilience.Chain(guard("a"), guard("b"))(t.Context(), fail); !errors.Is(err, errDown) || len(order) != 2 || order[0] != "a" {
+	if err := resilience.Chain(guard("a"), guard("b"))(t.Context(), fail); !errors.Is(err, errDown) ||
+		len(order) != 2 || order[0] != "a" {
 		t.Errorf("%v through %v", err, order)
 	}
 }

@@ -40,7 +40,8 @@ func pool(t testing.TB, url string) *sqlx.DB {
 	return db
 }
 
-// Two replicas share a key's tokens; another key has its own. Who waits as long as it is told gets one.
+// Two replicas share a key's tokens; another key has its own. Who waits as long as it is told gets
+// one.
 func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
 	t.Parallel()
 	url := database(t)
@@ -51,7 +52,8 @@ func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
 	made := map[string]int{}
 	for i := range 20 {
 		for _, key := range []string{"ada", "bob"} {
-			err := replicas[i%2].Guard(key)(t.Context(), func(context.Context) error { made[key]++; return nil })
+			err := replicas[i%2].Guard(key)(t.Context(),
+				func(context.Context) error { made[key]++; return nil })
 			after, refused := notMade(err)
 			if err != nil && !refused || refused && (after <= 0 || after > 10*time.Second) {
 				t.Fatalf("%v, after %s", err, after)
@@ -85,10 +87,11 @@ func TestLimitWithoutItsDatabase(t *testing.T) {
 	t.Parallel()
 	db := pool(t, database(t))
 	_ = db.Close()
-	err := resilience.Limit{DB: db, Rate: 1, Burst: 1}.Guard("ada")(t.Context(), func(context.Context) error {
-		t.Error("the call was made")
-		return nil
-	})
+	err := resilience.Limit{DB: db, Rate: 1, Burst: 1}.Guard("ada")(t.Context(),
+		func(context.Context) error {
+			t.Error("the call was made")
+			return nil
+		})
 	if after, refused := notMade(err); !refused || after != time.Second {
 		t.Errorf("error %v", err)
 	}
@@ -107,7 +110,8 @@ func BenchmarkLimit(b *testing.B) {
 	b.Run("take", func(b *testing.B) {
 		limit := resilience.Limit{DB: db, Rate: 1e6, Burst: 1000}
 		for i := 0; b.Loop(); i++ {
-			if err := limit.Take(b.Context(), fmt.Sprint(i%100)); err != nil && !errors.As(err, new(resilience.NotMadeError)) {
+			if err := limit.Take(b.Context(), fmt.Sprint(i%100)); err != nil &&
+				!errors.As(err, new(resilience.NotMadeError)) {
 				b.Fatal(err)
 			}
 		}

@@ -20,13 +20,14 @@ func TestOneReplicaProbesAtATime(t *testing.T) {
 	var guards []resilience.Guard
 	for range 3 {
 		leader := postgres.Leader{DB: pool(t, url), Name: "breaker peer"}
-		b := &resilience.Breaker{Name: "peer", Failures: 1, Open: 50 * time.Millisecond, Probe: func(ctx context.Context) (func(), bool) {
-			lead, err := leader.Try(ctx)
-			if err != nil || lead == nil {
-				return nil, false
-			}
-			return lead.Release, true
-		}}
+		b := &resilience.Breaker{Name: "peer", Failures: 1, Open: 50 * time.Millisecond,
+			Probe: func(ctx context.Context) (func(), bool) {
+				lead, err := leader.Try(ctx)
+				if err != nil || lead == nil {
+					return nil, false
+				}
+				return lead.Release, true
+			}}
 		guards = append(guards, b.Guard())
 	}
 	down := errors.New("down")

@@ -17,8 +17,8 @@ type Retries struct {
 	Budget         *Budget // nil: none
 }
 
-// Retry makes a failed call again. An answer, a call that was not made or to a peer that is down, and the
-// end of ctx are not tried again, nor is anything once the budget is used up.
+// Retry makes a failed call again. An answer, a call that was not made or to a peer that is down,
+// and the end of ctx are not tried again, nor is anything once the budget is used up.
 func Retry(r Retries) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		pauses := backoff.WithContext(backoff.WithMaxRetries(&fullJitter{backoff.NewExponentialBackOff(
@@ -43,8 +43,8 @@ func Retry(r Retries) Guard {
 	}
 }
 
-// fullJitter draws each pause from zero to what the inner one says, so that many that failed together
-// do not come back together.
+// fullJitter draws each pause from zero to what the inner one says, so that many that failed
+// together do not come back together.
 type fullJitter struct{ backoff.BackOff }
 
 func (j *fullJitter) NextBackOff() time.Duration {
@@ -61,8 +61,8 @@ const (
 	budgetEarn = 0.1
 )
 
-// Budget bounds retries to about a tenth of the calls that succeed, so that a peer in trouble is not
-// called several times as often as when it is well. The zero value is full.
+// Budget bounds retries to about a tenth of the calls that succeed, so that a peer in trouble is
+// not called several times as often as when it is well. The zero value is full.
 type Budget struct {
 	mu    sync.Mutex
 	spent float64

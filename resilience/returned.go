@@ -17,8 +17,8 @@ var ErrHung = errors.New("the call has not returned although its context has end
 var errExited = errors.New("the call ended its goroutine (runtime.Goexit)")
 
 // returned makes a call in a goroutine of its own, so that one which ends its goroutine or ignores
-// its context is an error like any other. Otherwise a breaker would wait without end for the one call
-// that decides whether its peer is back. A panic goes on in the caller.
+// its context is an error like any other. Otherwise a breaker would wait without end for the one
+// call that decides whether its peer is back. A panic goes on in the caller.
 func returned(ctx context.Context, call func(context.Context) error) error {
 	type result struct{ err, cause any }
 	done := make(chan result, 1)

@@ -58,8 +58,8 @@ func QueueOf(service string) string { return service + ".in" }
 // DeadQueueOf is where the broker puts what it gave up to deliver: evidence, to be parked.
 func DeadQueueOf(service string) string { return service + ".dead" }
 
-// OwnerOf is the service that publishes on an exchange. Since only its own user may write there, the
-// exchange that a delivery came through vouches for its source.
+// OwnerOf is the service that publishes on an exchange. Since only its own user may write there,
+// the exchange that a delivery came through vouches for its source.
 func OwnerOf(exchange string) (service string, ok bool) {
 	service, ok = strings.CutSuffix(exchange, ".events")
 	return service, ok && service != ""
@@ -92,7 +92,8 @@ func (t Topology) Part(service string) Broker {
 		return b
 	}
 	b.Queues = []Queue{
-		{Name: DeadQueueOf(s.Name), Args: map[string]any{"x-queue-type": "quorum", "x-overflow": "reject-publish"}},
+		{Name: DeadQueueOf(s.Name), Args: map[string]any{"x-queue-type": "quorum",
+			"x-overflow": "reject-publish"}},
 		{Name: QueueOf(s.Name), Args: map[string]any{
 			"x-queue-type":     "quorum",
 			"x-delivery-limit": DeliveryLimit,
@@ -106,7 +107,8 @@ func (t Topology) Part(service string) Broker {
 	}
 	for _, handled := range s.Handles() {
 		if publisher, ok := t.Publisher(handled); ok {
-			b.Bindings = append(b.Bindings, Binding{Exchange: ExchangeOf(publisher), Key: handled, Queue: QueueOf(s.Name)})
+			b.Bindings = append(b.Bindings, Binding{Exchange: ExchangeOf(publisher), Key: handled,
+				Queue: QueueOf(s.Name)})
 		}
 	}
 	return b
@@ -115,7 +117,8 @@ func (t Topology) Part(service string) Broker {
 // Marker is the name of the exchange that is declared last: where it exists, all of this topology
 // has been declared, and nothing that is published can miss a queue that should have heard it.
 func (t Topology) Marker() string {
-	canonical, _ := json.Marshal(t.Broker()) // plain strings and numbers, map keys sorted: it cannot fail
+	// plain strings and numbers, map keys sorted: it cannot fail
+	canonical, _ := json.Marshal(t.Broker())
 	sum := sha256.Sum256(canonical)
 	return "topology." + t.Name + "." + hex.EncodeToString(sum[:6])
 }

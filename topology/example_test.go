@@ -9,8 +9,9 @@ import (
 // A fifth service joins: what must be declared for it follows from what it hears.
 func ExampleTopology_With() {
 	topo := topology.Fulfilment().With(topology.Service{
-		Name:   "loyalty",
-		Reacts: []topology.Reaction{{Handles: "order.confirmed", Does: "award points", Publishes: []string{"points.awarded"}}},
+		Name: "loyalty",
+		Reacts: []topology.Reaction{{Handles: "order.confirmed", Does: "award points",
+			Publishes: []string{"points.awarded"}}},
 	})
 	if err := topo.Validate(); err != nil {
 		fmt.Println(err)

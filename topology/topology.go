@@ -31,10 +31,11 @@ type Command struct {
 	Does string `json:"does"`
 	// Type is the event type of the payload that carries the command. A deadline needs one, since a
 	// reaction sets it by its payload.
-	Type      string        `json:"type,omitempty"`
-	Publishes []string      `json:"publishes,omitempty"`
-	After     time.Duration `json:"after,omitempty"`  // a deadline: by when, unless configured otherwise
-	Undoes    string        `json:"undoes,omitempty"` // what of the same service it takes back
+	Type      string   `json:"type,omitempty"`
+	Publishes []string `json:"publishes,omitempty"`
+	// a deadline: by when, unless configured otherwise
+	After  time.Duration `json:"after,omitempty"`
+	Undoes string        `json:"undoes,omitempty"` // what of the same service it takes back
 }
 
 // Reaction is what a service does about one type of event.
@@ -88,9 +89,9 @@ func (s Service) Handles() []string {
 	return slices.Compact(types)
 }
 
-// MayPublish tells whether s declares that it publishes said because of cause: an event type that it
-// reacts to, or the type of one of its commands. Any other cause is a command that the topology does
-// not name by its type; such a command may publish what the commands without a type declare.
+// MayPublish tells whether s declares that it publishes said because of cause: an event type that
+// it reacts to, or the type of one of its commands. Any other cause is a command that the topology
+// does not name by its type; such a command may publish what the commands without a type declare.
 func (s Service) MayPublish(cause, published string) bool {
 	for _, r := range s.Reacts {
 		if r.Handles == cause {
@@ -100,18 +101,25 @@ func (s Service) MayPublish(cause, published string) bool {
 	if c, ok := s.Command(cause); ok {
 		return slices.Contains(c.Publishes, published)
 	}
-	return slices.ContainsFunc(s.Commands, func(c Command) bool { return c.Type == "" && slices.Contains(c.Publishes, published) })
+	return slices.ContainsFunc(s.Commands, func(c Command) bool {
+		return c.Type == "" &&
+			slices.Contains(c.Publishes, published)
+	})
 }
 
-// MayPublishFirst tells whether s declares a command, of any type, that publishes said: whether it may
-// publish said although no event has caused it.
+// MayPublishFirst tells whether s declares a command, of any type, that publishes said: whether it
+// may publish said although no event has caused it.
 func (s Service) MayPublishFirst(published string) bool {
-	return slices.ContainsFunc(s.Commands, func(c Command) bool { return slices.Contains(c.Publishes, published) })
+	return slices.ContainsFunc(s.Commands,
+		func(c Command) bool { return slices.Contains(c.Publishes, published) })
 }
 
 // Command returns the command whose payload has this event type.
 func (s Service) Command(eventType string) (Command, bool) {
-	i := slices.IndexFunc(s.Commands, func(c Command) bool { return c.Type != "" && c.Type == eventType })
+	i := slices.IndexFunc(s.Commands, func(c Command) bool {
+		return c.Type != "" &&
+			c.Type == eventType
+	})
 	if i < 0 {
 		return Command{}, false
 	}
@@ -160,7 +168,8 @@ func (t Topology) Validate() error {
 	seen := map[string]bool{}
 	for _, s := range t.Services {
 		if !namePattern.MatchString(s.Name) || seen[s.Name] {
-			errs = append(errs, fmt.Errorf("service name %q is not unique or does not match %s", s.Name, namePattern))
+			errs = append(errs, fmt.Errorf("service name %q is not unique or does not match %s", s.Name,
+				namePattern))
 		}
 		seen[s.Name] = true
 		for _, eventType := range s.Publishes() {
@@ -189,14 +198,16 @@ func (s Service) validate(publisher map[string]string) (errs []error) {
 	}
 	undone := func(by, what string) {
 		if what != "" && !does[what] {
-			errs = append(errs, fmt.Errorf("%s: %s undoes %q, which %s does not do", s.Name, by, what, s.Name))
+			errs = append(errs, fmt.Errorf("%s: %s undoes %q, which %s does not do", s.Name, by, what,
+				s.Name))
 		}
 	}
 	carried := map[string]string{}
 	for _, c := range s.Commands {
 		undone(c.Does, c.Undoes)
 		if other, twice := carried[c.Type]; twice && c.Type != "" {
-			errs = append(errs, fmt.Errorf("%s: %s and %s have the same type %q", s.Name, other, c.Does, c.Type))
+			errs = append(errs, fmt.Errorf("%s: %s and %s have the same type %q", s.Name, other, c.Does,
+				c.Type))
 		}
 		carried[c.Type] = c.Does
 		errs = append(errs, s.validateType(c, publisher)...)
@@ -219,18 +230,22 @@ func (s Service) validate(publisher map[string]string) (errs []error) {
 func (s Service) validateType(c Command, publisher map[string]string) (errs []error) {
 	switch {
 	case c.After < 0:
-		errs = append(errs, fmt.Errorf("%s: the deadline of %s is %s after now: it must not be negative", s.Name, c.Does, c.After))
+		errs = append(errs, fmt.Errorf("%s: the deadline of %s is %s after now: it must not be negative",
+			s.Name, c.Does, c.After))
 	case c.After > 0 && c.Type == "":
-		errs = append(errs, fmt.Errorf("%s: %s is a deadline without a type: nothing can set it", s.Name, c.Does))
+		errs = append(errs, fmt.Errorf("%s: %s is a deadline without a type: nothing can set it", s.Name,
+			c.Does))
 	}
 	if c.Type == "" {
 		return errs
 	}
 	if !typePattern.MatchString(c.Type) || len(c.Type) > maxRoutingKey {
-		errs = append(errs, fmt.Errorf("%s: %s has the type %q, which is no event type", s.Name, c.Does, c.Type))
+		errs = append(errs, fmt.Errorf("%s: %s has the type %q, which is no event type", s.Name, c.Does,
+			c.Type))
 	}
 	if other, ok := publisher[c.Type]; ok {
-		errs = append(errs, fmt.Errorf("%s: %s has the type %s, which is an event that %s says: a command needs a type of its own", s.Name, c.Does, c.Type, other))
+		errs = append(errs, fmt.Errorf("%s: %s has the type %s, which is an event that %s says: a "+
+			"command needs a type of its own", s.Name, c.Does, c.Type, other))
 	}
 	return errs
 }

@@ -68,29 +68,40 @@ func TestFulfilmentIsClosed(t *testing.T) {
 }
 
 func service(name string, reacts ...topology.Reaction) topology.Service {
-	return topology.Service{Name: name, Commands: []topology.Command{{Does: "go", Publishes: []string{name + ".gone"}}}, Reacts: reacts}
+	return topology.Service{Name: name,
+		Commands: []topology.Command{{Does: "go", Publishes: []string{name + ".gone"}}}, Reacts: reacts}
 }
 
 func TestValidateFindsFaults(t *testing.T) {
 	t.Parallel()
-	sound := topology.Topology{Name: "test", Services: []topology.Service{service("a"), service("b", topology.Reaction{Handles: "a.gone", Does: "follow"})}}
+	sound := topology.Topology{Name: "test", Services: []topology.Service{service("a"),
+		service("b", topology.Reaction{Handles: "a.gone", Does: "follow"})}}
 	if err := sound.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	for want, s := range map[string]topology.Service{
-		"which nobody says":       service("c", topology.Reaction{Handles: "x.gone", Does: "follow"}),
-		"is said by a and by c":   {Name: "c", Commands: []topology.Command{{Does: "go", Publishes: []string{"a.gone"}}}},
-		"is not unique":           service("a"),
-		`service name "C"`:        service("C"),
-		"which is no event type":  {Name: "c", Commands: []topology.Command{{Does: "go", Publishes: []string{"c.*"}}}},
-		"reacts to a.gone twice":  service("c", topology.Reaction{Handles: "a.gone", Does: "x"}, topology.Reaction{Handles: "a.gone", Does: "y"}),
-		`undoes "fly"`:            service("c", topology.Reaction{Handles: "a.gone", Does: "x", Undoes: "fly"}),
-		`c: land undoes "follow"`: {Name: "c", Commands: []topology.Command{{Does: "land", Undoes: "follow"}}},
-		"deadline without a type": {Name: "c", Commands: []topology.Command{{Does: "land", After: time.Hour}}},
-		"must not be negative":    {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.land", After: -time.Hour}}},
-		`has the type "c.*"`:      {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.*"}}},
-		"is an event that a says": {Name: "c", Commands: []topology.Command{{Does: "land", Type: "a.gone"}}},
-		"have the same type":      {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.land"}, {Does: "sink", Type: "c.land"}}},
+		"which nobody says": service("c", topology.Reaction{Handles: "x.gone", Does: "follow"}),
+		"is said by a and by c": {Name: "c",
+			Commands: []topology.Command{{Does: "go", Publishes: []string{"a.gone"}}}},
+		"is not unique":    service("a"),
+		`service name "C"`: service("C"),
+		"which is no event type": {Name: "c",
+			Commands: []topology.Command{{Does: "go", Publishes: []string{"c.*"}}}},
+		"reacts to a.gone twice": service("c", topology.Reaction{Handles: "a.gone", Does: "x"},
+			topology.Reaction{Handles: "a.gone", Does: "y"}),
+		`undoes "fly"`: service("c", topology.Reaction{Handles: "a.gone", Does: "x",
+			Undoes: "fly"}),
+		`c: land undoes "follow"`: {Name: "c",
+			Commands: []topology.Command{{Does: "land", Undoes: "follow"}}},
+		"deadline without a type": {Name: "c",
+			Commands: []topology.Command{{Does: "land", After: time.Hour}}},
+		"must not be negative": {Name: "c",
+			Commands: []topology.Command{{Does: "land", Type: "c.land", After: -time.Hour}}},
+		`has the type "c.*"`: {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.*"}}},
+		"is an event that a says": {Name: "c",
+			Commands: []topology.Command{{Does: "land", Type: "a.gone"}}},
+		"have the same type": {Name: "c",
+			Commands: []topology.Command{{Does: "land", Type: "c.land"}, {Does: "sink", Type: "c.land"}}},
 	} {
 		if err := sound.With(s).Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)
@@ -110,7 +121,8 @@ func TestMarkerFollowsTheDeclarations(t *testing.T) {
 	t.Parallel()
 	topo := topology.Fulfilment()
 	marker := topo.Marker()
-	if topology.Fulfilment().Marker() != marker || !regexp.MustCompile(`^topology\.fulfilment\.[0-9a-f]{12}$`).MatchString(marker) {
+	if topology.Fulfilment().Marker() != marker ||
+		!regexp.MustCompile(`^topology\.fulfilment\.[0-9a-f]{12}$`).MatchString(marker) {
 		t.Errorf("marker %s", marker)
 	}
 	if m := topo.With(service("fifth")).Marker(); m == marker {
@@ -152,7 +164,8 @@ func TestPermissionsAreNarrow(t *testing.T) {
 func TestQuestionsAboutTheTopology(t *testing.T) {
 	t.Parallel()
 	topo := topology.Fulfilment()
-	if got := topo.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory", "shipping"}) {
+	if got := topo.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory",
+		"shipping"}) {
 		t.Errorf("order.placed is heard by %v", got)
 	}
 	if got := topo.Subscribers("stock.released"); got != nil {
@@ -165,18 +178,23 @@ func TestQuestionsAboutTheTopology(t *testing.T) {
 		t.Error("x has a publisher")
 	}
 	payments, _ := topo.Service("payments")
-	if !payments.MayPublish("order.placed", "payment.captured") || payments.MayPublish("order.cancelled", "payment.captured") {
+	if !payments.MayPublish("order.placed", "payment.captured") ||
+		payments.MayPublish("order.cancelled", "payment.captured") {
 		t.Error("payments may not say what it declares, or more than that")
 	}
 	orders, _ := topo.Service("orders")
-	if !orders.MayPublish("orders.expire", "order.cancelled") || orders.MayPublish("orders.expire", "order.placed") || orders.MayPublish("orders.other", "order.placed") ||
-		!orders.MayPublishFirst("order.placed") || orders.MayPublishFirst("order.confirmed") || !service("a").MayPublish("a.go", "a.gone") {
+	if !orders.MayPublish("orders.expire", "order.cancelled") ||
+		orders.MayPublish("orders.expire", "order.placed") ||
+		orders.MayPublish("orders.other", "order.placed") ||
+		!orders.MayPublishFirst("order.placed") || orders.MayPublishFirst("order.confirmed") ||
+		!service("a").MayPublish("a.go", "a.gone") {
 		t.Error("commands may not say what they declare, or more than that")
 	}
 	if part := topo.Part("stranger"); len(part.Exchanges)+len(part.Queues)+len(part.Bindings) > 0 {
 		t.Errorf("the part of a stranger: %+v", part)
 	}
-	for exchange, want := range map[string]string{"orders.events": "orders", ".events": "", "orders.in": "", "": ""} {
+	for exchange, want := range map[string]string{"orders.events": "orders", ".events": "",
+		"orders.in": "", "": ""} {
 		if who, ok := topology.OwnerOf(exchange); ok != (want != "") || ok && who != want {
 			t.Errorf("owner of %q: %q", exchange, who)
 		}

@@ -1,5 +1,5 @@
-// Command inventory is the service of that name; see package internal/inventory. It is configured by its
-// environment; see internal/boot.
+// Command inventory is the service of that name; see package internal/inventory. It is configured
+// by its environment; see internal/boot.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command payments is the service of that name; see package internal/payments. It is configured by its
-// environment, see internal/boot, and by QUADRILLE_PAYMENTS_PROVIDER_URL: the payment provider, without
-// which cards are declined.
+// Command payments is the service of that name; see package internal/payments. It is configured by
+// its environment, see internal/boot, and by QUADRILLE_PAYMENTS_PROVIDER_URL: the payment provider,
+// without which cards are declined.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 
 func main() {
 	os.Exit(boot.Main("payments", func(c *boot.Config) (*quadrille.Service, http.Handler) {
-		return payments.New(c.Database, c.AMQP, c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"), c.Log)
+		return payments.New(c.Database, c.AMQP, c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"),
+			c.Log)
 	}))
 }

@@ -1,7 +1,7 @@
 // Command shipping is the service of that name; see package internal/shipping. It is configured by
-// its environment, see internal/boot, and by QUADRILLE_SHIPPING_COUNTRIES ("DE,FR,US"): the countries
-// that the carrier serves, and QUADRILLE_SHIPPING_CARRIER_URL: where it is, without which parcels go
-// without being booked.
+// its environment, see internal/boot, and by QUADRILLE_SHIPPING_COUNTRIES ("DE,FR,US"): the
+// countries that the carrier serves, and QUADRILLE_SHIPPING_CARRIER_URL: where it is, without which
+// parcels go without being booked.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 func main() {
 	os.Exit(boot.Main("shipping", func(c *boot.Config) (*quadrille.Service, http.Handler) {
 		countries := c.Countries("QUADRILLE_SHIPPING_COUNTRIES", shipping.Countries)
-		return shipping.New(c.Database, c.AMQP, c.Peer("carrier", "QUADRILLE_SHIPPING_CARRIER_URL"), countries, c.Log)
+		return shipping.New(c.Database, c.AMQP, c.Peer("carrier", "QUADRILLE_SHIPPING_CARRIER_URL"),
+			countries, c.Log)
 	}))
 }

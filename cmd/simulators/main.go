@@ -1,5 +1,5 @@
-// Command simulators plays the payment provider and the carrier; see package internal/simulator. It is
-// configured by QUADRILLE_SIMULATORS_LISTEN (127.0.0.1:7709).
+// Command simulators plays the payment provider and the carrier; see package internal/simulator. It
+// is configured by QUADRILLE_SIMULATORS_LISTEN (127.0.0.1:7709).
 package main
 
 import (

@@ -23,7 +23,8 @@ func TestMain(m *testing.M) { consumertest.Main(m) }
 
 func orders(from, to int) (payloads []events.Payload) {
 	for n := from; n < to; n++ {
-		payloads = append(payloads, consumertest.Placed{Order: fmt.Sprint("order ", n), Customer: fmt.Sprint("customer ", n%5), Amount: 10})
+		payloads = append(payloads, consumertest.Placed{Order: fmt.Sprint("order ", n),
+			Customer: fmt.Sprint("customer ", n%5), Amount: 10})
 	}
 	return payloads
 }
@@ -41,7 +42,8 @@ func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
 	w.Consumers(topology.QueueOf(consumertest.Service), 2)
-	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "reminder", At: time.Now().Add(2 * time.Second)})
+	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "reminder",
+		At: time.Now().Add(2 * time.Second)})
 	w.Becomes(1, `SELECT count(*) FROM pending`)
 	for round := range 3 {
 		w.PublishAs(consumertest.Shop, orders(200*round, 200*round+100)...)
@@ -65,7 +67,8 @@ func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	if n := w.Int(`SELECT -sum(balance) FROM accounts`); n != 6000 {
 		t.Errorf("%d was captured, want 6000", n)
 	}
-	if n := w.Int(`SELECT count(*) FROM outbox WHERE type = 'payment.captured'`); n != 600 || w.Int(`SELECT count(*) FROM inbox`) != 601 {
+	if n := w.Int(`SELECT count(*) FROM outbox WHERE type = 'payment.captured'`); n != 600 ||
+		w.Int(`SELECT count(*) FROM inbox`) != 601 {
 		t.Errorf("said %d times; %s", n, w.Diagnosis())
 	}
 	a, b := first.Stats(), second.Stats()
@@ -74,8 +77,8 @@ func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	}
 }
 
-// The broker is restarted and killed under two replicas with work in hand: sessions begin anew, what
-// was delivered twice is a duplicate, nothing is lost.
+// The broker is restarted and killed under two replicas with work in hand: sessions begin anew,
+// what was delivered twice is a duplicate, nothing is lost.
 func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	t.Parallel()
 	servers := devstack.Private(t)
@@ -87,7 +90,8 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
 	w.PublishAs(consumertest.Shop, orders(0, 3000)...)
-	w.Eventually("some took effect", func() (bool, string) { n := handled(first, second); return n > 100, fmt.Sprint(n) })
+	w.Eventually("some took effect",
+		func() (bool, string) { n := handled(first, second); return n > 100, fmt.Sprint(n) })
 	if err := servers.KillRabbitMQ(); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +104,8 @@ func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	stopFirst()
 	stopSecond()
 	w.Drained()
-	if n := w.Int(`SELECT -sum(balance) FROM accounts`); n != 31000 || w.Int(`SELECT count(*) FROM pending`) != 0 {
+	if n := w.Int(`SELECT -sum(balance) FROM accounts`); n != 31000 || w.Int(`SELECT count(*)
+		FROM pending`) != 0 {
 		t.Errorf("%d was captured; %s", n, w.Diagnosis())
 	}
 	if n := handled(first, second); n != 3100 {
@@ -118,7 +123,10 @@ func TestAShutdownIsBounded(t *testing.T) {
 	t.Cleanup(func() { close(leave) })
 	hang := func(name string) error { entered <- name; <-leave; return errors.New("too late") }
 	c := w.Consumer(consumertest.Service, nil,
-		consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[consumertest.Noted]) error { return hang("handler") }),
+		consumer.Handle(func(context.Context, *sqlx.Tx,
+			events.Of[consumertest.Noted]) error {
+			return hang("handler")
+		}),
 		consumer.Call(func(context.Context, events.Of[consumertest.Asked]) (events.Payload, error) {
 			if calls.Add(1) == 1 {
 				return nil, errors.New("not now")

@@ -114,17 +114,19 @@ var (
 	letterPattern = regexp.MustCompile(`[A-Za-z_]`)
 )
 
-// CheckCard refuses what is no token of the payment provider. A card's number must never come here: a
-// token has a letter or an underscore in it.
+// CheckCard refuses what is no token of the payment provider. A card's number must never come here:
+// a token has a letter or an underscore in it.
 func CheckCard(card string) error {
 	if !cardPattern.MatchString(card) || !letterPattern.MatchString(card) {
-		return errors.New("card: must be a token of the payment provider, 1 to 64 characters of A-Z a-z 0-9 _ - and not only digits")
+		return errors.New("card: must be a token of the payment provider, 1 to 64 characters of A-Z " +
+			"a-z 0-9 _ - and not only digits")
 	}
 	return nil
 }
 
 func (p ChargeRequested) Validate() error {
-	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer), CheckAmount(p.Amount, p.Currency), CheckCard(p.Card))
+	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer),
+		CheckAmount(p.Amount, p.Currency), CheckCard(p.Card))
 }
 func (p ChargeSucceeded) Validate() error { return CheckOrderID(p.OrderID) }
 func (p ChargeDeclined) Validate() error {

@@ -30,7 +30,8 @@ type OrderPlaced struct {
 	Currency string  `json:"currency"` // ISO 4217
 	Lines    []Line  `json:"lines"`
 	Address  Address `json:"address"`
-	Card     string  `json:"card,omitzero"` // a token of the payment provider; empty: the customer's account pays
+	// a token of the payment provider; empty: the customer's account pays
+	Card string `json:"card,omitzero"`
 }
 
 // OrderConfirmed ends it well.
@@ -129,8 +130,10 @@ func (p ShipmentCancelled) Subject() string { return p.OrderID }
 
 // Samples returns one valid payload of every type, all about the given order.
 func Samples(orderID string) []events.Payload {
-	lines := []Line{{SKU: "teapot", Quantity: 1, UnitPrice: 2500}, {SKU: "cup", Quantity: 4, UnitPrice: 700}}
-	address := Address{Name: "Ada Lovelace", Street: "12 St James's Square", City: "London", PostalCode: "SW1Y 4JH", Country: "GB"}
+	lines := []Line{{SKU: "teapot", Quantity: 1, UnitPrice: 2500},
+		{SKU: "cup", Quantity: 4, UnitPrice: 700}}
+	address := Address{Name: "Ada Lovelace", Street: "12 St James's Square", City: "London",
+		PostalCode: "SW1Y 4JH", Country: "GB"}
 	return []events.Payload{
 		OrderPlaced{OrderID: orderID, Customer: "ada", Currency: "EUR", Lines: lines, Address: address},
 		OrderConfirmed{OrderID: orderID},
@@ -144,7 +147,8 @@ func Samples(orderID string) []events.Payload {
 		ShipmentScheduled{OrderID: orderID, Country: "GB"},
 		ShipmentFailed{OrderID: orderID, Reason: ReasonNotServed},
 		ShipmentCancelled{OrderID: orderID},
-		ChargeRequested{OrderID: orderID, Customer: "ada", Amount: 5300, Currency: "EUR", Card: "tok_visa"},
+		ChargeRequested{OrderID: orderID, Customer: "ada", Amount: 5300, Currency: "EUR",
+			Card: "tok_visa"},
 		ChargeSucceeded{OrderID: orderID},
 		ChargeDeclined{OrderID: orderID, Reason: "insufficient funds"},
 		RefundRequested{OrderID: orderID, Amount: 5300, Currency: "EUR"},

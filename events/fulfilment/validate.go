@@ -48,7 +48,8 @@ func Total(lines []Line) (int64, error) {
 // CheckName refuses a customer or SKU that is not a short plain name.
 func CheckName(field, name string) error {
 	if !namePattern.MatchString(name) {
-		return fmt.Errorf("%s: %.80q must be 1 to 64 characters of A-Z a-z 0-9 . _ @ + - and begin with a letter or digit", field, name)
+		return fmt.Errorf("%s: %.80q must be 1 to 64 characters of A-Z a-z 0-9 . _ @ + - and begin "+
+			"with a letter or digit", field, name)
 	}
 	return nil
 }
@@ -72,7 +73,8 @@ func CheckOrderID(id string) error {
 
 // Validate joins all that is wrong, each with the path of its field.
 func (p OrderPlaced) Validate() error {
-	errs := []error{CheckOrderID(p.OrderID), CheckName("customer", p.Customer), CheckCurrency(p.Currency), p.Address.validate()}
+	errs := []error{CheckOrderID(p.OrderID), CheckName("customer", p.Customer),
+		CheckCurrency(p.Currency), p.Address.validate()}
 	if p.Card != "" {
 		errs = append(errs, CheckCard(p.Card))
 	}
@@ -85,7 +87,8 @@ func (p OrderPlaced) Validate() error {
 			errs = append(errs, fmt.Errorf("lines[%d].%w", i, err))
 		}
 		if l.Quantity < 1 || l.Quantity > maxQuantity {
-			errs = append(errs, fmt.Errorf("lines[%d].quantity: %d is not between 1 and %d", i, l.Quantity, maxQuantity))
+			errs = append(errs, fmt.Errorf("lines[%d].quantity: %d is not between 1 and %d", i, l.Quantity,
+				maxQuantity))
 		}
 		if l.UnitPrice < 1 {
 			errs = append(errs, fmt.Errorf("lines[%d].unit_price: %d is not positive", i, l.UnitPrice))
@@ -104,7 +107,8 @@ func (a Address) validate() error {
 		checkText("address.city", a.City), checkText("address.postal_code", a.PostalCode),
 	}
 	if !countryPattern.MatchString(a.Country) {
-		errs = append(errs, fmt.Errorf("address.country: %.16q is not an ISO 3166-1 alpha-2 code", a.Country))
+		errs = append(errs, fmt.Errorf("address.country: %.16q is not an ISO 3166-1 alpha-2 code",
+			a.Country))
 	}
 	return errors.Join(errs...)
 }
@@ -134,13 +138,15 @@ func (p OrderCancelled) Validate() error {
 	return errors.Join(CheckOrderID(p.OrderID), checkText("reason", p.Reason))
 }
 func (p PaymentCaptured) Validate() error {
-	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer), CheckAmount(p.Amount, p.Currency))
+	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer),
+		CheckAmount(p.Amount, p.Currency))
 }
 func (p PaymentDeclined) Validate() error {
 	return errors.Join(CheckOrderID(p.OrderID), checkText("reason", p.Reason))
 }
 func (p PaymentRefunded) Validate() error {
-	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer), CheckAmount(p.Amount, p.Currency))
+	return errors.Join(CheckOrderID(p.OrderID), CheckName("customer", p.Customer),
+		CheckAmount(p.Amount, p.Currency))
 }
 func (p StockReserved) Validate() error { return CheckOrderID(p.OrderID) }
 func (p StockRejected) Validate() error {

@@ -59,14 +59,16 @@ type Config struct {
 type Build func(c *Config) (*quadrille.Service, http.Handler)
 
 // Main runs a service until SIGINT or SIGTERM and returns the exit code. With the argument
-// healthcheck it asks the service that already runs in this environment, and returns 0 if it is ready.
+// healthcheck it asks the service that already runs in this environment, and returns 0 if it is
+// ready.
 func Main(name string, build Build) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	zerolog.TimeFieldFormat = time.RFC3339Nano // of the whole program: only main may say so
 	strange, err := Misspelt(os.Environ(), name)
 	if len(strange) > 0 {
-		fmt.Fprintf(os.Stderr, "%s: ignored, since they are no settings of this release: %s\n", name, strings.Join(strange, ", "))
+		fmt.Fprintf(os.Stderr, "%s: ignored, since they are no settings of this release: %s\n", name,
+			strings.Join(strange, ", "))
 	}
 	if err == nil {
 		err = command(ctx, name, os.Args[1:], os.LookupEnv, build)
@@ -78,14 +80,16 @@ func Main(name string, build Build) int {
 	return 0
 }
 
-func command(ctx context.Context, name string, args []string, lookup func(string) (string, bool), build Build) error {
+func command(ctx context.Context, name string, args []string, lookup func(string) (string, bool),
+	build Build) error {
 	switch {
 	case len(args) == 0:
 		return run(ctx, name, lookup, build)
 	case len(args) == 1 && args[0] == "healthcheck":
 		return healthcheck(ctx, read(name, lookup).Listen)
 	}
-	return fmt.Errorf("%q: the only argument there is is healthcheck; settings come from the environment", args)
+	return fmt.Errorf(
+		"%q: the only argument there is is healthcheck; settings come from the environment", args)
 }
 
 // healthcheck asks /readyz. It is in the program because a container's image with nothing but the
@@ -162,7 +166,8 @@ func (c *Config) level(name string) zerolog.Level {
 	value := c.String(name, "info")
 	level, err := zerolog.ParseLevel(value)
 	if err != nil || !slices.Contains(levels, value) {
-		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is no level: use one of %s", name, value, strings.Join(levels, ", ")))
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is no level: use one of %s", name, value,
+			strings.Join(levels, ", ")))
 		return zerolog.InfoLevel
 	}
 	return level
@@ -202,8 +207,10 @@ func (c *Config) Require(name string) string {
 // hostOf returns host and port of the address at which the service serves.
 func (c *Config) hostOf(name, address string) string {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" || strings.Trim(u.Path, "/") != "" {
-		c.errs = append(c.errs, fmt.Errorf("%s: want an address with its port and without a path, such as http://127.0.0.1:7701", name))
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" ||
+		strings.Trim(u.Path, "/") != "" {
+		c.errs = append(c.errs, fmt.Errorf("%s: want an address with its port and without a path, such "+
+			"as http://127.0.0.1:7701", name))
 		return ""
 	}
 	return u.Host
@@ -217,19 +224,22 @@ func (c *Config) Duration(name string, otherwise, least time.Duration) time.Dura
 	value := c.String(name, otherwise.String())
 	d, err := time.ParseDuration(value)
 	if err != nil || d < least || d > longest {
-		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is not a duration such as 15m between %s and %s", name, value, least, longest))
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is not a duration such as 15m between %s and %s",
+			name, value, least, longest))
 	}
 	return d
 }
 
-// Peer returns the outside world at the address that a setting gives, nil for none. All breakers stay
-// open for QUADRILLE_BREAKER_OPEN.
+// Peer returns the outside world at the address that a setting gives, nil for none. All breakers
+// stay open for QUADRILLE_BREAKER_OPEN.
 func (c *Config) Peer(name, setting string) *outside.Peer {
 	address := c.String(setting, "")
-	if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+	if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" &&
+		u.Scheme != "https" || u.Host == "") {
 		c.errs = append(c.errs, fmt.Errorf("%s: want an address such as http://127.0.0.1:7709", setting))
 	}
-	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN", resilience.DefaultOpen, leastOpen), c.Log)
+	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN", resilience.DefaultOpen,
+		leastOpen), c.Log)
 }
 
 // List returns a setting of words with commas between them.
@@ -245,7 +255,8 @@ func (c *Config) List(name string, otherwise []string) []string {
 		}
 	}
 	if len(list) == 0 {
-		c.errs = append(c.errs, fmt.Errorf("%s: %.40q names nothing; leave it out for %s", name, value, strings.Join(otherwise, ",")))
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q names nothing; leave it out for %s", name, value,
+			strings.Join(otherwise, ",")))
 	}
 	return list
 }
@@ -255,7 +266,8 @@ func (c *Config) Countries(name string, otherwise []string) []string {
 	list := c.List(name, otherwise)
 	for _, code := range list {
 		if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
-			c.errs = append(c.errs, fmt.Errorf("%s: %.16q is not a country's code of two capitals, such as DE", name, code))
+			c.errs = append(c.errs,
+				fmt.Errorf("%s: %.16q is not a country's code of two capitals, such as DE", name, code))
 		}
 	}
 	return list

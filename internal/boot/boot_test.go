@@ -36,7 +36,8 @@ func settings(more map[string]string) map[string]string {
 }
 
 func plain(c *Config) (*quadrille.Service, http.Handler) {
-	return &quadrille.Service{Name: "plain", Database: c.Database, AMQP: c.AMQP, Log: c.Log}, http.NotFoundHandler()
+	return &quadrille.Service{Name: "plain", Database: c.Database, AMQP: c.AMQP, Log: c.Log},
+		http.NotFoundHandler()
 }
 
 // boots runs the service until ctx is done, or until it fails.
@@ -53,15 +54,18 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"QUADRILLE_PLAIN_URL is not set":                     {"QUADRILLE_PLAIN_URL": ""},
 		"QUADRILLE_PLAIN_URL: want an address":               {"QUADRILLE_PLAIN_URL": "127.0.0.1:8080"},
 		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
-		"QUADRILLE_PLAIN_AMQP_URL_FILE: ":                    {"QUADRILLE_PLAIN_AMQP_URL": "", "QUADRILLE_PLAIN_AMQP_URL_FILE": none},
-		"QUADRILLE_TOKENS_FILE: ":                            {"QUADRILLE_TOKENS_FILE": none},
-		`QUADRILLE_LOG_LEVEL: "loud" is no level: use one`:   {"QUADRILLE_LOG_LEVEL": "loud"},
-		`QUADRILLE_LOG_LEVEL: "7" is no level`:               {"QUADRILLE_LOG_LEVEL": "7"},
-		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:      {"QUADRILLE_OUTBOX_KEEP": "1s"},
-		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":    {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
-		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ":        {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
-		"database URL of 127.0.0.1:1/d: sslmode is not":      {"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
-		"broker URL: want amqp://":                           {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
+		"QUADRILLE_PLAIN_AMQP_URL_FILE: ": {"QUADRILLE_PLAIN_AMQP_URL": "",
+			"QUADRILLE_PLAIN_AMQP_URL_FILE": none},
+		"QUADRILLE_TOKENS_FILE: ":                          {"QUADRILLE_TOKENS_FILE": none},
+		`QUADRILLE_LOG_LEVEL: "loud" is no level: use one`: {"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "7" is no level`:             {"QUADRILLE_LOG_LEVEL": "7"},
+		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:    {"QUADRILLE_OUTBOX_KEEP": "1s"},
+		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":  {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
+		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ": {
+			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"database URL of 127.0.0.1:1/d: sslmode is not": {
+			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
+		"broker URL: want amqp://": {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
 		err := boots(ctx, settings(more))
@@ -81,24 +85,30 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 func TestASettingMayBeInAFile(t *testing.T) {
 	t.Parallel()
 	env := settings(map[string]string{
-		"QUADRILLE_PLAIN_DATABASE_URL": "", "QUADRILLE_PLAIN_DATABASE_URL_FILE": webtest.File(t, "  from a file\n"),
-		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not this"), "QUADRILLE_PLAIN_LISTEN": "127.0.0.1:7",
+		"QUADRILLE_PLAIN_DATABASE_URL": "", "QUADRILLE_PLAIN_DATABASE_URL_FILE": webtest.File(t,
+			"  from a file\n"),
+		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not this"),
+		"QUADRILLE_PLAIN_LISTEN":        "127.0.0.1:7",
 	})
 	c := read("plain", lookupIn(env))
-	if c.Database != "from a file" || c.AMQP != env["QUADRILLE_PLAIN_AMQP_URL"] || c.Listen != "127.0.0.1:7" || len(c.errs) != 0 {
+	if c.Database != "from a file" || c.AMQP != env["QUADRILLE_PLAIN_AMQP_URL"] ||
+		c.Listen != "127.0.0.1:7" || len(c.errs) != 0 {
 		t.Errorf("%q, %q, %q, %v", c.Database, c.AMQP, c.Listen, c.errs)
 	}
 }
 
-// A variable that is nearly a setting is an error, since its value would be ignored; another one that
-// begins like a setting is told of, and the rest is nobody's business.
+// A variable that is nearly a setting is an error, since its value would be ignored; another one
+// that begins like a setting is told of, and the rest is nobody's business.
 func TestMisspeltSettingsAreNamed(t *testing.T) {
 	t.Parallel()
 	strange, err := Misspelt([]string{
-		"QUADRILLE_ORDES_DATABASE_URL=postgres://u:hush@x/y", "QUADRILLE_OUTBOX_KEP=1h", "QUADRILLE_PLAIN_AMQP_URL_FILES=x",
-		"QUADRILLE_SOMETHING_ELSE=1", "PATH=/", "QUADRILLE_PLAIN_URL=x", "QUADRILLE_PAYMENTS_AMQP_URL_FILE=x", "QUADRILLE_TOKENS_FILE=x",
+		"QUADRILLE_ORDES_DATABASE_URL=postgres://u:hush@x/y", "QUADRILLE_OUTBOX_KEP=1h",
+		"QUADRILLE_PLAIN_AMQP_URL_FILES=x",
+		"QUADRILLE_SOMETHING_ELSE=1", "PATH=/", "QUADRILLE_PLAIN_URL=x",
+		"QUADRILLE_PAYMENTS_AMQP_URL_FILE=x", "QUADRILLE_TOKENS_FILE=x",
 	}, "plain")
-	if len(strange) != 1 || strange[0] != "QUADRILLE_SOMETHING_ELSE" || strings.Contains(fmt.Sprint(err), "hush") {
+	if len(strange) != 1 || strange[0] != "QUADRILLE_SOMETHING_ELSE" ||
+		strings.Contains(fmt.Sprint(err), "hush") {
 		t.Errorf("strange %v, %v", strange, err)
 	}
 	for _, want := range []string{
@@ -117,13 +127,16 @@ func TestAllSettingsAreKnown(t *testing.T) {
 	t.Parallel()
 	name := regexp.MustCompile(`QUADRILLE_[A-Z_]*[A-Z]`)
 	root := filepath.Join("..", "..")
-	files := []string{filepath.Join(root, "docs", "operations.md"), filepath.Join(root, "compose.yaml")}
-	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/demo/*.go", "internal/devstack/*.go", "cli/*.go"} {
+	files := []string{filepath.Join(root, "docs", "operations.md"),
+		filepath.Join(root, "compose.yaml")}
+	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/demo/*.go",
+		"internal/devstack/*.go", "cli/*.go"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
 		}
-		files = append(files, slices.DeleteFunc(found, func(path string) bool { return strings.HasSuffix(path, "_test.go") })...)
+		files = append(files, slices.DeleteFunc(found,
+			func(path string) bool { return strings.HasSuffix(path, "_test.go") })...)
 	}
 	for _, path := range files {
 		content, err := os.ReadFile(path)
@@ -131,7 +144,8 @@ func TestAllSettingsAreKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, found := range name.FindAllString(string(content), -1) {
-			if strange, err := Misspelt([]string{found}); (len(strange) > 0 || err != nil) && !strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
+			if strange, err := Misspelt([]string{found}); (len(strange) > 0 || err != nil) &&
+				!strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
 				t.Errorf("%s: %s is not known: %v", path, found, err)
 			}
 		}
@@ -140,9 +154,11 @@ func TestAllSettingsAreKnown(t *testing.T) {
 
 func TestDurationsAndLists(t *testing.T) {
 	t.Parallel()
-	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "TINY": "1ns", "HUGE": "2540400h", "LIST": " DE, FR,,US "}
+	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "TINY": "1ns",
+		"HUGE": "2540400h", "LIST": " DE, FR,,US "}
 	c := &Config{lookup: lookupIn(env)}
-	if c.Duration("GOOD", time.Minute, time.Second) != 90*time.Second || c.Duration("NONE", time.Minute, time.Second) != time.Minute || len(c.errs) != 0 {
+	if c.Duration("GOOD", time.Minute, time.Second) != 90*time.Second ||
+		c.Duration("NONE", time.Minute, time.Second) != time.Minute || len(c.errs) != 0 {
 		t.Errorf("durations: %v", c.errs)
 	}
 	for i, name := range []string{"ZERO", "MINUS", "BARE", "TINY", "HUGE"} {
@@ -151,7 +167,8 @@ func TestDurationsAndLists(t *testing.T) {
 			t.Errorf("%s: %v", name, c.errs)
 		}
 	}
-	if got := fmt.Sprint(c.List("LIST", nil), c.List("NONE", []string{"AT"})); got != "[DE FR US] [AT]" {
+	if got := fmt.Sprint(c.List("LIST", nil),
+		c.List("NONE", []string{"AT"})); got != "[DE FR US] [AT]" {
 		t.Errorf("lists: %s", got)
 	}
 }
@@ -163,7 +180,10 @@ func TestAServiceServesWithItsServersAwayUntilItIsTold(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- boots(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" + addr})) }()
+	go func() {
+		done <- boots(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
+			addr}))
+	}()
 	client := &webtest.Service{TB: t, URL: "http://" + addr}
 	webtest.Eventually(t, "it is alive", func() (bool, string) {
 		a, err := client.Try(ctx, "GET", "/healthz", "")

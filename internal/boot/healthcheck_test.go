@@ -25,7 +25,8 @@ func TestHealthcheck(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
+				r *http.Request) {
 				if r.URL.Path != "/readyz" || r.URL.RawQuery != "" {
 					t.Errorf("asked for %s, want /readyz", r.URL)
 				}
@@ -35,7 +36,8 @@ func TestHealthcheck(t *testing.T) {
 			server.Listener = listener
 			server.Start()
 			defer server.Close()
-			env := map[string]string{"QUADRILLE_ORDERS_LISTEN": strings.Replace(listener.Addr().String(), "[::]", "0.0.0.0", 1)}
+			env := map[string]string{"QUADRILLE_ORDERS_LISTEN": strings.Replace(listener.Addr().String(),
+				"[::]", "0.0.0.0", 1)}
 			err = command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env), nil)
 			if got := textOf(err); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
 				t.Errorf("healthcheck returns %q, want %q", got, test.want)
@@ -50,7 +52,8 @@ func TestHealthcheckOfNothing(t *testing.T) {
 		"nobody listens": {"QUADRILLE_ORDERS_LISTEN": address},
 		"no address":     {},
 	} {
-		if err := command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env), nil); err == nil {
+		if err := command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env),
+			nil); err == nil {
 			t.Errorf("%s: the service counts as healthy", name)
 		}
 	}

@@ -18,8 +18,8 @@ import (
 // simulatorsListen is where the simulators serve unless they are told otherwise.
 const simulatorsListen = "127.0.0.1:7709"
 
-// Simulators runs the simulators of the outside world until SIGINT or SIGTERM and returns the exit code.
-// With the argument healthcheck it asks those that run already.
+// Simulators runs the simulators of the outside world until SIGINT or SIGTERM and returns the exit
+// code. With the argument healthcheck it asks those that run already.
 func Simulators() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -39,7 +39,9 @@ func simulators(ctx context.Context, args []string, lookup func(string) (string,
 	listen := c.String("QUADRILLE_SIMULATORS_LISTEN", simulatorsListen)
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
-		c.errs = append(c.errs, fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: want an address and a port, such as %s", simulatorsListen))
+		c.errs = append(c.errs,
+			fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: want an address and a port, such as %s",
+				simulatorsListen))
 	}
 	if err := errors.Join(c.errs...); err != nil {
 		return err
@@ -50,12 +52,14 @@ func simulators(ctx context.Context, args []string, lookup func(string) (string,
 	case len(args) == 1 && args[0] == "healthcheck":
 		return healthcheck(ctx, listen)
 	}
-	return fmt.Errorf("%q: the only argument there is is healthcheck; settings come from the environment", args)
+	return fmt.Errorf(
+		"%q: the only argument there is is healthcheck; settings come from the environment", args)
 }
 
 func serveSimulators(ctx context.Context, listen string, local bool) error {
 	// No time-out for writing: to answer late, or never, is what they are for.
-	server := &http.Server{Addr: listen, Handler: web.Guard(simulator.New().Handler(), !local), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{Addr: listen, Handler: web.Guard(simulator.New().Handler(), !local),
+		ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	fmt.Fprintf(os.Stderr, "simulators serve at http://%s\n", listen)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {

@@ -39,7 +39,8 @@ func TestValuesThatNobodyCanMean(t *testing.T) {
 			}
 		}
 	}
-	if err := simulators(t.Context(), []string{"health"}, lookupIn(nil)); err == nil || !strings.Contains(fmt.Sprint(err), "healthcheck") {
+	if err := simulators(t.Context(), []string{"health"}, lookupIn(nil)); err == nil ||
+		!strings.Contains(fmt.Sprint(err), "healthcheck") {
 		t.Errorf("an unknown word: %v", err)
 	}
 }

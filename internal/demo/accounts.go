@@ -36,7 +36,8 @@ func accounts(e *cli.Env) *cobra.Command {
 	}
 	var currency string
 	deposit := &cobra.Command{
-		Use: "deposit CUSTOMER AMOUNT", Short: "Pay into an account, and open it if need be; AMOUNT is in minor units",
+		Use: "deposit CUSTOMER AMOUNT", Short: "Pay into an account, and open it if need be; AMOUNT is " +
+			"in minor units",
 		Example: "  quadrille accounts deposit ada 100000", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			amount, err := number("AMOUNT", args[1])
@@ -44,11 +45,13 @@ func accounts(e *cli.Env) *cobra.Command {
 				return err
 			}
 			path := "/accounts/" + url.PathEscape(args[0])
-			if err := e.Call(c.Context(), "payments", "PUT", path, nil, map[string]any{"currency": currency}, nil); err != nil {
+			if err := e.Call(c.Context(), "payments", "PUT", path, nil, map[string]any{"currency": currency},
+				nil); err != nil {
 				return err
 			}
 			var a payments.Account
-			if err := e.Call(c.Context(), "payments", "POST", path+"/deposits", idempotent(), map[string]any{"amount": amount, "currency": currency}, &a); err != nil {
+			if err := e.Call(c.Context(), "payments", "POST", path+"/deposits", idempotent(),
+				map[string]any{"amount": amount, "currency": currency}, &a); err != nil {
 				return err
 			}
 			return print(a)
@@ -56,10 +59,12 @@ func accounts(e *cli.Env) *cobra.Command {
 	}
 	deposit.Flags().StringVar(&currency, "currency", "EUR", "ISO 4217")
 	show := &cobra.Command{
-		Use: "show CUSTOMER", Short: "Show an account", Example: "  quadrille accounts show ada", Args: cobra.ExactArgs(1),
+		Use: "show CUSTOMER", Short: "Show an account", Example: "  quadrille accounts show ada",
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			var a payments.Account
-			if err := e.Call(c.Context(), "payments", "GET", "/accounts/"+url.PathEscape(args[0]), nil, nil, &a); err != nil {
+			if err := e.Call(c.Context(), "payments", "GET", "/accounts/"+url.PathEscape(args[0]), nil, nil,
+				&a); err != nil {
 				return err
 			}
 			return print(a)
@@ -119,10 +124,13 @@ func fieldsOf(data json.RawMessage) string {
 
 func verify(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "verify [CUSTOMER...]", Short: "Check the chain of hashes of accounts, and all that is derived from it",
-		Long: "Check the chain of hashes of accounts, and all that is derived from it: snapshots and projections.\n" +
+		Use: "verify [CUSTOMER...]", Short: "Check the chain of hashes of accounts, and all that is " +
+			"derived from it",
+		Long: "Check the chain of hashes of accounts, and all that is derived from it: snapshots and " +
+			"projections.\n" +
 			"Without a customer all accounts are checked. The exit code is 5 when one does not fit.",
-		Example: "  quadrille accounts verify\n  quadrille accounts verify ada", Args: cobra.ArbitraryArgs,
+		Example: "  quadrille accounts verify\n  quadrille accounts verify ada",
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, customers []string) error {
 			list, err := verifyAll(c.Context(), e, customers)
 			if err != nil {
@@ -136,7 +144,8 @@ func verify(e *cli.Env) *cobra.Command {
 			}
 			err = e.Print(list, func(t *cli.Text) { printVerified(t, list) })
 			if err == nil && bad > 0 {
-				err = cli.Error{Code: cli.ExitProblems, Err: fmt.Errorf("%d of %d accounts do not fit", bad, len(list))}
+				err = cli.Error{Code: cli.ExitProblems, Err: fmt.Errorf("%d of %d accounts do not fit", bad,
+					len(list))}
 			}
 			return err
 		},
@@ -157,11 +166,13 @@ func printVerified(t *cli.Text, list []payments.Verified) {
 }
 
 // verifyAll verifies these customers' accounts, or all.
-func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payments.Verified, err error) {
+func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payments.Verified,
+	err error) {
 	all = []payments.Verified{}
 	for _, customer := range customers {
 		var v payments.Verified
-		if err := e.Call(ctx, "payments", "POST", "/accounts/"+url.PathEscape(customer)+"/verification", nil, nil, &v); err != nil {
+		if err := e.Call(ctx, "payments", "POST", "/accounts/"+url.PathEscape(customer)+"/verification",
+			nil, nil, &v); err != nil {
 			return nil, err
 		}
 		all = append(all, v)
@@ -171,7 +182,8 @@ func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payme
 			Accounts []payments.Verified `json:"accounts"`
 			Next     string              `json:"next"`
 		}
-		if err := e.Call(ctx, "payments", "GET", "/verifications?after="+url.QueryEscape(after), nil, nil, &page); err != nil {
+		if err := e.Call(ctx, "payments", "GET", "/verifications?after="+url.QueryEscape(after), nil, nil,
+			&page); err != nil {
 			return nil, err
 		}
 		all, after = append(all, page.Accounts...), page.Next
@@ -181,13 +193,15 @@ func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payme
 
 func rebuild(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "rebuild [PROJECTION...]", Short: "Fill the tables for reading anew from the events, beside those that are being read",
+		Use: "rebuild [PROJECTION...]", Short: "Fill the tables for reading anew from the events, " +
+			"beside those that are being read",
 		Example:   "  quadrille accounts rebuild\n  quadrille accounts rebuild account_statement",
 		ValidArgs: projectionNames(), Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, names []string) error {
 			for _, name := range names {
 				if !slices.Contains(projectionNames(), name) {
-					return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %.64q", name), Next: "they are " + strings.Join(projectionNames(), " and ")}
+					return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %.64q", name),
+						Next: "they are " + strings.Join(projectionNames(), " and ")}
 				}
 			}
 			if len(names) == 0 {
@@ -221,10 +235,13 @@ func projectionNames() (names []string) {
 	return names
 }
 
-// Rebuild asks for a projection to be rebuilt and waits until readers see it; told hears how far it is.
-func Rebuild(ctx context.Context, e *cli.Env, name string, toldCount func(eventstore.Progress)) (p eventstore.Progress, err error) {
+// Rebuild asks for a projection to be rebuilt and waits until readers see it; told hears how far it
+// is.
+func Rebuild(ctx context.Context, e *cli.Env, name string,
+	toldCount func(eventstore.Progress)) (p eventstore.Progress, err error) {
 	var list []eventstore.Progress
-	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild", nil, nil, &list); err != nil {
+	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild",
+		nil, nil, &list); err != nil {
 		return p, err
 	}
 	wanted, _ := newest(list, name)

@@ -16,13 +16,14 @@ func (d *player) rebuildAll(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		lines = append(lines, fmt.Sprintf("%s rebuilt from %d events beside live traffic", p.Name, p.Done))
+		lines = append(lines, fmt.Sprintf("%s rebuilt from %d events beside live traffic", p.Name,
+			p.Done))
 	}
 	return strings.Join(lines, ", "), nil
 }
 
-// ledgersAgree looks through every account: its chain of hashes, its snapshot, and what the rebuilt tables
-// say of it.
+// ledgersAgree looks through every account: its chain of hashes, its snapshot, and what the rebuilt
+// tables say of it.
 func (d *player) ledgersAgree(ctx context.Context) (violations []string, err error) {
 	list, err := verifyAll(ctx, d.Env, nil)
 	if err != nil {
@@ -35,7 +36,8 @@ func (d *player) ledgersAgree(ctx context.Context) (violations []string, err err
 		violations = append(violations, v.Disagree...)
 	}
 	if len(list) < 2 {
-		violations = append(violations, fmt.Sprintf("%d accounts were verified, want those of both customers", len(list)))
+		violations = append(violations,
+			fmt.Sprintf("%d accounts were verified, want those of both customers", len(list)))
 	}
 	return violations, nil
 }

@@ -30,8 +30,8 @@ type Model struct {
 	Refuses string // charges, refunds, bookings or recalls
 }
 
-// Models are the situations of the choreography: one order with every outcome, and two that fight for the
-// last piece or for the last money.
+// Models are the situations of the choreography: one order with every outcome, and two that fight
+// for the last piece or for the last money.
 func Models() []Model {
 	return []Model{
 		{Name: "one order", Orders: 1, Funds: 1000, Stock: 5, Country: "DE", Duplicates: 2},
@@ -41,11 +41,16 @@ func Models() []Model {
 		{Name: "two orders, one piece", Orders: 2, Funds: 1000, Stock: 1, Country: "DE"},
 		{Name: "a card and a carrier", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true},
 		{Name: "a card, duplicates", Orders: 1, Stock: 5, Country: "DE", Card: true, Duplicates: 1},
-		{Name: "a carrier, duplicates", Orders: 1, Funds: 1000, Stock: 5, Country: "DE", Carrier: true, Duplicates: 1},
-		{Name: "the charge is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true, Refuses: simulator.Charges},
-		{Name: "a card, no stock, the refund is refused", Orders: 1, Country: "DE", Card: true, Carrier: true, Refuses: simulator.Refunds},
-		{Name: "the booking is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true, Refuses: simulator.Bookings},
-		{Name: "the recall is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true, Refuses: simulator.Recalls},
+		{Name: "a carrier, duplicates", Orders: 1, Funds: 1000, Stock: 5, Country: "DE", Carrier: true,
+			Duplicates: 1},
+		{Name: "the charge is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true,
+			Refuses: simulator.Charges},
+		{Name: "a card, no stock, the refund is refused", Orders: 1, Country: "DE", Card: true,
+			Carrier: true, Refuses: simulator.Refunds},
+		{Name: "the booking is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true,
+			Refuses: simulator.Bookings},
+		{Name: "the recall is refused", Orders: 1, Stock: 5, Country: "DE", Card: true, Carrier: true,
+			Refuses: simulator.Recalls},
 		{Name: "two orders, money for one", Orders: 2, Funds: 100, Stock: 5, Country: "DE"},
 	}
 }
@@ -61,7 +66,8 @@ func orderID(i int) string { return fmt.Sprintf("00000000-0000-7000-8000-%012d",
 // Explore explores one situation.
 func Explore(m Model) (check.Report, error) {
 	pay, stock := consumer.Memory{}, consumer.Memory{}
-	err := pay.Put("account", customer, payments.Account{Customer: customer, Currency: "EUR", Deposited: m.Funds, Balance: m.Funds})
+	err := pay.Put("account", customer, payments.Account{Customer: customer, Currency: "EUR",
+		Deposited: m.Funds, Balance: m.Funds})
 	if err == nil && m.Stock > 0 {
 		err = stock.Put("stock", sku, inventory.Stock{SKU: sku, Received: m.Stock, OnHand: m.Stock})
 	}
@@ -72,8 +78,9 @@ func Explore(m Model) (check.Report, error) {
 	for i := range m.Orders {
 		placed := fulfilment.OrderPlaced{
 			OrderID: orderID(i), Customer: customer, Currency: "EUR",
-			Lines:   []fulfilment.Line{{SKU: sku, Quantity: 1, UnitPrice: price}},
-			Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1", Country: m.Country},
+			Lines: []fulfilment.Line{{SKU: sku, Quantity: 1, UnitPrice: price}},
+			Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1",
+				Country: m.Country},
 		}
 		if m.Card {
 			placed.Card = "tok_visa"
@@ -83,9 +90,10 @@ func Explore(m Model) (check.Report, error) {
 			check.Command{To: "orders", Payload: orders.Cancel{OrderID: orderID(i)}, Optional: true})
 	}
 	return check.Explore(check.Model{
-		Topology: topology.Fulfilment(), Reactors: m.reactors(), Duplicates: m.Duplicates, Commands: commands,
-		Begin:  map[string]consumer.Memory{"payments": pay, "inventory": stock},
-		Always: m.always, AtRest: m.atRest, Outcome: m.outcome,
+		Topology: topology.Fulfilment(), Reactors: m.reactors(), Duplicates: m.Duplicates,
+		Commands: commands,
+		Begin:    map[string]consumer.Memory{"payments": pay, "inventory": stock},
+		Always:   m.always, AtRest: m.atRest, Outcome: m.outcome,
 	})
 }
 
@@ -132,8 +140,10 @@ func (m Model) always(w check.System) error {
 	if account.Balance < 0 || account.Balance+paid != m.Funds {
 		return fmt.Errorf("money: balance %d and %d captured of %d", account.Balance, paid, m.Funds)
 	}
-	if stock.OnHand < 0 || stock.OnHand+stock.Reserved+stock.Committed != m.Stock || stock.Reserved != reserved || stock.Committed != committed {
-		return fmt.Errorf("stock: %+v of %d, with %d reserved and %d committed", stock, m.Stock, reserved, committed)
+	if stock.OnHand < 0 || stock.OnHand+stock.Reserved+stock.Committed != m.Stock ||
+		stock.Reserved != reserved || stock.Committed != committed {
+		return fmt.Errorf("stock: %+v of %d, with %d reserved and %d committed", stock, m.Stock, reserved,
+			committed)
 	}
 	return nil
 }

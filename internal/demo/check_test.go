@@ -15,7 +15,8 @@ func TestEveryInterleaving(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d states, %d terminal, %d outcomes, %.2f s", r.States, r.TerminalStates, len(r.TerminalOutcomes), r.Seconds)
+			t.Logf("%d states, %d terminal, %d outcomes, %.2f s", r.States, r.TerminalStates,
+				len(r.TerminalOutcomes), r.Seconds)
 			for outcome, n := range r.TerminalOutcomes {
 				t.Logf("  %d × %s", n, outcome)
 			}

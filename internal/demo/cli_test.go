@@ -40,7 +40,8 @@ func startServices(t *testing.T) *services {
 	if err := rabbit.Apply(t.Context(), amqp, topology.Fulfilment()); err != nil {
 		t.Fatal(err)
 	}
-	b := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp, "QUADRILLE_MANAGEMENT_URL": management}}
+	b := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,
+		"QUADRILLE_MANAGEMENT_URL": management}}
 	for name, service := range map[string]webtest.New{
 		"orders": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 			return orders.New(db, amqp, time.Hour, log)
@@ -193,7 +194,8 @@ func TestCommands(t *testing.T) {
 		b.check(l, false)
 	}
 	misspelt := webtest.File(t, "QUADRILLE_ORDES_URL=x\n")
-	b.check(line{"version --env-file " + misspelt, "", cli.ExitUsage, "did you mean QUADRILLE_ORDERS_URL?"}, false)
+	b.check(line{"version --env-file " + misspelt, "", cli.ExitUsage,
+		"did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
 	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
 		var list cli.ParkedList

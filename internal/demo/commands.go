@@ -71,8 +71,9 @@ func sumUp(names []string, reports []check.Report) cli.Checked {
 		all.TerminalOutcomes += len(r.TerminalOutcomes)
 		all.Seconds += r.Seconds
 		all.Complete = all.Complete && r.Complete
-		all.Lines = append(all.Lines, fmt.Sprintf("%-26s %8d states, %2d ways to end, %d violations, %.1f s",
-			names[i], r.States, len(r.TerminalOutcomes), len(r.Violations), r.Seconds))
+		all.Lines = append(all.Lines,
+			fmt.Sprintf("%-26s %8d states, %2d ways to end, %d violations, %.1f s",
+				names[i], r.States, len(r.TerminalOutcomes), len(r.Violations), r.Seconds))
 		for _, v := range r.Violations {
 			if in[v.What] == nil {
 				causes = append(causes, v)
@@ -82,7 +83,8 @@ func sumUp(names []string, reports []check.Report) cli.Checked {
 		models[names[i]] = r
 	}
 	for _, v := range causes {
-		all.Lines = append(all.Lines, fmt.Sprintf("violation in %s: %s", strings.Join(in[v.What], "; "), v))
+		all.Lines = append(all.Lines, fmt.Sprintf("violation in %s: %s", strings.Join(in[v.What], "; "),
+			v))
 	}
 	all.Violations, all.Models = len(causes), models
 	return all
@@ -96,7 +98,8 @@ func root() (string, error) {
 	}
 	for dir := here; ; dir = filepath.Dir(dir) {
 		content, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(content), "module github.com/quadrille-go/quadrille\n") {
+		if err == nil && strings.HasPrefix(string(content),
+			"module github.com/quadrille-go/quadrille\n") {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
@@ -114,9 +117,12 @@ func up(e *cli.Env) *cobra.Command {
 	var without string
 	c := &cobra.Command{
 		Use: "up", Short: "Start servers and services on this machine, and stop them on Ctrl-C",
-		Long: "Start a private RabbitMQ and PostgreSQL and the four services, apply migrations and the topology, and print where they are.\n" +
-			"With --detach it returns when all are ready; called again, it restarts what has died and leaves what runs.",
-		Example: "  quadrille up\n  quadrille up --detach --replicas 2\n  quadrille up --without payments   # to run it under a debugger",
+		Long: "Start a private RabbitMQ and PostgreSQL and the four services, apply migrations and the " +
+			"topology, and print where they are.\n" +
+			"With --detach it returns when all are ready; called again, it restarts what has died " +
+			"and leaves what runs.",
+		Example: "  quadrille up\n  quadrille up --detach --replicas 2\n  quadrille up --without " +
+			"payments   # to run it under a debugger",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if s.Root, err = root(); err != nil {
 				return err
@@ -145,7 +151,8 @@ func up(e *cli.Env) *cobra.Command {
 			return errors.Join(err, s.Down(context.WithoutCancel(ctx)))
 		},
 	}
-	c.Flags().BoolVar(&s.Detached, "detach", false, "return when all are ready; quadrille down stops them")
+	c.Flags().BoolVar(&s.Detached, "detach", false,
+		"return when all are ready; quadrille down stops them")
 	c.Flags().IntVar(&s.Replicas, "replicas", 1, "how many of each service")
 	c.Flags().StringVar(&without, "without", "", "services to leave out, with commas between them")
 	c.Flags().BoolVar(&s.Servers, "servers", false, "start only the servers")
@@ -160,7 +167,8 @@ func (s *Stack) describe() map[string]any {
 			urls[service.Name] = s.state.url(service.Name)
 		}
 	}
-	return map[string]any{"services": urls, "settings": filepath.Join(s.dir(), "env"), "pids": filepath.Join(s.dir(), "pids")}
+	return map[string]any{"services": urls, "settings": filepath.Join(s.dir(), "env"),
+		"pids": filepath.Join(s.dir(), "pids")}
 }
 
 func down(e *cli.Env) *cobra.Command {

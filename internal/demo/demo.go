@@ -49,8 +49,10 @@ type Result struct {
 func demo(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "demo", Short: "Fulfil and refuse orders on this machine, and account for every one",
-		Long: "Start everything with two replicas of each service, take orders through every row of the choreography, print each order's story,\n" +
-			"then money, stock and shipments. It ends with one line and exits 0 only when every order ended as expected.",
+		Long: "Start everything with two replicas of each service, take orders through every row of " +
+			"the choreography, print each order's story,\n" +
+			"then money, stock and shipments. It ends with one line and exits 0 only when every " +
+			"order ended as expected.",
 		Example: "  quadrille demo\n  quadrille demo -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			folder, err := root()
@@ -99,7 +101,8 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 		return err
 	}
 	if result.AsExpected != len(result.Orders) || len(result.Violations) > 0 {
-		return cli.Error{Code: cli.ExitProblems, Err: errors.New("the demo did not end as expected"), Next: "the services' logs are in " + filepath.Join(s.dir(), "logs")}
+		return cli.Error{Code: cli.ExitProblems, Err: errors.New("the demo did not end as expected"),
+			Next: "the services' logs are in " + filepath.Join(s.dir(), "logs")}
 	}
 	return nil
 }
@@ -169,5 +172,6 @@ func (r Result) print(t *cli.Text) {
 	for _, v := range r.Violations {
 		t.Printf("VIOLATION: %s\n", v)
 	}
-	t.Printf("\ndemo: %d orders, %d as expected, %d violations\n", len(r.Orders), r.AsExpected, len(r.Violations))
+	t.Printf("\ndemo: %d orders, %d as expected, %d violations\n", len(r.Orders), r.AsExpected,
+		len(r.Violations))
 }

@@ -25,7 +25,8 @@ type Ending struct {
 }
 
 func (e Ending) String() string {
-	return fmt.Sprintf("order %s, payment %s, stock %s, shipment %s", e.Order, e.Payment, e.Stock, e.Shipment)
+	return fmt.Sprintf("order %s, payment %s, stock %s, shipment %s", e.Order, e.Payment, e.Stock,
+		e.Shipment)
 }
 
 // The ways in which an order of the demo ends.
@@ -45,7 +46,8 @@ var (
 // fits tells whether got is one of the ways that e allows.
 func (e Ending) fits(got Ending) bool {
 	one := func(want, got string) bool { return slices.Contains(strings.Split(want, "|"), got) }
-	return one(e.Order, got.Order) && one(e.Payment, got.Payment) && one(e.Stock, got.Stock) && one(e.Shipment, got.Shipment)
+	return one(e.Order, got.Order) && one(e.Payment, got.Payment) && one(e.Stock, got.Stock) &&
+		one(e.Shipment, got.Shipment)
 }
 
 // ending asks the four services about an order.
@@ -104,7 +106,8 @@ func (d *player) awaitReservation(ctx context.Context, id string, states ...stri
 		return slices.Contains(states, got), err
 	})
 	if err == nil && !ok {
-		err = fmt.Errorf("the stock of order %s is not %s after %s", id, strings.Join(states, " or "), settleTimeout)
+		err = fmt.Errorf("the stock of order %s is not %s after %s", id, strings.Join(states, " or "),
+			settleTimeout)
 	}
 	return err
 }
@@ -130,7 +133,8 @@ func (d *player) wrongParked(list []cli.Parked) (violations []string) {
 	}
 	for b, n := range want {
 		if n != 0 {
-			violations = append(violations, fmt.Sprintf("parked at %s: %+d of %s", b.service, -n, b.eventType))
+			violations = append(violations, fmt.Sprintf("parked at %s: %+d of %s", b.service, -n,
+				b.eventType))
 		}
 	}
 	return violations
@@ -181,15 +185,16 @@ func (d *player) ledger(ctx context.Context, outcome []Outcome) (Ledger, error) 
 	return l, err
 }
 
-// violations: money and goods are conserved, nothing stays reserved, and as many parcels go as orders
-// were confirmed.
+// violations: money and goods are conserved, nothing stays reserved, and as many parcels go as
+// orders were confirmed.
 func (l Ledger) violations() (found []string) {
 	var balances int64
 	for _, a := range l.Accounts {
 		balances += a.Balance
 	}
 	if balances+l.Captured != l.Deposited {
-		found = append(found, fmt.Sprintf("money: %d in accounts and %d captured of %d deposited", balances, l.Captured, l.Deposited))
+		found = append(found, fmt.Sprintf("money: %d in accounts and %d captured of %d deposited",
+			balances, l.Captured, l.Deposited))
 	}
 	for _, s := range l.Stock {
 		if s.Reserved != 0 || s.OnHand+s.Committed != received {
@@ -197,7 +202,8 @@ func (l Ledger) violations() (found []string) {
 		}
 	}
 	if l.Shipments["scheduled"] != l.Confirmed {
-		found = append(found, fmt.Sprintf("shipments: %d scheduled for %d confirmed orders", l.Shipments["scheduled"], l.Confirmed))
+		found = append(found, fmt.Sprintf("shipments: %d scheduled for %d confirmed orders",
+			l.Shipments["scheduled"], l.Confirmed))
 	}
 	return found
 }
@@ -211,14 +217,15 @@ func (l Ledger) print(t *cli.Text) {
 	t.Printf("  %-10s %10d to cards, by the journal of the provider, too\n", "charged", l.Charged)
 	t.Printf("stock\n")
 	for _, s := range l.Stock {
-		t.Printf("  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received, s.OnHand, s.Reserved, s.Committed)
+		t.Printf("  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received,
+			s.OnHand, s.Reserved, s.Committed)
 	}
 	t.Printf("shipments\n  %d scheduled for %d confirmed orders, %d cancelled, %d failed\n",
 		l.Shipments["scheduled"], l.Confirmed, l.Shipments["cancelled"], l.Shipments["failed"])
 }
 
-// unexpected names the rows of the table that no order of the demo went through: an event that nobody
-// said, or that one of its hearers has not handled.
+// unexpected names the rows of the table that no order of the demo went through: an event that
+// nobody said, or that one of its hearers has not handled.
 func unexpected(outcome []Outcome) (missing []string) {
 	seen := map[string]bool{}
 	for _, o := range outcome {

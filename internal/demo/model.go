@@ -17,32 +17,41 @@ import (
 // Reactors are the production reactions of the four services, without an outside world.
 func Reactors() []consumer.Reactor { return Model{}.reactors() }
 
-// reactors are the production reactions of the four services, with an outside world that answers each
-// request at some time, after which its answer is an event like any other.
+// reactors are the production reactions of the four services, with an outside world that answers
+// each request at some time, after which its answer is an event like any other.
 func (m Model) reactors() []consumer.Reactor {
 	pay, ship := payments.Participant, shipping.Participant(m.Carrier, shipping.Countries...)
 	pay.React = append(slices.Clone(pay.React),
-		answer[payments.State](m.Refuses == simulator.Charges, func(e fulfilment.ChargeRequested) (yes, no events.Payload) {
-			return fulfilment.ChargeSucceeded{OrderID: e.OrderID}, fulfilment.ChargeDeclined{OrderID: e.OrderID, Reason: "no"}
+		answer[payments.State](m.Refuses == simulator.Charges, func(e fulfilment.ChargeRequested) (yes,
+			no events.Payload) {
+			return fulfilment.ChargeSucceeded{OrderID: e.OrderID},
+				fulfilment.ChargeDeclined{OrderID: e.OrderID, Reason: "no"}
 		}),
-		answer[payments.State](m.Refuses == simulator.Refunds, func(e fulfilment.RefundRequested) (yes, no events.Payload) {
-			return fulfilment.RefundSucceeded{OrderID: e.OrderID}, fulfilment.RefundRefused{OrderID: e.OrderID, Reason: "no"}
+		answer[payments.State](m.Refuses == simulator.Refunds, func(e fulfilment.RefundRequested) (yes,
+			no events.Payload) {
+			return fulfilment.RefundSucceeded{OrderID: e.OrderID},
+				fulfilment.RefundRefused{OrderID: e.OrderID, Reason: "no"}
 		}))
 	ship.React = append(slices.Clone(ship.React),
-		answer[shipping.State](m.Refuses == simulator.Bookings, func(e fulfilment.BookingRequested) (yes, no events.Payload) {
-			return fulfilment.BookingConfirmed{OrderID: e.OrderID}, fulfilment.BookingRefused{OrderID: e.OrderID, Reason: "no"}
+		answer[shipping.State](m.Refuses == simulator.Bookings, func(e fulfilment.BookingRequested) (yes,
+			no events.Payload) {
+			return fulfilment.BookingConfirmed{OrderID: e.OrderID},
+				fulfilment.BookingRefused{OrderID: e.OrderID, Reason: "no"}
 		}),
-		answer[shipping.State](m.Refuses == simulator.Recalls, func(e fulfilment.RecallRequested) (yes, no events.Payload) {
+		answer[shipping.State](m.Refuses == simulator.Recalls, func(e fulfilment.RecallRequested) (yes,
+			no events.Payload) {
 			return fulfilment.RecallSucceeded(e), fulfilment.RecallRefused{OrderID: e.OrderID, Reason: "no"}
 		}))
 	return []consumer.Reactor{
 		orders.Participant.Reactor(), m.witness(pay.Reactor(), "charge.succeeded", "refund.succeeded"),
-		inventory.Participant.Reactor(), m.witness(ship.Reactor(), "booking.confirmed", "recall.succeeded"),
+		inventory.Participant.Reactor(), m.witness(ship.Reactor(), "booking.confirmed",
+			"recall.succeeded"),
 	}
 }
 
 // answer stands for an outside call.
-func answer[S any, T events.Payload](refuses bool, of func(T) (yes, no events.Payload)) consumer.Reaction[S] {
+func answer[S any, T events.Payload](refuses bool,
+	of func(T) (yes, no events.Payload)) consumer.Reaction[S] {
 	return consumer.On(func(_ *S, e events.Of[T]) []events.Payload {
 		yes, no := of(e.Data)
 		if refuses {
@@ -57,11 +66,12 @@ type journal struct{ Done, Undone int }
 
 const outsideTable = "outside"
 
-// witness keeps the journal of an outside world in the memory of the service that asks it. Where events
-// come twice, so do requests, with the key that they had: it is not done again.
+// witness keeps the journal of an outside world in the memory of the service that asks it. Where
+// events come twice, so do requests, with the key that they had: it is not done again.
 func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor {
 	keyed := m.Duplicates > 0
-	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory, e events.Event) ([]events.Payload, error) {
+	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
+		e events.Event) ([]events.Payload, error) {
 		published, err := r.React(m, e)
 		for _, p := range published {
 			var j journal
@@ -104,8 +114,8 @@ func (m Model) witnessed(f facts, confirmed bool) error {
 	return nil
 }
 
-// undone: nothing is paid, nothing is shipped, and nothing is under way. What the outside world refuses
-// to undo waits for a person, in a state of its own.
+// undone: nothing is paid, nothing is shipped, and nothing is under way. What the outside world
+// refuses to undo waits for a person, in a state of its own.
 func (m Model) undone(f facts) bool {
 	switch f.payment.State {
 	case payments.Captured, payments.Charging, payments.Unwanted, payments.Refunding:

@@ -33,13 +33,15 @@ func order(e *cli.Env) *cobra.Command {
 }
 
 func orderPlace(e *cli.Env) *cobra.Command {
-	o := newOrder{Address: fulfilment.Address{Name: "Ada Lovelace", Street: "12 St James's Square", City: "London", PostalCode: "SW1Y 4JH"}}
+	o := newOrder{Address: fulfilment.Address{Name: "Ada Lovelace", Street: "12 St James's Square",
+		City: "London", PostalCode: "SW1Y 4JH"}}
 	var lines []string
 	var key string
 	var wait bool
 	c := &cobra.Command{
 		Use: "place", Short: "Place an order",
-		Example: "  quadrille order place --customer ada --line teapot:1:2500 --line cup:4:700 --country GB",
+		Example: "  quadrille order place --customer ada --line teapot:1:2500 --line cup:4:700 " +
+			"--country GB",
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, text := range lines {
 				line, err := parseLine(text)
@@ -52,7 +54,8 @@ func orderPlace(e *cli.Env) *cobra.Command {
 				key = events.NewID()
 			}
 			var placed orders.View
-			if err := e.Call(c.Context(), "orders", "POST", "/orders", map[string]string{"Idempotency-Key": key}, o, &placed); err != nil {
+			if err := e.Call(c.Context(), "orders", "POST", "/orders",
+				map[string]string{"Idempotency-Key": key}, o, &placed); err != nil {
 				return err
 			}
 			if wait {
@@ -71,11 +74,15 @@ func orderPlace(e *cli.Env) *cobra.Command {
 	}
 	c.Flags().StringVar(&o.Customer, "customer", "ada", "whose account pays")
 	c.Flags().StringVar(&o.Currency, "currency", "EUR", "ISO 4217")
-	c.Flags().StringArrayVar(&lines, "line", []string{"teapot:1:2500"}, "sku:quantity:unit price in minor units")
+	c.Flags().StringArrayVar(&lines, "line", []string{"teapot:1:2500"},
+		"sku:quantity:unit price in minor units")
 	c.Flags().StringVar(&o.Address.Country, "country", "GB", "ISO 3166-1 alpha-2")
-	c.Flags().StringVar(&o.Card, "card", "", "a card pays: a token of the payment provider, such as tok_visa")
-	c.Flags().Int64Var(&o.DeadlineSeconds, "deadline", 0, "by when it must be confirmed, in seconds (default: the service's)")
-	c.Flags().StringVar(&key, "idempotency-key", "", "repeat a request with the same key (default: a new one)")
+	c.Flags().StringVar(&o.Card, "card", "",
+		"a card pays: a token of the payment provider, such as tok_visa")
+	c.Flags().Int64Var(&o.DeadlineSeconds, "deadline", 0,
+		"by when it must be confirmed, in seconds (default: the service's)")
+	c.Flags().StringVar(&key, "idempotency-key", "",
+		"repeat a request with the same key (default: a new one)")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is confirmed or cancelled")
 	return c
 }
@@ -87,7 +94,8 @@ func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
 		return o.State != orders.Placed, err
 	})
 	if err == nil && !ok {
-		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State, settleTimeout), Next: "see what has happened: quadrille trace " + o.ID}
+		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State, settleTimeout),
+			Next: "see what has happened: quadrille trace " + o.ID}
 	}
 	return err
 }
@@ -101,7 +109,8 @@ func parseLine(text string) (fulfilment.Line, error) {
 			return fulfilment.Line{SKU: parts[0], Quantity: quantity, UnitPrice: price}, nil
 		}
 	}
-	return fulfilment.Line{}, fmt.Errorf("--line %q: want sku:quantity:unit price, such as teapot:2:2500", text)
+	return fulfilment.Line{},
+		fmt.Errorf("--line %q: want sku:quantity:unit price, such as teapot:2:2500", text)
 }
 
 func orderShow(e *cli.Env) *cobra.Command {
@@ -110,7 +119,8 @@ func orderShow(e *cli.Env) *cobra.Command {
 		Example: "  quadrille order show 0190a0e0-0000-7000-8000-000000000001",
 		RunE: func(c *cobra.Command, args []string) error {
 			var o orders.View
-			if err := e.Call(c.Context(), "orders", "GET", "/orders/"+url.PathEscape(args[0]), nil, nil, &o); err != nil {
+			if err := e.Call(c.Context(), "orders", "GET", "/orders/"+url.PathEscape(args[0]), nil, nil,
+				&o); err != nil {
 				return err
 			}
 			return e.Print(o, func(t *cli.Text) { orderTable(t, o) })
@@ -122,14 +132,17 @@ func orderList(e *cli.Env) *cobra.Command {
 	var customer, state, after string
 	var limit int
 	c := &cobra.Command{
-		Use: "list", Short: "List orders, newest first", Example: "  quadrille order list --customer ada --state cancelled",
+		Use: "list", Short: "List orders, newest first",
+		Example: "  quadrille order list --customer ada --state cancelled",
 		RunE: func(c *cobra.Command, _ []string) error {
-			q := url.Values{"customer": {customer}, "state": {state}, "after": {after}, "limit": {strconv.Itoa(limit)}}
+			q := url.Values{"customer": {customer}, "state": {state}, "after": {after},
+				"limit": {strconv.Itoa(limit)}}
 			var page struct {
 				Orders []orders.View `json:"orders"`
 				Next   string        `json:"next,omitempty"`
 			}
-			if err := e.Call(c.Context(), "orders", "GET", "/orders?"+q.Encode(), nil, nil, &page); err != nil {
+			if err := e.Call(c.Context(), "orders", "GET", "/orders?"+q.Encode(), nil, nil,
+				&page); err != nil {
 				return err
 			}
 			return e.Print(page, func(t *cli.Text) { orderTable(t, page.Orders...) })
@@ -157,7 +170,8 @@ func orderCancel(e *cli.Env) *cobra.Command {
 		Example: "  quadrille order cancel 0190a0e0-0000-7000-8000-000000000001",
 		RunE: func(c *cobra.Command, args []string) error {
 			var o orders.View
-			if err := e.Call(c.Context(), "orders", "POST", "/orders/"+url.PathEscape(args[0])+"/cancellation", nil, nil, &o); err != nil {
+			if err := e.Call(c.Context(), "orders", "POST", "/orders/"+url.PathEscape(args[0])+
+				"/cancellation", nil, nil, &o); err != nil {
 				return err
 			}
 			return e.Print(o, func(t *cli.Text) { orderTable(t, o) })

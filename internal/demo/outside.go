@@ -14,8 +14,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// outageOrders is how many card orders are placed while the provider is away: more than open a breaker
-// in each of two replicas.
+// outageOrders is how many card orders are placed while the provider is away: more than open a
+// breaker in each of two replicas.
 const outageOrders = 14
 
 // maxRepair bounds the orders that close a breaker.
@@ -73,7 +73,8 @@ func (d *player) cards(ctx context.Context) error {
 		{"a card pays", plenty, "", confirmed},
 		{"the card is declined", plenty, simulator.Charges, declined},
 		{"a card pays, and the carrier has no room", plenty, simulator.Bookings, notShipped},
-		{"a card pays what is out of stock, and the provider refuses the refund: a person is needed", scarce, simulator.Refunds, refundRefused},
+		{"a card pays what is out of stock, and the provider refuses the refund: a person is needed",
+			scarce, simulator.Refunds, refundRefused},
 	} {
 		if scene.refuse != "" {
 			if err := d.print(ctx, simulator.Rule{Call: scene.refuse, Do: simulator.Refuse}); err != nil {
@@ -95,7 +96,8 @@ func (d *player) cards(ctx context.Context) error {
 	return nil
 }
 
-// outage takes the provider away while orders come in, until a breaker has opened, and gives it back.
+// outage takes the provider away while orders come in, until a breaker has opened, and gives it
+// back.
 func (d *player) outage(ctx context.Context) error {
 	if err := d.print(ctx, simulator.Rule{Call: simulator.Charges, Do: simulator.Fail}); err != nil {
 		return err
@@ -103,7 +105,8 @@ func (d *player) outage(ctx context.Context) error {
 	for i := range outageOrders {
 		body := newBody(rich, plenty, "GB")
 		body.Card = visa
-		if _, err := d.place(ctx, fmt.Sprintf("placed while the provider is away (%d)", i+1), body, confirmed); err != nil {
+		if _, err := d.place(ctx, fmt.Sprintf("placed while the provider is away (%d)", i+1), body,
+			confirmed); err != nil {
 			return err
 		}
 	}
@@ -125,8 +128,8 @@ func (d *player) outage(ctx context.Context) error {
 	return d.repair(ctx)
 }
 
-// repair sees the breaker of the first replica closed. It closes at its next call, which the other replica
-// may have made instead, so there are more orders until it has had one.
+// repair sees the breaker of the first replica closed. It closes at its next call, which the other
+// replica may have made instead, so there are more orders until it has had one.
 func (d *player) repair(ctx context.Context) (err error) {
 	for range maxRepair {
 		if d.repaired, err = d.breaker(ctx); err != nil || d.repaired.State == "closed" {
@@ -156,9 +159,10 @@ func (d *player) breaker(ctx context.Context) (cli.Breaker, error) {
 	return list[0], nil
 }
 
-// witnessed compares each card order with the journal of the provider: what was taken from it and given
-// back, each at most once.
-func (d *player) witnessed(ctx context.Context, outcome []Outcome) (violations []string, err error) {
+// witnessed compares each card order with the journal of the provider: what was taken from it and
+// given back, each at most once.
+func (d *player) witnessed(ctx context.Context, outcome []Outcome) (violations []string,
+	err error) {
 	var journal []simulator.Entry
 	if err := d.simulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
 		return nil, err
@@ -176,24 +180,28 @@ func (d *player) witnessed(ctx context.Context, outcome []Outcome) (violations [
 		charges, refunds := done[o.OrderID][simulator.Charges], done[o.OrderID][simulator.Refunds]
 		kept := o.Got.Payment == payments.RefundRefused || o.Got.Payment == payments.Captured && o.Card
 		if charges > 1 || charges-refunds != map[bool]int{true: 1}[kept] {
-			violations = append(violations, fmt.Sprintf("provider: order %s was charged %d times and refunded %d times, and its payment is %s",
+			violations = append(violations, fmt.Sprintf("provider: order %s was charged %d times and "+
+				"refunded %d times, and its payment is %s",
 				o.OrderID, charges, refunds, o.Got.Payment))
 		}
 		bookings, recalls := done[o.OrderID][simulator.Bookings], done[o.OrderID][simulator.Recalls]
 		goes := o.Got.Shipment == shipping.Scheduled || o.Got.Shipment == shipping.RecallRefused
 		if bookings > 1 || bookings-recalls != map[bool]int{true: 1}[goes] {
-			violations = append(violations, fmt.Sprintf("carrier: order %s was booked %d times and recalled %d times, and its shipment is %s",
+			violations = append(violations, fmt.Sprintf("carrier: order %s was booked %d times and "+
+				"recalled %d times, and its shipment is %s",
 				o.OrderID, bookings, recalls, o.Got.Shipment))
 		}
 	}
 	if d.repaired.State != "closed" || d.repaired.Opened == 0 {
-		violations = append(violations, fmt.Sprintf("the breaker of the provider should have opened and closed again: %+v", d.repaired))
+		violations = append(violations,
+			fmt.Sprintf("the breaker of the provider should have opened and closed again: %+v", d.repaired))
 	}
 	return violations, nil
 }
 
 // sinceOpened tells how the outage went.
 func (d *player) sinceOpened() string {
-	return fmt.Sprintf("the provider was away: its breaker opened %d times in one replica, %d calls were not made, it closed at %s, and nothing was lost",
+	return fmt.Sprintf("the provider was away: its breaker opened %d times in one replica, %d calls "+
+		"were not made, it closed at %s, and nothing was lost",
 		d.repaired.Opened, d.repaired.Refused, d.repaired.Since.Format(time.TimeOnly))
 }

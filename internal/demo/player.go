@@ -5,17 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/orders"
 	"github.com/quadrille-go/quadrille/internal/simulator"
-	"github.com/quadrille-go/quadrille/rabbit"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // player plays the demo: it is the customers, the operator and the trouble.
@@ -51,7 +45,8 @@ const (
 
 // run takes orders through every row of the choreography.
 func (d *player) run(ctx context.Context) error {
-	for _, scene := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused, d.repeated, d.early, d.held, d.cards, d.outage, d.windowed, d.tests, d.forged} {
+	for _, scene := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused,
+		d.repeated, d.early, d.held, d.cards, d.outage, d.windowed, d.tests, d.forged} {
 		if err := scene(ctx); err != nil {
 			return err
 		}
@@ -62,25 +57,31 @@ func (d *player) run(ctx context.Context) error {
 // stock opens accounts and fills the shelves.
 func (d *player) stock(ctx context.Context) error {
 	for customer, amount := range map[string]int64{rich: deposits, poor: 100} {
-		if err := d.Call(ctx, "payments", "PUT", "/accounts/"+customer, nil, map[string]any{"currency": "EUR"}, nil); err != nil {
+		if err := d.Call(ctx, "payments", "PUT", "/accounts/"+customer, nil,
+			map[string]any{"currency": "EUR"}, nil); err != nil {
 			return err
 		}
-		if err := d.Call(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", idempotent(), map[string]any{"amount": amount, "currency": "EUR"}, nil); err != nil {
+		if err := d.Call(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", idempotent(),
+			map[string]any{"amount": amount, "currency": "EUR"}, nil); err != nil {
 			return err
 		}
 	}
-	return d.Call(ctx, "inventory", "POST", "/stock/"+plenty+"/receipts", idempotent(), map[string]any{"quantity": received}, nil)
+	return d.Call(ctx, "inventory", "POST", "/stock/"+plenty+"/receipts", idempotent(),
+		map[string]any{"quantity": received}, nil)
 }
 
 func newBody(customer, sku, country string) newOrder {
 	return newOrder{
-		Customer: customer, Currency: "EUR", Lines: []fulfilment.Line{{SKU: sku, Quantity: 1, UnitPrice: 2500}},
-		Address: fulfilment.Address{Name: "Ada Lovelace", Street: "12 St James's Square", City: "London", PostalCode: "SW1Y 4JH", Country: country},
+		Customer: customer, Currency: "EUR",
+		Lines: []fulfilment.Line{{SKU: sku, Quantity: 1, UnitPrice: 2500}},
+		Address: fulfilment.Address{Name: "Ada Lovelace", Street: "12 St James's Square", City: "London",
+			PostalCode: "SW1Y 4JH", Country: country},
 	}
 }
 
 // place places an order and notes what is expected of it.
-func (d *player) place(ctx context.Context, name string, body newOrder, expect Ending) (string, error) {
+func (d *player) place(ctx context.Context, name string, body newOrder, expect Ending) (string,
+	error) {
 	var o orders.View
 	if err := d.Call(ctx, "orders", "POST", "/orders", idempotent(), body, &o); err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)
@@ -125,7 +126,8 @@ func (d *player) repeated(ctx context.Context) error {
 	ids := map[string]bool{}
 	var o orders.View
 	for range 3 {
-		if err := d.Call(ctx, "orders", "POST", "/orders", once, newBody(rich, plenty, "GB"), &o); err != nil {
+		if err := d.Call(ctx, "orders", "POST", "/orders", once, newBody(rich, plenty, "GB"),
+			&o); err != nil {
 			return err
 		}
 		ids[o.ID] = true
@@ -152,9 +154,9 @@ func (d *player) early(ctx context.Context) error {
 }
 
 // held stops shipping: one order is cancelled while its stock is reserved, the other runs into its
-// deadline. The one replica that is left then hears of the reservation first and of the end after it,
-// so that it schedules and cancels. All three have ended when it returns: what the carrier was told
-// about one of them is forgotten in the next scene.
+// deadline. The one replica that is left then hears of the reservation first and of the end after
+// it, so that it schedules and cancels. All three have ended when it returns: what the carrier was
+// told about one of them is forgotten in the next scene.
 func (d *player) held(ctx context.Context) error {
 	d.stack.stop(ctx, "shipping-2")
 	d.stack.state.signal("shipping-1", syscall.SIGSTOP)
@@ -164,11 +166,14 @@ func (d *player) held(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stuck, err := d.place(ctx, "the customer cancels late, and the carrier does not give the parcel back", newBody(rich, plenty, "GB"), recallRefused)
+	stuck,
+		err := d.place(ctx, "the customer cancels late, and the carrier does not give the parcel back",
+		newBody(rich, plenty, "GB"), recallRefused)
 	if err != nil {
 		return err
 	}
-	if err := d.print(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: stuck, Do: simulator.Refuse}); err != nil {
+	if err := d.print(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: stuck,
+		Do: simulator.Refuse}); err != nil {
 		return err
 	}
 	body := newBody(rich, plenty, "GB")
@@ -211,77 +216,4 @@ func (d *player) signal(service string, sig syscall.Signal) {
 	for i := 1; i <= d.stack.Replicas; i++ {
 		d.stack.state.signal(fmt.Sprintf("%s-%d", service, i), sig)
 	}
-}
-
-// tests publishes events about orders that the service orders has never seen.
-func (d *player) tests(ctx context.Context) error {
-	five := events.NewID()
-	placed := fulfilment.OrderPlaced{OrderID: five, Customer: rich, Currency: "EUR", Lines: newBody(rich, plenty, "GB").Lines, Address: newBody(rich, plenty, "GB").Address}
-	copies := events.Cause(events.Command(placed, time.Now()), "/orders", time.Now(), placed)
-	unknown := events.NewID()
-	lone := fulfilment.PaymentDeclined{OrderID: unknown, Reason: fulfilment.ReasonNoFunds}
-	d.scenes = append(d.scenes,
-		act{"one test event published five times", five, confirmed, false},
-		act{"known only from a test event", unknown, adopted, false})
-	record, err := copies.Record()
-	if err != nil {
-		return err
-	}
-	alone, err := events.Cause(events.Command(lone, time.Now()), "/payments", time.Now(), lone).Record()
-	if err != nil {
-		return err
-	}
-	messages := []rabbit.Message{message("payments", alone)}
-	for range 5 {
-		messages = append(messages, message("orders", record))
-	}
-	return d.publish(ctx, messages...)
-}
-
-// forged publishes what no service has said: each must end parked, and do nothing.
-func (d *player) forged(ctx context.Context) error {
-	claim := fulfilment.Samples(events.NewID())[0]
-	record, err := events.Cause(events.Command(claim, time.Now()), "/orders", time.Now(), claim).Record()
-	if err != nil {
-		return err
-	}
-	forged := message("shipping", record) // through shipping's exchange, under a key that is routed
-	forged.Key = "shipment.scheduled"
-	garbage := rabbit.Message{Exchange: topology.ExchangeOf("orders"), Key: "order.placed", Publishing: amqp.Publishing{
-		MessageId: events.NewID(), Type: "order.placed", ContentType: "application/json", DeliveryMode: amqp.Persistent,
-		Body: []byte(`{"order_id": "me", "lines": [{"quantity": -1, "quantity": 1e3}`),
-	}}
-	d.bad = append(d.bad, badMessage{"orders", "order.placed"})
-	for _, subscriber := range topology.Fulfilment().Subscribers("order.placed") {
-		d.bad = append(d.bad, badMessage{subscriber, "order.placed"})
-	}
-	return d.publish(ctx, forged, garbage)
-}
-
-func message(owner string, r events.Record) rabbit.Message {
-	return rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: r.Type, Mandatory: true, Publishing: rabbit.Publishing(r)}
-}
-
-// publish publishes as the operator, with confirms.
-func (d *player) publish(ctx context.Context, messages ...rabbit.Message) error {
-	session, err := rabbit.Open(ctx, d.stack.operatorURL(), "demo")
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	publisher, err := rabbit.NewPublisher(session)
-	if err != nil {
-		return err
-	}
-	pendings, err := publisher.Publish(messages)
-	if err != nil {
-		return err
-	}
-	for _, p := range pendings {
-		outcome, why, err := publisher.Wait(ctx, p)
-		if err != nil || outcome != rabbit.Confirmed {
-			return fmt.Errorf("publish test events: %w", errors.Join(err, why))
-		}
-	}
-	return nil
 }

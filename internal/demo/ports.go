@@ -15,7 +15,8 @@ import (
 func (s *state) address(name string) string {
 	for s.Ports[name] == 0 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port) // of one that is not started yet
+		// of one that is not started yet
+		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port)
 		if !ours && free(port) {
 			s.Ports[name] = port
 		}
@@ -23,14 +24,15 @@ func (s *state) address(name string) string {
 	return local(s.Ports[name])
 }
 
-// awaitPort waits until the port that a process is to have is free: one that was killed holds its port
-// until its last thread has ended. Another port is never chosen, since clients know this one.
+// awaitPort waits until the port that a process is to have is free: one that was killed holds its
+// port until its last thread has ended. Another port is never chosen, since clients know this one.
 func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
 	address := s.address(name)
 	deadline := time.Now().Add(atMost)
 	for !free(s.Ports[name]) {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the address %s of %s is still taken after %s by a program that is not of this stack: end that program,"+
+			return fmt.Errorf("the address %s of %s is still taken after %s by a program that is not of "+
+				"this stack: end that program,"+
 				" or run: quadrille down, which gives up the address", address, name, atMost)
 		}
 		if err := pause(ctx, pollEvery); err != nil {

@@ -45,7 +45,8 @@ type process struct {
 }
 
 func loadState(dir string) (*state, error) {
-	s := &state{path: filepath.Join(dir, "state.json"), Secrets: map[string]string{}, Ports: map[string]int{}, Processes: map[string]process{}}
+	s := &state{path: filepath.Join(dir, "state.json"), Secrets: map[string]string{},
+		Ports: map[string]int{}, Processes: map[string]process{}}
 	content, err := os.ReadFile(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return s, nil
@@ -54,7 +55,8 @@ func loadState(dir string) (*state, error) {
 		err = json.Unmarshal(content, s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the state of the stack: %s is damaged; end the processes in %s and remove it: %w",
+		return nil, fmt.Errorf("read the state of the stack: %s is damaged; end the processes in %s "+
+			"and remove it: %w",
 			s.path, filepath.Join(dir, "pids"), err)
 	}
 	return s, nil
@@ -162,7 +164,8 @@ func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error
 		"QUADRILLE_PAYMENTS_PROVIDER_URL=" + outside, "QUADRILLE_SHIPPING_CARRIER_URL=" + outside,
 	}
 	for _, setting := range []string{
-		"QUADRILLE_LOG_LEVEL", "QUADRILLE_ORDER_DEADLINE", "QUADRILLE_SHIPPING_COUNTRIES", "QUADRILLE_OUTBOX_KEEP", "QUADRILLE_BREAKER_OPEN", "GOMAXPROCS",
+		"QUADRILLE_LOG_LEVEL", "QUADRILLE_ORDER_DEADLINE", "QUADRILLE_SHIPPING_COUNTRIES",
+		"QUADRILLE_OUTBOX_KEEP", "QUADRILLE_BREAKER_OPEN", "GOMAXPROCS",
 	} {
 		if value, ok := os.LookupEnv(setting); ok {
 			env = append(env, setting+"="+value)
@@ -171,12 +174,14 @@ func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error
 	return s.start(ctx, name, filepath.Join(binaries, service), append(env, s.Settings...))
 }
 
-// start starts a process on its port, once that is free, and remembers it. Its output goes to its log.
+// start starts a process on its port, once that is free, and remembers it. Its output goes to its
+// log.
 func (s *Stack) start(ctx context.Context, name, program string, env []string) error {
 	if err := s.state.awaitPort(ctx, name, portTimeout); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(filepath.Join(s.dir(), "logs", name+".log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(filepath.Join(s.dir(), "logs", name+".log"),
+		os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -197,7 +202,8 @@ func (s *Stack) start(ctx context.Context, name, program string, env []string) e
 	}
 	s.state.Processes[name] = process{PID: command.Process.Pid, Started: started(command.Process.Pid)}
 	go func() { _ = command.Wait() }() // reaps it
-	return s.state.save()              // at once: an up that is killed now must not leave a process that nobody knows
+	// at once: an up that is killed now must not leave a process that nobody knows
+	return s.state.save()
 }
 
 // awaitReady waits until a replica is ready, the broker included.
@@ -205,7 +211,8 @@ func (s *Stack) awaitReady(ctx context.Context, name string) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.state.address(name)+"/readyz?full=1", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.state.address(name)+
+			"/readyz?full=1", nil)
 		if err != nil {
 			return err
 		}
@@ -242,14 +249,16 @@ func (s *Stack) binaries(ctx context.Context) (string, error) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(s.Root, "cmd", "orders", "main.go")); err != nil {
-		return "", fmt.Errorf("the services' programs are not beside this one, and %s is not a checkout to build them from; run: make build", s.Root)
+		return "", fmt.Errorf("the services' programs are not beside this one, and %s is not a "+
+			"checkout to build them from; run: make build", s.Root)
 	}
 	folder := filepath.Join(s.dir(), "bin")
 	if s.built {
 		return folder, nil
 	}
 	s.Log("building the services")
-	build := exec.CommandContext(ctx, "go", "build", "-o", folder+"/", "./cmd/orders", "./cmd/payments", "./cmd/inventory", "./cmd/shipping", "./cmd/simulators")
+	build := exec.CommandContext(ctx, "go", "build", "-o", folder+"/", "./cmd/orders",
+		"./cmd/payments", "./cmd/inventory", "./cmd/shipping", "./cmd/simulators")
 	build.Dir = s.Root
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the services: %w\n%s", err, output)

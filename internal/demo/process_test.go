@@ -24,8 +24,8 @@ func TestProcessThatEndedAtOnceIsNotAlive(t *testing.T) {
 	}
 }
 
-// The address of a process is the same after a restart: one that is still held by a dying process is
-// waited for, and what another program keeps is an error, never another port.
+// The address of a process is the same after a restart: one that is still held by a dying process
+// is waited for, and what another program keeps is an error, never another port.
 func TestAProcessKeepsItsPort(t *testing.T) {
 	holder, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -43,7 +43,8 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 	}
 	s.state.Ports["orders-1"] = port
 	err = s.state.awaitPort(t.Context(), "orders-1", 3*pollEvery)
-	if err == nil || !strings.Contains(err.Error(), "orders-1 is still taken") || s.state.Ports["orders-1"] != port {
+	if err == nil || !strings.Contains(err.Error(), "orders-1 is still taken") ||
+		s.state.Ports["orders-1"] != port {
 		t.Errorf("a port that another program keeps: %v, port %d", err, s.state.Ports["orders-1"])
 	}
 	started := make(chan error)
@@ -58,13 +59,14 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 		t.Errorf("it came back at %s: %v", s.state.address("orders-1"), err)
 	}
 	again, err := loadState(s.dir()) // what is started is known at once, also to others
-	if err != nil || again.Processes["orders-1"].PID != s.state.Processes["orders-1"].PID || again.Ports["orders-1"] != port {
+	if err != nil || again.Processes["orders-1"].PID != s.state.Processes["orders-1"].PID ||
+		again.Ports["orders-1"] != port {
 		t.Errorf("%+v: %v", again, err)
 	}
 }
 
-// The end of a stack gives up a port that another program took, and no other one; no port is given out
-// twice.
+// The end of a stack gives up a port that another program took, and no other one; no port is given
+// out twice.
 func TestPortsOfOthersAreGivenUpAtTheEnd(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,7 +75,8 @@ func TestPortsOfOthersAreGivenUpAtTheEnd(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() })
 	port := taken.Addr().(*net.TCPAddr).Port
 	self := process{PID: os.Getpid(), Started: started(os.Getpid())}
-	s := &state{Ports: map[string]int{"orders-1": port, "orders-2": port}, Processes: map[string]process{"orders-2": self}}
+	s := &state{Ports: map[string]int{"orders-1": port, "orders-2": port},
+		Processes: map[string]process{"orders-2": self}}
 	kept := s.address("simulators")
 	s.release(t.Context())
 	if s.address("orders-1") == local(port) {
@@ -98,7 +101,8 @@ func TestOneUpAtATime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockFile(t.Context(), path, 2*pollEvery); err == nil || !strings.Contains(err.Error(), "another up or down") {
+	if _, err := lockFile(t.Context(), path, 2*pollEvery); err == nil ||
+		!strings.Contains(err.Error(), "another up or down") {
 		t.Errorf("two at once: %v", err)
 	}
 	next := make(chan error)

@@ -27,7 +27,8 @@ func (d *player) relayFrom(ctx context.Context, source string) error {
 	}
 	// Two orders are under way while the relays change.
 	for range 2 {
-		if _, err := d.place(ctx, "confirmed, while the relays change to the "+source, newBody(rich, plenty, "GB"), confirmed); err != nil {
+		if _, err := d.place(ctx, "confirmed, while the relays change to the "+source,
+			newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
 	}
@@ -39,7 +40,8 @@ func (d *player) relayFrom(ctx context.Context, source string) error {
 		}
 		tokens = append(tokens, fmt.Sprintf("%s (token %d)", s.Name, r.Token))
 	}
-	line := fmt.Sprintf("at %s the relays went over to the %s: %s", time.Now().Format(time.TimeOnly), source, strings.Join(tokens, ", "))
+	line := fmt.Sprintf("at %s the relays went over to the %s: %s", time.Now().Format(time.TimeOnly),
+		source, strings.Join(tokens, ", "))
 	d.relayed = strings.TrimPrefix(d.relayed+"\n"+line, "\n")
 	return nil
 }

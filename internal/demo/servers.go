@@ -31,7 +31,8 @@ func (s *Stack) amqpURL(service string) string {
 }
 
 func (s *Stack) databaseURL(service string) string {
-	return withUser(withPath(s.servers.PostgresURL, s.account(service)), s.account(service), s.state.secret(service))
+	return withUser(withPath(s.servers.PostgresURL, s.account(service)), s.account(service),
+		s.state.secret(service))
 }
 
 func withPath(raw, path string) string {
@@ -76,15 +77,18 @@ func (s *Stack) prepareBroker(ctx context.Context) error {
 		return err
 	}
 	all := topology.Permission{Configure: ".*", Write: ".*", Read: ".*"}
-	if err := put("/api/permissions/"+vhost+"/"+url.PathEscape(operator.User.Username()), all); err != nil {
+	if err := put("/api/permissions/"+vhost+"/"+url.PathEscape(operator.User.Username()),
+		all); err != nil {
 		return err
 	}
 	for _, service := range s.services() {
 		user := url.PathEscape(s.account(service.Name))
-		if err := put("/api/users/"+user, map[string]string{"password": s.state.secret(service.Name), "tags": ""}); err != nil {
+		if err := put("/api/users/"+user, map[string]string{"password": s.state.secret(service.Name),
+			"tags": ""}); err != nil {
 			return err
 		}
-		if err := put("/api/permissions/"+vhost+"/"+user, topology.PermissionOf(service.Name)); err != nil {
+		if err := put("/api/permissions/"+vhost+"/"+user,
+			topology.PermissionOf(service.Name)); err != nil {
 			return err
 		}
 	}
@@ -99,12 +103,14 @@ func (s *Stack) prepareDatabases(ctx context.Context) error {
 	}
 	defer func() { _ = db.Close() }()
 	if !s.servers.Given {
-		if _, err := db.ExecContext(ctx, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"); err != nil {
+		if _, err := db.ExecContext(ctx,
+			"REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"); err != nil {
 			return fmt.Errorf("close the databases of the server itself: %w", err)
 		}
 	}
 	for _, service := range s.services() {
-		if err := s.prepareDatabase(ctx, db, s.account(service.Name), s.state.secret(service.Name)); err != nil {
+		if err := s.prepareDatabase(ctx, db, s.account(service.Name),
+			s.state.secret(service.Name)); err != nil {
 			return fmt.Errorf("database of %s: %w", service.Name, err)
 		}
 	}
@@ -113,7 +119,8 @@ func (s *Stack) prepareDatabases(ctx context.Context) error {
 
 func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password string) error {
 	var role, database bool
-	if err := db.QueryRowxContext(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1), EXISTS (SELECT FROM pg_database WHERE datname = $1)`,
+	if err := db.QueryRowxContext(ctx, `SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1),
+		EXISTS (SELECT FROM pg_database WHERE datname = $1)`,
 		name).Scan(&role, &database); err != nil {
 		return err
 	}
@@ -135,8 +142,8 @@ func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password
 	return nil
 }
 
-// mayStream gives the roles of the services the right to stream the log of the server, which is that of all
-// its databases: they have it only where a stream is used.
+// mayStream gives the roles of the services the right to stream the log of the server, which is
+// that of all its databases: they have it only where a stream is used.
 func (s *Stack) mayStream(ctx context.Context) error {
 	db, err := postgres.Open(s.servers.PostgresURL)
 	if err != nil {
@@ -144,7 +151,8 @@ func (s *Stack) mayStream(ctx context.Context) error {
 	}
 	defer func() { _ = db.Close() }()
 	for _, service := range s.services() {
-		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+" REPLICATION"); err != nil {
+		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+
+			" REPLICATION"); err != nil {
 			return fmt.Errorf("let %s stream its outbox: %w", service.Name, err)
 		}
 	}
@@ -170,7 +178,8 @@ func (s *Stack) Reset(ctx context.Context) error {
 	if err := os.RemoveAll(s.serverDir()); err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
-	if s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached}); err != nil {
+	if s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log,
+		Detached: s.Detached}); err != nil {
 		return err
 	}
 	if !s.servers.Given {
@@ -186,7 +195,8 @@ func (s *Stack) dropAll(ctx context.Context) error {
 	}
 	defer func() { _ = db.Close() }()
 	for _, service := range s.services() {
-		if _, err := db.ExecContext(ctx, "DROP DATABASE IF EXISTS "+pq.QuoteIdentifier(s.account(service.Name))+" WITH (FORCE)"); err != nil {
+		if _, err := db.ExecContext(ctx, "DROP DATABASE IF EXISTS "+
+			pq.QuoteIdentifier(s.account(service.Name))+" WITH (FORCE)"); err != nil {
 			return fmt.Errorf("reset: %w", err)
 		}
 	}
@@ -211,7 +221,8 @@ const internalError = 541
 
 // settings are what a person's own tools need to join in, in the order in which they are written.
 func (s *Stack) settings() [][2]string {
-	list := [][2]string{{"QUADRILLE_AMQP_URL", s.operatorURL()}, {"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
+	list := [][2]string{{"QUADRILLE_AMQP_URL", s.operatorURL()},
+		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
 	list = append(list, [2]string{"QUADRILLE_SIMULATORS_URL", "http://" + s.state.address(simulators)})
 	for _, service := range s.services() {
 		prefix := "QUADRILLE_" + strings.ToUpper(service.Name) + "_"

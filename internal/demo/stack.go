@@ -70,7 +70,8 @@ func (s *Stack) Up(ctx context.Context) error {
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
-	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log, Detached: s.Detached, KeepPorts: true})
+	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log,
+		Detached: s.Detached, KeepPorts: true})
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,8 @@ func (s *Stack) validate() error {
 	}
 	for _, name := range s.Without {
 		if _, ok := topology.Fulfilment().Service(name); !ok {
-			return fmt.Errorf("there is no service %q: the services are orders, payments, inventory, shipping", name)
+			return fmt.Errorf(
+				"there is no service %q: the services are orders, payments, inventory, shipping", name)
 		}
 	}
 	return nil

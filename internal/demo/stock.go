@@ -18,7 +18,8 @@ func idempotent() map[string]string { return map[string]string{"Idempotency-Key"
 func number(argument, text string) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		return 0, cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: %q is not a positive whole number", argument, text)}
+		return 0, cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s: %q is not a positive whole number",
+			argument, text)}
 	}
 	return n, nil
 }
@@ -35,14 +36,16 @@ func stock(e *cli.Env) *cobra.Command {
 		})
 	}
 	receive := &cobra.Command{
-		Use: "receive SKU QUANTITY", Short: "Take goods in", Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
+		Use: "receive SKU QUANTITY", Short: "Take goods in",
+		Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			quantity, err := number("QUANTITY", args[1])
 			if err != nil {
 				return err
 			}
 			var s inventory.Stock
-			if err := e.Call(c.Context(), "inventory", "POST", "/stock/"+url.PathEscape(args[0])+"/receipts", idempotent(), map[string]any{"quantity": quantity}, &s); err != nil {
+			if err := e.Call(c.Context(), "inventory", "POST", "/stock/"+url.PathEscape(args[0])+"/receipts",
+				idempotent(), map[string]any{"quantity": quantity}, &s); err != nil {
 				return err
 			}
 			return print(s)

@@ -78,7 +78,8 @@ func Dir(checkout, name string) string {
 		checkout = real
 	}
 	sum := sha256.Sum256([]byte(checkout))
-	return filepath.Join(tempDir(), fmt.Sprintf("quadrille-%d-%s-%s", os.Getuid(), hex.EncodeToString(sum[:4]), name))
+	return filepath.Join(tempDir(), fmt.Sprintf("quadrille-%d-%s-%s", os.Getuid(),
+		hex.EncodeToString(sum[:4]), name))
 }
 
 // Start starts the servers of a directory, or joins those which run there
@@ -123,7 +124,8 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 		s.Release()
 		return nil, err
 	}
-	if opts.sweep && s.started && s.sole { // while nobody else can join and make what looks like a leftover
+	// while nobody else can join and make what looks like a leftover
+	if opts.sweep && s.started && s.sole {
 		if err := s.sweep(ctx); err != nil {
 			s.Release()
 			return nil, fmt.Errorf("start servers: %w", err)
@@ -268,7 +270,8 @@ func fromEnvironment() (*Servers, error) {
 	case s.AMQPURL != "" && s.ManagementURL != "":
 		return s, nil
 	}
-	return nil, errors.New("start servers: QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL belong together: set all three, or not the last to start private servers")
+	return nil, errors.New("start servers: QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and " +
+		"QUADRILLE_POSTGRES_URL belong together: set all three, or not the last to start private servers")
 }
 
 // lingerText is what the watcher reads.

@@ -39,7 +39,8 @@ func TestLifeOfAPair(t *testing.T) {
 
 	execSQL(t, s.PostgresURL, "CREATE TABLE kept (id int)")
 	ch := channel(t, s.AMQPURL)
-	if _, err := ch.QueueDeclare("kept", true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
+	if _, err := ch.QueueDeclare("kept", true, false, false, false,
+		amqp.Table{"x-queue-type": "quorum"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(s.KillPostgres(), s.KillRabbitMQ()); err != nil {
@@ -55,18 +56,21 @@ func TestLifeOfAPair(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if revived.AMQPURL != s.AMQPURL || revived.PostgresURL != s.PostgresURL || revived.ManagementURL != s.ManagementURL {
+	if revived.AMQPURL != s.AMQPURL || revived.PostgresURL != s.PostgresURL ||
+		revived.ManagementURL != s.ManagementURL {
 		t.Error("the servers moved when they were started again")
 	}
 	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (1)")
-	if _, err := channel(t, s.AMQPURL).QueueDeclarePassive("kept", true, false, false, false, nil); err != nil {
+	if _, err := channel(t, s.AMQPURL).QueueDeclarePassive("kept", true, false, false, false,
+		nil); err != nil {
 		t.Errorf("the queue is gone: %v", err)
 	}
 	if err := errors.Join(s.RestartPostgres(t.Context()), s.RestartRabbitMQ(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (2)")
-	if found, err := Running(dir); err != nil || found.AMQPURL != s.AMQPURL || found.PIDs["postgres"] != s.PIDs["postgres"] {
+	if found, err := Running(dir); err != nil || found.AMQPURL != s.AMQPURL ||
+		found.PIDs["postgres"] != s.PIDs["postgres"] {
 		t.Errorf("Running: %v %v", found, err)
 	}
 	if err := s.Stop(); err != nil {
@@ -210,7 +214,8 @@ func TestTakenPort(t *testing.T) {
 		t.Errorf("its ports are free: %v", err)
 	}
 	kept := Options{Dir: s.stack.dir, postgresOnly: true, KeepPorts: true}
-	if _, err := start(t.Context(), kept); err == nil || !strings.Contains(err.Error(), fmt.Sprint(before)) || s.stack.load() != nil ||
+	if _, err := start(t.Context(), kept); err == nil ||
+		!strings.Contains(err.Error(), fmt.Sprint(before)) || s.stack.load() != nil ||
 		s.stack.current().PostgresPort != before {
 		t.Errorf("it is to keep its port %d, and has %d: %v", before, s.stack.current().PostgresPort, err)
 	}
@@ -273,7 +278,8 @@ func TestLinger(t *testing.T) {
 	if joined.started || joined.PIDs["postgres"] != s.PIDs["postgres"] {
 		t.Error("the servers did not linger")
 	}
-	execSQL(t, s.PostgresURL, "SELECT pg_sleep($1)", linger.Seconds()) // longer than the rest of the first linger time
+	// longer than the rest of the first linger time
+	execSQL(t, s.PostgresURL, "SELECT pg_sleep($1)", linger.Seconds())
 	joined.Release()
 	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
 }

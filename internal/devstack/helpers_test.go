@@ -28,7 +28,8 @@ func TestMain(m *testing.M) {
 }
 
 func help(dir string) {
-	opts := Options{Dir: dir, postgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres", temporary: os.Getenv(helperDir+"_TEMPORARY") != ""}
+	opts := Options{Dir: dir, postgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres",
+		temporary: os.Getenv(helperDir+"_TEMPORARY") != ""}
 	s, err := start(context.Background(), opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -109,7 +110,8 @@ func processes(t *testing.T, dir string) (found []string) {
 	}
 	for _, proc := range entries {
 		cwd, err := os.Readlink(filepath.Join(proc, "cwd"))
-		if err == nil && (cwd+"/" == dir+"/" || strings.HasPrefix(cwd, dir+"/") || strings.HasPrefix(cwd, dir+" ")) {
+		if err == nil && (cwd+"/" == dir+"/" || strings.HasPrefix(cwd, dir+"/") ||
+			strings.HasPrefix(cwd, dir+" ")) {
 			comm, _ := os.ReadFile(filepath.Join(proc, "comm"))
 			found = append(found, filepath.Base(proc)+" "+strings.TrimSpace(string(comm)))
 		}

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// manageTimeout bounds one call: an API that hangs, as it may while the broker starts, must not hang
-// a test.
+// manageTimeout bounds one call: an API that hangs, as it may while the broker starts, must not
+// hang a test.
 const manageTimeout = 30 * time.Second
 
 // Manage calls RabbitMQ's management API, for example with PUT and
@@ -21,7 +21,8 @@ const manageTimeout = 30 * time.Second
 func Manage(ctx context.Context, managementURL, method, path string, in, out any) error {
 	base, err := url.Parse(managementURL)
 	if err != nil {
-		return fmt.Errorf("%s %s: the management URL is not one", method, path) // its text holds the password
+		// its text holds the password
+		return fmt.Errorf("%s %s: the management URL is not one", method, path)
 	}
 	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
 	defer cancel()

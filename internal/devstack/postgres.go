@@ -54,7 +54,8 @@ func (k *stack) launchPostgres(ctx context.Context) error {
 		}
 	}
 	config := filepath.Join(home, "quadrille.conf")
-	if err := writeFor(config, fmt.Sprintf(postgresSettings, k.current().PostgresPort), uid, gid); err != nil {
+	if err := writeFor(config, fmt.Sprintf(postgresSettings, k.current().PostgresPort), uid,
+		gid); err != nil {
 		return err
 	}
 	data := filepath.Join(home, "data")
@@ -67,7 +68,8 @@ func (k *stack) launchPostgres(ctx context.Context) error {
 
 // initPostgres makes the data directory beside its place and then moves it
 // there, so that one which was made half is made anew.
-func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysProcAttr, uid, gid int) error {
+func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysProcAttr, uid,
+	gid int) error {
 	home := k.path("postgres")
 	fresh, password := filepath.Join(home, "data.new"), filepath.Join(home, "password")
 	if err := os.RemoveAll(fresh); err != nil {
@@ -77,7 +79,8 @@ func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysP
 		return err
 	}
 	defer os.Remove(password) //nolint:errcheck // private as the state file is
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", fresh, "-U", postgresUser, "--pwfile", password,
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", fresh, "-U", postgresUser,
+		"--pwfile", password,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
 	cmd.Dir = home
 	cmd.Env = environment(home)
@@ -111,7 +114,8 @@ func postgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	}
 	account, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, 0, 0, fmt.Errorf("PostgreSQL does not run as root, and the user of its package is lacking: %w", err)
+		return nil, 0, 0,
+			fmt.Errorf("PostgreSQL does not run as root, and the user of its package is lacking: %w", err)
 	}
 	if uid, err = strconv.Atoi(account.Uid); err != nil {
 		return nil, 0, 0, fmt.Errorf("the user postgres: %w", err)

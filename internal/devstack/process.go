@@ -138,7 +138,8 @@ func (k *stack) script(ctx context.Context, verb string, names ...string) error 
 	if err := k.writeScript(); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{k.path("stack.sh"), verb, k.dir}, names...)...)
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{k.path("stack.sh"), verb, k.dir},
+		names...)...)
 	cmd.Dir = k.dir
 	cmd.Env = environment(k.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C must not interrupt it
@@ -274,6 +275,6 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // reap waits for a process that we have started: it would stay as a zombie for as long as we live.
-// It ends with that process, which may outlive a test that looks for goroutines: such a test knows it
-// by this name.
+// It ends with that process, which may outlive a test that looks for goroutines: such a test knows
+// it by this name.
 func reap(cmd *exec.Cmd) { _ = cmd.Wait() }

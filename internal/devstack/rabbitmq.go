@@ -45,7 +45,8 @@ func (k *stack) launchRabbitMQ(context.Context) error {
 	}
 	s := k.current()
 	for name, text := range map[string]string{
-		"rabbitmq.conf":   fmt.Sprintf(rabbitmqSettings, s.AMQPPort, s.ManagementPort, amqpUser, s.AMQPPassword),
+		"rabbitmq.conf": fmt.Sprintf(rabbitmqSettings, s.AMQPPort, s.ManagementPort, amqpUser,
+			s.AMQPPassword),
 		"advanced.config": "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n",
 		"enabled_plugins": "[rabbitmq_management].\n",
 		".erlang.cookie":  s.Cookie,

@@ -100,7 +100,8 @@ func (k *stack) claimPorts(ctx context.Context, name string, mayMove bool) error
 				k.logf("a port of %s is taken by another program; it gets others", name)
 				return k.movePorts(name)
 			}
-			return fmt.Errorf("another program took one of its ports, %s: end that program, or stop the servers, which gives up the port",
+			return fmt.Errorf("another program took one of its ports, %s: end that program, or stop the "+
+				"servers, which gives up the port",
 				k.takenPorts(name))
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
@@ -136,8 +137,9 @@ func (k *stack) awaitReady(ctx context.Context, name string) error {
 		if err == nil {
 			return nil
 		}
-		// A process has the name of its program only a moment after its start has been reported to us: in the
-		// kernel what is to be closed at an exec is closed before the name is set. So one look is not enough.
+		// A process has the name of its program only a moment after its start has been reported to us: in
+		// the kernel what is to be closed at an exec is closed before the name is set. So one look is not
+		// enough.
 		if gone++; k.alive(name) {
 			gone = 0
 		}
@@ -190,7 +192,9 @@ func (k *stack) install(servers []string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	return fmt.Errorf("start servers: not installed: %s. Run scripts/install-servers.sh as root (`make test` and `make demo` do it), or set QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to servers that run already",
+	return fmt.Errorf("start servers: not installed: %s. Run scripts/install-servers.sh as root "+
+		"(`make test` and `make demo` do it), or set QUADRILLE_AMQP_URL, "+
+		"QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to servers that run already",
 		strings.Join(missing, ", "))
 }
 

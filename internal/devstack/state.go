@@ -124,7 +124,8 @@ func (k *stack) load() error {
 		return fmt.Errorf("read the state of the servers: %w", err)
 	}
 	if err := json.Unmarshal(data, &k.state); err != nil {
-		return fmt.Errorf("the state of the servers in %s is damaged: end what runs there and remove it: %w", k.dir, err)
+		return fmt.Errorf(
+			"the state of the servers in %s is damaged: end what runs there and remove it: %w", k.dir, err)
 	}
 	return nil
 }
@@ -265,7 +266,8 @@ func (k *stack) current() state {
 
 func (k *stack) postgresURL() string {
 	s := k.current()
-	return fmt.Sprintf("postgres://%s:%s@127.0.0.1:%d/postgres?sslmode=disable", postgresUser, s.PostgresPassword, s.PostgresPort)
+	return fmt.Sprintf("postgres://%s:%s@127.0.0.1:%d/postgres?sslmode=disable", postgresUser,
+		s.PostgresPassword, s.PostgresPort)
 }
 
 func (k *stack) amqpURL() string {

@@ -32,7 +32,8 @@ func Shared(t testing.TB) *Servers {
 		shared.servers, shared.err = startShared(t)
 	}
 	if shared.err != nil {
-		t.Fatalf("the servers for the tests cannot be had (lacking programs are installed by scripts/install-servers.sh, or `make test`): %v", shared.err)
+		t.Fatalf("the servers for the tests cannot be had (lacking programs are installed by "+
+			"scripts/install-servers.sh, or `make test`): %v", shared.err)
 	}
 	return shared.servers
 }
@@ -44,7 +45,8 @@ func startShared(t testing.TB) (*Servers, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	s, err := Start(ctx, Options{Dir: Dir(root, "test"), Linger: sharedLinger, Log: t.Logf, sweep: true})
+	s, err := Start(ctx, Options{Dir: Dir(root, "test"), Linger: sharedLinger, Log: t.Logf,
+		sweep: true})
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +113,8 @@ func private(t testing.TB, opts Options) *Servers {
 	return s
 }
 
-// Addresses are so many addresses on this machine for programs that listen later: their ports are free,
-// and none of those which the kernel gives to whoever asks for any.
+// Addresses are so many addresses on this machine for programs that listen later: their ports are
+// free, and none of those which the kernel gives to whoever asks for any.
 func Addresses(t testing.TB, n int) []string {
 	t.Helper()
 	ports, addresses := make([]*int, n), make([]string, n)

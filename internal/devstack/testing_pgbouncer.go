@@ -39,8 +39,10 @@ func PgBouncer(t testing.TB, databaseURL, mode string) string {
 	config := filepath.Join(dir, "pgbouncer.ini")
 	for range 5 { // another program may take the port meanwhile
 		port := freePort(t)
-		err := writeFor(config, fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
-			"unix_socket_dir =\nauth_type = any\npool_mode = %s\n", u.Hostname(), u.Port(), u.User.Username(), password, port, mode), uid, gid)
+		err := writeFor(config, fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s "+
+			"password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
+			"unix_socket_dir =\nauth_type = any\npool_mode = %s\n", u.Hostname(), u.Port(),
+			u.User.Username(), password, port, mode), uid, gid)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,7 +30,8 @@ const (
 // once per key, so the key must change whenever the migrations do: their
 // content is a good one. Those that package postgres adds to them are part of it by
 // themselves. The migrate function must close its connections.
-func Database(t testing.TB, key string, migrate func(ctx context.Context, url string) error) string {
+func Database(t testing.TB, key string, migrate func(ctx context.Context,
+	url string) error) string {
 	t.Helper()
 	common := postgres.Migrations()
 	names, err := fs.Glob(common, "*.sql")
@@ -47,7 +48,8 @@ func Database(t testing.TB, key string, migrate func(ctx context.Context, url st
 	return database(t, Shared(t).PostgresURL, key, migrate)
 }
 
-func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Context, url string) error) string {
+func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Context,
+	url string) error) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -61,7 +63,8 @@ func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Co
 		t.Fatalf("make the template database for the tests: %v", err)
 	}
 	name := databasePrefix + secret()
-	query := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY WAL_LOG", pq.QuoteIdentifier(name), pq.QuoteIdentifier(template))
+	query := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY WAL_LOG", pq.QuoteIdentifier(name),
+		pq.QuoteIdentifier(template))
 	if _, err := db.ExecContext(ctx, query); err != nil {
 		t.Fatalf("make a database for the test: %v", err)
 	}
@@ -72,7 +75,8 @@ func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Co
 // ensureTemplate makes the template when there is none. A template is complete
 // when it carries PostgreSQL's own mark for one, which it gets last; with it
 // goes the right to connect, since a database in use cannot be copied.
-func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string, migrate func(ctx context.Context, url string) error) (string, error) {
+func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string,
+	migrate func(ctx context.Context, url string) error) (string, error) {
 	sum := sha256.Sum256([]byte(key))
 	name := templatePrefix + hex.EncodeToString(sum[:8])
 	if done, err := templateDone(ctx, db, name); done || err != nil {
@@ -83,15 +87,18 @@ func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string, mi
 		return "", err
 	}
 	defer conn.Close() //nolint:errcheck // it goes with db
-	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))", name); err != nil {
+	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(hashtextextended($1, 0))",
+		name); err != nil {
 		return "", err
 	}
-	defer conn.ExecContext(context.WithoutCancel(ctx), "SELECT pg_advisory_unlock_all()") //nolint:errcheck // else the end of the connection does it
+	defer conn.ExecContext(context.WithoutCancel(ctx),
+		"SELECT pg_advisory_unlock_all()") //nolint:errcheck // else the end of the connection does it
 	if done, err := templateDone(ctx, conn, name); done || err != nil {
 		return name, err
 	}
 	quoted := pq.QuoteIdentifier(name)
-	for _, query := range []string{"DROP DATABASE IF EXISTS " + quoted + " WITH (FORCE)", "CREATE DATABASE " + quoted + " TEMPLATE template0"} {
+	for _, query := range []string{"DROP DATABASE IF EXISTS " + quoted + " WITH (FORCE)",
+		"CREATE DATABASE " + quoted + " TEMPLATE template0"} {
 		if _, err := conn.ExecContext(ctx, query); err != nil {
 			return "", err
 		}
@@ -102,7 +109,8 @@ func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string, mi
 	// A pool that is being closed may still hold a connection for a moment.
 	for _, query := range []string{
 		"ALTER DATABASE " + quoted + " WITH ALLOW_CONNECTIONS false",
-		"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = " + pq.QuoteLiteral(name),
+		"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = " +
+			pq.QuoteLiteral(name),
 		"ALTER DATABASE " + quoted + " WITH IS_TEMPLATE true",
 	} {
 		if _, err := conn.ExecContext(ctx, query); err != nil {
@@ -116,7 +124,8 @@ func templateDone(ctx context.Context, db interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }, name string,
 ) (done bool, err error) {
-	err = db.QueryRowContext(ctx, "SELECT datistemplate FROM pg_database WHERE datname = $1", name).Scan(&done)
+	err = db.QueryRowContext(ctx, "SELECT datistemplate FROM pg_database WHERE datname = $1",
+		name).Scan(&done)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -131,8 +140,9 @@ type dropsOf struct {
 	postgresURL string
 }
 
-// dropAtEnd drops the databases of one test side by side: each drop needs a checkpoint, which they then
-// share. Each begins in its place among the clean-ups of the test, and the first database awaits all.
+// dropAtEnd drops the databases of one test side by side: each drop needs a checkpoint, which they
+// then share. Each begins in its place among the clean-ups of the test, and the first database
+// awaits all.
 func dropAtEnd(t testing.TB, postgresURL, name string) {
 	key := dropsOf{t, postgresURL}
 	found, known := drops.LoadOrStore(key, &errgroup.Group{})
@@ -148,7 +158,8 @@ func dropAtEnd(t testing.TB, postgresURL, name string) {
 	t.Cleanup(func() { group.Go(func() error { return dropDatabase(postgresURL, name) }) })
 }
 
-// dropTimeout is generous: the checkpoint of a drop may have to write what many tests did, on a slow disk.
+// dropTimeout is generous: the checkpoint of a drop may have to write what many tests did, on a
+// slow disk.
 const dropTimeout = 5 * time.Minute
 
 // dropDatabase ends the connections that a test left open.
@@ -190,7 +201,8 @@ func (s *Servers) sweep(ctx context.Context) error {
 	}
 	defer db.Close() //nolint:errcheck // nothing to lose
 	var names pq.StringArray
-	err = db.QueryRowContext(ctx, "SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database WHERE starts_with(datname, $1)", databasePrefix).Scan(&names)
+	err = db.QueryRowContext(ctx, "SELECT coalesce(array_agg(datname::text), '{}') FROM pg_database "+
+		"WHERE starts_with(datname, $1)", databasePrefix).Scan(&names)
 	if err != nil {
 		return fmt.Errorf("find old test databases: %w", err)
 	}

@@ -35,7 +35,8 @@ func vhost(t testing.TB, amqpURL, managementURL string) (string, string) {
 			t.Errorf("delete the vhost of the test: %v", err)
 		}
 	})
-	manage(t, managementURL, http.MethodPut, "/api/permissions/"+name+"/"+url.PathEscape(u.User.Username()),
+	manage(t, managementURL, http.MethodPut, "/api/permissions/"+name+"/"+
+		url.PathEscape(u.User.Username()),
 		permissions{".*", ".*", ".*"})
 	u.Path = "/" + name
 	return u.String(), managementURL
@@ -70,7 +71,8 @@ func User(t testing.TB, amqpURL, managementURL, name string, configure, write, r
 			t.Errorf("delete the broker user %s: %v", name, err)
 		}
 	})
-	manage(t, managementURL, http.MethodPut, "/api/permissions/"+url.PathEscape(vhost)+"/"+url.PathEscape(account),
+	manage(t, managementURL, http.MethodPut, "/api/permissions/"+url.PathEscape(vhost)+"/"+
+		url.PathEscape(account),
 		permissions{configure, write, read})
 	u.User = url.UserPassword(account, password)
 	return u.String()
@@ -105,7 +107,8 @@ func (s *Servers) sweepBroker(ctx context.Context, match func(name string) bool)
 			if !match(item.Name) {
 				continue
 			}
-			if err := Manage(ctx, s.ManagementURL, http.MethodDelete, kind+"/"+url.PathEscape(item.Name), nil, nil); err != nil {
+			if err := Manage(ctx, s.ManagementURL, http.MethodDelete, kind+"/"+url.PathEscape(item.Name),
+				nil, nil); err != nil {
 				return fmt.Errorf("delete an old test vhost or user: %w", err)
 			}
 		}

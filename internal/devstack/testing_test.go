@@ -68,9 +68,10 @@ func TestDatabase(t *testing.T) {
 	}
 	defer db.Close() //nolint:errcheck // a test
 	broken := errors.New("broken")
-	_, err = ensureTemplate(t.Context(), db, s.PostgresURL, key, func(ctx context.Context, url string) error {
-		return errors.Join(migrate(ctx, url), broken)
-	})
+	_, err = ensureTemplate(t.Context(), db, s.PostgresURL, key,
+		func(ctx context.Context, url string) error {
+			return errors.Join(migrate(ctx, url), broken)
+		})
 	if !errors.Is(err, broken) {
 		t.Fatalf("a broken migration: %v", err)
 	}
@@ -101,7 +102,8 @@ func TestDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		var left bool
-		err = db.QueryRowContext(t.Context(), "SELECT exists(SELECT FROM pg_database WHERE datname = $1)", strings.TrimPrefix(u.Path, "/")).Scan(&left)
+		err = db.QueryRowContext(t.Context(), "SELECT exists(SELECT FROM pg_database WHERE datname = $1)",
+			strings.TrimPrefix(u.Path, "/")).Scan(&left)
 		if err != nil || left {
 			t.Errorf("a database outlived its test: %v %v", left, err)
 		}
@@ -116,11 +118,13 @@ func dropTemplate(t *testing.T, key string) {
 		t.Fatal(err)
 	}
 	defer db.Close() //nolint:errcheck // a test
-	name, err := ensureTemplate(context.Background(), db, Shared(t).PostgresURL, key, func(context.Context, string) error { return nil })
+	name, err := ensureTemplate(context.Background(), db, Shared(t).PostgresURL, key,
+		func(context.Context, string) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, query := range []string{"ALTER DATABASE %s WITH IS_TEMPLATE false", "DROP DATABASE %s WITH (FORCE)"} {
+	for _, query := range []string{"ALTER DATABASE %s WITH IS_TEMPLATE false",
+		"DROP DATABASE %s WITH (FORCE)"} {
 		if _, err := db.ExecContext(context.Background(), fmt.Sprintf(query, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -137,7 +141,8 @@ func TestVhostAndUser(t *testing.T) {
 			t.Fatal(err)
 		}
 		reader := User(t, adminURL, managementURL, "reader", "", "", "^orders$")
-		if _, err := channel(t, reader).Consume("orders", "", true, false, false, false, nil); err != nil {
+		if _, err := channel(t, reader).Consume("orders", "", true, false, false, false,
+			nil); err != nil {
 			t.Errorf("a reader cannot read: %v", err)
 		}
 		_, err := channel(t, reader).QueueDeclare("other", true, false, false, false, nil)
@@ -154,7 +159,8 @@ func TestVhostAndUser(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	s := Private(t)
-	postgresURL := database(t, s.PostgresURL, "sweep", func(context.Context, string) error { return nil })
+	postgresURL := database(t, s.PostgresURL, "sweep",
+		func(context.Context, string) error { return nil })
 	amqpURL, _ := vhost(t, s.AMQPURL, s.ManagementURL)
 	userURL := User(t, amqpURL, s.ManagementURL, "somebody", "", "", "")
 	if err := s.sweep(t.Context()); err != nil {
@@ -184,7 +190,8 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	manage(t, s.ManagementURL, "PUT", "/api/users/"+user.User.Username(), map[string]string{"password": "x", "tags": ""})
+	manage(t, s.ManagementURL, "PUT", "/api/users/"+user.User.Username(),
+		map[string]string{"password": "x", "tags": ""})
 }
 
 func TestGivenServers(t *testing.T) {
@@ -215,12 +222,15 @@ func TestGivenServers(t *testing.T) {
 }
 
 func TestErrorsHideSecrets(t *testing.T) {
-	k := &stack{dir: t.TempDir(), state: state{PostgresPassword: "hush", AMQPPassword: "silence", Cookie: "crumb"}}
-	if err := os.WriteFile(k.path("postgres.log"), []byte(strings.Repeat("line\n", 50)+"the end: hush\n"), 0o600); err != nil {
+	k := &stack{dir: t.TempDir(), state: state{PostgresPassword: "hush", AMQPPassword: "silence",
+		Cookie: "crumb"}}
+	if err := os.WriteFile(k.path("postgres.log"), []byte(strings.Repeat("line\n", 50)+
+		"the end: hush\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tail := k.logTail("postgres")
-	if strings.Contains(tail, "hush") || !strings.Contains(tail, "the end: xxxxx") || strings.Count(tail, "line") != logLines-1 {
+	if strings.Contains(tail, "hush") || !strings.Contains(tail, "the end: xxxxx") ||
+		strings.Count(tail, "line") != logLines-1 {
 		t.Errorf("the tail is %q", tail)
 	}
 }

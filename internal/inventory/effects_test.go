@@ -23,7 +23,8 @@ func TestACompensationBeforeItsOrderBlocksTheReservation(t *testing.T) {
 		if published := w.react(early); len(published) != 0 {
 			t.Errorf("%s of an unknown order: said %v", early.EventType(), published)
 		}
-		for _, late := range []events.Payload{placed(id, line("teapot", 1)), captured(id), fulfilment.OrderConfirmed{OrderID: id}} {
+		for _, late := range []events.Payload{placed(id, line("teapot", 1)), captured(id),
+			fulfilment.OrderConfirmed{OrderID: id}} {
 			if published := w.react(late); len(published) != 0 {
 				t.Errorf("%s after %s: said %v", late.EventType(), early.EventType(), published)
 			}
@@ -113,7 +114,8 @@ func TestOrdersOfManyArticlesDoNotDeadlock(t *testing.T) {
 	if n := w.Int(`SELECT count(*) FROM stock WHERE reserved = 40 AND on_hand = 960`); n != 20 {
 		t.Errorf("%d of 20 articles have 40 reserved", n)
 	}
-	if n := w.Int(`SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`) - before; n != 0 {
+	if n := w.Int(
+		`SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`) - before; n != 0 {
 		t.Errorf("%d deadlocks", n)
 	}
 }
@@ -125,10 +127,12 @@ func TestACommitBeforeItsReservationIsKept(t *testing.T) {
 	id := events.NewID()
 	w.react(fulfilment.OrderConfirmed{OrderID: id})
 	w.react(captured(id))
-	if published := w.react(placed(id, line("teapot", 2))); len(published) != 1 || published[0].Data.EventType() != "stock.reserved" {
+	if published := w.react(placed(id, line("teapot", 2))); len(published) != 1 ||
+		published[0].Data.EventType() != "stock.reserved" {
 		t.Errorf("said %+v", published)
 	}
-	if s := w.stock("teapot"); s.Committed != 2 || s.Reserved != 0 || s.OnHand != 1 || w.state(id) != inventory.Committed {
+	if s := w.stock("teapot"); s.Committed != 2 || s.Reserved != 0 || s.OnHand != 1 ||
+		w.state(id) != inventory.Committed {
 		t.Errorf("reservation %s, stock %+v", w.state(id), s)
 	}
 	w.react(fulfilment.OrderConfirmed{OrderID: id})
@@ -179,7 +183,8 @@ func TestTheDatabaseItselfRefusesBrokenStock(t *testing.T) {
 			t.Errorf("%s: %v, want an integrity violation", statement, err)
 		}
 	}
-	if s := w.stock("teapot"); s != (inventory.Stock{SKU: "teapot", Received: 3, OnHand: 1, Reserved: 2}) {
+	if s := w.stock("teapot"); s != (inventory.Stock{SKU: "teapot", Received: 3, OnHand: 1,
+		Reserved: 2}) {
 		t.Errorf("stock %+v", s)
 	}
 }
@@ -194,10 +199,12 @@ func TestEveryOrderOfArrivalLeavesTheSameStock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check := func(state string, committed int64) func(m consumer.Memory, published []events.Payload) error {
+	check := func(state string, committed int64) func(m consumer.Memory,
+		published []events.Payload) error {
 		return func(m consumer.Memory, published []events.Payload) error {
 			for sku, quantity := range map[string]int64{"cup": 2, "teapot": 1} {
-				want := inventory.Stock{SKU: sku, Received: 5, OnHand: 5 - committed*quantity, Committed: committed * quantity}
+				want := inventory.Stock{SKU: sku, Received: 5, OnHand: 5 - committed*quantity,
+					Committed: committed * quantity}
 				var got inventory.Stock
 				if _, err := m.Row("stock", sku, &got); err != nil || got != want {
 					return fmt.Errorf("stock %+v, want %+v: %v", got, want, err)
@@ -208,15 +215,18 @@ func TestEveryOrderOfArrivalLeavesTheSameStock(t *testing.T) {
 			if _, err := m.Row("reservations", id, &r); err != nil || state != "" && r.State != state {
 				return fmt.Errorf("reservation %+v: %v", r, err)
 			}
-			if reserved := n["stock.reserved"]; reserved > 1 || int64(reserved-n["stock.released"]) != committed || n["stock.rejected"] > 0 {
+			if reserved := n["stock.reserved"]; reserved > 1 ||
+				int64(reserved-n["stock.released"]) != committed || n["stock.rejected"] > 0 {
 				return fmt.Errorf("said %v", n)
 			}
 			return nil
 		}
 	}
-	order, paid, confirmed := placed(id, line("teapot", 1), line("cup", 2)), captured(id), fulfilment.OrderConfirmed{OrderID: id}
+	order, paid, confirmed := placed(id, line("teapot", 1), line("cup", 2)), captured(id),
+		fulfilment.OrderConfirmed{OrderID: id}
 	well := []events.Payload{order, order, paid, paid, confirmed, confirmed}
-	if n := webtest.Permute(t, inventory.Participant.Reactor(), begin, well, check(inventory.Committed, 1)); n != 90 {
+	if n := webtest.Permute(t, inventory.Participant.Reactor(), begin, well,
+		check(inventory.Committed, 1)); n != 90 {
 		t.Errorf("%d orders of arrival, want 6!/2³", n)
 	}
 	ill := []events.Payload{order, order, paid, paid}

@@ -49,7 +49,8 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		s, published, err := Participant.Apply(ctx, tx, events.Command(Receive{SKU: sku, Quantity: in.Quantity}, time.Now()))
+		s, published, err := Participant.Apply(ctx, tx,
+			events.Command(Receive{SKU: sku, Quantity: in.Quantity}, time.Now()))
 		if err == nil {
 			err = web.Refused(published)
 		}
@@ -62,7 +63,8 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a api) all(w http.ResponseWriter, r *http.Request) error {
-	list, err := web.GetAll[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+` FROM stock ORDER BY sku LIMIT $1`, maxListed)
+	list, err := web.GetAll[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+
+		` FROM stock ORDER BY sku LIMIT $1`, maxListed)
 	if err != nil {
 		return err
 	}
@@ -74,7 +76,8 @@ func (a api) stock(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stock, err := web.GetOne[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+` FROM stock WHERE sku = $1`, sku)
+	stock, err := web.GetOne[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+
+		` FROM stock WHERE sku = $1`, sku)
 	if err != nil {
 		return err
 	}
@@ -90,7 +93,8 @@ func (a api) reservation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetOne[Reservation](r.Context(), a.service, "SELECT "+web.Columns[Reservation]()+` FROM reservations WHERE order_id = $1 AND state <> 'void'`, id)
+	found, err := web.GetOne[Reservation](r.Context(), a.service, "SELECT "+web.Columns[Reservation]()+
+		` FROM reservations WHERE order_id = $1 AND state <> 'void'`, id)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,8 @@ func start(t *testing.T) env { return env{webtest.Start(t, service)} }
 // receive takes goods in.
 func (w env) receive(sku string, quantity int64) {
 	w.Helper()
-	w.Want(w.Post("/stock/"+sku+"/receipts", fmt.Sprintf(`{"quantity":%d}`, quantity)), http.StatusCreated)
+	w.Want(w.Post("/stock/"+sku+"/receipts", fmt.Sprintf(`{"quantity":%d}`, quantity)),
+		http.StatusCreated)
 }
 
 // try handles events in one transaction.
@@ -55,7 +56,8 @@ func (w env) stock(sku string) (s inventory.Stock) {
 
 func (w env) state(order string) (state string) {
 	w.Helper()
-	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM reservations WHERE order_id = $1`, order); err != nil {
+	if err := w.DB.GetContext(w.Context(), &state,
+		`SELECT state FROM reservations WHERE order_id = $1`, order); err != nil {
 		w.Fatal(err)
 	}
 	return state

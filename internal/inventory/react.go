@@ -13,14 +13,15 @@ import (
 )
 
 // Participant is the part of inventory in the choreography, with its own command.
-var Participant = consumer.Participant[State]{Name: "inventory", Locks: locks, React: []consumer.Reaction[State]{
-	consumer.On(remember),
-	consumer.On(paid),
-	consumer.On(release[fulfilment.ShipmentFailed]),
-	consumer.On(release[fulfilment.OrderCancelled]),
-	consumer.On(commit),
-	consumer.On(receive),
-}}
+var Participant = consumer.Participant[State]{Name: "inventory", Locks: locks,
+	React: []consumer.Reaction[State]{
+		consumer.On(remember),
+		consumer.On(paid),
+		consumer.On(release[fulfilment.ShipmentFailed]),
+		consumer.On(release[fulfilment.OrderCancelled]),
+		consumer.On(commit),
+		consumer.On(receive),
+	}}
 
 // Receive is the command to take in goods.
 type Receive struct {
@@ -60,7 +61,8 @@ func remember(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
 	if known && (r.State != Waiting || len(r.Lines.V) > 0) {
 		return nil
 	}
-	r.OrderID, r.State, r.Lines.V, r.UpdatedAt = e.Data.OrderID, Waiting, articles(e.Data.Lines), e.Time
+	r.OrderID, r.State, r.Lines.V, r.UpdatedAt = e.Data.OrderID, Waiting, articles(e.Data.Lines),
+		e.Time
 	return reserve(s, r)
 }
 
@@ -88,7 +90,8 @@ func reserve(s *State, r Reservation) []events.Payload {
 		}
 	}
 	r.State = Reserved
-	move(s, r, func(stock *Stock, quantity int64) { stock.OnHand -= quantity; stock.Reserved += quantity })
+	move(s, r,
+		func(stock *Stock, quantity int64) { stock.OnHand -= quantity; stock.Reserved += quantity })
 	if r.Confirmed {
 		commitNow(s, &r)
 	}
@@ -96,8 +99,8 @@ func reserve(s *State, r Reservation) []events.Payload {
 	return []events.Payload{fulfilment.StockReserved{OrderID: r.OrderID}}
 }
 
-// release frees what was set aside, once. When nothing was yet, it leaves a tombstone, so that a late
-// event does not reserve.
+// release frees what was set aside, once. When nothing was yet, it leaves a tombstone, so that a
+// late event does not reserve.
 func release[T events.Payload](s *State, e events.Of[T]) []events.Payload {
 	id := e.Data.Subject()
 	r, known := s.Reservations.Get(id)
@@ -108,7 +111,8 @@ func release[T events.Payload](s *State, e events.Of[T]) []events.Payload {
 		s.Reservations.Set(id, Reservation{OrderID: id, State: Void, UpdatedAt: e.Time})
 		return nil
 	}
-	move(s, r, func(stock *Stock, quantity int64) { stock.Reserved -= quantity; stock.OnHand += quantity })
+	move(s, r,
+		func(stock *Stock, quantity int64) { stock.Reserved -= quantity; stock.OnHand += quantity })
 	r.State, r.UpdatedAt = Released, e.Time
 	s.Reservations.Set(id, r)
 	return []events.Payload{fulfilment.StockReleased{OrderID: id}}
@@ -132,14 +136,16 @@ func commit(s *State, e events.Of[fulfilment.OrderConfirmed]) []events.Payload {
 
 func commitNow(s *State, r *Reservation) {
 	r.State = Committed
-	move(s, *r, func(stock *Stock, quantity int64) { stock.Reserved -= quantity; stock.Committed += quantity })
+	move(s, *r,
+		func(stock *Stock, quantity int64) { stock.Reserved -= quantity; stock.Committed += quantity })
 }
 
 // receive takes goods in; the first of an article make its row.
 func receive(s *State, e events.Of[Receive]) []events.Payload {
 	stock, _ := s.Stock.Get(e.Data.SKU)
 	if stock.Received > math.MaxInt64-e.Data.Quantity {
-		return []events.Payload{web.Refusal{Status: http.StatusUnprocessableEntity, Detail: "the stock would not fit 64 bits", About: e.Data.SKU}}
+		return []events.Payload{web.Refusal{Status: http.StatusUnprocessableEntity,
+			Detail: "the stock would not fit 64 bits", About: e.Data.SKU}}
 	}
 	stock.SKU = e.Data.SKU
 	stock.Received += e.Data.Quantity

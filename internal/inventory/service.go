@@ -23,7 +23,8 @@ func New(database, amqp string, log zerolog.Logger) (*quadrille.Service, http.Ha
 	service := &quadrille.Service{
 		Name: Participant.Name, Handlers: []consumer.Handler{Participant.Handler()},
 		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
-		Migrations: map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()}, Log: log, Stream: cdc.For(database, log),
+		Migrations: map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()},
+		Log:        log, Stream: cdc.For(database, log),
 	}
 	return service, routes(service, log)
 }

@@ -1,5 +1,5 @@
-// Package inventory keeps the stock: it reserves an order's lines once it is paid, releases them when
-// the order does not come to be, and commits them when it does.
+// Package inventory keeps the stock: it reserves an order's lines once it is paid, releases them
+// when the order does not come to be, and commits them when it does.
 //
 // It promises that stock is never oversold, that an order is reserved wholly or not at all, at most
 // once, and that on_hand + reserved + committed is what was received, always.
@@ -31,11 +31,12 @@ type Line struct {
 
 // Reservation is what became of one order's lines.
 type Reservation struct {
-	OrderID   string                `db:"order_id"`
-	State     string                `db:"state"`
-	Paid      bool                  `db:"paid"`      // payment.captured was heard
-	Confirmed bool                  `db:"confirmed"` // order.confirmed was heard
-	Lines     postgres.JSON[[]Line] `db:"lines"`     // sorted by article; empty until order.placed is heard
+	OrderID   string `db:"order_id"`
+	State     string `db:"state"`
+	Paid      bool   `db:"paid"`      // payment.captured was heard
+	Confirmed bool   `db:"confirmed"` // order.confirmed was heard
+	// sorted by article; empty until order.placed is heard
+	Lines     postgres.JSON[[]Line] `db:"lines"`
 	Reason    string                `db:"reason"`
 	UpdatedAt time.Time             `db:"updated_at"`
 }

@@ -20,10 +20,13 @@ func scheduled(id string) fulfilment.ShipmentScheduled {
 // refusals are all that end an order without a shipment, with the reason that they give.
 func refusals(id string) map[string]events.Payload {
 	return map[string]events.Payload{
-		fulfilment.ReasonNoFunds:    fulfilment.PaymentDeclined{OrderID: id, Reason: fulfilment.ReasonNoFunds},
-		fulfilment.ReasonOutOfStock: fulfilment.StockRejected{OrderID: id, Reason: fulfilment.ReasonOutOfStock},
-		fulfilment.ReasonNotServed:  fulfilment.ShipmentFailed{OrderID: id, Reason: fulfilment.ReasonNotServed},
-		fulfilment.ReasonDeadline:   orders.Expire{OrderID: id},
+		fulfilment.ReasonNoFunds: fulfilment.PaymentDeclined{OrderID: id,
+			Reason: fulfilment.ReasonNoFunds},
+		fulfilment.ReasonOutOfStock: fulfilment.StockRejected{OrderID: id,
+			Reason: fulfilment.ReasonOutOfStock},
+		fulfilment.ReasonNotServed: fulfilment.ShipmentFailed{OrderID: id,
+			Reason: fulfilment.ReasonNotServed},
+		fulfilment.ReasonDeadline: orders.Expire{OrderID: id},
 	}
 }
 
@@ -32,18 +35,21 @@ func TestACustomerCancelsUntilTheOrderIsConfirmed(t *testing.T) {
 	w := start(t)
 	id := w.place("ada").ID
 	for range 2 {
-		w.Want(w.Call("POST", "/orders/"+id+"/cancellation", ""), http.StatusOK, `"state":"cancelled"`, fulfilment.ReasonCustomer)
+		w.Want(w.Call("POST", "/orders/"+id+"/cancellation", ""), http.StatusOK, `"state":"cancelled"`,
+			fulfilment.ReasonCustomer)
 	}
 	if n := w.published(id, "order.cancelled"); n != 1 {
 		t.Errorf("order.cancelled was said %d times", n)
 	}
-	if published := w.react(scheduled(id)); len(published) != 0 || w.show(id).State != orders.Cancelled {
+	if published := w.react(scheduled(id)); len(published) != 0 ||
+		w.show(id).State != orders.Cancelled {
 		t.Errorf("a late shipment: said %v, %+v", published, w.show(id))
 	}
 	id = w.place("ada").ID
 	w.react(scheduled(id))
 	w.Want(w.Call("POST", "/orders/"+id+"/cancellation", ""), http.StatusConflict, "confirmed")
-	if v := w.show(id); v.State != orders.Confirmed || v.Reason != "" || w.published(id, "order.cancelled") != 0 {
+	if v := w.show(id); v.State != orders.Confirmed || v.Reason != "" ||
+		w.published(id, "order.cancelled") != 0 {
 		t.Errorf("order %+v", v)
 	}
 	w.Want(w.Call("POST", "/orders/"+events.NewID()+"/cancellation", ""), http.StatusNotFound)
@@ -65,7 +71,8 @@ func TestEveryRefusalEndsTheOrderOnce(t *testing.T) {
 				t.Errorf("%s after %q: said %v", later.EventType(), reason, published)
 			}
 		}
-		if v := w.show(id); v.State != orders.Cancelled || v.Reason != reason || w.published(id, "order.cancelled") != 1 {
+		if v := w.show(id); v.State != orders.Cancelled || v.Reason != reason ||
+			w.published(id, "order.cancelled") != 1 {
 			t.Errorf("%s: order %+v", reason, v)
 		}
 		if published := w.react(scheduled(id)); len(published) != 0 {
@@ -113,13 +120,15 @@ func TestAnUnknownOrderIsAdopted(t *testing.T) {
 	for reason := range refusals("") {
 		id := events.NewID()
 		w.react(refusals(id)[reason])
-		if v := w.show(id); !v.Adopted || v.State != orders.Cancelled || v.Reason != reason || w.published(id, "order.cancelled") != 1 {
+		if v := w.show(id); !v.Adopted || v.State != orders.Cancelled || v.Reason != reason ||
+			w.published(id, "order.cancelled") != 1 {
 			t.Errorf("%s: order %+v", reason, v)
 		}
 	}
 	id := events.NewID()
 	w.react(scheduled(id))
-	if v := w.show(id); !v.Adopted || v.State != orders.Confirmed || w.published(id, "order.confirmed") != 1 {
+	if v := w.show(id); !v.Adopted || v.State != orders.Confirmed ||
+		w.published(id, "order.confirmed") != 1 {
 		t.Errorf("order %+v", v)
 	}
 	// Two replicas adopt it at the same time.
@@ -141,8 +150,10 @@ func TestEveryOrderOfArrivalHasOneEnd(t *testing.T) {
 	t.Parallel()
 	const id = "0190a0e0-0000-7000-8000-000000000001"
 	begin := consumer.Memory{}
-	place := orders.Place{Within: time.Minute, OrderPlaced: fulfilment.Samples(id)[0].(fulfilment.OrderPlaced)}
-	if _, err := orders.Participant.Reactor().React(begin, events.Command(place, time.Unix(0, 0))); err != nil {
+	place := orders.Place{Within: time.Minute,
+		OrderPlaced: fulfilment.Samples(id)[0].(fulfilment.OrderPlaced)}
+	if _, err := orders.Participant.Reactor().React(begin,
+		events.Command(place, time.Unix(0, 0))); err != nil {
 		t.Fatal(err)
 	}
 	check := func(ends ...string) func(m consumer.Memory, published []events.Payload) error {
@@ -167,7 +178,9 @@ func TestEveryOrderOfArrivalHasOneEnd(t *testing.T) {
 		if len(memory) == 0 {
 			list = list[:len(list)-1] // who cancels what is not known makes nothing
 		}
-		webtest.Permute(t, orders.Participant.Reactor(), memory, append(list, list[0]), check(orders.Cancelled))
-		webtest.Permute(t, orders.Participant.Reactor(), memory, append(list, scheduled(id), scheduled(id)), check())
+		webtest.Permute(t, orders.Participant.Reactor(), memory, append(list, list[0]),
+			check(orders.Cancelled))
+		webtest.Permute(t, orders.Participant.Reactor(), memory,
+			append(list, scheduled(id), scheduled(id)), check())
 	}
 }

@@ -56,8 +56,9 @@ type View struct {
 
 func view(o Order) View {
 	v := View{
-		ID: o.OrderID, State: o.State, Reason: o.Reason, Customer: o.Customer, Currency: o.Currency, Amount: o.Amount,
-		Lines: o.Lines.V, Adopted: o.Adopted, PlacedAt: o.PlacedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(),
+		ID: o.OrderID, State: o.State, Reason: o.Reason, Customer: o.Customer, Currency: o.Currency,
+		Amount: o.Amount,
+		Lines:  o.Lines.V, Adopted: o.Adopted, PlacedAt: o.PlacedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(),
 	}
 	if !o.Adopted {
 		v.Address, v.Deadline = &o.Address.V, o.Deadline.UTC()
@@ -83,12 +84,14 @@ func (a api) place(w http.ResponseWriter, r *http.Request) error {
 	within := a.within
 	if s := in.DeadlineSeconds; s != nil {
 		if *s < 1 || *s > maxDeadlineSec {
-			return web.Problemf(http.StatusBadRequest, "deadline_seconds: must be between 1 and %d", maxDeadlineSec)
+			return web.Problemf(http.StatusBadRequest, "deadline_seconds: must be between 1 and %d",
+				maxDeadlineSec)
 		}
 		within = time.Duration(*s) * time.Second
 	}
 	command := Place{Within: within, OrderPlaced: fulfilment.OrderPlaced{
-		OrderID: events.NewID(), Customer: in.Customer, Currency: in.Currency, Lines: in.Lines, Address: in.Address, Card: in.Card,
+		OrderID: events.NewID(), Customer: in.Customer, Currency: in.Currency, Lines: in.Lines,
+		Address: in.Address, Card: in.Card,
 	}}
 	if err := web.Invalid(command.Validate()); err != nil {
 		return err
@@ -109,7 +112,8 @@ func (a api) placeAll(ctx context.Context, tx *sqlx.Tx, places []Place) ([]web.A
 	answers := make([]web.Answer, len(places))
 	for i, p := range places {
 		o, _ := s.Orders.Get(p.OrderID)
-		answers[i] = web.Answer{Status: http.StatusCreated, Location: "/orders/" + o.OrderID, Body: view(o)}
+		answers[i] = web.Answer{Status: http.StatusCreated, Location: "/orders/" + o.OrderID,
+			Body: view(o)}
 	}
 	return answers, nil
 }
@@ -152,7 +156,8 @@ func (a api) cancel(w http.ResponseWriter, r *http.Request) error {
 	case !known:
 		return web.NotFound("order", id)
 	case o.State == Confirmed:
-		return web.Problem{Status: http.StatusConflict, Title: "Order is confirmed", Detail: "order " + id + " is confirmed and can no longer be cancelled"}
+		return web.Problem{Status: http.StatusConflict, Title: "Order is confirmed", Detail: "order " +
+			id + " is confirmed and can no longer be cancelled"}
 	}
 	return web.Write(w, http.StatusOK, view(o))
 }
@@ -162,7 +167,8 @@ func (a api) show(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	o, err := web.GetOne[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+` FROM orders WHERE order_id = $1`, id)
+	o, err := web.GetOne[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+
+		` FROM orders WHERE order_id = $1`, id)
 	if err != nil {
 		return err
 	}
@@ -196,8 +202,10 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	if err := fulfilment.CheckOrderID(after); err != nil {
 		return web.Problemf(http.StatusBadRequest, "after: must be the id of an order")
 	}
-	found, err := web.GetAll[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+` FROM orders
-		WHERE ($1 = '' OR customer = $1) AND ($2 = '' OR state = $2) AND order_id < $3::uuid ORDER BY order_id DESC LIMIT $4`,
+	found, err := web.GetAll[Order](r.Context(), a.service, "SELECT "+web.Columns[Order]()+
+		` FROM orders
+		WHERE ($1 = '' OR customer = $1) AND ($2 = '' OR state = $2) AND order_id < $3::uuid
+			ORDER BY order_id DESC LIMIT $4`,
 		q.Get("customer"), state, after, limit)
 	if err != nil {
 		return err

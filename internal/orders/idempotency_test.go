@@ -25,9 +25,11 @@ func TestAKeyIsRequiredAndMustBeOne(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	for _, headers := range [][]string{
-		{}, {"Idempotency-Key", ""}, {"Idempotency-Key", `""`}, {"Idempotency-Key", strings.Repeat("k", 256)},
+		{}, {"Idempotency-Key", ""}, {"Idempotency-Key", `""`},
+		{"Idempotency-Key", strings.Repeat("k", 256)},
 		{"Idempotency-Key", "a\tb"}, {"Idempotency-Key", "ä"}, {"Idempotency-Key", `a"b`},
-		{"Idempotency-Key", "a", "Idempotency-Key", "b"}, {"Idempotency-Key", "a", "Idempotency-Key", "a"},
+		{"Idempotency-Key", "a", "Idempotency-Key", "b"}, {"Idempotency-Key", "a", "Idempotency-Key",
+			"a"},
 	} {
 		a := w.Want(w.post(order("ada"), headers...), http.StatusBadRequest, "Idempotency-Key")
 		var p struct{ Type string }
@@ -42,14 +44,17 @@ func TestAKeyIsRequiredAndMustBeOne(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	b := order("ada")
-	fmt.Fprintf(conn, "POST /orders HTTP/1.1\r\nHost: x\r\nIdempotency-Key: a\x01b\r\nContent-Length: %d\r\n\r\n%s", len(b), b)
-	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, " 400 ") {
+	fmt.Fprintf(conn, "POST /orders HTTP/1.1\r\nHost: x\r\nIdempotency-Key: "+
+		"a\x01b\r\nContent-Length: %d\r\n\r\n%s", len(b), b)
+	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil ||
+		!strings.Contains(status, " 400 ") {
 		t.Errorf("a control character: %q, %v", status, err)
 	}
 	if n := w.Int(`SELECT count(*) FROM orders`); n != 0 {
 		t.Errorf("%d orders", n)
 	}
-	for _, key := range []string{strings.Repeat("k", 255), `"` + strings.Repeat("q", 255) + `"`, "a b~!"} {
+	for _, key := range []string{strings.Repeat("k", 255), `"` + strings.Repeat("q", 255) + `"`,
+		"a b~!"} {
 		w.Want(w.post(order("ada"), "Idempotency-Key", key), http.StatusCreated)
 	}
 }
@@ -63,11 +68,13 @@ func TestACompletedRequestIsReplayed(t *testing.T) {
 	}
 	for _, key := range []string{`"k1"`, `k1`} {
 		again := w.Want(w.post(order("ada"), "Idempotency-Key", key), http.StatusCreated)
-		if again.Header.Get("Idempotency-Replayed") != "true" || again.Body != first.Body || again.Header.Get("Location") != first.Header.Get("Location") {
+		if again.Header.Get("Idempotency-Replayed") != "true" || again.Body != first.Body ||
+			again.Header.Get("Location") != first.Header.Get("Location") {
 			t.Errorf("replay %+v\nof %+v", again, first)
 		}
 	}
-	w.Want(w.post(order("bob"), "Idempotency-Key", "k1"), http.StatusUnprocessableEntity, "another request")
+	w.Want(w.post(order("bob"), "Idempotency-Key", "k1"), http.StatusUnprocessableEntity,
+		"another request")
 	w.Want(w.post(order("ada")+" ", "Idempotency-Key", "k1"), http.StatusUnprocessableEntity)
 	w.Want(w.post(order("ada"), "Idempotency-Key", "K1"), http.StatusCreated)
 	if n := w.Int(`SELECT count(*) FROM orders`); n != 2 {
@@ -78,10 +85,13 @@ func TestACompletedRequestIsReplayed(t *testing.T) {
 func TestAKeyBelongsToItsClient(t *testing.T) {
 	t.Parallel()
 	const ada, eve = "a-token-of-16-characters", "another-token-of-16"
-	w := env{webtest.On(t, webtest.Database(t, service), service, webtest.File(t, "ada "+ada+"\neve "+eve+"\n"))}
+	w := env{webtest.On(t, webtest.Database(t, service), service, webtest.File(t, "ada "+ada+"\neve "+
+		eve+"\n"))}
 	w.Want(w.post(order("ada"), "Idempotency-Key", "k"), http.StatusUnauthorized)
-	first := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+ada), http.StatusCreated)
-	other := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+eve), http.StatusCreated)
+	first := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+ada),
+		http.StatusCreated)
+	other := w.Want(w.post(order("ada"), "Idempotency-Key", "k", "Authorization", "Bearer "+eve),
+		http.StatusCreated)
 	if other.Body == first.Body || other.Header.Get("Idempotency-Replayed") != "" {
 		t.Errorf("eve sees %+v", other)
 	}
@@ -121,25 +131,29 @@ func TestAHundredAtOnceWithOneKeyAreOneOrder(t *testing.T) {
 	}
 }
 
-// The session dies after the key was claimed and the order written, before or while it is committed:
-// nothing of it stays, the client is told to come again, and the same key then works.
+// The session dies after the key was claimed and the order written, before or while it is
+// committed: nothing of it stays, the client is told to come again, and the same key then works.
 func TestACrashLeavesNoKeyBehind(t *testing.T) {
 	t.Parallel()
 	for name, trigger := range map[string]string{
-		"before the commit": `CREATE TRIGGER dying AFTER INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION die()`,
-		"in the commit":     `CREATE CONSTRAINT TRIGGER dying AFTER INSERT ON idempotency_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die()`,
+		"before the commit": `CREATE TRIGGER dying AFTER INSERT ON idempotency_keys FOR EACH ROW EXECUTE
+			FUNCTION die()`,
+		"in the commit": `CREATE CONSTRAINT TRIGGER dying AFTER INSERT
+			ON idempotency_keys DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die()`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := start(t)
-			w.exec(`CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'`)
+			w.exec(`CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS
+				'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'`)
 			w.exec(trigger)
 			a := w.Want(w.post(order("ada"), "Idempotency-Key", "k"), http.StatusServiceUnavailable)
 			if a.Header.Get("Retry-After") == "" {
 				t.Error("no Retry-After")
 			}
 			w.exec(`DROP TRIGGER dying ON idempotency_keys`)
-			if n := w.Int(`SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM idempotency_keys) + (SELECT count(*) FROM pending)`); n != 0 {
+			if n := w.Int(`SELECT (SELECT count(*) FROM orders) + (SELECT count(*)
+				FROM idempotency_keys) + (SELECT count(*) FROM pending)`); n != 0 {
 				t.Errorf("%d rows are left of the crash", n)
 			}
 			again := w.Want(w.post(order("ada"), "Idempotency-Key", "k"), http.StatusCreated)
@@ -165,7 +179,8 @@ func TestAClientThatGoesAwayLeavesNothing(t *testing.T) {
 		_, err := w.Try(ctx, "POST", "/orders", order("ada"), "Idempotency-Key", "k")
 		answered <- err
 	}()
-	const waiting = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+	const waiting = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+		AND wait_event_type = 'Lock'`
 	becomes := func(want int64) {
 		t.Helper()
 		webtest.Eventually(t, "who waits for the lock", func() (bool, string) {

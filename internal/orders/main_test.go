@@ -60,15 +60,19 @@ func (w env) published(id, eventType string) int64 {
 	return w.Int(`SELECT count(*) FROM outbox WHERE aggregateid = $1 AND type = $2`, id, eventType)
 }
 
-const address = `{"name":"Ada Lovelace","street":"12 St James's Square","city":"London","postal_code":"SW1Y 4JH","country":"GB"}`
+const address = `{"name":"Ada Lovelace","street":"12 St James's Square","city":"London",` +
+	`"postal_code":"SW1Y 4JH","country":"GB"}`
 
 // body is an order of these lines with more members.
 func body(customer, lines, more string) string {
-	return fmt.Sprintf(`{"customer":%q,"currency":"EUR","lines":%s,"address":%s%s}`, customer, lines, address, more)
+	return fmt.Sprintf(`{"customer":%q,"currency":"EUR","lines":%s,"address":%s%s}`, customer, lines,
+		address, more)
 }
 
 func order(customer string) string {
-	return body(customer, `[{"sku":"teapot","quantity":1,"unit_price":2500},{"sku":"cup","quantity":4,"unit_price":700}]`, "")
+	return body(customer,
+		`[{"sku":"teapot","quantity":1,"unit_price":2500},{"sku":"cup","quantity":4,"unit_price":700}]`,
+		"")
 }
 
 // exec runs a statement.

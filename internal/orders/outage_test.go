@@ -46,7 +46,8 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 			switch took := time.Since(began); {
 			case err != nil:
 				return err
-			case a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || a.Header.Get("Content-Type") != "application/problem+json":
+			case a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" ||
+				a.Header.Get("Content-Type") != "application/problem+json":
 				return fmt.Errorf("%s %s: %d %v %s", method, path, a.Status, a.Header, a.Body)
 			case took > atOnce:
 				return fmt.Errorf("%s %s: it took %s to say that the database is away", method, path, took)
@@ -56,7 +57,8 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 		webtest.Together(t, 40, func(i int) error {
 			return away("POST", "/orders", order("ada"), "Idempotency-Key", fmt.Sprint("k", i%20))
 		})
-		for _, path := range []string{"GET /orders/" + before.ID, "GET /orders", "POST /orders/" + before.ID + "/cancellation", "GET /admin/parked"} {
+		for _, path := range []string{"GET /orders/" + before.ID, "GET /orders", "POST /orders/" +
+			before.ID + "/cancellation", "GET /admin/parked"} {
 			method, path, _ := strings.Cut(path, " ")
 			if err := away(method, path, ""); err != nil {
 				t.Error(err)

@@ -16,7 +16,8 @@ import (
 func TestAnOrderIsAnsweredAsItWillBeRead(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	a := w.Want(w.Post("/orders", order("ada")), http.StatusCreated, `"state":"placed"`, `"amount":5300`, `"currency":"EUR"`)
+	a := w.Want(w.Post("/orders", order("ada")), http.StatusCreated, `"state":"placed"`,
+		`"amount":5300`, `"currency":"EUR"`)
 	var v orders.View
 	w.Decode(a, &v)
 	if got := a.Header.Get("Location"); got != "/orders/"+v.ID {
@@ -35,22 +36,27 @@ func TestAnOrderIsAnsweredAsItWillBeRead(t *testing.T) {
 	w.Want(w.Call("GET", "/orders/"+strings.ToUpper(v.ID), ""), http.StatusBadRequest, "order_id: ")
 }
 
-// The deadline waits in the database, due when the order says or a moment later, by the same clock: no
-// process needs to live until then.
+// The deadline waits in the database, due when the order says or a moment later, by the same clock:
+// no process needs to live until then.
 func TestTheDeadlineIsDurable(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	for more, want := range map[string]time.Duration{"": within, `,"deadline_seconds":7`: 7 * time.Second, `,"deadline_seconds":null`: within} {
+	for more, want := range map[string]time.Duration{"": within,
+		`,"deadline_seconds":7`: 7 * time.Second, `,"deadline_seconds":null`: within} {
 		var v orders.View
-		w.Decode(w.Want(w.Post("/orders", body("ada", `[{"sku":"teapot","quantity":1,"unit_price":1}]`, more)), http.StatusCreated), &v)
+		w.Decode(w.Want(w.Post("/orders", body("ada", `[{"sku":"teapot","quantity":1,"unit_price":1}]`,
+			more)), http.StatusCreated), &v)
 		var due time.Time
-		err := w.DB.GetContext(t.Context(), &due, `SELECT due FROM pending WHERE consumer = 'orders' AND type = 'orders.expire' AND key = $1`, "orders.expire:"+v.ID)
-		if late := due.Sub(v.Deadline); err != nil || late < 0 || late > time.Minute || v.Deadline.Sub(v.PlacedAt) != want {
+		err := w.DB.GetContext(t.Context(), &due, `SELECT due FROM pending WHERE consumer = 'orders'
+			AND type = 'orders.expire' AND key = $1`, "orders.expire:"+v.ID)
+		if late := due.Sub(v.Deadline); err != nil || late < 0 || late > time.Minute ||
+			v.Deadline.Sub(v.PlacedAt) != want {
 			t.Errorf("%q: due %s, deadline %s, placed %s: %v", more, due, v.Deadline, v.PlacedAt, err)
 		}
 	}
 	for _, bad := range []string{`0`, `-1`, `604801`, `1.5`, `"7"`} {
-		w.Want(w.Post("/orders", body("ada", `[]`, `,"deadline_seconds":`+bad)), http.StatusBadRequest, "deadline_seconds: ")
+		w.Want(w.Post("/orders", body("ada", `[]`, `,"deadline_seconds":`+bad)), http.StatusBadRequest,
+			"deadline_seconds: ")
 	}
 }
 
@@ -79,23 +85,34 @@ func TestOrdersThatNobodyCanMeanAreRefusedWithTheirField(t *testing.T) {
 		strings.Replace(good, "London", strings.Repeat("x", 201), 1): "address.city: ",
 		lines(`[]`):   "lines: ",
 		lines(`null`): "lines: ",
-		lines("[" + strings.Repeat(one+",", 100) + one + "]"):                            "lines: 101 ",
-		lines("[" + one + `,{"sku":"a b","quantity":1,"unit_price":1}]`):                 "lines[1].sku: ",
-		lines("[" + one + `,{"sku":"a","quantity":1,"unit_price":1,"discount":1}]`):      "lines[1].discount: unknown field",
-		lines("[" + one + `,{"sku":"a","quantity":4611686018427387904,"unit_price":2}]`): "lines[1].quantity: ",
-		lines(`[{"sku":"a","quantity":1000000000,"unit_price":9223372036854775807}]`):    "lines[0]: amount overflows",
-		lines(`[{"sku":"a","quantity":1,"unit_price":9223372036854775807},` + one + `]`): "lines[1]: amount overflows",
+		lines("[" + strings.Repeat(one+",", 100) + one + "]"): "lines: 101 ",
+		lines("[" + one +
+			`,{"sku":"a b","quantity":1,"unit_price":1}]`): "lines[1].sku: ",
+		lines("[" + one +
+			`,{"sku":"a","quantity":1,"unit_price":1,"discount":1}]`): "lines[1].discount: unknown field",
+		lines("[" + one +
+			`,{"sku":"a","quantity":4611686018427387904,"unit_price":2}]`): "lines[1].quantity: ",
+		lines(`[{"sku":"a","quantity":1000000000,` +
+			`"unit_price":9223372036854775807}]`): "lines[0]: amount overflows",
+		lines(`[{"sku":"a","quantity":1,"unit_price":9223372036854775807},` + one +
+			`]`): "lines[1]: amount overflows",
 	} {
 		w.Want(w.Post("/orders", bad), http.StatusBadRequest, field)
 	}
-	for _, number := range []string{"-1", "0", "-0", "null", "1e2", "1.0", "9223372036854775808", `"3"`, "NaN", "+1", "[1]", "true", "1000000001"} {
-		w.Want(w.Post("/orders", lines(`[{"sku":"a","unit_price":1,"quantity":`+number+`}]`)), http.StatusBadRequest, "lines[0].quantity: ")
+	for _, number := range []string{"-1", "0", "-0", "null", "1e2", "1.0", "9223372036854775808",
+		`"3"`, "NaN", "+1", "[1]", "true", "1000000001"} {
+		w.Want(w.Post("/orders", lines(`[{"sku":"a","unit_price":1,"quantity":`+number+`}]`)),
+			http.StatusBadRequest, "lines[0].quantity: ")
 	}
-	w.Want(w.Post("/orders", strings.Repeat(" ", 64<<10)+good), http.StatusRequestEntityTooLarge, "65536 bytes")
-	if n := w.Int(`SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM pending) + (SELECT count(*) FROM idempotency_keys)`); n != 0 {
+	w.Want(w.Post("/orders", strings.Repeat(" ", 64<<10)+good), http.StatusRequestEntityTooLarge,
+		"65536 bytes")
+	if n := w.Int(`SELECT (SELECT count(*) FROM orders) + (SELECT count(*)
+		FROM outbox) + (SELECT count(*) FROM pending) +
+		(SELECT count(*) FROM idempotency_keys)`); n != 0 {
 		t.Errorf("%d rows of refused orders", n)
 	}
-	w.Want(w.Post("/orders", lines("["+strings.Repeat(one+",", 99)+one+"]")), http.StatusCreated, `"amount":100`)
+	w.Want(w.Post("/orders", lines("["+strings.Repeat(one+",", 99)+one+"]")), http.StatusCreated,
+		`"amount":100`)
 }
 
 func TestTheListIsPagedNewestFirst(t *testing.T) {
@@ -148,9 +165,12 @@ func TestTheListIsPagedNewestFirst(t *testing.T) {
 		}
 	}
 	for query, field := range map[string]string{
-		"?page=2": "unknown parameter", "?Limit=2": "unknown parameter", "?limit=0": "limit: ", "?limit=501": "limit: ", "?limit=x": "limit: ",
-		"?state=lost": "state: ", "?after=1": "after: ", "?customer=%00": "query: ", "?customer=%ff": "query: ",
-		"?" + url.QueryEscape("a\r\nb") + "=1": "query: ", "?" + url.QueryEscape("a b") + "=1": "unknown parameter",
+		"?page=2": "unknown parameter", "?Limit=2": "unknown parameter", "?limit=0": "limit: ",
+		"?limit=501": "limit: ", "?limit=x": "limit: ",
+		"?state=lost": "state: ", "?after=1": "after: ", "?customer=%00": "query: ",
+		"?customer=%ff":                        "query: ",
+		"?" + url.QueryEscape("a\r\nb") + "=1": "query: ", "?" + url.QueryEscape("a b") +
+			"=1": "unknown parameter",
 	} {
 		w.Want(w.Call("GET", "/orders"+query, ""), http.StatusBadRequest, field)
 	}
@@ -163,10 +183,12 @@ func TestTheDatabaseItselfRefusesBrokenOrders(t *testing.T) {
 	w := start(t)
 	id := w.place("ada").ID
 	for _, statement := range []string{
-		`UPDATE orders SET state = 'shipped'`, `UPDATE orders SET state = 'cancelled'`, `UPDATE orders SET reason = 'why'`,
+		`UPDATE orders SET state = 'shipped'`, `UPDATE orders SET state = 'cancelled'`,
+		`UPDATE orders SET reason = 'why'`,
 		`UPDATE orders SET amount = -1`, `INSERT INTO orders SELECT * FROM orders`,
 	} {
-		if _, err := w.DB.ExecContext(t.Context(), statement); err == nil || !strings.Contains(fmt.Sprint(err), "violates") {
+		if _, err := w.DB.ExecContext(t.Context(), statement); err == nil ||
+			!strings.Contains(fmt.Sprint(err), "violates") {
 			t.Errorf("%s: %v, want an integrity violation", statement, err)
 		}
 	}

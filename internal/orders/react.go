@@ -9,15 +9,16 @@ import (
 )
 
 // Participant is the part of orders in the choreography, with its own commands.
-var Participant = consumer.Participant[State]{Name: "orders", Locks: locks, React: []consumer.Reaction[State]{
-	consumer.On(place),
-	consumer.On(cancel),
-	consumer.On(expire),
-	consumer.On(declined),
-	consumer.On(rejected),
-	consumer.On(failed),
-	consumer.On(confirm),
-}}
+var Participant = consumer.Participant[State]{Name: "orders", Locks: locks,
+	React: []consumer.Reaction[State]{
+		consumer.On(place),
+		consumer.On(cancel),
+		consumer.On(expire),
+		consumer.On(declined),
+		consumer.On(rejected),
+		consumer.On(failed),
+		consumer.On(confirm),
+	}}
 
 // Place is the command to place an order, to be confirmed within a time.
 type Place struct {
@@ -57,7 +58,8 @@ func place(s *State, e events.Of[Place]) []events.Payload {
 	}
 	o.Lines.V, o.Address.V = c.Lines, c.Address
 	s.Orders.Set(c.OrderID, o)
-	return []events.Payload{c.OrderPlaced, consumer.Deadline{After: c.Within, Payload: Expire{OrderID: c.OrderID}}}
+	return []events.Payload{c.OrderPlaced, consumer.Deadline{After: c.Within,
+		Payload: Expire{OrderID: c.OrderID}}}
 }
 
 func cancel(s *State, e events.Of[Cancel]) []events.Payload {
@@ -110,7 +112,8 @@ func confirm(s *State, e events.Of[fulfilment.ShipmentScheduled]) []events.Paylo
 func adopt(s *State, e events.Event) Order {
 	o, known := s.Orders.Get(e.Data.Subject())
 	if !known {
-		o = Order{OrderID: e.Data.Subject(), State: Placed, Adopted: true, PlacedAt: e.Time, Deadline: e.Time}
+		o = Order{OrderID: e.Data.Subject(), State: Placed, Adopted: true, PlacedAt: e.Time,
+			Deadline: e.Time}
 	}
 	return o
 }

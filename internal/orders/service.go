@@ -20,12 +20,14 @@ var migrations embed.FS
 
 // New returns the service and its API. An order must be confirmed within the given time, unless it
 // says otherwise.
-func New(database, amqp string, within time.Duration, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+func New(database, amqp string, within time.Duration, log zerolog.Logger) (*quadrille.Service,
+	http.Handler) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	service := &quadrille.Service{
 		Name: Participant.Name, Handlers: []consumer.Handler{Participant.Handler()},
 		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
-		Migrations: map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}, Log: log, Stream: cdc.For(database, log),
+		Migrations: map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}, Log: log,
+		Stream: cdc.For(database, log),
 	}
 	return service, routes(service, within, log)
 }

@@ -2,7 +2,8 @@
 //
 // It promises that every order ends in exactly one of the two, by its deadline at the latest, and
 // that the order's own row decides between a cancellation and a confirmation that come together. An
-// order that it does not know is adopted at the first event about it, so that it ends like any other.
+// order that it does not know is adopted at the first event about it, so that it ends like any
+// other.
 package orders
 
 import (

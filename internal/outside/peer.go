@@ -1,9 +1,9 @@
-// Package outside calls the world outside of the choreography, over HTTP with JSON: the payment provider and
-// the carrier.
+// Package outside calls the world outside of the choreography, over HTTP with JSON: the payment
+// provider and the carrier.
 //
-// It promises that a call is bounded, guarded by a breaker of the peer's own, and repeated only under
-// the same idempotency key; that a refusal by the peer is told from trouble with it; and that a call
-// which was not made says so. What the peer makes of the key is the peer's promise.
+// It promises that a call is bounded, guarded by a breaker of the peer's own, and repeated only
+// under the same idempotency key; that a refusal by the peer is told from trouble with it; and that
+// a call which was not made says so. What the peer makes of the key is the peer's promise.
 package outside
 
 import (
@@ -54,13 +54,14 @@ func New(name, address string, open time.Duration, log zerolog.Logger) *Peer {
 	return &Peer{
 		Breaker: breaker, url: strings.TrimSuffix(address, "/"), client: &http.Client{
 			Transport: transport,
-			// What is asked for is done where it was asked, or not: a redirect that is followed becomes a GET,
-			// whose answer would be taken for that of a charge.
+			// What is asked for is done where it was asked, or not: a redirect that is followed becomes a
+			// GET, whose answer would be taken for that of a charge.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		guard: resilience.Chain(
 			resilience.Bulkhead(atOnce, queued),
-			resilience.Retry(resilience.Retries{Max: retries, First: retryFirst, Longest: retryMax, Budget: &resilience.Budget{}}),
+			resilience.Retry(resilience.Retries{Max: retries, First: retryFirst, Longest: retryMax,
+				Budget: &resilience.Budget{}}),
 			breaker.Guard()),
 	}
 }
@@ -74,14 +75,16 @@ type RefusedError struct{ Reason string }
 func (e RefusedError) Error() string { return "refused: " + e.Reason }
 
 // Post asks for something under an idempotency key. The error is a RefusedError, a
-// resilience.NotMadeError, or trouble, a resilience.PeerDownError among it; after trouble, whether it was
-// done is unknown. Further guards are asked once the breaker lets the call through.
-func (p *Peer) Post(ctx context.Context, path, key string, in any, further ...resilience.Guard) error {
+// resilience.NotMadeError, or trouble, a resilience.PeerDownError among it; after trouble, whether
+// it was done is unknown. Further guards are asked once the breaker lets the call through.
+func (p *Peer) Post(ctx context.Context, path, key string, in any,
+	further ...resilience.Guard) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", path, err)
 	}
-	guard := resilience.Chain(append([]resilience.Guard{p.guard}, append(further, resilience.Timeout(callTimeout))...)...)
+	guard := resilience.Chain(append([]resilience.Guard{p.guard},
+		append(further, resilience.Timeout(callTimeout))...)...)
 	return guard(ctx, func(ctx context.Context) error { return p.post(ctx, path, key, body) })
 }
 
@@ -108,11 +111,12 @@ func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
 	switch status := response.StatusCode; {
 	case status == http.StatusPaymentRequired, status == http.StatusUnprocessableEntity:
 		return resilience.Answered(RefusedError{Reason: answer.Reason})
-	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge: // this request is to blame
+	// this request is to blame
+	case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge:
 		return resilience.Answered(fmt.Errorf("call %s: %s %s", path, response.Status, answer.Reason))
 	case status/100 != 2:
-		// Also what is between us and the peer: a credential that is not taken any more, a path that leads
-		// elsewhere. 409: the call with this key is still under way.
+		// Also what is between us and the peer: a credential that is not taken any more, a path that
+		// leads elsewhere. 409: the call with this key is still under way.
 		return fmt.Errorf("call %s: %s %s", path, response.Status, answer.Reason)
 	case err != nil && !errors.Is(err, io.EOF): // done needs no words
 		return fmt.Errorf("call %s: read the answer: %w", path, err)

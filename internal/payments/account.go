@@ -44,7 +44,8 @@ func (Account) FoldVersion() int { return 1 }
 
 // Facts are a sample of each.
 func (Account) Facts() []events.Payload {
-	return []events.Payload{AccountOpened{}, FundsDeposited{}, FundsWithdrawn{}, WithdrawalRefunded{}, AccountClosed{}}
+	return []events.Payload{AccountOpened{}, FundsDeposited{}, FundsWithdrawn{}, WithdrawalRefunded{},
+		AccountClosed{}}
 }
 
 // deposit decides about a deposit: it happens, or is refused for a reason.
@@ -79,7 +80,8 @@ func (a Account) withdraw(p Payment) (_ FundsWithdrawn, refusal string) {
 func (a Account) refund(p Payment) (_ WithdrawalRefunded, refusal string) {
 	switch {
 	case p.State != Captured || p.Card != "" || p.Customer != a.Customer || p.Amount > a.Withdrawn:
-		return WithdrawalRefunded{}, fmt.Sprintf("the payment of %d %s for order %s, which is %s, was not withdrawn from the account of %s",
+		return WithdrawalRefunded{}, fmt.Sprintf("the payment of %d %s for order %s, which is %s, was "+
+			"not withdrawn from the account of %s",
 			p.Amount, p.Currency, p.OrderID, p.State, a.Customer)
 	case a.Currency != p.Currency:
 		return WithdrawalRefunded{}, "the account of " + a.Customer + " is in " + a.Currency

@@ -39,16 +39,19 @@ func TestAClosedAccountTakesNothingButRefunds(t *testing.T) {
 	id := events.NewID()
 	w.react(placed(id, 300))
 	for range 2 { // closing it again changes nothing
-		w.Want(w.Call("POST", "/accounts/ada/closure", ""), http.StatusOK, `"closed":true`, `"balance":700`)
+		w.Want(w.Call("POST", "/accounts/ada/closure", ""), http.StatusOK, `"closed":true`,
+			`"balance":700`)
 	}
 	w.Want(w.Post("/accounts/ada/deposits", money(5)), http.StatusConflict, "is closed")
 	w.Want(w.Call("PUT", "/accounts/ada", euro), http.StatusConflict, "is closed")
 	published := w.react(placed(events.NewID(), 1))
-	if len(published) != 1 || published[0].Data.(fulfilment.PaymentDeclined).Reason != fulfilment.ReasonClosed {
+	if len(published) != 1 ||
+		published[0].Data.(fulfilment.PaymentDeclined).Reason != fulfilment.ReasonClosed {
 		t.Errorf("said %+v", published)
 	}
 	w.react(cancelled(id))
-	want := payments.Account{Customer: "ada", Currency: "EUR", Deposited: 1000, Balance: 1000, Closed: true}
+	want := payments.Account{Customer: "ada", Currency: "EUR", Deposited: 1000, Balance: 1000,
+		Closed: true}
 	if got := w.account(); got != want || w.payment(id).State != payments.Refunded {
 		t.Errorf("account %+v, payment %+v", got, w.payment(id))
 	}
@@ -57,15 +60,16 @@ func TestAClosedAccountTakesNothingButRefunds(t *testing.T) {
 	}
 }
 
-// What was not withdrawn is not refunded: where the payment and the account disagree, nothing happens
-// and a person hears why.
+// What was not withdrawn is not refunded: where the payment and the account disagree, nothing
+// happens and a person hears why.
 func TestWhatWasNotWithdrawnIsNotRefunded(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	w.rich(1000)
 	id := events.NewID()
 	w.DB.MustExec(`INSERT INTO payments VALUES ($1, 'captured', 'ada', 'EUR', 100, '', now(), '')`, id)
-	if _, err := w.try(cancelled(id)); err == nil || !strings.Contains(err.Error(), "was not withdrawn from the account of ada") {
+	if _, err := w.try(cancelled(id)); err == nil ||
+		!strings.Contains(err.Error(), "was not withdrawn from the account of ada") {
 		t.Errorf("error %v", err)
 	}
 	if w.balance() != 1000 || w.payment(id).State != payments.Captured {
@@ -118,9 +122,12 @@ func TestAccountsThatWereRowsBecomeStreams(t *testing.T) {
 	db, migrate := asRows(t)
 	db.MustExec(`INSERT INTO accounts VALUES ('ada', 'EUR', 1000, 650), ('bob', 'JPY', 0, 0)`)
 	for state, amount := range map[string]int{"captured": 350, "refunded": 200, "declined": 7000} {
-		db.MustExec(`INSERT INTO payments VALUES (gen_random_uuid(), $1, 'ada', 'EUR', $2, '', now(), '')`, state, amount)
+		db.MustExec(
+			`INSERT INTO payments VALUES (gen_random_uuid(), $1, 'ada', 'EUR', $2, '', now(), '')`, state,
+			amount)
 	}
-	db.MustExec(`INSERT INTO payments VALUES (gen_random_uuid(), 'captured', 'ada', 'EUR', 5, '', now(), 'card')`)
+	db.MustExec(`INSERT INTO payments VALUES (gen_random_uuid(), 'captured', 'ada', 'EUR', 5, '',
+		now(), 'card')`)
 	if err := migrate(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,12 +151,14 @@ func TestAccountsThatWereRowsBecomeStreams(t *testing.T) {
 func TestNoDepositIsForgottenInTheMigration(t *testing.T) {
 	t.Parallel()
 	db, migrate := asRows(t)
-	db.MustExec(`INSERT INTO accounts SELECT 'customer' || g, 'EUR', 100, 100 FROM generate_series(1, 3000) g`)
+	db.MustExec(`INSERT INTO accounts SELECT 'customer' || g, 'EUR', 100, 100 FROM generate_series(1,
+		3000) g`)
 	migrated := make(chan error)
 	go func() { migrated <- migrate() }()
 	deposited := 300_000
 	for {
-		if _, err := db.Exec(`UPDATE accounts SET deposited = deposited + 7, balance = balance + 7 WHERE customer = 'customer17'`); err != nil {
+		if _, err := db.Exec(`UPDATE accounts SET deposited = deposited + 7, balance = balance + 7
+			WHERE customer = 'customer17'`); err != nil {
 			break // the table is gone
 		}
 		deposited += 7
@@ -158,7 +167,8 @@ func TestNoDepositIsForgottenInTheMigration(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stored int
-	if err := db.Get(&stored, `SELECT sum((payload ->> 'amount')::bigint) FROM eventstore WHERE type = 'funds.deposited'`); err != nil || stored != deposited {
+	if err := db.Get(&stored, `SELECT sum((payload ->> 'amount')::bigint) FROM eventstore
+		WHERE type = 'funds.deposited'`); err != nil || stored != deposited {
 		t.Errorf("%d deposited, %d stored, %v", deposited, stored, err)
 	}
 }
@@ -168,7 +178,8 @@ func TestAnAccountThatDoesNotAddUpStopsTheMigration(t *testing.T) {
 	t.Parallel()
 	db, migrate := asRows(t)
 	db.MustExec(`INSERT INTO accounts VALUES ('ada', 'EUR', 1000, 650)`)
-	if err := migrate(); err == nil || !strings.Contains(err.Error(), "the account of ada has 650, but 1000 of its deposits are left") {
+	if err := migrate(); err == nil ||
+		!strings.Contains(err.Error(), "the account of ada has 650, but 1000 of its deposits are left") {
 		t.Errorf("error %v", err)
 	}
 }

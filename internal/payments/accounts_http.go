@@ -22,7 +22,8 @@ func (a api) open(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	customer := r.PathValue("customer")
-	if err := web.Check(fulfilment.CheckName("customer", customer), fulfilment.CheckCurrency(in.Currency)); err != nil {
+	if err := web.Check(fulfilment.CheckName("customer", customer),
+		fulfilment.CheckCurrency(in.Currency)); err != nil {
 		return err
 	}
 	var account Account
@@ -46,17 +47,21 @@ func (a api) deposit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	customer := r.PathValue("customer")
-	if err := web.Check(fulfilment.CheckName("customer", customer), fulfilment.CheckAmount(in.Amount, in.Currency)); err != nil {
+	if err := web.Check(fulfilment.CheckName("customer", customer), fulfilment.CheckAmount(in.Amount,
+		in.Currency)); err != nil {
 		return err
 	}
 	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		account, err := a.command(ctx, tx, customer, Deposit{Customer: customer, Currency: in.Currency, Amount: in.Amount})
-		return web.Answer{Status: http.StatusCreated, Location: "/accounts/" + customer, Body: account}, err
+		account, err := a.command(ctx, tx, customer, Deposit{Customer: customer, Currency: in.Currency,
+			Amount: in.Amount})
+		return web.Answer{Status: http.StatusCreated, Location: "/accounts/" + customer, Body: account},
+			err
 	})
 }
 
 // command applies a command about one account and returns the account after it.
-func (a api) command(ctx context.Context, tx *sqlx.Tx, customer string, c events.Payload) (Account, error) {
+func (a api) command(ctx context.Context, tx *sqlx.Tx, customer string, c events.Payload) (Account,
+	error) {
 	s, published, err := Participant.Apply(ctx, tx, events.Command(c, time.Now()))
 	if err != nil {
 		return Account{}, err

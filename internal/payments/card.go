@@ -7,9 +7,10 @@ import (
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
 
-// A card is charged by the outside world, which may answer late, or never. So the payment of such an
-// order has states in between, and what comes meanwhile is noted in them: an order that is cancelled
-// while its charge is under way is refunded when the charge has succeeded, and not before.
+// A card is charged by the outside world, which may answer late, or never. So the payment of such
+// an order has states in between, and what comes meanwhile is noted in them: an order that is
+// cancelled while its charge is under way is refunded when the charge has succeeded, and not
+// before.
 
 // RefundAgain is a person's command, once the reason of a refusal is repaired.
 type RefundAgain struct{ OrderID string }
@@ -21,7 +22,8 @@ func (c RefundAgain) Subject() string { return c.OrderID }
 func request(s *State, p Payment) []events.Payload {
 	p.State = Charging
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.ChargeRequested{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency, Card: p.Card}}
+	return []events.Payload{fulfilment.ChargeRequested{OrderID: p.OrderID, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency, Card: p.Card}}
 }
 
 // charged captures what the provider has taken, or asks for it back when nobody wants it any more.
@@ -32,7 +34,8 @@ func charged(s *State, e events.Of[fulfilment.ChargeSucceeded]) []events.Payload
 	case Charging:
 		p.State = Captured
 		s.Payments.Set(p.OrderID, p)
-		return []events.Payload{fulfilment.PaymentCaptured{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+		return []events.Payload{fulfilment.PaymentCaptured{OrderID: p.OrderID, Customer: p.Customer,
+			Amount: p.Amount, Currency: p.Currency}}
 	case Unwanted:
 		return giveBack(s, p)
 	}
@@ -58,7 +61,8 @@ func declined(s *State, e events.Of[fulfilment.ChargeDeclined]) []events.Payload
 func giveBack(s *State, p Payment) []events.Payload {
 	p.State = Refunding
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.RefundRequested{OrderID: p.OrderID, Amount: p.Amount, Currency: p.Currency}}
+	return []events.Payload{fulfilment.RefundRequested{OrderID: p.OrderID, Amount: p.Amount,
+		Currency: p.Currency}}
 }
 
 // refunded closes the refund.
@@ -69,7 +73,8 @@ func refunded(s *State, e events.Of[fulfilment.RefundSucceeded]) []events.Payloa
 	}
 	p.State, p.Reason, p.UpdatedAt = Refunded, "", e.Time
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.PaymentRefunded{OrderID: p.OrderID, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+	return []events.Payload{fulfilment.PaymentRefunded{OrderID: p.OrderID, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency}}
 }
 
 // refused leaves the payment where a person finds it; nobody else waits for it.
@@ -89,7 +94,8 @@ func refundAgain(s *State, e events.Of[RefundAgain]) []events.Payload {
 	case !known || p.State == Void:
 		return refuse(e.Data, http.StatusNotFound, "there is no payment for order "+e.Data.OrderID)
 	case p.State != RefundRefused:
-		return refuse(e.Data, http.StatusConflict, "the payment for order "+e.Data.OrderID+" is "+p.State+": no refund of it was refused")
+		return refuse(e.Data, http.StatusConflict, "the payment for order "+e.Data.OrderID+" is "+p.State+
+			": no refund of it was refused")
 	}
 	p.UpdatedAt = e.Time
 	return giveBack(s, p)

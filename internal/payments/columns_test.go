@@ -7,8 +7,8 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// A later release may add columns while this one runs, which then goes on reading and writing, in the
-// tables of its projections and through their views as well.
+// A later release may add columns while this one runs, which then goes on reading and writing, in
+// the tables of its projections and through their views as well.
 func TestAColumnThatIsAddedHarmsNothing(t *testing.T) {
 	t.Parallel()
 	w := start(t)

@@ -52,7 +52,8 @@ func TestARefundHappensOnceWhateverAsksForIt(t *testing.T) {
 		if p := w.payment(id); p.State != payments.Refunded || w.balance() != 1000 {
 			t.Fatalf("round %d: payment %+v, balance %d", round, p, w.balance())
 		}
-		if n := w.Int(`SELECT count(*) FROM outbox WHERE type = 'payment.refunded' AND aggregateid = $1`, id); n != 1 {
+		if n := w.Int(`SELECT count(*) FROM outbox WHERE type = 'payment.refunded' AND aggregateid = $1`,
+			id); n != 1 {
 			t.Fatalf("round %d: payment.refunded was said %d times", round, n)
 		}
 	}
@@ -90,7 +91,8 @@ func TestDepositsAndCapturesAtTheSameTimeLoseNothing(t *testing.T) {
 			_, err := w.try(placed(events.NewID(), 10))
 			return err
 		}
-		a, err := w.Try(w.Context(), "POST", "/accounts/ada/deposits", money(7), "Idempotency-Key", events.NewID())
+		a, err := w.Try(w.Context(), "POST", "/accounts/ada/deposits", money(7), "Idempotency-Key",
+			events.NewID())
 		if err == nil && a.Status != http.StatusCreated {
 			err = fmt.Errorf("deposit: %d %s", a.Status, a.Body)
 		}
@@ -154,7 +156,8 @@ func TestTheDatabaseItselfRefusesBrokenBooks(t *testing.T) {
 	id := events.NewID()
 	w.react(placed(id, 40))
 	for _, statement := range []string{
-		`INSERT INTO eventstore (stream, version, id, type, payload, headers, hash) SELECT stream, version, id, type, payload, headers, hash FROM eventstore`,
+		`INSERT INTO eventstore (stream, version, id, type, payload, headers, hash)
+			SELECT stream, version, id, type, payload, headers, hash FROM eventstore`,
 		`INSERT INTO eventstore_streams SELECT * FROM eventstore_streams`,
 		`INSERT INTO account_balances_1 VALUES ('eve', 'EUR', 0, -1, false, 1, now())`,
 		`INSERT INTO account_balances_1 VALUES ('eve', 'EUR', 1, 2, false, 1, now())`,
@@ -179,7 +182,8 @@ func TestEveryOrderOfArrivalChargesTheSame(t *testing.T) {
 	t.Parallel()
 	const id, funds, price = "0190a0e0-0000-7000-8000-000000000001", 1000, 300
 	begin := consumer.Memory{}
-	if err := begin.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR", Deposited: funds, Balance: funds}); err != nil {
+	if err := begin.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR",
+		Deposited: funds, Balance: funds}); err != nil {
 		t.Fatal(err)
 	}
 	check := func(charged int64) func(m consumer.Memory, published []events.Payload) error {
@@ -190,7 +194,8 @@ func TestEveryOrderOfArrivalChargesTheSame(t *testing.T) {
 			}
 			n := webtest.Count(published)
 			captured, refunded := n["payment.captured"], n["payment.refunded"]
-			if a.Balance != funds-charged || captured > 1 || int64(captured-refunded)*price != charged || n["payment.declined"] > 0 {
+			if a.Balance != funds-charged || captured > 1 || int64(captured-refunded)*price != charged ||
+				n["payment.declined"] > 0 {
 				return fmt.Errorf("balance %d, said %v, want %d charged", a.Balance, n, charged)
 			}
 			return nil

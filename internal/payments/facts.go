@@ -7,9 +7,9 @@ import (
 	"github.com/bojanz/currency"
 )
 
-// The facts of an account, as the event store keeps them. They stay in this service: what others may
-// know of them is said in the choreography's own events. A version that was once written is never changed:
-// testdata holds each.
+// The facts of an account, as the event store keeps them. They stay in this service: what others
+// may know of them is said in the choreography's own events. A version that was once written is
+// never changed: testdata holds each.
 
 // AccountOpened begins a stream.
 type AccountOpened struct {

@@ -21,12 +21,14 @@ func released(t *testing.T, eventType string, major int) (events.Payload, error)
 		t.Fatalf("%v: every version that was ever written has a file, which stays as it is", err)
 	}
 	e, err := events.NewCatalogue(payments.Account{}.Facts()...).Open(events.Record{
-		ID: events.NewID(), Type: eventType, DataSchema: fmt.Sprintf("urn:quadrille:%s:%d", eventType, major), Data: []byte(strings.TrimSpace(string(data))),
+		ID: events.NewID(), Type: eventType, DataSchema: fmt.Sprintf("urn:quadrille:%s:%d", eventType,
+			major), Data: []byte(strings.TrimSpace(string(data))),
 	})
 	return e.Data, err
 }
 
-// Every version of every fact that was released is replayed, and gives the states that it gave then.
+// Every version of every fact that was released is replayed, and gives the states that it gave
+// then.
 func TestEveryReleasedVersionIsReplayed(t *testing.T) {
 	t.Parallel()
 	var golden struct {
@@ -56,12 +58,14 @@ func TestEveryReleasedVersionIsReplayed(t *testing.T) {
 			replayed++
 			name := fmt.Sprintf("%s.v%d", sample.EventType(), major)
 			if want, ok := golden.States[name]; !ok || state != want {
-				t.Errorf("after %s: %+v, want %+v; a fold that has changed needs another FoldVersion, and testdata/fold.json its states", name, state, want)
+				t.Errorf("after %s: %+v, want %+v; a fold that has changed needs another FoldVersion, and "+
+					"testdata/fold.json its states", name, state, want)
 			}
 		}
 	}
 	if state.FoldVersion() != golden.Version || replayed != len(golden.States) {
-		t.Errorf("fold version %d and %d facts, testdata/fold.json is of version %d with %d", state.FoldVersion(), replayed, golden.Version, len(golden.States))
+		t.Errorf("fold version %d and %d facts, testdata/fold.json is of version %d with %d",
+			state.FoldVersion(), replayed, golden.Version, len(golden.States))
 	}
 	if files, _ := filepath.Glob("testdata/facts/*.json"); len(files) != replayed {
 		t.Errorf("%d files, %d were replayed", len(files), replayed)
@@ -83,7 +87,8 @@ func TestTheFirstDepositsHadDecimalAmounts(t *testing.T) {
 		`{"customer":"a","currency":"EUR","amount":1250}`:                   0,
 		`{"customer":"a","currency":"XXQ","amount":"1"}`:                    0,
 	} {
-		e, err := known.Open(events.Record{ID: events.NewID(), Type: "funds.deposited", DataSchema: "urn:quadrille:funds.deposited:1", Data: []byte(text)})
+		e, err := known.Open(events.Record{ID: events.NewID(), Type: "funds.deposited",
+			DataSchema: "urn:quadrille:funds.deposited:1", Data: []byte(text)})
 		if want == 0 && err == nil {
 			t.Errorf("%s: taken as %+v", text, e.Data)
 		}

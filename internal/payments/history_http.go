@@ -22,7 +22,8 @@ func (a api) accounts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetAll[Balance](r.Context(), a.service, "SELECT "+web.Columns[Balance]()+` FROM account_balances WHERE customer > $1 ORDER BY customer LIMIT $2`, after, limit)
+	found, err := web.GetAll[Balance](r.Context(), a.service, "SELECT "+web.Columns[Balance]()+
+		` FROM account_balances WHERE customer > $1 ORDER BY customer LIMIT $2`, after, limit)
 	if err != nil {
 		return err
 	}
@@ -43,7 +44,8 @@ func (a api) statement(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	found, err := web.GetAll[Entry](r.Context(), a.service,
-		"SELECT "+web.Columns[Entry]()+` FROM account_statement WHERE customer = $1 AND version > $2 ORDER BY version LIMIT $3`, customer, after, limit)
+		"SELECT "+web.Columns[Entry]()+` FROM account_statement WHERE customer = $1 AND version > $2
+			ORDER BY version LIMIT $3`, customer, after, limit)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,8 @@ func (a api) history(w http.ResponseWriter, r *http.Request) error {
 	}{Events: []Event{}}
 	for _, f := range facts {
 		page.Events = append(page.Events, Event{
-			f.Version, f.Record.ID, f.Record.Type, f.Record.DataSchema, f.Record.Time, f.Record.CorrelationID, f.Record.CausationID, f.Record.Data,
+			f.Version, f.Record.ID, f.Record.Type, f.Record.DataSchema, f.Record.Time,
+			f.Record.CorrelationID, f.Record.CausationID, f.Record.Data,
 		})
 	}
 	if len(facts) == limit {

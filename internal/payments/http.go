@@ -25,7 +25,8 @@ func routes(service *quadrille.Service, log zerolog.Logger) http.Handler {
 	mux.Handle("POST /accounts/{customer}/closure", web.Handle(log, readable(a.close)))
 	mux.Handle("GET /accounts/{customer}/statement", web.Handle(log, readable(a.statement)))
 	mux.Handle("GET /accounts/{customer}/history", web.Handle(log, readable(a.history)))
-	mux.Handle("POST /accounts/{customer}/verification", web.Handle(log, readable(web.ForAdmin(a.verify))))
+	mux.Handle("POST /accounts/{customer}/verification",
+		web.Handle(log, readable(web.ForAdmin(a.verify))))
 	mux.Handle("GET /verifications", web.Handle(log, readable(web.ForAdmin(a.verifyPage))))
 	mux.Handle("GET /payments/{order}", web.Handle(log, readable(a.payment)))
 	mux.Handle("GET /payments", web.Handle(log, readable(web.ForAdmin(a.list))))
@@ -39,7 +40,8 @@ func (a api) payment(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	payment, err := web.GetOne[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+` FROM payments WHERE order_id = $1 AND state <> 'void'`, id)
+	payment, err := web.GetOne[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+
+		` FROM payments WHERE order_id = $1 AND state <> 'void'`, id)
 	if err != nil {
 		return err
 	}
@@ -62,9 +64,11 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	switch state {
 	case Charging, Unwanted, Refunding, RefundRefused:
 	default:
-		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Charging, Unwanted, Refunding, RefundRefused)
+		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Charging, Unwanted,
+			Refunding, RefundRefused)
 	}
-	found, err := web.GetAll[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+` FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	found, err := web.GetAll[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+
+		` FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
 	if err != nil {
 		return err
 	}
@@ -81,7 +85,8 @@ func (a api) refundAgain(w http.ResponseWriter, r *http.Request) error {
 	}
 	var payment Payment
 	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, published, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id}, time.Now()))
+		s, published, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id},
+			time.Now()))
 		if err != nil {
 			return err
 		}

@@ -20,11 +20,13 @@ func TestAnAccountIsOpenedOnceInOneCurrency(t *testing.T) {
 	t.Parallel()
 	s := start(t)
 	for range 2 {
-		s.Want(s.Call("PUT", "/accounts/ada", euro), http.StatusOK, `"customer":"ada"`, `"currency":"EUR"`, `"balance":0`)
+		s.Want(s.Call("PUT", "/accounts/ada", euro), http.StatusOK, `"customer":"ada"`,
+			`"currency":"EUR"`, `"balance":0`)
 	}
 	s.Want(s.Post("/accounts/ada/deposits", money(100)), http.StatusCreated)
 	s.Want(s.Call("PUT", "/accounts/ada", euro), http.StatusOK, `"balance":100`)
-	s.Want(s.Call("PUT", "/accounts/ada", `{"currency":"USD"}`), http.StatusConflict, "the account of ada is in EUR")
+	s.Want(s.Call("PUT", "/accounts/ada", `{"currency":"USD"}`), http.StatusConflict,
+		"the account of ada is in EUR")
 	s.Want(s.Call("GET", "/accounts/ada", ""), http.StatusOK, `"balance":100`, `"currency":"EUR"`)
 	s.Want(s.Call("GET", "/accounts/eve", ""), http.StatusNotFound, "eve")
 }
@@ -38,10 +40,13 @@ func TestDeposits(t *testing.T) {
 	if got := first.Header.Get("Location"); got != "/accounts/ada" {
 		t.Errorf("location %q", got)
 	}
-	s.Want(s.Post("/accounts/ada/deposits", `{"amount":1,"currency":"USD"}`), http.StatusConflict, "is in EUR")
+	s.Want(s.Post("/accounts/ada/deposits", `{"amount":1,"currency":"USD"}`), http.StatusConflict,
+		"is in EUR")
 	s.Want(s.Call("POST", "/accounts/ada/deposits", money(1)), http.StatusBadRequest, "https://")
-	s.Want(s.Post("/accounts/ada/deposits", money(math.MaxInt64)), http.StatusUnprocessableEntity, "64 bits")
-	s.Want(s.Post("/accounts/ada/deposits", money(math.MaxInt64-1)), http.StatusCreated, fmt.Sprint(math.MaxInt64))
+	s.Want(s.Post("/accounts/ada/deposits", money(math.MaxInt64)), http.StatusUnprocessableEntity,
+		"64 bits")
+	s.Want(s.Post("/accounts/ada/deposits", money(math.MaxInt64-1)), http.StatusCreated,
+		fmt.Sprint(math.MaxInt64))
 }
 
 // A refused deposit leaves the key free: what was wrong can be repaired and tried again.
@@ -54,7 +59,8 @@ func TestARefusalDoesNotUseUpTheKey(t *testing.T) {
 	s.Want(deposit(), http.StatusNotFound)
 	s.Want(s.Call("PUT", "/accounts/ada", euro), http.StatusOK)
 	s.Want(deposit(), http.StatusCreated)
-	if a := s.Want(deposit(), http.StatusCreated, `"balance":5`); a.Header.Get("Idempotency-Replayed") != "true" {
+	if a := s.Want(deposit(), http.StatusCreated,
+		`"balance":5`); a.Header.Get("Idempotency-Replayed") != "true" {
 		t.Error("the second answer is not a replay")
 	}
 	if n := s.Int(balanceSQL); n != 5 {
@@ -92,15 +98,18 @@ func TestWhatAClientCannotMeanIsRefusedWithItsField(t *testing.T) {
 	} {
 		s.Want(s.Post("/accounts/ada/deposits", body), http.StatusBadRequest, field)
 	}
-	s.Want(s.Call("PUT", "/accounts/ada", `{"currency":"doubloon"}`), http.StatusBadRequest, "currency: ")
+	s.Want(s.Call("PUT", "/accounts/ada", `{"currency":"doubloon"}`), http.StatusBadRequest,
+		"currency: ")
 	for name, field := range map[string]string{
-		"%00": "path: ", "a%20b": "customer: ", "-a": "customer: ", "%ff": "path: ", strings.Repeat("a", 65): "customer: ", "a%0d%0ab": "path: ",
+		"%00": "path: ", "a%20b": "customer: ", "-a": "customer: ", "%ff": "path: ",
+		strings.Repeat("a", 65): "customer: ", "a%0d%0ab": "path: ",
 	} {
 		s.Want(s.Call("PUT", "/accounts/"+name, euro), http.StatusBadRequest, field)
 		s.Want(s.Call("GET", "/accounts/"+name, ""), http.StatusBadRequest, field)
 		s.Want(s.Post("/accounts/"+name+"/deposits", money(1)), http.StatusBadRequest, field)
 	}
-	s.Want(s.Post("/accounts/ada/deposits", strings.Repeat(" ", 70<<10)), http.StatusRequestEntityTooLarge)
+	s.Want(s.Post("/accounts/ada/deposits", strings.Repeat(" ", 70<<10)),
+		http.StatusRequestEntityTooLarge)
 	if n := s.Int(balanceSQL); n != 0 {
 		t.Errorf("balance %d", n)
 	}
@@ -120,5 +129,6 @@ func TestAPaymentIsShownButNotItsTombstone(t *testing.T) {
 	s.Want(s.Call("GET", "/payments/"+id, ""), http.StatusNotFound, id)
 	other := events.NewID()
 	s.react(placed(other, 100))
-	s.Want(s.Call("GET", "/payments/"+other, ""), http.StatusOK, `"state":"declined"`, `"reason":"no such account"`)
+	s.Want(s.Call("GET", "/payments/"+other, ""), http.StatusOK, `"state":"declined"`,
+		`"reason":"no such account"`)
 }

@@ -51,14 +51,16 @@ func (w env) react(payloads ...events.Payload) []events.Event {
 
 func (w env) payment(order string) (p payments.Payment) {
 	w.Helper()
-	if err := w.DB.GetContext(w.Context(), &p, `SELECT * FROM payments WHERE order_id = $1`, order); err != nil {
+	if err := w.DB.GetContext(w.Context(), &p, `SELECT * FROM payments WHERE order_id = $1`,
+		order); err != nil {
 		w.Fatal(err)
 	}
 	return p
 }
 
 // balanceSQL is what is in ada's account by its events.
-const balanceSQL = `SELECT coalesce(sum(CASE WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint), 0)
+const balanceSQL = `SELECT coalesce(sum(CASE WHEN type = 'funds.withdrawn' THEN -1
+	ELSE 1 END * (payload ->> 'amount')::bigint), 0)
 	FROM eventstore WHERE stream = 'account/ada'`
 
 func (w env) balance() int64 {

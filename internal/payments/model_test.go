@@ -53,13 +53,15 @@ func (m *model) apply(p events.Payload) {
 // project runs the service's projections until the end of the test.
 func (w env) project() {
 	ctx, cancel := context.WithCancel(w.Context())
-	p := eventstore.Projector{DB: w.DB, Projections: payments.Projections(), Log: zerolog.New(zerolog.NewTestWriter(w))}
+	p := eventstore.Projector{DB: w.DB, Projections: payments.Projections(),
+		Log: zerolog.New(zerolog.NewTestWriter(w))}
 	var running sync.WaitGroup
 	running.Go(func() { p.Run(ctx) })
 	w.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// projected waits until the projections have an account at a version, and returns its balances there.
+// projected waits until the projections have an account at a version, and returns its balances
+// there.
 func (w env) projected(customer string, version int64) (balance, statement int64) {
 	w.Helper()
 	deadline := time.NewTimer(webtest.Patience)
@@ -67,7 +69,8 @@ func (w env) projected(customer string, version int64) (balance, statement int64
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := w.DB.QueryRowContext(w.Context(), `SELECT b.balance, s.balance FROM account_balances AS b JOIN account_statement AS s USING (customer, version)
+		err := w.DB.QueryRowContext(w.Context(), `SELECT b.balance, s.balance FROM account_balances AS b
+			JOIN account_statement AS s USING (customer, version)
 			WHERE customer = $1 AND version = $2`, customer, version).Scan(&balance, &statement)
 		if err == nil {
 			return balance, statement
@@ -83,9 +86,11 @@ func (w env) projected(customer string, version int64) (balance, statement int64
 // drawCommand is a command or an event about one of three orders of a customer.
 func drawCommand(r *rapid.T, customer string, ids []string) events.Payload {
 	id := rapid.SampledFrom(ids).Draw(r, "order")
-	switch rapid.SampledFrom([]byte("pdpcpdpdpcpdpdpcpdpdpcpdpcpdpdpdpcpdpxpdpcpdpdpc")).Draw(r, "what") {
+	switch rapid.SampledFrom([]byte("pdpcpdpdpcpdpdpcpdpdpcpdpcpdpdpdpcpdpxpdpcpdpdpc")).Draw(r,
+		"what") {
 	case 'd':
-		return payments.Deposit{Customer: customer, Currency: "EUR", Amount: rapid.Int64Range(1, 500).Draw(r, "amount")}
+		return payments.Deposit{Customer: customer, Currency: "EUR",
+			Amount: rapid.Int64Range(1, 500).Draw(r, "amount")}
 	case 'c':
 		return cancelled(id)
 	case 'x':
@@ -139,7 +144,8 @@ func TestAccountsFollowTheModel(t *testing.T) {
 			if err != nil {
 				r.Fatal(err)
 			}
-			want := payments.Account{Customer: customer, Currency: "EUR", Deposited: m.deposited, Balance: m.balance, Withdrawn: m.deposited - m.balance, Closed: m.closed}
+			want := payments.Account{Customer: customer, Currency: "EUR", Deposited: m.deposited,
+				Balance: m.balance, Withdrawn: m.deposited - m.balance, Closed: m.closed}
 			if folded[stream] != replayed[stream] || folded[stream].State != want {
 				r.Fatalf("folded %+v, replayed %+v, want %+v", folded[stream], replayed[stream], want)
 			}
@@ -166,16 +172,20 @@ func TestAccountsAreListedAndTheirStoryIsTold(t *testing.T) {
 	w.Want(w.Call("PUT", "/accounts/bob", euro), http.StatusOK)
 	w.projected("ada", 4)
 	w.projected("bob", 1)
-	w.Want(w.Call("GET", "/accounts?limit=1", ""), http.StatusOK, `"customer":"ada"`, `"balance":1000`, `"next":"ada"`)
+	w.Want(w.Call("GET", "/accounts?limit=1", ""), http.StatusOK, `"customer":"ada"`, `"balance":1000`,
+		`"next":"ada"`)
 	w.Want(w.Call("GET", "/accounts?limit=1&after=ada", ""), http.StatusOK, `"customer":"bob"`)
 	w.Want(w.Call("GET", "/accounts?page=2", ""), http.StatusBadRequest, "limit")
-	w.Want(w.Call("GET", "/accounts/ada/statement", ""), http.StatusOK, `"amount":-300,"balance":700`, `"amount":300,"balance":1000`, id)
-	w.Want(w.Call("GET", "/accounts/ada/statement?after=2&limit=1", ""), http.StatusOK, `"amount":-300`, `"next":"3"`)
+	w.Want(w.Call("GET", "/accounts/ada/statement", ""), http.StatusOK, `"amount":-300,"balance":700`,
+		`"amount":300,"balance":1000`, id)
+	w.Want(w.Call("GET", "/accounts/ada/statement?after=2&limit=1", ""), http.StatusOK,
+		`"amount":-300`, `"next":"3"`)
 	w.Want(w.Call("GET", "/accounts/ada/statement?after=x", ""), http.StatusBadRequest, "after")
 	w.Want(w.Call("GET", "/accounts/ada/statement?limit=0", ""), http.StatusBadRequest, "limit")
 	w.Want(w.Call("GET", "/accounts/eve/statement", ""), http.StatusNotFound, "eve")
 	w.Want(w.Call("GET", "/accounts/eve/history", ""), http.StatusNotFound, "eve")
-	history := w.Want(w.Call("GET", "/accounts/ada/history", ""), http.StatusOK, `"account.opened"`, `"funds.deposited:2"`[1:16], `"withdrawal.refunded"`, `"version":4`)
+	history := w.Want(w.Call("GET", "/accounts/ada/history", ""), http.StatusOK, `"account.opened"`,
+		`"funds.deposited:2"`[1:16], `"withdrawal.refunded"`, `"version":4`)
 	if strings.Count(history.Body, `"version":`) != 4 {
 		t.Errorf("history %s", history.Body)
 	}
@@ -194,18 +204,24 @@ func TestAnAccountIsVerified(t *testing.T) {
 	w.projected("ada", 82)
 	w.Want(verify(), http.StatusOK, `"events":82`, `"fits":true`)
 	w.Want(w.Call("POST", "/accounts/eve/verification", ""), http.StatusNotFound, "eve")
-	w.Want(w.Call("GET", "/verifications?limit=1", ""), http.StatusOK, `"customer":"ada"`, `"fits":true`, `"next":"ada"`)
+	w.Want(w.Call("GET", "/verifications?limit=1", ""), http.StatusOK, `"customer":"ada"`,
+		`"fits":true`, `"next":"ada"`)
 	w.Want(w.Call("GET", "/verifications?after=%00", ""), http.StatusBadRequest, "query: ")
 	w.Want(w.Call("GET", "/accounts?after=%ff", ""), http.StatusBadRequest, "query: ")
 	w.DB.MustExec(`UPDATE account_balances_1 SET balance = 999`)
-	w.Want(verify(), http.StatusOK, `"fits":false`, "account_balances has a balance of 999, by its events it is 1000: rebuild it")
+	w.Want(verify(), http.StatusOK, `"fits":false`, "account_balances has a balance of 999, by its "+
+		"events it is 1000: rebuild it")
 	w.DB.MustExec(`DELETE FROM account_balances_1`)
 	w.DB.MustExec(`UPDATE eventstore SET recorded_at = now() - interval '2 minutes'`)
 	w.Want(verify(), http.StatusOK, `"fits":false`, "account_balances is at version 0 of 82")
 	// Somebody who knows how a snapshot is made has changed one, with its checksum.
-	w.DB.MustExec(`UPDATE eventstore_snapshots SET state = replace(state, '"balance":', '"balance":1')`)
-	w.DB.MustExec(`UPDATE eventstore_snapshots SET sum = sha256(sha256(convert_to(stream, 'UTF8')) || sha256(int8send(version)) || sha256(int8send(fold::bigint)) || sha256(convert_to(state, 'UTF8')) || hash)`)
+	w.DB.MustExec(
+		`UPDATE eventstore_snapshots SET state = replace(state, '"balance":', '"balance":1')`)
+	w.DB.MustExec(`UPDATE eventstore_snapshots SET sum = sha256(sha256(convert_to(stream,
+		'UTF8')) || sha256(int8send(version))
+			|| sha256(int8send(fold::bigint)) || sha256(convert_to(state, 'UTF8')) || hash)`)
 	w.Want(verify(), http.StatusOK, `"fits":false`, "with the snapshot the account is")
-	w.DB.MustExec(`UPDATE eventstore SET payload = replace(payload::text, '300', '301')::json WHERE version = 17`)
+	w.DB.MustExec(`UPDATE eventstore SET payload = replace(payload::text, '300', '301')::json
+		WHERE version = 17`)
 	w.Want(verify(), http.StatusOK, `"fits":false`, `"version":17`, "hash")
 }

@@ -22,7 +22,8 @@ const (
 	databaseTrouble = time.Second
 )
 
-var errNoProvider = errors.New("no payment provider is configured: set QUADRILLE_PAYMENTS_PROVIDER_URL")
+var errNoProvider = errors.New("no payment provider is configured: set " +
+	"QUADRILLE_PAYMENTS_PROVIDER_URL")
 
 // provider answers requests with what the payment provider says. The id of the request is the
 // idempotency key, so that however often a call is made, the money moves once.
@@ -35,7 +36,8 @@ func (p provider) handlers() []consumer.Handler {
 	return []consumer.Handler{consumer.Call(p.charge), consumer.Call(p.refund)}
 }
 
-func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeRequested]) (events.Payload, error) {
+func (p provider) charge(ctx context.Context,
+	e events.Of[fulfilment.ChargeRequested]) (events.Payload, error) {
 	c := e.Data
 	if p.peer == nil { // there was one when it was asked for, and nobody knows what came of it
 		return nil, errNoProvider
@@ -47,7 +49,8 @@ func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeReque
 	limit := resilience.Limit{DB: db, Rate: chargeRate, Burst: chargeBurst}
 	err = p.peer.Post(ctx, "/charges", e.ID, c, limit.Guard("charges of "+c.Customer))
 	if no := (outside.RefusedError{}); errors.As(err, &no) {
-		return fulfilment.ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)}, nil
+		return fulfilment.ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)},
+			nil
 	}
 	if err != nil {
 		return nil, err
@@ -55,13 +58,15 @@ func (p provider) charge(ctx context.Context, e events.Of[fulfilment.ChargeReque
 	return fulfilment.ChargeSucceeded{OrderID: c.OrderID}, nil
 }
 
-func (p provider) refund(ctx context.Context, e events.Of[fulfilment.RefundRequested]) (events.Payload, error) {
+func (p provider) refund(ctx context.Context,
+	e events.Of[fulfilment.RefundRequested]) (events.Payload, error) {
 	if p.peer == nil {
 		return nil, errNoProvider
 	}
 	err := p.peer.Post(ctx, "/refunds", e.ID, e.Data)
 	if no := (outside.RefusedError{}); errors.As(err, &no) {
-		return fulfilment.RefundRefused{OrderID: e.Data.OrderID, Reason: fulfilment.ShortReason(no.Reason)}, nil
+		return fulfilment.RefundRefused{OrderID: e.Data.OrderID,
+			Reason: fulfilment.ShortReason(no.Reason)}, nil
 	}
 	if err != nil {
 		return nil, err

@@ -16,20 +16,21 @@ var Participant = participant(true)
 type capture struct{ cards bool } // whether there is a provider to charge them
 
 func participant(cards bool) consumer.Participant[State] {
-	return consumer.Participant[State]{Name: "payments", Locks: locks, React: []consumer.Reaction[State]{
-		consumer.On(capture{cards}.capture),
-		consumer.On(refund[fulfilment.StockRejected]),
-		consumer.On(refund[fulfilment.ShipmentFailed]),
-		consumer.On(refund[fulfilment.OrderCancelled]),
-		consumer.On(charged),
-		consumer.On(declined),
-		consumer.On(refunded),
-		consumer.On(refused),
-		consumer.On(refundAgain),
-		consumer.On(open),
-		consumer.On(deposit),
-		consumer.On(closeAccount),
-	}}
+	return consumer.Participant[State]{Name: "payments", Locks: locks,
+		React: []consumer.Reaction[State]{
+			consumer.On(capture{cards}.capture),
+			consumer.On(refund[fulfilment.StockRejected]),
+			consumer.On(refund[fulfilment.ShipmentFailed]),
+			consumer.On(refund[fulfilment.OrderCancelled]),
+			consumer.On(charged),
+			consumer.On(declined),
+			consumer.On(refunded),
+			consumer.On(refused),
+			consumer.On(refundAgain),
+			consumer.On(open),
+			consumer.On(deposit),
+			consumer.On(closeAccount),
+		}}
 }
 
 // Open is the command to open an account.
@@ -83,7 +84,8 @@ func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events
 	if err != nil {
 		panic(err) // a valid order adds up
 	}
-	p := Payment{OrderID: o.OrderID, State: Captured, Customer: o.Customer, Currency: o.Currency, Amount: amount, Card: o.Card, UpdatedAt: e.Time}
+	p := Payment{OrderID: o.OrderID, State: Captured, Customer: o.Customer, Currency: o.Currency,
+		Amount: amount, Card: o.Card, UpdatedAt: e.Time}
 	if o.Card != "" && t.cards {
 		return request(s, p)
 	}
@@ -103,7 +105,8 @@ func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events
 	}
 	s.Accounts.Record(e.Event, withdrawn)
 	s.Payments.Set(o.OrderID, p)
-	return []events.Payload{fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer, Amount: amount, Currency: o.Currency}}
+	return []events.Payload{fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer,
+		Amount: amount, Currency: o.Currency}}
 }
 
 func decline(s *State, p Payment) []events.Payload {
@@ -112,8 +115,8 @@ func decline(s *State, p Payment) []events.Payload {
 	return []events.Payload{fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}}
 }
 
-// refund gives the money back once, whatever asks for it. When there is nothing to give back yet, it
-// leaves a tombstone, so that a late order.placed is not captured.
+// refund gives the money back once, whatever asks for it. When there is nothing to give back yet,
+// it leaves a tombstone, so that a late order.placed is not captured.
 func refund[T events.Payload](s *State, e events.Of[T]) []events.Payload {
 	id := e.Data.Subject()
 	p, known := s.Payments.Get(id)
@@ -140,7 +143,8 @@ func refund[T events.Payload](s *State, e events.Of[T]) []events.Payload {
 	s.Accounts.Record(e.Event, refunded)
 	p.State, p.UpdatedAt = Refunded, e.Time
 	s.Payments.Set(id, p)
-	return []events.Payload{fulfilment.PaymentRefunded{OrderID: id, Customer: p.Customer, Amount: p.Amount, Currency: p.Currency}}
+	return []events.Payload{fulfilment.PaymentRefunded{OrderID: id, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency}}
 }
 
 // open opens an account; opening it again with the same currency changes nothing.
@@ -152,7 +156,8 @@ func open(s *State, e events.Of[Open]) []events.Payload {
 	case account.Closed:
 		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is closed")
 	case account.Currency != e.Data.Currency:
-		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is in "+account.Currency)
+		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is in "+
+			account.Currency)
 	}
 	return nil
 }
@@ -160,7 +165,8 @@ func open(s *State, e events.Of[Open]) []events.Payload {
 func deposit(s *State, e events.Of[Deposit]) []events.Payload {
 	account, ok := s.Accounts.Get(e.Data.Customer)
 	if !ok {
-		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer+": open it with PUT /accounts/"+e.Data.Customer)
+		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer+
+			": open it with PUT /accounts/"+e.Data.Customer)
 	}
 	switch deposited, refusal := account.deposit(e.Data.Amount, e.Data.Currency); refusal {
 	case "":

@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 )
 
-// The states of a payment. Void is a tombstone: a compensation that came before its action. Those of
-// a card have the outside world in between: Unwanted is a charge under way for an order that is
+// The states of a payment. Void is a tombstone: a compensation that came before its action. Those
+// of a card have the outside world in between: Unwanted is a charge under way for an order that is
 // cancelled, and RefundRefused needs a person.
 const (
 	Captured      = "captured"

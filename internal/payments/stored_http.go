@@ -19,10 +19,12 @@ func readable(h web.Handler) web.Handler {
 		switch {
 		case unreadable:
 			return fmt.Errorf("%w: %w", web.Problemf(http.StatusServiceUnavailable,
-				"%s is in a form that this release cannot read; nothing was changed, try again later", stored.Stream), err)
+				"%s is in a form that this release cannot read; nothing was changed, try again later",
+				stored.Stream), err)
 		case damaged:
 			return fmt.Errorf("%w: %w", web.Problemf(http.StatusServiceUnavailable,
-				"the history of %s is damaged and needs a person; nothing was changed, try again later", misfit.Stream), err)
+				"the history of %s is damaged and needs a person; nothing was changed, try again later",
+				misfit.Stream), err)
 		}
 		return err
 	}

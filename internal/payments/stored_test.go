@@ -25,7 +25,8 @@ func TestAnAccountThatCannotBeReadAnswers503(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ damage, why string }{
 		"a fact of a newer release": {"", "account/ada is in a form that this release cannot read"},
-		"a changed fact": {`UPDATE eventstore SET payload = replace(payload::text, '1000', '9000')::json WHERE stream = 'account/ada' AND version = 2`,
+		"a changed fact": {`UPDATE eventstore SET payload = replace(payload::text, '1000', '9000')::json
+			WHERE stream = 'account/ada' AND version = 2`,
 			"the history of account/ada is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,13 +47,15 @@ func TestAnAccountThatCannotBeReadAnswers503(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			answer := w.Want(w.Call("GET", "/accounts/ada", ""), http.StatusServiceUnavailable, c.why, "nothing was changed")
+			answer := w.Want(w.Call("GET", "/accounts/ada", ""), http.StatusServiceUnavailable, c.why,
+				"nothing was changed")
 			if answer.Header.Get("Retry-After") == "" {
 				t.Error("it does not say when to come again")
 			}
 			w.Want(w.Post("/accounts/ada/deposits", money(5)), http.StatusServiceUnavailable, c.why)
 			w.Want(w.Call("POST", "/accounts/ada/closure", ""), http.StatusServiceUnavailable, c.why)
-			w.Want(w.Call("GET", "/verifications", ""), http.StatusOK, `"customer":"ada"`, `"fits":false`, `"customer":"bob"`)
+			w.Want(w.Call("GET", "/verifications", ""), http.StatusOK, `"customer":"ada"`, `"fits":false`,
+				`"customer":"bob"`)
 			w.Want(w.Post("/accounts/bob/deposits", money(5)), http.StatusCreated)
 			if _, err := w.try(placed(events.NewID(), 10)); err == nil {
 				t.Error("an order was decided on it")

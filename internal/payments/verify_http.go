@@ -15,14 +15,17 @@ import (
 
 // Verified is what came of looking through an account.
 type Verified struct {
-	Customer string                    `json:"customer"`
-	Events   int64                     `json:"events"`
-	Fits     bool                      `json:"fits"`
-	Misfit   *eventstore.MismatchError `json:"misfit,omitempty"`   // the first event that does not fit the chain
-	Disagree []string                  `json:"disagree,omitempty"` // what is derived from the stream, and is not what it should be
+	Customer string `json:"customer"`
+	Events   int64  `json:"events"`
+	Fits     bool   `json:"fits"`
+	// the first event that does not fit the chain
+	Misfit *eventstore.MismatchError `json:"misfit,omitempty"`
+	// what is derived from the stream, and is not what it should be
+	Disagree []string `json:"disagree,omitempty"`
 }
 
-// verify recomputes the account's chain of hashes, and compares what is derived from the stream with it.
+// verify recomputes the account's chain of hashes, and compares what is derived from the stream
+// with it.
 func (a api) verify(w http.ResponseWriter, r *http.Request) error {
 	customer, err := web.Name(r, "customer")
 	if err != nil {
@@ -63,7 +66,8 @@ func (a api) verifyPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	streams, err := web.GetAll[string](r.Context(), a.service, `SELECT stream FROM eventstore_streams WHERE stream > $1 AND stream LIKE 'account/%'
+	streams, err := web.GetAll[string](r.Context(), a.service, `SELECT stream FROM eventstore_streams
+		WHERE stream > $1 AND stream LIKE 'account/%'
 		ORDER BY stream LIMIT $2`, streamOf(after), limit)
 	if err != nil {
 		return err
@@ -96,7 +100,8 @@ func verified(ctx context.Context, db *sqlx.DB, customer string) (v Verified, er
 		return v, err
 	}
 	v.Disagree, err = disagreements(ctx, db, customer)
-	if unreadable, ok := errors.AsType[*eventstore.StoredError](err); ok { // it must not hide the other accounts of a page
+	// it must not hide the other accounts of a page
+	if unreadable, ok := errors.AsType[*eventstore.StoredError](err); ok {
 		v.Disagree, err = []string{"nothing could be compared: " + unreadable.Error()}, nil
 	}
 	v.Fits = len(v.Disagree) == 0
@@ -118,7 +123,8 @@ func disagreements(ctx context.Context, db *sqlx.DB, customer string) (found []s
 	}
 	truth, cached := replayed[streamOf(customer)], folded[streamOf(customer)]
 	if cached.Version == truth.Version && cached.State != truth.State {
-		found = append(found, fmt.Sprintf("with the snapshot the account is %+v, by its events %+v", cached.State, truth.State))
+		found = append(found, fmt.Sprintf("with the snapshot the account is %+v, by its events %+v",
+			cached.State, truth.State))
 	}
 	var rows []struct {
 		Source  string `db:"source"`
@@ -126,20 +132,27 @@ func disagreements(ctx context.Context, db *sqlx.DB, customer string) (found []s
 		Balance int64  `db:"balance"`
 		Old     bool   `db:"old"` // the last event
 	}
-	err = db.SelectContext(ctx, &rows, `SELECT p.source, coalesce(p.version, 0) AS version, coalesce(p.balance, 0) AS balance, e.recorded_at < now() - $3 * interval '1 second' AS old
+	err = db.SelectContext(ctx, &rows, `SELECT p.source, coalesce(p.version, 0) AS version,
+		coalesce(p.balance, 0) AS balance, e.recorded_at < now() - $3 * interval '1 second' AS old
 		FROM eventstore AS e, LATERAL (
-			SELECT 'account_balances' AS source, max(version) AS version, max(balance) AS balance FROM account_balances WHERE customer = $2
-			UNION ALL (SELECT 'account_statement', version, balance FROM account_statement WHERE customer = $2 ORDER BY version DESC LIMIT 1)
-		) AS p WHERE e.stream = $1 AND e.version = $4`, streamOf(customer), customer, behindFor.Seconds(), truth.Version)
+			SELECT 'account_balances' AS source, max(version) AS version, max(balance) AS balance
+				FROM account_balances WHERE customer = $2
+			UNION ALL (SELECT 'account_statement', version, balance FROM account_statement
+				WHERE customer = $2 ORDER BY version DESC LIMIT 1)
+		) AS p WHERE e.stream = $1 AND e.version = $4`, streamOf(customer), customer, behindFor.Seconds(),
+		truth.Version)
 	if err != nil {
 		return nil, fmt.Errorf("read projections: %w", err)
 	}
 	for _, r := range rows {
 		switch {
 		case r.Version == truth.Version && r.Balance != truth.State.Balance:
-			found = append(found, fmt.Sprintf("%s has a balance of %d, by its events it is %d: rebuild it", r.Source, r.Balance, truth.State.Balance))
+			found = append(found, fmt.Sprintf("%s has a balance of %d, by its events it is %d: rebuild it",
+				r.Source, r.Balance, truth.State.Balance))
 		case r.Version < truth.Version && r.Old:
-			found = append(found, fmt.Sprintf("%s is at version %d of %d: is it stuck? See the log, or rebuild it", r.Source, r.Version, truth.Version))
+			found = append(found,
+				fmt.Sprintf("%s is at version %d of %d: is it stuck? See the log, or rebuild it", r.Source,
+					r.Version, truth.Version))
 		}
 	}
 	return found, nil

@@ -8,9 +8,9 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
-// A carrier answers late, or never. So a shipment that is booked with one has states in between, and
-// what comes meanwhile is noted in them: an order that is cancelled while its booking is under way is
-// recalled when it was confirmed, and not before.
+// A carrier answers late, or never. So a shipment that is booked with one has states in between,
+// and what comes meanwhile is noted in them: an order that is cancelled while its booking is under
+// way is recalled when it was confirmed, and not before.
 
 // RecallAgain is a person's command, once the reason of a refusal is repaired.
 type RecallAgain struct{ OrderID string }
@@ -26,7 +26,8 @@ func booked(s *State, e events.Of[fulfilment.BookingConfirmed]) []events.Payload
 	case Booking:
 		shipment.State = Scheduled
 		s.Shipments.Set(shipment.OrderID, shipment)
-		return []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID, Country: shipment.Address.V.Country}}
+		return []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
+			Country: shipment.Address.V.Country}}
 	case Unwanted:
 		return recall(s, shipment)
 	}
@@ -45,7 +46,8 @@ func notBooked(s *State, e events.Of[fulfilment.BookingRefused]) []events.Payloa
 	if !wanted {
 		return nil
 	}
-	return []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID, Reason: shipment.Reason}}
+	return []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
+		Reason: shipment.Reason}}
 }
 
 func recall(s *State, shipment Shipment) []events.Payload {
@@ -80,9 +82,12 @@ func recallAgain(s *State, e events.Of[RecallAgain]) []events.Payload {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	switch {
 	case !known || shipment.State == Void || shipment.State == Waiting:
-		return []events.Payload{web.Refusal{Status: http.StatusNotFound, Detail: "there is no shipment for order " + e.Data.OrderID, About: e.Data.OrderID}}
+		return []events.Payload{web.Refusal{Status: http.StatusNotFound,
+			Detail: "there is no shipment for order " + e.Data.OrderID, About: e.Data.OrderID}}
 	case shipment.State != RecallRefused:
-		return []events.Payload{web.Refusal{Status: http.StatusConflict, Detail: "the shipment for order " + e.Data.OrderID + " is " + shipment.State + ": no recall of it was refused", About: e.Data.OrderID}}
+		return []events.Payload{web.Refusal{Status: http.StatusConflict,
+			Detail: "the shipment for order " + e.Data.OrderID + " is " + shipment.State +
+				": no recall of it was refused", About: e.Data.OrderID}}
 	}
 	shipment.UpdatedAt = e.Time
 	return recall(s, shipment)

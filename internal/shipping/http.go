@@ -20,7 +20,8 @@ type api struct {
 	participant consumer.Participant[State]
 }
 
-func routes(service *quadrille.Service, participant consumer.Participant[State], log zerolog.Logger) http.Handler {
+func routes(service *quadrille.Service, participant consumer.Participant[State],
+	log zerolog.Logger) http.Handler {
 	a := api{service, participant}
 	mux := http.NewServeMux()
 	mux.Handle("GET /shipments/{order}", web.Handle(log, a.shipment))
@@ -35,7 +36,8 @@ func (a api) shipment(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	found, err := web.GetOne[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+` FROM shipments WHERE order_id = $1 AND state NOT IN ('waiting', 'void')`, id)
+	found, err := web.GetOne[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+
+		` FROM shipments WHERE order_id = $1 AND state NOT IN ('waiting', 'void')`, id)
 	if err != nil {
 		return err
 	}
@@ -66,9 +68,11 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	switch state {
 	case Booking, Unwanted, Recalling, RecallRefused:
 	default:
-		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Booking, Unwanted, Recalling, RecallRefused)
+		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Booking, Unwanted,
+			Recalling, RecallRefused)
 	}
-	found, err := web.GetAll[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+` FROM shipments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	found, err := web.GetAll[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+
+		` FROM shipments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
 	if err != nil {
 		return err
 	}
@@ -89,7 +93,8 @@ func (a api) recallAgain(w http.ResponseWriter, r *http.Request) error {
 	}
 	var shipment Shipment
 	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, published, err := a.participant.Apply(ctx, tx, events.Command(RecallAgain{OrderID: id}, time.Now()))
+		s, published, err := a.participant.Apply(ctx, tx, events.Command(RecallAgain{OrderID: id},
+			time.Now()))
 		if err != nil {
 			return err
 		}

@@ -12,15 +12,16 @@ import (
 
 var errNoCarrier = errors.New("no carrier is configured: set QUADRILLE_SHIPPING_CARRIER_URL")
 
-// desk answers requests with what the carrier says. The id of the request is the idempotency key, so
-// that however often a call is made, there is one booking.
+// desk answers requests with what the carrier says. The id of the request is the idempotency key,
+// so that however often a call is made, there is one booking.
 type desk struct{ peer *outside.Peer }
 
 func (d desk) handlers() []consumer.Handler {
 	return []consumer.Handler{consumer.Call(d.book), consumer.Call(d.recall)}
 }
 
-func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]) (events.Payload, error) {
+func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]) (events.Payload,
+	error) {
 	reason, err := d.call(ctx, "/bookings", e.Event)
 	if err != nil {
 		return nil, err
@@ -31,7 +32,8 @@ func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]
 	return fulfilment.BookingConfirmed{OrderID: e.Data.OrderID}, nil
 }
 
-func (d desk) recall(ctx context.Context, e events.Of[fulfilment.RecallRequested]) (events.Payload, error) {
+func (d desk) recall(ctx context.Context, e events.Of[fulfilment.RecallRequested]) (events.Payload,
+	error) {
 	reason, err := d.call(ctx, "/recalls", e.Event)
 	if err != nil {
 		return nil, err

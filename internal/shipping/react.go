@@ -8,8 +8,10 @@ import (
 
 // Countries are those that are served unless the service is told otherwise.
 var Countries = []string{
-	"AT", "AU", "BE", "BG", "CA", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GB", "GR", "HR", "HU", "IE",
-	"IS", "IT", "JP", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "NZ", "PL", "PT", "RO", "SE", "SI", "SK", "US",
+	"AT", "AU", "BE", "BG", "CA", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GB", "GR",
+	"HR", "HU", "IE",
+	"IS", "IT", "JP", "LI", "LT", "LU", "LV", "MT", "NL", "NO", "NZ", "PL", "PT", "RO", "SE", "SI",
+	"SK", "US",
 }
 
 // carrier knows which countries are served, and whether parcels are booked with an outside world.
@@ -18,17 +20,19 @@ type carrier struct {
 	entries bool
 }
 
-// Participant is the part of shipping in the choreography, for a carrier that serves the given countries. When
-// books is false there is no carrier to ask, and parcels go at once.
+// Participant is the part of shipping in the choreography, for a carrier that serves the given
+// countries. When books is false there is no carrier to ask, and parcels go at once.
 func Participant(entries bool, countries ...string) consumer.Participant[State] {
 	c := carrier{serves: map[string]bool{}, entries: entries}
 	for _, country := range countries {
 		c.serves[country] = true
 	}
-	return consumer.Participant[State]{Name: "shipping", Locks: locks, React: []consumer.Reaction[State]{
-		consumer.On(c.remember), consumer.On(c.reserved), consumer.On(cancel),
-		consumer.On(booked), consumer.On(notBooked), consumer.On(recalled), consumer.On(notRecalled), consumer.On(recallAgain),
-	}}
+	return consumer.Participant[State]{Name: "shipping", Locks: locks,
+		React: []consumer.Reaction[State]{
+			consumer.On(c.remember), consumer.On(c.reserved), consumer.On(cancel),
+			consumer.On(booked), consumer.On(notBooked), consumer.On(recalled), consumer.On(notRecalled),
+			consumer.On(recallAgain),
+		}}
 }
 
 func locks(s *State, e events.Event) { s.Shipments.Lock(e.Data.Subject()) }
@@ -39,7 +43,8 @@ func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) []event
 	if known && (shipment.State != Waiting || shipment.Address.V.Country != "") {
 		return nil
 	}
-	shipment.OrderID, shipment.State, shipment.Address.V, shipment.UpdatedAt = e.Data.OrderID, Waiting, e.Data.Address, e.Time
+	shipment.OrderID, shipment.State, shipment.Address.V, shipment.UpdatedAt = e.Data.OrderID, Waiting,
+		e.Data.Address, e.Time
 	return c.schedule(s, shipment)
 }
 
@@ -49,7 +54,8 @@ func (c carrier) reserved(s *State, e events.Of[fulfilment.StockReserved]) []eve
 	if known && shipment.State != Waiting {
 		return nil
 	}
-	shipment.OrderID, shipment.State, shipment.Reserved, shipment.UpdatedAt = e.Data.OrderID, Waiting, true, e.Time
+	shipment.OrderID, shipment.State, shipment.Reserved, shipment.UpdatedAt = e.Data.OrderID, Waiting,
+		true, e.Time
 	return c.schedule(s, shipment)
 }
 
@@ -61,13 +67,16 @@ func (c carrier) schedule(s *State, shipment Shipment) []events.Payload {
 	case !shipment.Reserved || country == "":
 	case !c.serves[country]:
 		shipment.State, shipment.Reason = Failed, fulfilment.ReasonNotServed+": "+country
-		published = []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID, Reason: shipment.Reason}}
+		published = []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
+			Reason: shipment.Reason}}
 	case c.entries:
 		shipment.State, shipment.Booked = Booking, true
-		published = []events.Payload{fulfilment.BookingRequested{OrderID: shipment.OrderID, Address: shipment.Address.V}}
+		published = []events.Payload{fulfilment.BookingRequested{OrderID: shipment.OrderID,
+			Address: shipment.Address.V}}
 	default:
 		shipment.State = Scheduled
-		published = []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID, Country: country}}
+		published = []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
+			Country: country}}
 	}
 	s.Shipments.Set(shipment.OrderID, shipment)
 	return published

@@ -16,9 +16,10 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// New returns the service and its API. The carrier serves the given countries; when it is nil, there is
-// none to ask, and parcels go at once.
-func New(database, amqp string, peer *outside.Peer, countries []string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+// New returns the service and its API. The carrier serves the given countries; when it is nil,
+// there is none to ask, and parcels go at once.
+func New(database, amqp string, peer *outside.Peer, countries []string,
+	log zerolog.Logger) (*quadrille.Service, http.Handler) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	participant := Participant(peer != nil, countries...)
 	service := &quadrille.Service{

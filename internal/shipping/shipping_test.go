@@ -34,7 +34,8 @@ func (w env) try(payloads ...events.Payload) ([]events.Event, error) {
 	return webtest.React(w.Context(), w.Service, participant, payloads...)
 }
 
-// publishes handles events in one transaction and fails the test unless exactly these types are said.
+// publishes handles events in one transaction and fails the test unless exactly these types are
+// said.
 func (w env) publishes(want string, payloads ...events.Payload) {
 	w.Helper()
 	published, err := w.try(payloads...)
@@ -52,7 +53,8 @@ func (w env) publishes(want string, payloads ...events.Payload) {
 
 func (w env) state(order string) (state string) {
 	w.Helper()
-	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM shipments WHERE order_id = $1`, order); err != nil {
+	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM shipments WHERE order_id = $1`,
+		order); err != nil {
 		w.Fatal(err)
 	}
 	return state
@@ -60,12 +62,17 @@ func (w env) state(order string) (state string) {
 
 func placed(order, country string) fulfilment.OrderPlaced {
 	return fulfilment.OrderPlaced{
-		OrderID: order, Customer: "ada", Currency: "EUR", Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: 100}},
-		Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1", Country: country},
+		OrderID: order, Customer: "ada", Currency: "EUR",
+		Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: 100}},
+		Address: fulfilment.Address{Name: "Ada", Street: "1", City: "X", PostalCode: "1",
+			Country: country},
 	}
 }
 
-func reserved(order string) fulfilment.StockReserved { return fulfilment.StockReserved{OrderID: order} }
+func reserved(
+	order string) fulfilment.StockReserved {
+	return fulfilment.StockReserved{OrderID: order}
+}
 
 func cancelled(order string) fulfilment.OrderCancelled {
 	return fulfilment.OrderCancelled{OrderID: order, Reason: fulfilment.ReasonCustomer}
@@ -84,7 +91,8 @@ func TestAShipmentIsShownWhenThereIsOne(t *testing.T) {
 	w.publishes("shipment.cancelled", cancelled(id))
 	w.Want(w.Call("GET", "/shipments/"+id, ""), http.StatusOK, `"state":"cancelled"`)
 	w.publishes("shipment.failed", placed(other, "AQ"), reserved(other))
-	w.Want(w.Call("GET", "/shipments/"+other, ""), http.StatusOK, `"state":"failed"`, fulfilment.ReasonNotServed+": AQ")
+	w.Want(w.Call("GET", "/shipments/"+other, ""), http.StatusOK, `"state":"failed"`,
+		fulfilment.ReasonNotServed+": AQ")
 	w.publishes("", cancelled(dead))
 	if got := w.state(dead); got != shipping.Void {
 		t.Fatalf("state %q, want a tombstone", got)
@@ -128,8 +136,11 @@ func TestACancellationAndAReservationAtTheSameTimeSendNothing(t *testing.T) {
 		if got := w.state(id); got != shipping.Void && got != shipping.Cancelled {
 			t.Fatalf("state %q", got)
 		}
-		scheduled := w.Int(`SELECT count(*) FROM outbox WHERE aggregateid = $1 AND type = 'shipment.scheduled'`, id)
-		if n := w.Int(`SELECT count(*) FROM outbox WHERE aggregateid = $1 AND type = 'shipment.cancelled'`, id); n != scheduled || n > 1 {
+		scheduled := w.Int(`SELECT count(*) FROM outbox WHERE aggregateid = $1
+			AND type = 'shipment.scheduled'`, id)
+		if n := w.Int(
+			`SELECT count(*) FROM outbox WHERE aggregateid = $1 AND type = 'shipment.cancelled'`,
+			id); n != scheduled || n > 1 {
 			t.Fatalf("%d scheduled, %d cancelled", scheduled, n)
 		}
 	}
@@ -140,7 +151,8 @@ func TestTheDatabaseItselfRefusesBrokenShipments(t *testing.T) {
 	w := start(t)
 	w.publishes("", placed(events.NewID(), "DE"))
 	for _, statement := range []string{
-		`UPDATE shipments SET state = 'lost'`, `UPDATE shipments SET state = NULL`, `INSERT INTO shipments SELECT * FROM shipments`,
+		`UPDATE shipments SET state = 'lost'`, `UPDATE shipments SET state = NULL`, `INSERT INTO shipments
+			SELECT * FROM shipments`,
 	} {
 		_, err := w.DB.ExecContext(t.Context(), statement)
 		refused, ok := err.(*pq.Error)
@@ -154,11 +166,13 @@ func TestTheDatabaseItselfRefusesBrokenShipments(t *testing.T) {
 func TestEveryOrderOfArrivalSendsTheSame(t *testing.T) {
 	t.Parallel()
 	const id = "0190a0e0-0000-7000-8000-000000000001"
-	check := func(live int, types ...string) func(m consumer.Memory, published []events.Payload) error {
+	check := func(live int, types ...string) func(m consumer.Memory,
+		published []events.Payload) error {
 		return func(m consumer.Memory, published []events.Payload) error {
 			var s shipping.Shipment
 			n := webtest.Count(published)
-			if _, err := m.Row("shipments", id, &s); err != nil || (s.State == shipping.Scheduled) != (live > 0) {
+			if _, err := m.Row("shipments", id, &s); err != nil ||
+				(s.State == shipping.Scheduled) != (live > 0) {
 				return fmt.Errorf("shipment %+v: %v", s, err)
 			}
 			scheduled := n["shipment.scheduled"]
@@ -181,9 +195,11 @@ func TestEveryOrderOfArrivalSendsTheSame(t *testing.T) {
 	}{
 		{[]events.Payload{order, order, reserved(id), reserved(id)}, 6, check(1, "shipment.scheduled")},
 		{[]events.Payload{away, away, reserved(id), reserved(id)}, 6, check(0, "shipment.failed")},
-		{[]events.Payload{order, order, reserved(id), reserved(id), cancelled(id), cancelled(id)}, 90, check(0)},
+		{[]events.Payload{order, order, reserved(id), reserved(id), cancelled(id), cancelled(id)}, 90,
+			check(0)},
 	} {
-		if n := webtest.Permute(t, participant.Reactor(), consumer.Memory{}, c.events, c.check); n != c.ways {
+		if n := webtest.Permute(t, participant.Reactor(), consumer.Memory{}, c.events,
+			c.check); n != c.ways {
 			t.Errorf("%d orders of arrival, want %d", n, c.ways)
 		}
 	}

@@ -13,9 +13,10 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The states of a shipment. Waiting lacks the address, the reservation or both; Void is a tombstone:
-// a cancellation that came before its action. With a carrier there are states in between: Unwanted is a
-// booking under way for an order that is cancelled, and RecallRefused needs a person.
+// The states of a shipment. Waiting lacks the address, the reservation or both; Void is a
+// tombstone: a cancellation that came before its action. With a carrier there are states in
+// between: Unwanted is a booking under way for an order that is cancelled, and RecallRefused needs
+// a person.
 const (
 	Waiting       = "waiting"
 	Scheduled     = "scheduled"

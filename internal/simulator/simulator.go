@@ -1,9 +1,9 @@
 // Package simulator plays the outside world: a payment provider and a carrier over HTTP, with a
 // journal of every call, and with the faults that it is told to have.
 //
-// It promises what a good outside world does: a call with a key that was seen is answered as it was the
-// first time, and done once. The journal is the witness for that. It is kept in memory, for tests, the
-// demo and a person who tries things out; it is not for production.
+// It promises what a good outside world does: a call with a key that was seen is answered as it was
+// the first time, and done once. The journal is the witness for that. It is kept in memory, for
+// tests, the demo and a person who tries things out; it is not for production.
 package simulator
 
 import (
@@ -33,8 +33,8 @@ const (
 
 var calls = []string{Charges, Refunds, Bookings, Recalls}
 
-// What a rule can make of a call: Fail answers 503, Hang never, Refuse no for good; Late does it and
-// answers after the time-out; Twice does it and gives the answer twice.
+// What a rule can make of a call: Fail answers 503, Hang never, Refuse no for good; Late does it
+// and answers after the time-out; Twice does it and gives the answer twice.
 const (
 	OK     = "ok"
 	Fail   = "fail"
@@ -46,8 +46,8 @@ const (
 
 var verbs = []string{OK, Fail, Hang, Refuse, Late, Twice}
 
-// Rule says what becomes of calls. An empty Call is any, an empty OrderID any order; the rule that names
-// more wins.
+// Rule says what becomes of calls. An empty Call is any, an empty OrderID any order; the rule that
+// names more wins.
 type Rule struct {
 	Call    string `json:"call,omitempty"`
 	OrderID string `json:"order_id,omitempty"`
@@ -103,7 +103,10 @@ func (s *Simulator) Handler() http.Handler {
 	mux.HandleFunc("GET /journal", func(w http.ResponseWriter, r *http.Request) {
 		write(w, http.StatusOK, s.Journal(r.URL.Query().Get("order"), r.URL.Query().Get("call")))
 	})
-	mux.HandleFunc("GET /rules", func(w http.ResponseWriter, _ *http.Request) { write(w, http.StatusOK, s.listRules()) })
+	mux.HandleFunc("GET /rules", func(w http.ResponseWriter, _ *http.Request) {
+		write(w, http.StatusOK,
+			s.listRules())
+	})
 	mux.HandleFunc("PUT /rules", s.putRule)
 	mux.HandleFunc("DELETE /rules", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
@@ -131,7 +134,10 @@ func (s *Simulator) Journal(order, call string) []Entry {
 func (s *Simulator) SetRule(rule Rule) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rules = slices.DeleteFunc(s.rules, func(r Rule) bool { return r.Call == rule.Call && r.OrderID == rule.OrderID })
+	s.rules = slices.DeleteFunc(s.rules, func(r Rule) bool {
+		return r.Call == rule.Call &&
+			r.OrderID == rule.OrderID
+	})
 	s.rules = append(s.rules, rule)
 }
 
@@ -146,7 +152,8 @@ func (s *Simulator) putRule(w http.ResponseWriter, r *http.Request) {
 	decoder := json.NewDecoder(io.LimitReader(r.Body, maxBody))
 	decoder.DisallowUnknownFields()
 	err := decoder.Decode(&rule)
-	if err == nil && (!slices.Contains(verbs, rule.Do) || rule.Call != "" && !slices.Contains(calls, rule.Call)) {
+	if err == nil && (!slices.Contains(verbs, rule.Do) || rule.Call != "" &&
+		!slices.Contains(calls, rule.Call)) {
 		err = fmt.Errorf("do must be one of %v, call empty or one of %v", verbs, calls)
 	}
 	if err != nil {
@@ -187,10 +194,12 @@ func (s *Simulator) call(w http.ResponseWriter, r *http.Request, call string) {
 	key := r.Header.Get("Idempotency-Key")
 	err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&in)
 	if err != nil || key == "" || in.OrderID == "" {
-		write(w, http.StatusBadRequest, map[string]string{"reason": "an Idempotency-Key and an order_id are required"})
+		write(w, http.StatusBadRequest,
+			map[string]string{"reason": "an Idempotency-Key and an order_id are required"})
 		return
 	}
-	a, do := s.answer(Entry{At: time.Now(), Call: call, Key: key, OrderID: in.OrderID, Amount: in.Amount, Currency: in.Currency})
+	a, do := s.answer(Entry{At: time.Now(), Call: call, Key: key, OrderID: in.OrderID,
+		Amount: in.Amount, Currency: in.Currency})
 	switch do {
 	case Hang:
 		<-r.Context().Done()

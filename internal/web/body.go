@@ -14,11 +14,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// bodyTimeout bounds how long a body may take to arrive. With requestTimeout it is within writeTimeout.
+// bodyTimeout bounds how long a body may take to arrive. With requestTimeout it is within
+// writeTimeout.
 const bodyTimeout = 6 * time.Second
 
-// whole gives a handler only a body that has arrived as a whole, within its bounds, and that is JSON
-// without hidden characters. No handler meets a part of a request.
+// whole gives a handler only a body that has arrived as a whole, within its bounds, and that is
+// JSON without hidden characters. No handler meets a part of a request.
 func whole(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A recorder of a test has no deadlines; the server's bounds are in force then.
@@ -70,13 +71,16 @@ func isJSON(h http.Header) bool {
 func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-		return nil, Problemf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes", maxBody)
+		return nil, Problemf(http.StatusRequestEntityTooLarge, "the body is larger than %d bytes",
+			maxBody)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, Problemf(http.StatusRequestTimeout, "the body has not arrived within %s; nothing was done", bodyTimeout)
+		return nil, Problemf(http.StatusRequestTimeout,
+			"the body has not arrived within %s; nothing was done", bodyTimeout)
 	}
 	if err != nil {
-		return nil, Problemf(http.StatusBadRequest, "the body could not be read to its end; nothing was done")
+		return nil, Problemf(http.StatusBadRequest,
+			"the body could not be read to its end; nothing was done")
 	}
 	return body, nil
 }
@@ -91,7 +95,8 @@ func checkJSON(body []byte) error {
 		case ended && errors.Is(err, io.EOF):
 			return nil
 		case ended:
-			return Problemf(http.StatusBadRequest, "body: there is more after the value, which ends after %d bytes", decoder.InputOffset())
+			return Problemf(http.StatusBadRequest,
+				"body: there is more after the value, which ends after %d bytes", decoder.InputOffset())
 		case err != nil:
 			return notJSON(err)
 		case token.Kind() == '"':

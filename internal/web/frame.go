@@ -45,8 +45,8 @@ func answered(log zerolog.Logger, h http.Handler) http.Handler {
 	})
 }
 
-// framed knows whether there is an answer, and makes problems of what the standard library answers in
-// plain text: 404 and 405.
+// framed knows whether there is an answer, and makes problems of what the standard library answers
+// in plain text: 404 and 405.
 type framed struct {
 	http.ResponseWriter
 	wrote bool
@@ -55,7 +55,8 @@ type framed struct {
 
 func (f *framed) WriteHeader(status int) {
 	f.wrote = f.wrote || status >= http.StatusOK // below, the answer is still to come
-	if status < http.StatusBadRequest || !strings.HasPrefix(f.Header().Get("Content-Type"), "text/plain") {
+	if status < http.StatusBadRequest ||
+		!strings.HasPrefix(f.Header().Get("Content-Type"), "text/plain") {
 		f.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -74,14 +75,15 @@ func (f *framed) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (f *framed) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
-// Guard keeps web pages of others away, which a browser on this machine may have open. A request that
-// changes something must not come from a page of another origin. Where there is no token to ask for,
-// the host must be this machine's by name or number: a page whose own name leads here is of the same
-// origin for its browser.
+// Guard keeps web pages of others away, which a browser on this machine may have open. A request
+// that changes something must not come from a page of another origin. Where there is no token to
+// ask for, the host must be this machine's by name or number: a page whose own name leads here is
+// of the same origin for its browser.
 func Guard(h http.Handler, tokens bool) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		WriteProblem(w, Problemf(http.StatusForbidden, "a web page of another origin may not ask for this"))
+		WriteProblem(w, Problemf(http.StatusForbidden,
+			"a web page of another origin may not ask for this"))
 	}))
 	h = origin.Handler(h)
 	if tokens {
@@ -94,7 +96,8 @@ func Guard(h http.Handler, tokens bool) http.Handler {
 		}
 		if !Loopback(host) {
 			WriteProblem(w, Problemf(http.StatusMisdirectedRequest,
-				"Host: %.100q is not localhost or a loopback address, and others are served with tokens only", r.Host))
+				"Host: %.100q is not localhost or a loopback address, and others are served with tokens only",
+				r.Host))
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -42,18 +42,30 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 		status int // 0: the connection is closed
 		api    http.HandlerFunc
 	}{
-		"nothing":         {http.StatusInternalServerError, func(http.ResponseWriter, *http.Request) {}},
-		"headers only":    {http.StatusInternalServerError, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Location", "/x") }},
-		"panic":           {http.StatusInternalServerError, func(http.ResponseWriter, *http.Request) { panic("hush") }},
-		"nil pointer":     {http.StatusInternalServerError, func(http.ResponseWriter, *http.Request) { var r *http.Request; _ = r.Host }},
-		"information":     {http.StatusInternalServerError, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusEarlyHints) }},
-		"cancelled":       {http.StatusRequestTimeout, gone},
-		"abort":           {0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
-		"wrapped abort":   {0, func(http.ResponseWriter, *http.Request) { panic(fmt.Errorf("x: %w", http.ErrAbortHandler)) }},
-		"panic in answer": {0, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK); panic("hush") }},
+		"nothing": {http.StatusInternalServerError, func(http.ResponseWriter, *http.Request) {}},
+		"headers only": {http.StatusInternalServerError,
+			func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Location", "/x") }},
+		"panic": {http.StatusInternalServerError,
+			func(http.ResponseWriter, *http.Request) { panic("hush") }},
+		"nil pointer": {http.StatusInternalServerError,
+			func(http.ResponseWriter, *http.Request) { var r *http.Request; _ = r.Host }},
+		"information": {http.StatusInternalServerError,
+			func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusEarlyHints) }},
+		"cancelled": {http.StatusRequestTimeout, gone},
+		"abort":     {0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }},
+		"wrapped abort": {0, func(http.ResponseWriter,
+			*http.Request) {
+			panic(fmt.Errorf("x: %w", http.ErrAbortHandler))
+		}},
+		"panic in answer": {0, func(w http.ResponseWriter,
+			_ *http.Request) {
+			w.WriteHeader(http.StatusOK)
+			panic("hush")
+		}},
 	} {
 		a, err := framed(t, c.api).Try(t.Context(), "GET", "/", "")
-		if c.status == 0 && err == nil || c.status != 0 && (err != nil || a.Status != c.status) || strings.Contains(a.Body, "hush") || a.Header.Get("Location") != "" {
+		if c.status == 0 && err == nil || c.status != 0 && (err != nil || a.Status != c.status) ||
+			strings.Contains(a.Body, "hush") || a.Header.Get("Location") != "" {
 			t.Errorf("%s: %+v, %v", name, a, err)
 		}
 	}
@@ -67,7 +79,10 @@ func TestEndOfARequestIsTold(t *testing.T) {
 			<-r.Context().Done()
 			return fmt.Errorf("the driver's own words")
 		}),
-		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter,
+			r *http.Request) {
+			<-r.Context().Done()
+		}),
 	} {
 		s := framed(t, api)
 		c := dial(t, s.URL)
@@ -98,10 +113,14 @@ func TestSpellingsAreNotRefused(t *testing.T) {
 		}
 	}))
 	for text, status := range map[string]int{
-		"Zoë Ångström-O’Neill": http.StatusOK, "e\u0301": http.StatusOK, "東京都　千代田区": http.StatusOK, "می\u200cشود": http.StatusOK, "क्\u200dष": http.StatusOK,
-		"葛\U000e0100飾": http.StatusOK, "❤\ufe0f": http.StatusOK, "\ufffd": http.StatusOK, "a\u00a0b": http.StatusOK,
-		"a\u200cb": http.StatusBadRequest, "a\u200db": http.StatusBadRequest, "می\u200c\u200cشود": http.StatusBadRequest, "a\ufe0f": http.StatusBadRequest,
-		"\u200d": http.StatusBadRequest, "a\u00adb": http.StatusBadRequest, "a\u2029b": http.StatusBadRequest, "\ue000": http.StatusBadRequest, "a\tb": http.StatusBadRequest,
+		"Zoë Ångström-O’Neill": http.StatusOK, "e\u0301": http.StatusOK, "東京都　千代田区": http.StatusOK,
+		"می\u200cشود": http.StatusOK, "क्\u200dष": http.StatusOK,
+		"葛\U000e0100飾": http.StatusOK, "❤\ufe0f": http.StatusOK, "\ufffd": http.StatusOK,
+		"a\u00a0b": http.StatusOK,
+		"a\u200cb": http.StatusBadRequest, "a\u200db": http.StatusBadRequest,
+		"می\u200c\u200cشود": http.StatusBadRequest, "a\ufe0f": http.StatusBadRequest,
+		"\u200d": http.StatusBadRequest, "a\u00adb": http.StatusBadRequest,
+		"a\u2029b": http.StatusBadRequest, "\ue000": http.StatusBadRequest, "a\tb": http.StatusBadRequest,
 	} {
 		quoted := `{"name":"` + strings.ReplaceAll(text, "\t", `\t`) + `"}`
 		if a := s.Call("POST", "/", quoted); a.Status != status {

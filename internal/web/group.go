@@ -20,9 +20,10 @@ const (
 	groupTransactions = 2   // at a time
 )
 
-// Group is Once for a kind of request that many make at the same time: what comes in while one transaction
-// runs is the next, so that many requests cost little more than one, and a lone one is not kept waiting.
-// When a transaction fails each of its requests is run by itself, so that only the culprit suffers.
+// Group is Once for a kind of request that many make at the same time: what comes in while one
+// transaction runs is the next, so that many requests cost little more than one, and a lone one is
+// not kept waiting. When a transaction fails each of its requests is run by itself, so that only
+// the culprit suffers.
 type Group[C any] struct {
 	t      Transactor
 	effect func(ctx context.Context, tx *sqlx.Tx, commands []C) ([]Answer, error)
@@ -32,8 +33,10 @@ type Group[C any] struct {
 	running int // transactions
 }
 
-// NewGroup returns a group whose effect runs commands in a transaction, and returns an answer for each.
-func NewGroup[C any](t Transactor, effect func(ctx context.Context, tx *sqlx.Tx, commands []C) ([]Answer, error)) *Group[C] {
+// NewGroup returns a group whose effect runs commands in a transaction, and returns an answer for
+// each.
+func NewGroup[C any](t Transactor, effect func(ctx context.Context, tx *sqlx.Tx,
+	commands []C) ([]Answer, error)) *Group[C] {
 	return &Group[C]{t: t, effect: effect}
 }
 
@@ -46,8 +49,8 @@ type queued[C any] struct {
 	done    chan struct{}
 }
 
-// Once runs a command once for its Idempotency-Key, and answers. A client that goes meanwhile learns what
-// became of it when it asks again.
+// Once runs a command once for its Idempotency-Key, and answers. A client that goes meanwhile
+// learns what became of it when it asks again.
 func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, command C) error {
 	request, err := requestOf(r, body)
 	if err != nil {
@@ -104,7 +107,8 @@ func (g *Group[C]) work() {
 	for batch := g.next(); batch != nil; batch = g.next() {
 		results, err := g.bounded(batch)
 		// While the database is away, one by one would be no better.
-		if class := postgres.ClassOf(err); err != nil && len(batch) > 1 && class != postgres.Lost && class != postgres.Busy {
+		if class := postgres.ClassOf(err); err != nil && len(batch) > 1 && class != postgres.Lost &&
+			class != postgres.Busy {
 			for i, a := range batch {
 				err := a.ctx.Err() // nobody waits for it any more
 				if err == nil {
@@ -129,9 +133,9 @@ func finish[C any](batch []*queued[C], results []idempotency.Result, err error) 
 	}
 }
 
-// bounded is run for no longer than a request may take: on a line that has gone silent the driver waits,
-// whatever its context says, and all others would wait with it. Its transaction goes on when a client goes,
-// for it is not the only one.
+// bounded is run for no longer than a request may take: on a line that has gone silent the driver
+// waits, whatever its context says, and all others would wait with it. Its transaction goes on when
+// a client goes, for it is not the only one.
 func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), requestTimeout)
 	type outcome struct {
@@ -158,7 +162,8 @@ func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
 }
 
 // run is one transaction.
-func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idempotency.Result, err error) {
+func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idempotency.Result,
+	err error) {
 	requests := make([]idempotency.Request, len(batch))
 	for i, a := range batch {
 		requests[i] = a.request
@@ -169,7 +174,8 @@ func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idemp
 				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 			}
 		}()
-		results, err = idempotency.DoAll(ctx, tx, requests, func(todo []int) ([]idempotency.Response, error) {
+		results, err = idempotency.DoAll(ctx, tx, requests, func(todo []int) ([]idempotency.Response,
+			error) {
 			commands := make([]C, len(todo))
 			for n, i := range todo {
 				commands[n] = batch[i].command

@@ -23,8 +23,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// commands is an API whose commands are texts, of which "poison" fails whatever shares its transaction. Each
-// transaction says that it has begun, and waits at the gate.
+// commands is an API whose commands are texts, of which "poison" fails whatever shares its
+// transaction. Each transaction says that it has begun, and waits at the gate.
 type commands struct {
 	*webtest.Service
 	t       *testing.T
@@ -39,10 +39,13 @@ type commands struct {
 
 func newCommands(t *testing.T) *commands {
 	t.Helper()
-	c := &commands{t: t, begun: make(chan struct{}, 100), gate: make(chan struct{}), answers: map[string]int{}}
-	c.Service = webtest.Start(t, func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+	c := &commands{t: t, begun: make(chan struct{}, 100), gate: make(chan struct{}),
+		answers: map[string]int{}}
+	c.Service = webtest.Start(t, func(database string, log zerolog.Logger) (*quadrille.Service,
+		http.Handler) {
 		service := &quadrille.Service{
-			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log, Publishes: []events.Payload{}, Handlers: []consumer.Handler{},
+			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log,
+			Publishes: []events.Payload{}, Handlers: []consumer.Handler{},
 			Migrations: map[string]fs.FS{"idempotency": idempotency.Migrations()},
 		}
 		c.group = web.NewGroup(service, c.take)
@@ -55,7 +58,9 @@ func newCommands(t *testing.T) *commands {
 		})
 		return service, c.handler
 	})
-	if _, err := c.DB.Exec(`CREATE TABLE took (command text, txid xid8 DEFAULT pg_current_xact_id())`); err != nil {
+	if _,
+		err := c.DB.Exec(
+		`CREATE TABLE took (command text, txid xid8 DEFAULT pg_current_xact_id())`); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -91,7 +96,8 @@ func (c *commands) submit(ctx context.Context, key, command string) {
 	})
 }
 
-// busy begins two transactions, which is as many as there are at a time, so that all that is asked next waits.
+// busy begins two transactions, which is as many as there are at a time, so that all that is asked
+// next waits.
 func (c *commands) busy() {
 	for i := range 2 {
 		c.submit(c.t.Context(), fmt.Sprint("busy", i), "busy")
@@ -116,7 +122,8 @@ func (c *commands) want(answer string, times int) {
 	}
 }
 
-// What comes while transactions run is one transaction, and each request has its own effect and answer.
+// What comes while transactions run is one transaction, and each request has its own effect and
+// answer.
 func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
@@ -160,8 +167,8 @@ func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-// A key that is asked twice in one transaction has one effect, and so has one that was used before; what nobody
-// waits for any more has none.
+// A key that is asked twice in one transaction has one effect, and so has one that was used before;
+// what nobody waits for any more has none.
 func TestAGroupTakesAKeyOnce(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
@@ -182,12 +189,14 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	}
 	c.want("twice same 201", 2)
 	c.want("twice other 422", 1)
-	if n := c.Int(`SELECT count(*) FROM took WHERE command = 'same'`); n != 1 || c.Int(`SELECT count(*) FROM took WHERE command = 'gone'`) != 0 {
+	if n := c.Int(`SELECT count(*) FROM took WHERE command = 'same'`); n != 1 ||
+		c.Int(`SELECT count(*) FROM took WHERE command = 'gone'`) != 0 {
 		t.Errorf("%d effects", n)
 	}
 }
 
-// A transaction that hangs, as on a line that has gone silent, keeps nobody out for longer than a request takes.
+// A transaction that hangs, as on a line that has gone silent, keeps nobody out for longer than a
+// request takes.
 func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)

@@ -44,9 +44,10 @@ func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sql
 	return err
 }
 
-// Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of the
-// key and the answer, and answers; a request that was completed before gets the stored answer.
-func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte, effect func(ctx context.Context, tx *sqlx.Tx) (Answer, error)) error {
+// Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of
+// the key and the answer, and answers; a request that was completed before gets the stored answer.
+func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
+	effect func(ctx context.Context, tx *sqlx.Tx) (Answer, error)) error {
 	request, err := requestOf(r, body)
 	if err != nil {
 		return err
@@ -74,7 +75,8 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte, eff
 func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
 	key, err := idempotency.KeyOf(r.Header)
 	return idempotency.Request{
-		Client: ClientOf(r.Context()), Key: key, Fingerprint: idempotency.Fingerprint(r.Method, r.URL.Path, body),
+		Client: ClientOf(r.Context()), Key: key, Fingerprint: idempotency.Fingerprint(r.Method,
+			r.URL.Path, body),
 	}, err
 }
 

@@ -88,7 +88,8 @@ func Page(r *http.Request, usual, most int, others ...string) (limit int, err er
 	known := append(others, "limit", "after")
 	for name := range r.URL.Query() {
 		if !slices.Contains(known, name) {
-			return 0, Problemf(http.StatusBadRequest, "unknown parameter %.40q: use %s", name, strings.Join(known, ", "))
+			return 0, Problemf(http.StatusBadRequest, "unknown parameter %.40q: use %s", name,
+				strings.Join(known, ", "))
 		}
 	}
 	text := r.URL.Query().Get("limit")

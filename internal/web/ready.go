@@ -28,7 +28,8 @@ func ready(w http.ResponseWriter, r *http.Request, service *quadrille.Service) {
 		fail("broker", "not connected, or the topology is not applied", full)
 	}
 	if err := service.Healthy(); err != nil {
-		fail("consumer", "does not consume; the log and quadrille_consumer_session_ends_total tell why", full)
+		fail("consumer", "does not consume; the log and quadrille_consumer_session_ends_total tell why",
+			full)
 	}
 	_ = Write(w, status, state)
 }

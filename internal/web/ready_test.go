@@ -28,7 +28,10 @@ func (j joined) Subject() string { return j.Name }
 // listener is a service that hears its own event.
 func listener(broker string, handle func() error) webtest.New {
 	return func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-		handler := consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[joined]) error { return handle() })
+		handler := consumer.Handle(func(context.Context, *sqlx.Tx,
+			events.Of[joined]) error {
+			return handle()
+		})
 		return &quadrille.Service{
 			Name: "listener", Database: database, AMQP: broker, Log: log, HandlerTimeout: time.Second,
 			Publishes: []events.Payload{joined{}}, Handlers: []consumer.Handler{handler},
@@ -76,7 +79,10 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		}
 		running(t, s.Kit)
 		answers(t, s, "/readyz?full=1", http.StatusOK, `"consumer":"ok"`)
-		err := s.Kit.Tx(t.Context(), func(tx *sqlx.Tx) error { return s.Kit.Publish(t.Context(), tx, joined{"ada"}) })
+		err := s.Kit.Tx(t.Context(), func(tx *sqlx.Tx) error {
+			return s.Kit.Publish(t.Context(), tx,
+				joined{"ada"})
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,8 +29,9 @@ const (
 // Serve serves until ctx is done, then lets requests in hand finish within a bound.
 func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerolog.Logger) error {
 	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: writeTimeout,
+		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeader,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }() // ends with Shutdown
@@ -55,7 +56,10 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_ = Write(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { ready(w, r, service) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ready(w, r,
+			service)
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
 	mux.Handle("/admin/", tokens.RequireAdmin(whole(within(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(whole(api)))

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// hidden returns the first character of a text that a reader does not see, or that changes the order
-// in which the others are seen: control and format characters, separators of lines, what is not
-// assigned, and bytes that are not UTF-8. Two texts that look alike are then alike.
+// hidden returns the first character of a text that a reader does not see, or that changes the
+// order in which the others are seen: control and format characters, separators of lines, what is
+// not assigned, and bytes that are not UTF-8. Two texts that look alike are then alike.
 func hidden(text string) (rune, bool) {
 	var before rune
 	for i, r := range text {
@@ -20,7 +20,8 @@ func hidden(text string) (rune, bool) {
 		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
 			return r, true
 		case spells(before, r):
-		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector):
+		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point,
+			unicode.Variation_Selector):
 			return r, true
 		}
 		before = r
@@ -28,13 +29,16 @@ func hidden(text string) (rune, bool) {
 	return 0, false
 }
 
-// spells tells whether r, which is not seen by itself, belongs to the spelling of the character before
-// it: a joiner in the scripts that need it, a selector of the form of an ideograph or of a symbol.
+// spells tells whether r, which is not seen by itself, belongs to the spelling of the character
+// before it: a joiner in the scripts that need it, a selector of the form of an ideograph or of a
+// symbol.
 func spells(before, r rune) bool {
 	switch {
 	case r == '\u200c' || r == '\u200d':
-		return unicode.In(before, unicode.Arabic, unicode.Syriac, unicode.Devanagari, unicode.Bengali, unicode.Gurmukhi, unicode.Gujarati,
-			unicode.Oriya, unicode.Tamil, unicode.Telugu, unicode.Kannada, unicode.Malayalam, unicode.Sinhala)
+		return unicode.In(before, unicode.Arabic, unicode.Syriac, unicode.Devanagari, unicode.Bengali,
+			unicode.Gurmukhi, unicode.Gujarati,
+			unicode.Oriya, unicode.Tamil, unicode.Telugu, unicode.Kannada, unicode.Malayalam,
+			unicode.Sinhala)
 	case unicode.Is(unicode.Variation_Selector, r):
 		return unicode.In(before, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.So)
 	}
@@ -60,7 +64,8 @@ func escaped(text string) string {
 // checkSeen refuses a text of a request with a character that is not seen.
 func checkSeen(where, text string) error {
 	if r, bad := hidden(text); bad {
-		return Problemf(http.StatusBadRequest, "%.200s: has the character %U, which is not seen, or is not UTF-8", where, r)
+		return Problemf(http.StatusBadRequest,
+			"%.200s: has the character %U, which is not seen, or is not UTF-8", where, r)
 	}
 	return nil
 }
@@ -84,7 +89,8 @@ func legible(h http.Handler) http.Handler {
 func checkQuery(raw string) error {
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
-		return Problemf(http.StatusBadRequest, "query: must be name=value with & between them, percent-encoded")
+		return Problemf(http.StatusBadRequest,
+			"query: must be name=value with & between them, percent-encoded")
 	}
 	for name, values := range parameters {
 		for _, text := range slices.Concat([]string{name}, values) {

@@ -27,12 +27,12 @@ type client struct {
 	admin bool // it may look into the service, and ask about what belongs to all customers
 }
 
-// Tokens names the client of a bearer token. With none configured everybody is one client, who is an
-// admin, and only a loopback address may be served.
+// Tokens names the client of a bearer token. With none configured everybody is one client, who is
+// an admin, and only a loopback address may be served.
 type Tokens struct{ clients map[[sha256.Size]byte]client }
 
-// LoadTokens reads a file with a line "client token" for each client, and "client token admin" for one
-// that is an admin; an empty path means none.
+// LoadTokens reads a file with a line "client token" for each client, and "client token admin" for
+// one that is an admin; an empty path means none.
 func LoadTokens(path string) (*Tokens, error) {
 	t := &Tokens{clients: map[[sha256.Size]byte]client{}}
 	if path == "" {
@@ -51,15 +51,20 @@ func LoadTokens(path string) (*Tokens, error) {
 		}
 		_, bad := hidden(strings.Join(fields, " "))
 		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) < minToken || bad {
-			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" with a token of %d characters or more",
+			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" "+
+				"with a token of %d characters or more",
 				n, path, roleAdmin, minToken)
 		}
 		if len(fields) == 3 && fields[2] != roleAdmin {
-			return nil, fmt.Errorf("tokens: line %d of %s has a role that is not %s, the only one that there is", n, path, roleAdmin)
+			return nil,
+				fmt.Errorf("tokens: line %d of %s has a role that is not %s, the only one that there is", n,
+					path, roleAdmin)
 		}
 		token := sha256.Sum256([]byte(fields[1]))
 		if _, twice := t.clients[token]; twice {
-			return nil, fmt.Errorf("tokens: line %d of %s has the token of another line: who uses it is not known", n, path)
+			return nil,
+				fmt.Errorf("tokens: line %d of %s has the token of another line: who uses it is not known", n,
+					path)
 		}
 		t.clients[token] = client{name: fields[0], admin: len(fields) == 3}
 	}
@@ -81,7 +86,8 @@ func (t *Tokens) Listen(addr string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	if !Loopback(host) && !t.configured() {
-		return nil, errors.New("listen: without tokens only a loopback address is served; configure a tokens file, or listen on 127.0.0.1")
+		return nil, errors.New("listen: without tokens only a loopback address is served; configure a " +
+			"tokens file, or listen on 127.0.0.1")
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -109,7 +115,8 @@ func RequireAdmin(ctx context.Context) error {
 	if isAdmin(ctx) {
 		return nil
 	}
-	return Problemf(http.StatusForbidden, "%.64q is not an admin: its line in the tokens file must be \"client token %s\"", ClientOf(ctx), roleAdmin)
+	return Problemf(http.StatusForbidden, "%.64q is not an admin: its line in the tokens file must "+
+		"be \"client token %s\"", ClientOf(ctx), roleAdmin)
 }
 
 // ForAdmin is a handler of what belongs to all customers, or is for a person who repairs something.

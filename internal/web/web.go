@@ -1,8 +1,9 @@
 // Package web is what the HTTP of the four services has in common: strict JSON in, JSON or RFC 9457
-// problem details out, bounds on everything, bearer tokens, idempotent requests, health and metrics.
+// problem details out, bounds on everything, bearer tokens, idempotent requests, health and
+// metrics.
 //
-// It promises that no request body is read beyond its bound, that what a client cannot have meant is
-// refused with the path of the field, and that an internal error says nothing about the inside.
+// It promises that no request body is read beyond its bound, that what a client cannot have meant
+// is refused with the path of the field, and that an internal error says nothing about the inside.
 package web
 
 import (
@@ -42,14 +43,15 @@ func (p Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Ti
 
 // Problemf makes a Problem with the status's own title.
 func Problemf(status int, format string, args ...any) Problem {
-	return Problem{Status: status, Title: http.StatusText(status), Detail: fmt.Sprintf(format, args...)}
+	return Problem{Status: status, Title: http.StatusText(status),
+		Detail: fmt.Sprintf(format, args...)}
 }
 
 // Handler is an HTTP handler that returns what goes wrong.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
-// Handle bounds a handler in time and turns its error into a problem; what the client is not told is
-// logged.
+// Handle bounds a handler in time and turns its error into a problem; what the client is not told
+// is logged.
 func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
@@ -99,10 +101,11 @@ func problemOf(err error) Problem {
 	}
 }
 
-// unfinished is the answer to a request whose connection ended first, or seemed to: a client that has
-// closed only its own side still reads.
+// unfinished is the answer to a request whose connection ended first, or seemed to: a client that
+// has closed only its own side still reads.
 func unfinished() Problem {
-	return Problemf(http.StatusRequestTimeout, "the connection ended before the request was handled; ask again, with the same Idempotency-Key")
+	return Problemf(http.StatusRequestTimeout, "the connection ended before the request was "+
+		"handled; ask again, with the same Idempotency-Key")
 }
 
 // internal says nothing about the inside.
@@ -136,8 +139,8 @@ func Write(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
-// Decode reads a body as strict JSON: no unknown fields, no duplicate keys, nothing behind it. What is
-// wrong is told with the path of the field.
+// Decode reads a body as strict JSON: no unknown fields, no duplicate keys, nothing behind it. What
+// is wrong is told with the path of the field.
 func Decode(body []byte, into any) error {
 	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true))
 	if err == nil {

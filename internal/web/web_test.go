@@ -40,11 +40,13 @@ func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
 		says   string
 		retry  bool
 	}{
-		{web.Problemf(http.StatusTeapot, "short and %s", "stout"), http.StatusTeapot, "short and stout", false},
+		{web.Problemf(http.StatusTeapot, "short and %s", "stout"), http.StatusTeapot, "short and stout",
+			false},
 		{fmt.Errorf("x: %w", idempotency.ErrKey), http.StatusBadRequest, `"type":"https://`, false},
 		{idempotency.ErrInProgress, http.StatusConflict, "in progress", true},
 		{idempotency.ErrMismatch, http.StatusUnprocessableEntity, "another request", false},
-		{fmt.Errorf("%w: %w", postgres.ErrUnknownOutcome, secret), http.StatusServiceUnavailable, "not available", true},
+		{fmt.Errorf("%w: %w", postgres.ErrUnknownOutcome, secret), http.StatusServiceUnavailable,
+			"not available", true},
 		{&net.OpError{Op: "dial", Err: secret}, http.StatusServiceUnavailable, "not available", true},
 		{postgres.ErrRaced, http.StatusServiceUnavailable, "not available", true},
 		{context.DeadlineExceeded, http.StatusServiceUnavailable, "longer than", true},
@@ -60,7 +62,8 @@ func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
 		if w.Code != c.status || !strings.Contains(body, c.says) || strings.Contains(body, "hush") {
 			t.Errorf("%v: %d %s", c.err, w.Code, body)
 		}
-		if got := w.Header().Get("Retry-After") != ""; got != c.retry || w.Header().Get("Content-Type") != "application/problem+json" {
+		if got := w.Header().Get("Retry-After") != ""; got != c.retry ||
+			w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%v: headers %v", c.err, w.Header())
 		}
 	}
@@ -77,7 +80,8 @@ func TestABodyIsReadToItsBound(t *testing.T) {
 	if endless.read > 1<<20 {
 		t.Errorf("%d bytes were read", endless.read)
 	}
-	if body, err := web.Read(httptest.NewRecorder(), httptest.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", 64<<10)))); err != nil || len(body) != 64<<10 {
+	if body, err := web.Read(httptest.NewRecorder(), httptest.NewRequest("POST", "/",
+		strings.NewReader(strings.Repeat("x", 64<<10)))); err != nil || len(body) != 64<<10 {
 		t.Errorf("the largest body: %d bytes, %v", len(body), err)
 	}
 }
@@ -94,17 +98,22 @@ func TestStrictJSON(t *testing.T) {
 		} `json:"list"`
 	}
 	for body, want := range map[string]string{
-		`{"list":[{"n":1},{"n":1e2}]}`: "list[1].n: 1e2 does not fit", `{"list":[{"n":"1"}]}`: "list[0].n: ", `{"list":[{"m":1}]}`: "list[0].m: unknown field",
-		`{"list":[],"list":[]}`: "list", `{"list":[]}x`: "body: ", ``: "body: ", `{"LIST":[]}`: "LIST: unknown field", "\ufeff{}": "body: ",
-		`{"` + strings.Repeat("k", 60<<10) + `":1}`: "kkk", `{"list":{}}`: "list: ", `{"list":[{"n":9223372036854775808}]}`: "list[0].n: 9223372036854775808 ",
-		"{\"\xff\":1}": "body: ", strings.Repeat(`{"list":`, 20_000): ": ",
+		`{"list":[{"n":1},{"n":1e2}]}`: "list[1].n: 1e2 does not fit",
+		`{"list":[{"n":"1"}]}`:         "list[0].n: ", `{"list":[{"m":1}]}`: "list[0].m: unknown field",
+		`{"list":[],"list":[]}`: "list", `{"list":[]}x`: "body: ", ``: "body: ",
+		`{"LIST":[]}`: "LIST: unknown field", "\ufeff{}": "body: ",
+		`{"` + strings.Repeat("k", 60<<10) + `":1}`: "kkk", `{"list":{}}`: "list: ",
+		`{"list":[{"n":9223372036854775808}]}`: "list[0].n: 9223372036854775808 ",
+		"{\"\xff\":1}":                         "body: ", strings.Repeat(`{"list":`, 20_000): ": ",
 	} {
 		err := web.Decode([]byte(body), &in)
-		if text := fmt.Sprint(err); err == nil || !strings.Contains(text, want) || len(text) > 600 || strings.Contains(text, "Go ") {
+		if text := fmt.Sprint(err); err == nil || !strings.Contains(text, want) || len(text) > 600 ||
+			strings.Contains(text, "Go ") {
 			t.Errorf("%.50q: %v, want %q", body, err, want)
 		}
 	}
-	if err := web.Decode([]byte(` {"list":[{"n":9223372036854775807}]} `), &in); err != nil || in.List[0].N != 9223372036854775807 {
+	if err := web.Decode([]byte(` {"list":[{"n":9223372036854775807}]} `), &in); err != nil ||
+		in.List[0].N != 9223372036854775807 {
 		t.Errorf("%+v, %v", in, err)
 	}
 }
@@ -116,9 +125,13 @@ func TestTokensNameTheirClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := tokens.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(web.ClientOf(r.Context()))) }))
+	h := tokens.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_,
+			_ = w.Write([]byte(web.ClientOf(r.Context())))
+	}))
 	for header, client := range map[string]string{
-		"Bearer " + ada: "ada", "bearer " + eve: "eve", "": "", ada: "", "Bearer": "", "Bearer ": "", "Basic " + ada: "",
+		"Bearer " + ada: "ada", "bearer " + eve: "eve", "": "", ada: "", "Bearer": "", "Bearer ": "",
+		"Basic " + ada:        "",
 		"Bearer " + ada + " ": "", "Bearer " + ada[:15]: "", "Bearer # who": "",
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -127,7 +140,8 @@ func TestTokensNameTheirClients(t *testing.T) {
 		switch {
 		case client != "" && w.Body.String() != client:
 			t.Errorf("%q is %d %q, want %s", header, w.Code, w.Body, client)
-		case client == "" && (w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") != "Bearer" || strings.Contains(w.Body.String(), ada)):
+		case client == "" && (w.Code != http.StatusUnauthorized ||
+			w.Header().Get("WWW-Authenticate") != "Bearer" || strings.Contains(w.Body.String(), ada)):
 			t.Errorf("%q: %d %v %s", header, w.Code, w.Header(), w.Body)
 		}
 	}
@@ -135,7 +149,10 @@ func TestTokensNameTheirClients(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := answer(none.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(web.ClientOf(r.Context()))) })),
+	w := answer(none.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_,
+			_ = w.Write([]byte(web.ClientOf(r.Context())))
+	})),
 		httptest.NewRequest("GET", "/", nil))
 	if w.Body.String() != "anonymous" {
 		t.Errorf("without tokens the client is %q", w.Body)
@@ -146,11 +163,15 @@ func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
 	t.Parallel()
 	const good = "ada 0123456789abcdef\n"
 	for content, want := range map[string]string{
-		"": "names no client", "# nobody\n": "names no client", "ada 0123456789abcde\n": "line 1 ", good + "0123456789abcdef\n": "line 2 ",
-		good + "eve fedcba9876543210 x\n": "line 2 ", good + "eve fedcba9876543210 admin x\n": "line 2 ", good + "e\u202eve fedcba9876543210\n": "line 2 ", good + "eve 0123456789abcdef\n": "line 2 ", strings.Repeat("x", 70<<10): "tokens: ",
+		"": "names no client", "# nobody\n": "names no client", "ada 0123456789abcde\n": "line 1 ", good +
+			"0123456789abcdef\n": "line 2 ",
+		good + "eve fedcba9876543210 x\n": "line 2 ", good + "eve fedcba9876543210 admin x\n": "line 2 ",
+		good + "e\u202eve fedcba9876543210\n": "line 2 ", good + "eve 0123456789abcdef\n": "line 2 ",
+		strings.Repeat("x", 70<<10): "tokens: ",
 	} {
 		_, err := web.LoadTokens(webtest.File(t, content))
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "0123456789") {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "0123456789") {
 			t.Errorf("%.40q: %v, want %q", content, err, want)
 		}
 	}
@@ -170,7 +191,8 @@ func TestWithoutTokensOnlyThisMachineIsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for addr, ok := range map[string]bool{
-		"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, "127.9.9.9:0": true, ":0": false, "0.0.0.0:0": false, "[::]:0": false, "10.0.0.1:0": false, "host:0": false,
+		"127.0.0.1:0": true, "localhost:0": true, "[::1]:0": true, "127.9.9.9:0": true, ":0": false,
+		"0.0.0.0:0": false, "[::]:0": false, "10.0.0.1:0": false, "host:0": false,
 	} {
 		l, err := none.Listen(addr)
 		if refused := err != nil && strings.Contains(err.Error(), "loopback"); refused == ok {
@@ -207,14 +229,18 @@ func TestTheFrameOfAService(t *testing.T) {
 	const token = "0123456789abcdef"
 	s := webtest.On(t, webtest.Database(t, plain), plain, webtest.File(t, "ada "+token+" admin\n"))
 	s.Want(s.Call("GET", "/healthz", ""), http.StatusOK, "alive")
-	s.Want(s.Call("GET", "/readyz", ""), http.StatusOK, `"status":"ready"`, `"database":"ok"`, "topology is not applied")
-	if a := s.Call("GET", "/readyz?full=1", ""); a.Status != http.StatusServiceUnavailable || !strings.Contains(a.Body, "not ready") {
+	s.Want(s.Call("GET", "/readyz", ""), http.StatusOK, `"status":"ready"`, `"database":"ok"`,
+		"topology is not applied")
+	if a := s.Call("GET", "/readyz?full=1", ""); a.Status != http.StatusServiceUnavailable ||
+		!strings.Contains(a.Body, "not ready") {
 		t.Errorf("full: %+v", a)
 	}
 	metrics := s.Call("GET", "/metrics", "")
 	for _, name := range []string{
-		"quadrille_outbox_published_total", "quadrille_events_handled_total", "quadrille_inbox_duplicates_total", "quadrille_events_delayed_total",
-		"quadrille_events_parked_total", "quadrille_consumer_batches_total", "quadrille_outbox_held_events", "quadrille_malformed_dropped_total",
+		"quadrille_outbox_published_total", "quadrille_events_handled_total",
+		"quadrille_inbox_duplicates_total", "quadrille_events_delayed_total",
+		"quadrille_events_parked_total", "quadrille_consumer_batches_total",
+		"quadrille_outbox_held_events", "quadrille_malformed_dropped_total",
 	} {
 		if metrics.Status != http.StatusOK || !strings.Contains(metrics.Body, "\n"+name+" 0\n") {
 			t.Errorf("%s is not in %d %s", name, metrics.Status, metrics.Body)
@@ -224,9 +250,11 @@ func TestTheFrameOfAService(t *testing.T) {
 		s.Want(s.Call("GET", path, ""), http.StatusUnauthorized)
 	}
 	s.Want(s.Call("GET", "/client", "", "Authorization", "Bearer "+token), http.StatusOK, `"ada"`)
-	s.Want(s.Call("GET", "/admin/parked", "", "Authorization", "Bearer "+token), http.StatusOK, `"parked":[]`)
+	s.Want(s.Call("GET", "/admin/parked", "", "Authorization", "Bearer "+token), http.StatusOK,
+		`"parked":[]`)
 	s.Want(s.Call("GET", "/nothing", "", "Authorization", "Bearer "+token), http.StatusNotFound)
-	if a := s.Want(s.Call("POST", "/client", "", "Authorization", "Bearer "+token), http.StatusMethodNotAllowed); a.Header.Get("Allow") == "" {
+	if a := s.Want(s.Call("POST", "/client", "", "Authorization", "Bearer "+token),
+		http.StatusMethodNotAllowed); a.Header.Get("Allow") == "" {
 		t.Error("405 without Allow")
 	}
 }

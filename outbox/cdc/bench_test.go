@@ -28,7 +28,8 @@ func BenchmarkWays(b *testing.B) {
 				s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 					SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
 						json_build_object('on', 'aggregate-' || g % 500, 'n', g, 'text', repeat('x', 260)),
-						'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1","correlationid":"0190a0e0-0000-7000-8000-000000000001",
+						'{"source":"/notes","dataschema":"urn:quadrille:note.taken:1",
+						"correlationid":"0190a0e0-0000-7000-8000-000000000001",
 						"time":"2026-01-02T03:04:05.678901Z"}' FROM generate_series(1, $1) g`, each)
 			}
 			s.Until("all is relayed", func() bool { return r.Stats().Published >= rows })

@@ -2,12 +2,12 @@
 // a second source for the relay. It is for those who have it running already, or who want no query
 // against the outbox; the window of package outbox needs neither privileges nor a slot.
 //
-// It promises that no committed row is missing from the stream and that the hand-over from the window
-// is exact: a slot is made at a snapshot, the window goes on to that snapshot, and the stream has
-// what comes after it. It needs wal_level = logical and a role with REPLICATION. While nobody
-// streams, the server keeps its log for the slot: set max_slot_wal_keep_size. The stream has what is in
-// the server's own log: with synchronous standbys an event may be out before they have confirmed its
-// transaction, which the window never does.
+// It promises that no committed row is missing from the stream and that the hand-over from the
+// window is exact: a slot is made at a snapshot, the window goes on to that snapshot, and the
+// stream has what comes after it. It needs wal_level = logical and a role with REPLICATION. While
+// nobody streams, the server keeps its log for the slot: set max_slot_wal_keep_size. The stream has
+// what is in the server's own log: with synchronous standbys an event may be out before they have
+// confirmed its transaction, which the window never does.
 package cdc
 
 import (
@@ -17,7 +17,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -73,7 +72,8 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	if err != nil {
 		return nil, "", err
 	}
-	if err := s.Drop(ctx); err != nil { // also when there will be no other: the server keeps its log for it
+	// also when there will be no other: the server keeps its log for it
+	if err := s.Drop(ctx); err != nil {
 		return nil, "", err
 	}
 	if err := s.refuseStandby(ctx, slot); err != nil {
@@ -95,13 +95,15 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	return nil, "", fmt.Errorf("begin to stream: %w", err)
 }
 
-// create makes the slot and returns its snapshot, from inside of the transaction that the server has
-// given that snapshot to.
+// create makes the slot and returns its snapshot, from inside of the transaction that the server
+// has given that snapshot to.
 func create(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
-	if _, err := conn.Exec(ctx, `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`).ReadAll(); err != nil {
+	if _,
+		err := conn.Exec(ctx, `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`).ReadAll(); err != nil {
 		return "", err
 	}
-	options := pglogrepl.CreateReplicationSlotOptions{Mode: pglogrepl.LogicalReplication, SnapshotAction: "USE_SNAPSHOT"}
+	options := pglogrepl.CreateReplicationSlotOptions{Mode: pglogrepl.LogicalReplication,
+		SnapshotAction: "USE_SNAPSHOT"}
 	if _, err := pglogrepl.CreateReplicationSlot(ctx, conn, slot, "pgoutput", options); err != nil {
 		return "", fmt.Errorf("make slot: %w", err)
 	}
@@ -124,7 +126,8 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 			return nil, err
 		}
 		if w.State == "" || w.State == "lost" {
-			return nil, fmt.Errorf("%w: slot %s: %s", outbox.ErrNoCheckpoint, slot, cmp.Or(w.State, "there is none"))
+			return nil, fmt.Errorf("%w: slot %s: %s", outbox.ErrNoCheckpoint, slot,
+				cmp.Or(w.State, "there is none"))
 		}
 		if !w.Active {
 			break
@@ -158,13 +161,15 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 // a publication without the table.
 func (s Source) fits(ctx context.Context, slot string) error {
 	var fits bool
-	err := s.DB.GetContext(ctx, &fits, `SELECT confirmed_flush_lsn <= pg_current_wal_insert_lsn() AND `+publishedSQL+`
+	err := s.DB.GetContext(ctx, &fits,
+		`SELECT confirmed_flush_lsn <= pg_current_wal_insert_lsn() AND `+publishedSQL+`
 		FROM pg_replication_slots WHERE slot_name = $2`, publication, slot)
 	if err != nil {
 		return fmt.Errorf("look at slot %s: %w", slot, err)
 	}
 	if !fits {
-		return fmt.Errorf("%w: slot %s, or its publication, is not that of this outbox", outbox.ErrNoCheckpoint, slot)
+		return fmt.Errorf("%w: slot %s, or its publication, is not that of this outbox",
+			outbox.ErrNoCheckpoint, slot)
 	}
 	return nil
 }
@@ -175,7 +180,8 @@ func (s Source) Drop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.DB.ExecContext(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1`, slot)
+	_, err = s.DB.ExecContext(ctx, `SELECT pg_drop_replication_slot(slot_name)
+		FROM pg_replication_slots WHERE slot_name = $1`, slot)
 	if err != nil {
 		return fmt.Errorf("drop slot %s: %w", slot, err)
 	}
@@ -194,7 +200,8 @@ func (s Source) State(ctx context.Context) (outbox.SlotState, error) {
 		Lag    int64  `db:"lag"`
 	}
 	err = s.DB.SelectContext(ctx, &found, `SELECT coalesce(wal_status, 'lost') AS state, active,
-		coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0)::bigint AS lag FROM pg_replication_slots WHERE slot_name = $1`, slot)
+		coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0)::bigint AS lag FROM pg_replication_slots
+			WHERE slot_name = $1`, slot)
 	w := outbox.SlotState{Name: slot}
 	if err != nil {
 		return w, fmt.Errorf("watch slot %s: %w", slot, err)
@@ -206,94 +213,4 @@ func (s Source) State(ctx context.Context) (outbox.SlotState, error) {
 		w.State, w.Active, w.LagBytes = f.State, f.Active, f.Lag
 	}
 	return w, nil
-}
-
-// publishedSQL tells whether the publication has the table, which may have been made anew since.
-const publishedSQL = `EXISTS (SELECT FROM pg_publication AS p JOIN pg_publication_rel AS r ON r.prpubid = p.oid
-	WHERE p.pubname = $1 AND p.pubinsert AND r.prrelid = 'outbox'::regclass)`
-
-// check refuses a server or a role that cannot stream, and makes the publication.
-func (s Source) check(ctx context.Context) error {
-	var is struct {
-		Level string `db:"level"`
-		Role  string `db:"role"`
-		May   bool   `db:"may"`
-		Keep  string `db:"keep"`
-		There bool   `db:"there"`
-	}
-	err := s.DB.GetContext(ctx, &is, `SELECT current_setting('wal_level') AS level, current_setting('max_slot_wal_keep_size') AS keep,
-		current_user AS role, rolreplication OR rolsuper AS may, `+publishedSQL+` AS there
-		FROM pg_roles WHERE rolname = current_user`, publication)
-	switch {
-	case err != nil:
-		return fmt.Errorf("check logical replication: %w", err)
-	case is.Level != "logical":
-		return fmt.Errorf("%w: wal_level is %s: set it with ALTER SYSTEM SET wal_level = 'logical', and restart the server", ErrNotLogical, is.Level)
-	case !is.May:
-		return fmt.Errorf("%w: the role may not replicate: ALTER ROLE %q REPLICATION", ErrNotLogical, is.Role)
-	}
-	if is.Keep == "-1" {
-		s.Log.Warn().Msg("max_slot_wal_keep_size is not set: while nobody streams, the log may fill the disk")
-	}
-	if is.There {
-		return nil
-	}
-	if _, err := s.DB.ExecContext(ctx, `DROP PUBLICATION IF EXISTS `+publication); err != nil {
-		return fmt.Errorf("create publication: %w", err)
-	}
-	if _, err := s.DB.ExecContext(ctx, `CREATE PUBLICATION `+publication+` FOR TABLE outbox WITH (publish = 'insert')`); err != nil {
-		return fmt.Errorf("create publication: %w", err)
-	}
-	return nil
-}
-
-// connect opens a session of the replication protocol. The options of the URL that are for another
-// driver, or for ordinary sessions, are left out.
-func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
-	u, err := postgres.AddressURL(s.URL)
-	if err != nil {
-		return nil, fmt.Errorf("connect for replication: %w", err)
-	}
-	q := u.Query()
-	for name := range q {
-		if !slices.Contains([]string{"sslmode", "sslcert", "sslkey", "sslrootcert", "host", "port", "user", "password"}, name) {
-			q.Del(name)
-		}
-	}
-	q.Set("replication", "database")
-	q.Set("client_encoding", "UTF8")
-	q.Set("wal_sender_timeout", fmt.Sprint(senderTimeout.Milliseconds()))
-	u.RawQuery = q.Encode()
-	config, err := pgconn.ParseConfig(u.String())
-	if err != nil {
-		return nil, errors.New("connect for replication: the URL of the database has an option that the driver refuses")
-	}
-	config.ConnectTimeout = connectTimeout
-	config.RuntimeParams["application_name"] = slot // by which refuseStandby knows it
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connect for replication: %w", err)
-	}
-	return conn, nil
-}
-
-func start(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
-	err := pglogrepl.StartReplication(ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
-		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'", "publication_names '" + publication + "'"},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start replication: %w", err)
-	}
-	return newStream(conn), nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

@@ -28,6 +28,7 @@ func TestStreamRelays(t *testing.T) {
 	s.Until("it uses the window", func() bool { return !r.Stats().Streaming })
 	s.Await(s.Queue, s.Publish("a", 100))
 	s.Until("no slot is left", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
+		return s.Count(
+			`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})
 }

@@ -67,7 +67,8 @@ func load(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 		running.Go(func() {
 			random := rand.New(rand.NewPCG(seed, w))
 			for ctx.Err() == nil {
-				if err := s.Hostile(t.Context(), random); err != nil && postgres.ClassOf(err) != postgres.Lost && postgres.ClassOf(err) != postgres.Busy {
+				if err := s.Hostile(t.Context(), random); err != nil &&
+					postgres.ClassOf(err) != postgres.Lost && postgres.ClassOf(err) != postgres.Busy {
 					t.Error(err)
 					return
 				}
@@ -121,7 +122,10 @@ func once(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
 }
 
 func published(s *outboxtest.Env, n int64) {
-	s.Until(fmt.Sprint(n, " rows are committed"), func() bool { return s.Count(`SELECT count(*) FROM outbox`) > n })
+	s.Until(fmt.Sprint(n, " rows are committed"), func() bool {
+		return s.Count(`SELECT count(*)
+		FROM outbox`) > n
+	})
 }
 
 func TestOrder(t *testing.T) {
@@ -180,8 +184,10 @@ func TestLeaderChange(t *testing.T) {
 		goes(s, way, second)
 		s.Run(first)
 		published(s, 600)
-		s.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-			AND (backend_type = 'walsender' OR query LIKE '%outbox_cursor%' OR query LIKE '%pg_visible_in_snapshot%')`)
+		s.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+			AND pid <> pg_backend_pid()
+			AND (backend_type = 'walsender' OR query LIKE '%outbox_cursor%'
+				OR query LIKE '%pg_visible_in_snapshot%')`)
 		goes(s, way, first, second)
 		published(s, 900)
 		goes(s, way, first, second)
@@ -197,7 +203,8 @@ func TestCrash(t *testing.T) {
 		stop := load(t, s, 4)
 		for n, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 			p := outboxtest.StartProcess(t, s.Database, s.AMQP)
-			p.Output(map[string]string{outbox.FromStream: "relay streams", outbox.FromWindow: "relay leads"}[way])
+			p.Output(map[string]string{outbox.FromStream: "relay streams",
+				outbox.FromWindow: "relay leads"}[way])
 			published(s, int64(300*(n+1)))
 			p.Signal(signal)
 			stopRelay := s.Run(r)
@@ -214,7 +221,8 @@ func TestCrash(t *testing.T) {
 func TestRestart(t *testing.T) {
 	both(t, "of the database server, in order and by a crash", func(t *testing.T, way string) {
 		servers := devstack.PrivatePostgres(t)
-		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
+		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+			outbox.Migrations()); err != nil {
 			t.Fatal(err)
 		}
 		s := outboxtest.On(t, servers.PostgresURL)

@@ -20,7 +20,8 @@ func relayEndlessly(database, broker string) {
 	}
 	log := zerolog.New(os.Stdout)
 	r := outbox.Relay{
-		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: outboxtest.Exchange, Log: log,
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes",
+		Exchange: outboxtest.Exchange, Log: log,
 		Source: cdc.Source{URL: database, DB: db, Log: log},
 	}
 	r.Run(context.Background())

@@ -14,8 +14,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// script is a source whose stream does what a test wants; those of package cdc, which are real, cannot
-// be made to be late or to go back at a given moment.
+// script is a source whose stream does what a test wants; those of package cdc, which are real,
+// cannot be made to be late or to go back at a given moment.
 type script struct {
 	s         *outboxtest.Env
 	mu        sync.Mutex
@@ -38,7 +38,10 @@ func (f *script) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, e
 	}
 	return f, now, err
 }
-func (f *script) Resume(context.Context) (outbox.Stream, error)   { return nil, outbox.ErrNoCheckpoint }
+func (f *script) Resume(context.Context) (outbox.Stream, error) {
+	return nil,
+		outbox.ErrNoCheckpoint
+}
 func (f *script) Drop(context.Context) error                      { return nil }
 func (f *script) State(context.Context) (outbox.SlotState, error) { return outbox.SlotState{}, nil }
 func (f *script) Close()                                          {}
@@ -71,7 +74,8 @@ func (f *script) deliver(place uint64, ids ...string) {
 		if f.rows == nil {
 			for _, id := range ids {
 				var r outbox.Row
-				if err := f.s.DB.QueryRow(`SELECT seq, id::text, aggregateid, type, payload::text, headers::text FROM outbox WHERE id = $1`, id).
+				if err := f.s.DB.QueryRow(`SELECT seq, id::text, aggregateid, type, payload::text, headers::text
+					FROM outbox WHERE id = $1`, id).
 					Scan(&r.Seq, &r.ID, &r.AggregateID, &r.Type, &r.Payload, &r.Headers); err != nil {
 					panic(err)
 				}
@@ -103,8 +107,8 @@ func streaming(t *testing.T, s *outboxtest.Env) (*outbox.Relay, *script) {
 	return r, f
 }
 
-// A stream that is late, and then fails, takes nothing with it: the window goes on from what the stream
-// has had, not from what there was when it was asked.
+// A stream that is late, and then fails, takes nothing with it: the window goes on from what the
+// stream has had, not from what there was when it was asked.
 func TestLateStreamTakesNothingWithIt(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -121,7 +125,8 @@ func TestLateStreamTakesNothingWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Until("the change of mind is noticed", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT source, epoch%' AND query_start > $1`, asked) > 0
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT source, epoch%'
+			AND query_start > $1`, asked) > 0
 	})
 	f.deliver(20) // which is before the end of what was committed
 	s.Until("it is seen", func() bool { return f.confirmedAt() == 20 })
@@ -136,8 +141,8 @@ func TestLateStreamTakesNothingWithIt(t *testing.T) {
 	s.Await(s.Queue, never)
 }
 
-// What the window has had since the snapshot that the stream begins at comes from the stream again, and
-// is left out.
+// What the window has had since the snapshot that the stream begins at comes from the stream again,
+// and is left out.
 func TestRowsBetweenSnapshotAndStreamComeOnce(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -187,7 +192,8 @@ func TestPlaceIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 	s.Until("it is confirmed", func() bool { return f.confirmedAt() == 20 })
 }
 
-// A stream that goes back brings what is held again: it does not start over, nor does what waits behind.
+// A stream that goes back brings what is held again: it does not start over, nor does what waits
+// behind.
 func TestHeldRowsThatComeAgainStayHeld(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -196,13 +202,17 @@ func TestHeldRowsThatComeAgainStayHeld(t *testing.T) {
 	behind := s.Publish("a", 1)
 	f.deliver(10, append([]string{bad}, behind...)...)
 	const held = `SELECT count(*) FROM outbox_held WHERE due = 'infinity' AND attempts = 1`
-	s.Until("it is held for ever", func() bool { return s.Count(held) == 1 && s.Count(`SELECT count(*) FROM outbox_held`) == 2 })
+	s.Until("it is held for ever", func() bool {
+		return s.Count(held) == 1 &&
+			s.Count(`SELECT count(*) FROM outbox_held`) == 2
+	})
 	before := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`)
 	f.deliver(10, append([]string{bad}, behind...)...)
 	good := s.Publish("b", 1)
 	f.deliver(30, good...)
 	s.Await(s.Queue, good)
-	if after := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`); after != before || s.Count(held) != 1 {
+	if after := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`); after != before ||
+		s.Count(held) != 1 {
 		t.Errorf("what is held was written again")
 	}
 	if ids := s.HeldIDs("true"); !slices.Contains(ids, bad) || !slices.Contains(ids, behind[0]) {
@@ -241,7 +251,8 @@ func TestHandOverWaitsForWhatOnlyTheLogHas(t *testing.T) {
 	s.Until("it streams", func() bool { return r.Stats().Streaming })
 }
 
-// What the stream has just published, and the cursor has not passed yet, is published again all the same.
+// What the stream has just published, and the cursor has not passed yet, is published again all the
+// same.
 func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -258,13 +269,16 @@ func TestReplayOfWhatWasJustStreamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Until("its turn has come", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_replay%') AND query_start > $1`, asked) > 0
+		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND pid <> pg_backend_pid()
+			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_replay%') AND query_start > $1`,
+			asked) > 0
 	})
 	f.deliver(1 << 62) // the cursor passes it
 	s.Await(s.Queue, ids)
 	s.Until("the request is done", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL AND published = 2`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL
+			AND published = 2`, request) == 1
 	})
 }
 
@@ -290,7 +304,8 @@ func TestWhatJoinsHeldRowsIsNotForgotten(t *testing.T) {
 	}
 	ids := s.Publish("a", numbers...)
 	var rows []outbox.Row
-	if err := s.DB.Select(&rows, `SELECT seq, id::text, aggregateid, type, payload::text, headers::text FROM outbox WHERE aggregateid = 'a' AND type = 'note.taken' ORDER BY seq`); err != nil {
+	if err := s.DB.Select(&rows, `SELECT seq, id::text, aggregateid, type, payload::text, headers::text
+		FROM outbox WHERE aggregateid = 'a' AND type = 'note.taken' ORDER BY seq`); err != nil {
 		t.Fatal(err)
 	}
 	f.mu.Lock()

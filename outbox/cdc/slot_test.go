@@ -32,7 +32,8 @@ func TestChangeOfTheWayInARunningSystem(t *testing.T) {
 	stop()
 	t.Logf("%d events came twice", judge(t, s))
 	s.Until("the slot is given up", func() bool {
-		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
+		return s.Count(
+			`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})
 }
 
@@ -56,7 +57,8 @@ func TestHandOverToTheStreamIsExact(t *testing.T) {
 func private(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
-	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
+	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+		outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
 	s := outboxtest.On(t, servers.PostgresURL)
@@ -76,7 +78,8 @@ func private(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Serve
 // then a new slot is made.
 func TestLostSlotLosesNothing(t *testing.T) {
 	t.Parallel()
-	s, _ := private(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`, `max_wal_size = '32MB'`)
+	s, _ := private(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`,
+		`max_wal_size = '32MB'`)
 	r := relay(t, s, outbox.FromStream)
 	stop := s.Run(r)
 	goes(s, outbox.FromStream, r)
@@ -96,7 +99,8 @@ func TestLostSlotLosesNothing(t *testing.T) {
 	s.Await(s.Queue, missed)
 	goes(s, outbox.FromStream, r) // from a new slot
 	s.Await(s.Queue, s.Publish("a", 4))
-	if n := s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
+	if n := s.Count(
+		`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
 		t.Errorf("%d slots", n)
 	}
 }
@@ -106,7 +110,8 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	t.Parallel()
 	s, servers := private(t, `wal_level = replica`)
 	_, _, err := cdc.Source{URL: s.Database, DB: s.DB}.Begin(t.Context())
-	if !errors.Is(err, cdc.ErrNotLogical) || !strings.Contains(err.Error(), "ALTER SYSTEM SET wal_level = 'logical'") {
+	if !errors.Is(err, cdc.ErrNotLogical) ||
+		!strings.Contains(err.Error(), "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("error %v", err)
 	}
 	r := relay(t, s, outbox.FromStream)
@@ -122,17 +127,20 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	s.Until("it is back", func() bool { return s.DB.Ping() == nil })
 	s.Exec(`CREATE ROLE plain LOGIN PASSWORD 'x'`)
 	s.Exec(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain`)
-	plain := strings.Replace(s.Database, s.Database[strings.Index(s.Database, "//")+2:strings.Index(s.Database, "@")], "plain:x", 1)
+	plain := strings.Replace(s.Database,
+		s.Database[strings.Index(s.Database, "//")+2:strings.Index(s.Database, "@")], "plain:x", 1)
 	_, _, err = cdc.Source{URL: plain, DB: outboxtest.OpenDB(t, plain)}.Begin(t.Context())
-	if !errors.Is(err, cdc.ErrNotLogical) || !strings.Contains(err.Error(), `ALTER ROLE "plain" REPLICATION`) {
+	if !errors.Is(err, cdc.ErrNotLogical) ||
+		!strings.Contains(err.Error(), `ALTER ROLE "plain" REPLICATION`) {
 		t.Errorf("error %v", err)
 	}
 	goes(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.Publish("a", 2))
 }
 
-// The stream's session never counts as a synchronous standby: commits would hang when it stops. It is refused,
-// or left when the setting changes while it runs, with an error that says what to set; the window relays.
+// The stream's session never counts as a synchronous standby: commits would hang when it stops. It
+// is refused, or left when the setting changes while it runs, with an error that says what to set;
+// the window relays.
 func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	s, _ := private(t)
@@ -149,7 +157,9 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
 	s.Await(s.Queue, s.Publish("a", 1))
 	_, _, err := source(t, s).Begin(t.Context())
-	if !errors.Is(err, cdc.ErrStandby) || !strings.Contains(err.Error(), "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'") {
+	if !errors.Is(err, cdc.ErrStandby) ||
+		!strings.Contains(err.Error(),
+			"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'") {
 		t.Errorf("error %v", err)
 	}
 	stop()
@@ -157,7 +167,10 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 		t.Errorf("the server keeps its log for %d slots", n)
 	}
 	standbys("FIRST 1 (another)")
-	s.Until("the setting is there", func() bool { return s.Count(`SELECT count(*) FROM pg_settings WHERE setting LIKE '%another%'`) == 1 })
+	s.Until("the setting is there", func() bool {
+		return s.Count(`SELECT count(*) FROM pg_settings
+		WHERE setting LIKE '%another%'`) == 1
+	})
 	s.Run(r)
 	goes(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.Publish("a", 2))
@@ -184,21 +197,26 @@ func TestQuietOutboxKeepsNoLog(t *testing.T) {
 	s.Run(r)
 	goes(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.Publish("a", 1))
-	other := outboxtest.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
-	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t FROM generate_series(1, 30000) g`); err != nil {
+	other := outboxtest.OpenDB(t, devstack.Database(t, "empty",
+		func(context.Context, string) error { return nil }))
+	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t
+		FROM generate_series(1, 30000) g`); err != nil {
 		t.Fatal(err)
 	}
 	end := s.Count(`SELECT (pg_current_wal_lsn() - '0/0')::bigint`)
 	s.Until("what the others wrote is confirmed", func() bool {
-		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE database = current_database()`) >= end
+		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots
+			WHERE database = current_database()`) >= end
 	})
 	w, err := source(t, s).State(t.Context())
-	if err != nil || w.State != "reserved" || !w.Active || !strings.HasPrefix(w.Name, "quadrille_outbox_") {
+	if err != nil || w.State != "reserved" || !w.Active ||
+		!strings.HasPrefix(w.Name, "quadrille_outbox_") {
 		t.Errorf("watched %+v, %v", w, err)
 	}
 }
 
-// A relay that has no source uses the window, whatever is wanted, also where another one has streamed.
+// A relay that has no source uses the window, whatever is wanted, also where another one has
+// streamed.
 func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -225,12 +243,15 @@ func TestDebeziumContract(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	var columns []struct{ Name, Type, Nullable string }
-	err := s.DB.Select(&columns, `SELECT column_name AS name, data_type AS type, is_nullable AS nullable FROM information_schema.columns
-		WHERE table_name = 'outbox' AND column_name IN ('id', 'aggregatetype', 'aggregateid', 'type', 'payload')`)
+	err := s.DB.Select(&columns, `SELECT column_name AS name, data_type AS type,
+		is_nullable AS nullable FROM information_schema.columns
+		WHERE table_name = 'outbox' AND column_name IN ('id', 'aggregatetype', 'aggregateid', 'type',
+			'payload')`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{"id": "uuid", "aggregatetype": "text", "aggregateid": "text", "type": "text", "payload": "json"}
+	want := map[string]string{"id": "uuid", "aggregatetype": "text", "aggregateid": "text",
+		"type": "text", "payload": "json"}
 	for _, c := range columns {
 		if want[c.Name] != c.Type || c.Nullable != "NO" {
 			t.Errorf("column %+v, want %s", c, want[c.Name])
@@ -257,10 +278,12 @@ func TestDebeziumContract(t *testing.T) {
 		return len(rows) == 1
 	})
 	r := rows[0]
-	if r.ID != id || r.AggregateID != "a" || r.Type != "note.taken" || r.Payload != `{"on":"a","n":7}` || !strings.Contains(r.Headers, `"correlationid"`) {
+	if r.ID != id || r.AggregateID != "a" || r.Type != "note.taken" ||
+		r.Payload != `{"on":"a","n":7}` || !strings.Contains(r.Headers, `"correlationid"`) {
 		t.Errorf("row %+v", r)
 	}
-	if n := s.Count(`SELECT count(*) FROM outbox WHERE aggregatetype = 'note' AND id = $1`, id); n != 1 {
+	if n := s.Count(`SELECT count(*) FROM outbox WHERE aggregatetype = 'note' AND id = $1`,
+		id); n != 1 {
 		t.Error("the aggregate's type is not its noun")
 	}
 }

@@ -18,8 +18,9 @@ import (
 
 // The bounds of a stream.
 const (
-	maxRows        = 250                    // that Next returns at once
-	ahead          = 256                    // transactions, or parts of large ones, that are read ahead
+	maxRows = 250 // that Next returns at once
+	// transactions, or parts of large ones, that are read ahead
+	ahead          = 256
 	statusInterval = 100 * time.Millisecond // between two confirmations
 	askInterval    = time.Second            // between two questions how far the server is
 )
@@ -54,7 +55,8 @@ type change struct {
 
 func newStream(conn *pgconn.PgConn) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel, columns: map[uint32][]string{}, received: time.Now()}
+	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel,
+		columns: map[uint32][]string{}, received: time.Now()}
 	s.running.Go(func() {
 		s.err = s.read(ctx)
 		close(s.found)
@@ -75,7 +77,8 @@ func (s *stream) Close() {
 }
 
 // Next returns what has come, at most maxRows.
-func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, place uint64, err error) {
+func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, place uint64,
+	err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(rows) < maxRows {
@@ -112,7 +115,8 @@ func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Ro
 }
 
 // take returns the next change; more is false when the stream has ended, ok when nothing has come.
-func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more, ok bool) {
+func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more,
+	ok bool) {
 	select {
 	case c, more = <-s.found:
 		return c, more, true

@@ -20,7 +20,8 @@ import (
 func cluster(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
-	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox", outbox.Migrations()); err != nil {
+	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+		outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
 	return outboxtest.On(t, servers.PostgresURL), servers
@@ -57,7 +58,8 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 	t.Parallel()
 	s, servers := cluster(t)
 	// On a slow machine the log of the ids that are burned would be written before the crash.
-	for _, setting := range []string{`ALTER SYSTEM SET wal_writer_delay = '10s'`, `SELECT pg_reload_conf()`} {
+	for _, setting := range []string{`ALTER SYSTEM SET wal_writer_delay = '10s'`,
+		`SELECT pg_reload_conf()`} {
 		if _, err := s.DB.Exec(setting); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +102,8 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 		defer close(done)
 		for n := 0; ctx.Err() == nil; n++ {
 			_ = s.Out.Tx(ctx, func(tx *sqlx.Tx) error {
-				return s.Out.Append(ctx, tx, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n % 7), N: n}))
+				return s.Out.Append(ctx, tx, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n % 7),
+					N: n}))
 			})
 		}
 	}()
@@ -135,7 +138,8 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	s.Await(s.Queue, s.Publish("a", 1, 2, 3))
 	s.Until("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
 	s.Until("all is settled", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
+		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
+			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
 	want := append(s.Publish("b", 1, 2), held.ID)
@@ -174,7 +178,8 @@ func restore(t *testing.T, from, to string) {
 		t.Fatalf("pg_dump is not where PostgreSQL's package puts it: %v", err)
 	}
 	dump := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "pg_dump"), from)
-	load := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-o", os.DevNull, to)
+	load := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "psql"), "-q", "-v",
+		"ON_ERROR_STOP=1", "-o", os.DevNull, to)
 	dump.Stderr, load.Stderr = os.Stderr, os.Stderr
 	if load.Stdin, err = dump.StdoutPipe(); err != nil {
 		t.Fatal(err)

@@ -24,16 +24,22 @@ func TestUnroutableEventIsHeldUntilSomebodyIsBound(t *testing.T) {
 	lost := outboxtest.Event(outboxtest.Orphan{On: "a"})
 	s.Append(lost, outboxtest.Event(outboxtest.Note{On: "b", N: 1}))
 	s.Receive(s.Queue, 1)
-	s.Until("the orphan is held", func() bool { return slices.Equal(s.HeldIDs(`h.reason LIKE 'unroutable%'`), []string{lost.ID}) })
-	s.Until("the relay tells of it", func() bool { return r.Stats() == outbox.Stats{Held: 1, Published: 1, Leading: true} })
+	s.Until("the orphan is held",
+		func() bool { return slices.Equal(s.HeldIDs(`h.reason LIKE 'unroutable%'`), []string{lost.ID}) })
+	s.Until("the relay tells of it",
+		func() bool { return r.Stats() == outbox.Stats{Held: 1, Published: 1, Leading: true} })
 	s.Bind(s.Queue, "orphan.born")
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != lost.ID {
 		t.Fatalf("received %s, held was %s", got[0].MessageId, lost.ID)
 	}
-	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 && s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+	s.Until("nothing is held", func() bool {
+		return r.Stats().Held == 0 &&
+			s.Count(`SELECT count(*) FROM outbox_held`) == 0
+	})
 }
 
-// PUB-04, OUT-12: a nack is neither an ack nor an end; above MaxHeld the cursor stops and attempts are free.
+// PUB-04, OUT-12: a nack is neither an ack nor an end; above MaxHeld the cursor stops and attempts
+// are free.
 func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -51,7 +57,8 @@ func TestFullQueueHoldsUpAndDrains(t *testing.T) {
 	spent := s.Count(`SELECT coalesce(max(attempts), 1) FROM outbox_held`) // before so many were held
 	stuck := s.Count(`SELECT extract(epoch FROM now())::bigint`)
 	s.Until("the held rows were tried again", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_held WHERE due > to_timestamp($1) + interval '2 seconds'`, stuck) >= 100
+		return s.Count(`SELECT count(*) FROM outbox_held
+			WHERE due > to_timestamp($1) + interval '2 seconds'`, stuck) >= 100
 	})
 	if n := s.Count(`SELECT max(attempts) FROM outbox_held`); n > spent {
 		t.Errorf("a broken broker costs attempts: %d after %d", n, spent)
@@ -73,8 +80,10 @@ func TestRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 		want = append(want, s.Publish(outboxtest.Aggregate(n), 1)...)
 	}
 	bad = append(bad, s.Raw("big", "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders),
-		s.Raw("frame", "note.taken", `{}`, fmt.Sprintf(`{"dataschema":"%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 200_000))),
-		s.Raw("property", "note.taken", `{}`, fmt.Sprintf(`{"source":"/%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 300))),
+		s.Raw("frame", "note.taken", `{}`,
+			fmt.Sprintf(`{"dataschema":"%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 200_000))),
+		s.Raw("property", "note.taken", `{}`,
+			fmt.Sprintf(`{"source":"/%s","time":"2026-01-02T03:04:05Z"}`, strings.Repeat("s", 300))),
 		s.Raw("key", strings.Repeat("k", 300), `{}`, outboxtest.PlainHeaders),
 		s.Raw("headers", "note.taken", `{}`, `[]`),
 		s.Raw("aggregate-3", "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders))
@@ -85,7 +94,8 @@ func TestRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, want)
-	s.Until("the bad rows are held for ever", func() bool { return slices.Equal(s.HeldIDs(outboxtest.Always), bad) })
+	s.Until("the bad rows are held for ever",
+		func() bool { return slices.Equal(s.HeldIDs(outboxtest.Always), bad) })
 	if held := s.HeldIDs(`NOT (` + outboxtest.Always + `)`); !slices.Equal(held, behind) {
 		t.Errorf("held behind: %v, want %v", held, behind)
 	}
@@ -107,7 +117,8 @@ func TestHeldRowThatCannotBePublishedIsQuarantined(t *testing.T) {
 	s.Until("all wait for a binding", func() bool { return len(s.HeldIDs(`true`)) == 3 })
 	s.Bind(s.Queue, "orphan.born")
 	s.Until("the bad row is held for ever, the others are gone", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{bad}) && slices.Equal(s.HeldIDs(outboxtest.Always), []string{bad})
+		return slices.Equal(s.HeldIDs(`true`), []string{bad}) &&
+			slices.Equal(s.HeldIDs(outboxtest.Always), []string{bad})
 	})
 	s.Await(s.Queue, s.Publish("after", 1)) // the relay goes on
 }
@@ -146,7 +157,8 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 	s.Run(r)
 	s.Await(s.Queue, want)
 	s.Until("exactly the three are held", func() bool {
-		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) && slices.Equal(s.HeldIDs(outboxtest.Always), []string{killer})
+		return slices.Equal(s.HeldIDs(`true`), []string{returned, nacked, killer}) &&
+			slices.Equal(s.HeldIDs(outboxtest.Always), []string{killer})
 	})
 	s.Bind(s.Queue, "orphan.born")
 	s.Await(s.Queue, []string{returned})
@@ -157,7 +169,8 @@ func TestMixedBatchSettlesEachByItself(t *testing.T) {
 func TestHeldRowThatIsNotSeenYetWaits(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (3, 'late', 'refused', 1, now())`)
+	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due) VALUES (3, 'late',
+		'refused', 1, now())`)
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, s.Publish("b", 1, 2))

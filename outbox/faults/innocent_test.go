@@ -16,9 +16,9 @@ import (
 // many is more than make a broken broker.
 const many = outbox.MaxHeld + 100
 
-// What is held for a cause of its own keeps no other event from going, however much of it there is: not what
-// nobody is bound for, not what is too large for the broker, not a type that the user may not publish, not
-// what waits behind another row.
+// What is held for a cause of its own keeps no other event from going, however much of it there is:
+// not what nobody is bound for, not what is too large for the broker, not a type that the user may
+// not publish, not what waits behind another row.
 func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(t *testing.T, s *outboxtest.Env, r *outbox.Relay){
@@ -37,7 +37,8 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			path := fmt.Sprintf("/api/topic-permissions/%s/%s", strings.TrimPrefix(user.Path, "/"), user.User.Username())
+			path := fmt.Sprintf("/api/topic-permissions/%s/%s", strings.TrimPrefix(user.Path, "/"),
+				user.User.Username())
 			if err := devstack.Manage(t.Context(), s.Manage, http.MethodPut, path, map[string]string{
 				"exchange": outboxtest.Exchange, "write": "^note", "read": ".*",
 			}, nil); err != nil {
@@ -64,7 +65,10 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			}
 			held(s, want)
 			if r.Mandatory != nil {
-				s.Until("they are tried again", func() bool { return s.Count(`SELECT max(attempts) FROM outbox_held`) > 2 })
+				s.Until("they are tried again", func() bool {
+					return s.Count(`SELECT max(attempts)
+					FROM outbox_held`) > 2
+				})
 			}
 			s.Await(s.Queue, s.Publish("innocent", 1))
 		})
@@ -73,7 +77,8 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 
 // held waits until so many rows are held.
 func held(s *outboxtest.Env, n int64) {
-	s.Until("all of them are held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
+	s.Until("all of them are held",
+		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
 }
 
 func orphans(n int) (published []events.Event) {

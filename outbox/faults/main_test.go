@@ -28,7 +28,8 @@ func relay(database, broker string) {
 		panic(err)
 	}
 	r := outbox.Relay{
-		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes", Exchange: outboxtest.Exchange, Log: zerolog.New(os.Stdout),
+		Outbox: outbox.New(db), URL: broker, Database: database, Name: "notes",
+		Exchange: outboxtest.Exchange, Log: zerolog.New(os.Stdout),
 	}
 	r.Run(context.Background())
 }

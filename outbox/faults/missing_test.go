@@ -41,9 +41,12 @@ func TestMissingRowStopsTheWindow(t *testing.T) {
 	link.Hold(outboxtest.FromBroker)
 	s.Run(r)
 	s.Until("the relay connects", func() bool { return link.Waiting(outboxtest.FromBroker) })
-	s.Exec(`CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN DELETE FROM outbox WHERE seq = 3900; RETURN NEW; END'`)
-	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
+	s.Exec(`CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS
+		'BEGIN DELETE FROM outbox WHERE seq = 3900; RETURN NEW; END'`)
+	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW
+		WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
 	link.Release()
 	s.Until("it is said", func() bool { return r.Stats().Anomalies > 0 && log.has("seq 3900") })
-	s.Await(s.Queue, append(ids[:3899:3899], ids[3900:]...)) // once it is known that it is not there, the others go on
+	// once it is known that it is not there, the others go on
+	s.Await(s.Queue, append(ids[:3899:3899], ids[3900:]...))
 }

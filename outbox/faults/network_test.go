@@ -31,7 +31,8 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 	link.Release()
 	s.Until("the session has ended", func() bool { return !r.Stats().Leading })
 	// The first that is in the queue is one that this test puts there.
-	if err := s.Admin.PublishWithContext(t.Context(), "", s.Queue, false, false, amqp.Publishing{MessageId: "marker"}); err != nil {
+	if err := s.Admin.PublishWithContext(t.Context(), "", s.Queue, false, false,
+		amqp.Publishing{MessageId: "marker"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != "marker" {

@@ -30,9 +30,11 @@ type plan struct {
 	Plans   []plan `json:"Plans"`
 }
 
-func (e *explainer) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+func (e *explainer) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows,
+	error) {
 	e.t.Helper()
-	if err := e.GetContext(ctx, &e.text, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+query, args...); err != nil {
+	if err := e.GetContext(ctx, &e.text, "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "+query,
+		args...); err != nil {
 		e.t.Fatal(err)
 	}
 	var plans []struct{ Plan plan }
@@ -45,7 +47,8 @@ func (e *explainer) QueryxContext(ctx context.Context, query string, args ...any
 
 // check walks the plan: the table is reached through outbox_window and nothing else.
 func (e *explainer) check(p plan) {
-	if strings.Contains(p.Node, "Scan") && !strings.Contains(p.Node, "Bitmap Heap") && p.Index != "outbox_window" {
+	if strings.Contains(p.Node, "Scan") && !strings.Contains(p.Node, "Bitmap Heap") &&
+		p.Index != "outbox_window" {
 		e.t.Errorf("%s %s", p.Node, p.Index)
 	}
 	for _, child := range p.Plans {
@@ -108,16 +111,22 @@ func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers
 	}
 	e.check(e.root)
 	if touched := e.root.Hit + e.root.Read; len(seqs) != rows || touched > buffers {
-		t.Errorf("%d rows, want %d; %d buffers touched, want at most %d\n%s", len(seqs), rows, touched, buffers, e.text)
+		t.Errorf("%d rows, want %d; %d buffers touched, want at most %d\n%s", len(seqs), rows, touched,
+			buffers, e.text)
 	}
 }
 
-// writeHistory fills the outbox with rows that were published long ago, each under an id of its own.
+// writeHistory fills the outbox with rows that were published long ago, each under an id of its
+// own.
 func writeHistory(s *outboxtest.Env) {
-	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`) // to build them at the end is quicker
-	s.Exec(`SET statement_timeout = 0; INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers)
-		SELECT (3 + g * (pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 3) / 2000000)::text::xid8,
+	// to build them at the end is quicker
+	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`)
+	s.Exec(`SET statement_timeout = 0; INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type,
+		payload, headers)
+		SELECT (3 + g * (pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+			- 3) / 2000000)::text::xid8,
 			'00000000-0000-7000-8000-000000000000', 'note', (g / 7)::text, 'note.taken', '{}', '{}'
 		FROM generate_series(0, 1999999) g`)
-	s.Exec(`SET statement_timeout = 0; CREATE INDEX outbox_window ON outbox (txid, seq); CREATE INDEX outbox_aggregate ON outbox (aggregateid)`)
+	s.Exec(`SET statement_timeout = 0; CREATE INDEX outbox_window ON outbox (txid,
+		seq); CREATE INDEX outbox_aggregate ON outbox (aggregateid)`)
 }

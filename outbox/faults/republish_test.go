@@ -18,7 +18,8 @@ func settledBy(t *testing.T, s *outboxtest.Env) (epoch int64) {
 	stop := s.Run(s.Relay(s.Out))
 	s.Until("all is settled or held", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE epoch > 0 AND a::text = b::text`) == 1 &&
-			s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
+			s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid,
+				a)`) == 0
 	})
 	stop()
 	return s.Count(`SELECT epoch FROM outbox_cursor`)
@@ -32,7 +33,8 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	epoch := settledBy(t, s)
 	s.Receive(s.Queue, 5)
 	// As a crash leaves it: a window over all five, of which three were confirmed.
-	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1), txid = pg_current_xact_id() WHERE epoch = $2`, ids[2], epoch)
+	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1),
+		txid = pg_current_xact_id() WHERE epoch = $2`, ids[2], epoch)
 	request, err := s.Out.ReplayIDs(t.Context(), ids[:3]...)
 	if err != nil {
 		t.Fatal(err)
@@ -48,18 +50,20 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 
 func done(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL`,
+			request) == 1
 	}
 }
 
-// A request is done when all was published and confirmed. What is held, what the broker refuses and what is no
-// longer there is shown as such.
+// A request is done when all was published and confirmed. What is held, what the broker refuses and
+// what is no longer there is shown as such.
 func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Bind(s.Queue, "orphan.born")
 	stop := s.Run(s.Relay(s.Out))
-	orphan, lost := outboxtest.Event(outboxtest.Orphan{On: "a"}), outboxtest.Event(outboxtest.Orphan{On: "b"})
+	orphan, lost := outboxtest.Event(outboxtest.Orphan{On: "a"}),
+		outboxtest.Event(outboxtest.Orphan{On: "b"})
 	s.Append(orphan)
 	ids := s.Publish("a", 1)
 	s.Receive(s.Queue, 2)
@@ -74,7 +78,8 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	bad := s.Raw("c", "note.taken", `{}`, `[]`)
 	s.Run(r)
 	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(outboxtest.Always)) == 1 })
-	s.Until("one waits for a subscriber", func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
+	s.Until("one waits for a subscriber",
+		func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
 	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
 	for _, c := range []struct {
 		ids                      []string
@@ -96,21 +101,25 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := list[0]; got.Published != c.published || got.Refused != c.refused || got.Held != c.held || (got.DoneAt != nil) != c.done ||
+		if got := list[0]; got.Published != c.published || got.Refused != c.refused ||
+			got.Held != c.held || (got.DoneAt != nil) != c.done ||
 			!strings.HasPrefix(got.Reason, c.reason) {
 			t.Errorf("%+v, want %+v", got, c)
 		}
 	}
 }
 
-// One event that is dated in the future, before a long history, neither hides the others nor lets them wait.
+// One event that is dated in the future, before a long history, neither hides the others nor lets
+// them wait.
 func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	ids := s.Publish("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() + interval '1 year'`)
-	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers, created_at)
-		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours' FROM generate_series(1, 12000)`, outboxtest.PlainHeaders)
+	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers,
+		created_at)
+		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours'
+			FROM generate_series(1, 12000)`, outboxtest.PlainHeaders)
 	ids = append(ids, s.Publish("b", 1)...)
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Receive(s.Queue, 2)
@@ -127,7 +136,8 @@ func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 
 func ended(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
-		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND ended_at IS NOT NULL`, request) == 1
+		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND ended_at IS NOT NULL`,
+			request) == 1
 	}
 }
 
@@ -144,7 +154,8 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	s.Exec(`DELETE FROM outbox WHERE id = $1`, ids[0])
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Until("the request has ended", ended(s, request))
-	if n := s.Count(`SELECT count(*) FROM outbox_replay WHERE published = 1 AND refused = 1 AND done_at IS NULL`); n != 1 {
+	if n := s.Count(`SELECT count(*) FROM outbox_replay WHERE published = 1 AND refused = 1
+		AND done_at IS NULL`); n != 1 {
 		t.Error("the request is done")
 	}
 }
@@ -156,7 +167,8 @@ func TestReplayByID(t *testing.T) {
 	s.Run(s.Relay(s.Out))
 	s.Receive(s.Queue, 3)
 	missing := events.NewID()
-	if _, err := s.Out.ReplayIDs(t.Context(), ids[0], missing); !errors.Is(err, outbox.ErrNoSuchEvent) {
+	if _, err := s.Out.ReplayIDs(t.Context(), ids[0], missing); !errors.Is(err,
+		outbox.ErrNoSuchEvent) {
 		t.Fatalf("error %v", err)
 	}
 	request, err := s.Out.ReplayIDs(t.Context(), ids[2], ids[0])
@@ -168,14 +180,15 @@ func TestReplayByID(t *testing.T) {
 	}
 	s.Until("the request is done", done(s, request))
 	list, err := s.Out.Replays(t.Context())
-	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 || *list[0].Events != 2 {
+	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 ||
+		*list[0].Events != 2 {
 		t.Errorf("listed %+v (%v)", list, err)
 	}
 	s.NothingElse(s.Queue)
 }
 
-// A broker that lost everything is made whole from the outbox, with the same ids, also when the lead
-// changes in the middle of it.
+// A broker that lost everything is made whole from the outbox, with the same ids, also when the
+// lead changes in the middle of it.
 func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -220,7 +233,8 @@ func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 		}
 	}
 	if got[before[0]] || len(got) != len(ids) {
-		t.Errorf("%d events came again, asked for %d (an older one: %t)", len(got), len(ids), got[before[0]])
+		t.Errorf("%d events came again, asked for %d (an older one: %t)", len(got), len(ids),
+			got[before[0]])
 	}
 }
 

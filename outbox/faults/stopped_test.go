@@ -42,7 +42,8 @@ func TestStoppedLeaderLosesTheLead(t *testing.T) {
 	s.Await(s.Queue, s.Publish("a", 6))
 }
 
-// A leader that is stopped while it is being sent an answer, which no time-out of an idle session ends.
+// A leader that is stopped while it is being sent an answer, which no time-out of an idle session
+// ends.
 func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -51,7 +52,8 @@ func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 		t.Fatalf("lead %v, %v", lead, err)
 	}
 	t.Cleanup(lead.Release)
-	rows, err := lead.Conn().QueryContext(t.Context(), `SELECT repeat('x', 1000) FROM generate_series(1, 100000)`)
+	rows, err := lead.Conn().QueryContext(t.Context(), `SELECT repeat('x', 1000)
+		FROM generate_series(1, 100000)`)
 	if err != nil {
 		t.Fatal(err)
 	}

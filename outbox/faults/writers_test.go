@@ -20,9 +20,11 @@ import (
 func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	other := outboxtest.OpenDB(t, devstack.Database(t, "empty", func(context.Context, string) error { return nil }))
+	other := outboxtest.OpenDB(t, devstack.Database(t, "empty",
+		func(context.Context, string) error { return nil }))
 	for _, db := range []*sqlx.DB{s.DB, other} {
-		for _, query := range []string{`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_snapshot()`, `SELECT pg_current_xact_id()`} {
+		for _, query := range []string{`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+			SELECT pg_current_snapshot()`, `SELECT pg_current_xact_id()`} {
 			tx, err := db.BeginTxx(t.Context(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -72,7 +74,8 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 	slices.Sort(ids)
 	slices.Sort(committed)
 	if !slices.Equal(ids, committed) {
-		t.Fatalf("received %d ids (%d different), committed %d", len(ids), len(slices.Compact(ids)), len(committed))
+		t.Fatalf("received %d ids (%d different), committed %d", len(ids), len(slices.Compact(ids)),
+			len(committed))
 	}
 	s.Settled()
 	// The queue cannot be asked: a busy broker may forget acknowledgements when a channel is closed.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "github.com/quadrille-go/quadrille"
@@ -22,6 +23,7 @@ const (
 	maxFileLines     = 300
 	maxTestFileLines = 500
 	maxFuncLines     = 70
+	maxColumns       = 100 // a tab is one
 )
 
 // file is a parsed Go file with its path from the root.
@@ -34,6 +36,15 @@ type file struct {
 func (f file) test() bool  { return strings.HasSuffix(f.path, "_test.go") }
 func (f file) dir() string { return filepath.Dir(f.path) }
 func (f file) lines() int  { return f.set.File(f.ast.Pos()).LineCount() }
+
+// text returns the lines of the file.
+func (f file) text() []string {
+	content, err := os.ReadFile(filepath.Join("..", "..", f.path))
+	if err != nil {
+		panic(err) // it was parsed a moment ago
+	}
+	return strings.Split(string(content), "\n")
+}
 
 // support tells what only tests import.
 func (f file) support() bool {
@@ -67,7 +78,8 @@ func files(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "bin" || d.Name() == "testdata") {
+		if d.IsDir() && (strings.HasPrefix(d.Name(), ".") && d.Name() != ".." || d.Name() == "bin" ||
+			d.Name() == "testdata") {
 			return filepath.SkipDir
 		}
 		if !strings.HasSuffix(path, ".go") {
@@ -104,17 +116,19 @@ var mayImport = map[string][]string{
 	"eventstore":        {"consumer", "events", "postgres"},
 	"check":             {"consumer", "events", "topology"},
 	"cli":               {"events", "topology", "rabbit"},
-	".":                 {"consumer", "events", "eventstore", "inbox", "outbox", "postgres", "rabbit", "resilience", "topology"},
+	".": {"consumer", "events", "eventstore", "inbox", "outbox", "postgres", "rabbit",
+		"resilience", "topology"},
 }
 
 // heavy lists modules that only some packages of the kit may need.
 var heavy = map[string][]string{
-	"github.com/spf13/cobra":                     {"cli"},
-	"github.com/prometheus":                      {},
-	"github.com/pressly/goose/v3":                {"postgres"},
-	"github.com/bojanz/currency":                 {"events/fulfilment"},
-	"github.com/rabbitmq/amqp091-go":             {"rabbit", "consumer"},
-	"github.com/rs/zerolog":                      {"rabbit", "outbox", "outbox/cdc", "consumer", "resilience", "eventstore", "."},
+	"github.com/spf13/cobra":         {"cli"},
+	"github.com/prometheus":          {},
+	"github.com/pressly/goose/v3":    {"postgres"},
+	"github.com/bojanz/currency":     {"events/fulfilment"},
+	"github.com/rabbitmq/amqp091-go": {"rabbit", "consumer"},
+	"github.com/rs/zerolog": {"rabbit", "outbox", "outbox/cdc", "consumer",
+		"resilience", "eventstore", "."},
 	"github.com/sony/gobreaker/v2":               {"resilience"},
 	"github.com/jackc":                           {"outbox/cdc"},
 	"github.com/compose-spec/compose-go":         {},
@@ -157,7 +171,8 @@ func kitImport(t *testing.T, f file, path string) {
 	if !known {
 		t.Errorf("%s: package %s is not in the list of the kit's packages", f.path, f.dir())
 	}
-	if own, ok := strings.CutPrefix(path, module+"/"); ok && !strings.HasPrefix(own, "internal") && !slices.Contains(allowed, own) {
+	if own, ok := strings.CutPrefix(path, module+"/"); ok && !strings.HasPrefix(own, "internal") &&
+		!slices.Contains(allowed, own) {
 		t.Errorf("%s: %s may not import %s", f.path, f.dir(), own)
 	}
 	for prefix, users := range heavy {
@@ -172,6 +187,11 @@ func TestSizes(t *testing.T) {
 		limit := maxFileLines
 		if f.test() || f.support() {
 			limit = maxTestFileLines
+		}
+		for n, line := range f.text() {
+			if columns := utf8.RuneCountInString(line); columns > maxColumns {
+				t.Errorf("%s:%d has %d columns, at most %d", f.path, n+1, columns, maxColumns)
+			}
 		}
 		if n := f.lines(); n > limit {
 			t.Errorf("%s has %d lines, at most %d", f.path, n, limit)
@@ -207,10 +227,14 @@ var only = []struct {
 	why      string
 }{
 	{regexp.MustCompile(`\.Ack$`), []string{"rabbit", "consumer"}, "only the consumer acknowledges"},
-	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"rabbit"}, "only the confirmed publisher publishes"},
-	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"}, "services publish through the outbox"},
-	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot", "internal/devstack", "internal/demo"}, "the kit reads no environment"},
-	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"postgres"}, "transactions begin in postgres.InTx"},
+	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"rabbit"},
+		"only the confirmed publisher publishes"},
+	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
+		"services publish through the outbox"},
+	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot",
+		"internal/devstack", "internal/demo"}, "the kit reads no environment"},
+	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"postgres"},
+		"transactions begin in postgres.InTx"},
 }
 
 func TestWhoMayDoWhat(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 // constant lists the calls whose results nobody changes.
 var constant = []string{"errors.New", "fmt.Errorf", "regexp.MustCompile", "prometheus.NewDesc"}
 
-// mayBeGlobal lists the other variables of packages, tests apart, with the reason for each. None of them
-// is assigned to, which the test sees to.
+// mayBeGlobal lists the other variables of packages, tests apart, with the reason for each. None of
+// them is assigned to, which the test sees to.
 var mayBeGlobal = map[string]string{
 	"check.now":       "a moment, which cannot be a constant",
 	"consumer.mapper": "a cache of how types are mapped, safe to share; the same for everybody",
@@ -28,7 +28,7 @@ var mayBeGlobal = map[string]string{
 	"internal/demo.refundRefused":             "an end of an order, a plain value",
 	"internal/demo.recallRefused":             "an end of an order, a plain value",
 	"internal/devstack.shared":                "the servers that all tests of a process share",
-	"internal/devstack.drops":                 "the databases that the tests of a process are dropping",
+	"internal/devstack.drops":                 "the databases that the tests of a process drop",
 	"internal/devstack.stackScript":           "an embedded file",
 	"internal/inventory.Participant":          "pure functions in a struct",
 	"internal/orders.Participant":             "pure functions in a struct",
@@ -38,8 +38,8 @@ var mayBeGlobal = map[string]string{
 	"internal/simulator.verbs":                "a table",
 }
 
-// TestNoInitAndNoGlobals: a program's state is in values. Nothing runs before main, and what a package
-// keeps in a variable is a constant in all but name.
+// TestNoInitAndNoGlobals: a program's state is in values. Nothing runs before main, and what a
+// package keeps in a variable is a constant in all but name.
 func TestNoInitAndNoGlobals(t *testing.T) {
 	found := map[string]bool{}
 	files := files(t)
@@ -56,7 +56,8 @@ func TestNoInitAndNoGlobals(t *testing.T) {
 			global := filepath.ToSlash(f.dir()) + "." + name
 			found[global] = true
 			if mayBeGlobal[global] == "" {
-				t.Errorf("%s: the variable %s is state outside of values: make it a field or a constant", f.path, name)
+				t.Errorf("%s: the variable %s is state outside of values: make it a field or a constant",
+					f.path, name)
 			}
 		}
 	}
@@ -70,7 +71,8 @@ func TestNoInitAndNoGlobals(t *testing.T) {
 			continue
 		}
 		for _, name := range assigned(f) {
-			if global := filepath.ToSlash(f.dir()) + "." + name; found[global] || declaresError(files, f.dir(), name) {
+			if global := filepath.ToSlash(f.dir()) + "." + name; found[global] ||
+				declaresError(files, f.dir(), name) {
 				t.Errorf("%s assigns to %s, a variable of the package", f.path, name)
 			}
 		}
@@ -88,7 +90,8 @@ func globals(f file) (names []string) {
 		for _, spec := range g.Specs {
 			v := spec.(*ast.ValueSpec)
 			for i, name := range v.Names {
-				if name.Name != "_" && selector(v.Type) != "embed.FS" && (i >= len(v.Values) || !isConstant(v.Values[i])) {
+				if name.Name != "_" && selector(v.Type) != "embed.FS" &&
+					(i >= len(v.Values) || !isConstant(v.Values[i])) {
 					names = append(names, name.Name)
 				}
 			}
@@ -111,8 +114,8 @@ func selector(e ast.Expr) string {
 	return ""
 }
 
-// assigned returns the names that a file assigns to, elements and fields included, and that no function
-// of it declares.
+// assigned returns the names that a file assigns to, elements and fields included, and that no
+// function of it declares.
 func assigned(f file) (names []string) {
 	note := func(e ast.Expr) {
 		for {
@@ -144,7 +147,8 @@ func assigned(f file) (names []string) {
 		}
 		return true
 	})
-	return slices.DeleteFunc(names, func(name string) bool { return name == "shared" }) // guarded by its own lock
+	// guarded by its own lock
+	return slices.DeleteFunc(names, func(name string) bool { return name == "shared" })
 }
 
 // declaresError tells whether a package has a variable of that name that is a constant otherwise.

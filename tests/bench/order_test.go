@@ -1,5 +1,6 @@
-// Package bench_test measures the whole choreography: orders a second that four services bring to their end,
-// and how long an event takes from its commit to the commit of its effect when nothing else happens.
+// Package bench_test measures the whole choreography: orders a second that four services bring to
+// their end, and how long an event takes from its commit to the commit of its effect when nothing
+// else happens.
 package bench_test
 
 import (
@@ -28,8 +29,8 @@ const (
 	pingEvery    = 5 * time.Millisecond
 )
 
-// BenchmarkOrder places orders from concurrent clients as fast as they are taken and waits until the
-// last is confirmed. The limit beside it is the rate at which the orders were taken.
+// BenchmarkOrder places orders from concurrent clients as fast as they are taken and waits until
+// the last is confirmed. The limit beside it is the rate at which the orders were taken.
 func BenchmarkOrder(b *testing.B) {
 	d := env.Start(b)
 	d.StockUp()
@@ -83,7 +84,8 @@ func awaitConfirmed(b *testing.B, d *env.Env) {
 		if err == nil && open == 0 {
 			err = inventory.Get(&committed, `SELECT count(*) FROM reservations WHERE state = 'committed'`)
 		}
-		return fmt.Sprint(open, " open, ", committed, " committed ", err), err == nil && committed >= orderCount
+		return fmt.Sprint(open, " open, ", committed, " committed ", err), err == nil &&
+			committed >= orderCount
 	})
 }
 
@@ -118,20 +120,27 @@ func BenchmarkLatency(b *testing.B) {
 	took := make(chan time.Duration, pings)
 	s := &quadrille.Service{
 		Name: "pinger", Publishes: []events.Payload{ping{}}, AMQP: amqp, Database: env.EmptyDatabase(b),
-		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx, e events.Of[ping]) error {
+		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx,
+			e events.Of[ping]) error {
 			took <- time.Since(e.Data.At)
 			return nil
 		})},
 	}
 	env.Run(b, s)
-	env.Await(b, "the service to be connected", func() (string, bool) { return "not connected", s.Connected() })
+	env.Await(b, "the service to be connected", func() (string, bool) {
+		return "not connected",
+			s.Connected()
+	})
 	for b.Loop() {
 		all := make([]time.Duration, 0, pings)
 		tick := time.NewTicker(pingEvery)
 		for range pings {
 			<-tick.C
 			p := ping{ID: events.NewID(), At: time.Now()}
-			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error { return s.Publish(b.Context(), tx, p) }); err != nil {
+			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error {
+				return s.Publish(b.Context(), tx,
+					p)
+			}); err != nil {
 				b.Fatal(err)
 			}
 			all = append(all, <-took)

@@ -65,14 +65,15 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// load loads a compose file as if it were in dir, in an empty environment: a variable that it needed
-// would be an error or empty.
+// load loads a compose file as if it were in dir, in an empty environment: a variable that it
+// needed would be an error or empty.
 func load(dir, text string) (project, error) {
 	path := filepath.Join(dir, "compose.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return project{}, err
 	}
-	options, err := cli.NewProjectOptions([]string{path}, cli.WithWorkingDirectory(dir), cli.WithResolvedPaths(true))
+	options, err := cli.NewProjectOptions([]string{path}, cli.WithWorkingDirectory(dir),
+		cli.WithResolvedPaths(true))
 	if err != nil {
 		return project{}, err
 	}

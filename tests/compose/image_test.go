@@ -33,16 +33,20 @@ func faults(text, version string) []string {
 		}
 	}
 	build, final := lines[:last], lines[last:]
-	c.unless(slices.Contains(build, "FROM golang:"+version+" AS build"), "it is not built with Go %s", version)
+	c.unless(slices.Contains(build, "FROM golang:"+version+" AS build"), "it is not built with Go %s",
+		version)
 	c.unless(slices.ContainsFunc(build, func(l string) bool {
 		return strings.HasPrefix(l, "RUN CGO_ENABLED=0 go build ") && strings.HasSuffix(l, " ./cmd/...")
 	}), "it does not build all commands, without C")
-	c.unless(strings.HasPrefix(final[0], "FROM gcr.io/distroless/static-debian12:nonroot"), "the image is made %s", final[0])
+	c.unless(strings.HasPrefix(final[0], "FROM gcr.io/distroless/static-debian12:nonroot"),
+		"the image is made %s", final[0])
 	// As a number, since only a number can be checked not to be root by those who run it.
 	c.unless(slices.ContainsFunc(final, number.MatchString), "it may run as root")
-	c.unless(!strings.Contains(text, "ARG") && !strings.Contains(text, "ENV"), "it has arguments, which the image would keep")
+	c.unless(!strings.Contains(text, "ARG") && !strings.Contains(text, "ENV"),
+		"it has arguments, which the image would keep")
 	for _, line := range final {
-		c.unless(!strings.HasPrefix(line, "COPY") || strings.HasPrefix(line, "COPY --from=build "), "more than the programs is in it: %s", line)
+		c.unless(!strings.HasPrefix(line, "COPY") || strings.HasPrefix(line, "COPY --from=build "),
+			"more than the programs is in it: %s", line)
 		c.unless(!strings.HasPrefix(line, "RUN"), "it runs something that it does not have: %s", line)
 	}
 	return c
@@ -63,9 +67,12 @@ func TestDockerfile(t *testing.T) {
 		t.Error(fault)
 	}
 	for _, b := range []change{
-		{"golang:1.", "golang:9."}, {"./cmd/...", "./cmd/orders"}, {"CGO_ENABLED=0", "CGO_ENABLED=1"}, {"USER 65532:65532", "USER 0:0"},
-		{"USER 65532:65532\n", ""}, {"USER 65532:65532", "USER nonroot"}, {"static-debian12:nonroot", "static-debian12"},
-		{"COPY --from=build /out/ /", "COPY . /"}, {"USER 65532", "RUN id\nUSER 65532"}, {"USER 65532", "ENV QUADRILLE_TOKEN=x\nUSER 65532"},
+		{"golang:1.", "golang:9."}, {"./cmd/...", "./cmd/orders"}, {"CGO_ENABLED=0", "CGO_ENABLED=1"},
+		{"USER 65532:65532", "USER 0:0"},
+		{"USER 65532:65532\n", ""}, {"USER 65532:65532", "USER nonroot"},
+		{"static-debian12:nonroot", "static-debian12"},
+		{"COPY --from=build /out/ /", "COPY . /"}, {"USER 65532", "RUN id\nUSER 65532"},
+		{"USER 65532", "ENV QUADRILLE_TOKEN=x\nUSER 65532"},
 	} {
 		if !strings.Contains(text, b.old) {
 			t.Errorf("the Dockerfile has no %q to break", b.old)
@@ -77,7 +84,8 @@ func TestDockerfile(t *testing.T) {
 
 // TestSecretsStayOut: neither an image nor the repository gets the secrets, nor the data of `up`.
 func TestSecretsStayOut(t *testing.T) {
-	for file, want := range map[string][]string{".dockerignore": {"secrets", ".quadrille", ".git"}, ".gitignore": {"/secrets/", "/.quadrille/"}} {
+	for file, want := range map[string][]string{".dockerignore": {"secrets", ".quadrille", ".git"},
+		".gitignore": {"/secrets/", "/.quadrille/"}} {
 		lines := strings.Split(read(t, file), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
@@ -92,7 +100,8 @@ func TestImageHasWhatItNeeds(t *testing.T) {
 	ignored := strings.Split(read(t, ".dockerignore"), "\n")
 	embedded := 0
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") ||
+			strings.HasSuffix(path, "_test.go") {
 			return err
 		}
 		text, err := os.ReadFile(path)

@@ -33,7 +33,9 @@ func words(pattern, text string) []string {
 func TestGuideNamesTheSettings(t *testing.T) {
 	published := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
 	want := []string{
-		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL", "QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL", "QUADRILLE_ORDERS_URLS",
+		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL",
+		"QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
+		"QUADRILLE_ORDERS_URLS",
 		"QUADRILLE_AMQP_URL", "QUADRILLE_MANAGEMENT_URL", "QUADRILLE_TOKEN", // of the command line
 	}
 	for _, literals := range settings(t) {
@@ -56,16 +58,19 @@ func TestGuideNamesTheMetrics(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
-	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens, http.NotFoundHandler()).ServeHTTP(w, r)
+	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens,
+		http.NotFoundHandler()).ServeHTTP(w, r)
 	served := words(`(?m)^quadrille_\w+`, w.Body.String())
-	if published := words(`\bquadrille_\w+`, read(t, guide)); len(published) == 0 || !slices.Equal(published, served) {
+	if published := words(`\bquadrille_\w+`, read(t, guide)); len(published) == 0 ||
+		!slices.Equal(published, served) {
 		t.Errorf("the guide names %q, served are %q", published, served)
 	}
 }
 
 func TestGuideTellsThePermissions(t *testing.T) {
 	p := topology.PermissionOf("orders")
-	row := fmt.Sprintf("| the service `orders` | `%s` | `%s` | `%s` |", p.Configure, p.Write, strings.ReplaceAll(p.Read, "|", `\|`))
+	row := fmt.Sprintf("| the service `orders` | `%s` | `%s` | `%s` |", p.Configure, p.Write,
+		strings.ReplaceAll(p.Read, "|", `\|`))
 	if !strings.Contains(read(t, guide), row) {
 		t.Errorf("the guide has no row %s", row)
 	}
@@ -73,7 +78,8 @@ func TestGuideTellsThePermissions(t *testing.T) {
 
 // TestGuideTellsTheBounds reckons each bound from the source.
 func TestGuideTellsTheBounds(t *testing.T) {
-	rows := regexp.MustCompile("(?m)^\\| `([a-z]+)\\.([A-Za-z]+)` \\| ([0-9a-z]+) \\|").FindAllStringSubmatch(read(t, guide), -1)
+	rows := regexp.MustCompile(
+		"(?m)^\\| `([a-z]+)\\.([A-Za-z]+)` \\| ([0-9a-z]+) \\|").FindAllStringSubmatch(read(t, guide), -1)
 	if len(rows) < 20 {
 		t.Fatalf("only %d bounds were found", len(rows))
 	}
@@ -130,7 +136,8 @@ func reckon(e ast.Expr) constant.Value {
 	case *ast.BasicLit:
 		return constant.MakeFromLiteral(e.Value, e.Kind, 0)
 	case *ast.SelectorExpr:
-		units := map[string]time.Duration{"Millisecond": time.Millisecond, "Second": time.Second, "Minute": time.Minute, "Hour": time.Hour}
+		units := map[string]time.Duration{"Millisecond": time.Millisecond, "Second": time.Second,
+			"Minute": time.Minute, "Hour": time.Hour}
 		if unit, ok := units[e.Sel.Name]; ok {
 			return constant.MakeInt64(int64(unit))
 		}

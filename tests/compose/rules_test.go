@@ -45,34 +45,51 @@ func rules(t *testing.T) []rule {
 	t.Helper()
 	known := settings(t)
 	return []rule{
-		{"the servers are RabbitMQ 4 and PostgreSQL 17", images, []change{{"rabbitmq:4-", "rabbitmq:3-"}, {"image: postgres:17", "image: postgres:16"}}},
+		{"the servers are RabbitMQ 4 and PostgreSQL 17", images, []change{{"rabbitmq:4-", "rabbitmq:3-"},
+			{"image: postgres:17", "image: postgres:16"}}},
 		{"the services of the topology are there", services, []change{
-			{"entrypoint: [/payments]", "entrypoint: [/orders]"}, {"  shipping:\n    <<: *service", "  parcels:\n    <<: *service"}, {"build: .", "platform: linux/amd64"}}},
+			{"entrypoint: [/payments]", "entrypoint: [/orders]"}, {"  shipping:\n    <<: *service",
+				"  parcels:\n    <<: *service"}, {"build: .", "platform: linux/amd64"}}},
 		{"whatever stays says whether it is healthy", health, []change{
-			{"[CMD, /orders, healthcheck]", "[NONE]"}, {"[CMD, /orders, healthcheck]", "[CMD, /payments, healthcheck]"},
+			{"[CMD, /orders, healthcheck]", "[NONE]"}, {"[CMD, /orders, healthcheck]",
+				"[CMD, /payments, healthcheck]"},
 			{"check_port_listener, \"5672\"]", "check_port_listener, \"5672\"]\n      disable: true"}}},
-		{"ports are published on this machine only", ports, []change{{"127.0.0.1:8083:8080", "8083:8080"}, {"127.0.0.1:15672:", "0.0.0.0:15672:"}, {"127.0.0.1:8083:8080", "[::]:8083:8080"}}},
+		{"ports are published on this machine only", ports, []change{{"127.0.0.1:8083:8080", "8083:8080"},
+			{"127.0.0.1:15672:", "0.0.0.0:15672:"}, {"127.0.0.1:8083:8080", "[::]:8083:8080"}}},
 		{"no secret is written down or has a default", literals, []change{
 			{"POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: postgres"},
-			{"QUADRILLE_ORDERS_AMQP_URL_FILE: /run/secrets/orders_amqp_url", "QUADRILLE_ORDERS_AMQP_URL: amqp://rabbitmq:5672/quadrille"},
-			{"image: quadrille:local", "image: quadrille:local\n  labels: {docs: 'amqp://guest:guest@rabbitmq'}"},
+			{"QUADRILLE_ORDERS_AMQP_URL_FILE: /run/secrets/orders_amqp_url",
+				"QUADRILLE_ORDERS_AMQP_URL: amqp://rabbitmq:5672/quadrille"},
+			{"image: quadrille:local", "image: quadrille:local\n  labels: {docs: " +
+				"'amqp://guest:guest@rabbitmq'}"},
 			{"name: quadrille\n", "name: ${NAME:-quadrille}\n"},
 			{"{file: ./secrets/tokens}", "{environment: TOKENS}"},
 			{"{file: ./secrets/tokens}", "{file: ./deploy/tokens}"}}},
-		{"every setting is one that the service reads", func(p project) []string { return environment(p, known) }, []change{
-			{"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_SHIPPING_LISTENS"}, {"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_ORDERS_LISTEN"},
-			{"QUADRILLE_TOKENS_FILE", "QUADRILLE_TOKENS"}, {"QUADRILLE_ORDERS_DATABASE_URL_FILE", "QUADRILLE_ORDERS_DATABASE_FILE"}}},
+		{"every setting is one that the service reads",
+			func(p project) []string { return environment(p, known) }, []change{
+				{"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_SHIPPING_LISTENS"},
+				{"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_ORDERS_LISTEN"},
+				{"QUADRILLE_TOKENS_FILE", "QUADRILLE_TOKENS"}, {"QUADRILLE_ORDERS_DATABASE_URL_FILE",
+					"QUADRILLE_ORDERS_DATABASE_FILE"}}},
 		{"every file that is named is mounted", mounts, []change{
-			{"secrets: [orders_database_url, orders_amqp_url, tokens]", "secrets: [orders_database_url, orders_amqp_url]"},
-			{"target: operator.env", "target: operator"}, {"target: definitions.json", "target: definitions"}, {"secrets: [postgres_password]", "labels: {}"}}},
+			{"secrets: [orders_database_url, orders_amqp_url, tokens]",
+				"secrets: [orders_database_url, orders_amqp_url]"},
+			{"target: operator.env", "target: operator"},
+			{"target: definitions.json", "target: definitions"}, {"secrets: [postgres_password]",
+				"labels: {}"}}},
 		{"containers can do little", contained, []change{
-			{"init: true", "init: false"}, {"read_only: true", "read_only: false"}, {"cap_drop: [ALL]", "cap_drop: [NET_RAW]"},
-			{"no-new-privileges:true", "no-new-privileges:false"}, {"image: rabbitmq:4-management\n    user: rabbitmq", "image: rabbitmq:4-management"},
-			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]"}, {"cap_drop: [ALL]", "cap_drop: [ALL]\n  privileged: true"}}},
+			{"init: true", "init: false"}, {"read_only: true", "read_only: false"},
+			{"cap_drop: [ALL]", "cap_drop: [NET_RAW]"},
+			{"no-new-privileges:true", "no-new-privileges:false"},
+			{"image: rabbitmq:4-management\n    user: rabbitmq", "image: rabbitmq:4-management"},
+			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]"},
+			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  privileged: true"}}},
 		{"what stays comes again and may finish", lifetimes, []change{
-			{"restart: unless-stopped", "restart: \"no\""}, {"stop_grace_period: 45s", "stop_grace_period: 10s"}, {"hostname: rabbitmq", "labels: {}"}}},
+			{"restart: unless-stopped", "restart: \"no\""},
+			{"stop_grace_period: 45s", "stop_grace_period: 10s"}, {"hostname: rabbitmq", "labels: {}"}}},
 		{"everything waits for what it needs", order, []change{
-			{"databases: {condition: service_completed_successfully}", "databases: {condition: service_started}"},
+			{"databases: {condition: service_completed_successfully}",
+				"databases: {condition: service_started}"},
 			{"rabbitmq: {condition: service_healthy}", "rabbitmq: {condition: service_started}"}}},
 	}
 }
@@ -80,9 +97,11 @@ func rules(t *testing.T) []rule {
 func images(p project) []string {
 	var c complaints
 	for _, name := range []string{"postgres", "databases"} {
-		c.unless(p.Services[name].Image == "postgres:17", "%s has the image %q", name, p.Services[name].Image)
+		c.unless(p.Services[name].Image == "postgres:17", "%s has the image %q", name,
+			p.Services[name].Image)
 	}
-	c.unless(p.Services["rabbitmq"].Image == "rabbitmq:4-management", "rabbitmq has the image %q", p.Services["rabbitmq"].Image)
+	c.unless(p.Services["rabbitmq"].Image == "rabbitmq:4-management", "rabbitmq has the image %q",
+		p.Services["rabbitmq"].Image)
 	return c
 }
 
@@ -91,7 +110,8 @@ func services(p project) []string {
 	for _, s := range topology.Fulfilment().Services {
 		want = append(want, s.Name)
 		found := p.Services[s.Name]
-		c.unless(slices.Equal(found.Entrypoint, types.ShellCommand{"/" + s.Name}), "%s runs %q", s.Name, found.Entrypoint)
+		c.unless(slices.Equal(found.Entrypoint, types.ShellCommand{"/" + s.Name}), "%s runs %q", s.Name,
+			found.Entrypoint)
 		c.unless(found.Build != nil && found.Image != "", "%s is not built", s.Name)
 	}
 	slices.Sort(want)
@@ -112,7 +132,8 @@ func health(p project) []string {
 			continue
 		}
 		if slices.Contains(p.programs(), name) {
-			c.unless(slices.Equal(check.Test[1:], []string{"/" + name, "healthcheck"}), "%s is checked by %q", name, check.Test)
+			c.unless(slices.Equal(check.Test[1:], []string{"/" + name, "healthcheck"}),
+				"%s is checked by %q", name, check.Test)
 		}
 	}
 	return c
@@ -140,16 +161,19 @@ var (
 func literals(p project) []string {
 	var c complaints
 	c.unless(!credentials.MatchString(p.text), "there is a URL with a password")
-	c.unless(!strings.Contains(strings.ReplaceAll(p.text, "$$", ""), "${"), "there is a variable, which may have a default")
+	c.unless(!strings.Contains(strings.ReplaceAll(p.text, "$$", ""), "${"),
+		"there is a variable, which may have a default")
 	for name, s := range p.Services {
 		for variable, value := range s.Environment {
 			played := value != nil && *value == "http://simulators:8080" // which take everybody
-			c.unless(!secretName.MatchString(variable) || strings.HasSuffix(variable, "_FILE") || played, "%s has %s in its environment", name, variable)
+			c.unless(!secretName.MatchString(variable) || strings.HasSuffix(variable, "_FILE") ||
+				played, "%s has %s in its environment", name, variable)
 		}
 	}
 	for name, secret := range p.Secrets {
 		folder := filepath.Join(p.WorkingDir, "secrets") + string(filepath.Separator)
-		c.unless(strings.HasPrefix(secret.File, folder), "the secret %s is not a file in secrets/, but %q", name, secret.File)
+		c.unless(strings.HasPrefix(secret.File, folder),
+			"the secret %s is not a file in secrets/, but %q", name, secret.File)
 	}
 	c.unless(len(p.Secrets) > 0, "there are no secrets")
 	return c
@@ -190,13 +214,15 @@ func environment(p project, known map[string][]string) []string {
 			_, file := p.Services[name].Environment[variable+"_FILE"]
 			return direct || file
 		}
-		for _, required := range []string{prefix + "DATABASE_URL", prefix + "AMQP_URL", prefix + "LISTEN"} {
+		for _, required := range []string{prefix + "DATABASE_URL", prefix + "AMQP_URL", prefix +
+			"LISTEN"} {
 			c.unless(has(required), "%s lacks %s", name, required)
 		}
 		// It listens for other containers, which it refuses without tokens.
 		c.unless(has("QUADRILLE_TOKENS_FILE"), "%s lacks QUADRILLE_TOKENS_FILE", name)
 		for variable := range p.Services[name].Environment {
-			c.unless(reads(known, name, prefix, variable) || reads(known, name, prefix, strings.TrimSuffix(variable, "_FILE")),
+			c.unless(reads(known, name, prefix, variable) ||
+				reads(known, name, prefix, strings.TrimSuffix(variable, "_FILE")),
 				"%s does not read %s", name, variable)
 		}
 	}
@@ -205,7 +231,8 @@ func environment(p project, known map[string][]string) []string {
 
 func reads(known map[string][]string, service, prefix, variable string) bool {
 	own, isOwn := strings.CutPrefix(variable, prefix)
-	return slices.Contains(known["boot"], variable) || slices.Contains(known[service], variable) || isOwn && slices.Contains(known["boot"], own)
+	return slices.Contains(known["boot"], variable) || slices.Contains(known[service], variable) ||
+		isOwn && slices.Contains(known["boot"], own)
 }
 
 var mounted = regexp.MustCompile(`/run/secrets/[A-Za-z0-9._-]+`)
@@ -227,7 +254,8 @@ func mounts(p project) []string {
 		conf := ""
 		if name == "rabbitmq" { // its settings name a file, too
 			content, err := os.ReadFile(filepath.Join(root, "deploy", "rabbitmq.conf"))
-			c.unless(err == nil && len(s.Configs) == 1, "the settings of rabbitmq: %d, %v", len(s.Configs), err)
+			c.unless(err == nil && len(s.Configs) == 1, "the settings of rabbitmq: %d, %v", len(s.Configs),
+				err)
 			conf = string(content)
 		}
 		var there []string
@@ -260,10 +288,12 @@ func contained(p project) []string {
 	for name, s := range p.Services {
 		c.unless(s.Init != nil && *s.Init, "%s has no init", name)
 		c.unless(s.ReadOnly, "%s may write its image", name)
-		c.unless(slices.Equal(s.CapDrop, []string{"ALL"}) && len(s.CapAdd) == 0 && !s.Privileged, "%s has capabilities", name)
+		c.unless(slices.Equal(s.CapDrop, []string{"ALL"}) && len(s.CapAdd) == 0 &&
+			!s.Privileged, "%s has capabilities", name)
 		c.unless(slices.Contains(s.SecurityOpt, "no-new-privileges:true"), "%s may gain privileges", name)
 		// The image of the services has a user of its own: see TestDockerfile.
-		c.unless(s.Build != nil || s.User != "" && s.User != "root" && !strings.HasPrefix(s.User, "0"), "%s runs as %q", name, s.User)
+		c.unless(s.Build != nil || s.User != "" && s.User != "root" && !strings.HasPrefix(s.User, "0"),
+			"%s runs as %q", name, s.User)
 	}
 	return c
 }
@@ -289,13 +319,16 @@ func lifetimes(p project) []string {
 func order(p project) []string {
 	var c complaints
 	const healthy, done = types.ServiceConditionHealthy, types.ServiceConditionCompletedSuccessfully
-	needs := map[string]map[string]string{"databases": {"postgres": healthy}, "operator": {"rabbitmq": healthy}}
+	needs := map[string]map[string]string{"databases": {"postgres": healthy},
+		"operator": {"rabbitmq": healthy}}
 	for _, name := range p.services() {
-		needs[name] = map[string]string{"rabbitmq": healthy, "postgres": healthy, "databases": done, "operator": done}
+		needs[name] = map[string]string{"rabbitmq": healthy, "postgres": healthy, "databases": done,
+			"operator": done}
 	}
 	for name, conditions := range needs {
 		for on, condition := range conditions {
-			c.unless(p.Services[name].DependsOn[on].Condition == condition, "%s does not wait until %s is %s", name, on, condition)
+			c.unless(p.Services[name].DependsOn[on].Condition == condition,
+				"%s does not wait until %s is %s", name, on, condition)
 		}
 	}
 	return c

@@ -45,12 +45,13 @@ func matches(hash []byte, password string) bool {
 	return bytes.Equal(sum[:], hash[4:])
 }
 
-// secrets runs deploy/secrets.sh. It is read as well: go test would otherwise not notice that it was
-// changed and repeat an old result.
+// secrets runs deploy/secrets.sh. It is read as well: go test would otherwise not notice that it
+// was changed and repeat an old result.
 func secrets(t *testing.T, dir string) {
 	t.Helper()
 	read(t, "deploy/secrets.sh")
-	if output, err := exec.Command("sh", filepath.Join(root, "deploy", "secrets.sh"), dir).CombinedOutput(); err != nil {
+	if output, err := exec.Command("sh", filepath.Join(root, "deploy", "secrets.sh"),
+		dir).CombinedOutput(); err != nil {
 		t.Fatalf("secrets.sh: %v\n%s", err, output)
 	}
 }
@@ -88,7 +89,8 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	secrets(t, dir)
 	d := decode(t, dir)
 	sql := content(t, filepath.Join(dir, "databases.sql"))
-	if !strings.HasPrefix(sql, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;\n") || strings.Contains(sql, "REPLICATION") {
+	if !strings.HasPrefix(sql, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;\n") ||
+		strings.Contains(sql, "REPLICATION") {
 		t.Errorf("the roles may do more than they need: %s", sql)
 	}
 	operator := content(t, filepath.Join(dir, "operator.env"))
@@ -98,7 +100,8 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	hashes, rights := map[string][]byte{}, map[string]topology.Permission{}
 	for _, u := range d.Users {
 		hashes[u.Name] = u.Hash
-		if admin := slices.Contains(u.Tags, "administrator"); admin != (u.Name == "operator") || u.Algorithm != "rabbit_password_hashing_sha256" {
+		if admin := slices.Contains(u.Tags, "administrator"); admin != (u.Name == "operator") ||
+			u.Algorithm != "rabbit_password_hashing_sha256" {
 			t.Errorf("account %s: tags %q, hashed with %s", u.Name, u.Tags, u.Algorithm)
 		}
 	}
@@ -114,22 +117,29 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 		if rights[s.Name] != topology.PermissionOf(s.Name) {
 			t.Errorf("%s may %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
 		}
-		amqp, database := parse(t, content(t, filepath.Join(dir, s.Name+"_amqp_url"))), parse(t, content(t, filepath.Join(dir, s.Name+"_database_url")))
+		amqp, database := parse(t, content(t, filepath.Join(dir, s.Name+"_amqp_url"))),
+			parse(t, content(t, filepath.Join(dir, s.Name+"_database_url")))
 		password, _ := amqp.User.Password()
-		if !matches(hashes[s.Name], password) || amqp.User.Username() != s.Name || amqp.Host != "rabbitmq:5672" || amqp.Path != "/quadrille" {
+		if !matches(hashes[s.Name], password) || amqp.User.Username() != s.Name ||
+			amqp.Host != "rabbitmq:5672" || amqp.Path != "/quadrille" {
 			t.Errorf("%s would not get into %s", s.Name, amqp.Redacted())
 		}
 		password, _ = database.User.Password()
-		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" PASSWORD '`+password+`';`) || database.User.Username() != s.Name ||
-			database.Host != "postgres:5432" || database.Path != "/"+s.Name || database.Query().Get("sslmode") == "" {
+		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" PASSWORD '`+password+`';`) ||
+			database.User.Username() != s.Name ||
+			database.Host != "postgres:5432" || database.Path != "/"+s.Name ||
+			database.Query().Get("sslmode") == "" {
 			t.Errorf("%s would not get into %s", s.Name, database.Redacted())
 		}
-		if setting := "export QUADRILLE_" + strings.ToUpper(s.Name) + "_URL='http://" + s.Name + ":8080'"; !strings.Contains(operator, setting) {
+		if setting := "export QUADRILLE_" + strings.ToUpper(s.Name) + "_URL='http://" + s.Name +
+			":8080'"; !strings.Contains(operator, setting) {
 			t.Errorf("the operator does not know where %s is", s.Name)
 		}
 	}
 	password := content(t, filepath.Join(dir, "passwords", "operator"))
-	if !matches(hashes["operator"], password) || !strings.Contains(operator, "export QUADRILLE_AMQP_URL='amqp://operator:"+password+"@rabbitmq:5672/quadrille'") {
+	if !matches(hashes["operator"], password) ||
+		!strings.Contains(operator, "export QUADRILLE_AMQP_URL='amqp://operator:"+password+
+			"@rabbitmq:5672/quadrille'") {
 		t.Error("the operator would not get into the broker")
 	}
 	if len(hashes) != len(names) || len(rights) != len(names) {
@@ -212,7 +222,8 @@ func TestSecretsAreKept(t *testing.T) {
 			t.Errorf("%s has its old password: %t", name, same)
 		}
 	}
-	if !strings.Contains(content(t, filepath.Join(dir, "operator.env")), "QUADRILLE_TOKEN='0123456789abcdef'") ||
+	if !strings.Contains(content(t, filepath.Join(dir, "operator.env")),
+		"QUADRILLE_TOKEN='0123456789abcdef'") ||
 		content(t, filepath.Join(dir, "tokens")) != strings.TrimSpace(clients) {
 		t.Error("the tokens were not kept, or the operator does not use his own")
 	}
@@ -224,7 +235,8 @@ func TestSecretsAreKept(t *testing.T) {
 
 // TestSecretsFailWhole: a tool that is lacking must not make a secret that is empty.
 func TestSecretsFailWhole(t *testing.T) {
-	tools := []string{"od", "tr", "cut", "fold", "base64", "sha256sum", "awk", "cat", "chmod", "mkdir", "mv", "dirname"}
+	tools := []string{"od", "tr", "cut", "fold", "base64", "sha256sum", "awk", "cat", "chmod", "mkdir",
+		"mv", "dirname"}
 	for _, lacking := range append(tools, "none") {
 		bin := t.TempDir()
 		for _, tool := range tools {

@@ -51,14 +51,16 @@ func start(t *testing.T) *machine {
 	// Addresses are all that differs between the containers' network and this machine.
 	addresses := []string{
 		"rabbitmq:5672", broker.Host, "postgres:5432", database.Host,
-		"--host=postgres", "--host=127.0.0.1", "--username=postgres", "--username=" + database.User.Username() + " --port=" + database.Port() + " --dbname=postgres",
+		"--host=postgres", "--host=127.0.0.1", "--username=postgres", "--username=" +
+			database.User.Username() + " --port=" + database.Port() + " --dbname=postgres",
 	}
 	programs := m.p.programs()
 	free := devstack.Addresses(t, len(programs))
 	for i, name := range programs {
 		address := free[i]
 		addresses = append(addresses, "http://"+name+":8080", "http://"+address)
-		*m.p.Services[name].Environment["QUADRILLE_"+strings.ToUpper(name)+"_LISTEN"] = "0.0.0.0:" + strings.TrimPrefix(address, "127.0.0.1:")
+		*m.p.Services[name].Environment["QUADRILLE_"+strings.ToUpper(name)+"_LISTEN"] = "0.0.0.0:" +
+			strings.TrimPrefix(address, "127.0.0.1:")
 	}
 	m.replace = strings.NewReplacer(addresses...)
 	password, _ := database.User.Password()
@@ -66,7 +68,8 @@ func start(t *testing.T) *machine {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	loaded := json.RawMessage(content(t, filepath.Join(m.dir, "secrets", "definitions.json")))
-	if err := devstack.Manage(ctx, servers.ManagementURL, http.MethodPost, "/api/definitions", loaded, nil); err != nil {
+	if err := devstack.Manage(ctx, servers.ManagementURL, http.MethodPost, "/api/definitions", loaded,
+		nil); err != nil {
 		t.Fatalf("the definitions: %v", err)
 	}
 	return m
@@ -93,7 +96,8 @@ func (m *machine) command(ctx context.Context, name string, words ...string) *ex
 		m.write(filepath.Join(mounts, filepath.Base(targetOf(secret))), text+"\n")
 	}
 	local := func(text string) string {
-		return strings.ReplaceAll(strings.ReplaceAll(m.replace.Replace(text), "$$", "$"), "/run/secrets", mounts)
+		return strings.ReplaceAll(strings.ReplaceAll(m.replace.Replace(text), "$$", "$"), "/run/secrets",
+			mounts)
 	}
 	var args []string
 	for _, word := range slices.Concat(s.Entrypoint, words) {
@@ -180,7 +184,8 @@ func TestRunsWithoutContainers(t *testing.T) {
 	m := start(t)
 	for range 2 { // again at each start
 		m.run("databases", m.p.Services["databases"].Command...)
-		if published := m.run("operator", m.p.Services["operator"].Command...); !strings.Contains(published, "applied") {
+		if published := m.run("operator",
+			m.p.Services["operator"].Command...); !strings.Contains(published, "applied") {
 			t.Errorf("the operator says %q", published)
 		}
 	}
@@ -193,7 +198,8 @@ func TestRunsWithoutContainers(t *testing.T) {
 	}
 	// Nothing is in stock: orders run to their refusal, through all that a service may do.
 	var order struct{ ID, State string }
-	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place")), &order); err != nil {
+	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place")),
+		&order); err != nil {
 		t.Fatal(err)
 	}
 	until := time.Now().Add(patience)
@@ -203,12 +209,14 @@ func TestRunsWithoutContainers(t *testing.T) {
 		if time.Now().After(until) {
 			t.Fatalf("the order is still %s", order.State)
 		}
-		if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "show", order.ID)), &order); err != nil {
+		if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "show", order.ID)),
+			&order); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var parked cli.ParkedList
-	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "parked", "list")), &parked); err != nil || len(parked.Parked)+len(parked.Missing) > 0 {
+	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "parked", "list")),
+		&parked); err != nil || len(parked.Parked)+len(parked.Missing) > 0 {
 		t.Errorf("parked: %+v, %v", parked, err)
 	}
 	m.closed()
@@ -225,7 +233,8 @@ func (m *machine) closed() {
 	if err != nil {
 		m.Fatal(err)
 	}
-	request, err := http.NewRequestWithContext(m.Context(), http.MethodGet, "http://127.0.0.1:"+port+"/orders", nil)
+	request, err := http.NewRequestWithContext(m.Context(), http.MethodGet, "http://127.0.0.1:"+port+
+		"/orders", nil)
 	if err != nil {
 		m.Fatal(err)
 	}
@@ -238,7 +247,8 @@ func (m *machine) closed() {
 		m.Errorf("without a token the answer is %s", response.Status)
 	}
 	own := m.replace.Replace(content(m.T, m.p.Secrets["orders_database_url"].File))
-	for url, want := range map[string]bool{own: true, strings.Replace(own, "/orders?", "/payments?", 1): false} {
+	for url, want := range map[string]bool{own: true, strings.Replace(own, "/orders?", "/payments?",
+		1): false} {
 		err := exec.Command("psql", "--no-psqlrc", "--dbname="+url, "--command=SELECT 1").Run()
 		if (err == nil) != want {
 			m.Errorf("orders may enter %s: %t", parse(m.T, url).Path, err == nil)

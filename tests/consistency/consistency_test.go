@@ -1,5 +1,5 @@
-// Package consistency_test holds docs/consistency.md to what happens: in each test something really is
-// away, and clients ask meanwhile.
+// Package consistency_test holds docs/consistency.md to what happens: in each test something really
+// is away, and clients ask meanwhile.
 package consistency_test
 
 import (
@@ -46,7 +46,8 @@ func agree(t *testing.T, d *env.Env, id, orders, payments, inventory, shipping s
 	t.Helper()
 	want := fmt.Sprint(orders, " ", payments, " ", inventory, " ", shipping)
 	env.Await(t, "the four to agree on "+want, func() (string, bool) {
-		got := fmt.Sprint(state(d, "orders", "/orders/", id), " ", state(d, "payments", "/payments/", id), " ",
+		got := fmt.Sprint(state(d, "orders", "/orders/", id), " ", state(d, "payments", "/payments/", id),
+			" ",
 			state(d, "inventory", "/reservations/", id), " ", state(d, "shipping", "/shipments/", id))
 		return got, got == want
 	})
@@ -98,23 +99,27 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 		{"inventory", "/stock/teapot", "on_hand", "1e+06"},
 	} {
 		answer, err := d.Request(look.service, "GET", look.path, "", "", http.StatusOK)
-		if got := fmt.Sprint(answer[look.field]); err != nil || got[:min(len(got), len(look.want))] != look.want {
+		if got := fmt.Sprint(answer[look.field]); err != nil ||
+			got[:min(len(got), len(look.want))] != look.want {
 			t.Errorf("%s: %v, %v", look.path, got, err)
 		}
 	}
-	if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+	if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "",
+		http.StatusOK); err != nil {
 		t.Error(err)
 	}
 	if s := state(d, "orders", "/orders/", id); s != "cancelled" {
 		t.Errorf("after its cancellation the order is %s", s)
 	}
-	for service, path := range map[string]string{"payments": "/payments/", "inventory": "/reservations/", "shipping": "/shipments/"} {
+	for service, path := range map[string]string{"payments": "/payments/",
+		"inventory": "/reservations/", "shipping": "/shipments/"} {
 		if s := state(d, service, path, id); s != "none" {
 			t.Errorf("%s knows the order already, as %s", service, s)
 		}
 	}
 	// The list of accounts is a projection: it is empty until somebody fills it.
-	if answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil || fmt.Sprint(answer["accounts"]) != "[]" {
+	if answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil ||
+		fmt.Sprint(answer["accounts"]) != "[]" {
 		t.Errorf("accounts %v, %v", answer, err)
 	}
 	d.Run()
@@ -125,8 +130,8 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	})
 }
 
-// While the broker is away every API answers as ever, also for writing; orders stay placed. When it is
-// back, all of them end.
+// While the broker is away every API answers as ever, also for writing; orders stay placed. When it
+// is back, all of them end.
 func TestWhileTheBrokerIsAway(t *testing.T) {
 	t.Parallel()
 	d := start(t, usual, "")
@@ -138,11 +143,14 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 		want                             int
 	}{
 		{"orders", "POST", "/orders/" + cancelled + "/cancellation", "", "", http.StatusOK},
-		{"payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`, http.StatusCreated},
-		{"inventory", "POST", "/stock/teapot/receipts", "meanwhile", `{"quantity":5}`, http.StatusCreated},
+		{"payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`,
+			http.StatusCreated},
+		{"inventory", "POST", "/stock/teapot/receipts", "meanwhile", `{"quantity":5}`,
+			http.StatusCreated},
 		{"payments", "GET", "/accounts/ada", "", "", http.StatusOK},
 	} {
-		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body,
+			ask.want); err != nil {
 			t.Error(err)
 		}
 	}
@@ -150,29 +158,37 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 		if service.Ready(t.Context()) != nil {
 			t.Errorf("%s is not ready", name)
 		}
-		env.Await(t, name+" to notice", func() (string, bool) { return "connected", !service.Connected() })
+		env.Await(t, name+" to notice", func() (string, bool) {
+			return "connected",
+				!service.Connected()
+		})
 	}
 	if s := state(d, "orders", "/orders/", id); s != "placed" {
 		t.Errorf("the order is %s", s)
 	}
 	brokers(d, false)
 	confirmed(t, d, id)
-	// Whether the money was taken before the cancellation was heard of is open; that it is back is not.
+	// Whether the money was taken before the cancellation was heard of is open; that it is back is
+	// not.
 	env.Await(t, "the cancelled order to be undone", func() (string, bool) {
-		payment, reservation, shipment := state(d, "payments", "/payments/", cancelled), state(d, "inventory", "/reservations/", cancelled), state(d, "shipping", "/shipments/", cancelled)
+		payment, reservation, shipment := state(d, "payments", "/payments/", cancelled),
+			state(d, "inventory", "/reservations/", cancelled), state(d, "shipping", "/shipments/",
+				cancelled)
 		return fmt.Sprint(payment, reservation, shipment), (payment == "refunded" || payment == "none") &&
-			(reservation == "released" || reservation == "none") && (shipment == "cancelled" || shipment == "none")
+			(reservation == "released" || reservation == "none") &&
+			(shipment == "cancelled" || shipment == "none")
 	})
 }
 
-// While one database is away its service answers 503 at once, and nobody else does; orders are taken,
-// and wait for it.
+// While one database is away its service answers 503 at once, and nobody else does; orders are
+// taken, and wait for it.
 func TestWhileOneDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	d := start(t, usual, "")
 	d.Proxies["payments"].Database.Down()
 	refusedAtOnce(t, d, "payments", "GET", "/accounts/ada", "", "")
-	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile", `{"amount":5,"currency":"EUR"}`)
+	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile",
+		`{"amount":5,"currency":"EUR"}`)
 	id := order(t, d, "meanwhile")
 	if _, err := d.Request("inventory", "GET", "/stock/teapot", "", "", http.StatusOK); err != nil {
 		t.Error(err)
@@ -184,17 +200,21 @@ func TestWhileOneDatabaseIsAway(t *testing.T) {
 	confirmed(t, d, id)
 }
 
-// While the database of orders is away no order is taken, and those that were taken go on to where they
-// need orders again.
+// While the database of orders is away no order is taken, and those that were taken go on to where
+// they need orders again.
 func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	t.Parallel()
 	d := env.ThroughProxies(t, usual)
 	d.StockUp()
 	id := order(t, d, "before")
 	d.Run()
-	env.Await(t, "the order to be published", func() (string, bool) { return "not yet", d.Services["orders"].Stats().Relay.Published > 0 })
+	env.Await(t, "the order to be published", func() (string, bool) {
+		return "not yet",
+			d.Services["orders"].Stats().Relay.Published > 0
+	})
 	d.Proxies["orders"].Database.Down()
-	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile", `{"customer":"ada","currency":"EUR","lines":[{"sku":"teapot","quantity":1,"unit_price":100}],
+	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile",
+		`{"customer":"ada","currency":"EUR","lines":[{"sku":"teapot","quantity":1,"unit_price":100}],
 		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":"DE"}}`)
 	env.Await(t, "the shipment to be scheduled", func() (string, bool) {
 		s := state(d, "shipping", "/shipments/", id)
@@ -204,8 +224,8 @@ func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	confirmed(t, d, id)
 }
 
-// While one service is away the others go on without it: an order waits for it, or, when its deadline
-// comes first, is undone everywhere.
+// While one service is away the others go on without it: an order waits for it, or, when its
+// deadline comes first, is undone everywhere.
 func TestWhileOneServiceIsAway(t *testing.T) {
 	t.Parallel()
 	t.Run("and comes back", func(t *testing.T) {
@@ -235,7 +255,8 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		env.Await(t, "nothing to stay reserved", func() (string, bool) {
 			stock, err := d.Request("inventory", "GET", "/stock/teapot", "", "", http.StatusOK)
 			handled := d.Services["inventory"].Stats().Consumer.Handled
-			return fmt.Sprint(stock, err), err == nil && handled >= 2 && stock["reserved"] == 0.0 && stock["on_hand"] == 1e6
+			return fmt.Sprint(stock, err), err == nil && handled >= 2 && stock["reserved"] == 0.0 &&
+				stock["on_hand"] == 1e6
 		})
 	})
 }

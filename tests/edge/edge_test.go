@@ -97,7 +97,8 @@ func (r route) open() bool {
 }
 
 // each runs a test on every service, with tokens or without.
-func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Service, routes []route)) {
+func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Service,
+	routes []route)) {
 	for name, service := range services() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -107,21 +108,24 @@ func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Servic
 	}
 }
 
-// A character that is not seen is refused wherever it comes: in the path, the parameters and the texts
-// of the body. So are bytes that are not UTF-8, and parameters that cannot be read.
+// A character that is not seen is refused wherever it comes: in the path, the parameters and the
+// texts of the body. So are bytes that are not UTF-8, and parameters that cannot be read.
 func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 	t.Parallel()
 	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
 		key := func() string { return events.NewID() }
 		for _, r := range routes {
-			for _, bad := range []string{"\x00", "\x1b", "\u0085", "\u202e", "\u200b", "\u2028", "\u2066", "\ufeff", "\U000e0041", "\u3164", "\xff"} {
+			for _, bad := range []string{"\x00", "\x1b", "\u0085", "\u202e", "\u200b", "\u2028", "\u2066",
+				"\ufeff", "\U000e0041", "\u3164", "\xff"} {
 				escaped := url.PathEscape(bad)
-				requests := map[string][2]string{"query": {r.with("x") + "?" + escaped + "=1", ""}, "value": {r.with("x") + "?after=" + escaped, ""}}
+				requests := map[string][2]string{"query": {r.with("x") + "?" + escaped + "=1", ""},
+					"value": {r.with("x") + "?after=" + escaped, ""}}
 				if strings.Contains(r.path, "{") {
 					requests["path"] = [2]string{r.with("a" + escaped), ""}
 				}
 				if r.method != http.MethodGet && bad != "\xff" {
-					requests["body"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b":["\u%04x"]}}`, []rune(bad)[0])}
+					requests["body"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b":["\u%04x"]}}`,
+						[]rune(bad)[0])}
 					requests["name"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b\u%04x":1}}`, []rune(bad)[0])}
 				}
 				if bad == "\U000e0041" {
@@ -130,7 +134,8 @@ func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 				}
 				for where, ask := range requests {
 					a := s.Call(r.method, ask[0], ask[1], "Idempotency-Key", key())
-					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "which is not seen") || strings.Contains(a.Body, bad) && bad != "\xff" {
+					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "which is not seen") ||
+						strings.Contains(a.Body, bad) && bad != "\xff" {
 						t.Errorf("%s with %q in the %s: %d %q", r, bad, where, a.Status, a.Body)
 					}
 				}
@@ -144,20 +149,24 @@ func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 	})
 }
 
-// A browser on this machine may have a page open that asks for what it likes: by another type of body
-// than one it needs leave for, from another origin, or under a name of its own that leads here.
+// A browser on this machine may have a page open that asks for what it likes: by another type of
+// body than one it needs leave for, from another origin, or under a name of its own that leads
+// here.
 func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 	t.Parallel()
 	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
 		port := s.URL[strings.LastIndex(s.URL, ":"):]
 		for _, r := range routes {
-			for _, host := range []string{"evil.example", "127.0.0.1.evil.example" + port, "localhost.evil.example", "0.0.0.0" + port, "10.0.0.1", "[::]" + port} {
-				if a := s.Call(r.method, r.with("x"), "", "Host", host); a.Status != http.StatusMisdirectedRequest {
+			for _, host := range []string{"evil.example", "127.0.0.1.evil.example" + port,
+				"localhost.evil.example", "0.0.0.0" + port, "10.0.0.1", "[::]" + port} {
+				if a := s.Call(r.method, r.with("x"), "", "Host",
+					host); a.Status != http.StatusMisdirectedRequest {
 					t.Errorf("%s at %s: %d %s", r, host, a.Status, a.Body)
 				}
 			}
 			for _, host := range []string{"localhost" + port, "[::1]" + port, "LOCALHOST", "127.0.0.1"} {
-				if a := s.Call(r.method, r.with("x"), "", "Host", host); a.Status == http.StatusMisdirectedRequest {
+				if a := s.Call(r.method, r.with("x"), "", "Host",
+					host); a.Status == http.StatusMisdirectedRequest {
 					t.Errorf("%s at %s: %s", r, host, a.Body)
 				}
 			}
@@ -166,17 +175,20 @@ func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 			}
 			for _, page := range [][]string{
 				{"Origin", "http://evil.example"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1:1"},
-				{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Site", "cross-site", "Origin", s.URL},
+				{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+				{"Sec-Fetch-Site", "cross-site", "Origin", s.URL},
 			} {
 				if a := s.Call(r.method, r.with("x"), `{}`, page...); a.Status != http.StatusForbidden {
 					t.Errorf("%s with %q: %d %s", r, page, a.Status, a.Body)
 				}
 			}
 			for _, kind := range []string{
-				"text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/plain; application/json",
+				"text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+				"text/plain; application/json",
 				"application/json; charset=utf-16", "application/jsonp", "application/json, text/plain",
 			} {
-				if a := s.Call(r.method, r.with("x"), `{}`, "Content-Type", kind); a.Status != http.StatusUnsupportedMediaType {
+				if a := s.Call(r.method, r.with("x"), `{}`, "Content-Type",
+					kind); a.Status != http.StatusUnsupportedMediaType {
 					t.Errorf("%s with type %q: %d %s", r, kind, a.Status, a.Body)
 				}
 			}
@@ -184,28 +196,34 @@ func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 	})
 }
 
-// Without the role a client gets nothing from the admin endpoint, nor what belongs to all customers.
+// Without the role a client gets nothing from the admin endpoint, nor what belongs to all
+// customers.
 func TestOnlyAnAdminLooksIntoAService(t *testing.T) {
 	t.Parallel()
 	staff := map[string]bool{
-		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true, "GET /verifications": true, "GET /payments": true,
-		"POST /payments/{order}/refund": true, "GET /shipments": true, "POST /shipments/{order}/recall": true,
+		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true,
+		"GET /verifications": true, "GET /payments": true,
+		"POST /payments/{order}/refund": true, "GET /shipments": true,
+		"POST /shipments/{order}/recall": true,
 	}
-	each(t, webtest.File(t, "clerk "+clerk+"\nchief "+chief+" admin\n"), func(t *testing.T, s *webtest.Service, routes []route) {
-		for _, r := range routes {
-			if r.open() {
-				continue
-			}
-			admin := strings.HasPrefix(r.path, "/admin/") || staff[r.String()]
-			for token, status := range map[string]int{"": http.StatusUnauthorized, chief + "x": http.StatusUnauthorized, clerk: http.StatusForbidden, chief: 0} {
-				a := s.Call(r.method, r.with("x"), "", "Authorization", "Bearer "+token)
-				if want := status == a.Status; status == http.StatusUnauthorized && !want || status == http.StatusForbidden && want != admin ||
-					status == 0 && (a.Status == http.StatusForbidden || a.Status == http.StatusUnauthorized) {
-					t.Errorf("%s with token %q: %d %s", r, token, a.Status, a.Body)
+	each(t, webtest.File(t, "clerk "+clerk+"\nchief "+chief+" admin\n"),
+		func(t *testing.T, s *webtest.Service, routes []route) {
+			for _, r := range routes {
+				if r.open() {
+					continue
+				}
+				admin := strings.HasPrefix(r.path, "/admin/") || staff[r.String()]
+				for token, status := range map[string]int{"": http.StatusUnauthorized, chief +
+					"x": http.StatusUnauthorized, clerk: http.StatusForbidden, chief: 0} {
+					a := s.Call(r.method, r.with("x"), "", "Authorization", "Bearer "+token)
+					if want := status == a.Status; status == http.StatusUnauthorized && !want ||
+						status == http.StatusForbidden && want != admin ||
+						status == 0 && (a.Status == http.StatusForbidden || a.Status == http.StatusUnauthorized) {
+						t.Errorf("%s with token %q: %d %s", r, token, a.Status, a.Body)
+					}
 				}
 			}
-		}
-	})
+		})
 }
 
 // A request whose body does not come is no success, whether its client waits or has ended its side.
@@ -238,7 +256,8 @@ func unfinished(t *testing.T, address string, r route, ends bool) string {
 	}
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(webtest.Patience))
-	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\nIdempotency-Key: %s\r\n\r\n{",
+	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
+		"application/json\r\nContent-Length: 1000\r\nIdempotency-Key: %s\r\n\r\n{",
 		r.method, r.with(events.NewID()), events.NewID())
 	if err == nil && ends {
 		err = c.(*net.TCPConn).CloseWrite()

@@ -75,7 +75,8 @@ func Alone(t testing.TB) *Env {
 	return d
 }
 
-// ThroughProxies is Prepare with lines between the services and their servers, and another deadline for orders.
+// ThroughProxies is Prepare with lines between the services and their servers, and another deadline
+// for orders.
 func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 	t.Helper()
 	return prepare(t, deadline, true)
@@ -87,7 +88,8 @@ func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
 	if err := rabbit.Apply(context.Background(), admin, topology.Fulfilment()); err != nil {
 		t.Fatal(err)
 	}
-	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{}, Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
+	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{},
+		Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
 		Proxies: map[string]Proxies{}, PeerProxies: map[string]*Proxy{}, deadline: deadline}
 	world := httptest.NewServer(d.Outside.Handler())
 	t.Cleanup(world.Close)
@@ -103,7 +105,8 @@ func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
 	for _, s := range topology.Fulfilment().Services {
 		p := topology.PermissionOf(s.Name)
 		d.Databases[s.Name] = EmptyDatabase(t)
-		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure, p.Write, p.Read)
+		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure,
+			p.Write, p.Read)
 		if onLines {
 			var lines Proxies
 			lines.Database, database = NewProxy(t, database)
@@ -130,7 +133,10 @@ func (d *Env) RunWithout(absent string) {
 		if name == absent {
 			continue
 		}
-		Await(d.t, name+" to be connected", func() (string, bool) { return "not connected", service.Connected() })
+		Await(d.t, name+" to be connected", func() (string, bool) {
+			return "not connected",
+				service.Connected()
+		})
 	}
 }
 
@@ -165,9 +171,10 @@ func Run(t testing.TB, service *quadrille.Service) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// Request makes a request to a service's API and returns its answer; another status than want is an error.
-// As a client should, it asks again with the same key when a busy service answers 503.
-func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any, err error) {
+// Request makes a request to a service's API and returns its answer; another status than want is an
+// error. As a client should, it asks again with the same key when a busy service answers 503.
+func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any,
+	err error) {
 	again := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
 	for until := time.Now().Add(awaitTimeout); ; {
 		status, answer, err := d.requestOnce(service, method, path, key, body, want)
@@ -177,7 +184,8 @@ func (d *Env) Request(service, method, path, key, body string, want int) (answer
 	}
 }
 
-func (d *Env) requestOnce(service, method, path, key, body string, want int) (status int, answer map[string]any, err error) {
+func (d *Env) requestOnce(service, method, path, key, body string, want int) (status int,
+	answer map[string]any, err error) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	if key != "" {
 		r.Header.Set("Idempotency-Key", key)
@@ -203,10 +211,12 @@ func (d *Env) StockUp() {
 		want                             int
 	}{
 		{"payments", "PUT", "/accounts/ada", "", `{"currency":"EUR"}`, http.StatusOK},
-		{"payments", "POST", "/accounts/ada/deposits", "d", `{"amount":1000000000,"currency":"EUR"}`, http.StatusCreated},
+		{"payments", "POST", "/accounts/ada/deposits", "d", `{"amount":1000000000,"currency":"EUR"}`,
+			http.StatusCreated},
 		{"inventory", "POST", "/stock/teapot/receipts", "r", `{"quantity":1000000}`, http.StatusCreated},
 	} {
-		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body, ask.want); err != nil {
+		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body,
+			ask.want); err != nil {
 			d.t.Fatal(err)
 		}
 	}
@@ -219,9 +229,11 @@ func (d *Env) Order(key, country string) (string, error) {
 
 // OrderBy is Order of any article, by a card unless that is empty.
 func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
-	answer, err := d.Request("orders", "POST", "/orders", key, fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
+	answer, err := d.Request("orders", "POST", "/orders", key,
+		fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
 		"lines":[{"sku":%q,"quantity":1,"unit_price":100}],
-		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":%q}}`, card, sku, country), http.StatusCreated)
+		"address":{"name":"A","street":"1","city":"B","postal_code":"1","country":%q}}`, card, sku,
+			country), http.StatusCreated)
 	if err != nil {
 		return "", err
 	}

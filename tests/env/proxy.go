@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Proxy is the network between a service and one of its servers: it can be down, so that connections
-// end and new ones are refused.
+// Proxy is the network between a service and one of its servers: it can be down, so that
+// connections end and new ones are refused.
 type Proxy struct {
 	t        testing.TB
 	address  string // at which it listens
@@ -41,8 +41,8 @@ func NewProxy(t testing.TB, server string) (*Proxy, string) {
 	return l, u.String()
 }
 
-// reserve binds a socket to a free port without listening: the kernel gives the port to nobody who asks
-// for any, refuses connections to it, and lets only who asks for it listen.
+// reserve binds a socket to a free port without listening: the kernel gives the port to nobody who
+// asks for any, refuses connections to it, and lets only who asks for it listen.
 func reserve() (guard int, address string, err error) {
 	guard, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -15,7 +15,8 @@ func TestProxyKeepsItsPort(t *testing.T) {
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
 	l, url := NewProxy(t, server.URL)
-	polite := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { // as one that asks for any port
+	// as one that asks for any port
+	polite := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var refused error
 		err := c.Control(func(fd uintptr) {
 			refused = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 0)

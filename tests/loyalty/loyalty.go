@@ -44,8 +44,10 @@ func New(database, amqp string, log zerolog.Logger) *quadrille.Service {
 		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
 		Migrations: map[string]fs.FS{"loyalty": files}, Log: log,
 	}
-	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[fulfilment.OrderConfirmed]) error {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO points (order_id, points) VALUES ($1, $2)`, e.Data.OrderID, perOrder); err != nil {
+	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
+		e events.Of[fulfilment.OrderConfirmed]) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO points (order_id, points) VALUES ($1, $2)`,
+			e.Data.OrderID, perOrder); err != nil {
 			return fmt.Errorf("grant points: %w", err)
 		}
 		return s.Publish(ctx, tx, PointsGranted{OrderID: e.Data.OrderID, Points: perOrder})

@@ -1,6 +1,7 @@
-// Package orchestrator_test measures the choreography beside the same work under an orchestrator: a durable
-// workflow, on the same PostgreSQL, whose steps run the services' own reactions on the services' own
-// databases. It is a module of its own, so that nobody else needs the orchestrator's dependencies.
+// Package orchestrator_test measures the choreography beside the same work under an orchestrator: a
+// durable workflow, on the same PostgreSQL, whose steps run the services' own reactions on the
+// services' own databases. It is a module of its own, so that nobody else needs the orchestrator's
+// dependencies.
 package orchestrator_test
 
 import (
@@ -38,14 +39,16 @@ func placed(d *env.Env, b *testing.B, key string) fulfilment.OrderPlaced {
 		b.Fatal(err)
 	}
 	return fulfilment.OrderPlaced{
-		OrderID: id, Customer: "ada", Currency: "EUR", Lines: []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: 100}},
+		OrderID: id, Customer: "ada", Currency: "EUR",
+		Lines:   []fulfilment.Line{{SKU: "teapot", Quantity: 1, UnitPrice: 100}},
 		Address: fulfilment.Address{Name: "A", Street: "1", City: "B", PostalCode: "1", Country: "DE"},
 	}
 }
 
 // step runs reactions of one service in a transaction of its database; they may be repeated, as the
 // steps of a workflow are after a crash.
-func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participant[S], payloads ...events.Payload) (string, error) {
+func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participant[S],
+	payloads ...events.Payload) (string, error) {
 	ctx = s.Context(ctx)
 	batch := make([]events.Event, len(payloads))
 	for i, payload := range payloads {
@@ -82,16 +85,21 @@ func fulfil(d *env.Env) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string
 				return step(ctx, d.Services["payments"], payments.Participant, o)
 			},
 			func(ctx context.Context) (string, error) {
-				return step(ctx, d.Services["inventory"], inventory.Participant, o, fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer, Amount: 100, Currency: o.Currency})
+				return step(ctx, d.Services["inventory"], inventory.Participant, o,
+					fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer, Amount: 100,
+						Currency: o.Currency})
 			},
 			func(ctx context.Context) (string, error) {
-				return step(ctx, d.Services["shipping"], carrierless, o, fulfilment.StockReserved{OrderID: o.OrderID})
+				return step(ctx, d.Services["shipping"], carrierless, o,
+					fulfilment.StockReserved{OrderID: o.OrderID})
 			},
 			func(ctx context.Context) (string, error) {
-				return step(ctx, d.Services["orders"], orders.Participant, fulfilment.ShipmentScheduled{OrderID: o.OrderID})
+				return step(ctx, d.Services["orders"], orders.Participant,
+					fulfilment.ShipmentScheduled{OrderID: o.OrderID})
 			},
 			func(ctx context.Context) (string, error) {
-				return step(ctx, d.Services["inventory"], inventory.Participant, fulfilment.OrderConfirmed{OrderID: o.OrderID})
+				return step(ctx, d.Services["inventory"], inventory.Participant,
+					fulfilment.OrderConfirmed{OrderID: o.OrderID})
 			},
 		} {
 			if _, err := dbos.RunAsStep(ctx, f); err != nil {
@@ -104,7 +112,8 @@ func fulfil(d *env.Env) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string
 
 // orchestrated returns what runs one order to its end.
 func orchestrated(b *testing.B, d *env.Env) func(o fulfilment.OrderPlaced) error {
-	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders", DatabaseURL: env.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
+	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders",
+		DatabaseURL: env.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -184,7 +193,8 @@ func BenchmarkChoreographed(b *testing.B) {
 			began := time.Now()
 			o := placed(d, b, fmt.Sprint("single-", i))
 			for done := false; !done; {
-				if err := db.Get(&done, `SELECT EXISTS (SELECT FROM reservations WHERE order_id = $1 AND state = 'committed')`, o.OrderID); err != nil {
+				if err := db.Get(&done, `SELECT EXISTS (SELECT FROM reservations WHERE order_id = $1
+					AND state = 'committed')`, o.OrderID); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -201,7 +211,10 @@ func confirmed(b *testing.B, d *env.Env, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) { return count(db), count(db) == fmt.Sprint(n) })
+	env.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) {
+		return count(db),
+			count(db) == fmt.Sprint(n)
+	})
 }
 
 func count(db *sqlx.DB) (n string) {

@@ -26,7 +26,8 @@ func ends(t *testing.T, d *env.Env, id, order, payment, shipment string) {
 	}
 	want := order + ", " + payment + ", " + shipment
 	env.Await(t, "order, payment and shipment to be "+want, func() (string, bool) {
-		got := state("orders", "/orders/") + ", " + state("payments", "/payments/") + ", " + state("shipping", "/shipments/")
+		got := state("orders", "/orders/") + ", " + state("payments", "/payments/") + ", " +
+			state("shipping", "/shipments/")
 		return got, got == want
 	})
 }
@@ -53,8 +54,8 @@ func done(d *env.Env, id, call string) (effects, calls, keys int) {
 	return effects, calls, len(seen)
 }
 
-// SAG-13: a refund that the provider refuses for ever waits for a person, in a state of its own; other
-// orders go on, and when its cause is repaired, asking once more is enough.
+// SAG-13: a refund that the provider refuses for ever waits for a person, in a state of its own;
+// other orders go on, and when its cause is repaired, asking once more is enough.
 func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
@@ -62,21 +63,27 @@ func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
 	bad := place(t, d, "bad", "samovar") // there is none, so the charge is to be refunded
 	ends(t, d, bad, "cancelled", "refund_refused", "none")
-	_, asked, _ := done(d, bad, simulator.Refunds) // more than once, where an answer came after its time
+	// more than once, where an answer came after its time
+	_, asked, _ := done(d, bad, simulator.Refunds)
 	good := place(t, d, "good", "teapot")
 	ends(t, d, good, "confirmed", "captured", "scheduled")
 	list, err := d.Request("payments", "GET", "/payments?state=refund_refused", "", "", http.StatusOK)
 	if err != nil || len(list["payments"].([]any)) != 1 {
 		t.Errorf("the list for a person is %v (%v)", list, err)
 	}
-	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != asked || keys != 1 {
-		t.Errorf("%d refunds in %d calls, %d before the answer, under %d keys: a definite no is not asked again", effects, calls, asked, keys)
+	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != asked ||
+		keys != 1 {
+		t.Errorf(
+			"%d refunds in %d calls, %d before the answer, under %d keys: a definite no is not asked again",
+			effects, calls, asked, keys)
 	}
-	if _, err := d.Request("payments", "POST", "/payments/"+good+"/refund", "", "", http.StatusConflict); err != nil {
+	if _, err := d.Request("payments", "POST", "/payments/"+good+"/refund", "", "",
+		http.StatusConflict); err != nil {
 		t.Error(err)
 	}
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.OK})
-	if _, err := d.Request("payments", "POST", "/payments/"+bad+"/refund", "", "", http.StatusOK); err != nil {
+	if _, err := d.Request("payments", "POST", "/payments/"+bad+"/refund", "", "",
+		http.StatusOK); err != nil {
 		t.Fatal(err)
 	}
 	ends(t, d, bad, "cancelled", "refunded", "none")
@@ -95,14 +102,17 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 		{simulator.Charges, simulator.Refunds, "payments", "/payments/", "charging"},
 		{simulator.Bookings, simulator.Recalls, "shipping", "/shipments/", "booking"},
 	} {
-		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Late}) // it is done, and the answer comes after the time-out
+		// it is done, and the answer comes after the time-out
+		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Late})
 		id := place(t, d, c.call, "teapot")
 		env.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
 			effects, calls, _ := done(d, id, c.call)
 			now, err := d.Request(c.service, "GET", c.path+id, "", "", http.StatusOK)
-			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil && now["state"] == c.waits
+			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil &&
+				now["state"] == c.waits
 		})
-		if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "", http.StatusOK); err != nil {
+		if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "",
+			http.StatusOK); err != nil {
 			t.Fatal(err)
 		}
 		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Twice})
@@ -119,8 +129,8 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 	}
 }
 
-// RET-16: while the provider is away, no more than the breaker lets through is asked of it, nothing is
-// parked, and when it is back all that has waited is done, once each.
+// RET-16: while the provider is away, no more than the breaker lets through is asked of it, nothing
+// is parked, and when it is back all that has waited is done, once each.
 func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
@@ -136,7 +146,8 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 		return fmt.Sprintf("%+v", breaker.Stats()), breaker.Stats().Opened >= 4
 	})
 	calls := len(d.Outside.Journal("", simulator.Charges))
-	// Five failures open it, with at most sixteen calls under way beside them; then one call each time.
+	// Five failures open it, with at most sixteen calls under way beside them; then one call each
+	// time.
 	if opened := int(breaker.Stats().Opened); calls > 5+16+opened {
 		t.Errorf("%d calls of a provider that is away, with the breaker opened %d times", calls, opened)
 	}

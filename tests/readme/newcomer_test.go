@@ -1,5 +1,5 @@
-// Package newcomer_test does what the README says, in a copy of the checkout in a folder that others
-// may not enter, with nothing running from before.
+// Package newcomer_test does what the README says, in a copy of the checkout in a folder that
+// others may not enter, with nothing running from before.
 package readme_test
 
 import (
@@ -38,7 +38,8 @@ func readme(t *testing.T) string {
 // blocks returns the code blocks of one language, in their order.
 func blocks(text, language string) []string {
 	var found []string
-	for _, m := range regexp.MustCompile("(?ms)^```"+language+"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```"+language+
+		"\n(.*?)^```$").FindAllStringSubmatch(text, -1) {
 		found = append(found, m[1])
 	}
 	return found
@@ -65,7 +66,8 @@ func clone(t *testing.T) string {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	sh(t, root, "git ls-files -co --exclude-standard -z | tar --null -T - -cf - --ignore-failed-read 2>/dev/null | tar -xf - -C "+dir)
+	sh(t, root, "git ls-files -co --exclude-standard -z | tar --null -T - -cf - "+
+		"--ignore-failed-read 2>/dev/null | tar -xf - -C "+dir)
 	return dir
 }
 
@@ -84,7 +86,8 @@ func try(dir, command string) (string, error) {
 	c := exec.Command("sh", "-c", command)
 	c.Dir, c.Stdout, c.Stderr = dir, &out, &errOut
 	// A newcomer has not started make, even if this test was: a make below another one talks.
-	c.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool { return strings.HasPrefix(setting, "MAKE") })
+	c.Env = slices.DeleteFunc(os.Environ(),
+		func(setting string) bool { return strings.HasPrefix(setting, "MAKE") })
 	if err := c.Run(); err != nil {
 		return out.String(), fmt.Errorf("%w\n%s%s", err, out.String(), errOut.String())
 	}
@@ -113,7 +116,8 @@ func TestReadmeCommands(t *testing.T) {
 			continue
 		case "make demo":
 			out := sh(t, dir, command)
-			if last := lastLine(out); !regexp.MustCompile(`^demo: (1[2-9]|[2-9]\d) orders, \d+ as expected, 0 violations$`).MatchString(last) {
+			if last := lastLine(out); !regexp.MustCompile(
+				`^demo: (1[2-9]|[2-9]\d) orders, \d+ as expected, 0 violations$`).MatchString(last) {
 				t.Errorf("make demo ends with %q", last)
 			}
 			continue
@@ -155,7 +159,8 @@ func compare(t *testing.T, dir, command string, want []string, ids map[string]st
 			return
 		}
 		if !repeat || time.Now().After(deadline) {
-			t.Fatalf("%s printed\n%s\nthe README says\n%s", command, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			t.Fatalf("%s printed\n%s\nthe README says\n%s", command, strings.Join(got, "\n"),
+				strings.Join(want, "\n"))
 		}
 	}
 }
@@ -184,9 +189,11 @@ func TestReadmeShowsTheExample(t *testing.T) {
 		t.Fatal("there is no code to compare")
 	}
 	// A stranger pastes a program; an example is the same under another name.
-	program := "package main\n\n" + strings.Replace(string(m[1]), "func ExampleService()", "func main()", 1)
+	program := "package main\n\n" + strings.Replace(string(m[1]), "func ExampleService()",
+		"func main()", 1)
 	if strings.TrimSpace(code[0]) != strings.TrimSpace(program) {
-		t.Error("the README's first go block is not what stands between the README marks of example_test.go")
+		t.Error("the README's first go block is not what stands between the README marks of " +
+			"example_test.go")
 	}
 }
 

@@ -18,16 +18,18 @@ const (
 	ordersPerSec   = 20 // so that the faults happen in the middle of them
 	clients        = 8
 	settleTimeout  = 5 * time.Minute
-	loadTimeout    = 4 // times the expected duration, and the time that servers take to come back: from then on the load is stuck
-	backTimeout    = 5 * time.Minute
+	// times the expected duration, and the time that servers take to come back: from then on the load
+	// is stuck
+	loadTimeout = 4
+	backTimeout = 5 * time.Minute
 )
 
 // TestChaos fulfils orders with a mix of outcomes on two replicas of each service, while processes
-// are killed and restarted at random, the broker is restarted once, PostgreSQL is killed once, and the
-// outside world fails, hangs and answers late. Afterwards every order has ended, all four services
-// agree, money and stock add up, every event that was said has reached everybody who hears it, nothing is
-// parked, and the outside world's own journal has one charge and one booking for each order that is
-// confirmed, and none that was not taken back for any other.
+// are killed and restarted at random, the broker is restarted once, PostgreSQL is killed once, and
+// the outside world fails, hangs and answers late. Afterwards every order has ended, all four
+// services agree, money and stock add up, every event that was said has reached everybody who hears
+// it, nothing is parked, and the outside world's own journal has one charge and one booking for
+// each order that is confirmed, and none that was not taken back for any other.
 func TestChaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -35,7 +37,8 @@ func TestChaos(t *testing.T) {
 	if os.Getenv("QUADRILLE_SOAK") != "" {
 		orders = soakOrders
 	}
-	s := &demo.Stack{Root: root(t), Name: "chaos", Replicas: 2, Log: t.Logf, Settings: []string{"QUADRILLE_BREAKER_OPEN=2s"}}
+	s := &demo.Stack{Root: root(t), Name: "chaos", Replicas: 2, Log: t.Logf,
+		Settings: []string{"QUADRILLE_BREAKER_OPEN=2s"}}
 	expected := time.Duration(orders/ordersPerSec) * time.Second
 	defer func() {
 		if t.Failed() {
@@ -54,7 +57,8 @@ func TestChaos(t *testing.T) {
 	w := newChaosRun(t, s, seed)
 	w.stockUp(t.Context())
 	// It bounds the load alone: what comes before and after it has its own bounds.
-	ctx, cancel := context.WithTimeoutCause(t.Context(), loadTimeout*expected+backTimeout, errors.New("the load is stuck"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), loadTimeout*expected+backTimeout,
+		errors.New("the load is stuck"))
 	defer cancel()
 
 	var load sync.WaitGroup

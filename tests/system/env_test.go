@@ -62,7 +62,8 @@ const (
 	samovars  = 20
 )
 
-// A request is repeated until it is answered, for no longer than the slowest server takes to come back.
+// A request is repeated until it is answered, for no longer than the slowest server takes to come
+// back.
 const (
 	tryTimeout    = 10 * time.Second
 	answerTimeout = 2 * time.Minute
@@ -70,7 +71,8 @@ const (
 
 func newChaosRun(t *testing.T, s *demo.Stack, seed uint64) *chaosRun {
 	return &chaosRun{
-		t: t, stack: s, random: rand.New(rand.NewPCG(seed, 1)), draw: rand.New(rand.NewPCG(seed, 2)), done: map[string]int{}, orders: map[string]string{},
+		t: t, stack: s, random: rand.New(rand.NewPCG(seed, 1)), draw: rand.New(rand.NewPCG(seed, 2)),
+		done: map[string]int{}, orders: map[string]string{},
 		http: &http.Client{Timeout: tryTimeout},
 	}
 }
@@ -81,11 +83,14 @@ func (w *chaosRun) stockUp(ctx context.Context) {
 		money[fmt.Sprintf("customer-%d", i)] = deposit
 	}
 	for customer, amount := range money {
-		w.request(ctx, "payments", "PUT", "/accounts/"+customer, "", map[string]any{"currency": "EUR"}, nil)
-		w.request(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", "deposit-"+customer, map[string]any{"amount": amount, "currency": "EUR"}, nil)
+		w.request(ctx, "payments", "PUT", "/accounts/"+customer, "", map[string]any{"currency": "EUR"},
+			nil)
+		w.request(ctx, "payments", "POST", "/accounts/"+customer+"/deposits", "deposit-"+customer,
+			map[string]any{"amount": amount, "currency": "EUR"}, nil)
 	}
 	for sku, quantity := range map[string]int64{"teapot": teapots, "samovar": samovars} {
-		w.request(ctx, "inventory", "POST", "/stock/"+sku+"/receipts", "receipt-"+sku, map[string]any{"quantity": quantity}, nil)
+		w.request(ctx, "inventory", "POST", "/stock/"+sku+"/receipts", "receipt-"+sku,
+			map[string]any{"quantity": quantity}, nil)
 	}
 }
 
@@ -114,7 +119,8 @@ func (w *chaosRun) plan(i int) plan {
 		key: fmt.Sprintf("order-%d", i), cancel: w.draw.IntN(8) == 0, repeat: w.draw.IntN(5) == 0,
 		body: map[string]any{
 			"customer": customer, "currency": "EUR", "lines": lines, "card": card,
-			"address": map[string]any{"name": "A", "street": "1", "city": "B", "postal_code": "1", "country": country},
+			"address": map[string]any{"name": "A", "street": "1", "city": "B", "postal_code": "1",
+				"country": country},
 		},
 	}
 }
@@ -140,8 +146,8 @@ func (w *chaosRun) client(ctx context.Context, work <-chan plan) {
 	}
 }
 
-// request repeats a request, at one replica and then at the other, until it gets an answer that is final:
-// of the class 2xx, or 409 for a cancellation that came too late.
+// request repeats a request, at one replica and then at the other, until it gets an answer that is
+// final: of the class 2xx, or 409 for a cancellation that came too late.
 func (w *chaosRun) request(ctx context.Context, service, method, path, key string, body, out any) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -152,7 +158,8 @@ func (w *chaosRun) request(ctx context.Context, service, method, path, key strin
 	defer tick.Stop()
 	var last string
 	for try, deadline := 0, time.Now().Add(answerTimeout); time.Now().Before(deadline); try++ {
-		request, err := http.NewRequestWithContext(ctx, method, w.stack.URL(service, 1+try%2)+path, bytes.NewReader(data))
+		request, err := http.NewRequestWithContext(ctx, method, w.stack.URL(service, 1+try%2)+path,
+			bytes.NewReader(data))
 		if err != nil {
 			w.t.Errorf("request: %v", err)
 			return
@@ -213,11 +220,13 @@ func (w *chaosRun) faults(ctx context.Context, placed <-chan struct{}, expected 
 			problem, next = problem[1:], now.Add(expected/6)
 		case now.After(broker):
 			broker = now.Add(24 * time.Hour)
-			w.fault("restart broker", w.retry(func() error { return w.stack.Backends().RestartRabbitMQ(ctx) }))
+			w.fault("restart broker",
+				w.retry(func() error { return w.stack.Backends().RestartRabbitMQ(ctx) }))
 		case now.After(database):
 			database = now.Add(24 * time.Hour)
 			w.fault("kill PostgreSQL", w.stack.Backends().KillPostgres())
-			w.fault("start PostgreSQL", w.retry(func() error { return w.stack.Backends().RestartPostgres(ctx) }))
+			w.fault("start PostgreSQL",
+				w.retry(func() error { return w.stack.Backends().RestartPostgres(ctx) }))
 		case w.random.IntN(2) == 0:
 			names := w.stack.Names()
 			w.stack.Kill(names[w.random.IntN(len(names))])
@@ -235,8 +244,8 @@ func (w *chaosRun) fault(kind string, err error) {
 	w.done[kind]++
 }
 
-// retry gives a server on a loaded machine more than one try to come up: how it starts is not what is
-// tested here.
+// retry gives a server on a loaded machine more than one try to come up: how it starts is not what
+// is tested here.
 func (w *chaosRun) retry(start func() error) (err error) {
 	for range 3 {
 		if err = start(); err == nil {

@@ -15,14 +15,17 @@ import (
 	"github.com/quadrille-go/quadrille/tests/loyalty"
 )
 
-// TestFifthService lets a stranger's service join the running choreography: it hears of every confirmed
-// order once, and of no other.
+// TestFifthService lets a stranger's service join the running choreography: it hears of every
+// confirmed order once, and of no other.
 func TestFifthService(t *testing.T) {
 	d := env.Start(t)
 	database := env.EmptyDatabase(t)
 	fifth := loyalty.New(database, d.Admin, zerolog.Nop())
 	env.Run(t, fifth)
-	env.Await(t, "the fifth service to be connected", func() (string, bool) { return "not connected", fifth.Connected() })
+	env.Await(t, "the fifth service to be connected", func() (string, bool) {
+		return "not connected",
+			fifth.Connected()
+	})
 
 	d.StockUp()
 	good := map[string]bool{}
@@ -50,7 +53,8 @@ func TestFifthService(t *testing.T) {
 		}
 	}
 	var published int
-	if err := db.Get(&published, `SELECT count(*) FROM outbox WHERE type = 'points.granted'`); err != nil || published != 10 {
+	if err := db.Get(&published,
+		`SELECT count(*) FROM outbox WHERE type = 'points.granted'`); err != nil || published != 10 {
 		t.Errorf("said %d times points.granted (%v)", published, err)
 	}
 }
@@ -66,7 +70,8 @@ func order(t *testing.T, d *env.Env, key, country string) string {
 
 func points(t *testing.T, db *sqlx.DB) (ids []string) {
 	t.Helper()
-	if err := db.Select(&ids, `SELECT order_id::text FROM points`); err != nil && !strings.Contains(err.Error(), "does not exist") {
+	if err := db.Select(&ids, `SELECT order_id::text FROM points`); err != nil &&
+		!strings.Contains(err.Error(), "does not exist") {
 		t.Fatal(err)
 	}
 	return ids

@@ -54,15 +54,18 @@ func closeAll(open map[string]*sqlx.DB) {
 // moving says what is still under way.
 func (w *chaosRun) moving(ctx context.Context, open map[string]*sqlx.DB) string {
 	var placed int
-	if err := open["orders"].GetContext(ctx, &placed, `SELECT count(*) FROM orders WHERE state = 'placed'`); err != nil || placed > 0 {
+	if err := open["orders"].GetContext(ctx, &placed, `SELECT count(*) FROM orders
+		WHERE state = 'placed'`); err != nil || placed > 0 {
 		return fmt.Sprintf("%d orders are placed (%v)", placed, err)
 	}
 	var outside int
-	err1 := open["payments"].GetContext(ctx, &outside, `SELECT count(*) FROM payments WHERE state IN ('charging', 'unwanted', 'refunding')`)
+	err1 := open["payments"].GetContext(ctx, &outside, `SELECT count(*) FROM payments
+		WHERE state IN ('charging', 'unwanted', 'refunding')`)
 	if err1 != nil || outside > 0 {
 		return fmt.Sprintf("%d payments wait for the provider (%v)", outside, err1)
 	}
-	err2 := open["shipping"].GetContext(ctx, &outside, `SELECT count(*) FROM shipments WHERE state IN ('booking', 'unwanted', 'recalling')`)
+	err2 := open["shipping"].GetContext(ctx, &outside, `SELECT count(*) FROM shipments
+		WHERE state IN ('booking', 'unwanted', 'recalling')`)
 	if err2 != nil || outside > 0 {
 		return fmt.Sprintf("%d shipments wait for the carrier (%v)", outside, err2)
 	}
@@ -81,9 +84,10 @@ func (w *chaosRun) moving(ctx context.Context, open map[string]*sqlx.DB) string 
 	return ""
 }
 
-// compare returns the events that a subscriber has not handled, and those that were handled although
-// nobody said them.
-func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost, unexpected []string) {
+// compare returns the events that a subscriber has not handled, and those that were handled
+// although nobody said them.
+func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost,
+	unexpected []string) {
 	published := map[string]map[string]bool{}
 	for service, db := range open {
 		var rows []struct {
@@ -104,7 +108,8 @@ func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost,
 	}
 	for service, db := range open {
 		var handled []string
-		if err := db.SelectContext(ctx, &handled, `SELECT owner || ' ' || type || ' ' || event_id FROM inbox`); err != nil {
+		if err := db.SelectContext(ctx, &handled, `SELECT owner || ' ' || type || ' ' || event_id
+			FROM inbox`); err != nil {
 			w.t.Fatal(err)
 		}
 		for _, h := range handled {
@@ -128,7 +133,8 @@ func (w *chaosRun) check(ctx context.Context) {
 	open := w.databases()
 	defer closeAll(open)
 	if lost, unexpected := w.compare(ctx, open); len(lost)+len(unexpected) > 0 {
-		w.t.Errorf("%d events lost, %d unexpected: %.500v %.500v", len(lost), len(unexpected), lost, unexpected)
+		w.t.Errorf("%d events lost, %d unexpected: %.500v %.500v", len(lost), len(unexpected), lost,
+			unexpected)
 	}
 	ends := map[string]end{}
 	read := func(service, query string, set func(e *end, state string)) {
@@ -145,10 +151,14 @@ func (w *chaosRun) check(ctx context.Context) {
 			ends[r.ID] = e
 		}
 	}
-	read("orders", `SELECT order_id::text AS id, state FROM orders`, func(e *end, s string) { e.order = s })
-	read("payments", `SELECT order_id::text AS id, state FROM payments`, func(e *end, s string) { e.payment = s })
-	read("inventory", `SELECT order_id::text AS id, state FROM reservations`, func(e *end, s string) { e.stock = s })
-	read("shipping", `SELECT order_id::text AS id, state FROM shipments`, func(e *end, s string) { e.shipment = s })
+	read("orders", `SELECT order_id::text AS id, state FROM orders`,
+		func(e *end, s string) { e.order = s })
+	read("payments", `SELECT order_id::text AS id, state FROM payments`,
+		func(e *end, s string) { e.payment = s })
+	read("inventory", `SELECT order_id::text AS id, state FROM reservations`,
+		func(e *end, s string) { e.stock = s })
+	read("shipping", `SELECT order_id::text AS id, state FROM shipments`,
+		func(e *end, s string) { e.shipment = s })
 	if len(ends) != len(w.orders) {
 		w.t.Errorf("%d orders for %d keys", len(ends), len(w.orders))
 	}
@@ -156,7 +166,8 @@ func (w *chaosRun) check(ctx context.Context) {
 	for id, e := range ends {
 		outcomes[e]++
 		good := e == end{"confirmed", "captured", "committed", "scheduled"}
-		undone := e.order == "cancelled" && e.payment != "captured" && e.stock != "reserved" && e.stock != "committed" && e.shipment != "scheduled"
+		undone := e.order == "cancelled" && e.payment != "captured" && e.stock != "reserved" &&
+			e.stock != "committed" && e.shipment != "scheduled"
 		if good == undone {
 			w.t.Errorf("order %s: %+v", id, e)
 		}
@@ -168,7 +179,8 @@ func (w *chaosRun) check(ctx context.Context) {
 	}
 	w.t.Logf("%d orders: %v", len(ends), outcomes)
 	var withCard []string
-	if err := open["payments"].SelectContext(ctx, &withCard, `SELECT order_id::text FROM payments WHERE card <> ''`); err != nil {
+	if err := open["payments"].SelectContext(ctx, &withCard, `SELECT order_id::text FROM payments
+		WHERE card <> ''`); err != nil {
 		w.t.Fatal(err)
 	}
 	cards := map[string]bool{}
@@ -182,16 +194,21 @@ func (w *chaosRun) check(ctx context.Context) {
 // conserved: money and stock are where they were put, and nothing waits for a person.
 func (w *chaosRun) conserved(ctx context.Context, open map[string]*sqlx.DB) {
 	var balances, captured int64
-	err := open["payments"].QueryRowxContext(ctx, `SELECT (SELECT sum(CASE WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint) FROM eventstore),
-		(SELECT coalesce(sum(amount), 0) FROM payments WHERE state = 'captured' AND card = '')`).Scan(&balances, &captured)
+	err := open["payments"].QueryRowxContext(ctx, `SELECT (SELECT sum(CASE
+		WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint)
+			FROM eventstore),
+		(SELECT coalesce(sum(amount), 0) FROM payments WHERE state = 'captured' AND card = '')`).Scan(
+		&balances, &captured)
 	if err != nil || balances+captured != customers*deposit+poorMoney {
-		w.t.Errorf("money: %d in accounts and %d captured of %d (%v)", balances, captured, customers*deposit+poorMoney, err)
+		w.t.Errorf("money: %d in accounts and %d captured of %d (%v)", balances, captured,
+			customers*deposit+poorMoney, err)
 	}
 	var stock []struct {
 		SKU                                   string
 		Received, OnHand, Reserved, Committed int64
 	}
-	if err := open["inventory"].SelectContext(ctx, &stock, `SELECT sku, received, on_hand AS onhand, reserved, committed FROM stock`); err != nil {
+	if err := open["inventory"].SelectContext(ctx, &stock, `SELECT sku, received, on_hand AS onhand,
+		reserved, committed FROM stock`); err != nil {
 		w.t.Fatal(err)
 	}
 	for _, s := range stock {
@@ -202,7 +219,8 @@ func (w *chaosRun) conserved(ctx context.Context, open map[string]*sqlx.DB) {
 	}
 	for service, db := range open {
 		var parked []string
-		if err := db.SelectContext(ctx, &parked, `SELECT type || ': ' || reason FROM pending WHERE due IS NULL`); err != nil || len(parked) > 0 {
+		if err := db.SelectContext(ctx, &parked, `SELECT type || ': ' || reason FROM pending
+			WHERE due IS NULL`); err != nil || len(parked) > 0 {
 			w.t.Errorf("%s has parked %q (%v)", service, parked, err)
 		}
 	}

@@ -16,7 +16,8 @@ func (w *chaosRun) simulators(ctx context.Context, method, path string, in, out 
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, method, w.stack.SimulatorsURL()+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, method, w.stack.SimulatorsURL()+path,
+		bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -67,13 +68,16 @@ func (w *chaosRun) witnessed(ctx context.Context, ends map[string]end, cards map
 		}
 		d := done[id]
 		if d[simulator.Charges] > 1 || d[simulator.Charges]-d[simulator.Refunds] != charged {
-			w.t.Errorf("order %s, %+v: charged %d times and refunded %d times", id, e, d[simulator.Charges], d[simulator.Refunds])
+			w.t.Errorf("order %s, %+v: charged %d times and refunded %d times", id, e, d[simulator.Charges],
+				d[simulator.Refunds])
 		}
 		if d[simulator.Bookings] > 1 || d[simulator.Bookings]-d[simulator.Recalls] != booked {
-			w.t.Errorf("order %s, %+v: booked %d times and recalled %d times", id, e, d[simulator.Bookings], d[simulator.Recalls])
+			w.t.Errorf("order %s, %+v: booked %d times and recalled %d times", id, e, d[simulator.Bookings],
+				d[simulator.Recalls])
 		}
 	}
-	if all[simulator.Charges+" done"] == 0 || all[simulator.Charges] == all[simulator.Charges+" done"] {
+	if all[simulator.Charges+" done"] == 0 ||
+		all[simulator.Charges] == all[simulator.Charges+" done"] {
 		w.t.Errorf("the outside world had no trouble: %v", all)
 	}
 }

@@ -24,7 +24,8 @@ func (w *Env) Message(e events.Event) rabbit.Message {
 		w.Fatal(err)
 	}
 	return rabbit.Message{
-		Exchange: topology.ExchangeOf(e.Source[1:]), Key: record.Type, Mandatory: true, Publishing: rabbit.Publishing(record),
+		Exchange: topology.ExchangeOf(e.Source[1:]), Key: record.Type, Mandatory: true,
+		Publishing: rabbit.Publishing(record),
 	}
 }
 
@@ -84,8 +85,8 @@ func (w *Env) Consumers(queue string, want int) (found amqp.Queue) {
 	return found
 }
 
-// Holds waits until a queue has that many messages and no consumer any more. It asks again, since the
-// broker says 0 while the queue's own process is too busy to answer.
+// Holds waits until a queue has that many messages and no consumer any more. It asks again, since
+// the broker says 0 while the queue's own process is too busy to answer.
 func (w *Env) Holds(queue string, want int) {
 	w.Helper()
 	w.Eventually(fmt.Sprintf("%d messages in %s", want, queue), func() (bool, string) {

@@ -25,13 +25,16 @@ import (
 )
 
 const tables = `
-CREATE TABLE payments (order_id text PRIMARY KEY, customer text NOT NULL, amount bigint NOT NULL, status text NOT NULL);
+CREATE TABLE payments (order_id text PRIMARY KEY, customer text NOT NULL, amount bigint NOT NULL,
+	status text NOT NULL);
 CREATE TABLE accounts (customer text PRIMARY KEY, balance bigint NOT NULL);
-CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, consumer text NOT NULL, event_id uuid NOT NULL, text text NOT NULL);`
+CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, consumer text NOT NULL,
+	event_id uuid NOT NULL, text text NOT NULL);`
 
 // patience is how long a test waits for what must happen. It is long because the machine is shared;
 // what happens at once is seen at once.
-var patience = flag.Duration("patience", 2*time.Minute, "how long a test waits for what must happen")
+var patience = flag.Duration("patience", 2*time.Minute,
+	"how long a test waits for what must happen")
 
 // Env is a database and a vhost of their own for one test, with the bank's topology applied.
 type Env struct {
@@ -172,8 +175,8 @@ func (w *Env) Exec(query string, args ...any) {
 	}
 }
 
-// RetryByHand has every failed attempt wait an hour longer than it would, so that a test sees it however
-// slow the machine is, and says itself when the next one is due.
+// RetryByHand has every failed attempt wait an hour longer than it would, so that a test sees it
+// however slow the machine is, and says itself when the next one is due.
 func (w *Env) RetryByHand() {
 	w.Helper()
 	w.Exec(`CREATE FUNCTION an_hour_on() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -181,7 +184,8 @@ func (w *Env) RetryByHand() {
 		NEW.updated_at := NEW.updated_at + interval '1 hour';
 		RETURN NEW;
 	END $$`)
-	w.Exec(`CREATE TRIGGER an_hour_on BEFORE INSERT OR UPDATE OF updated_at ON pending FOR EACH ROW WHEN (NEW.attempts > 0) EXECUTE FUNCTION an_hour_on()`)
+	w.Exec(`CREATE TRIGGER an_hour_on BEFORE INSERT OR UPDATE OF updated_at ON pending FOR EACH ROW
+		WHEN (NEW.attempts > 0) EXECUTE FUNCTION an_hour_on()`)
 }
 
 // Becomes waits until the query selects want.
@@ -216,9 +220,12 @@ func (w *Env) Eventually(what string, ok func() (done bool, diagnosis string)) {
 // Diagnosis says what is in the inbox's tables.
 func (w *Env) Diagnosis() string {
 	var counts string
-	_ = w.DB.GetContext(w.Context(), &counts, `SELECT format('inbox %s, outbox %s, payments %s, accounts %s, notes %s, pending %s',
-		(SELECT count(*) FROM inbox), (SELECT count(*) FROM outbox), (SELECT count(*) FROM payments), (SELECT count(*) FROM accounts),
-		(SELECT count(*) FROM notes), (SELECT json_agg(json_build_array(owner, key, type, attempts, due, left(reason, 200))) FROM pending))`)
+	_ = w.DB.GetContext(w.Context(), &counts,
+		`SELECT format('inbox %s, outbox %s, payments %s, accounts %s, notes %s, pending %s',
+		(SELECT count(*) FROM inbox), (SELECT count(*) FROM outbox), (SELECT count(*) FROM payments),
+			(SELECT count(*) FROM accounts),
+		(SELECT count(*) FROM notes), (SELECT json_agg(json_build_array(owner, key, type, attempts, due,
+			left(reason, 200))) FROM pending))`)
 	return counts
 }
 

@@ -1,5 +1,5 @@
-// Package consumertest is the service on which the tests of package consumer run: a participant with two
-// tables, the topology that it lives in, and a world of real servers around it.
+// Package consumertest is the service on which the tests of package consumer run: a participant
+// with two tables, the topology that it lives in, and a world of real servers around it.
 package consumertest
 
 import (
@@ -140,11 +140,13 @@ func Topology() topology.Topology {
 		}}}},
 		{Name: Stall, Commands: []topology.Command{{Does: "open", Publishes: []string{"stall.opened"}}}},
 		{
-			Name:     Service,
-			Commands: []topology.Command{{Does: "expire", Type: "order.expired", Publishes: []string{"payment.overdue"}, After: time.Hour}},
+			Name: Service,
+			Commands: []topology.Command{{Does: "expire", Type: "order.expired",
+				Publishes: []string{"payment.overdue"}, After: time.Hour}},
 			Reacts: []topology.Reaction{
 				{Handles: "order.placed", Does: "capture", Publishes: []string{"payment.captured"}},
-				{Handles: "order.cancelled", Does: "refund", Publishes: []string{"payment.refunded"}, Undoes: "capture"},
+				{Handles: "order.cancelled", Does: "refund", Publishes: []string{"payment.refunded"},
+					Undoes: "capture"},
 				{Handles: "money.moved", Does: "move"},
 				{Handles: "order.reminded", Does: "remind"},
 				{Handles: "order.noted", Does: "note"},
@@ -178,7 +180,8 @@ type State struct {
 
 // Participant returns the bank. First, if set, runs before the reaction to Placed, for a test to
 // make trouble; what it returns is said instead.
-func Participant(first func(s *State, e events.Of[Placed]) []events.Payload) consumer.Participant[State] {
+func Participant(first func(s *State,
+	e events.Of[Placed]) []events.Payload) consumer.Participant[State] {
 	placed := func(s *State, e events.Of[Placed]) []events.Payload {
 		if first != nil {
 			if published := first(s, e); published != nil {
@@ -188,7 +191,8 @@ func Participant(first func(s *State, e events.Of[Placed]) []events.Payload) con
 		return Capture(s, e)
 	}
 	return consumer.Participant[State]{Name: Service, Locks: Locks, React: []consumer.Reaction[State]{
-		consumer.On(placed), consumer.On(Refund), consumer.On(Move), consumer.On(remind), consumer.On(expire),
+		consumer.On(placed), consumer.On(Refund), consumer.On(Move), consumer.On(remind),
+		consumer.On(expire),
 	}}
 }
 
@@ -225,7 +229,8 @@ func Capture(s *State, e events.Of[Placed]) []events.Payload {
 	if _, known := s.Payments.Get(d.Order); known {
 		return nil
 	}
-	s.Payments.Set(d.Order, Payment{Order: d.Order, Customer: d.Customer, Amount: d.Amount, Status: "captured"})
+	s.Payments.Set(d.Order, Payment{Order: d.Order, Customer: d.Customer, Amount: d.Amount,
+		Status: "captured"})
 	s.add(d.Customer, -d.Amount)
 	return []events.Payload{Captured{Order: d.Order, Amount: d.Amount}}
 }
@@ -254,7 +259,8 @@ func Move(s *State, e events.Of[Moved]) []events.Payload {
 }
 
 func remind(_ *State, e events.Of[Reminded]) []events.Payload {
-	return []events.Payload{consumer.Deadline{After: e.Data.At.Sub(e.Time), Payload: Expired{Order: e.Data.Order}}}
+	return []events.Payload{consumer.Deadline{After: e.Data.At.Sub(e.Time),
+		Payload: Expired{Order: e.Data.Order}}}
 }
 
 func expire(_ *State, e events.Of[Expired]) []events.Payload {

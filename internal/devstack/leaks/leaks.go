@@ -1,5 +1,5 @@
-// Package leaks looks for goroutines that tests have leaked. It knows those that belong to the shared
-// servers: the first test process of all starts them, and they outlive it.
+// Package leaks looks for goroutines that tests have leaked. It knows those that belong to the
+// shared servers: the first test process of all starts them, and they outlive it.
 package leaks
 
 import (
@@ -10,8 +10,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long goroutines have to end. That of goleak, half a second, is too short for one that
-// waits for a server which a busy machine does not let answer.
+// patience is how long goroutines have to end. That of goleak, half a second, is too short for one
+// that waits for a server which a busy machine does not let answer.
 const patience = 30 * time.Second
 
 // known are the goroutines of package devstack.
@@ -33,7 +33,8 @@ func Find() error {
 	}
 }
 
-// Main runs the tests of a package and ends the process: as one that failed, when a goroutine is left.
+// Main runs the tests of a package and ends the process: as one that failed, when a goroutine is
+// left.
 func Main(m interface{ Run() int }) {
 	code := m.Run()
 	if code == 0 {

@@ -20,9 +20,10 @@ func Event(p events.Payload) events.Event {
 	return events.Cause(events.Event{}, "/test", time.Now(), p)
 }
 
-// React applies payloads in one transaction, again when another was first, as the consumer does with
-// a batch, and returns what was said.
-func React[S any](ctx context.Context, s *Service, p consumer.Participant[S], payloads ...events.Payload) ([]events.Event, error) {
+// React applies payloads in one transaction, again when another was first, as the consumer does
+// with a batch, and returns what was said.
+func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
+	payloads ...events.Payload) ([]events.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	var published []events.Event

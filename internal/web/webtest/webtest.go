@@ -138,7 +138,8 @@ func (s *Service) Call(method, path, body string, headers ...string) Answer {
 }
 
 // Try is Call for other goroutines than the test's.
-func (s *Service) Try(ctx context.Context, method, path, body string, headers ...string) (Answer, error) {
+func (s *Service) Try(ctx context.Context, method, path, body string, headers ...string) (Answer,
+	error) {
 	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
 	if err != nil {
 		return Answer{}, err
@@ -211,9 +212,10 @@ func (s *Service) Int(query string, args ...any) int64 {
 	return n
 }
 
-// Apply runs f in a transaction of the service, again when another was first, and puts what it returns
-// into the outbox.
-func (s *Service) Apply(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) ([]events.Event, error)) error {
+// Apply runs f in a transaction of the service, again when another was first, and puts what it
+// returns into the outbox.
+func (s *Service) Apply(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) ([]events.Event, error)) error {
 	return web.InTx(ctx, s.Kit, func(ctx context.Context, tx *sqlx.Tx) error {
 		published, err := f(ctx, tx)
 		if err != nil {

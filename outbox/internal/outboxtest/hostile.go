@@ -18,8 +18,9 @@ func (s *Env) Versions() {
 	s.Exec(`INSERT INTO version SELECT 'aggregate-' || g, 0 FROM generate_series(0, 5) g`)
 }
 
-// Hostile is a transaction of a writer that does all that makes numbers, ids and commits disagree. It
-// says the next two notes of one of six aggregates, or rolls back. The table of Versions must be there.
+// Hostile is a transaction of a writer that does all that makes numbers, ids and commits disagree.
+// It says the next two notes of one of six aggregates, or rolls back. The table of Versions must be
+// there.
 func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
 	pause := func() {
 		timer := time.NewTimer(time.Duration(random.IntN(3)) * time.Millisecond)
@@ -46,13 +47,15 @@ func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
 			}
 		}
 		on, version := Aggregate(random.IntN(6)), 0
-		if err := tx.GetContext(ctx, &version, `UPDATE version SET n = n + 1 WHERE id = $1 RETURNING n`, on); err != nil {
+		if err := tx.GetContext(ctx, &version, `UPDATE version SET n = n + 1 WHERE id = $1 RETURNING n`,
+			on); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, `SAVEPOINT kept`); err != nil {
 			return err
 		}
-		if err := s.Out.Append(ctx, tx, Event(Note{On: on, N: 2 * version}), Event(Note{On: on, N: 2*version + 1})); err != nil {
+		if err := s.Out.Append(ctx, tx, Event(Note{On: on, N: 2 * version}),
+			Event(Note{On: on, N: 2*version + 1})); err != nil {
 			return err
 		}
 		pause()

@@ -1,4 +1,5 @@
-// Package outboxtest is the database, the broker and the events that the tests of the relay play with.
+// Package outboxtest is the database, the broker and the events that the tests of the relay play
+// with.
 package outboxtest
 
 import (
@@ -202,13 +203,17 @@ func (s *Env) Publish(on string, numbers ...int) []string {
 
 func (s *Env) Append(published ...events.Event) {
 	s.t.Helper()
-	err := s.Out.Tx(s.t.Context(), func(tx *sqlx.Tx) error { return s.Out.Append(s.t.Context(), tx, published...) })
+	err := s.Out.Tx(s.t.Context(), func(tx *sqlx.Tx) error {
+		return s.Out.Append(s.t.Context(), tx,
+			published...)
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back to it.
+// Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back
+// to it.
 func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	s.t.Helper()
 	next, stop := s.Stream(queue)
@@ -220,9 +225,9 @@ func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	return got
 }
 
-// Stream takes messages off a queue one after another and acknowledges them. Its channel stays open until
-// the end of the test: a broker that is busy forgets the last acknowledgements when the channel closes, and
-// would deliver again what a test counts.
+// Stream takes messages off a queue one after another and acknowledges them. Its channel stays open
+// until the end of the test: a broker that is busy forgets the last acknowledgements when the
+// channel closes, and would deliver again what a test counts.
 func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	s.t.Helper()
 	ch := s.Channel()
@@ -255,8 +260,8 @@ func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	}, func() { putBack(ch, deliveries) }
 }
 
-// putBack ends a consumer and returns what it was sent in excess. An error means that the channel has ended,
-// and then the broker takes it back by itself.
+// putBack ends a consumer and returns what it was sent in excess. An error means that the channel
+// has ended, and then the broker takes it back by itself.
 func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 	if ch.Cancel("test", false) != nil {
 		return
@@ -267,8 +272,8 @@ func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 	_ = ch.Qos(0, 0, false) // its answer comes when the broker has read all that
 }
 
-// NothingElse fails the test when anything is in a queue beside what has been taken off it: a marker that
-// the relays publish comes next.
+// NothingElse fails the test when anything is in a queue beside what has been taken off it: a
+// marker that the relays publish comes next.
 func (s *Env) NothingElse(queue string) {
 	s.t.Helper()
 	marker := s.Publish("marker", 1)
@@ -313,7 +318,8 @@ func (s *Env) Until(what string, f func() bool) {
 func (s *Env) Settled() {
 	s.t.Helper()
 	s.Until("all is settled", func() bool {
-		return s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
+		return s.Count(`SELECT count(*) FROM outbox, outbox_cursor
+			WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
 	})
 }
 
@@ -324,7 +330,8 @@ func (s *Env) Diagnose() string {
 		`SELECT coalesce(json_agg(c)::text, '-') FROM outbox_cursor c`,
 		`SELECT coalesce(json_agg(h)::text, '-') FROM (SELECT * FROM outbox_held ORDER BY seq LIMIT 5) h`,
 		`SELECT concat_ws(' ', 'held', count(*)) FROM outbox_held`,
-		`SELECT concat_ws(' ', 'rows', count(*), 'seq', min(seq), max(seq), 'snapshot', pg_current_snapshot()) FROM outbox`,
+		`SELECT concat_ws(' ', 'rows', count(*), 'seq', min(seq), max(seq), 'snapshot',
+			pg_current_snapshot()) FROM outbox`,
 	} {
 		var line string
 		if err := s.DB.GetContext(context.Background(), &line, query); err != nil {
@@ -407,12 +414,14 @@ func OnlyOrphan(eventType string) bool { return eventType == "orphan.born" }
 func (s *Env) Raw(on, eventType, payload, headers string) string {
 	s.t.Helper()
 	id := events.NewID()
-	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1, 'note', $2, $3, $4, $5)`,
+	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1,
+		'note', $2, $3, $4, $5)`,
 		id, on, eventType, payload, headers)
 	return id
 }
 
-const PlainHeaders = `{"source":"/notes","dataschema":"urn:quadrille:note.taken:1","correlationid":"c","time":"2026-01-02T03:04:05Z"}`
+const PlainHeaders = `{"source":"/notes","dataschema":"urn:quadrille:note.taken:1",` +
+	`"correlationid":"c","time":"2026-01-02T03:04:05Z"}`
 
 // TooBig is JSON that exceeds the broker's max_message_size of 1 MiB.
 func TooBig() string { return `"` + strings.Repeat("x", 1<<20) + `"` }
@@ -420,7 +429,8 @@ func TooBig() string { return `"` + strings.Repeat("x", 1<<20) + `"` }
 // HeldIDs are the ids of the rows that are held, of those that match the condition.
 func (s *Env) HeldIDs(where string) (ids []string) {
 	s.t.Helper()
-	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox JOIN outbox_held h USING (seq) WHERE `+where+` ORDER BY seq`); err != nil {
+	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox JOIN outbox_held h USING (seq) WHERE `+
+		where+` ORDER BY seq`); err != nil {
 		s.t.Fatal(err)
 	}
 	return ids

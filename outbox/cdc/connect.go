@@ -1,0 +1,112 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/quadrille-go/quadrille/postgres"
+)
+
+// publishedSQL tells whether the publication has the table, which may have been made anew since.
+const publishedSQL = `EXISTS (SELECT FROM pg_publication AS p JOIN pg_publication_rel AS r
+	ON r.prpubid = p.oid
+	WHERE p.pubname = $1 AND p.pubinsert AND r.prrelid = 'outbox'::regclass)`
+
+// check refuses a server or a role that cannot stream, and makes the publication.
+func (s Source) check(ctx context.Context) error {
+	var is struct {
+		Level string `db:"level"`
+		Role  string `db:"role"`
+		May   bool   `db:"may"`
+		Keep  string `db:"keep"`
+		There bool   `db:"there"`
+	}
+	err := s.DB.GetContext(ctx, &is, `SELECT current_setting('wal_level') AS level,
+		current_setting('max_slot_wal_keep_size') AS keep,
+		current_user AS role, rolreplication OR rolsuper AS may, `+publishedSQL+` AS there
+		FROM pg_roles WHERE rolname = current_user`, publication)
+	switch {
+	case err != nil:
+		return fmt.Errorf("check logical replication: %w", err)
+	case is.Level != "logical":
+		return fmt.Errorf("%w: wal_level is %s: set it with ALTER SYSTEM SET wal_level = 'logical', "+
+			"and restart the server", ErrNotLogical, is.Level)
+	case !is.May:
+		return fmt.Errorf("%w: the role may not replicate: ALTER ROLE %q REPLICATION", ErrNotLogical,
+			is.Role)
+	}
+	if is.Keep == "-1" {
+		s.Log.Warn().Msg(
+			"max_slot_wal_keep_size is not set: while nobody streams, the log may fill the disk")
+	}
+	if is.There {
+		return nil
+	}
+	if _, err := s.DB.ExecContext(ctx, `DROP PUBLICATION IF EXISTS `+publication); err != nil {
+		return fmt.Errorf("create publication: %w", err)
+	}
+	if _, err := s.DB.ExecContext(ctx, `CREATE PUBLICATION `+publication+
+		` FOR TABLE outbox WITH (publish = 'insert')`); err != nil {
+		return fmt.Errorf("create publication: %w", err)
+	}
+	return nil
+}
+
+// connect opens a session of the replication protocol. The options of the URL that are for another
+// driver, or for ordinary sessions, are left out.
+func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
+	u, err := postgres.AddressURL(s.URL)
+	if err != nil {
+		return nil, fmt.Errorf("connect for replication: %w", err)
+	}
+	q := u.Query()
+	for name := range q {
+		if !slices.Contains([]string{"sslmode", "sslcert", "sslkey", "sslrootcert", "host", "port",
+			"user", "password"}, name) {
+			q.Del(name)
+		}
+	}
+	q.Set("replication", "database")
+	q.Set("client_encoding", "UTF8")
+	q.Set("wal_sender_timeout", fmt.Sprint(senderTimeout.Milliseconds()))
+	u.RawQuery = q.Encode()
+	config, err := pgconn.ParseConfig(u.String())
+	if err != nil {
+		return nil, errors.New("connect for replication: the URL of the database has an option that " +
+			"the driver refuses")
+	}
+	config.ConnectTimeout = connectTimeout
+	config.RuntimeParams["application_name"] = slot // by which refuseStandby knows it
+	conn, err := pgconn.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connect for replication: %w", err)
+	}
+	return conn, nil
+}
+
+func start(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
+	err := pglogrepl.StartReplication(ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
+		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'",
+			"publication_names '" + publication + "'"},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start replication: %w", err)
+	}
+	return newStream(conn), nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
