@@ -39,7 +39,7 @@ func TestARequestIsCalledAndItsAnswerIsHandled(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var keys []string // one call at a time
-	_, stop := w.Bank(inquirer(inquire), consumer.Call(func(_ context.Context,
+	c, stop := w.Bank(inquirer(inquire), consumer.Call(func(_ context.Context,
 		e events.Of[consumertest.Inquire]) (events.Payload, error) {
 		if keys = append(keys, e.ID); len(keys) == 1 {
 			return nil, errors.New("not now")
@@ -53,8 +53,11 @@ func TestARequestIsCalledAndItsAnswerIsHandled(t *testing.T) {
 	w.Exec(`UPDATE pending SET due = now()`)
 	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	w.Publish(m) // a late duplicate requests nothing
-	w.Drained()
+	w.Eventually("two duplicates", func() (bool, string) {
+		return c.Stats().Duplicates == 2, w.Diagnosis()
+	})
 	stop()
+	w.Drained()
 	if len(keys) != 2 || keys[0] != keys[1] || keys[0] == m.Publishing.MessageId {
 		t.Errorf("called with the keys %v, because of %s", keys, m.Publishing.MessageId)
 	}
