@@ -26,9 +26,9 @@ func BenchmarkRelay(b *testing.B) {
 	b.ReportMetric(100*bare.Seconds()/relayed.Seconds(), "%")
 }
 
-// BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a
+// BenchmarkRelayWithManyHeldRows drains outboxes while a hundred thousand other aggregates have a
 // held row.
-func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
+func BenchmarkRelayWithManyHeldRows(b *testing.B) {
 	const rows = 10_000
 	s := outboxtest.New(b)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
@@ -58,7 +58,7 @@ func drain(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	r := s.Relay(s.Out)
 	began := time.Now()
 	stop := s.Run(r)
-	s.Until("all is relayed", func() bool { return r.Stats().Published == int64(rows) })
+	s.WaitFor("all is relayed", func() bool { return r.Stats().Published == int64(rows) })
 	took := time.Since(began)
 	stop()
 	purge(b, s)
@@ -96,21 +96,21 @@ func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 		b.Fatal(err)
 	}
 	const chunk, depth = 250, 750
-	var flying []*rabbit.Pending
-	for len(messages) > 0 || len(flying) > 0 {
-		if len(messages) > 0 && len(flying) <= depth-chunk {
+	var inFlight []*rabbit.Pending
+	for len(messages) > 0 || len(inFlight) > 0 {
+		if len(messages) > 0 && len(inFlight) <= depth-chunk {
 			sent, err := p.Publish(messages[:chunk])
 			if err != nil {
 				b.Fatal(err)
 			}
-			flying, messages = append(flying, sent...), messages[chunk:]
+			inFlight, messages = append(inFlight, sent...), messages[chunk:]
 			continue
 		}
-		if got, why, err := p.Wait(context.Background(), flying[0]); err != nil ||
+		if got, why, err := p.Wait(context.Background(), inFlight[0]); err != nil ||
 			got != rabbit.Confirmed {
 			b.Fatalf("outcome %d: %v, %v", got, why, err)
 		}
-		flying = flying[1:]
+		inFlight = inFlight[1:]
 	}
 	took := time.Since(began)
 	purge(b, s)

@@ -76,7 +76,7 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	}
 	c := found.cursor
 	if !found.Fits {
-		if err := rebase(ctx, tx, c, now, writer{found.Own, found.Xmin, found.Xmax}); err != nil {
+		if err := rebase(ctx, tx, c, now, cursorWriter{found.Own, found.Xmin, found.Xmax}); err != nil {
 			return cursor{}, fmt.Errorf("rebase cursor: %w", err)
 		}
 		c.A, c.B, c.LastSeq, c.System, c.Streamed, c.fitted = now, now, 0, found.Here, false, true
@@ -89,22 +89,22 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	return c, err
 }
 
-// hold is a row that is put aside, or tried again in vain.
-type hold struct {
+// heldRow is a row that is put aside, or tried again in vain.
+type heldRow struct {
 	seq       int64
-	at        int64 // see row
+	number    int64 // see row
 	aggregate string
 	kind      string // as in outbox_held
 	reason    string
 	attempts  int
-	due       time.Duration // from now; when negative it is not tried again by itself
+	retryIn   time.Duration // from now; when negative it is not tried again by itself
 }
 
 // save replaces the cursor and writes the holds that belong to it, in one transaction. When another
 // leads by now it writes nothing and returns postgres.ErrSuperseded. Place is where its row was
 // written last, as the save before has returned it, or empty.
 func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string,
-	holds []hold) (newPlace string, err error) {
+	holds []heldRow) (newPlace string, err error) {
 	if len(holds) == 0 {
 		return c.update(ctx, lead.Conn(), place)
 	}
@@ -118,7 +118,7 @@ func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string,
 }
 
 // writeHolds writes holds.
-func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
+func writeHolds(ctx context.Context, tx postgres.Fenced, holds []heldRow) error {
 	var seqs, attempts pq.Int64Array
 	var aggregates, kinds, reasons pq.StringArray
 	var due pq.Float64Array
@@ -126,7 +126,7 @@ func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
 		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind),
 			append(reasons, h.reason)
-		due = append(due, h.due.Seconds())
+		due = append(due, h.retryIn.Seconds())
 	}
 	_, err := tx.Tx().ExecContext(ctx, `
 		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)

@@ -10,23 +10,23 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// settled lets a relay publish notes and stops it when its cursor has passed them.
-func settled(s *outboxtest.Env, on string, n int) {
+// relayNotes lets a relay publish notes and stops it when its cursor has passed them.
+func relayNotes(s *outboxtest.Env, on string, n int) {
 	r := s.Relay(s.Out)
 	stop := s.Run(r)
 	for i := range n {
-		s.Await(s.Queue, s.Publish(on, i+1))
+		s.Await(s.Queue, s.AppendNotes(on, i+1))
 	}
-	s.Until("all is settled", func() bool {
+	s.WaitFor("all is settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
 }
 
-// move makes the database look like one that was copied from a cluster whose transaction ids were
+// pretendCopied makes the database look like one that was copied from a cluster whose transaction ids were
 // ahead of this one's by so many. An update gives a row another xmin, as a copy does.
-func move(s *outboxtest.Env, ahead int64) {
+func pretendCopied(s *outboxtest.Env, ahead int64) {
 	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':'
 		|| (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
 		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint)
@@ -47,17 +47,17 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := outboxtest.New(t)
-			settled(s, "a", 3)
-			unsent := s.Publish("b", 1, 2)
-			move(s, ahead)
-			early := s.Publish("c", 1) // somebody writes before the cursor fits again
-			early = append(early, savepoint(s))
+			relayNotes(s, "a", 3)
+			unsent := s.AppendNotes("b", 1, 2)
+			pretendCopied(s, ahead)
+			outOfTurn := s.AppendNotes("c", 1) // somebody writes before the cursor fits again
+			outOfTurn = append(outOfTurn, savepoint(s))
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
 				t.Fatal(err)
 			}
-			late := s.Publish("d", 1)
+			late := s.AppendNotes("d", 1)
 			s.Run(s.Relay(s.Out))
-			onlyThese(t, s, append(append(unsent, early...), late...))
+			expectOnly(t, s, append(append(unsent, outOfTurn...), late...))
 			// It fits now: a second time nothing is moved.
 			epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
@@ -85,8 +85,8 @@ func savepoint(s *outboxtest.Env) string {
 	return e.ID
 }
 
-// onlyThese fails the test unless exactly these events come, each once.
-func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
+// expectOnly fails the test unless exactly these events come, each once.
+func expectOnly(t *testing.T, s *outboxtest.Env, want []string) {
 	t.Helper()
 	missing := map[string]bool{}
 	for _, id := range want {
@@ -98,7 +98,7 @@ func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
 		}
 		delete(missing, d.MessageId)
 	}
-	s.NothingElse(s.Queue)
+	s.ExpectNoMore(s.Queue)
 	if len(missing) > 0 {
 		t.Errorf("lost: %v\n%s", missing, s.Diagnose())
 	}
@@ -108,11 +108,11 @@ func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
 func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 3)
-	unsent := s.Publish("b", 1)
+	relayNotes(s, "a", 3)
+	unsent := s.AppendNotes("b", 1)
 	s.Exec(`UPDATE outbox_cursor SET system = 'before pg_upgrade', txid = pg_current_xact_id()`)
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
 // A leader notices by itself too: a service that forgot Fit loses nothing that it writes
@@ -120,22 +120,22 @@ func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 func TestLeaderFitsTheCursor(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 2)
-	unsent := s.Publish("b", 1)
-	move(s, 1<<33)
+	relayNotes(s, "a", 2)
+	unsent := s.AppendNotes("b", 1)
+	pretendCopied(s, 1<<33)
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
 // While another replica has the lead, Fit waits for it to make the cursor fit, or to go.
 func TestFitWaitsForTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 2)
-	unsent := s.Publish("b", 1)
-	move(s, 1<<33)
+	relayNotes(s, "a", 2)
+	unsent := s.AppendNotes("b", 1)
+	pretendCopied(s, 1<<33)
 	var other *postgres.Lead
-	s.Until("another leads", func() (leads bool) {
+	s.WaitFor("another leads", func() (leads bool) {
 		var err error
 		other, err = postgres.Leader{DB: s.DB, Name: "outbox"}.Try(t.Context())
 		return err == nil && other != nil
@@ -143,7 +143,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	fitted := make(chan error, 1)
 	db := outboxtest.OpenDB(t, s.Database+"&application_name=fitting")
 	go func() { fitted <- outbox.Fit(t.Context(), db) }()
-	s.Until("it has asked for the lead", func() bool {
+	s.WaitFor("it has asked for the lead", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting'
 			AND query LIKE '%pg_try_advisory_lock%'`) > 0
 	})
@@ -155,19 +155,19 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 		t.Error("the cursor does not fit yet")
 	}
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
 // Tables that are restored while the relay leads are noticed: what the old history had not
 // published yet is published, although the leader is at rest and its token is the one in the
 // restored tables.
-func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
+func TestRestoreWhileTheRelayRunsIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 1))
-	s.Settled()
+	s.Await(s.Queue, s.AppendNotes("a", 1))
+	s.AwaitSettled()
 	tx := s.Begin()
 	ids := []string{events.NewID(), events.NewID()}
 	for n, txid := range []string{"7", "12"} {
@@ -183,7 +183,7 @@ func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 	}
 	s.Commit(tx)
 	s.Await(s.Queue, ids[1:]) // the other was settled in the old history
-	s.NothingElse(s.Queue)
+	s.ExpectNoMore(s.Queue)
 	if r.Stats().Anomalies == 0 {
 		t.Error("nobody can see it")
 	}

@@ -27,22 +27,22 @@ func Nudged(o *Outbox) bool {
 	}
 }
 
-// Forget is one pass of the retention.
-func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error {
-	return r.forget(ctx,
+// DeleteOld is one pass of the retention.
+func (r *Relay) DeleteOld(ctx context.Context, lead *postgres.Lead) error {
+	return r.deleteOld(ctx,
 		lead)
 }
 
 // Leader is who relays.
 var Leader = leader
 
-// TakeAtMost makes a relay take so few rows of a window into memory.
-func (r *Relay) TakeAtMost(rows int) { r.most = rows }
+// LimitWindow makes a relay take so few rows of a window into memory.
+func (r *Relay) LimitWindow(rows int) { r.maxRows = rows }
 
 // HeldQueries are the statements about what is held that every poll, or every batch, makes: with
 // some aggregates each, as text[], and with a limit.
-var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL,
-	"refused": countRefusedSQL, "next": nextSQL}
+var HeldQueries = map[string]string{"heads": dueSQL, "behind": heldAggregatesSQL,
+	"refused": countRefusedSQL, "next": nextDueSQL}
 
 // Saver takes the cursor and returns what saves it, again and again.
 func Saver(ctx context.Context, lead *postgres.Lead) (save func() error, err error) {

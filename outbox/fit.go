@@ -10,8 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// writer is who has written the cursor that does not fit.
-type writer struct {
+// cursorWriter is who has written the cursor that does not fit.
+type cursorWriter struct {
 	own  bool   // this database, not a copy of another
 	xmin string // the transaction, as PostgreSQL counts them: modulo 2^32
 	xmax string // the first transaction that has not begun yet, as a whole
@@ -24,7 +24,7 @@ type writer struct {
 // In a copied database a row that was not copied but written since was never passed, also where the
 // old cursor says so; see copiedSQL. Where the cursor was not copied either (own), the whole
 // cluster was moved, as pg_upgrade does, and the old cursor is right about all rows.
-func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot, w writer) error {
+func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot, w cursorWriter) error {
 	// It reads the whole history once.
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return err

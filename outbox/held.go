@@ -14,33 +14,33 @@ import (
 
 // retryHeld publishes held rows that are due, one batch in each call: what is held must not keep
 // the others waiting. While some are released, the next batch has its turn at the next call.
-func (p *term) retryHeld(ctx context.Context) error {
-	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldCheckedAt) < heldInterval {
+func (t *term) retryHeld(ctx context.Context) error {
+	if t.heldCount == 0 || t.publisher.Blocked() || time.Since(t.heldCheckedAt) < heldInterval {
 		return nil
 	}
-	heads, early, err := p.dueHeld(ctx)
+	due, outOfTurn, err := t.dueHeld(ctx)
 	if err != nil {
 		return err
 	}
 	released := false
-	if len(heads)+len(early) > 0 {
-		if released, err = p.publishDue(ctx, heads, early); err != nil {
+	if len(due)+len(outOfTurn) > 0 {
+		if released, err = t.publishDue(ctx, due, outOfTurn); err != nil {
 			return err
 		}
-		if err := p.countRefused(ctx); err != nil {
+		if err := t.countRefused(ctx); err != nil {
 			return err
 		}
 	}
 	if !released {
-		p.heldCheckedAt = time.Now()
+		t.heldCheckedAt = time.Now()
 	}
 	return nil
 }
 
-// headsSQL reads what is due, through its index alone. A row is early while one before it of its
+// dueSQL reads what is due, through its index alone. A row is early while one before it of its
 // aggregate has not had its turn; the rows of an aggregate that are due together are published
 // together.
-const headsSQL = `
+const dueSQL = `
 SELECT seq, aggregate, attempts, EXISTS (
 	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq
 		AND b.due > h.due) AS early
@@ -48,42 +48,42 @@ FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq 
 
 // dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are
 // early.
-func (p *term) dueHeld(ctx context.Context) (heads []hold, early []int64, err error) {
+func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
 		Aggregate string `db:"aggregate"`
 		Attempts  int    `db:"attempts"`
 		Early     bool   `db:"early"`
 	}
-	if err := p.conn.SelectContext(ctx, &rows, headsSQL, p.batch(maxHeldBatch)); err != nil {
+	if err := t.conn.SelectContext(ctx, &rows, dueSQL, t.batch(maxHeldBatch)); err != nil {
 		return nil, nil, wrap("find held rows", err)
 	}
 	for _, r := range rows {
 		if r.Early {
-			early = append(early, r.Seq)
+			outOfTurn = append(outOfTurn, r.Seq)
 			continue
 		}
-		heads = append(heads, hold{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
+		due = append(due, heldRow{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
 	}
-	slices.SortFunc(heads, func(a, b hold) int { return int(a.seq - b.seq) })
-	return heads, early, nil
+	slices.SortFunc(due, func(a, b heldRow) int { return int(a.seq - b.seq) })
+	return due, outOfTurn, nil
 }
 
-// lookBehindSQL finds, of these aggregates, those with a held row.
-const lookBehindSQL = `
+// heldAggregatesSQL finds, of these aggregates, those with a held row.
+const heldAggregatesSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
 	WHERE aggregate = a LIMIT 1) AS h`
 
 // findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are
 // held themselves.
-func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
-	p.behind = map[string]bool{}
-	for _, f := range p.inFlight { // what joins held rows, and is not written yet
-		for _, h := range f.join {
-			p.behind[h.aggregate] = true
+func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
+	t.heldAggregates = map[string]bool{}
+	for _, f := range t.inFlight { // what joins held rows, and is not written yet
+		for _, h := range f.hold {
+			t.heldAggregates[h.aggregate] = true
 		}
 	}
-	if p.held == 0 {
+	if t.heldCount == 0 {
 		return nil, nil
 	}
 	seqs := make(pq.Int64Array, len(rows))
@@ -94,15 +94,15 @@ func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, e
 	}
 	slices.Sort(aggregates)
 	var found []string
-	if err := p.conn.SelectContext(ctx, &found, lookBehindSQL,
+	if err := t.conn.SelectContext(ctx, &found, heldAggregatesSQL,
 		slices.Compact(aggregates)); err != nil {
 		return nil, wrap("look for what is held", err)
 	}
 	for _, aggregate := range found {
-		p.behind[aggregate] = true
+		t.heldAggregates[aggregate] = true
 	}
 	var again []int64
-	if err := p.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
+	if err := t.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
 		seqs); err != nil {
 		return nil, wrap("look for what is held", err)
 	}
@@ -114,11 +114,11 @@ func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, e
 }
 
 // countHeld counts what is held, once for each lead.
-func (p *term) countHeld(ctx context.Context) error {
-	if err := p.conn.GetContext(ctx, &p.held, `SELECT count(*) FROM outbox_held`); err != nil {
+func (t *term) countHeld(ctx context.Context) error {
+	if err := t.conn.GetContext(ctx, &t.heldCount, `SELECT count(*) FROM outbox_held`); err != nil {
 		return wrap("count held rows", err)
 	}
-	return p.countRefused(ctx)
+	return t.countRefused(ctx)
 }
 
 // countRefusedSQL counts no further than to the bound.
@@ -126,45 +126,45 @@ const countRefusedSQL = `
 SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
 	AND due < 'infinity' LIMIT $1) AS refused`
 
-func (p *term) countRefused(ctx context.Context) error {
-	p.relay.held.Store(int64(p.held))
-	return wrap("count refused rows", p.conn.GetContext(ctx, &p.refused, countRefusedSQL, MaxHeld))
+func (t *term) countRefused(ctx context.Context) error {
+	t.relay.held.Store(int64(t.heldCount))
+	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL, MaxHeld))
 }
 
 // publishDue tells whether any of them was published.
-func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (changed bool,
+func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (changed bool,
 	err error) {
-	seqs := make([]int64, len(heads))
-	for i, h := range heads {
+	seqs := make([]int64, len(due))
+	for i, h := range due {
 		seqs[i] = h.seq
 	}
-	rows, err := p.rows(ctx, seqs)
+	rows, err := t.rows(ctx, seqs)
 	if err != nil {
 		return false, err
 	}
-	p.relay.limits.check(rows)
-	heads, rows, unfit := sortHeads(heads, rows)
+	t.relay.limits.markUnfit(rows)
+	due, rows, unfit := splitDue(due, rows)
 	var outcomes []outcome
-	pendings, err := p.publisher.Publish(p.messages(rows))
+	confirms, err := t.publisher.Publish(t.messages(rows))
 	if err == nil {
-		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
+		if outcomes, err = t.awaitConfirms(ctx, rows, confirms); err != nil {
 			return false, err
 		}
 	}
-	released, again, intact := p.settleHeld(heads, outcomes)
+	released, again, intact := t.settleHeld(due, outcomes)
 	if !intact {
 		if err == nil {
-			err = p.unknownOutcome()
+			err = t.unknownOutcome()
 		}
 		others := 0
-		for _, f := range p.inFlight {
+		for _, f := range t.inFlight {
 			others += len(f.publish)
 		}
-		again = append(again, p.blameSession(heads[len(released)+len(again):], others, err)...)
+		again = append(again, t.quarantineSuspect(due[len(released)+len(again):], others, err)...)
 	}
-	p.log(append(again, unfit...))
-	if err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := holdBehind(ctx, tx, early); err != nil {
+	t.logHeld(append(again, unfit...))
+	if err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := postpone(ctx, tx, outOfTurn); err != nil {
 			return err
 		}
 		if err := writeHolds(ctx, tx, append(again, unfit...)); err != nil {
@@ -174,36 +174,36 @@ func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (cha
 	}); err != nil {
 		return false, err
 	}
-	p.relay.published.Add(int64(len(released)))
+	t.relay.published.Add(int64(len(released)))
 	return len(released) > 0, err
 }
 
-// blameSession is condemn unless the broker has said which rows it does not take.
-func (p *term) blameSession(unsettled []hold, others int, why error) []hold {
-	if p.relay.limits.learn(why) {
+// quarantineSuspect is condemn unless the broker has said which rows it does not take.
+func (t *term) quarantineSuspect(unsettled []heldRow, others int, why error) []heldRow {
+	if t.relay.limits.learn(why) {
 		return nil
 	}
-	return p.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
+	return t.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
 }
 
-// sortHeads divides held rows by whether they can be published. What is held is not deleted; but a
+// splitDue divides held rows by whether they can be published. What is held is not deleted; but a
 // stream may have had a row before its commit can be seen here, while that waits for a synchronous
 // standby. And what does not fit stays so, though somebody has asked for it.
-func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold) {
+func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []heldRow) {
 	found := map[int64]row{}
 	for _, r := range rows {
 		found[r.seq] = r
 	}
-	for _, h := range heads {
+	for _, h := range due {
 		switch r, seen := found[h.seq]; {
 		case !seen:
 			h.attempts++
-			h.kind, h.due = heldUnseen, pause(h.attempts, rabbit.Refused)
+			h.kind, h.retryIn = heldUnseen, backoff(h.attempts, rabbit.Refused)
 			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for " +
 				"a synchronous standby"
 			unfit = append(unfit, h)
 		case r.fault != nil:
-			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), never
+			h.kind, h.reason, h.retryIn = heldQuarantined, r.fault.Error(), noRetry
 			unfit = append(unfit, h)
 		default:
 			fit, publish = append(fit, h), append(publish, r)
@@ -212,8 +212,8 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 	return fit, publish, unfit
 }
 
-// holdBehind lets rows wait whose turn has not come.
-func holdBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+// postpone lets rows wait whose turn has not come.
+func postpone(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
@@ -222,9 +222,9 @@ func holdBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	return wrap("hold rows behind others", err)
 }
 
-// nextSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause
+// nextDueSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause
 // of its own.
-const nextSQL = `
+const nextDueSQL = `
 UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
 	FROM (SELECT seq, kind FROM outbox_held WHERE aggregate = a
@@ -232,7 +232,7 @@ UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
 
 // release forgets held rows that are published now, and lets those behind them go next.
-func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
+func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error {
 	if len(released) == 0 {
 		return nil
 	}
@@ -246,13 +246,13 @@ func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
 		return wrap("release held rows", err)
 	}
 	slices.Sort(aggregates)
-	_, err := tx.Tx().ExecContext(ctx, nextSQL, slices.Compact(aggregates), maxHeldBatch)
+	_, err := tx.Tx().ExecContext(ctx, nextDueSQL, slices.Compact(aggregates), maxHeldBatch)
 	return wrap("release held rows", err)
 }
 
-// repairSQL gives first rows their turn that wait behind nothing, as a former release of the relay
+// repairHeldSQL gives first rows their turn that wait behind nothing, as a former release of the relay
 // may leave them, of the next aggregates.
-const repairSQL = `
+const repairHeldSQL = `
 WITH RECURSIVE head AS (
 	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate,
 		seq LIMIT 1)
@@ -272,7 +272,7 @@ func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
 	for after := ""; ctx.Err() == nil; {
 		var reached *string
 		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-			return tx.Tx().GetContext(ctx, &reached, repairSQL, after, maxRepaired)
+			return tx.Tx().GetContext(ctx, &reached, repairHeldSQL, after, maxRepaired)
 		})
 		if err != nil && ctx.Err() == nil {
 			r.Log.Warn().Err(err).Msg("held events are not looked through, the next leader does it")
@@ -284,9 +284,9 @@ func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
 	}
 }
 
-func wrap(doing string, err error) error {
+func wrap(action string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return fmt.Errorf("%s: %w", action, err)
 }

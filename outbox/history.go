@@ -36,7 +36,7 @@ func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record
 // row is a row of the outbox as the relay publishes it.
 type row struct {
 	seq    int64
-	at     int64 // its place in what is relayed: its seq in a window, its number in a stream
+	number int64 // its place in what is relayed: its seq in a window, its number in a stream
 	record events.Record
 	fault  error // it cannot be published: somebody else has written it
 }
@@ -55,7 +55,7 @@ func scanRows(rows *sqlx.Rows) ([]row, error) {
 			return nil, err
 		}
 		r.fault = r.record.SetHeaders(head)
-		r.at = r.seq
+		r.number = r.seq
 		found = append(found, r)
 	}
 	return found, rows.Err()

@@ -12,7 +12,7 @@ import (
 func BenchmarkRelayBehindHistory(b *testing.B) {
 	const history, rows = 10_000_000, 20_000
 	behind, empty := outboxtest.New(b), outboxtest.New(b)
-	remember(behind, history)
+	writeHistory(behind, history)
 	var long, short time.Duration
 	for b.Loop() {
 		long += drain(b, behind, rows)
@@ -24,8 +24,8 @@ func BenchmarkRelayBehindHistory(b *testing.B) {
 	b.ReportMetric(100*short.Seconds()/long.Seconds(), "%")
 }
 
-// remember writes rows that were published long ago, each in a transaction of its own.
-func remember(s *outboxtest.Env, rows int) {
+// writeHistory writes rows that were published long ago, each in a transaction of its own.
+func writeHistory(s *outboxtest.Env, rows int) {
 	// to build them at the end is quicker
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`)
 	// The transaction ids are below the cursor's left edge, as those of what is settled are.

@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
+func TestBrokerLimitsAreLearnt(t *testing.T) {
 	t.Parallel()
 	var l brokerLimits
 	ended := func(code int, reason string) error {
@@ -32,23 +32,23 @@ func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 		{record: events.Record{Type: "a", Data: make([]byte, 4)}},
 		{record: events.Record{Type: "b", Data: make([]byte, 3)}},
 	}
-	l.check(rows)
-	faults(t, rows, false, false, false)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, false, false)
 	if !l.learn(ended(406,
 		"PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
 		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused "+
 			"for user 'u'")) {
 		t.Fatal("nothing is learnt")
 	}
-	l.check(rows)
-	faults(t, rows, false, true, true)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, true, true)
 	l.until = time.Now().Add(-time.Second)
 	rows[1].fault, rows[2].fault = nil, nil
-	l.check(rows)
-	faults(t, rows, false, false, false)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, false, false)
 }
 
-func faults(t *testing.T, rows []row, want ...bool) {
+func checkFaults(t *testing.T, rows []row, want ...bool) {
 	t.Helper()
 	for i, r := range rows {
 		if (r.fault != nil) != want[i] {

@@ -56,19 +56,19 @@ type Relay struct {
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
 
-	most           int  // rows of a window in memory; 0: windowMax
-	oneByOne       int  // flow.careful survives the session
+	maxRows        int  // rows of a window in memory; 0: windowMax
+	suspects       int  // flow.careful survives the session
 	replayOneByOne bool // one of the rows to be published again ends sessions
 	limits         brokerLimits
 	unrouted       unrouted
-	toldKeep       float64
+	loggedKeep     float64
 	token          atomic.Int64 // of the lead; 0: it stands by
-	swept          int64        // how far the last pass of the retention has come
+	retainedTo     int64        // how far the last pass of the retention has come
 	published      atomic.Int64
-	forgotten      atomic.Int64
+	deleted        atomic.Int64
 	held           atomic.Int64
 	anomalies      atomic.Int64
-	oldest         atomic.Int64
+	oldestSec      atomic.Int64
 	leading        atomic.Bool
 	streaming      atomic.Bool
 	lag            atomic.Int64
@@ -92,8 +92,8 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(),
-		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldest.Load(),
+	return Stats{Published: r.published.Load(), Forgotten: r.deleted.Load(), Held: r.held.Load(),
+		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldestSec.Load(),
 		Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 

@@ -30,16 +30,16 @@ type replayRow struct {
 	Due     bool    `db:"due"`     // it is held, and about to be tried
 }
 
-// result is what became of a part of a request.
-type result struct {
+// replayResult is what became of a part of a request.
+type replayResult struct {
 	published, refused, held int
 	reason                   string
 	ended                    bool
 }
 
-func (r *result) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
+func (r *replayResult) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
 
-func (r *result) add(outcomes []outcome) {
+func (r *replayResult) add(outcomes []outcome) {
 	for _, o := range outcomes {
 		if o.kind == rabbit.Confirmed {
 			r.published++
@@ -49,40 +49,40 @@ func (r *result) add(outcomes []outcome) {
 	}
 }
 
-// replay publishes the next batch of the oldest open request, when its time has come.
-func (p *term) replay(ctx context.Context) error {
-	if time.Now().Before(p.replayAt) || p.publisher.Blocked() || p.brokerBroken() || p.oneByOne > 0 {
+// replayNext publishes the next batch of the oldest open request, when its time has come.
+func (t *term) replayNext(ctx context.Context) error {
+	if time.Now().Before(t.replayAt) || t.publisher.Blocked() || t.brokerBroken() || t.suspects > 0 {
 		return nil
 	}
-	p.replayAt = time.Now().Add(replayIdle)
+	t.replayAt = time.Now().Add(replayIdle)
 	var open []replayRequest
-	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached
+	err := t.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached
 		FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
 	if err != nil || len(open) == 0 {
 		return wrap("look for replays", err)
 	}
-	p.replayAt = time.Now().Add(replayInterval)
+	t.replayAt = time.Now().Add(replayInterval)
 	request := open[0]
-	next, err := p.nextReplay(ctx, request)
+	next, err := t.nextReplay(ctx, request)
 	if err != nil {
 		return err
 	}
 	if len(next) == 0 {
-		return p.skipReplay(ctx, request)
+		return t.skipReplay(ctx, request)
 	}
-	seqs, reached, r := turn(next)
+	seqs, reached, r := splitReplay(next)
 	if reached == 0 {
 		return nil // the first of them is on its way
 	}
 	request.Reached = reached
-	return p.publishReplay(ctx, request, seqs, r)
+	return t.publishReplay(ctx, request, seqs, r)
 }
 
 // skipReplay goes over rows none of which is asked for, or ends a request.
-func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
+func (t *term) skipReplay(ctx context.Context, request replayRequest) error {
 	var scanned int64
 	if request.Since != nil {
-		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
+		err := t.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
 			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`,
 			request.Reached, request.LastSeq, replayScan)
 		if err != nil {
@@ -90,16 +90,16 @@ func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 		}
 	}
 	if scanned == 0 {
-		return p.saveReplay(ctx, request, result{ended: true})
+		return t.saveReplay(ctx, request, replayResult{ended: true})
 	}
 	request.Reached = scanned
-	return p.saveReplay(ctx, request, result{})
+	return t.saveReplay(ctx, request, replayResult{})
 }
 
-// turn divides the next rows of a request: those to publish, and those that are held. It ends
+// splitReplay divides the next rows of a request: those to publish, and those that are held. It ends
 // before the first that the relay has not settled yet, or that is about to be tried: what is on its
 // way is not published again before it was published.
-func turn(next []replayRow) (seqs []int64, reached int64, r result) {
+func splitReplay(next []replayRow) (seqs []int64, reached int64, r replayResult) {
 	for _, a := range next {
 		switch {
 		case a.Held != nil && a.Due, a.Held == nil && !a.Settled:
@@ -115,46 +115,46 @@ func turn(next []replayRow) (seqs []int64, reached int64, r result) {
 }
 
 // publishReplay publishes rows and notes what became of them.
-func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
-	r result) error {
-	rows, err := p.rows(ctx, seqs)
+func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
+	r replayResult) error {
+	rows, err := t.rows(ctx, seqs)
 	if err != nil {
 		return err
 	}
 	for range len(seqs) - len(rows) {
 		r.refuse("it is no longer in the outbox")
 	}
-	p.relay.limits.check(rows)
+	t.relay.limits.markUnfit(rows)
 	for _, row := range rows {
 		if row.fault != nil {
 			r.refuse(row.fault.Error())
 		}
 	}
 	rows = slices.DeleteFunc(rows, func(r row) bool { return r.fault != nil })
-	pendings, err := p.publisher.Publish(p.messages(rows))
+	confirms, err := t.publisher.Publish(t.messages(rows))
 	if err == nil {
 		var outcomes []outcome
-		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
+		if outcomes, err = t.awaitConfirms(ctx, rows, confirms); err != nil {
 			return err
 		}
 		if len(outcomes) == len(rows) &&
 			(len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
 			r.add(outcomes)
-			return p.saveReplay(ctx, request, r)
+			return t.saveReplay(ctx, request, r)
 		}
-		err = p.unknownOutcome()
+		err = t.unknownOutcome()
 	}
 	// With the next session the batch is published again; when one of its rows is to blame, one at a
 	// time from then on, until it is found.
-	if p.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(p.inFlight) > 0 {
+	if t.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(t.inFlight) > 0 {
 		return err
 	}
 	if len(seqs) > 1 {
-		p.relay.replayOneByOne = true
+		t.relay.replayOneByOne = true
 		return err
 	}
 	r.refuse(err.Error())
-	return errors.Join(err, p.saveReplay(ctx, request, r))
+	return errors.Join(err, t.saveReplay(ctx, request, r))
 }
 
 // nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed,
@@ -167,15 +167,15 @@ FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
 // nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are
 // asked for may be far between, and the others must not wait while they are looked for.
-func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
+func (t *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
 	err error) {
 	size := replayBatch
-	if p.relay.replayOneByOne {
+	if t.relay.replayOneByOne {
 		size = 1
 	}
 	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq)
 		ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
-		[]any{string(p.cursor.A), string(p.cursor.B), p.cursor.LastSeq, request.Reached, size}
+		[]any{string(t.cursor.A), string(t.cursor.B), t.cursor.LastSeq, request.Reached, size}
 	if request.Since == nil {
 		args = append(args, request.Seqs)
 	} else {
@@ -184,18 +184,18 @@ func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []re
 			WHERE created_at >= $7 ORDER BY seq LIMIT $5`
 		args = append(args, request.LastSeq, request.Since, replayScan)
 	}
-	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
+	err = t.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
 	return next, wrap("find rows to replay", err)
 }
 
 // saveReplay writes how far a request has come. When it ends, events that were asked for by their
 // ids and are no longer in the outbox count as refused; it is done only when all were published and
 // confirmed.
-func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) error {
+func (t *term) saveReplay(ctx context.Context, request replayRequest, r replayResult) error {
 	if r.ended {
-		p.relay.replayOneByOne = false
+		t.relay.replayOneByOne = false
 	}
-	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
 		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2,
 			published = published + $3, refused = refused + $4,
 			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,

@@ -16,13 +16,13 @@ import (
 
 // The bounds of replaying. Its rate is that of one batch in each interval: 1000 events a second.
 const (
-	replayBatch    = 100
-	replayScan     = 5000 // rows that are looked at for one batch
-	replayInterval = 100 * time.Millisecond
-	replayIdle     = 200 * time.Millisecond
-	replaySearch   = "5min" // for the rows that are asked for: it reads the whole history once
-	maxReplayIDs   = 1000
-	maxReplays     = 100 // that are listed
+	replayBatch         = 100
+	replayScan          = 5000 // rows that are looked at for one batch
+	replayInterval      = 100 * time.Millisecond
+	replayIdle          = 200 * time.Millisecond
+	replaySearchTimeout = "5min" // for the rows that are asked for: it reads the whole history once
+	maxReplayIDs        = 1000
+	maxReplays          = 100 // that are listed
 )
 
 // ErrNoSuchEvent says that an event is not in the outbox: it was never said here, or its time has
@@ -96,7 +96,7 @@ func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int6
 
 func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) error {
 	err := postgres.InTx(ctx, o.db, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearch+`'`); err != nil {
+		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearchTimeout+`'`); err != nil {
 			return err
 		}
 		return insert(tx)

@@ -16,10 +16,10 @@ import (
 
 // The bounds of what relays know of each other.
 const (
-	announceInterval = 5 * time.Second
-	relayAlive       = time.Minute    // since it was last seen
-	keepMemory       = 24 * time.Hour // how long what a relay wants counts after it was last seen
-	whoLeadsInterval = 10 * time.Minute
+	announceInterval      = 5 * time.Second
+	relayAlive            = time.Minute    // since it was last seen
+	keepMemory            = 24 * time.Hour // how long what a relay wants counts after it was last seen
+	foreignLeaderInterval = 10 * time.Minute
 )
 
 // Replica is a relay of an outbox, as it tells of itself.
@@ -52,8 +52,8 @@ func (o *Outbox) Replicas(ctx context.Context) ([]Replica, error) {
 	return list, wrap("list relays", err)
 }
 
-// keeps is how long the relay wants history to stay, in seconds.
-func (r *Relay) keeps() float64 {
+// ownKeep is how long the relay wants history to stay, in seconds.
+func (r *Relay) ownKeep() float64 {
 	if r.Keep < 0 {
 		return math.Inf(1)
 	}
@@ -70,9 +70,9 @@ func (r *Relay) announce(ctx context.Context) {
 	}
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	for t := (announcer{relay: r, id: id}); ; {
+	for t := (leaderLog{relay: r, ownID: id}); ; {
 		if r.announceOnce(ctx, id, host) == nil {
-			t.announce(ctx)
+			t.report(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -86,7 +86,7 @@ func (r *Relay) announce(ctx context.Context) {
 // announceOnce writes the relay's own row, which nobody else writes.
 func (r *Relay) announceOnce(ctx context.Context, id, host string) error {
 	done, err := r.Outbox.db.ExecContext(ctx, `UPDATE outbox_relays SET keep = $2, token = $3,
-		seen_at = now() WHERE id = $1`, id, r.keeps(), r.token.Load())
+		seen_at = now() WHERE id = $1`, id, r.ownKeep(), r.token.Load())
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (r *Relay) announceOnce(ctx context.Context, id, host string) error {
 	}
 	_, err = r.Outbox.db.ExecContext(ctx, `INSERT INTO outbox_relays (id, name, host, pid, keep, token)
 		VALUES ($1, $2, $3, $4, $5, $6)`,
-		id, r.Name, host, os.Getpid(), r.keeps(), r.token.Load())
+		id, r.Name, host, os.Getpid(), r.ownKeep(), r.token.Load())
 	return err
 }
 
@@ -108,26 +108,26 @@ func (r *Relay) withdraw(ctx context.Context, id string) {
 		id, relayAlive.Seconds())
 }
 
-// announcer says in the log who leads, once for each leader; that the leader is of another service
+// leaderLog says in the log who leads, once for each leader; that the leader is of another service
 // it says again and again.
-type announcer struct {
-	relay     *Relay
-	id        string
-	known     string
-	announced time.Time
+type leaderLog struct {
+	relay    *Relay
+	ownID    string
+	leader   string
+	loggedAt time.Time
 }
 
-func (t *announcer) announce(ctx context.Context) {
+func (t *leaderLog) report(ctx context.Context) {
 	list, err := t.relay.Outbox.Replicas(ctx)
-	if err != nil || len(list) == 0 || !list[0].Leads || list[0].ID == t.id {
+	if err != nil || len(list) == 0 || !list[0].Leads || list[0].ID == t.ownID {
 		return
 	}
 	leader := list[0]
 	foreign := leader.Name != t.relay.Name
-	if leader.ID == t.known && (!foreign || time.Since(t.announced) < whoLeadsInterval) {
+	if leader.ID == t.leader && (!foreign || time.Since(t.loggedAt) < foreignLeaderInterval) {
 		return
 	}
-	t.known, t.announced = leader.ID, time.Now()
+	t.leader, t.loggedAt = leader.ID, time.Now()
 	event, text := t.relay.Log.Info(), "relay stands by, another replica leads"
 	if foreign {
 		event, text = t.relay.Log.Error(), "this relay publishes nothing: another service relays the "+
@@ -155,20 +155,20 @@ func longestKeep(ctx context.Context, tx *sqlx.Tx, own float64) (seconds float64
 	return longest[0].Seconds, longest[0].Name, longest[0].Host, nil
 }
 
-// keep asks how long history stays, and says so when that is longer than the relay's own setting.
-func (r *Relay) keep(ctx context.Context, lead *postgres.Lead) (seconds float64, err error) {
-	own := r.keeps()
+// effectiveKeep asks how long history stays, and says so when that is longer than the relay's own setting.
+func (r *Relay) effectiveKeep(ctx context.Context, lead *postgres.Lead) (seconds float64, err error) {
+	own := r.ownKeep()
 	var name, host string
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
 		seconds, name, host, err = longestKeep(ctx, tx.Tx(), own)
 		return err
 	})
-	if err == nil && seconds > own && seconds != r.toldKeep {
+	if err == nil && seconds > own && seconds != r.loggedKeep {
 		r.Log.Warn().Float64("keep_seconds", seconds).Float64("own_keep_seconds", own).Str("wanted_by",
 			name).Str("host", host).
 			Msg("history stays for longer than this replica is set to, as another one wants it, or did " +
 				"within a day")
 	}
-	r.toldKeep = seconds
+	r.loggedKeep = seconds
 	return seconds, err
 }

@@ -40,23 +40,23 @@ func (l *logged) has(all ...string) bool {
 }
 
 // A relay that does not lead says who does, and says loudly when that is another service.
-func TestStandbyNamesTheLeader(t *testing.T) {
+func TestStandbyLogsTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Publish("a", 1))
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	var sameLog, otherLog logged
 	same, other := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))),
 		s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
 	s.Run(same)
 	s.Run(other)
-	s.Until("the replica says who leads",
+	s.WaitFor("the replica says who leads",
 		func() bool {
 			return sameLog.has(`"info"`, "another replica leads", `"leader":"notes"`,
 				`"pid":`)
 		})
-	s.Until("the other service says that it publishes nothing", func() bool {
+	s.WaitFor("the other service says that it publishes nothing", func() bool {
 		return otherLog.has(`"error"`, "this relay publishes nothing", `"leader":"notes"`, `"host":`)
 	})
 	u, err := s.Out.SourceInUse(t.Context())

@@ -17,8 +17,8 @@ const (
 	retainInterval = time.Minute
 	retainBatch    = 1000
 	// between two batches, so that writers and the relay go first
-	retainPause = 20 * time.Millisecond
-	retainIdle  = 20 // batches of a pass in which nothing goes
+	retainPause    = 20 * time.Millisecond
+	maxIdleBatches = 20 // batches of a pass in which nothing goes
 )
 
 // retainSQL deletes, of the next rows in the order of seq, those that may go: which the relay has
@@ -41,7 +41,7 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	tick := time.NewTicker(retainInterval)
 	defer tick.Stop()
 	for {
-		if err := r.forget(ctx, lead); err != nil && ctx.Err() == nil {
+		if err := r.deleteOld(ctx, lead); err != nil && ctx.Err() == nil {
 			r.Log.Warn().Err(err).Msg("old events are not deleted, trying again")
 		}
 		select {
@@ -52,30 +52,30 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	}
 }
 
-// forget deletes what is older than the longest Keep of all relays, in batches. Rows are about as
+// deleteOld deletes what is older than the longest Keep of all relays, in batches. Rows are about as
 // old as their numbers say, and so the oldest are looked at in each pass, up to the first batch in
 // which nothing goes. Behind rows that stay, because they are held or dated wrongly, others may be
 // old: a bounded part of the rest is looked at as well, from where the pass before has stopped.
-func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
-	keep, err := r.keep(ctx, lead)
+func (r *Relay) deleteOld(ctx context.Context, lead *postgres.Lead) error {
+	keep, err := r.effectiveKeep(ctx, lead)
 	if err != nil || math.IsInf(keep, 1) {
 		return err
 	}
-	oldest, end, err := r.forgetFrom(ctx, lead, keep, 0, 1)
+	oldest, end, err := r.deleteOldFrom(ctx, lead, keep, 0, 1)
 	if err != nil || end {
 		return err
 	}
-	reached, end, err := r.forgetFrom(ctx, lead, keep, max(oldest, r.swept), retainIdle)
-	r.swept = reached
+	reached, end, err := r.deleteOldFrom(ctx, lead, keep, max(oldest, r.retainedTo), maxIdleBatches)
+	r.retainedTo = reached
 	if end {
-		r.swept = 0
+		r.retainedTo = 0
 	}
 	return err
 }
 
-// forgetFrom goes through the rows after a number, until nothing has gone in so many batches, and
+// deleteOldFrom goes through the rows after a number, until nothing has gone in so many batches, and
 // tells where it has stopped and whether that is the end.
-func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
+func (r *Relay) deleteOldFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
 	idle int) (reached int64, end bool, err error) {
 	for reached = after; ; {
 		var batch struct{ Reached, Read, Deleted int64 }
@@ -85,7 +85,7 @@ func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float6
 		if err != nil {
 			return reached, false, fmt.Errorf("delete old events: %w", err)
 		}
-		r.forgotten.Add(batch.Deleted)
+		r.deleted.Add(batch.Deleted)
 		if batch.Read < retainBatch {
 			return reached, true, nil
 		}

@@ -10,10 +10,10 @@ import (
 
 // The bounds of watching for what keeps PostgreSQL from clearing away old versions of rows.
 const (
-	snapshotInterval = 10 * time.Second
-	snapshotOld      = 5 * time.Minute  // a transaction that is said
-	snapshotTold     = 10 * time.Minute // between two log lines
-	cursorBloat      = 1 << 20          // bytes of a table with one row
+	snapshotInterval    = 10 * time.Second
+	oldSnapshotAge      = 5 * time.Minute  // a transaction that is said
+	snapshotLogInterval = 10 * time.Minute // between two log lines
+	cursorBloat         = 1 << 20          // bytes of a table with one row
 )
 
 // OldSnapshot is the oldest transaction of the database that keeps PostgreSQL from clearing away
@@ -29,7 +29,7 @@ type OldSnapshot struct {
 // OldSnapshot returns the oldest that is older than five minutes, or nil. Sessions of other roles
 // are seen only by a role with pg_read_all_stats.
 func (o *Outbox) OldSnapshot(ctx context.Context) (*OldSnapshot, error) {
-	return oldSnapshot(ctx, o.db, snapshotOld)
+	return oldSnapshot(ctx, o.db, oldSnapshotAge)
 }
 
 func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) (*OldSnapshot,
@@ -51,12 +51,12 @@ func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) 
 // watchSnapshots looks from time to time for a transaction that keeps old versions of rows, until
 // ctx is done.
 func (r *Relay) watchSnapshots(ctx context.Context) {
-	defer r.oldest.Store(0)
+	defer r.oldestSec.Store(0)
 	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
 	var reported time.Time
 	for {
-		published, err := r.watchSnapshot(ctx, snapshotOld, time.Since(reported) > snapshotTold)
+		published, err := r.watchSnapshot(ctx, oldSnapshotAge, time.Since(reported) > snapshotLogInterval)
 		if err != nil && ctx.Err() == nil {
 			r.Log.Debug().Err(err).Msg("old snapshots are not looked for, trying again")
 		}
@@ -81,7 +81,7 @@ func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool)
 		"which the relay and others write all the time " +
 		"grow and get slow: end it, or give such readers a replica or a time-out"
 	if old != nil {
-		r.oldest.Store(int64(old.Seconds))
+		r.oldestSec.Store(int64(old.Seconds))
 		if tell {
 			r.Log.Warn().Int("pid", old.PID).Str("role", old.Role).Str("application", old.Application).
 				Str("age", (time.Duration(old.Seconds) * time.Second).String()).Msg(
@@ -89,7 +89,7 @@ func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool)
 		}
 		return tell, nil
 	}
-	r.oldest.Store(0)
+	r.oldestSec.Store(0)
 	var bytes int64
 	if err := r.Outbox.db.GetContext(ctx, &bytes,
 		`SELECT pg_relation_size('outbox_cursor')`); err != nil {

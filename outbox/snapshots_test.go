@@ -27,7 +27,7 @@ func oldSnapshot(t *testing.T, s *outboxtest.Env) (pid int) {
 // To save the cursor costs the same after thousands of saves under an old snapshot.
 func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	lead, err := outbox.Leader(s.DB).Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
@@ -71,7 +71,7 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 // The leader says which transaction it is.
 func TestOldSnapshotIsReported(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	pid := oldSnapshot(t, s)
 	r := s.Relay(s.Out)
 	var log logged
@@ -80,7 +80,7 @@ func TestOldSnapshotIsReported(t *testing.T) {
 		log.has("warn") {
 		t.Errorf("it is not old: %v, %+v", err, r.Stats())
 	}
-	s.Until("it is said", func() bool {
+	s.WaitFor("it is said", func() bool {
 		if err := r.WatchSnapshot(t.Context(), time.Second); err != nil {
 			t.Fatal(err)
 		}

@@ -57,7 +57,7 @@ type SlotState struct {
 
 // row turns what was found into what is published.
 func (r Row) row(at int64) row {
-	found := row{seq: r.Seq, at: at, record: events.Record{ID: r.ID, Subject: r.AggregateID,
+	found := row{seq: r.Seq, number: at, record: events.Record{ID: r.ID, Subject: r.AggregateID,
 		Type: r.Type, Data: []byte(r.Payload)}}
 	found.fault = found.record.SetHeaders([]byte(r.Headers))
 	return found

@@ -14,27 +14,27 @@ const (
 	MaxHeld      = 1000
 	holdFirst    = time.Second
 	holdMax      = 5 * time.Minute
-	never        = -time.Second // see hold.due; it is not tried again by itself
-	doubledUpTo  = 16           // attempts after which the pause has long reached holdMax
+	noRetry      = -time.Second // see hold.due; it is not tried again by itself
+	maxDoublings = 16           // attempts after which the pause has long reached holdMax
 	maxHeldBatch = 100
 	maxRepaired  = 1000 // aggregates that are looked through in one statement
 )
 
 // Kinds of held rows, as in outbox_held.
 const (
-	heldRefused    = "refused"     // nacked, or not confirmed in time
-	heldUnroutable = "unroutable"  // nobody is bound for it
-	heldUnsendable = "quarantined" // it can never be published as it is
-	heldBehind     = "behind"      // its turn comes when those before it of its aggregate have gone
-	heldUnseen     = "unseen"      // no query finds it in the outbox
+	heldRefused     = "refused"     // nacked, or not confirmed in time
+	heldUnroutable  = "unroutable"  // nobody is bound for it
+	heldQuarantined = "quarantined" // it can never be published as it is
+	heldBehind      = "behind"      // its turn comes when those before it of its aggregate have gone
+	heldUnseen      = "unseen"      // no query finds it in the outbox
 )
 
-func heldAs(kind rabbit.Outcome) string {
+func heldKind(kind rabbit.Outcome) string {
 	switch kind {
 	case rabbit.Returned:
 		return heldUnroutable
 	case rabbit.Unsendable:
-		return heldUnsendable
+		return heldQuarantined
 	}
 	return heldRefused
 }
@@ -43,11 +43,11 @@ func heldAs(kind rabbit.Outcome) string {
 type state struct {
 	cursor cursor
 	// of the aggregates at hand those with a held row, which their later rows join
-	behind  map[string]bool
-	held    int // how many rows are held
-	refused int // how many of them the broker refuses
+	heldAggregates map[string]bool
+	heldCount      int // how many rows are held
+	refusedCount   int // how many of them the broker refuses
 	// so many rows are to be published one at a time, since one of them may kill the session
-	oneByOne int
+	suspects int
 }
 
 // outcome is what became of one published row.
@@ -60,24 +60,24 @@ type outcome struct {
 // that join the held rows of their aggregate.
 type part struct {
 	publish []row
-	join    []hold
+	hold    []heldRow
 	last    int64
 }
 
 // divide decides for each row whether it may be published; those that are held already are left
 // alone.
-func (f *state) divide(rows []row, held map[int64]bool) part {
-	p := part{last: rows[len(rows)-1].at}
+func (s *state) divide(rows []row, held map[int64]bool) part {
+	p := part{last: rows[len(rows)-1].number}
 	for _, r := range rows {
 		switch {
 		case held[r.seq]:
 		case r.fault != nil:
-			p.join = append(p.join, f.hold(r, outcome{rabbit.Unsendable, r.fault.Error()}))
-		case f.behind[r.record.Subject]:
-			p.join = append(p.join, hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldBehind,
-				due:    never,
-				reason: "behind a held event of the same aggregate"})
-			f.held++
+			p.hold = append(p.hold, s.holdRow(r, outcome{rabbit.Unsendable, r.fault.Error()}))
+		case s.heldAggregates[r.record.Subject]:
+			p.hold = append(p.hold, heldRow{seq: r.seq, number: r.number, aggregate: r.record.Subject, kind: heldBehind,
+				retryIn: noRetry,
+				reason:  "behind a held event of the same aggregate"})
+			s.heldCount++
 		default:
 			p.publish = append(p.publish, r)
 		}
@@ -85,18 +85,18 @@ func (f *state) divide(rows []row, held map[int64]bool) part {
 	return p
 }
 
-// hold puts a row aside after its first attempt. It has its next turn after those of its aggregate
+// holdRow puts a row aside after its first attempt. It has its next turn after those of its aggregate
 // that are held before it.
-func (f *state) hold(r row, o outcome) hold {
-	h := hold{seq: r.seq, at: r.at, aggregate: r.record.Subject, kind: heldAs(o.kind),
-		reason: o.reason, attempts: 1, due: pause(1, o.kind)}
-	if f.behind[h.aggregate] && h.kind != heldUnsendable {
-		h.kind, h.due = heldBehind, never
+func (s *state) holdRow(r row, o outcome) heldRow {
+	h := heldRow{seq: r.seq, number: r.number, aggregate: r.record.Subject, kind: heldKind(o.kind),
+		reason: o.reason, attempts: 1, retryIn: backoff(1, o.kind)}
+	if s.heldAggregates[h.aggregate] && h.kind != heldQuarantined {
+		h.kind, h.retryIn = heldBehind, noRetry
 	}
-	f.behind[h.aggregate] = true
-	f.held++
+	s.heldAggregates[h.aggregate] = true
+	s.heldCount++
 	if h.kind == heldRefused {
-		f.refused++
+		s.refusedCount++
 	}
 	return h
 }
@@ -104,7 +104,7 @@ func (f *state) hold(r row, o outcome) hold {
 // settle moves the cursor over what is settled of a part and returns the rows to hold with it. When
 // the session ended first, intact is false and the cursor stands before the first row whose fate is
 // unknown: from there everything is published again.
-func (f *state) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
+func (s *state) settle(p part, outcomes []outcome) (holds []heldRow, intact bool) {
 	settled := p.last
 	intact = true
 	for i, r := range p.publish {
@@ -114,48 +114,48 @@ func (f *state) settle(p part, outcomes []outcome) (holds []hold, intact bool) {
 		}
 		if o.kind == rabbit.Unknown {
 			intact = false
-			settled = r.at - 1
+			settled = r.number - 1
 			break
 		}
 		if o.kind != rabbit.Confirmed {
-			holds = append(holds, f.hold(r, o))
+			holds = append(holds, s.holdRow(r, o))
 		}
 	}
-	for _, h := range p.join {
-		if h.at <= settled {
+	for _, h := range p.hold {
+		if h.number <= settled {
 			holds = append(holds, h)
 		}
 	}
-	f.cursor.LastSeq = max(f.cursor.LastSeq, settled)
+	s.cursor.LastSeq = max(s.cursor.LastSeq, settled)
 	if intact {
-		f.published(len(p.publish))
+		s.clearSuspects(len(p.publish))
 	}
 	return holds, intact
 }
 
-// published counts rows that have not killed the session.
-func (f *state) published(rows int) { f.oneByOne = max(0, f.oneByOne-rows) }
+// clearSuspects counts rows that have not killed the session.
+func (s *state) clearSuspects(rows int) { s.suspects = max(0, s.suspects-rows) }
 
-// finish closes the window: its right edge becomes the left edge of the next.
-func (f *state) finish() {
-	f.cursor.A, f.cursor.LastSeq = f.cursor.B, 0
+// closeWindow closes the window: its right edge becomes the left edge of the next.
+func (s *state) closeWindow() {
+	s.cursor.A, s.cursor.LastSeq = s.cursor.B, 0
 }
 
 // brokerBroken tells whether the broker refuses so many rows that it counts as broken.
-func (f *state) brokerBroken() bool { return f.refused >= MaxHeld }
+func (s *state) brokerBroken() bool { return s.refusedCount >= MaxHeld }
 
 // settleLost is settle for all the parts that were in flight when the session ended, of which the
 // first had come to the outcomes. When the broker ended it with a complaint about the one row that
 // was in flight, that row is held for ever; when there were more, the next session publishes so
 // many one at a time to find out.
-func (f *state) settleLost(parts []part, outcomes []outcome, code int,
-	reason string) (holds []hold) {
+func (s *state) settleLost(parts []part, outcomes []outcome, code int,
+	reason string) (holds []heldRow) {
 	inFlight, intact := 0, true
 	var first row
 	for _, p := range parts {
 		if intact {
-			var settled []hold
-			settled, intact = f.settle(p, outcomes)
+			var settled []heldRow
+			settled, intact = s.settle(p, outcomes)
 			holds = append(holds, settled...)
 			if !intact {
 				first = p.publish[min(len(outcomes), len(p.publish)-1)]
@@ -164,20 +164,20 @@ func (f *state) settleLost(parts []part, outcomes []outcome, code int,
 		inFlight += len(p.publish) - min(len(outcomes), len(p.publish))
 		outcomes = nil
 	}
-	if inFlight == 0 || !f.suspect(inFlight, code) {
+	if inFlight == 0 || !s.isolate(inFlight, code) {
 		return holds
 	}
-	f.cursor.LastSeq = max(f.cursor.LastSeq, first.at)
-	return append(holds, f.hold(first, outcome{rabbit.Unsendable, reason}))
+	s.cursor.LastSeq = max(s.cursor.LastSeq, first.number)
+	return append(holds, s.holdRow(first, outcome{rabbit.Unsendable, reason}))
 }
 
-// suspect tells whether a single row must have ended the session.
-func (f *state) suspect(inFlight, code int) bool {
+// isolate tells whether a single row must have ended the session.
+func (s *state) isolate(inFlight, code int) bool {
 	if !blamesMessage(code) {
 		return false
 	}
 	if inFlight > 1 {
-		f.oneByOne = inFlight
+		s.suspects = inFlight
 	}
 	return inFlight == 1
 }
@@ -196,25 +196,25 @@ func blamesMessage(code int) bool {
 // settleHeld decides about held rows that were published again, and holds those again that failed.
 // After a session that ended first, intact is false, and the rest is tried again as it is; unless
 // the broker complained and there was nothing else in flight.
-func (f *state) settleHeld(heads []hold, outcomes []outcome) (released, holds []hold, intact bool) {
+func (s *state) settleHeld(due []heldRow, outcomes []outcome) (released, holds []heldRow, intact bool) {
 	failed := map[string]bool{}
-	for i, h := range heads {
+	for i, h := range due {
 		if i >= len(outcomes) || outcomes[i].kind == rabbit.Unknown {
 			return released, holds, false
 		}
 		o := outcomes[i]
-		f.published(1)
+		s.clearSuspects(1)
 		if o.kind == rabbit.Confirmed {
 			released = append(released, h)
-			f.held--
+			s.heldCount--
 			continue
 		}
-		if !f.brokerBroken() {
+		if !s.brokerBroken() {
 			h.attempts++
 		}
-		h.kind, h.reason, h.due = heldAs(o.kind), o.reason, pause(h.attempts, o.kind)
-		if failed[h.aggregate] && h.kind != heldUnsendable {
-			h.kind, h.due = heldBehind, never
+		h.kind, h.reason, h.retryIn = heldKind(o.kind), o.reason, backoff(h.attempts, o.kind)
+		if failed[h.aggregate] && h.kind != heldQuarantined {
+			h.kind, h.retryIn = heldBehind, noRetry
 		}
 		failed[h.aggregate] = true
 		holds = append(holds, h)
@@ -223,28 +223,28 @@ func (f *state) settleHeld(heads []hold, outcomes []outcome) (released, holds []
 }
 
 // quarantine is wreck for held rows: others is how many rows were in flight beside them.
-func (f *state) quarantine(unsettled []hold, others, code int, reason string) (holds []hold) {
-	if !f.suspect(len(unsettled)+others, code) {
+func (s *state) quarantine(unsettled []heldRow, others, code int, reason string) (holds []heldRow) {
+	if !s.isolate(len(unsettled)+others, code) {
 		return nil
 	}
 	h := unsettled[0]
-	h.attempts, h.kind, h.reason, h.due = h.attempts+1, heldUnsendable, reason, never
-	return []hold{h}
+	h.attempts, h.kind, h.reason, h.retryIn = h.attempts+1, heldQuarantined, reason, noRetry
+	return []heldRow{h}
 }
 
 // batch is how many rows may be in flight at once, or how many held rows are tried at once.
-func (f *state) batch(most int) int {
-	if f.oneByOne > 0 {
+func (s *state) batch(most int) int {
+	if s.suspects > 0 {
 		return 1
 	}
 	return most
 }
 
-// pause doubles with each attempt, of which a row that only waited behind another has had none;
+// backoff doubles with each attempt, of which a row that only waited behind another has had none;
 // what cannot be sent at all need not be tried again.
-func pause(attempts int, kind rabbit.Outcome) time.Duration {
+func backoff(attempts int, kind rabbit.Outcome) time.Duration {
 	if kind == rabbit.Unsendable {
-		return never
+		return noRetry
 	}
-	return min(holdFirst<<min(max(0, attempts-1), doubledUpTo), holdMax)
+	return min(holdFirst<<min(max(0, attempts-1), maxDoublings), holdMax)
 }

@@ -19,15 +19,15 @@ const (
 // choice is how the leader finds what was committed: through the stream, or, when it is nil,
 // through the window.
 type choice struct {
-	at     time.Time // the next look at what is wanted
-	stream *streaming
-	begun  chan begun // not nil while a place is being made
-	ready  *begun     // the window is to go on to its snapshot, and no further
-	tidied bool       // no place is left of an earlier time
+	nextCheck   time.Time // the next look at what is wanted
+	stream      *streaming
+	starting    chan streamStart // not nil while a place is being made
+	started     *streamStart     // the window is to go on to its snapshot, and no further
+	slotDropped bool             // no place is left of an earlier time
 }
 
-// begun is a stream and the snapshot that it begins after.
-type begun struct {
+// streamStart is a stream and the snapshot that it begins after.
+type streamStart struct {
 	stream   Stream
 	snapshot postgres.Snapshot
 	err      error
@@ -37,19 +37,19 @@ type begun struct {
 // those that are settled.
 type streaming struct {
 	Stream
-	had     map[int64]bool // rows that come, and that the window has settled
-	number  int64
-	places  []numbered // up to which everything is settled once the number is
-	settled uint64
-	base    int64 // the number up to there
-	news    bool  // since the last mark
-	mark    *mark
-	marked  time.Time
-	leaving bool
-	watched time.Time
+	skip            map[int64]bool // rows that come, and that the window has settled
+	received        int64
+	checkpoints     []checkpoint // up to which everything is settled once the number is
+	confirmed       uint64
+	confirmedNumber int64 // the number up to there
+	unmarked        bool  // since the last mark
+	mark            *mark
+	markedAt        time.Time
+	leaving         bool
+	slotCheckedAt   time.Time
 }
 
-type numbered struct {
+type checkpoint struct {
 	number   int64
 	position uint64
 }
@@ -58,23 +58,23 @@ type numbered struct {
 // the window to go on from.
 type mark struct {
 	snapshot postgres.Snapshot
-	place    uint64
+	position uint64
 }
 
 // streamStep publishes what the stream has, and confirms what is settled of it.
-func (p *term) streamStep(ctx context.Context) error {
-	s := p.choice.stream
-	if p.publisher.Blocked() || p.brokerBroken() {
-		if err := p.settleAll(ctx, false); err != nil {
+func (t *term) streamStep(ctx context.Context) error {
+	s := t.choice.stream
+	if t.publisher.Blocked() || t.brokerBroken() {
+		if err := t.settleAll(ctx, false); err != nil {
 			return err
 		}
-		return wait(ctx, p.publisher, pollInterval, nil)
+		return wait(ctx, t.publisher, pollInterval, nil)
 	}
-	if err := p.publisher.Err(); err != nil {
-		return p.sessionLost(ctx, nil, err)
+	if err := t.publisher.Err(); err != nil {
+		return t.sessionLost(ctx, nil, err)
 	}
 	patience := pollInterval
-	if len(p.inFlight) > 0 {
+	if len(t.inFlight) > 0 {
 		patience = 0
 	}
 	rows, place, err := s.Next(ctx, patience)
@@ -82,96 +82,96 @@ func (p *term) streamStep(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := p.settleAll(ctx, false); err != nil {
+		if err := t.settleAll(ctx, false); err != nil {
 			return err
 		}
-		return p.fallBack(ctx, err)
+		return t.fallBack(ctx, err)
 	}
-	if err := p.publishStreamed(ctx, rows); err != nil {
+	if err := t.publishStreamed(ctx, rows); err != nil {
 		return err
 	}
-	if n := len(s.places); place > s.settled && (n == 0 || place > s.places[n-1].position) {
-		s.places = append(s.places, numbered{s.number, place})
+	if n := len(s.checkpoints); place > s.confirmed && (n == 0 || place > s.checkpoints[n-1].position) {
+		s.checkpoints = append(s.checkpoints, checkpoint{s.received, place})
 	}
-	for len(rows) == 0 && len(p.inFlight) > 0 {
-		if err := p.settleOldest(ctx, false); err != nil {
+	for len(rows) == 0 && len(t.inFlight) > 0 {
+		if err := t.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
-	s.settle(p.cursor.LastSeq)
-	return p.markStep(ctx)
+	s.confirmSettled(t.cursor.LastSeq)
+	return t.markStep(ctx)
 }
 
-func (p *term) publishStreamed(ctx context.Context, found []Row) error {
-	s := p.choice.stream
+func (t *term) publishStreamed(ctx context.Context, found []Row) error {
+	s := t.choice.stream
 	rows := make([]row, 0, len(found))
 	for _, r := range found {
-		if s.had[r.Seq] {
-			delete(s.had, r.Seq)
+		if s.skip[r.Seq] {
+			delete(s.skip, r.Seq)
 			continue
 		}
-		s.number++
-		rows = append(rows, r.row(s.number))
+		s.received++
+		rows = append(rows, r.row(s.received))
 	}
 	for len(rows) > 0 {
-		size := min(p.batch(chunkSize), len(rows)) // it may change with each part
-		for len(p.inFlight) >= p.batch(chunksInFlight) {
-			if err := p.settleOldest(ctx, false); err != nil {
+		size := min(t.batch(chunkSize), len(rows)) // it may change with each part
+		for len(t.inFlight) >= t.batch(chunksInFlight) {
+			if err := t.settleOldest(ctx, false); err != nil {
 				return err
 			}
 		}
-		if err := p.publishRows(ctx, rows[:size]); err != nil {
+		if err := t.publishRows(ctx, rows[:size]); err != nil {
 			return err
 		}
 		rows = rows[size:]
-		s.news = true
+		s.unmarked = true
 	}
 	return nil
 }
 
-// settle confirms the places that the rows up to a number have led to.
-func (s *streaming) settle(number int64) {
+// confirmSettled confirms the places that the rows up to a number have led to.
+func (s *streaming) confirmSettled(number int64) {
 	n := 0
-	for n < len(s.places) && s.places[n].number <= number {
+	for n < len(s.checkpoints) && s.checkpoints[n].number <= number {
 		n++
 	}
 	if n > 0 {
-		s.settled, s.base = s.places[n-1].position, s.places[n-1].number
-		s.places = slices.Delete(s.places, 0, n)
-		s.Confirm(s.settled)
+		s.confirmed, s.confirmedNumber = s.checkpoints[n-1].position, s.checkpoints[n-1].number
+		s.checkpoints = slices.Delete(s.checkpoints, 0, n)
+		s.Confirm(s.confirmed)
 	}
 }
 
 // markStep moves the cursor behind the stream: to snapshots that the stream has left behind. There
 // the window goes on, when the stream is left or lost.
-func (p *term) markStep(ctx context.Context) error {
-	s := p.choice.stream
-	if s.mark != nil && s.settled >= s.mark.place {
-		p.cursor.A, p.cursor.B = s.mark.snapshot, s.mark.snapshot
+func (t *term) markStep(ctx context.Context) error {
+	s := t.choice.stream
+	if s.mark != nil && s.confirmed >= s.mark.position {
+		t.cursor.A, t.cursor.B = s.mark.snapshot, s.mark.snapshot
 		s.mark = nil
 		if s.leaving {
-			if err := p.settleAll(ctx, false); err != nil {
+			if err := t.settleAll(ctx, false); err != nil {
 				return err
 			}
-			p.relay.Log.Info().Msg("relay leaves the stream for the window")
-			return p.useWindow(ctx)
+			t.relay.Log.Info().Msg("relay leaves the stream for the window")
+			return t.useWindow(ctx)
 		}
-		return p.save(ctx, nil)
+		return t.save(ctx, nil)
 	}
-	if s.mark != nil || !s.news && !s.leaving || time.Since(s.marked) < markInterval {
+	if s.mark != nil || !s.unmarked && !s.leaving || time.Since(s.markedAt) < markInterval {
 		return nil
 	}
-	s.marked = time.Now()
+	s.markedAt = time.Now()
 	var m struct {
 		Snapshot postgres.Snapshot `db:"snapshot"`
 		Place    int64             `db:"place"`
 	}
 	// The snapshot is older than the place: whatever is visible in it was committed before there.
-	err := p.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,
+	err := t.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,
 		(pg_current_wal_insert_lsn() - '0/0')::bigint AS place`)
 	if err != nil {
 		return wrap("mark the stream", err)
 	}
-	s.mark, s.news = &mark{m.Snapshot, uint64(m.Place)}, false
+	s.mark, s.unmarked = &mark{m.Snapshot, uint64(m.Place)}, false
 	return nil
 }

@@ -24,8 +24,8 @@ func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 				s.Append(outboxtest.Event(outboxtest.Orphan{On: outboxtest.Aggregate(n)}))
 			}
 			s.Run(r)
-			s.Await(s.Queue, s.Publish("a", 1))
-			s.Until("all are settled", func() bool { return r.Stats().Published == 11 })
+			s.Await(s.Queue, s.AppendNotes("a", 1))
+			s.WaitFor("all are settled", func() bool { return r.Stats().Published == 11 })
 			if st := r.Stats(); st.Unrouted != 10 || st.Held != 0 {
 				t.Errorf("stats %+v", st)
 			}

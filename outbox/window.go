@@ -12,79 +12,79 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// flight is a part whose confirms are awaited.
-type flight struct {
+// pendingPart is a part whose confirms are awaited.
+type pendingPart struct {
 	part
-	pendings []*rabbit.Pending
+	confirms []*rabbit.Pending
 }
 
-// window publishes rows of one window, all that are left unless there are more. While some parts
+// publishWindow publishes rows of one window, all that are left unless there are more. While some parts
 // await their confirms the next is fetched and published, so that neither the database nor the
 // broker idles.
-func (p *term) window(ctx context.Context, seqs []int64, more bool) error {
-	p.inFlight = nil
-	size, depth := p.batch(chunkSize), p.batch(chunksInFlight)
-	fetched, stop := p.fetch(ctx, seqs, size)
+func (t *term) publishWindow(ctx context.Context, seqs []int64, more bool) error {
+	t.inFlight = nil
+	size, depth := t.batch(chunkSize), t.batch(chunksInFlight)
+	fetched, stop := t.fetch(ctx, seqs, size)
 	defer stop()
 	for chunk := range fetched {
 		if chunk.err != nil {
 			return chunk.err
 		}
-		if len(p.inFlight) == depth {
-			if err := p.settleOldest(ctx, false); err != nil {
+		if len(t.inFlight) == depth {
+			if err := t.settleOldest(ctx, false); err != nil {
 				return err
 			}
-			if err := p.heldAndReplays(ctx); err != nil {
+			if err := t.heldAndReplays(ctx); err != nil {
 				return err
 			}
 		}
 		// the rest of the window is read again once the broker has repaired
-		if p.brokerBroken() || p.publisher.Blocked() {
-			return p.settleAll(ctx, false)
+		if t.brokerBroken() || t.publisher.Blocked() {
+			return t.settleAll(ctx, false)
 		}
-		if err := p.publishRows(ctx, chunk.rows); err != nil {
+		if err := t.publishRows(ctx, chunk.rows); err != nil {
 			return err
 		}
-		if size == 1 && p.oneByOne == 0 && len(p.inFlight) == 0 {
+		if size == 1 && t.suspects == 0 && len(t.inFlight) == 0 {
 			return nil // out of danger: the rest of the window is read again at full size
 		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return p.settleAll(ctx, !more)
+	return t.settleAll(ctx, !more)
 }
 
 // publishRows publishes rows, but for those that are held already: what comes a second time, after
 // the way in which rows are found has changed or a stream has gone back, must not start over.
-func (p *term) publishRows(ctx context.Context, rows []row) error {
-	p.relay.limits.check(rows)
-	held, err := p.findHeld(ctx, rows)
+func (t *term) publishRows(ctx context.Context, rows []row) error {
+	t.relay.limits.markUnfit(rows)
+	held, err := t.findHeld(ctx, rows)
 	if err != nil {
 		return err
 	}
-	return p.publishPart(ctx, p.divide(rows, held))
+	return t.publishPart(ctx, t.divide(rows, held))
 }
 
 // publishPart publishes one part.
-func (p *term) publishPart(ctx context.Context, part part) error {
-	pendings, err := p.publisher.Publish(p.messages(part.publish))
-	p.inFlight = append(p.inFlight, flight{part, pendings})
+func (t *term) publishPart(ctx context.Context, part part) error {
+	confirms, err := t.publisher.Publish(t.messages(part.publish))
+	t.inFlight = append(t.inFlight, pendingPart{part, confirms})
 	if err != nil {
-		return p.sessionLost(ctx, nil, err)
+		return t.sessionLost(ctx, nil, err)
 	}
-	if p.oneByOne > 0 {
-		return p.settleOldest(ctx, false)
+	if t.suspects > 0 {
+		return t.settleOldest(ctx, false)
 	}
 	return nil
 }
 
-func (p *term) messages(rows []row) []rabbit.Message {
+func (t *term) messages(rows []row) []rabbit.Message {
 	messages := make([]rabbit.Message, len(rows))
 	for i, r := range rows {
 		r.record.Sequence = r.seq
 		messages[i] = rabbit.Message{
-			Exchange: p.relay.Exchange, Key: r.record.Type,
+			Exchange: t.relay.Exchange, Key: r.record.Type,
 			Mandatory:  true, // so that the broker says when nobody is bound; await judges it
 			Publishing: rabbit.Publishing(r.record),
 		}
@@ -92,86 +92,86 @@ func (p *term) messages(rows []row) []rabbit.Message {
 	return messages
 }
 
-func (p *term) settleAll(ctx context.Context, last bool) error {
-	for len(p.inFlight) > 1 {
-		if err := p.settleOldest(ctx, false); err != nil {
+func (t *term) settleAll(ctx context.Context, last bool) error {
+	for len(t.inFlight) > 1 {
+		if err := t.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
-	if len(p.inFlight) == 1 {
-		return p.settleOldest(ctx, last)
+	if len(t.inFlight) == 1 {
+		return t.settleOldest(ctx, last)
 	}
 	if last {
-		p.finish()
-		return p.save(ctx, nil)
+		t.closeWindow()
+		return t.save(ctx, nil)
 	}
 	return nil
 }
 
 // settleOldest awaits the confirms of the oldest part and saves the cursor; after the last part of
 // a window the window is closed with the same write.
-func (p *term) settleOldest(ctx context.Context, last bool) error {
-	f := p.inFlight[0]
-	outcomes, err := p.await(ctx, f.publish, f.pendings)
+func (t *term) settleOldest(ctx context.Context, last bool) error {
+	f := t.inFlight[0]
+	outcomes, err := t.awaitConfirms(ctx, f.publish, f.confirms)
 	if err != nil {
 		return err
 	}
 	if len(outcomes) > 0 && outcomes[len(outcomes)-1].kind == rabbit.Unknown {
-		return p.sessionLost(ctx, outcomes[:len(outcomes)-1], p.unknownOutcome())
+		return t.sessionLost(ctx, outcomes[:len(outcomes)-1], t.unknownOutcome())
 	}
-	holds, _ := p.settle(f.part, outcomes)
-	p.inFlight = p.inFlight[1:]
+	holds, _ := t.settle(f.part, outcomes)
+	t.inFlight = t.inFlight[1:]
 	if last {
-		p.finish()
+		t.closeWindow()
 	}
 	// In the middle of a window the cursor is only a matter of how much is published again after
 	// a crash, and the publisher waits while it is saved.
-	if len(holds) > 0 || last || p.choice.stream == nil && time.Since(p.saved) > saveInterval {
-		if err := p.save(ctx, holds); err != nil {
+	if len(holds) > 0 || last || t.choice.stream == nil && time.Since(t.savedAt) > saveInterval {
+		if err := t.save(ctx, holds); err != nil {
 			return err
 		}
-		p.saved = time.Now()
+		t.savedAt = time.Now()
 	}
 	for _, o := range outcomes {
 		if o.kind == rabbit.Confirmed {
-			p.relay.published.Add(1)
+			t.relay.published.Add(1)
 		}
 	}
-	p.log(holds)
+	t.logHeld(holds)
 	return nil
 }
 
-// log tells of rows that were put aside for themselves, not for those before them: in one line for
+// logHeld tells of rows that were put aside for themselves, not for those before them: in one line for
 // all that may heal, for a broken broker refuses thousands.
-func (p *term) log(holds []hold) {
-	p.relay.held.Store(int64(p.held))
-	refused, last := 0, hold{}
+func (t *term) logHeld(holds []heldRow) {
+	t.relay.held.Store(int64(t.heldCount))
+	refused, last := 0, heldRow{}
 	for _, h := range holds {
 		switch {
-		case h.kind == heldUnsendable:
-			p.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason",
+		case h.kind == heldQuarantined:
+			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason",
 				h.reason).Msg("event cannot be published, held for ever")
 		case h.attempts > 0:
 			refused, last = refused+1, h
 		}
 	}
 	if refused > 0 {
-		p.relay.Log.Warn().Int("events", refused).Int("held", p.held).Int64("seq", last.seq).Str("reason",
+		t.relay.Log.Warn().Int("events", refused).Int("held", t.heldCount).Int64("seq", last.seq).Str("reason",
 			last.reason).Msg("events held")
 	}
 }
 
-// await returns the outcomes of these rows, up to and including the first unknown one.
-func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending) ([]outcome,
+// awaitConfirms returns the outcomes of these rows, up to and including the first unknown one.
+func (t *term) awaitConfirms(ctx context.Context, rows []row, confirms []*rabbit.Pending) ([]outcome,
 	error) {
-	outcomes := make([]outcome, 0, len(pendings))
-	for i, pending := range pendings {
-		kind, why, err := p.publisher.Wait(ctx, pending)
+	outcomes := make([]outcome, 0, len(confirms))
+	for i, pending := range confirms {
+		kind, why, err := t.publisher.Wait(ctx, pending)
 		if err != nil {
 			return nil, err
 		}
-		if kind == rabbit.Returned && !p.relay.mandatory(rows[i].record.Type) {
-			p.relay.countUnrouted(rows[i].record.Type)
+		if kind == rabbit.Returned && !t.relay.mandatory(rows[i].record.Type) {
+			t.relay.countUnrouted(rows[i].record.Type)
 			kind, why = rabbit.Confirmed, nil
 		}
 		o := outcome{kind: kind}
@@ -188,22 +188,22 @@ func (p *term) await(ctx context.Context, rows []row, pendings []*rabbit.Pending
 
 // sessionLost saves what is known when the session ends with rows in flight: the outcomes of the
 // oldest part, and perhaps which row ended it.
-func (p *term) sessionLost(ctx context.Context, outcomes []outcome, why error) error {
-	parts := make([]part, len(p.inFlight))
-	for i, f := range p.inFlight {
+func (t *term) sessionLost(ctx context.Context, outcomes []outcome, why error) error {
+	parts := make([]part, len(t.inFlight))
+	for i, f := range t.inFlight {
 		parts[i] = f.part
 	}
 	code := rabbit.ServerCode(why)
-	if p.relay.limits.learn(why) {
+	if t.relay.limits.learn(why) {
 		code = 0 // the next session leaves such rows out, and nobody need be found
 	}
-	holds := p.settleLost(parts, outcomes, code, why.Error())
-	p.log(holds)
+	holds := t.settleLost(parts, outcomes, code, why.Error())
+	t.logHeld(holds)
 	// the stream comes again from the last place that is settled
-	if s := p.choice.stream; s != nil && p.oneByOne > 0 {
-		p.oneByOne = max(p.oneByOne, int(s.number-s.base))
+	if s := t.choice.stream; s != nil && t.suspects > 0 {
+		t.suspects = max(t.suspects, int(s.received-s.confirmedNumber))
 	}
-	if err := p.save(ctx, holds); err != nil {
+	if err := t.save(ctx, holds); err != nil {
 		return err
 	}
 	return why
@@ -215,10 +215,10 @@ type chunk struct {
 }
 
 // fetch reads the rows of seqs ahead of the publisher; a single chunk without a goroutine.
-func (p *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
+func (t *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
 	if len(seqs) <= size {
 		one := make(chan chunk, 1)
-		rows, err := p.windowRows(ctx, seqs)
+		rows, err := t.windowRows(ctx, seqs)
 		one <- chunk{rows, err}
 		close(one)
 		return one, func() {}
@@ -228,7 +228,7 @@ func (p *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 	go func() {
 		defer close(fetched)
 		for part := range slices.Chunk(seqs, size) {
-			rows, err := p.windowRows(ctx, part)
+			rows, err := t.windowRows(ctx, part)
 			select {
 			case fetched <- chunk{rows, err}:
 			case <-ctx.Done():
@@ -246,8 +246,8 @@ func (p *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 // windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not
 // settled: when one is missing, something is wrong that a person must see, and the cursor does not
 // pass it.
-func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
-	rows, err := p.rows(ctx, seqs)
+func (t *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
+	rows, err := t.rows(ctx, seqs)
 	if err != nil || len(rows) == len(seqs) {
 		return rows, err
 	}
@@ -257,7 +257,7 @@ func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 			missing = append(missing, seq)
 		}
 	}
-	p.relay.anomalies.Add(1)
+	t.relay.anomalies.Add(1)
 	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again "+
 		"from the last settled event. "+
 		"Look for a program that deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)",
@@ -265,8 +265,8 @@ func (p *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 }
 
 // rows reads rows by their seqs, in the order of seq.
-func (p *term) rows(ctx context.Context, seqs []int64) ([]row, error) {
-	stmt, err := p.relay.Outbox.statements.On(ctx, rowColumns+` WHERE seq = ANY($1)`)
+func (t *term) rows(ctx context.Context, seqs []int64) ([]row, error) {
+	stmt, err := t.relay.Outbox.statements.On(ctx, rowColumns+` WHERE seq = ANY($1)`)
 	if err != nil {
 		return nil, fmt.Errorf("fetch outbox rows: %w", err)
 	}

@@ -65,7 +65,7 @@ func (s Source) slot(ctx context.Context) (string, error) {
 // Begin makes a new slot in place of an old one, at the snapshot that it returns. It waits for the
 // transactions that are running.
 func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return nil, "", err
 	}
 	slot, err := s.slot(ctx)
@@ -83,10 +83,10 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	if err != nil {
 		return nil, "", err
 	}
-	snapshot, err := create(ctx, conn, slot)
+	snapshot, err := createSlot(ctx, conn, slot)
 	if err == nil {
 		var stream *stream
-		if stream, err = start(ctx, conn, slot); err == nil {
+		if stream, err = startStream(ctx, conn, slot); err == nil {
 			s.Log.Info().Str("slot", slot).Msg("replication slot made")
 			return stream, snapshot, nil
 		}
@@ -95,9 +95,9 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	return nil, "", fmt.Errorf("begin to stream: %w", err)
 }
 
-// create makes the slot and returns its snapshot, from inside of the transaction that the server
+// createSlot makes the slot and returns its snapshot, from inside of the transaction that the server
 // has given that snapshot to.
-func create(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
+func createSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
 	if _,
 		err := conn.Exec(ctx, `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`).ReadAll(); err != nil {
 		return "", err
@@ -139,7 +139,7 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 			return nil, err
 		}
 	}
-	if err := s.fits(ctx, slot); err != nil {
+	if err := s.checkSlot(ctx, slot); err != nil {
 		return nil, err
 	}
 	if err := s.refuseStandby(ctx, slot); err != nil {
@@ -149,7 +149,7 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, err := start(ctx, conn, slot)
+	stream, err := startStream(ctx, conn, slot)
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("resume the stream: %w", err)
@@ -157,9 +157,9 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 	return stream, nil
 }
 
-// fits refuses a slot whose place lies beyond the log, as after a restore to an earlier time, and
+// checkSlot refuses a slot whose place lies beyond the log, as after a restore to an earlier time, and
 // a publication without the table.
-func (s Source) fits(ctx context.Context, slot string) error {
+func (s Source) checkSlot(ctx context.Context, slot string) error {
 	var fits bool
 	err := s.DB.GetContext(ctx, &fits,
 		`SELECT confirmed_flush_lsn <= pg_current_wal_insert_lsn() AND `+publishedSQL+`

@@ -17,8 +17,8 @@ const publishedSQL = `EXISTS (SELECT FROM pg_publication AS p JOIN pg_publicatio
 	ON r.prpubid = p.oid
 	WHERE p.pubname = $1 AND p.pubinsert AND r.prrelid = 'outbox'::regclass)`
 
-// check refuses a server or a role that cannot stream, and makes the publication.
-func (s Source) check(ctx context.Context) error {
+// prepare refuses a server or a role that cannot stream, and makes the publication.
+func (s Source) prepare(ctx context.Context) error {
 	var is struct {
 		Level string `db:"level"`
 		Role  string `db:"role"`
@@ -89,7 +89,7 @@ func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error
 	return conn, nil
 }
 
-func start(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
+func startStream(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
 	err := pglogrepl.StartReplication(ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
 		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'",
 			"publication_names '" + publication + "'"},

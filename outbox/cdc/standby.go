@@ -20,7 +20,7 @@ func (s Source) refuseStandby(ctx context.Context, slot string) error {
 		`SELECT current_setting('synchronous_standby_names')`); err != nil {
 		return fmt.Errorf("look for synchronous standbys: %w", err)
 	}
-	if !matches(names, slot) {
+	if !matchesStandby(names, slot) {
 		return nil
 	}
 	return fmt.Errorf("%w: synchronous_standby_names is %q, and every commit would wait for the "+
@@ -29,9 +29,9 @@ func (s Source) refuseStandby(ctx context.Context, slot string) error {
 		"SELECT pg_reload_conf()", ErrStandby, names)
 }
 
-// matches tells whether a session of this name counts as one of the standbys. It goes by the words
+// matchesStandby tells whether a session of this name counts as one of the standbys. It goes by the words
 // without their grammar, and rather sees one too many.
-func matches(names, session string) bool {
+func matchesStandby(names, session string) bool {
 	if strings.Contains(names, "*") {
 		return true
 	}

@@ -20,52 +20,52 @@ import (
 const (
 	maxRows = 250 // that Next returns at once
 	// transactions, or parts of large ones, that are read ahead
-	ahead          = 256
+	readAhead      = 256
 	statusInterval = 100 * time.Millisecond // between two confirmations
-	askInterval    = time.Second            // between two questions how far the server is
+	replyInterval  = time.Second            // between two questions how far the server is
 )
 
 // stream reads changes ahead of Next, in a goroutine that alone uses the connection.
 type stream struct {
 	conn      *pgconn.PgConn
-	found     chan change
+	changes   chan change
 	confirmed atomic.Uint64
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	err       error // set before found is closed
 
-	rest  *change // what did not fit into the last Next
-	place uint64  // of the last Next
+	remainder *change // what did not fit into the last Next
+	position  uint64  // of the last Next
 
 	// Of the goroutine:
-	columns  map[uint32][]string
-	rows     []outbox.Row // of the transaction that is being read
-	sent     uint64
-	reported time.Time // when the server was last told
-	asked    time.Time
-	received time.Time // when the server was last heard of, or could not be
-	passed   uint64    // the last place that was put into found
+	columns       map[uint32][]string
+	rows          []outbox.Row // of the transaction that is being read
+	reported      uint64
+	reportedAt    time.Time // when the server was last told
+	requestedAt   time.Time
+	lastMessageAt time.Time // when the server was last heard of, or could not be
+	queued        uint64    // the last place that was put into found
 }
 
 // change is a transaction, or a part of a large one; place is 0 until its end.
 type change struct {
-	rows  []outbox.Row
-	place uint64
+	rows     []outbox.Row
+	position uint64
 }
 
 func newStream(conn *pgconn.PgConn) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel,
-		columns: map[uint32][]string{}, received: time.Now()}
+	s := &stream{conn: conn, changes: make(chan change, readAhead), stop: cancel,
+		columns: map[uint32][]string{}, lastMessageAt: time.Now()}
 	s.running.Go(func() {
 		s.err = s.read(ctx)
-		close(s.found)
+		close(s.changes)
 	})
 	return s
 }
 
 // Confirm lets the server forget its log up to a place, a moment later.
-func (s *stream) Confirm(place uint64) { s.confirmed.Store(place) }
+func (s *stream) Confirm(position uint64) { s.confirmed.Store(position) }
 
 // Close ends the session.
 func (s *stream) Close() {
@@ -77,48 +77,48 @@ func (s *stream) Close() {
 }
 
 // Next returns what has come, at most maxRows.
-func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, place uint64,
+func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, position uint64,
 	err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(rows) < maxRows {
-		c := s.rest
-		s.rest = nil
+		c := s.remainder
+		s.remainder = nil
 		if c == nil {
 			var more, ok bool
 			var next change
-			if next, more, ok = s.take(ctx, timer.C, len(rows) == 0); !ok {
+			if next, more, ok = s.nextChange(ctx, timer.C, len(rows) == 0); !ok {
 				break
 			}
 			if !more {
 				if len(rows) > 0 {
 					break // first what has come before
 				}
-				return nil, s.place, fmt.Errorf("stream: %w", s.err)
+				return nil, s.position, fmt.Errorf("stream: %w", s.err)
 			}
 			c = &next
 		}
 		if free := maxRows - len(rows); len(c.rows) > free {
 			rows = append(rows, c.rows[:free]...)
-			s.rest = &change{c.rows[free:], c.place}
+			s.remainder = &change{c.rows[free:], c.position}
 			break
 		}
 		rows = append(rows, c.rows...)
-		if c.place > 0 {
-			s.place = c.place
+		if c.position > 0 {
+			s.position = c.position
 		}
 		if len(c.rows) == 0 && len(rows) == 0 {
 			break // news of a place alone
 		}
 	}
-	return rows, s.place, ctx.Err()
+	return rows, s.position, ctx.Err()
 }
 
-// take returns the next change; more is false when the stream has ended, ok when nothing has come.
-func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more,
+// nextChange returns the next change; more is false when the stream has ended, ok when nothing has come.
+func (s *stream) nextChange(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more,
 	ok bool) {
 	select {
-	case c, more = <-s.found:
+	case c, more = <-s.changes:
 		return c, more, true
 	default:
 	}
@@ -126,7 +126,7 @@ func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait boo
 		return c, false, false
 	}
 	select {
-	case c, more = <-s.found:
+	case c, more = <-s.changes:
 		return c, more, true
 	case <-timeout:
 	case <-ctx.Done():
@@ -137,15 +137,15 @@ func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait boo
 // read receives messages until ctx is done or the session ends.
 func (s *stream) read(ctx context.Context) error {
 	for {
-		if err := s.report(ctx); err != nil {
+		if err := s.sendStatus(ctx); err != nil {
 			return err
 		}
-		message, err := s.message(ctx)
+		message, err := s.receiveMessage(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && pgconn.Timeout(err):
-			if silent := time.Since(s.received); silent > senderTimeout { // it is asked every second
+			if silent := time.Since(s.lastMessageAt); silent > senderTimeout { // it is asked every second
 				return fmt.Errorf("the server has not been heard of for %s", silent)
 			}
 			continue
@@ -154,10 +154,10 @@ func (s *stream) read(ctx context.Context) error {
 		}
 		switch m := message.(type) {
 		case *pgproto3.CopyData:
-			if err := s.receive(ctx, m.Data); err != nil {
+			if err := s.handleCopyData(ctx, m.Data); err != nil {
 				return err
 			}
-			s.received = time.Now() // after the wait for room
+			s.lastMessageAt = time.Now() // after the wait for room
 		case *pgproto3.ErrorResponse:
 			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyDone:
@@ -166,32 +166,32 @@ func (s *stream) read(ctx context.Context) error {
 	}
 }
 
-// message waits for one, no longer than until there may be something to tell.
-func (s *stream) message(ctx context.Context) (pgproto3.BackendMessage, error) {
+// receiveMessage waits for one, no longer than until there may be something to tell.
+func (s *stream) receiveMessage(ctx context.Context) (pgproto3.BackendMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusInterval)
 	defer cancel()
 	return s.conn.ReceiveMessage(ctx)
 }
 
-// report sends the server what is confirmed, and asks it from time to time how far it is.
-func (s *stream) report(ctx context.Context) error {
+// sendStatus sends the server what is confirmed, and asks it from time to time how far it is.
+func (s *stream) sendStatus(ctx context.Context) error {
 	now := time.Now()
 	confirmed := s.confirmed.Load()
-	ask := now.Sub(s.asked) >= askInterval
-	if !ask && (confirmed == s.sent || now.Sub(s.reported) < statusInterval) {
+	requestReply := now.Sub(s.requestedAt) >= replyInterval
+	if !requestReply && (confirmed == s.reported || now.Sub(s.reportedAt) < statusInterval) {
 		return nil
 	}
-	s.reported, s.sent = now, confirmed
-	if ask {
-		s.asked = now
+	s.reportedAt, s.reported = now, confirmed
+	if requestReply {
+		s.requestedAt = now
 	}
-	place := pglogrepl.LSN(confirmed)
+	position := pglogrepl.LSN(confirmed)
 	return pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: place, WALFlushPosition: place, WALApplyPosition: place, ReplyRequested: ask,
+		WALWritePosition: position, WALFlushPosition: position, WALApplyPosition: position, ReplyRequested: requestReply,
 	})
 }
 
-func (s *stream) receive(ctx context.Context, data []byte) error {
+func (s *stream) handleCopyData(ctx context.Context, data []byte) error {
 	switch data[0] {
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
 		k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
@@ -199,13 +199,13 @@ func (s *stream) receive(ctx context.Context, data []byte) error {
 			return err
 		}
 		if k.ReplyRequested {
-			s.sent = 0 // the next tell answers
-			s.reported = time.Time{}
+			s.reported = 0 // the next tell answers
+			s.reportedAt = time.Time{}
 		}
 		// Between transactions this is how far the server has come, whatever other databases write.
-		if at := uint64(k.ServerWALEnd); len(s.rows) == 0 && at > s.passed {
-			s.passed = at
-			return s.put(ctx, change{place: at})
+		if at := uint64(k.ServerWALEnd); len(s.rows) == 0 && at > s.queued {
+			s.queued = at
+			return s.enqueue(ctx, change{position: at})
 		}
 	case pglogrepl.XLogDataByteID:
 		x, err := pglogrepl.ParseXLogData(data[1:])
@@ -238,31 +238,31 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 			return s.flush(ctx, 0)
 		}
 	case *pglogrepl.CommitMessage:
-		s.passed = uint64(m.TransactionEndLSN)
-		return s.flush(ctx, s.passed)
+		s.queued = uint64(m.TransactionEndLSN)
+		return s.flush(ctx, s.queued)
 	}
 	return nil
 }
 
-func (s *stream) flush(ctx context.Context, place uint64) error {
-	c := change{s.rows, place}
+func (s *stream) flush(ctx context.Context, position uint64) error {
+	c := change{s.rows, position}
 	s.rows = nil
-	return s.put(ctx, c)
+	return s.enqueue(ctx, c)
 }
 
-// put waits for room, and keeps the session alive meanwhile.
-func (s *stream) put(ctx context.Context, c change) error {
+// enqueue waits for room, and keeps the session alive meanwhile.
+func (s *stream) enqueue(ctx context.Context, c change) error {
 	for {
-		timer := time.NewTimer(askInterval)
+		timer := time.NewTimer(replyInterval)
 		select {
-		case s.found <- c:
+		case s.changes <- c:
 			timer.Stop()
 			return nil
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
-			if err := s.report(ctx); err != nil {
+			if err := s.sendStatus(ctx); err != nil {
 				return err
 			}
 		}

@@ -33,20 +33,20 @@ func (l *logged) has(s string) bool {
 func TestMissingRowStopsTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	var log logged
 	r := s.Relay(s.Out)
-	r.URL, r.Log = link.URL, zerolog.New(&log)
-	ids := s.Publish("a", seq(1, 4000)...)
-	link.Hold(outboxtest.FromBroker)
+	r.URL, r.Log = proxy.URL, zerolog.New(&log)
+	ids := s.AppendNotes("a", seq(1, 4000)...)
+	proxy.Hold(outboxtest.FromBroker)
 	s.Run(r)
-	s.Until("the relay connects", func() bool { return link.Waiting(outboxtest.FromBroker) })
+	s.WaitFor("the relay connects", func() bool { return proxy.Waiting(outboxtest.FromBroker) })
 	s.Exec(`CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS
 		'BEGIN DELETE FROM outbox WHERE seq = 3900; RETURN NEW; END'`)
 	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW
 		WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
-	link.Release()
-	s.Until("it is said", func() bool { return r.Stats().Anomalies > 0 && log.has("seq 3900") })
+	proxy.Release()
+	s.WaitFor("it is said", func() bool { return r.Stats().Anomalies > 0 && log.has("seq 3900") })
 	// once it is known that it is not there, the others go on
 	s.Await(s.Queue, append(ids[:3899:3899], ids[3900:]...))
 }

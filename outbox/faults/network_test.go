@@ -12,24 +12,24 @@ import (
 func TestDeletedExchangeLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL = link.URL
+	r.URL = proxy.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 0))
-	s.Settled()
-	link.Hold(outboxtest.ToBroker)
+	s.Await(s.Queue, s.AppendNotes("a", 0))
+	s.AwaitSettled()
+	proxy.Hold(outboxtest.ToBroker)
 	var numbers []int
 	for n := range 500 {
 		numbers = append(numbers, n+1)
 	}
-	ids := s.Publish("a", numbers...)
-	s.Until("publishings are on their way", func() bool { return link.Waiting(outboxtest.ToBroker) })
+	ids := s.AppendNotes("a", numbers...)
+	s.WaitFor("publishings are on their way", func() bool { return proxy.Waiting(outboxtest.ToBroker) })
 	if err := s.Admin.ExchangeDelete(outboxtest.Exchange, false, false); err != nil {
 		t.Fatal(err)
 	}
-	link.Release()
-	s.Until("the session has ended", func() bool { return !r.Stats().Leading })
+	proxy.Release()
+	s.WaitFor("the session has ended", func() bool { return !r.Stats().Leading })
 	// The first that is in the queue is one that this test puts there.
 	if err := s.Admin.PublishWithContext(t.Context(), "", s.Queue, false, false,
 		amqp.Publishing{MessageId: "marker"}); err != nil {
@@ -50,16 +50,16 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 func TestLostConfirmsRepeatTheSameEvents(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL = link.URL
+	r.URL = proxy.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 0))
-	s.Settled()
-	link.Hold(outboxtest.FromBroker)
-	ids := s.Publish("a", 1, 2, 3)
+	s.Await(s.Queue, s.AppendNotes("a", 0))
+	s.AwaitSettled()
+	proxy.Hold(outboxtest.FromBroker)
+	ids := s.AppendNotes("a", 1, 2, 3)
 	s.Await(s.Queue, ids)
-	link.Cut()
-	link.Release()
+	proxy.Cut()
+	proxy.Release()
 	s.Await(s.Queue, ids)
 }

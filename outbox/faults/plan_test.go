@@ -72,7 +72,7 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 100 {
-		s.Publish(outboxtest.Aggregate(n), 1, 2, 3)
+		s.AppendNotes(outboxtest.Aggregate(n), 1, 2, 3)
 	}
 	s.Commit(running)
 	for _, statistics := range []string{"stale", "fresh"} {
@@ -88,15 +88,15 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("statistics %s, %s", statistics, mode)
-			window(t, conn, now, now, 0, 200) // a few for each transaction that other tests have open
-			window(t, conn, left, "", 301, 2000)
+			checkWindow(t, conn, now, now, 0, 200) // a few for each transaction that other tests have open
+			checkWindow(t, conn, left, "", 301, 2000)
 			_ = conn.Close()
 		}
 	}
 }
 
-// window reads one window, up to now when no right edge is given, and bounds what it cost.
-func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers int) {
+// checkWindow reads one window, up to now when no right edge is given, and bounds what it cost.
+func checkWindow(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers int) {
 	t.Helper()
 	if b == "" {
 		var err error

@@ -37,8 +37,8 @@ func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	}
 	s.Run(s.Relay(s.Out))
 	for n := range 5 {
-		ids := s.Publish("a", n)
-		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		ids := s.AppendNotes("a", n)
+		if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
@@ -49,7 +49,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	s := outboxtest.New(t)
-	s.Versions()
+	s.CreateVersionTable()
 	r := s.Relay(s.Out)
 	s.Run(r)
 	var writers sync.WaitGroup
@@ -57,7 +57,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 		writers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, w))
 			for range 25 {
-				if err := s.Hostile(t.Context(), random); err != nil {
+				if err := s.HostileWrite(t.Context(), random); err != nil {
 					t.Errorf("writer %d: %v", w, err)
 				}
 			}
@@ -69,23 +69,23 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := s.Receive(s.Queue, len(committed))
-	inOrder(t, got)
-	ids := outboxtest.IDsOf(got)
+	checkOrder(t, got)
+	ids := outboxtest.MessageIDs(got)
 	slices.Sort(ids)
 	slices.Sort(committed)
 	if !slices.Equal(ids, committed) {
 		t.Fatalf("received %d ids (%d different), committed %d", len(ids), len(slices.Compact(ids)),
 			len(committed))
 	}
-	s.Settled()
+	s.AwaitSettled()
 	// The queue cannot be asked: a busy broker may forget acknowledgements when a channel is closed.
 	if n := r.Stats().Published; n != int64(len(committed)) {
 		t.Fatalf("%d of %d events were published", n, len(committed))
 	}
 }
 
-// inOrder fails the test unless the notes of each aggregate ascend.
-func inOrder(t *testing.T, got []amqp.Delivery) {
+// checkOrder fails the test unless the notes of each aggregate ascend.
+func checkOrder(t *testing.T, got []amqp.Delivery) {
 	t.Helper()
 	last := map[string]int{}
 	for i, d := range got {

@@ -11,17 +11,17 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Versions makes the table that hostile writers meet on.
-func (s *Env) Versions() {
+// CreateVersionTable makes the table that hostile writers meet on.
+func (s *Env) CreateVersionTable() {
 	s.t.Helper()
 	s.Exec(`CREATE TABLE version (id text PRIMARY KEY, n int NOT NULL)`)
 	s.Exec(`INSERT INTO version SELECT 'aggregate-' || g, 0 FROM generate_series(0, 5) g`)
 }
 
-// Hostile is a transaction of a writer that does all that makes numbers, ids and commits disagree.
+// HostileWrite is a transaction of a writer that does all that makes numbers, ids and commits disagree.
 // It says the next two notes of one of six aggregates, or rolls back. The table of Versions must be
 // there.
-func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
+func (s *Env) HostileWrite(ctx context.Context, random *rand.Rand) error {
 	pause := func() {
 		timer := time.NewTimer(time.Duration(random.IntN(3)) * time.Millisecond)
 		<-timer.C

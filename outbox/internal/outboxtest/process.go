@@ -80,10 +80,10 @@ func (p *Process) stopped() bool {
 	return true
 }
 
-// Output waits until the relay has logged something.
-func (p *Process) Output(what string) {
+// AwaitOutput waits until the relay has logged something.
+func (p *Process) AwaitOutput(what string) {
 	p.t.Helper()
-	deadline := time.NewTimer(Patience)
+	deadline := time.NewTimer(Timeout)
 	defer deadline.Stop()
 	for {
 		select {

@@ -60,13 +60,13 @@ type Env struct {
 // New returns a stage on the shared servers.
 func New(t testing.TB) *Env {
 	t.Helper()
-	return On(t, database(t))
+	return NewOn(t, database(t))
 }
 
-// Quiet returns a stage without a broker, for what happens in the database alone.
-func Quiet(t testing.TB) *Env {
+// NewWithoutBroker returns a stage without a broker, for what happens in the database alone.
+func NewWithoutBroker(t testing.TB) *Env {
 	t.Helper()
-	return (&Env{}).Moved(t, database(t))
+	return (&Env{}).WithDatabase(t, database(t))
 }
 
 func database(t testing.TB) string {
@@ -76,10 +76,10 @@ func database(t testing.TB) string {
 	})
 }
 
-// On returns a stage on a database that has the migrations, and on the shared broker.
-func On(t testing.TB, database string) *Env {
+// NewOn returns a stage on a database that has the migrations, and on the shared broker.
+func NewOn(t testing.TB, database string) *Env {
 	t.Helper()
-	s := (&Env{Queue: "notes.in"}).Moved(t, database)
+	s := (&Env{Queue: "notes.in"}).WithDatabase(t, database)
 	s.AMQP, s.Manage = devstack.Vhost(t)
 	s.Admin = s.Channel()
 	s.DeclareExchange()
@@ -88,8 +88,8 @@ func On(t testing.TB, database string) *Env {
 	return s
 }
 
-// Moved returns the same stage with another database.
-func (s *Env) Moved(t testing.TB, database string) *Env {
+// WithDatabase returns the same stage with another database.
+func (s *Env) WithDatabase(t testing.TB, database string) *Env {
 	t.Helper()
 	moved := *s
 	moved.t, moved.Database, moved.DB = t, database, OpenDB(t, database)
@@ -188,8 +188,8 @@ func Event(p events.Payload) events.Event {
 	return events.Cause(events.Event{}, "/notes", time.Now(), p)
 }
 
-// Publish appends notes about one aggregate, in one transaction, and returns their ids.
-func (s *Env) Publish(on string, numbers ...int) []string {
+// AppendNotes appends notes about one aggregate, in one transaction, and returns their ids.
+func (s *Env) AppendNotes(on string, numbers ...int) []string {
 	s.t.Helper()
 	var published []events.Event
 	var ids []string
@@ -216,7 +216,7 @@ func (s *Env) Append(published ...events.Event) {
 // to it.
 func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	s.t.Helper()
-	next, stop := s.Stream(queue)
+	next, stop := s.Consume(queue)
 	defer stop()
 	var got []amqp.Delivery
 	for len(got) < n {
@@ -225,10 +225,10 @@ func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	return got
 }
 
-// Stream takes messages off a queue one after another and acknowledges them. Its channel stays open
+// Consume takes messages off a queue one after another and acknowledges them. Its channel stays open
 // until the end of the test: a broker that is busy forgets the last acknowledgements when the
 // channel closes, and would deliver again what a test counts.
-func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
+func (s *Env) Consume(queue string) (next func() amqp.Delivery, stop func()) {
 	s.t.Helper()
 	ch := s.Channel()
 	if err := ch.Qos(1000, 0, false); err != nil {
@@ -241,7 +241,7 @@ func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	got := 0
 	return func() amqp.Delivery {
 		s.t.Helper()
-		deadline := time.NewTimer(Patience)
+		deadline := time.NewTimer(Timeout)
 		defer deadline.Stop()
 		select {
 		case d, ok := <-deliveries:
@@ -254,15 +254,15 @@ func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 			got++
 			return d
 		case <-deadline.C:
-			s.t.Fatalf("%s: nothing came for %s after %d messages\n%s", queue, Patience, got, s.Diagnose())
+			s.t.Fatalf("%s: nothing came for %s after %d messages\n%s", queue, Timeout, got, s.Diagnose())
 		}
 		return amqp.Delivery{}
-	}, func() { putBack(ch, deliveries) }
+	}, func() { cancelConsumer(ch, deliveries) }
 }
 
-// putBack ends a consumer and returns what it was sent in excess. An error means that the channel
+// cancelConsumer ends a consumer and returns what it was sent in excess. An error means that the channel
 // has ended, and then the broker takes it back by itself.
-func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
+func cancelConsumer(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 	if ch.Cancel("test", false) != nil {
 		return
 	}
@@ -272,11 +272,11 @@ func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 	_ = ch.Qos(0, 0, false) // its answer comes when the broker has read all that
 }
 
-// NothingElse fails the test when anything is in a queue beside what has been taken off it: a
+// ExpectNoMore fails the test when anything is in a queue beside what has been taken off it: a
 // marker that the relays publish comes next.
-func (s *Env) NothingElse(queue string) {
+func (s *Env) ExpectNoMore(queue string) {
 	s.t.Helper()
-	marker := s.Publish("marker", 1)
+	marker := s.AppendNotes("marker", 1)
 	if got := s.Receive(queue, 1); got[0].MessageId != marker[0] {
 		s.t.Errorf("%s came in excess: %s", got[0].MessageId, got[0].Body)
 	}
@@ -285,7 +285,7 @@ func (s *Env) NothingElse(queue string) {
 // Await takes messages off a queue until each of the ids has come, in any order and any number.
 func (s *Env) Await(queue string, ids []string) {
 	s.t.Helper()
-	next, stop := s.Stream(queue)
+	next, stop := s.Consume(queue)
 	defer stop()
 	missing := map[string]bool{}
 	for _, id := range ids {
@@ -296,28 +296,28 @@ func (s *Env) Await(queue string, ids []string) {
 	}
 }
 
-// Patience is how long a test waits for what must come; only a failing test waits that long.
-const Patience = 2 * time.Minute
+// Timeout is how long a test waits for what must come; only a failing test waits that long.
+const Timeout = 2 * time.Minute
 
-// Until polls a condition and fails the test with a diagnosis when it does not come true.
-func (s *Env) Until(what string, f func() bool) {
+// WaitFor polls a condition and fails the test with a diagnosis when it does not come true.
+func (s *Env) WaitFor(what string, f func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(Patience)
+	deadline := time.Now().Add(Timeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not within %s: %s\n%s", Patience, what, s.Diagnose())
+			s.t.Fatalf("not within %s: %s\n%s", Timeout, what, s.Diagnose())
 		}
 		<-tick.C
 	}
 }
 
-// Settled waits until the relay has seen the confirms of all that was appended. Before a link holds
+// AwaitSettled waits until the relay has seen the confirms of all that was appended. Before a link holds
 // confirms back, this keeps that of an earlier event out of them: the next would not be published.
-func (s *Env) Settled() {
+func (s *Env) AwaitSettled() {
 	s.t.Helper()
-	s.Until("all is settled", func() bool {
+	s.WaitFor("all is settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox, outbox_cursor
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
 	})
@@ -367,7 +367,7 @@ func (s *Env) Depth(queue string) int {
 	return q.Messages
 }
 
-func IDsOf(got []amqp.Delivery) []string {
+func MessageIDs(got []amqp.Delivery) []string {
 	ids := make([]string, len(got))
 	for i, d := range got {
 		ids[i] = d.MessageId
@@ -408,10 +408,10 @@ func EventIDs(published []events.Event) (ids []string) {
 	}
 	return ids
 }
-func OnlyOrphan(eventType string) bool { return eventType == "orphan.born" }
+func IsOrphan(eventType string) bool { return eventType == "orphan.born" }
 
-// Raw inserts a row that Append would refuse and returns its id.
-func (s *Env) Raw(on, eventType, payload, headers string) string {
+// InsertRaw inserts a row that Append would refuse and returns its id.
+func (s *Env) InsertRaw(on, eventType, payload, headers string) string {
 	s.t.Helper()
 	id := events.NewID()
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1,
@@ -436,4 +436,4 @@ func (s *Env) HeldIDs(where string) (ids []string) {
 	return ids
 }
 
-const Always = `h.kind = 'quarantined'`
+const QuarantinedSQL = `h.kind = 'quarantined'`

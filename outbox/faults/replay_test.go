@@ -12,11 +12,11 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// settledBy runs a relay until all that was said is settled, and returns the epoch of its lead.
-func settledBy(t *testing.T, s *outboxtest.Env) (epoch int64) {
+// settleAll runs a relay until all that was said is settled, and returns the epoch of its lead.
+func settleAll(t *testing.T, s *outboxtest.Env) (epoch int64) {
 	t.Helper()
 	stop := s.Run(s.Relay(s.Out))
-	s.Until("all is settled or held", func() bool {
+	s.WaitFor("all is settled or held", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE epoch > 0 AND a::text = b::text`) == 1 &&
 			s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid,
 				a)`) == 0
@@ -29,8 +29,8 @@ func settledBy(t *testing.T, s *outboxtest.Env) (epoch int64) {
 func TestReplayInAnOpenWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	ids := s.Publish("a", 1, 2, 3, 4, 5)
-	epoch := settledBy(t, s)
+	ids := s.AppendNotes("a", 1, 2, 3, 4, 5)
+	epoch := settleAll(t, s)
 	s.Receive(s.Queue, 5)
 	// As a crash leaves it: a window over all five, of which three were confirmed.
 	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1),
@@ -42,13 +42,13 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	next := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	s.Run(next)
 	s.Await(s.Queue, ids)
-	s.Until("the request is done", done(s, request))
+	s.WaitFor("the request is done", isDone(s, request))
 	if n := s.Count(`SELECT published FROM outbox_replay`); n != 3 {
 		t.Errorf("%d were published again", n)
 	}
 }
 
-func done(s *outboxtest.Env, request int64) func() bool {
+func isDone(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND done_at IS NOT NULL`,
 			request) == 1
@@ -57,7 +57,7 @@ func done(s *outboxtest.Env, request int64) func() bool {
 
 // A request is done when all was published and confirmed. What is held, what the broker refuses and
 // what is no longer there is shown as such.
-func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
+func TestReplayIsDoneOnlyWhenAllWasPublished(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Bind(s.Queue, "orphan.born")
@@ -65,20 +65,20 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 	orphan, lost := outboxtest.Event(outboxtest.Orphan{On: "a"}),
 		outboxtest.Event(outboxtest.Orphan{On: "b"})
 	s.Append(orphan)
-	ids := s.Publish("a", 1)
+	ids := s.AppendNotes("a", 1)
 	s.Receive(s.Queue, 2)
-	s.Settled()
+	s.AwaitSettled()
 	stop()
 	if err := s.Admin.QueueUnbind(s.Queue, "orphan.born", outboxtest.Exchange, nil); err != nil {
 		t.Fatal(err)
 	}
 	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
-	r.Mandatory = outboxtest.OnlyOrphan
+	r.Mandatory = outboxtest.IsOrphan
 	s.Append(lost)
-	bad := s.Raw("c", "note.taken", `{}`, `[]`)
+	bad := s.InsertRaw("c", "note.taken", `{}`, `[]`)
 	s.Run(r)
-	s.Until("one waits for a person", func() bool { return len(s.HeldIDs(outboxtest.Always)) == 1 })
-	s.Until("one waits for a subscriber",
+	s.WaitFor("one waits for a person", func() bool { return len(s.HeldIDs(outboxtest.QuarantinedSQL)) == 1 })
+	s.WaitFor("one waits for a subscriber",
 		func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
 	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
 	for _, c := range []struct {
@@ -96,7 +96,7 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Until("the request has ended", ended(s, request))
+		s.WaitFor("the request has ended", hasEnded(s, request))
 		list, err := s.Out.Replays(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -111,16 +111,16 @@ func TestRequestIsNotDoneUnlessAllWasPublished(t *testing.T) {
 
 // One event that is dated in the future, before a long history, neither hides the others nor lets
 // them wait.
-func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
+func TestReplaySinceSkipsOlderRows(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	ids := s.Publish("a", 1)
+	ids := s.AppendNotes("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() + interval '1 year'`)
 	s.Exec(`INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type, payload, headers,
 		created_at)
 		SELECT '2', gen_random_uuid(), 'note', 'old', 'note.taken', '{}', $1, now() - interval '2 hours'
 			FROM generate_series(1, 12000)`, outboxtest.PlainHeaders)
-	ids = append(ids, s.Publish("b", 1)...)
+	ids = append(ids, s.AppendNotes("b", 1)...)
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Receive(s.Queue, 2)
 	request, err := s.Out.ReplaySince(t.Context(), time.Now().Add(-time.Hour))
@@ -128,13 +128,13 @@ func TestReplaySinceSkipsWhatIsNotWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Await(s.Queue, ids)
-	s.Until("the request is done", done(s, request))
+	s.WaitFor("the request is done", isDone(s, request))
 	if n := s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request); n != 2 {
 		t.Errorf("%d were published again", n)
 	}
 }
 
-func ended(s *outboxtest.Env, request int64) func() bool {
+func hasEnded(s *outboxtest.Env, request int64) func() bool {
 	return func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_replay WHERE id = $1 AND ended_at IS NOT NULL`,
 			request) == 1
@@ -145,15 +145,15 @@ func ended(s *outboxtest.Env, request int64) func() bool {
 func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	ids := s.Publish("a", 1, 2)
-	settledBy(t, s)
+	ids := s.AppendNotes("a", 1, 2)
+	settleAll(t, s)
 	request, err := s.Out.ReplayIDs(t.Context(), ids...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Exec(`DELETE FROM outbox WHERE id = $1`, ids[0])
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
-	s.Until("the request has ended", ended(s, request))
+	s.WaitFor("the request has ended", hasEnded(s, request))
 	if n := s.Count(`SELECT count(*) FROM outbox_replay WHERE published = 1 AND refused = 1
 		AND done_at IS NULL`); n != 1 {
 		t.Error("the request is done")
@@ -163,7 +163,7 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 func TestReplayByID(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	ids := s.Publish("a", 1, 2, 3)
+	ids := s.AppendNotes("a", 1, 2, 3)
 	s.Run(s.Relay(s.Out))
 	s.Receive(s.Queue, 3)
 	missing := events.NewID()
@@ -175,28 +175,28 @@ func TestReplayByID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
 		t.Errorf("received %v again, asked for %v", got, []string{ids[0], ids[2]})
 	}
-	s.Until("the request is done", done(s, request))
+	s.WaitFor("the request is done", isDone(s, request))
 	list, err := s.Out.Replays(t.Context())
 	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 ||
 		*list[0].Events != 2 {
 		t.Errorf("listed %+v (%v)", list, err)
 	}
-	s.NothingElse(s.Queue)
+	s.ExpectNoMore(s.Queue)
 }
 
 // A broker that lost everything is made whole from the outbox, with the same ids, also when the
 // lead changes in the middle of it.
-func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
+func TestReplaySinceRestoresALostBroker(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	before := s.Publish("before", 1)
+	before := s.AppendNotes("before", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '1 hour'`)
 	var ids []string
 	for n := range 10 {
-		ids = append(ids, s.Publish(outboxtest.Aggregate(n), seq(1, 40)...)...)
+		ids = append(ids, s.AppendNotes(outboxtest.Aggregate(n), seq(1, 40)...)...)
 	}
 	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	stop := s.Run(r)
@@ -210,19 +210,19 @@ func TestReplaySinceMakesALostBrokerWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Until("a part was published", func() bool {
+	s.WaitFor("a part was published", func() bool {
 		return s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request) > 0
 	})
 	stop()
-	if done(s, request)() {
+	if isDone(s, request)() {
 		t.Fatal("it was done before the lead could change")
 	}
 	next := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	s.Run(next)
-	s.Until("the request is done", done(s, request))
+	s.WaitFor("the request is done", isDone(s, request))
 	got := map[string]bool{}
-	come, end := s.Stream(s.Queue)
-	marker := s.Publish("marker", 1)[0] // it is published after them
+	come, end := s.Consume(s.Queue)
+	marker := s.AppendNotes("marker", 1)[0] // it is published after them
 	for id := come().MessageId; id != marker; id = come().MessageId {
 		got[id] = true
 	}
