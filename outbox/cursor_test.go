@@ -24,8 +24,8 @@ func relayNotes(s *outboxtest.Env, on string, n int) {
 	stop()
 }
 
-// pretendCopied makes the database look like one that was copied from a cluster whose transaction ids were
-// ahead of this one's by so many. An update gives a row another xmin, as a copy does.
+// pretendCopied makes the database look like one that was copied from a cluster whose transaction
+// ids were ahead of this one's by so many. An update gives a row another xmin, as a copy does.
 func pretendCopied(s *outboxtest.Env, ahead int64) {
 	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':'
 		|| (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'

@@ -12,8 +12,9 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// retryHeld publishes held rows that are due, one batch in each call: what is held must not keep
-// the others waiting. While some are released, the next batch has its turn at the next call.
+// retryHeld publishes one batch of held rows that are due. It is one batch in each call, so that
+// any number of held rows does not delay new ones. As long as a batch releases rows, the next call
+// does not wait for heldInterval: the rows behind the released ones are due at once.
 func (t *term) retryHeld(ctx context.Context) error {
 	if t.heldCount == 0 || t.publisher.Blocked() || time.Since(t.heldCheckedAt) < heldInterval {
 		return nil
@@ -37,17 +38,17 @@ func (t *term) retryHeld(ctx context.Context) error {
 	return nil
 }
 
-// dueSQL reads what is due, through its index alone. A row is early while one before it of its
-// aggregate has not had its turn; the rows of an aggregate that are due together are published
-// together.
+// dueSQL reads held rows that are due, through an index alone, so that its cost does not depend on
+// how many rows are held. A row is early when an earlier row of its aggregate is due later. Rows of
+// one aggregate that are due together are published together.
 const dueSQL = `
 SELECT seq, aggregate, attempts, EXISTS (
 	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq
 		AND b.due > h.due) AS early
 FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq LIMIT $1`
 
-// dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are
-// early.
+// dueHeld reads the held rows that are due, in the order of seq. Rows that would overtake an
+// earlier row of their aggregate are returned as outOfTurn.
 func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
@@ -69,16 +70,16 @@ func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, e
 	return due, outOfTurn, nil
 }
 
-// heldAggregatesSQL finds, of these aggregates, those with a held row.
+// heldAggregatesSQL finds those of the given aggregates that have a held row.
 const heldAggregatesSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
 	WHERE aggregate = a LIMIT 1) AS h`
 
-// findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are
-// held themselves.
+// findHeld finds which aggregates of these rows have held rows, and which of the rows are held
+// themselves.
 func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
 	t.heldAggregates = map[string]bool{}
-	for _, f := range t.inFlight { // what joins held rows, and is not written yet
+	for _, f := range t.inFlight { // rows to hold that are not written yet
 		for _, h := range f.hold {
 			t.heldAggregates[h.aggregate] = true
 		}
@@ -96,24 +97,25 @@ func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, e
 	var found []string
 	if err := t.conn.SelectContext(ctx, &found, heldAggregatesSQL,
 		slices.Compact(aggregates)); err != nil {
-		return nil, wrap("look for what is held", err)
+		return nil, wrap("find held aggregates", err)
 	}
 	for _, aggregate := range found {
 		t.heldAggregates[aggregate] = true
 	}
-	var again []int64
-	if err := t.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
+	var heldSeqs []int64
+	if err := t.conn.SelectContext(ctx, &heldSeqs, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
 		seqs); err != nil {
-		return nil, wrap("look for what is held", err)
+		return nil, wrap("find rows that are held already", err)
 	}
 	held = map[int64]bool{}
-	for _, seq := range again {
+	for _, seq := range heldSeqs {
 		held[seq] = true
 	}
 	return held, nil
 }
 
-// countHeld counts what is held, once for each lead.
+// countHeld counts the held rows once in each term, which then counts along: the cost of a count
+// over the table grows with the held rows.
 func (t *term) countHeld(ctx context.Context) error {
 	if err := t.conn.GetContext(ctx, &t.heldCount, `SELECT count(*) FROM outbox_held`); err != nil {
 		return wrap("count held rows", err)
@@ -121,18 +123,20 @@ func (t *term) countHeld(ctx context.Context) error {
 	return t.countRefused(ctx)
 }
 
-// countRefusedSQL counts no further than to the bound.
+// countRefusedSQL counts up to MaxHeld and no further, which bounds its cost.
 const countRefusedSQL = `
 SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
 	AND due < 'infinity' LIMIT $1) AS refused`
 
 func (t *term) countRefused(ctx context.Context) error {
 	t.relay.held.Store(int64(t.heldCount))
-	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL, MaxHeld))
+	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL,
+		MaxHeld))
 }
 
-// publishDue tells whether any of them was published.
-func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (changed bool,
+// publishDue publishes held rows that are due, and postpones those that are out of turn. It reports
+// whether the broker confirmed any of them.
+func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (anyReleased bool,
 	err error) {
 	seqs := make([]int64, len(due))
 	for i, h := range due {
@@ -151,23 +155,25 @@ func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64)
 			return false, err
 		}
 	}
-	released, again, intact := t.settleHeld(due, outcomes)
+	released, holds, intact := t.settleHeld(due, outcomes)
 	if !intact {
 		if err == nil {
 			err = t.unknownOutcome()
 		}
-		others := 0
+		otherInFlight := 0
 		for _, f := range t.inFlight {
-			others += len(f.publish)
+			otherInFlight += len(f.publish)
 		}
-		again = append(again, t.quarantineSuspect(due[len(released)+len(again):], others, err)...)
+		unsettled := due[len(released)+len(holds):]
+		holds = append(holds, t.quarantineSuspect(unsettled, otherInFlight, err)...)
 	}
-	t.logHeld(append(again, unfit...))
+	holds = append(holds, unfit...)
+	t.logHeld(holds)
 	if err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
 		if err := postpone(ctx, tx, outOfTurn); err != nil {
 			return err
 		}
-		if err := writeHolds(ctx, tx, append(again, unfit...)); err != nil {
+		if err := writeHolds(ctx, tx, holds); err != nil {
 			return err
 		}
 		return release(ctx, tx, released)
@@ -178,28 +184,30 @@ func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64)
 	return len(released) > 0, err
 }
 
-// quarantineSuspect is condemn unless the broker has said which rows it does not take.
-func (t *term) quarantineSuspect(unsettled []heldRow, others int, why error) []heldRow {
+// quarantineSuspect quarantines the row that must have ended the session, unless the broker's
+// reason names a limit: markUnfit then finds all rows that exceed it.
+func (t *term) quarantineSuspect(unsettled []heldRow, otherInFlight int, why error) []heldRow {
 	if t.relay.limits.learn(why) {
 		return nil
 	}
-	return t.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
+	return t.quarantine(unsettled, otherInFlight, rabbit.ServerCode(why), why.Error())
 }
 
-// splitDue divides held rows by whether they can be published. What is held is not deleted; but a
-// stream may have had a row before its commit can be seen here, while that waits for a synchronous
-// standby. And what does not fit stays so, though somebody has asked for it.
+// splitDue divides held rows into those that can be published and those that cannot. The retention
+// does not delete held rows, but a row may be missing all the same: a stream delivers rows whose
+// commit still waits for a synchronous standby, and no query sees them until then. A row with
+// a fault stays held, even if an operator has requested its replay.
 func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []heldRow) {
 	found := map[int64]row{}
 	for _, r := range rows {
 		found[r.seq] = r
 	}
 	for _, h := range due {
-		switch r, seen := found[h.seq]; {
-		case !seen:
+		switch r, visible := found[h.seq]; {
+		case !visible:
 			h.attempts++
 			h.kind, h.retryIn = heldUnseen, backoff(h.attempts, rabbit.Refused)
-			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for " +
+			h.reason = "its row is not in the outbox: it was deleted, or its commit still waits for " +
 				"a synchronous standby"
 			unfit = append(unfit, h)
 		case r.fault != nil:
@@ -212,18 +220,18 @@ func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []
 	return fit, publish, unfit
 }
 
-// postpone lets rows wait whose turn has not come.
+// postpone makes rows wait until the earlier rows of their aggregate are released.
 func postpone(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
 	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind'
 		WHERE seq = ANY($1)`, pq.Int64Array(seqs))
-	return wrap("hold rows behind others", err)
+	return wrap("postpone held rows", err)
 }
 
-// nextDueSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause
-// of its own.
+// nextDueSQL makes the first held rows of an aggregate due, up to the first that has a cause of its
+// own: that one has its own schedule, and the rows after it wait for it.
 const nextDueSQL = `
 UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
@@ -231,7 +239,7 @@ UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 		ORDER BY seq LIMIT $2) AS first) AS next
 WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
 
-// release forgets held rows that are published now, and lets those behind them go next.
+// release deletes held rows that are published now, and makes the rows that waited for them due.
 func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error {
 	if len(released) == 0 {
 		return nil
@@ -250,8 +258,9 @@ func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error 
 	return wrap("release held rows", err)
 }
 
-// repairHeldSQL gives first rows their turn that wait behind nothing, as a former release of the relay
-// may leave them, of the next aggregates.
+// repairHeldSQL reads the first held row of the next aggregates after $1, and makes those due that
+// are of kind behind. Such a row waits for nothing, and nothing would ever make it due; an earlier
+// release of the relay could leave rows like that.
 const repairHeldSQL = `
 WITH RECURSIVE head AS (
 	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate,
@@ -267,7 +276,7 @@ WITH RECURSIVE head AS (
 )
 SELECT max(aggregate) AS reached FROM head`
 
-// repairHeld goes once through what is held, while others are relayed.
+// repairHeld repairs the held rows of all aggregates once in each term, next to the publishing.
 func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
 	for after := ""; ctx.Err() == nil; {
 		var reached *string
@@ -275,7 +284,7 @@ func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
 			return tx.Tx().GetContext(ctx, &reached, repairHeldSQL, after, maxRepaired)
 		})
 		if err != nil && ctx.Err() == nil {
-			r.Log.Warn().Err(err).Msg("held events are not looked through, the next leader does it")
+			r.Log.Warn().Err(err).Msg("the order of held events is not checked, the next leader does it")
 		}
 		if err != nil || reached == nil {
 			return

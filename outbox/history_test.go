@@ -146,7 +146,8 @@ func TestRowsDatedInTheFutureDoNotStopRetention(t *testing.T) {
 	}
 }
 
-func checkRetention(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env, want []string,
+func checkRetention(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env,
+	want []string,
 	when string) {
 	t.Helper()
 	if err := r.DeleteOld(t.Context(), lead); err != nil {

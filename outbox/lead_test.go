@@ -138,7 +138,8 @@ func TestRepeatedEventIsIdentical(t *testing.T) {
 	s.Commit(lock)
 	s.Run(s.Relay(outbox.New(s.DB)))
 	second := s.Receive(s.Queue, 3)
-	if !slices.Equal(outboxtest.MessageIDs(first), ids) || !slices.Equal(outboxtest.MessageIDs(second), ids) {
+	if !slices.Equal(outboxtest.MessageIDs(first), ids) ||
+		!slices.Equal(outboxtest.MessageIDs(second), ids) {
 		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.MessageIDs(first),
 			outboxtest.MessageIDs(second))
 	}

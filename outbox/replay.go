@@ -13,28 +13,28 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// replayRequest is an open request.
+// replayRequest is a row of outbox_replay that has not ended.
 type replayRequest struct {
 	ID      int64         `db:"id"`
-	Seqs    pq.Int64Array `db:"seqs"`
-	Since   *time.Time    `db:"since"`
-	LastSeq int64         `db:"last_seq"`
-	Reached int64         `db:"reached"`
+	Seqs    pq.Int64Array `db:"seqs"`     // the requested rows, or
+	Since   *time.Time    `db:"since"`    // all rows since this time
+	LastSeq int64         `db:"last_seq"` // the highest seq at the time of the request
+	Reached int64         `db:"reached"`  // the seq up to which the request is executed
 }
 
-// replayRow is a row of a request, as it is when its turn comes.
+// replayRow is the present state of a requested row.
 type replayRow struct {
 	Seq     int64   `db:"seq"`
-	Settled bool    `db:"settled"` // the relay has passed it
-	Held    *string `db:"held"`    // why it is held
-	Due     bool    `db:"due"`     // it is held, and about to be tried
+	Settled bool    `db:"settled"` // the cursor has passed it
+	Held    *string `db:"held"`    // the reason for which it is held; nil: it is not held
+	Due     bool    `db:"due"`     // it is held, and its next attempt is due
 }
 
-// replayResult is what became of a part of a request.
+// replayResult counts the outcomes of one batch of a request.
 type replayResult struct {
 	published, refused, held int
-	reason                   string
-	ended                    bool
+	reason                   string // of the last row that was refused or is held
+	ended                    bool   // the request has no further rows
 }
 
 func (r *replayResult) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
@@ -49,20 +49,22 @@ func (r *replayResult) add(outcomes []outcome) {
 	}
 }
 
-// replayNext publishes the next batch of the oldest open request, when its time has come.
+// replayNext publishes the next batch of the oldest open request, at most one batch in each
+// replayInterval: a replay of a long history must leave the broker and the consumers capacity for
+// new events. It waits while the broker is blocked or broken, and while a row is being isolated.
 func (t *term) replayNext(ctx context.Context) error {
 	if time.Now().Before(t.replayAt) || t.publisher.Blocked() || t.brokerBroken() || t.suspects > 0 {
 		return nil
 	}
 	t.replayAt = time.Now().Add(replayIdle)
-	var open []replayRequest
-	err := t.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached
+	var requests []replayRequest
+	err := t.conn.SelectContext(ctx, &requests, `SELECT id, seqs, since, last_seq, reached
 		FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
-	if err != nil || len(open) == 0 {
-		return wrap("look for replays", err)
+	if err != nil || len(requests) == 0 {
+		return wrap("find replay request", err)
 	}
 	t.replayAt = time.Now().Add(replayInterval)
-	request := open[0]
+	request := requests[0]
 	next, err := t.nextReplay(ctx, request)
 	if err != nil {
 		return err
@@ -72,13 +74,14 @@ func (t *term) replayNext(ctx context.Context) error {
 	}
 	seqs, reached, r := splitReplay(next)
 	if reached == 0 {
-		return nil // the first of them is on its way
+		return nil // the relay is about to publish the first of them anyway
 	}
 	request.Reached = reached
 	return t.publishReplay(ctx, request, seqs, r)
 }
 
-// skipReplay goes over rows none of which is asked for, or ends a request.
+// skipReplay moves a request over rows that are older than requested, or ends it when no rows are
+// left.
 func (t *term) skipReplay(ctx context.Context, request replayRequest) error {
 	var scanned int64
 	if request.Since != nil {
@@ -96,25 +99,26 @@ func (t *term) skipReplay(ctx context.Context, request replayRequest) error {
 	return t.saveReplay(ctx, request, replayResult{})
 }
 
-// splitReplay divides the next rows of a request: those to publish, and those that are held. It ends
-// before the first that the relay has not settled yet, or that is about to be tried: what is on its
-// way is not published again before it was published.
+// splitReplay divides the next rows of a request into those to publish and those that are held. It
+// stops before the first row that is not settled yet, or whose next attempt is due: the relay is
+// about to publish that row, and a replay must not overtake the first publication.
 func splitReplay(next []replayRow) (seqs []int64, reached int64, r replayResult) {
-	for _, a := range next {
+	for _, row := range next {
 		switch {
-		case a.Held != nil && a.Due, a.Held == nil && !a.Settled:
+		case row.Held != nil && row.Due, row.Held == nil && !row.Settled:
 			return seqs, reached, r
-		case a.Held != nil:
-			r.held, r.reason = r.held+1, "held: "+*a.Held
+		case row.Held != nil:
+			r.held, r.reason = r.held+1, "held: "+*row.Held
 		default:
-			seqs = append(seqs, a.Seq)
+			seqs = append(seqs, row.Seq)
 		}
-		reached = a.Seq
+		reached = row.Seq
 	}
 	return seqs, reached, r
 }
 
-// publishReplay publishes rows and notes what became of them.
+// publishReplay publishes rows of a request and saves their outcomes. A row that fails is not held:
+// it was published before, and the request counts it as refused.
 func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
 	r replayResult) error {
 	rows, err := t.rows(ctx, seqs)
@@ -144,8 +148,9 @@ func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []
 		}
 		err = t.unknownOutcome()
 	}
-	// With the next session the batch is published again; when one of its rows is to blame, one at a
-	// time from then on, until it is found.
+	// The next session publishes the batch again. When the broker blames a message, and no other rows
+	// were in flight, each further batch of this request has a single row; the one that then ends the
+	// session is refused.
 	if t.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(t.inFlight) > 0 {
 		return err
 	}
@@ -157,16 +162,16 @@ func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []
 	return errors.Join(err, t.saveReplay(ctx, request, r))
 }
 
-// nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed,
-// in the window that is still open as well.
+// nextReplaySQL reads the next rows of a request. A row is settled when the cursor has passed it,
+// in an earlier window or in the one that is open.
 const nextReplaySQL = `
 SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
 	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot)
 		AND o.seq <= $3 AS settled
 FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
-// nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are
-// asked for may be far between, and the others must not wait while they are looked for.
+// nextReplay returns the next rows of a request. It reads a bounded part of the outbox, since the
+// requested rows may be far apart and new events wait while the relay searches for them.
 func (t *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
 	err error) {
 	size := replayBatch
@@ -188,9 +193,9 @@ func (t *term) nextReplay(ctx context.Context, request replayRequest) (next []re
 	return next, wrap("find rows to replay", err)
 }
 
-// saveReplay writes how far a request has come. When it ends, events that were asked for by their
-// ids and are no longer in the outbox count as refused; it is done only when all were published and
-// confirmed.
+// saveReplay saves the progress of a request. When the request ends, requested events that are no
+// longer in the outbox count as refused. A request is done only when the broker has confirmed all
+// of its events; otherwise it has ended without being done.
 func (t *term) saveReplay(ctx context.Context, request replayRequest, r replayResult) error {
 	if r.ended {
 		t.relay.replayOneByOne = false
@@ -212,5 +217,5 @@ func (t *term) saveReplay(ctx context.Context, request replayRequest, r replayRe
 			WHERE id = $1`, request.ID)
 		return err
 	})
-	return wrap("note replay", err)
+	return wrap("save replay", err)
 }

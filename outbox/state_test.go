@@ -227,8 +227,8 @@ func (sim *simulation) check(t *rapid.T) {
 	}
 }
 
-// mustArrive tells whether a row must arrive once the broker is well: it can be published, and so can
-// all before it of its aggregate that are still held.
+// mustArrive tells whether a row must arrive once the broker is well: it can be published, and so
+// can all before it of its aggregate that are still held.
 func (sim *simulation) mustArrive(i int) bool {
 	for _, r := range sim.rows[:i+1] {
 		if r.record.Subject == sim.rows[i].record.Subject && (sim.poison[r.seq] || r.fault != nil) {

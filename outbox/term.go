@@ -13,33 +13,40 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// term is one lead in one session.
+// term is the time in which one relay leads: from the moment it has the lead until it loses the
+// lead, its database session or its broker session. All that follows from the stored cursor lives
+// here, and the next term reads it from the database again. After a crash PostgreSQL reuses
+// transaction ids, so a cursor that was kept in memory across a session would skip events.
+//
+// The methods run on one goroutine, apart from those that background counts.
 type term struct {
 	state
 	relay         *Relay
 	lead          *postgres.Lead
-	conn          *sqlx.Conn // its session
+	conn          *sqlx.Conn // the database session that holds the lead
 	publisher     *rabbit.Publisher
-	heldCheckedAt time.Time
-	savedAt       time.Time // when the cursor was
-	inFlight      []pendingPart
-	background    sync.WaitGroup // what the leader does beside publishing
+	heldCheckedAt time.Time      // the last time that no due held row was released
+	savedAt       time.Time      // the last time that settleOldest saved the cursor
+	inFlight      []pendingPart  // the oldest first
+	background    sync.WaitGroup // goroutines that end with the term
 
-	replayAt time.Time // the next look for requests
+	replayAt time.Time // the next time to look for a replay request
 
 	choice choice
-	stored cursor // as it was saved last
-	ctid   string // of its row in the table
+	stored cursor // the cursor as this term has last written it
+	ctid   string // the physical address of its row; see cursor.update
 }
 
+// lead runs one term.
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
 	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
 	defer stop()
 	t := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
-	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
-	// found in the table afterwards was stored by a committed transaction. The window of a large
-	// backlog takes its time to read, and would never be read under a time-out. The table of held rows
-	// may have grown since the server last looked: its plans must not depend on that.
+	// The cursor need not survive a crash of the server: an older cursor costs duplicates, not events.
+	// It was stored by a committed transaction too, so its snapshots are valid. Reading the window of
+	// a large backlog may take longer than any time-out, and a time-out would make the relay begin
+	// the same read again and again. The plans on outbox_held must use its indexes even while the
+	// server's statistics say that the table is empty.
 	if _, err := t.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0;
 		SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
@@ -49,8 +56,8 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 		return err
 	}
 	if c.fitted {
-		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and " +
-			"what the backup had not seen published is published")
+		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox cursor was rebased, " +
+			"and the relay now publishes every event that the backup does not know as published")
 	}
 	t.state, t.stored = state{cursor: c, suspects: r.suspects}, c
 	if err := t.countHeld(ctx); err != nil {
@@ -65,7 +72,7 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	}
 	defer t.closeStreams()
 	defer t.background.Wait()
-	defer stop() // it ends them first
+	defer stop() // deferred last, so that it ends the goroutines before Wait waits for them
 	if err := t.resumeStream(ctx); err != nil {
 		return err
 	}
@@ -74,7 +81,8 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	return err
 }
 
-// run relays one window after another until the session or the lead is lost.
+// run publishes one window after another, or one batch of a stream after another, until the session
+// or the lead is lost.
 func (t *term) run(ctx context.Context) error {
 	for {
 		if err := t.heldAndReplays(ctx); err != nil {
@@ -105,8 +113,8 @@ func (t *term) run(ctx context.Context) error {
 	}
 }
 
-// heldAndReplays publishes what is not of a window: held rows, and what an operator wants published
-// again.
+// heldAndReplays publishes the rows that come from neither a window nor a stream: held rows that
+// are due, and the next batch of a replay.
 func (t *term) heldAndReplays(ctx context.Context) error {
 	if err := t.retryHeld(ctx); err != nil {
 		return err
@@ -114,9 +122,10 @@ func (t *term) heldAndReplays(ctx context.Context) error {
 	return t.replayNext(ctx)
 }
 
-// nextWindow returns the rows that are left of a window that was begun before, or else those of the
-// window up to now; more tells that there are others behind them. While the broker is blocked or
-// counts as broken there is nothing to do.
+// nextWindow returns the rows that are left of the open window. When no window is open (A equals
+// B), it opens one whose right edge is the current snapshot. At most maxRows are returned; more
+// reports that the window has further rows. While the broker is blocked or counts as broken it
+// returns none.
 func (t *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
 	if t.publisher.Blocked() || t.brokerBroken() {
 		return nil, false, nil
@@ -135,29 +144,31 @@ func (t *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 	}
 	seqs, more, err = outboxLog.Window(ctx, t.conn, t.cursor.A, t.cursor.B, t.cursor.LastSeq,
 		t.maxRows())
-	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
+	if err == nil && len(seqs) == 0 { // an earlier term has settled all its rows
 		t.closeWindow()
 		err = t.save(ctx, nil)
 	}
 	return seqs, more, err
 }
 
-// save writes the cursor with the holds that belong to it.
+// save writes the cursor, and the held rows that it passes, in one transaction.
 func (t *term) save(ctx context.Context, holds []heldRow) error {
-	place, err := t.cursor.save(ctx, t.lead, t.ctid, holds)
+	ctid, err := t.cursor.save(ctx, t.lead, t.ctid, holds)
 	if err == nil {
-		t.stored, t.ctid = t.cursor, place
+		t.stored, t.ctid = t.cursor, ctid
 	}
 	return err
 }
 
-// errCursorReplaced ends a lead, and the next begins with the cursor that is there.
-var errCursorReplaced = errors.New("the outbox's cursor is not the one that this leader has " +
-	"written: was the database restored while it ran? " +
-	"The relay begins again from the cursor that is there")
+// errCursorReplaced ends a term; the next term begins with the stored cursor.
+var errCursorReplaced = errors.New(
+	"the row in outbox_cursor is not the one that this leader wrote: " +
+		"was the database restored while the relay ran? " +
+		"The relay starts again from the stored cursor")
 
-// wantedSource reads which source is wanted, and makes sure that the cursor is the one that this
-// leader has written.
+// wantedSource reads which source an operator wants. It also compares the stored cursor with the
+// one that this term has written: a restore under a running relay may bring back an old cursor
+// under the same token, and no write would fail until the next event.
 func (t *term) wantedSource(ctx context.Context) (wanted string, err error) {
 	var found struct {
 		Source string `db:"source"`
@@ -179,7 +190,7 @@ func (t *term) wantedSource(ctx context.Context) (wanted string, err error) {
 
 const outboxLog = postgres.Log("outbox")
 
-// maxRows is how many rows of a window are taken into memory.
+// maxRows bounds the rows of a window whose seqs are in memory.
 func (t *term) maxRows() int {
 	if t.relay.maxRows > 0 {
 		return t.relay.maxRows
@@ -187,10 +198,10 @@ func (t *term) maxRows() int {
 	return windowMax
 }
 
-// unknownOutcome ends a pump whose session ended with rows in flight.
+// unknownOutcome is the error that ends the term when the broker session ended with rows in flight.
 func (t *term) unknownOutcome() error {
 	if err := t.publisher.Err(); err != nil {
 		return err
 	}
-	return errors.New("session ended with rows in flight")
+	return errors.New("the broker session ended before all published events were confirmed")
 }

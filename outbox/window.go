@@ -12,23 +12,23 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// pendingPart is a part whose confirms are awaited.
+// pendingPart is a part that was published and whose confirms are awaited.
 type pendingPart struct {
 	part
 	confirms []*rabbit.Pending
 }
 
-// publishWindow publishes rows of one window, all that are left unless there are more. While some parts
-// await their confirms the next is fetched and published, so that neither the database nor the
-// broker idles.
+// publishWindow publishes rows of the open window; more says that the window has rows beyond them,
+// so that it must not be closed. While up to chunksInFlight parts await their confirms, the next is
+// fetched and published: neither the database nor the broker waits for the other.
 func (t *term) publishWindow(ctx context.Context, seqs []int64, more bool) error {
 	t.inFlight = nil
 	size, depth := t.batch(chunkSize), t.batch(chunksInFlight)
 	fetched, stop := t.fetch(ctx, seqs, size)
 	defer stop()
-	for chunk := range fetched {
-		if chunk.err != nil {
-			return chunk.err
+	for c := range fetched {
+		if c.err != nil {
+			return c.err
 		}
 		if len(t.inFlight) == depth {
 			if err := t.settleOldest(ctx, false); err != nil {
@@ -38,15 +38,15 @@ func (t *term) publishWindow(ctx context.Context, seqs []int64, more bool) error
 				return err
 			}
 		}
-		// the rest of the window is read again once the broker has repaired
+		// nextWindow reads the rest of the window when the broker accepts messages again.
 		if t.brokerBroken() || t.publisher.Blocked() {
 			return t.settleAll(ctx, false)
 		}
-		if err := t.publishRows(ctx, chunk.rows); err != nil {
+		if err := t.publishRows(ctx, c.rows); err != nil {
 			return err
 		}
 		if size == 1 && t.suspects == 0 && len(t.inFlight) == 0 {
-			return nil // out of danger: the rest of the window is read again at full size
+			return nil // no suspects are left: nextWindow reads the rest, in full chunks again
 		}
 	}
 	if ctx.Err() != nil {
@@ -55,8 +55,9 @@ func (t *term) publishWindow(ctx context.Context, seqs []int64, more bool) error
 	return t.settleAll(ctx, !more)
 }
 
-// publishRows publishes rows, but for those that are held already: what comes a second time, after
-// the way in which rows are found has changed or a stream has gone back, must not start over.
+// publishRows publishes rows, and holds those that must not be published now. Rows may come a
+// second time, when the source has changed or a stream has gone back to its checkpoint; rows that
+// are held already are left alone then, so that their attempts are not counted from one again.
 func (t *term) publishRows(ctx context.Context, rows []row) error {
 	t.relay.limits.markUnfit(rows)
 	held, err := t.findHeld(ctx, rows)
@@ -66,10 +67,9 @@ func (t *term) publishRows(ctx context.Context, rows []row) error {
 	return t.publishPart(ctx, t.divide(rows, held))
 }
 
-// publishPart publishes one part.
-func (t *term) publishPart(ctx context.Context, part part) error {
-	confirms, err := t.publisher.Publish(t.messages(part.publish))
-	t.inFlight = append(t.inFlight, pendingPart{part, confirms})
+func (t *term) publishPart(ctx context.Context, p part) error {
+	confirms, err := t.publisher.Publish(t.messages(p.publish))
+	t.inFlight = append(t.inFlight, pendingPart{p, confirms})
 	if err != nil {
 		return t.sessionLost(ctx, nil, err)
 	}
@@ -85,32 +85,34 @@ func (t *term) messages(rows []row) []rabbit.Message {
 		r.record.Sequence = r.seq
 		messages[i] = rabbit.Message{
 			Exchange: t.relay.Exchange, Key: r.record.Type,
-			Mandatory:  true, // so that the broker says when nobody is bound; await judges it
+			Mandatory:  true, // the broker returns unroutable messages; awaitConfirms decides
 			Publishing: rabbit.Publishing(r.record),
 		}
 	}
 	return messages
 }
 
-func (t *term) settleAll(ctx context.Context, last bool) error {
+// settleAll awaits all confirms. With closes set, it closes the window, whose rows all are in
+// flight or settled.
+func (t *term) settleAll(ctx context.Context, closes bool) error {
 	for len(t.inFlight) > 1 {
 		if err := t.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
 	if len(t.inFlight) == 1 {
-		return t.settleOldest(ctx, last)
+		return t.settleOldest(ctx, closes)
 	}
-	if last {
+	if closes {
 		t.closeWindow()
 		return t.save(ctx, nil)
 	}
 	return nil
 }
 
-// settleOldest awaits the confirms of the oldest part and saves the cursor; after the last part of
-// a window the window is closed with the same write.
-func (t *term) settleOldest(ctx context.Context, last bool) error {
+// settleOldest awaits the confirms of the oldest part and moves the cursor over it. With closes
+// set, the part is the last of its window, and the same write closes the window.
+func (t *term) settleOldest(ctx context.Context, closes bool) error {
 	f := t.inFlight[0]
 	outcomes, err := t.awaitConfirms(ctx, f.publish, f.confirms)
 	if err != nil {
@@ -121,12 +123,13 @@ func (t *term) settleOldest(ctx context.Context, last bool) error {
 	}
 	holds, _ := t.settle(f.part, outcomes)
 	t.inFlight = t.inFlight[1:]
-	if last {
+	if closes {
 		t.closeWindow()
 	}
-	// In the middle of a window the cursor is only a matter of how much is published again after
-	// a crash, and the publisher waits while it is saved.
-	if len(holds) > 0 || last || t.choice.stream == nil && time.Since(t.savedAt) > saveInterval {
+	// Within a window the stored cursor only decides how many events are published twice after a
+	// crash, and publishing pauses while it is saved: so it is saved from time to time. While
+	// a stream is used, its own checkpoint takes this part.
+	if len(holds) > 0 || closes || t.choice.stream == nil && time.Since(t.savedAt) > saveInterval {
 		if err := t.save(ctx, holds); err != nil {
 			return err
 		}
@@ -141,8 +144,8 @@ func (t *term) settleOldest(ctx context.Context, last bool) error {
 	return nil
 }
 
-// logHeld tells of rows that were put aside for themselves, not for those before them: in one line for
-// all that may heal, for a broken broker refuses thousands.
+// logHeld logs rows that were held because of their own outcome. Rows that wait for an earlier row
+// are not logged, and all rows that are retried share one line: a broken broker refuses thousands.
 func (t *term) logHeld(holds []heldRow) {
 	t.relay.held.Store(int64(t.heldCount))
 	refused, last := 0, heldRow{}
@@ -150,19 +153,24 @@ func (t *term) logHeld(holds []heldRow) {
 		switch {
 		case h.kind == heldQuarantined:
 			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason",
-				h.reason).Msg("event cannot be published, held for ever")
+				h.reason).Msg(
+				"event quarantined: it cannot be published as it is; repair the cause, then replay " +
+					"the event")
 		case h.attempts > 0:
 			refused, last = refused+1, h
 		}
 	}
 	if refused > 0 {
-		t.relay.Log.Warn().Int("events", refused).Int("held", t.heldCount).Int64("seq", last.seq).Str("reason",
-			last.reason).Msg("events held")
+		t.relay.Log.Warn().Int("events", refused).Int("held", t.heldCount).Int64("seq",
+			last.seq).Str("reason",
+			last.reason).Msg("events held, they are published again later")
 	}
 }
 
-// awaitConfirms returns the outcomes of these rows, up to and including the first unknown one.
-func (t *term) awaitConfirms(ctx context.Context, rows []row, confirms []*rabbit.Pending) ([]outcome,
+// awaitConfirms returns the outcomes of these rows, up to and including the first unknown one. A
+// row that the broker returned counts as confirmed unless its type is mandatory.
+func (t *term) awaitConfirms(ctx context.Context, rows []row,
+	confirms []*rabbit.Pending) ([]outcome,
 	error) {
 	outcomes := make([]outcome, 0, len(confirms))
 	for i, pending := range confirms {
@@ -186,8 +194,9 @@ func (t *term) awaitConfirms(ctx context.Context, rows []row, confirms []*rabbit
 	return outcomes, nil
 }
 
-// sessionLost saves what is known when the session ends with rows in flight: the outcomes of the
-// oldest part, and perhaps which row ended it.
+// sessionLost settles what can be settled when the session ended with rows in flight: outcomes are
+// those of the oldest part, and the broker's reason may tell which row ended the session. It
+// returns why, which ends the term.
 func (t *term) sessionLost(ctx context.Context, outcomes []outcome, why error) error {
 	parts := make([]part, len(t.inFlight))
 	for i, f := range t.inFlight {
@@ -195,11 +204,12 @@ func (t *term) sessionLost(ctx context.Context, outcomes []outcome, why error) e
 	}
 	code := rabbit.ServerCode(why)
 	if t.relay.limits.learn(why) {
-		code = 0 // the next session leaves such rows out, and nobody need be found
+		code = 0 // markUnfit finds such rows from now on, so that no row need be isolated
 	}
 	holds := t.settleLost(parts, outcomes, code, why.Error())
 	t.logHeld(holds)
-	// the stream comes again from the last place that is settled
+	// The stream goes back to its last confirmed position, and delivers settled rows again before it
+	// comes to the suspects: all of them are published one at a time.
 	if s := t.choice.stream; s != nil && t.suspects > 0 {
 		t.suspects = max(t.suspects, int(s.received-s.confirmedNumber))
 	}
@@ -209,14 +219,16 @@ func (t *term) sessionLost(ctx context.Context, outcomes []outcome, why error) e
 	return why
 }
 
+// chunk is the result of one read by fetch.
 type chunk struct {
 	rows []row
 	err  error
 }
 
-// fetch reads the rows of seqs ahead of the publisher; a single chunk without a goroutine.
+// fetch reads the rows of seqs in chunks, one chunk ahead of the publisher. The caller calls the
+// returned function in the end; it waits for the goroutine, which must not outlive the term.
 func (t *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk, func()) {
-	if len(seqs) <= size {
+	if len(seqs) <= size { // a quiet outbox has one chunk: a goroutine would only cost time
 		one := make(chan chunk, 1)
 		rows, err := t.windowRows(ctx, seqs)
 		one <- chunk{rows, err}
@@ -238,14 +250,14 @@ func (t *term) fetch(ctx context.Context, seqs []int64, size int) (<-chan chunk,
 	}()
 	return fetched, func() {
 		cancel()
-		for range fetched { // wait for the goroutine to end
+		for range fetched { // until the goroutine has closed it
 		}
 	}
 }
 
-// windowRows is rows for those that a window has found a moment ago. Nothing deletes what is not
-// settled: when one is missing, something is wrong that a person must see, and the cursor does not
-// pass it.
+// windowRows reads rows whose seqs the window has just found. The retention deletes settled rows
+// only, so a missing row means a damaged index or a foreign program. The cursor must not pass it in
+// silence: the term ends with ErrMissing.
 func (t *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 	rows, err := t.rows(ctx, seqs)
 	if err != nil || len(rows) == len(seqs) {
@@ -258,23 +270,23 @@ func (t *term) windowRows(ctx context.Context, seqs []int64) ([]row, error) {
 		}
 	}
 	t.relay.anomalies.Add(1)
-	return nil, fmt.Errorf("%w: %d of them, the first is seq %d; the relay reads its window again "+
+	return nil, fmt.Errorf("%w: %d rows, the first has seq %d; the relay reads the window again "+
 		"from the last settled event. "+
 		"Look for a program that deletes from the outbox, or for a damaged index (REINDEX TABLE outbox)",
 		ErrMissing, len(missing), missing[0])
 }
 
-// rows reads rows by their seqs, in the order of seq.
+// rows reads rows by their seqs, in the order of seq. Rows that are not in the outbox are left out.
 func (t *term) rows(ctx context.Context, seqs []int64) ([]row, error) {
 	stmt, err := t.relay.Outbox.statements.On(ctx, rowColumns+` WHERE seq = ANY($1)`)
 	if err != nil {
 		return nil, fmt.Errorf("fetch outbox rows: %w", err)
 	}
-	var result *sqlx.Rows
-	if result, err = stmt.QueryxContext(ctx, pq.Int64Array(seqs)); err != nil {
+	var found *sqlx.Rows
+	if found, err = stmt.QueryxContext(ctx, pq.Int64Array(seqs)); err != nil {
 		return nil, fmt.Errorf("fetch outbox rows: %w", err)
 	}
-	rows, err := scanRows(result)
+	rows, err := scanRows(found)
 	if err != nil {
 		return nil, fmt.Errorf("fetch outbox rows: %w", err)
 	}
