@@ -136,8 +136,7 @@ func (t *term) countRefused(ctx context.Context) error {
 
 // publishDue publishes held rows that are due, and postpones those that are out of turn. It reports
 // whether the broker confirmed any of them.
-func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (anyReleased bool,
-	err error) {
+func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (bool, error) {
 	seqs := make([]int64, len(due))
 	for i, h := range due {
 		seqs[i] = h.seq

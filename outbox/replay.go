@@ -103,16 +103,16 @@ func (t *term) skipReplay(ctx context.Context, request replayRequest) error {
 // stops before the first row that is not settled yet, or whose next attempt is due: the relay is
 // about to publish that row, and a replay must not overtake the first publication.
 func splitReplay(next []replayRow) (seqs []int64, reached int64, r replayResult) {
-	for _, row := range next {
+	for _, n := range next {
 		switch {
-		case row.Held != nil && row.Due, row.Held == nil && !row.Settled:
+		case n.Held != nil && n.Due, n.Held == nil && !n.Settled:
 			return seqs, reached, r
-		case row.Held != nil:
-			r.held, r.reason = r.held+1, "held: "+*row.Held
+		case n.Held != nil:
+			r.held, r.reason = r.held+1, "held: "+*n.Held
 		default:
-			seqs = append(seqs, row.Seq)
+			seqs = append(seqs, n.Seq)
 		}
-		reached = row.Seq
+		reached = n.Seq
 	}
 	return seqs, reached, r
 }
@@ -129,9 +129,9 @@ func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []
 		r.refuse("it is no longer in the outbox")
 	}
 	t.relay.limits.markUnfit(rows)
-	for _, row := range rows {
-		if row.fault != nil {
-			r.refuse(row.fault.Error())
+	for i := range rows {
+		if fault := rows[i].fault; fault != nil {
+			r.refuse(fault.Error())
 		}
 	}
 	rows = slices.DeleteFunc(rows, func(r row) bool { return r.fault != nil })

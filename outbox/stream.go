@@ -122,7 +122,7 @@ func (t *term) publishStreamed(ctx context.Context, found []Row) error {
 		rows = append(rows, r.row(s.received))
 	}
 	for len(rows) > 0 {
-		size := min(t.batch(chunkSize), len(rows)) // a suspect among the rows changes it
+		size := min(t.batch(chunkSize), len(rows)) // it grows when no suspects are left
 		for len(t.inFlight) >= t.batch(chunksInFlight) {
 			if err := t.settleOldest(ctx, false); err != nil {
 				return err

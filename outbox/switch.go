@@ -25,8 +25,8 @@ func (t *term) resumeStream(ctx context.Context) error {
 
 // startStreaming makes the stream the source in use. The numbers of its rows begin at 1.
 func (t *term) startStreaming(s Stream) {
-	t.choice.stream, t.choice.slotDropped = &streaming{Stream: s, unmarked: true,
-		skip: map[int64]bool{}}, false
+	t.choice.stream = &streaming{Stream: s, unmarked: true, skip: map[int64]bool{}}
+	t.choice.slotDropped = false
 	t.cursor.LastSeq = 0
 	t.relay.streaming.Store(true)
 	t.relay.Log.Info().Msg("relay streams")
@@ -66,9 +66,8 @@ func (t *term) chooseSource(ctx context.Context) error {
 		c.stream.leaving = wanted != FromStream
 		return t.checkSlot(ctx)
 	case source == nil && wanted == FromStream:
-		t.relay.Log.Warn().Msg(
-			"the stream is wanted, but this replica has no Source: the relay uses the " +
-				"window")
+		t.relay.Log.Warn().Msg("the stream is wanted, but this replica has no Source: the relay uses " +
+			"the window")
 		c.nextCheck = time.Now().Add(time.Minute)
 	case source == nil || c.starting != nil:
 	case wanted == FromStream:
@@ -97,22 +96,22 @@ func (t *term) checkSlot(ctx context.Context) error {
 		return nil
 	}
 	s.slotCheckedAt = time.Now()
-	w, err := t.relay.Source.State(ctx)
+	slot, err := t.relay.Source.State(ctx)
 	if err != nil {
 		return nil // if the server has a fault, the stream reports it
 	}
-	if w.Fault != nil {
+	if slot.Fault != nil {
 		if err := t.settleAll(ctx, false); err != nil {
 			return err
 		}
-		return t.fallBack(ctx, w.Fault)
+		return t.fallBack(ctx, slot.Fault)
 	}
-	t.relay.lag.Store(w.LagBytes)
-	if w.State != "reserved" {
-		t.relay.Log.Warn().Str("slot", w.Name).Str("state", w.State).Int64("lag_bytes", w.LagBytes).
-			Msg(
-				"the server keeps too much of its write-ahead log for the stream; at max_slot_wal_keep_size " +
-					"it drops that log, and the stream is lost")
+	t.relay.lag.Store(slot.LagBytes)
+	if slot.State != "reserved" {
+		t.relay.Log.Warn().Str("slot", slot.Name).Str("state", slot.State).
+			Int64("lag_bytes", slot.LagBytes).
+			Msg("the server keeps too much of its write-ahead log for the stream; when that exceeds " +
+				"max_slot_wal_keep_size, the server removes the log and the stream is lost")
 	}
 	return nil
 }

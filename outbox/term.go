@@ -14,9 +14,12 @@ import (
 )
 
 // term is the time in which one relay leads: from the moment it has the lead until it loses the
-// lead, its database session or its broker session. All that follows from the stored cursor lives
-// here, and the next term reads it from the database again. After a crash PostgreSQL reuses
-// transaction ids, so a cursor that was kept in memory across a session would skip events.
+// lead, its database session or its broker session.
+//
+// Everything that follows from the stored cursor lives here, and the next term reads it from the
+// database again. After a crash PostgreSQL assigns those transaction ids again whose log records
+// were not on disk. A relay that kept its cursor in memory across the crash would count them as
+// settled, and skip the rows that are then written under them.
 //
 // The methods run on one goroutine, apart from those that background counts.
 type term struct {
@@ -42,11 +45,11 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
 	defer stop()
 	t := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
-	// The cursor need not survive a crash of the server: an older cursor costs duplicates, not events.
-	// It was stored by a committed transaction too, so its snapshots are valid. Reading the window of
-	// a large backlog may take longer than any time-out, and a time-out would make the relay begin
-	// the same read again and again. The plans on outbox_held must use its indexes even while the
-	// server's statistics say that the table is empty.
+	// The last cursor need not survive a crash of the server. An older one costs duplicates, not
+	// events: it was stored by a committed transaction too, so its snapshots are valid. Reading the
+	// window of a large backlog may take long, and a timeout would make the relay begin the same read
+	// again and again. The plans on outbox_held must use its indexes even while the server's
+	// statistics say that the table is empty.
 	if _, err := t.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0;
 		SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)

@@ -67,6 +67,8 @@ func (t *term) publishRows(ctx context.Context, rows []row) error {
 	return t.publishPart(ctx, t.divide(rows, held))
 }
 
+// publishPart publishes a part. While there are suspects it awaits the confirm at once, so that
+// a single row is in flight.
 func (t *term) publishPart(ctx context.Context, p part) error {
 	confirms, err := t.publisher.Publish(t.messages(p.publish))
 	t.inFlight = append(t.inFlight, pendingPart{p, confirms})
@@ -126,9 +128,9 @@ func (t *term) settleOldest(ctx context.Context, closes bool) error {
 	if closes {
 		t.closeWindow()
 	}
-	// Within a window the stored cursor only decides how many events are published twice after a
-	// crash, and publishing pauses while it is saved: so it is saved from time to time. While
-	// a stream is used, its own checkpoint takes this part.
+	// Within a window the stored cursor only decides how many events are published twice after
+	// a crash. Publishing pauses while it is saved, so it is saved once in saveInterval. While
+	// a stream is used, the stream's checkpoint decides that.
 	if len(holds) > 0 || closes || t.choice.stream == nil && time.Since(t.savedAt) > saveInterval {
 		if err := t.save(ctx, holds); err != nil {
 			return err
@@ -152,26 +154,23 @@ func (t *term) logHeld(holds []heldRow) {
 	for _, h := range holds {
 		switch {
 		case h.kind == heldQuarantined:
-			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).Str("reason",
-				h.reason).Msg(
-				"event quarantined: it cannot be published as it is; repair the cause, then replay " +
-					"the event")
+			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).
+				Str("reason", h.reason).Msg("event quarantined: it cannot be published as it is; " +
+				"repair the cause, then replay the event")
 		case h.attempts > 0:
 			refused, last = refused+1, h
 		}
 	}
 	if refused > 0 {
-		t.relay.Log.Warn().Int("events", refused).Int("held", t.heldCount).Int64("seq",
-			last.seq).Str("reason",
-			last.reason).Msg("events held, they are published again later")
+		t.relay.Log.Warn().Int("events", refused).Int("held", t.heldCount).Int64("seq", last.seq).
+			Str("reason", last.reason).Msg("events held, they are published again later")
 	}
 }
 
 // awaitConfirms returns the outcomes of these rows, up to and including the first unknown one. A
 // row that the broker returned counts as confirmed unless its type is mandatory.
 func (t *term) awaitConfirms(ctx context.Context, rows []row,
-	confirms []*rabbit.Pending) ([]outcome,
-	error) {
+	confirms []*rabbit.Pending) ([]outcome, error) {
 	outcomes := make([]outcome, 0, len(confirms))
 	for i, pending := range confirms {
 		kind, why, err := t.publisher.Wait(ctx, pending)
