@@ -8,8 +8,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// BenchmarkSources relays the same rows, committed a hundred at a time, through the window and through
-// the stream, by turns.
+// BenchmarkSources relays the same rows, committed a hundred at a time, through the window and
+// through the stream, by turns.
 func BenchmarkSources(b *testing.B) {
 	const rows, each = 20_000, 100
 	s := outboxtest.New(b)

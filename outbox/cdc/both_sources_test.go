@@ -42,7 +42,8 @@ func useSource(t *testing.T, s *outboxtest.Env, source string) {
 }
 
 // awaitLeader waits until one of the replicas leads that way.
-func awaitLeader(s *outboxtest.Env, source string, replicas ...*outbox.Relay) (leader *outbox.Relay) {
+func awaitLeader(s *outboxtest.Env, source string,
+	replicas ...*outbox.Relay) (leader *outbox.Relay) {
 	s.WaitFor("a replica leads from the "+source, func() bool {
 		for _, r := range replicas {
 			if st := r.Stats(); st.Leading && st.Streaming == (source == outbox.FromStream) {
@@ -78,8 +79,8 @@ func startWriters(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 	return func() { cancel(); running.Wait() }
 }
 
-// checkDelivered takes what came: every committed event, the first time in the order of its aggregate. It
-// returns how many are known to have come more than once.
+// checkDelivered takes what came: every committed event, the first time in the order of its
+// aggregate. It returns how many are known to have come more than once.
 func checkDelivered(t *testing.T, s *outboxtest.Env) (repeated int) {
 	t.Helper()
 	var committed []string
@@ -219,34 +220,35 @@ func TestCrash(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
-	forBothSources(t, "of the database server, in order and by a crash", func(t *testing.T, source string) {
-		servers := devstack.PrivatePostgres(t)
-		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
-			outbox.Migrations()); err != nil {
-			t.Fatal(err)
-		}
-		s := outboxtest.NewOn(t, servers.PostgresURL)
-		r := newRelay(t, s, source)
-		s.Run(r)
-		awaitLeader(s, source, r)
-		stop := startWriters(t, s, 4)
-		awaitCommitted(s, 300)
-		if err := servers.RestartPostgres(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
-		awaitCommitted(s, 600)
-		if err := servers.KillPostgres(); err != nil {
-			t.Fatal(err)
-		}
-		// Until the last child of the server that was killed has ended, another one does not start.
-		s.WaitFor("it starts again", func() bool { return servers.RestartPostgres(t.Context()) == nil })
-		s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
-		awaitCommitted(s, 900)
-		awaitLeader(s, source, r)
-		stop()
-		t.Logf("%d events came twice", checkDelivered(t, s))
-	})
+	forBothSources(t, "of the database server, in order and by a crash",
+		func(t *testing.T, source string) {
+			servers := devstack.PrivatePostgres(t)
+			if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+				outbox.Migrations()); err != nil {
+				t.Fatal(err)
+			}
+			s := outboxtest.NewOn(t, servers.PostgresURL)
+			r := newRelay(t, s, source)
+			s.Run(r)
+			awaitLeader(s, source, r)
+			stop := startWriters(t, s, 4)
+			awaitCommitted(s, 300)
+			if err := servers.RestartPostgres(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+			awaitCommitted(s, 600)
+			if err := servers.KillPostgres(); err != nil {
+				t.Fatal(err)
+			}
+			// Until the last child of the server that was killed has ended, another one does not start.
+			s.WaitFor("it starts again", func() bool { return servers.RestartPostgres(t.Context()) == nil })
+			s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+			awaitCommitted(s, 900)
+			awaitLeader(s, source, r)
+			stop()
+			t.Logf("%d events came twice", checkDelivered(t, s))
+		})
 }
 
 // An event that cannot be published is held, and stays held when the stream goes back or the way
@@ -257,7 +259,8 @@ func TestHeldRows(t *testing.T) {
 		r := newRelay(t, s, source)
 		stop := s.Run(r)
 		awaitLeader(s, source, r)
-		bad := s.InsertRaw("a", "note.taken", `{}`, `[]`) // headers that nobody has written with this package
+		// headers that nobody has written with this package
+		bad := s.InsertRaw("a", "note.taken", `{}`, `[]`)
 		good := s.AppendNotes("b", 1)
 		behind := s.AppendNotes("a", 1)
 		s.Await(s.Queue, good)

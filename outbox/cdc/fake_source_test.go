@@ -42,9 +42,12 @@ func (f *fakeSource) Resume(context.Context) (outbox.Stream, error) {
 	return nil,
 		outbox.ErrNoCheckpoint
 }
-func (f *fakeSource) Drop(context.Context) error                      { return nil }
-func (f *fakeSource) State(context.Context) (outbox.SlotState, error) { return outbox.SlotState{}, nil }
-func (f *fakeSource) Close()                                          {}
+func (f *fakeSource) Drop(context.Context) error { return nil }
+func (f *fakeSource) State(context.Context) (outbox.SlotState, error) {
+	return outbox.SlotState{},
+		nil
+}
+func (f *fakeSource) Close() {}
 func (f *fakeSource) Next(_ context.Context, wait time.Duration) ([]outbox.Row, uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -312,5 +315,6 @@ func TestRowsThatJoinHeldRowsArePublished(t *testing.T) {
 	f.trickle = rows
 	f.mu.Unlock()
 	s.Await(s.Queue, append(ids, first.ID))
-	s.WaitFor("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+	s.WaitFor("nothing is held",
+		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
 }

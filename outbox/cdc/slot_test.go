@@ -154,7 +154,10 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	}
 	const counted = `SELECT count(*) FROM pg_stat_replication WHERE sync_priority > 0`
 	standbys("ANY 1 (*)")
-	s.WaitFor("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
+	s.WaitFor("the stream is left", func() bool {
+		return !r.Stats().Streaming &&
+			s.Count(counted) == 0
+	})
 	s.Await(s.Queue, s.AppendNotes("a", 1))
 	_, _, err := cdcSource(t, s).Begin(t.Context())
 	if !errors.Is(err, cdc.ErrStandby) ||
@@ -178,7 +181,10 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 		t.Error("it counts as a standby")
 	}
 	standbys("another, " + slotOf(t, s))
-	s.WaitFor("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
+	s.WaitFor("the stream is left", func() bool {
+		return !r.Stats().Streaming &&
+			s.Count(counted) == 0
+	})
 }
 
 func slotOf(t *testing.T, s *outboxtest.Env) (name string) {

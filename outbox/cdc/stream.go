@@ -18,36 +18,39 @@ import (
 
 // The bounds of a stream.
 const (
-	maxRows = 250 // that Next returns at once
-	// transactions, or parts of large ones, that are read ahead
-	readAhead      = 256
-	statusInterval = 100 * time.Millisecond // between two confirmations
-	replyInterval  = time.Second            // between two questions how far the server is
+	maxRows        = 250 // rows that Next returns at once
+	readAhead      = 256 // changes that are read ahead of Next
+	statusInterval = 100 * time.Millisecond
+	replyInterval  = time.Second // between two status updates that request a reply
 )
 
-// stream reads changes ahead of Next, in a goroutine that alone uses the connection.
+// stream reads changes ahead of Next, on a goroutine that alone uses the connection. The server
+// ends a session that does not answer within wal_sender_timeout, so the goroutine must not wait for
+// Next or for the broker.
 type stream struct {
 	conn      *pgconn.PgConn
 	changes   chan change
 	confirmed atomic.Uint64
 	stop      context.CancelFunc
 	running   sync.WaitGroup
-	err       error // set before found is closed
+	err       error // it is set before changes is closed
 
-	remainder *change // what did not fit into the last Next
-	position  uint64  // of the last Next
+	// Used by Next:
+	remainder *change // the rows that exceeded maxRows in the last call
+	position  uint64  // that the last call returned
 
-	// Of the goroutine:
-	columns       map[uint32][]string
-	rows          []outbox.Row // of the transaction that is being read
-	reported      uint64
-	reportedAt    time.Time // when the server was last told
-	requestedAt   time.Time
-	lastMessageAt time.Time // when the server was last heard of, or could not be
-	queued        uint64    // the last place that was put into found
+	// Used by the goroutine:
+	columns       map[uint32][]string // by the id of the relation
+	rows          []outbox.Row        // of the transaction that is being read
+	reported      uint64              // the position of the last status update
+	reportedAt    time.Time           // the time of the last status update
+	requestedAt   time.Time           // the time of the last one that requested a reply
+	lastMessageAt time.Time           // the end of the last message's handling
+	queued        uint64              // the last position in changes
 }
 
-// change is a transaction, or a part of a large one; place is 0 until its end.
+// change is a transaction, or a part of a large one. Its position is 0 unless it ends a
+// transaction.
 type change struct {
 	rows     []outbox.Row
 	position uint64
@@ -64,7 +67,7 @@ func newStream(conn *pgconn.PgConn) *stream {
 	return s
 }
 
-// Confirm lets the server forget its log up to a place, a moment later.
+// Confirm lets the server remove its log up to a position. The next status update reports it.
 func (s *stream) Confirm(position uint64) { s.confirmed.Store(position) }
 
 // Close ends the session.
@@ -76,7 +79,7 @@ func (s *stream) Close() {
 	_ = s.conn.Close(ctx)
 }
 
-// Next returns what has come, at most maxRows.
+// Next returns the rows that have arrived, at most maxRows. It waits only while there are none.
 func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, position uint64,
 	err error) {
 	timer := time.NewTimer(wait)
@@ -92,7 +95,7 @@ func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Ro
 			}
 			if !more {
 				if len(rows) > 0 {
-					break // first what has come before
+					break // the next call returns the error
 				}
 				return nil, s.position, fmt.Errorf("stream: %w", s.err)
 			}
@@ -108,15 +111,16 @@ func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Ro
 			s.position = c.position
 		}
 		if len(c.rows) == 0 && len(rows) == 0 {
-			break // news of a place alone
+			break // the change has a position and no rows
 		}
 	}
 	return rows, s.position, ctx.Err()
 }
 
-// nextChange returns the next change; more is false when the stream has ended, ok when nothing has come.
-func (s *stream) nextChange(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more,
-	ok bool) {
+// nextChange returns the next change. When the stream has ended, more is false; when no change has
+// come in time, ok is false.
+func (s *stream) nextChange(ctx context.Context, timeout <-chan time.Time,
+	mayWait bool) (c change, more, ok bool) {
 	select {
 	case c, more = <-s.changes:
 		return c, more, true
@@ -145,8 +149,9 @@ func (s *stream) read(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && pgconn.Timeout(err):
-			if silent := time.Since(s.lastMessageAt); silent > senderTimeout { // it is asked every second
-				return fmt.Errorf("the server has not been heard of for %s", silent)
+			// The server is requested to reply once in replyInterval.
+			if silent := time.Since(s.lastMessageAt); silent > senderTimeout {
+				return fmt.Errorf("no message from the server for %s", silent)
 			}
 			continue
 		case err != nil:
@@ -157,7 +162,7 @@ func (s *stream) read(ctx context.Context) error {
 			if err := s.handleCopyData(ctx, m.Data); err != nil {
 				return err
 			}
-			s.lastMessageAt = time.Now() // after the wait for room
+			s.lastMessageAt = time.Now() // not earlier: handleCopyData may wait for Next
 		case *pgproto3.ErrorResponse:
 			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyDone:
@@ -166,14 +171,15 @@ func (s *stream) read(ctx context.Context) error {
 	}
 }
 
-// receiveMessage waits for one, no longer than until there may be something to tell.
+// receiveMessage waits for a message, at most until the next status update may be due.
 func (s *stream) receiveMessage(ctx context.Context) (pgproto3.BackendMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusInterval)
 	defer cancel()
 	return s.conn.ReceiveMessage(ctx)
 }
 
-// sendStatus sends the server what is confirmed, and asks it from time to time how far it is.
+// sendStatus reports the confirmed position to the server, and requests a reply once in
+// replyInterval: a reply contains the server's position, and shows that the connection works.
 func (s *stream) sendStatus(ctx context.Context) error {
 	now := time.Now()
 	confirmed := s.confirmed.Load()
@@ -187,32 +193,35 @@ func (s *stream) sendStatus(ctx context.Context) error {
 	}
 	position := pglogrepl.LSN(confirmed)
 	return pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: position, WALFlushPosition: position, WALApplyPosition: position, ReplyRequested: requestReply,
+		WALWritePosition: position, WALFlushPosition: position, WALApplyPosition: position,
+		ReplyRequested: requestReply,
 	})
 }
 
 func (s *stream) handleCopyData(ctx context.Context, data []byte) error {
 	switch data[0] {
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
-		k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
+		keepalive, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
 		if err != nil {
 			return err
 		}
-		if k.ReplyRequested {
-			s.reported = 0 // the next tell answers
+		if keepalive.ReplyRequested {
+			s.reported = 0 // this makes the next sendStatus send an update
 			s.reportedAt = time.Time{}
 		}
-		// Between transactions this is how far the server has come, whatever other databases write.
-		if at := uint64(k.ServerWALEnd); len(s.rows) == 0 && at > s.queued {
-			s.queued = at
-			return s.enqueue(ctx, change{position: at})
+		// Between two transactions, the server has sent everything up to this position. Without
+		// it the confirmed position would stand still while only other databases write, and the server
+		// would keep its log.
+		if end := uint64(keepalive.ServerWALEnd); len(s.rows) == 0 && end > s.queued {
+			s.queued = end
+			return s.enqueue(ctx, change{position: end})
 		}
 	case pglogrepl.XLogDataByteID:
-		x, err := pglogrepl.ParseXLogData(data[1:])
+		walData, err := pglogrepl.ParseXLogData(data[1:])
 		if err != nil {
 			return err
 		}
-		return s.decode(ctx, x.WALData)
+		return s.decode(ctx, walData.WALData)
 	}
 	return nil
 }
@@ -234,8 +243,8 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 		if err != nil {
 			return err
 		}
-		if s.rows = append(s.rows, r); len(s.rows) == maxRows { // a large transaction comes in parts
-			return s.flush(ctx, 0)
+		if s.rows = append(s.rows, r); len(s.rows) == maxRows {
+			return s.flush(ctx, 0) // in parts, so that a large transaction is never in memory as a whole
 		}
 	case *pglogrepl.CommitMessage:
 		s.queued = uint64(m.TransactionEndLSN)
@@ -244,13 +253,14 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 	return nil
 }
 
+// flush enqueues the rows that are read; position is 0 in the middle of a transaction.
 func (s *stream) flush(ctx context.Context, position uint64) error {
 	c := change{s.rows, position}
 	s.rows = nil
 	return s.enqueue(ctx, c)
 }
 
-// enqueue waits for room, and keeps the session alive meanwhile.
+// enqueue waits until changes has room, and meanwhile keeps the session alive with status updates.
 func (s *stream) enqueue(ctx context.Context, c change) error {
 	for {
 		timer := time.NewTimer(replyInterval)
