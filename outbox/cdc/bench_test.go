@@ -8,8 +8,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// BenchmarkSources relays the same rows, committed a hundred at a time, through the window and
-// through the stream, by turns.
+// BenchmarkSources publishes the same rows through the window and through the stream in turns. The
+// rows are committed a hundred at a time.
 func BenchmarkSources(b *testing.B) {
 	const rows, each = 20_000, 100
 	s := outboxtest.New(b)
@@ -32,7 +32,7 @@ func BenchmarkSources(b *testing.B) {
 						"correlationid":"0190a0e0-0000-7000-8000-000000000001",
 						"time":"2026-01-02T03:04:05.678901Z"}' FROM generate_series(1, $1) g`, each)
 			}
-			s.WaitFor("all is relayed", func() bool { return r.Stats().Published >= rows })
+			s.WaitFor("all rows are published", func() bool { return r.Stats().Published >= rows })
 			took[source] += time.Since(began)
 			stop()
 			if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {

@@ -17,17 +17,18 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The suite is one for both ways out of the outbox.
-func forBothSources(t *testing.T, name string, f func(t *testing.T, source string)) {
+// forBothSources runs a test once with the window and once with the stream. Both must keep the same
+// promises.
+func forBothSources(t *testing.T, f func(t *testing.T, source string)) {
 	for _, source := range []string{outbox.FromWindow, outbox.FromStream} {
-		t.Run(name+" from the "+source, func(t *testing.T) {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			f(t, source)
 		})
 	}
 }
 
-// newRelay is a replica that can go both ways; it is told which.
+// newRelay returns a replica that can use both sources, and switches to the given one.
 func newRelay(t *testing.T, s *outboxtest.Env, source string) *outbox.Relay {
 	t.Helper()
 	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
@@ -38,13 +39,13 @@ func newRelay(t *testing.T, s *outboxtest.Env, source string) *outbox.Relay {
 
 func useSource(t *testing.T, s *outboxtest.Env, source string) {
 	t.Helper()
-	s.WaitFor("the way is chosen", func() bool { return s.Out.UseSource(t.Context(), source) == nil })
+	s.WaitFor("the source is set", func() bool { return s.Out.UseSource(t.Context(), source) == nil })
 }
 
-// awaitLeader waits until one of the replicas leads that way.
+// awaitLeader waits until one of the replicas leads with that source.
 func awaitLeader(s *outboxtest.Env, source string,
 	replicas ...*outbox.Relay) (leader *outbox.Relay) {
-	s.WaitFor("a replica leads from the "+source, func() bool {
+	s.WaitFor("a replica leads with the "+source, func() bool {
 		for _, r := range replicas {
 			if st := r.Stats(); st.Leading && st.Streaming == (source == outbox.FromStream) {
 				leader = r
@@ -56,7 +57,7 @@ func awaitLeader(s *outboxtest.Env, source string,
 	return leader
 }
 
-// startWriters runs hostile writers until stop.
+// startWriters runs hostile writers until stop is called.
 func startWriters(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 	t.Helper()
 	seed := rand.Uint64()
@@ -79,8 +80,8 @@ func startWriters(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 	return func() { cancel(); running.Wait() }
 }
 
-// checkDelivered takes what came: every committed event, the first time in the order of its
-// aggregate. It returns how many are known to have come more than once.
+// checkDelivered fails the test unless every committed event is delivered, and the first deliveries
+// of each aggregate are in order. It returns the number of repeated deliveries that it saw.
 func checkDelivered(t *testing.T, s *outboxtest.Env) (repeated int) {
 	t.Helper()
 	var committed []string
@@ -106,7 +107,7 @@ func checkDelivered(t *testing.T, s *outboxtest.Env) (repeated int) {
 			t.Fatal(err)
 		}
 		if n.N <= last[n.On] {
-			t.Errorf("%s %d came after %d", n.On, n.N, last[n.On])
+			t.Errorf("%s %d was delivered after %d", n.On, n.N, last[n.On])
 		}
 		last[n.On] = n.N
 	}
@@ -114,11 +115,11 @@ func checkDelivered(t *testing.T, s *outboxtest.Env) (repeated int) {
 	return repeated
 }
 
-// checkPublishedOnce fails the test when a relay has published something twice.
+// checkPublishedOnce fails the test unless the relay has published every event exactly once.
 func checkPublishedOnce(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
 	t.Helper()
 	if n, want := r.Stats().Published, s.Count(`SELECT count(*) FROM outbox`); n != want {
-		t.Errorf("%d of %d events were published", n, want)
+		t.Errorf("the relay published %d events, want %d", n, want)
 	}
 }
 
@@ -129,8 +130,10 @@ func awaitCommitted(s *outboxtest.Env, n int64) {
 	})
 }
 
+// Hostile writers commit in another order than they begin, also in a transaction that the stream
+// returns in several parts.
 func TestOrder(t *testing.T) {
-	forBothSources(t, "hostile writers", func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		s.Run(r)
@@ -138,7 +141,7 @@ func TestOrder(t *testing.T) {
 		stop := startWriters(t, s, 8)
 		awaitCommitted(s, 1000)
 		var numbers []int
-		for n := range 1100 { // a transaction of several parts
+		for n := range 1100 { // more rows than the stream returns at once
 			numbers = append(numbers, n+1)
 		}
 		s.AppendNotes("large", numbers...)
@@ -146,12 +149,13 @@ func TestOrder(t *testing.T) {
 		stop()
 		checkDelivered(t, s)
 		checkPublishedOnce(t, s, r)
-		awaitLeader(s, source, r) // still
+		awaitLeader(s, source, r) // it still does
 	})
 }
 
+// The broker session is cut while confirms are on their way.
 func TestUnknownConfirm(t *testing.T) {
-	forBothSources(t, "a session cut with confirms under way", func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		proxy := outboxtest.NewProxy(t, s.AMQP)
@@ -168,12 +172,13 @@ func TestUnknownConfirm(t *testing.T) {
 			awaitLeader(s, source, r)
 		}
 		stop()
-		t.Logf("%d events came twice", checkDelivered(t, s))
+		t.Logf("%d events were delivered more than once", checkDelivered(t, s))
 	})
 }
 
+// One leader is stopped, and the next loses its database sessions.
 func TestLeaderChange(t *testing.T) {
-	forBothSources(t, "stopped in order, cut, one after the other", func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 		s := outboxtest.New(t)
 		first, second := newRelay(t, s, source), newRelay(t, s, source)
 		stopFirst := s.Run(first)
@@ -193,12 +198,13 @@ func TestLeaderChange(t *testing.T) {
 		awaitCommitted(s, 900)
 		awaitLeader(s, source, first, second)
 		stop()
-		t.Logf("%d events came twice", checkDelivered(t, s))
+		t.Logf("%d events were delivered more than once", checkDelivered(t, s))
 	})
 }
 
+// The leading process is killed, and the next is stopped by SIGSTOP.
 func TestCrash(t *testing.T) {
-	forBothSources(t, "kill -9 and SIGSTOP of the leading process", func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source) // stands by
 		stop := startWriters(t, s, 4)
@@ -215,13 +221,12 @@ func TestCrash(t *testing.T) {
 		}
 		s.Run(r)
 		stop()
-		t.Logf("%d events came twice", checkDelivered(t, s))
+		t.Logf("%d events were delivered more than once", checkDelivered(t, s))
 	})
 }
 
 func TestRestart(t *testing.T) {
-	forBothSources(t, "of the database server, in order and by a crash",
-		func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 			servers := devstack.PrivatePostgres(t)
 			if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
 				outbox.Migrations()); err != nil {
@@ -236,30 +241,31 @@ func TestRestart(t *testing.T) {
 			if err := servers.RestartPostgres(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+			s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 			awaitCommitted(s, 600)
 			if err := servers.KillPostgres(); err != nil {
 				t.Fatal(err)
 			}
-			// Until the last child of the server that was killed has ended, another one does not start.
-			s.WaitFor("it starts again", func() bool { return servers.RestartPostgres(t.Context()) == nil })
-			s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+			// The server does not start until the last child process of the killed one has ended.
+			s.WaitFor("the server starts again",
+				func() bool { return servers.RestartPostgres(t.Context()) == nil })
+			s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 			awaitCommitted(s, 900)
 			awaitLeader(s, source, r)
 			stop()
-			t.Logf("%d events came twice", checkDelivered(t, s))
+			t.Logf("%d events were delivered more than once", checkDelivered(t, s))
 		})
 }
 
-// An event that cannot be published is held, and stays held when the stream goes back or the way
-// changes; those behind it wait, the others flow.
+// An event that cannot be published is held, and stays held when the stream goes back or the leader
+// changes. Later events of its aggregate wait, and all other events are published.
 func TestHeldRows(t *testing.T) {
-	forBothSources(t, "an event that nobody can publish", func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source string) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		stop := s.Run(r)
 		awaitLeader(s, source, r)
-		// headers that nobody has written with this package
+		// Append does not write such headers
 		bad := s.InsertRaw("a", "note.taken", `{}`, `[]`)
 		good := s.AppendNotes("b", 1)
 		behind := s.AppendNotes("a", 1)
@@ -267,19 +273,19 @@ func TestHeldRows(t *testing.T) {
 		held := func() bool {
 			return s.Count(`SELECT count(*) FROM outbox_held WHERE due = 'infinity' AND attempts = 1`) == 1
 		}
-		s.WaitFor("it is held for ever", held)
+		s.WaitFor("the event is quarantined", held)
 		for range 2 {
 			stop()
 			stop = s.Run(r)
 			awaitLeader(s, source, r)
 			s.Await(s.Queue, s.AppendNotes("b", 2))
 		}
-		s.WaitFor("what is behind it waits", func() bool {
+		s.WaitFor("the event behind it waits", func() bool {
 			ids := s.HeldIDs("true")
 			return len(ids) == 2 && slices.Contains(ids, bad) && slices.Contains(ids, behind[0])
 		})
 		if !held() {
-			t.Error("it is not held any more as it was")
+			t.Error("the quarantined event was released or retried")
 		}
 	})
 }

@@ -18,16 +18,16 @@ func TestStreamRelays(t *testing.T) {
 	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 	for n := range 20 {
 		s.Await(s.Queue, s.AppendNotes("a", n, n+1))
 	}
 	if err := s.Out.UseSource(t.Context(), outbox.FromWindow); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("it uses the window", func() bool { return !r.Stats().Streaming })
+	s.WaitFor("the relay uses the window", func() bool { return !r.Stats().Streaming })
 	s.Await(s.Queue, s.AppendNotes("a", 100))
-	s.WaitFor("no slot is left", func() bool {
+	s.WaitFor("the slot is dropped", func() bool {
 		return s.Count(
 			`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})

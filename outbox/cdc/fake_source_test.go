@@ -14,18 +14,18 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// fakeSource is a source whose stream does what a test wants; those of package cdc, which are real,
-// cannot be made to be late or to go back at a given moment.
+// fakeSource is a source whose stream delivers what the test gives it. A real stream cannot be made
+// late, or sent back to an earlier position, at a given moment.
 type fakeSource struct {
 	s             *outboxtest.Env
 	mu            sync.Mutex
-	rows          []outbox.Row
-	trickle       []outbox.Row // one at a time, whenever it is asked
+	rows          []outbox.Row // the next call of Next returns them
+	trickle       []outbox.Row // each further call returns one of them
 	position      uint64
-	err           error
+	err           error // that Next returns
 	confirmed     uint64
-	afterSnapshot func()            // between the snapshot and the stream
-	snapshot      postgres.Snapshot // if it is not that of now
+	afterSnapshot func()            // Begin calls it between the snapshot and the stream
+	snapshot      postgres.Snapshot // that Begin returns; empty: the current one
 }
 
 func (f *fakeSource) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, error) {
@@ -38,16 +38,19 @@ func (f *fakeSource) Begin(ctx context.Context) (outbox.Stream, postgres.Snapsho
 	}
 	return f, now, err
 }
+
 func (f *fakeSource) Resume(context.Context) (outbox.Stream, error) {
-	return nil,
-		outbox.ErrNoCheckpoint
+	return nil, outbox.ErrNoCheckpoint
 }
+
 func (f *fakeSource) Drop(context.Context) error { return nil }
+
 func (f *fakeSource) State(context.Context) (outbox.SlotState, error) {
-	return outbox.SlotState{},
-		nil
+	return outbox.SlotState{}, nil
 }
+
 func (f *fakeSource) Close() {}
+
 func (f *fakeSource) Next(_ context.Context, wait time.Duration) ([]outbox.Row, uint64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,9 +72,9 @@ func (f *fakeSource) Confirm(position uint64) {
 	f.confirmed = position
 }
 
-// deliver lets the stream have the rows of events, up to a place.
+// deliver makes the stream return the rows of these events and a position after them.
 func (f *fakeSource) deliver(position uint64, ids ...string) {
-	f.s.WaitFor("the rows are delivered", func() bool {
+	f.s.WaitFor("the stream has returned the rows before", func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.rows == nil {
@@ -97,7 +100,7 @@ func (f *fakeSource) confirmedAt() uint64 {
 	return f.confirmed
 }
 
-// startStreaming is a relay that streams from a script.
+// startStreaming runs a relay that streams from a fakeSource.
 func startStreaming(t *testing.T, s *outboxtest.Env) (*outbox.Relay, *fakeSource) {
 	t.Helper()
 	r, f := s.Relay(s.Out), &fakeSource{s: s}
@@ -106,12 +109,12 @@ func startStreaming(t *testing.T, s *outboxtest.Env) (*outbox.Relay, *fakeSource
 		t.Fatal(err)
 	}
 	s.Run(r)
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 	return r, f
 }
 
-// A stream that is late, and then fails, takes nothing with it: the window goes on from what the
-// stream has had, not from what there was when it was asked.
+// A stream is late, and fails after the window is wanted again. The window must go on from what the
+// stream has delivered, not from what was committed when the source was changed.
 func TestLateStreamLosesNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -119,33 +122,33 @@ func TestLateStreamLosesNothing(t *testing.T) {
 	first := s.AppendNotes("a", 1)
 	f.deliver(10, first...)
 	s.Await(s.Queue, first)
-	never := s.AppendNotes("a", 2)
+	undelivered := s.AppendNotes("a", 2)
 	if err := s.Out.UseSource(t.Context(), outbox.FromWindow); err != nil {
 		t.Fatal(err)
 	}
-	var asked time.Time
-	if err := s.DB.Get(&asked, `SELECT clock_timestamp()`); err != nil {
+	var since time.Time
+	if err := s.DB.Get(&since, `SELECT clock_timestamp()`); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("the change of mind is noticed", func() bool {
+	s.WaitFor("the leader reads the wanted source", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT source, epoch%'
-			AND query_start > $1`, asked) > 0
+			AND query_start > $1`, since) > 0
 	})
-	f.deliver(20) // which is before the end of what was committed
-	s.WaitFor("it is seen", func() bool { return f.confirmedAt() == 20 })
+	f.deliver(20) // a position before the end of what is committed
+	s.WaitFor("the position is confirmed", func() bool { return f.confirmedAt() == 20 })
 	f.deliver(30)
-	s.WaitFor("it is seen", func() bool { return f.confirmedAt() == 30 })
+	s.WaitFor("the position is confirmed", func() bool { return f.confirmedAt() == 30 })
 	if !r.Stats().Streaming {
-		t.Fatal("the stream was left before it had all")
+		t.Fatal("the relay left the stream before the stream had delivered all rows")
 	}
 	f.mu.Lock()
-	f.err = errors.New("the line is dead")
+	f.err = errors.New("the stream has failed")
 	f.mu.Unlock()
-	s.Await(s.Queue, never)
+	s.Await(s.Queue, undelivered)
 }
 
-// What the window has had since the snapshot that the stream begins at comes from the stream again,
-// and is left out.
+// The stream delivers the rows again that the window has published after the snapshot of the
+// stream. The relay skips them.
 func TestRowsBetweenSnapshotAndStreamArePublishedOnce(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -153,25 +156,26 @@ func TestRowsBetweenSnapshotAndStreamArePublishedOnce(t *testing.T) {
 	var between []string
 	f.afterSnapshot = func() {
 		between = s.AppendNotes("a", 1, 2)
-		s.WaitFor("the window has them", func() bool { return r.Stats().Published == 2 })
+		s.WaitFor("the window has published them", func() bool { return r.Stats().Published == 2 })
 	}
 	r.Source = f
 	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {
 		t.Fatal(err)
 	}
 	s.Run(r)
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 	f.deliver(10, between...)
 	after := s.AppendNotes("a", 3)
 	f.deliver(20, after...)
 	s.Await(s.Queue, append(between, after...))
-	s.WaitFor("it is confirmed", func() bool { return f.confirmedAt() == 20 })
+	s.WaitFor("the position is confirmed", func() bool { return f.confirmedAt() == 20 })
 	if n := r.Stats().Published; n != 3 {
 		t.Errorf("%d events were published, want 3", n)
 	}
 }
 
-// A place is confirmed when all before it is settled, and not before.
+// A position must not be confirmed before all rows before it are settled: after a crash the stream
+// would not deliver them again.
 func TestPositionIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -182,21 +186,21 @@ func TestPositionIsConfirmedWhenAllBeforeItIsSettled(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Run(r)
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 	proxy.Hold(outboxtest.FromBroker)
 	ids := s.AppendNotes("a", 1, 2)
 	f.deliver(10, ids...)
 	s.Await(s.Queue, ids)
-	f.deliver(20) // it is not looked at before the confirms
+	f.deliver(20) // the relay awaits the confirms first
 	if at := f.confirmedAt(); at != 0 {
-		t.Errorf("%d is confirmed before the broker has confirmed the events", at)
+		t.Errorf("position %d is confirmed before the broker has confirmed the events", at)
 	}
 	proxy.Release()
-	s.WaitFor("it is confirmed", func() bool { return f.confirmedAt() == 20 })
+	s.WaitFor("the position is confirmed", func() bool { return f.confirmedAt() == 20 })
 }
 
-// A stream that goes back brings what is held again: it does not start over, nor does what waits
-// behind.
+// A stream that goes back to an earlier position delivers held rows again. They stay held as they
+// are, and so do the rows that wait behind them.
 func TestRedeliveredHeldRowsStayHeld(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -205,7 +209,7 @@ func TestRedeliveredHeldRowsStayHeld(t *testing.T) {
 	behind := s.AppendNotes("a", 1)
 	f.deliver(10, append([]string{bad}, behind...)...)
 	const held = `SELECT count(*) FROM outbox_held WHERE due = 'infinity' AND attempts = 1`
-	s.WaitFor("it is held for ever", func() bool {
+	s.WaitFor("the row is quarantined", func() bool {
 		return s.Count(held) == 1 &&
 			s.Count(`SELECT count(*) FROM outbox_held`) == 2
 	})
@@ -216,15 +220,16 @@ func TestRedeliveredHeldRowsStayHeld(t *testing.T) {
 	s.Await(s.Queue, good)
 	if after := s.Count(`SELECT sum(xmin::text::bigint)::bigint FROM outbox_held`); after != before ||
 		s.Count(held) != 1 {
-		t.Errorf("what is held was written again")
+		t.Errorf("the held rows were written again")
 	}
 	if ids := s.HeldIDs("true"); !slices.Contains(ids, bad) || !slices.Contains(ids, behind[0]) {
 		t.Errorf("held %v", ids)
 	}
 }
 
-// The slot's snapshot may have a transaction that no query sees yet, such as one that waits for
-// a synchronous standby: the window waits for it, since the stream will not have it.
+// The slot's snapshot may include a transaction that no query sees yet, such as one that waits for
+// a synchronous standby. The stream does not deliver its rows, so the hand-over waits until the
+// window can read them.
 func TestHandOverWaitsForTransactionsNotYetVisible(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -247,15 +252,14 @@ func TestHandOverWaitsForTransactionsNotYetVisible(t *testing.T) {
 	<-begun
 	s.Await(s.Queue, s.AppendNotes("a", 1)) // the window goes on
 	if r.Stats().Streaming {
-		t.Error("it streams already")
+		t.Error("the relay streams before the transaction is visible")
 	}
 	s.Commit(tx)
 	s.Await(s.Queue, []string{late.ID})
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 }
 
-// What the stream has just published, and the cursor has not passed yet, is published again all the
-// same.
+// A replay waits for rows that the stream has published but the cursor has not passed yet.
 func TestReplayOfJustStreamedRows(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -263,19 +267,19 @@ func TestReplayOfJustStreamedRows(t *testing.T) {
 	ids := s.AppendNotes("a", 1, 2)
 	f.deliver(10, ids...)
 	s.Receive(s.Queue, 2)
-	var asked time.Time
-	if err := s.DB.Get(&asked, `SELECT clock_timestamp()`); err != nil {
+	var since time.Time
+	if err := s.DB.Get(&since, `SELECT clock_timestamp()`); err != nil {
 		t.Fatal(err)
 	}
 	request, err := s.Out.ReplayIDs(t.Context(), ids...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("its turn has come", func() bool {
+	s.WaitFor("the leader looks for the requested rows", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND pid <> pg_backend_pid()
 			AND (query LIKE '%AS settled%' OR query LIKE '%UPDATE outbox_replay%') AND query_start > $1`,
-			asked) > 0
+			since) > 0
 	})
 	f.deliver(1 << 62) // the cursor passes it
 	s.Await(s.Queue, ids)
@@ -285,7 +289,7 @@ func TestReplayOfJustStreamedRows(t *testing.T) {
 	})
 }
 
-// What joins held rows while these are tried again is held with them, and published after them.
+// Rows that are held behind others, while those are published again, are published after them.
 func TestRowsThatJoinHeldRowsArePublished(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -295,14 +299,14 @@ func TestRowsThatJoinHeldRowsArePublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Run(r)
-	s.WaitFor("it streams", func() bool { return r.Stats().Streaming })
+	s.WaitFor("the relay streams", func() bool { return r.Stats().Streaming })
 	first := outboxtest.Event(outboxtest.Orphan{On: "a"})
 	s.Append(first)
 	f.deliver(1, first.ID)
-	s.WaitFor("it is held", func() bool { return len(s.HeldIDs("true")) == 1 })
+	s.WaitFor("the row is held", func() bool { return len(s.HeldIDs("true")) == 1 })
 	s.Bind(s.Queue, "orphan.born")
 	var numbers []int
-	for n := range 900 { // fewer than make a broken broker
+	for n := range 900 { // fewer than MaxHeld
 		numbers = append(numbers, n+1)
 	}
 	ids := s.AppendNotes("a", numbers...)

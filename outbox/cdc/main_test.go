@@ -16,11 +16,12 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(outboxtest.RelayDatabase); url != "" {
 		relayEndlessly(url, os.Getenv(outboxtest.RelayBroker))
 	}
-	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for servers
 	leaks.Main(m)
 }
 
-// cdcSource is that of the stage's outbox; its slot goes before the database does.
+// cdcSource returns the source for the outbox of s. It drops the slot at the end of the test,
+// because a database with a slot cannot be dropped.
 func cdcSource(t testing.TB, s *outboxtest.Env) cdc.Source {
 	c := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.New(zerolog.NewTestWriter(t))}
 	t.Cleanup(func() {

@@ -15,7 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// From one way to the other and back, again and again, while hostile writers write.
+// The source is changed again and again while hostile writers write.
 func TestSwitchOfSourceUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -30,14 +30,15 @@ func TestSwitchOfSourceUnderLoad(t *testing.T) {
 		awaitCommitted(s, 300*(n+1))
 	}
 	stop()
-	t.Logf("%d events came twice", checkDelivered(t, s))
-	s.WaitFor("the slot is given up", func() bool {
+	t.Logf("%d events were delivered more than once", checkDelivered(t, s))
+	s.WaitFor("the slot is dropped", func() bool {
 		return s.Count(
 			`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})
 }
 
-// The hand-over to the stream is exact: what was committed before it and after it comes once.
+// The hand-over to the stream is exact: each event is published once, whether it was committed
+// before or after.
 func TestHandOverToTheStreamIsExact(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -53,7 +54,7 @@ func TestHandOverToTheStreamIsExact(t *testing.T) {
 	checkPublishedOnce(t, s, r)
 }
 
-// privateEnv is a stage on a server of its own, with some settings changed.
+// privateEnv returns an Env on a database server of its own, with these settings.
 func privateEnv(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
@@ -69,13 +70,13 @@ func privateEnv(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Se
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+		s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 	}
 	return s, servers
 }
 
-// A slot that the server has given up is noticed; the window takes over where the stream was, and
-// then a new slot is made.
+// The server has removed the log of a slot. The window takes over where the stream was, and then
+// the relay creates a new slot.
 func TestLostSlotLosesNothing(t *testing.T) {
 	t.Parallel()
 	s, _ := privateEnv(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`,
@@ -92,8 +93,8 @@ func TestLostSlotLosesNothing(t *testing.T) {
 		s.Exec(`CHECKPOINT`)
 		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'`) == 1
 	})
-	if w, err := cdcSource(t, s).State(t.Context()); err != nil || w.State != "lost" {
-		t.Errorf("watched %+v, %v", w, err)
+	if state, err := cdcSource(t, s).State(t.Context()); err != nil || state.State != "lost" {
+		t.Errorf("state %+v, error %v", state, err)
 	}
 	s.Run(r)
 	s.Await(s.Queue, missed)
@@ -101,11 +102,12 @@ func TestLostSlotLosesNothing(t *testing.T) {
 	s.Await(s.Queue, s.AppendNotes("a", 4))
 	if n := s.Count(
 		`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
-		t.Errorf("%d slots", n)
+		t.Errorf("%d slots are active, want 1", n)
 	}
 }
 
-// Without what it needs, the source says what and how to get it, and the window relays.
+// When a setting or a privilege is missing, the error names the statement that adds it, and the
+// relay uses the window.
 func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	t.Parallel()
 	s, servers := privateEnv(t, `wal_level = replica`)
@@ -118,13 +120,13 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	s.Run(r)
 	s.Await(s.Queue, s.AppendNotes("a", 1))
 	if r.Stats().Streaming {
-		t.Error("it streams")
+		t.Error("the relay streams without logical replication")
 	}
 	s.Exec(`ALTER SYSTEM SET wal_level = logical`)
 	if err := servers.RestartPostgres(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("it is back", func() bool { return s.DB.Ping() == nil })
+	s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 	s.Exec(`CREATE ROLE plain LOGIN PASSWORD 'x'`)
 	s.Exec(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain`)
 	plain := strings.Replace(s.Database,
@@ -138,9 +140,9 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	s.Await(s.Queue, s.AppendNotes("a", 2))
 }
 
-// The stream's session never counts as a synchronous standby: commits would hang when it stops. It
-// is refused, or left when the setting changes while it runs, with an error that says what to set;
-// the window relays.
+// The stream's session must never count as a synchronous standby: commits would hang when the relay
+// stops. Begin refuses it, and the relay leaves the stream when the setting changes later; the
+// error names the statement that corrects the setting.
 func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	s, _ := privateEnv(t)
@@ -167,10 +169,10 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	}
 	stop()
 	if n := s.Count(`SELECT count(*) FROM pg_replication_slots`); n != 0 {
-		t.Errorf("the server keeps its log for %d slots", n)
+		t.Errorf("%d slots are left, for which the server keeps its log", n)
 	}
 	standbys("FIRST 1 (another)")
-	s.WaitFor("the setting is there", func() bool {
+	s.WaitFor("the setting is in effect", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_settings
 		WHERE setting LIKE '%another%'`) == 1
 	})
@@ -178,7 +180,7 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	awaitLeader(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.AppendNotes("a", 2))
 	if n := s.Count(counted); n != 0 {
-		t.Error("it counts as a standby")
+		t.Error("the stream counts as a synchronous standby")
 	}
 	standbys("another, " + slotOf(t, s))
 	s.WaitFor("the stream is left", func() bool {
@@ -195,7 +197,7 @@ func slotOf(t *testing.T, s *outboxtest.Env) (name string) {
 	return name
 }
 
-// While the outbox is quiet and other databases write, the server can forget its log all the same.
+// The server must be able to remove its log while the outbox is idle and other databases write.
 func TestIdleOutboxRetainsNoWAL(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -210,19 +212,19 @@ func TestIdleOutboxRetainsNoWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := s.Count(`SELECT (pg_current_wal_lsn() - '0/0')::bigint`)
-	s.WaitFor("what the others wrote is confirmed", func() bool {
+	s.WaitFor("the stream confirms the log of the other database", func() bool {
 		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots
 			WHERE database = current_database()`) >= end
 	})
-	w, err := cdcSource(t, s).State(t.Context())
-	if err != nil || w.State != "reserved" || !w.Active ||
-		!strings.HasPrefix(w.Name, "quadrille_outbox_") {
-		t.Errorf("watched %+v, %v", w, err)
+	state, err := cdcSource(t, s).State(t.Context())
+	if err != nil || state.State != "reserved" || !state.Active ||
+		!strings.HasPrefix(state.Name, "quadrille_outbox_") {
+		t.Errorf("state %+v, error %v", state, err)
 	}
 }
 
-// A relay that has no source uses the window, whatever is wanted, also where another one has
-// streamed.
+// A relay without a source uses the window even if the stream is wanted, and goes on where another
+// replica has streamed.
 func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -236,15 +238,15 @@ func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	s.Await(s.Queue, published)
 	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || u.Wanted != outbox.FromStream || u.Source != outbox.FromWindow || u.Token != 2 {
-		t.Errorf("used %+v, %v", u, err)
+		t.Errorf("source in use %+v, error %v", u, err)
 	}
 	if err := s.Out.UseSource(t.Context(), "kafka"); err == nil {
-		t.Error("another source is taken")
+		t.Error("UseSource accepts an unknown source")
 	}
 }
 
-// Debezium's outbox event router finds what it expects, by name and type, and the payload as it was
-// said. See docs/patterns.md for its configuration.
+// Debezium's outbox event router expects these columns, with these types, and the payload as it was
+// appended. See docs/patterns.md for its configuration.
 func TestDebeziumContract(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -265,7 +267,7 @@ func TestDebeziumContract(t *testing.T) {
 		delete(want, c.Name)
 	}
 	if len(want) > 0 {
-		t.Errorf("missing: %v", want)
+		t.Errorf("missing columns: %v", want)
 	}
 	stream, _, err := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.Nop()}.Begin(t.Context())
 	if err != nil {
@@ -275,7 +277,7 @@ func TestDebeziumContract(t *testing.T) {
 	defer stream.Close()
 	id := s.AppendNotes("a", 7)[0]
 	var rows []outbox.Row
-	s.WaitFor("it comes", func() bool {
+	s.WaitFor("the row is delivered", func() bool {
 		found, _, err := stream.Next(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
@@ -290,6 +292,6 @@ func TestDebeziumContract(t *testing.T) {
 	}
 	if n := s.Count(`SELECT count(*) FROM outbox WHERE aggregatetype = 'note' AND id = $1`,
 		id); n != 1 {
-		t.Error("the aggregate's type is not its noun")
+		t.Error("the column aggregatetype is not the noun of the event type")
 	}
 }

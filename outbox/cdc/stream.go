@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,8 +24,8 @@ const (
 )
 
 // stream reads changes ahead of Next, on a goroutine that alone uses the connection. The server
-// ends a session that does not answer within wal_sender_timeout, so the goroutine must not wait for
-// Next or for the broker.
+// ends a session that does not answer within wal_sender_timeout, and the goroutine answers while
+// the relay waits for its broker.
 type stream struct {
 	conn      *pgconn.PgConn
 	changes   chan change
@@ -226,33 +225,6 @@ func (s *stream) handleCopyData(ctx context.Context, data []byte) error {
 	return nil
 }
 
-func (s *stream) decode(ctx context.Context, data []byte) error {
-	message, err := pglogrepl.Parse(data)
-	if err != nil {
-		return fmt.Errorf("decode change: %w", err)
-	}
-	switch m := message.(type) {
-	case *pglogrepl.RelationMessage:
-		names := make([]string, len(m.Columns))
-		for i, c := range m.Columns {
-			names[i] = c.Name
-		}
-		s.columns[m.RelationID] = names
-	case *pglogrepl.InsertMessage:
-		r, err := rowOf(s.columns[m.RelationID], m.Tuple)
-		if err != nil {
-			return err
-		}
-		if s.rows = append(s.rows, r); len(s.rows) == maxRows {
-			return s.flush(ctx, 0) // in parts, so that a large transaction is never in memory as a whole
-		}
-	case *pglogrepl.CommitMessage:
-		s.queued = uint64(m.TransactionEndLSN)
-		return s.flush(ctx, s.queued)
-	}
-	return nil
-}
-
 // flush enqueues the rows that are read; position is 0 in the middle of a transaction.
 func (s *stream) flush(ctx context.Context, position uint64) error {
 	c := change{s.rows, position}
@@ -277,30 +249,4 @@ func (s *stream) enqueue(ctx context.Context, c change) error {
 			}
 		}
 	}
-}
-
-func rowOf(columns []string, tuple *pglogrepl.TupleData) (r outbox.Row, err error) {
-	if tuple == nil || len(tuple.Columns) != len(columns) {
-		return r, errors.New("decode change: a row without the columns of its table")
-	}
-	for i, name := range columns {
-		text := string(tuple.Columns[i].Data)
-		switch name {
-		case "seq":
-			if r.Seq, err = strconv.ParseInt(text, 10, 64); err != nil {
-				return r, fmt.Errorf("decode change: seq %q", text)
-			}
-		case "id":
-			r.ID = text
-		case "aggregateid":
-			r.AggregateID = text
-		case "type":
-			r.Type = text
-		case "payload":
-			r.Payload = text
-		case "headers":
-			r.Headers = text
-		}
-	}
-	return r, nil
 }
