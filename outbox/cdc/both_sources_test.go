@@ -225,36 +225,37 @@ func TestCrash(t *testing.T) {
 	})
 }
 
+// The database server is restarted, and then killed.
 func TestRestart(t *testing.T) {
 	forBothSources(t, func(t *testing.T, source string) {
-			servers := devstack.PrivatePostgres(t)
-			if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
-				outbox.Migrations()); err != nil {
-				t.Fatal(err)
-			}
-			s := outboxtest.NewOn(t, servers.PostgresURL)
-			r := newRelay(t, s, source)
-			s.Run(r)
-			awaitLeader(s, source, r)
-			stop := startWriters(t, s, 4)
-			awaitCommitted(s, 300)
-			if err := servers.RestartPostgres(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
-			awaitCommitted(s, 600)
-			if err := servers.KillPostgres(); err != nil {
-				t.Fatal(err)
-			}
-			// The server does not start until the last child process of the killed one has ended.
-			s.WaitFor("the server starts again",
-				func() bool { return servers.RestartPostgres(t.Context()) == nil })
-			s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
-			awaitCommitted(s, 900)
-			awaitLeader(s, source, r)
-			stop()
-			t.Logf("%d events were delivered more than once", checkDelivered(t, s))
-		})
+		servers := devstack.PrivatePostgres(t)
+		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+			outbox.Migrations()); err != nil {
+			t.Fatal(err)
+		}
+		s := outboxtest.NewOn(t, servers.PostgresURL)
+		r := newRelay(t, s, source)
+		s.Run(r)
+		awaitLeader(s, source, r)
+		stop := startWriters(t, s, 4)
+		awaitCommitted(s, 300)
+		if err := servers.RestartPostgres(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
+		awaitCommitted(s, 600)
+		if err := servers.KillPostgres(); err != nil {
+			t.Fatal(err)
+		}
+		// The server does not start until the last child process of the killed one has ended.
+		s.WaitFor("the server starts again",
+			func() bool { return servers.RestartPostgres(t.Context()) == nil })
+		s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
+		awaitCommitted(s, 900)
+		awaitLeader(s, source, r)
+		stop()
+		t.Logf("%d events were delivered more than once", checkDelivered(t, s))
+	})
 }
 
 // An event that cannot be published is held, and stays held when the stream goes back or the leader
@@ -265,7 +266,7 @@ func TestHeldRows(t *testing.T) {
 		r := newRelay(t, s, source)
 		stop := s.Run(r)
 		awaitLeader(s, source, r)
-		// Append does not write such headers
+		// Append does not write such headers.
 		bad := s.InsertRaw("a", "note.taken", `{}`, `[]`)
 		good := s.AppendNotes("b", 1)
 		behind := s.AppendNotes("a", 1)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Direction is one of the two of a link.
+// Direction is a direction in which data passes a Proxy.
 type Direction int
 
 const (
@@ -15,7 +15,8 @@ const (
 	FromBroker
 )
 
-// Proxy is a network between a relay and its broker that can be held up or cut.
+// Proxy is a TCP proxy between a relay and its broker. A test can hold back data or cut
+// connections.
 type Proxy struct {
 	URL      string
 	listener net.Listener
@@ -23,13 +24,13 @@ type Proxy struct {
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
-	gates   [2]chan struct{} // closed: data flows that way
+	gates   [2]chan struct{} // data passes while the channel is closed
 	waiting [2]int           // connections whose data is held back
 	down    bool
 	conns   []net.Conn
 }
 
-// NewProxy puts a link before the broker of amqpURL.
+// NewProxy starts a proxy in front of the broker of amqpURL.
 func NewProxy(t testing.TB, amqpURL string) *Proxy {
 	t.Helper()
 	u, err := url.Parse(amqpURL)
@@ -95,21 +96,21 @@ func (p *Proxy) forward(d Direction, from, to net.Conn) {
 	}
 }
 
-// Hold keeps back what is sent in one direction.
+// Hold holds back all data in one direction.
 func (p *Proxy) Hold(d Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gates[d] = make(chan struct{})
 }
 
-// Waiting tells whether data is held back in one direction.
+// Waiting reports whether data is held back in one direction.
 func (p *Proxy) Waiting(d Direction) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.waiting[d] > 0
 }
 
-// Release lets all flow again, what was held first.
+// Release lets data pass again in both directions, beginning with the data that was held back.
 func (p *Proxy) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +128,7 @@ func (p *Proxy) Release() {
 	}
 }
 
-// Cut breaks all connections.
+// Cut closes all connections.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +138,7 @@ func (p *Proxy) Cut() {
 	p.conns = nil
 }
 
-// SetDown cuts all connections and lets no new one through until it is set up again.
+// SetDown(true) closes all connections and refuses new ones until SetDown(false).
 func (p *Proxy) SetDown(down bool) {
 	p.mu.Lock()
 	p.down = down
