@@ -9,6 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
+// refuse gives the state one published row with this outcome.
 func refuse(s *state, seq int64, aggregate string, kind rabbit.Outcome) {
 	p := s.divide([]row{{seq: seq, number: seq, record: events.Record{Subject: aggregate}}}, nil)
 	s.settle(p, []outcome{{kind: kind, reason: "test"}})
@@ -19,17 +20,17 @@ func TestMaxHeldRefusedRowsMeanABrokenBroker(t *testing.T) {
 	s := &state{heldAggregates: map[string]bool{}}
 	for i := range int64(MaxHeld) {
 		if s.brokerBroken() {
-			t.Fatalf("stuck with %d held rows", i)
+			t.Fatalf("the broker counts as broken with %d refused rows", i)
 		}
 		refuse(s, i+1, strconv.FormatInt(i, 10), rabbit.Refused)
 	}
 	if !s.brokerBroken() {
-		t.Fatalf("not stuck with %d held rows", s.heldCount)
+		t.Fatalf("the broker does not count as broken with %d refused rows", s.refusedCount)
 	}
-	_, again, _ := s.settleHeld([]heldRow{{seq: 1, aggregate: "0", attempts: 1}},
+	_, holds, _ := s.settleHeld([]heldRow{{seq: 1, aggregate: "0", attempts: 1}},
 		[]outcome{{kind: rabbit.Refused}})
-	if again[0].attempts != 1 {
-		t.Errorf("a broken broker costs the row an attempt: %d", again[0].attempts)
+	if holds[0].attempts != 1 {
+		t.Errorf("attempts %d: a broken broker must not cost an attempt", holds[0].attempts)
 	}
 }
 
@@ -40,12 +41,13 @@ func TestRowsBehindQuarantinedRowDoNotMeanABrokenBroker(t *testing.T) {
 		refuse(s, i+1, "poisoned", rabbit.Unsendable)
 	}
 	if s.brokerBroken() || s.heldCount != 2*MaxHeld {
-		t.Fatalf("stuck %t with %d held rows of one aggregate that can never be published",
+		t.Fatalf("broken %t, %d held rows behind one quarantined row",
 			s.brokerBroken(), s.heldCount)
 	}
 }
 
-// What is held for a cause of its own, or waits behind another row, says nothing about the broker.
+// Rows that are unroutable or quarantined, or wait behind another row, do not show that the broker
+// is broken.
 func TestOnlyRefusedRowsCountTowardsMaxHeld(t *testing.T) {
 	t.Parallel()
 	s := &state{heldAggregates: map[string]bool{}}
@@ -57,7 +59,7 @@ func TestOnlyRefusedRowsCountTowardsMaxHeld(t *testing.T) {
 		refuse(s, 4*MaxHeld+i+1, "one", rabbit.Refused)
 	}
 	if s.brokerBroken() || s.heldCount != 6*MaxHeld || s.refusedCount != 1 {
-		t.Fatalf("stuck %t with %d held rows, %d refused", s.brokerBroken(), s.heldCount, s.refusedCount)
+		t.Fatalf("broken %t, %d held rows, %d refused", s.brokerBroken(), s.heldCount, s.refusedCount)
 	}
 }
 

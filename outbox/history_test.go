@@ -12,7 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// settleAndLead moves the cursor over all that was said, as a relay does, and returns a lead.
+// settleAndLead moves the cursor over all rows, as a relay does, and returns a lead.
 func settleAndLead(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
@@ -26,7 +26,7 @@ func settleAndLead(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	return lead
 }
 
-// remaining is what the outbox still has.
+// remaining returns the ids of the events that are in the outbox.
 func remaining(t *testing.T, s *outboxtest.Env) (ids []string) {
 	t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox ORDER BY seq`); err != nil {
@@ -50,23 +50,24 @@ func TestRetentionDeletesOldSettledRowsThatAreNotHeld(t *testing.T) {
 
 	r.Keep = -1
 	checkRetention(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
-		"history is kept for ever")
+		"events are never deleted")
 	r.Keep = 4 * time.Hour
 	checkRetention(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
-		"nothing is old enough")
+		"no event is old enough")
 	r.Keep = 2 * time.Hour
 	s.Exec(`UPDATE leaders SET token = token + 1`)
 	if err := r.DeleteOld(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
-		t.Errorf("when another leads: %v", err)
+		t.Errorf("error %v after another relay has taken the lead, want %v", err, postgres.ErrSuperseded)
 	}
 	s.Exec(`UPDATE leaders SET token = token - 1`)
-	checkRetention(t, r, lead, s, slices.Concat([]string{held}, young, unsettled), "the old ones go")
+	checkRetention(t, r, lead, s, slices.Concat([]string{held}, young, unsettled),
+		"old events are deleted")
 	if n := r.Stats().Forgotten; n != 2 {
-		t.Errorf("%d rows are said to be forgotten", n)
+		t.Errorf("Stats counts %d deleted rows, want 2", n)
 	}
 }
 
-// Any number of held rows before the others keeps nothing from going.
+// Rows that stay because they are held do not keep the rows behind them from being deleted.
 func TestHeldRowsDoNotStopRetention(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.NewWithoutBroker(t)
@@ -82,12 +83,12 @@ func TestHeldRowsDoNotStopRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := r.Stats().Forgotten; n != 50 {
-		t.Errorf("%d of 50 went", n)
+		t.Errorf("%d rows were deleted, want 50", n)
 	}
 }
 
-// One replica that is set to keep less than the others deletes nothing that they want, neither
-// while they run nor for a day after.
+// A replica with a shorter Keep than another one deletes no event that the other wants to keep,
+// neither while the other runs nor for a day after it has ended.
 func TestLongestKeepOfAllReplicasCounts(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.NewWithoutBroker(t)
@@ -95,32 +96,32 @@ func TestLongestKeepOfAllReplicasCounts(t *testing.T) {
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours'`)
 	lead := settleAndLead(t, s)
 	careful := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
-	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // it runs, though it has no broker
+	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // without a broker it never leads
 	stop := s.Run(careful)
-	s.WaitFor("it has told of itself",
+	s.WaitFor("it has announced itself",
 		func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
 	hasty := s.Relay(s.Out)
 	hasty.Keep = time.Hour
-	checkRetention(t, hasty, lead, s, ids, "another wants to keep it")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to keep it")
 	stop()
-	checkRetention(t, hasty, lead, s, ids, "another wanted to keep it a moment ago")
+	checkRetention(t, hasty, lead, s, ids, "a replica that has just ended wants to keep it")
 	careful.Keep = -1
 	stopSecond := s.Run(careful)
-	s.WaitFor("it wants to keep it without end", func() bool {
+	s.WaitFor("it has announced that it deletes nothing", func() bool {
 		return s.Count(`SELECT count(*)
 		FROM outbox_relays WHERE keep = 'infinity'`) == 1
 	})
-	checkRetention(t, hasty, lead, s, ids, "another wants to keep it without end")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to delete nothing")
 	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours'
 		WHERE keep <> 'infinity'`)
-	checkRetention(t, hasty, lead, s, ids, "another wants to keep it without end")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to delete nothing")
 	stopSecond()
 	s.Exec(`UPDATE outbox_relays SET seen_at = now() - interval '25 hours'`)
-	checkRetention(t, hasty, lead, s, nil, "nobody wants it any more")
+	checkRetention(t, hasty, lead, s, nil, "no replica of the last day wants to keep it")
 }
 
-// Nor do rows that are dated in the future, also when there are more of them than one pass looks
-// at.
+// Rows that are dated in the future do not keep the rows behind them from being deleted, even if
+// there are more of them than one pass reads.
 func TestRowsDatedInTheFutureDoNotStopRetention(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]int{"a batch": 1000, "more than a pass": 25_000} {
@@ -140,7 +141,7 @@ func TestRowsDatedInTheFutureDoNotStopRetention(t *testing.T) {
 				}
 			}
 			if n := r.Stats().Forgotten; n != 1500 {
-				t.Errorf("%d of 1500 went", n)
+				t.Errorf("%d rows were deleted, want 1500", n)
 			}
 		})
 	}
@@ -154,11 +155,12 @@ func checkRetention(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outbo
 		t.Fatal(err)
 	}
 	if left := remaining(t, s); !slices.Equal(left, want) {
-		t.Errorf("%s: %v are left, want %v", when, left, want)
+		t.Errorf("when %s: %v are left, want %v", when, left, want)
 	}
 }
 
-// A row that was held for ever by mistake comes when a person asks for it, with those behind it.
+// A row that was quarantined by mistake is published when an operator requests its replay, and then
+// the rows behind it.
 func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -169,7 +171,7 @@ func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	r := s.Relay(s.Out)
 	s.Run(r)
 	s.Await(s.Queue, s.AppendNotes("b", 1))
-	s.WaitFor("both are held", func() bool { return r.Stats().Held == 2 })
+	s.WaitFor("both rows are held", func() bool { return r.Stats().Held == 2 })
 	if _, err := s.Out.ReplayIDs(t.Context(), ids[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +179,7 @@ func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	s.WaitFor("nothing is held", func() bool { return r.Stats().Held == 0 })
 }
 
-// What cannot be published stays held, though somebody asks for it.
+// A row that cannot be published stays held after a request for its replay.
 func TestUnpublishableRowStaysHeldAfterReplay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -186,14 +188,14 @@ func TestUnpublishableRowStaysHeldAfterReplay(t *testing.T) {
 		'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.WaitFor("it is held", func() bool {
+	s.WaitFor("the row is quarantined", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_held
 		WHERE due = 'infinity'`) == 1
 	})
 	if _, err := s.Out.ReplayIDs(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("it is held for ever again", func() bool {
+	s.WaitFor("the row is quarantined again", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_held
 		WHERE due = 'infinity'`) == 1
 	})

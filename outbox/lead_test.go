@@ -13,7 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// replica is another process of the same service: a pool and an outbox of its own.
+// replica returns an outbox and a relay with a connection pool of their own, as in another process.
 func replica(t *testing.T, s *outboxtest.Env) (*outbox.Outbox, *outbox.Relay) {
 	t.Helper()
 	out := outbox.New(outboxtest.OpenDB(t, s.Database))
@@ -26,7 +26,7 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 	_, a := replica(t, s)
 	_, b := replica(t, s)
 	stops := map[*outbox.Relay]func(){a: s.Run(a), b: s.Run(b)}
-	s.WaitFor("one leads", func() bool { return a.Stats().Leading || b.Stats().Leading })
+	s.WaitFor("one replica leads", func() bool { return a.Stats().Leading || b.Stats().Leading })
 	leader, other := a, b
 	if b.Stats().Leading {
 		leader, other = b, a
@@ -34,23 +34,23 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 	for n := range 20 {
 		s.Await(s.Queue, s.AppendNotes(outboxtest.Aggregate(n), 1))
 		if other.Stats().Leading {
-			t.Fatal("both lead")
+			t.Fatal("both replicas lead")
 		}
 	}
 	s.WaitFor("all is settled", func() bool { return leader.Stats().Published == 20 })
 	stops[leader]()
 	s.Await(s.Queue, s.AppendNotes("after", 1))
-	s.WaitFor("the successor has settled it",
+	s.WaitFor("the successor has published the event",
 		func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
-	s.ExpectNoMore(s.Queue) // twice, although every lead ended in order
+	s.ExpectNoMore(s.Queue) // nothing is published twice after an orderly stop
 }
 
-// A replica without the lead tells the leader what it has appended.
+// A standby forwards its nudges to the leader.
 func TestStandbyNudgesTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.AppendNotes("a", 1)) // it leads
+	s.Await(s.Queue, s.AppendNotes("a", 1)) // the first relay leads
 	listener := pq.NewListener(s.Database, time.Second, time.Second, nil)
 	t.Cleanup(func() { _ = listener.Close() })
 	if err := listener.Listen("outbox"); err != nil {
@@ -67,7 +67,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 			t.Errorf("notification %+v, want one without a payload", n)
 		}
 	case <-deadline.C:
-		t.Fatal("the standby passed no nudge on")
+		t.Fatal("the standby forwarded no nudge")
 	}
 }
 
@@ -82,7 +82,7 @@ func TestLeaderReceivesNotifications(t *testing.T) {
 	})
 }
 
-// A leader that was overtaken writes nothing any more, but does not give up being a replica.
+// A leader that was superseded cannot write the cursor any more. It starts again as a replica.
 func TestSupersededLeaderWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -91,8 +91,8 @@ func TestSupersededLeaderWritesNothing(t *testing.T) {
 	r.URL = proxy.URL
 	s.Run(r)
 	s.Await(s.Queue, s.AppendNotes("a", 1))
-	s.WaitFor("the first is settled", func() bool { return r.Stats().Published == 1 })
-	proxy.Hold(outboxtest.FromBroker) // it awaits a confirm
+	s.WaitFor("the first event is settled", func() bool { return r.Stats().Published == 1 })
+	proxy.Hold(outboxtest.FromBroker) // the relay awaits a confirm
 	ids := s.AppendNotes("a", 2)
 	s.Await(s.Queue, ids)
 	s.Exec(`UPDATE leaders SET token = token + 1`) // as another leader does
@@ -100,7 +100,7 @@ func TestSupersededLeaderWritesNothing(t *testing.T) {
 	epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
 	before := s.Count(`SELECT xmin::text::bigint FROM outbox_cursor`)
 	proxy.Release()
-	s.WaitFor("it leads with another epoch", func() bool {
+	s.WaitFor("the relay leads with another epoch", func() bool {
 		return s.Count(`SELECT epoch
 		FROM outbox_cursor`) > epoch
 	})
@@ -109,22 +109,23 @@ func TestSupersededLeaderWritesNothing(t *testing.T) {
 	}
 	again := s.Receive(s.Queue, 1)
 	if again[0].MessageId != ids[0] {
-		t.Errorf("received %s; the cursor of the overtaken leader counted (xmin %d)", again[0].MessageId,
+		t.Errorf("received %s: the superseded leader has moved the cursor (xmin %d)", again[0].MessageId,
 			before)
 	}
 }
 
-// OUT-08: a crash between the confirm and the cursor repeats the event as it was.
+// OUT-08: after a crash between the confirm and the write of the cursor, the event is published
+// again without any change.
 func TestRepeatedEventIsIdentical(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	stop := s.Run(s.Relay(s.Out))
 	s.Await(s.Queue, s.AppendNotes("a", 0))
-	s.WaitFor("the cursor is written", func() bool {
+	s.WaitFor("the window is closed", func() bool {
 		return s.Count(
 			`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
 	})
-	lock := s.Begin() // the cursor cannot be written
+	lock := s.Begin() // the relay cannot write its cursor
 	if _, err := lock.Exec(`SELECT FROM outbox_cursor FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestRepeatedEventIsIdentical(t *testing.T) {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND wait_event_type = 'Lock'`) == 1
 	})
-	stop() // it dies there
+	stop() // before the cursor is written
 	s.Commit(lock)
 	s.Run(s.Relay(outbox.New(s.DB)))
 	second := s.Receive(s.Queue, 3)
@@ -145,7 +146,7 @@ func TestRepeatedEventIsIdentical(t *testing.T) {
 	}
 	for i := range first {
 		if !sameMessage(first[i], second[i]) {
-			t.Errorf("the copies differ:\n%+v\n%+v", first[i], second[i])
+			t.Errorf("the two messages differ:\n%+v\n%+v", first[i], second[i])
 		}
 	}
 }
@@ -162,7 +163,7 @@ func sameMessage(a, b amqp.Delivery) bool {
 		a.AppId == b.AppId && a.DeliveryMode == b.DeliveryMode
 }
 
-// OUT-12: a broker that is away costs no row an attempt.
+// OUT-12: a broker that cannot be reached costs no row an attempt.
 func TestUnreachableBrokerSpendsNoAttempt(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -176,10 +177,10 @@ func TestUnreachableBrokerSpendsNoAttempt(t *testing.T) {
 	for n := range 50 {
 		ids = append(ids, s.AppendNotes(outboxtest.Aggregate(n), 1)...)
 	}
-	s.WaitFor("the relay has noticed", func() bool { return !r.Stats().Leading })
+	s.WaitFor("the relay has lost its session", func() bool { return !r.Stats().Leading })
 	proxy.SetDown(false)
 	s.Await(s.Queue, ids)
 	if n := s.Count(`SELECT count(*) FROM outbox_held`); n != 0 {
-		t.Errorf("%d rows were held", n)
+		t.Errorf("%d rows are held, want none", n)
 	}
 }

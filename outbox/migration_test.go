@@ -7,8 +7,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A migration changes the types of columns while the relay runs: what it has prepared is outdated
-// in every session, and it goes on under the same lead.
+// A migration changes the types of columns while the relay runs, so that the statements that are
+// prepared in its sessions become invalid. The relay prepares them again and keeps the lead.
 func TestMigrationDoesNotStopTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)

@@ -12,16 +12,18 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// simulation is what survives a session (the tables and the relay's own suspicion), and the broker.
+// simulation is a broker, and the part of the relay that survives a session: the tables and the
+// suspects.
 type simulation struct {
 	rows      []row
-	poison    map[int64]bool // the broker closes the session with 406 when it gets one of these
+	poison    map[int64]bool // the broker ends the session with code 406 at each of these seqs
 	lastSeq   int64
 	held      map[int64]heldRow
 	suspects  int
-	confirmed []int64 // confirmed, in the order of the confirms
+	confirmed []int64 // seqs in the order of their confirms
 }
 
+// drawSimulation draws rows of several aggregates, some of which cannot be published.
 func drawSimulation(t *rapid.T) *simulation {
 	sim := &simulation{poison: map[int64]bool{}, held: map[int64]heldRow{}}
 	n := rapid.IntRange(1, 40).Draw(t, "rows")
@@ -43,17 +45,18 @@ func drawSimulation(t *rapid.T) *simulation {
 	return sim
 }
 
-// chance makes the broker's decisions.
+// chance decides at random whether the broker fails.
 type chance struct {
 	t      *rapid.T
 	faults bool
 }
 
+// happens reports true once in outOf times, if there are faults.
 func (c chance) happens(name string, outOf int) bool {
 	return c.faults && rapid.IntRange(1, outOf).Draw(c.t, name) == 1
 }
 
-// decide is what the broker says about one row; code is that of a session that ends.
+// decide returns the broker's answer to one row. Without an outcome the session ends with the code.
 func (sim *simulation) decide(c chance, seq int64) (o outcome, code int) {
 	switch {
 	case sim.poison[seq]:
@@ -66,7 +69,8 @@ func (sim *simulation) decide(c chance, seq int64) (o outcome, code int) {
 	return outcome{kind: rabbit.Confirmed}, 0
 }
 
-// session is one lead in one session, as pump leads it. It tells whether the session survived.
+// session simulates one term. It reports whether the broker session lasted until all rows were
+// settled.
 func (sim *simulation) session(c chance) bool {
 	s := &state{cursor: cursor{LastSeq: sim.lastSeq}, suspects: sim.suspects}
 	sim.loadHeld(s)
@@ -99,8 +103,7 @@ func (sim *simulation) session(c chance) bool {
 	return true
 }
 
-// endCode is that with which the session ends when it ends now: a complaint when any row in flight
-// deserves one.
+// endCode returns the code with which the session ends now: 406 if any row in flight is poisoned.
 func (sim *simulation) endCode(inFlight []part, outcomes []outcome) int {
 	for _, p := range inFlight {
 		for _, r := range p.publish[min(len(outcomes), len(p.publish)):] {
@@ -113,6 +116,7 @@ func (sim *simulation) endCode(inFlight []part, outcomes []outcome) int {
 	return 320
 }
 
+// settleOldest settles the oldest part in flight, and reports whether the session survived.
 func (sim *simulation) settleOldest(c chance, s *state, inFlight []part) bool {
 	var outcomes []outcome
 	for _, r := range inFlight[0].publish {
@@ -128,38 +132,38 @@ func (sim *simulation) settleOldest(c chance, s *state, inFlight []part) bool {
 	}
 	holds, intact := s.settle(inFlight[0], outcomes)
 	if !intact {
-		c.t.Fatal("all outcomes are known, yet the part is not intact")
+		c.t.Fatal("settle reports a part as not intact, although all outcomes are known")
 	}
 	sim.save(s, holds)
 	return true
 }
 
-// retry tries the held rows that are first of their aggregate until none of them is released.
+// retry publishes held rows that are due until a round releases none.
 func (sim *simulation) retry(c chance, s *state) bool {
 	for {
 		due := sim.due(s)
 		var outcomes []outcome
 		code := 0
 		for _, h := range due {
-			o, ends := sim.decide(c, h.seq)
+			o, endCode := sim.decide(c, h.seq)
 			if o.kind == rabbit.Unknown {
-				code = ends
+				code = endCode
 				break
 			}
 			outcomes = append(outcomes, o)
 		}
-		released, again, intact := s.settleHeld(due, outcomes)
+		released, holds, intact := s.settleHeld(due, outcomes)
 		if !intact {
 			if slices.ContainsFunc(due[len(outcomes):], func(h heldRow) bool { return sim.poison[h.seq] }) {
 				code = 406
 			}
-			again = append(again, s.quarantine(due[len(outcomes):], 0, code, "session ended")...)
+			holds = append(holds, s.quarantine(due[len(outcomes):], 0, code, "session ended")...)
 		}
 		for _, h := range released {
 			sim.confirmed = append(sim.confirmed, h.seq)
 			delete(sim.held, h.seq)
 		}
-		sim.save(s, again)
+		sim.save(s, holds)
 		sim.loadHeld(s)
 		if !intact || len(released) == 0 {
 			return intact
@@ -167,21 +171,22 @@ func (sim *simulation) retry(c chance, s *state) bool {
 	}
 }
 
+// due returns, of each aggregate, the first held row, or the rows of kind behind with which it
+// begins. The rows after them wait, as dueSQL and nextDueSQL have it.
 func (sim *simulation) due(s *state) (due []heldRow) {
-	// the turn of an aggregate's rows ends with the first that has a cause of its own
-	const closed, open = 1, 2
-	turn := map[string]int{}
+	const allBehind, waiting = 1, 2 // what is known of an aggregate after its first row
+	seen := map[string]int{}
 	for _, seq := range sim.heldSeqs() {
 		h := sim.held[seq]
-		first := turn[h.aggregate] == 0
-		if (first && h.kind != heldQuarantined || turn[h.aggregate] == open && h.kind == heldBehind) &&
-			len(due) < s.batch(4) {
+		first := seen[h.aggregate] == 0
+		if (first && h.kind != heldQuarantined ||
+			seen[h.aggregate] == allBehind && h.kind == heldBehind) && len(due) < s.batch(4) {
 			due = append(due, h)
 		}
 		if first && h.kind == heldBehind {
-			turn[h.aggregate] = open
+			seen[h.aggregate] = allBehind
 		} else if first || h.kind != heldBehind {
-			turn[h.aggregate] = closed
+			seen[h.aggregate] = waiting
 		}
 	}
 	return due
@@ -195,6 +200,7 @@ func (sim *simulation) heldSeqs() (seqs []int64) {
 	return seqs
 }
 
+// loadHeld is what the relay reads from outbox_held.
 func (sim *simulation) loadHeld(s *state) {
 	s.heldAggregates, s.heldCount, s.refusedCount = map[string]bool{}, 0, 0
 	for _, h := range sim.held {
@@ -213,7 +219,8 @@ func (sim *simulation) save(s *state, holds []heldRow) {
 	}
 }
 
-// check is the promise: what the cursor has passed is confirmed or held, and nothing else is held.
+// check fails the test unless each row that the cursor has passed is confirmed or held, and no row
+// beyond the cursor is held.
 func (sim *simulation) check(t *rapid.T) {
 	for _, r := range sim.rows {
 		_, held := sim.held[r.seq]
@@ -222,7 +229,8 @@ func (sim *simulation) check(t *rapid.T) {
 			t.Fatalf("the cursor is at %d, but row %d is neither confirmed nor held", sim.lastSeq, r.seq)
 		}
 		if held && r.seq > sim.lastSeq {
-			t.Fatalf("row %d is held, but the cursor is at %d: it will be read again", r.seq, sim.lastSeq)
+			t.Fatalf("row %d is held, but the cursor is only at %d: the row will be read again", r.seq,
+				sim.lastSeq)
 		}
 	}
 }
@@ -246,7 +254,8 @@ func TestCursorPassesOnlySettledRows(t *testing.T) {
 			sim.session(chance{rt, true})
 			sim.check(rt)
 		}
-		// The broker is well now: each poisoned row may end two sessions, before it is found and then.
+		// The broker works now. Each poisoned row may end two sessions: one that makes rows suspects, and
+		// one that isolates it.
 		for range 2*len(sim.poison) + 1 {
 			if sim.session(chance{rt, false}) {
 				break
@@ -254,16 +263,17 @@ func TestCursorPassesOnlySettledRows(t *testing.T) {
 			sim.check(rt)
 		}
 		if want := sim.rows[len(sim.rows)-1].seq; sim.lastSeq != want {
-			rt.Fatalf("the cursor stays at %d of %d: rows behind a poisoned one starve (%d poisoned)",
+			rt.Fatalf("the cursor stays at %d, want %d: %d poisoned rows stop the rows behind them",
 				sim.lastSeq, want, len(sim.poison))
 		}
 		for i, r := range sim.rows {
 			h, held := sim.held[r.seq]
 			if sim.mustArrive(i) && !slices.Contains(sim.confirmed, r.seq) {
-				rt.Fatalf("row %d could be published and was not: %+v", r.seq, h)
+				rt.Fatalf("row %d can be published, but was not confirmed: %+v", r.seq, h)
 			}
 			if (sim.poison[r.seq] || r.fault != nil) && !held {
-				rt.Fatalf("row %d cannot be published, but is not held: last %d careful %d held %v got %v",
+				rt.Fatalf("row %d cannot be published, but is not held: cursor %d, suspects %d, held %v, "+
+					"confirmed %v",
 					r.seq, sim.lastSeq, sim.suspects, sim.heldSeqs(), sim.confirmed)
 			}
 		}
@@ -286,12 +296,12 @@ func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 			want = append(want, r.seq)
 		}
 		if !slices.Equal(sim.confirmed, want) {
-			rt.Fatalf("published %v of %v", sim.confirmed, want)
+			rt.Fatalf("published %v, want %v", sim.confirmed, want)
 		}
 	})
 }
 
-// Rows that only waited behind another have had no attempt yet when it is their turn.
+// A row that has only waited behind another has had no attempt yet when the broker refuses it.
 func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
 	t.Parallel()
 	s := state{refusedCount: MaxHeld}

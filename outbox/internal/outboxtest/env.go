@@ -310,7 +310,7 @@ func (s *Env) WaitFor(what string, f func() bool) {
 	defer tick.Stop()
 	for !f() {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("waited %s in vain until %s\n%s", Timeout, what, s.Diagnose())
+			s.t.Fatalf("timeout after %s, waiting until %s\n%s", Timeout, what, s.Diagnose())
 		}
 		<-tick.C
 	}
