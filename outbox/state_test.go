@@ -235,8 +235,8 @@ func (sim *simulation) check(t *rapid.T) {
 	}
 }
 
-// mustArrive tells whether a row must arrive once the broker is well: it can be published, and so
-// can all before it of its aggregate that are still held.
+// mustArrive reports whether a row must be published once the broker works: the row and all
+// earlier rows of its aggregate can be published.
 func (sim *simulation) mustArrive(i int) bool {
 	for _, r := range sim.rows[:i+1] {
 		if r.record.Subject == sim.rows[i].record.Subject && (sim.poison[r.seq] || r.fault != nil) {

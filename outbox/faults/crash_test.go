@@ -16,7 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// privateEnv is a stage on a PostgreSQL of its own.
+// privateEnv returns an Env on a PostgreSQL server of its own.
 func privateEnv(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
@@ -27,7 +27,7 @@ func privateEnv(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	return outboxtest.NewOn(t, servers.PostgresURL), servers
 }
 
-// burnTransactionIDs uses up transaction ids that nothing in the log tells of.
+// burnTransactionIDs uses transaction ids of which no log record reaches the disk.
 func burnTransactionIDs(s *outboxtest.Env, n int) (highest int64) {
 	for range n {
 		tx := s.Begin()
@@ -39,7 +39,7 @@ func burnTransactionIDs(s *outboxtest.Env, n int) (highest int64) {
 	return highest
 }
 
-// awaitPoll waits until the relay has looked at the database after now.
+// awaitPoll waits until the relay has polled the database once more.
 func awaitPoll(t *testing.T, s *outboxtest.Env) {
 	t.Helper()
 	var now time.Time
@@ -52,12 +52,13 @@ func awaitPoll(t *testing.T, s *outboxtest.Env) {
 	})
 }
 
-// After a crash PostgreSQL gives out transaction ids again that the relay has seen in a snapshot. A
-// relay that had moved its left edge there, in memory only, would skip what is written under them.
+// After a crash PostgreSQL assigns transaction ids again that the relay has seen in a snapshot. A
+// relay that had moved its left edge beyond them, in memory only, would skip the rows that are
+// written under them.
 func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 	t.Parallel()
 	s, servers := privateEnv(t)
-	// On a slow machine the log of the ids that are burned would be written before the crash.
+	// On a slow machine the log records of these ids would reach the disk before the crash.
 	for _, setting := range []string{`ALTER SYSTEM SET wal_writer_delay = '10s'`,
 		`SELECT pg_reload_conf()`} {
 		if _, err := s.DB.Exec(setting); err != nil {
@@ -71,7 +72,8 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 			t.Fatal("no transaction id was reused in 5 crashes: the test proves nothing")
 		}
 		s.Await(s.Queue, s.AppendNotes("a", 2*attempt))
-		// The relay has looked, and nobody has written under a later id, which would be in the log.
+		// The relay must have seen these ids, and no later id may be in the log: it would put all earlier
+		// ones out of use.
 		var highest int64
 		for later := true; later; {
 			highest = burnTransactionIDs(s, 100)
@@ -90,7 +92,7 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 	}
 }
 
-// A crash while writers and the relay are busy.
+// The server crashes while a writer and the relay are busy.
 func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	t.Parallel()
 	s, servers := privateEnv(t)
@@ -109,7 +111,8 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	}()
 	for range 2 {
 		published := r.Stats().Published
-		s.WaitFor("the relay is busy", func() bool { return r.Stats().Published > published+100 })
+		s.WaitFor("the relay has published another 100 events",
+			func() bool { return r.Stats().Published > published+100 })
 		if err := servers.KillPostgres(); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +129,7 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	s.Await(s.Queue, committed)
 }
 
-// A dump of one cluster, restored into another.
+// A dump of one cluster is restored into another one.
 func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -136,8 +139,8 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	held := outboxtest.Event(outboxtest.Orphan{On: "held"})
 	s.Append(held)
 	s.Await(s.Queue, s.AppendNotes("a", 1, 2, 3))
-	s.WaitFor("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
-	s.WaitFor("all is settled", func() bool {
+	s.WaitFor("the event is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
+	s.WaitFor("all rows are settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
@@ -147,7 +150,7 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	servers := devstack.PrivatePostgres(t)
 	restore(t, s.Database, servers.PostgresURL)
 	there := s.WithDatabase(t, servers.PostgresURL)
-	want = append(want, there.AppendNotes("c", 1)...) // before anybody looks at the cursor
+	want = append(want, there.AppendNotes("c", 1)...) // before the cursor is rebased
 	if err := outbox.Fit(t.Context(), there.DB); err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +163,7 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	}
 	for _, d := range there.Receive(s.Queue, len(want)) {
 		if !missing[d.MessageId] {
-			t.Errorf("%s came again", d.Body)
+			t.Errorf("%s was published again", d.Body)
 		}
 		delete(missing, d.MessageId)
 	}
@@ -170,12 +173,13 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	}
 }
 
-// restore is what an operator does with pg_dump and psql.
+// restore copies a database with pg_dump and psql, as an operator does.
 func restore(t *testing.T, from, to string) {
 	t.Helper()
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(bins) == 0 {
-		t.Fatalf("pg_dump is not where PostgreSQL's package puts it: %v", err)
+		t.Fatalf("found no pg_dump in /usr/lib/postgresql: install Debian's PostgreSQL client (error %v)",
+			err)
 	}
 	dump := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "pg_dump"), from)
 	load := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "psql"), "-q", "-v",

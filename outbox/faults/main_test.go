@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(outboxtest.RelayDatabase); url != "" {
 		runRelay(url, os.Getenv(outboxtest.RelayBroker))
 	}
-	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for servers
 	leaks.Main(m)
 }
 

@@ -13,12 +13,12 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// many is more than make a broken broker.
+// many refused rows would make the broker count as broken.
 const many = outbox.MaxHeld + 100
 
-// What is held for a cause of its own keeps no other event from going, however much of it there is:
-// not what nobody is bound for, not what is too large for the broker, not a type that the user may
-// not publish, not what waits behind another row.
+// Any number of rows that cannot be published must not stop other events: rows that no queue is
+// bound for, that are too large for the broker, whose type the broker's user may not publish, or
+// that wait behind another row.
 func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(t *testing.T, s *outboxtest.Env, r *outbox.Relay){
@@ -27,7 +27,7 @@ func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 			s.Append(orphans(many)...)
 		},
 		"too large": func(_ *testing.T, s *outboxtest.Env, _ *outbox.Relay) {
-			for n := range 60 { // each would cost two sessions
+			for n := range 60 { // without limits, each would end two sessions
 				s.InsertRaw(outboxtest.Aggregate(n), "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
 			}
 		},
@@ -65,7 +65,7 @@ func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 			}
 			awaitHeld(s, want)
 			if r.Mandatory != nil {
-				s.WaitFor("they are tried again", func() bool {
+				s.WaitFor("the held rows are published again", func() bool {
 					return s.Count(`SELECT max(attempts)
 					FROM outbox_held`) > 2
 				})
@@ -75,9 +75,9 @@ func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 	}
 }
 
-// awaitHeld waits until so many rows are held.
+// awaitHeld waits until exactly n rows are held.
 func awaitHeld(s *outboxtest.Env, n int64) {
-	s.WaitFor("all of them are held",
+	s.WaitFor("the rows are held",
 		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
 }
 
@@ -88,7 +88,7 @@ func orphans(n int) (published []events.Event) {
 	return published
 }
 
-// The rows behind one that is released go in turns with the others.
+// The rows behind a released one are published in batches, in turns with the rows of windows.
 func TestReleasedRowsDoNotDelayOtherAggregates(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -108,13 +108,14 @@ func TestReleasedRowsDoNotDelayOtherAggregates(t *testing.T) {
 	s.Exec(`UPDATE outbox_held SET due = now() WHERE seq = (SELECT min(seq) FROM outbox_held)`)
 	next, stop := s.Consume(s.Queue)
 	defer stop()
-	next() // the first is published, and its confirm is awaited
+	next() // the first row is published, and its confirm is held back
 	innocent := s.AppendNotes("innocent", 1)[0]
 	proxy.Release()
 	for n := 1; next().MessageId != innocent; n++ {
 		if n == behind {
-			t.Fatal("all the others came first")
+			t.Fatal("all rows behind the released one were published first")
 		}
 	}
-	s.WaitFor("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+	s.WaitFor("nothing is held",
+		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
 }

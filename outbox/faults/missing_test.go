@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// logged is a log that a test reads.
+// logged is a log whose text a test can read.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -29,7 +29,8 @@ func (l *logged) has(s string) bool {
 	return strings.Contains(l.text.String(), s)
 }
 
-// A row of a window that is gone when it is to be published is not passed in silence.
+// A row of a window is deleted before the relay publishes it. The relay must report it instead of
+// passing it in silence.
 func TestMissingRowStopsTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -46,7 +47,10 @@ func TestMissingRowStopsTheWindow(t *testing.T) {
 	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW
 		WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
 	proxy.Release()
-	s.WaitFor("it is said", func() bool { return r.Stats().Anomalies > 0 && log.has("seq 3900") })
-	// once it is known that it is not there, the others go on
+	s.WaitFor("the missing row is logged", func() bool {
+		return r.Stats().Anomalies > 0 &&
+			log.has("seq 3900")
+	})
+	// The next read of the window does not find the row, and the others are published.
 	s.Await(s.Queue, append(ids[:3899:3899], ids[3900:]...))
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// settleAll runs a relay until all that was said is settled, and returns the epoch of its lead.
+// settleAll runs a relay until all rows are settled, and returns the epoch of its lead.
 func settleAll(t *testing.T, s *outboxtest.Env) (epoch int64) {
 	t.Helper()
 	stop := s.Run(s.Relay(s.Out))
-	s.WaitFor("all is settled or held", func() bool {
+	s.WaitFor("all rows are settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor WHERE epoch > 0 AND a::text = b::text`) == 1 &&
 			s.Count(`SELECT count(*) FROM outbox, outbox_cursor WHERE NOT pg_visible_in_snapshot(outbox.txid,
 				a)`) == 0
@@ -25,14 +25,14 @@ func settleAll(t *testing.T, s *outboxtest.Env) (epoch int64) {
 	return s.Count(`SELECT epoch FROM outbox_cursor`)
 }
 
-// What was confirmed in a window that is still open is published again as well.
+// A replay includes events that were confirmed in a window that is still open.
 func TestReplayInAnOpenWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	ids := s.AppendNotes("a", 1, 2, 3, 4, 5)
 	epoch := settleAll(t, s)
 	s.Receive(s.Queue, 5)
-	// As a crash leaves it: a window over all five, of which three were confirmed.
+	// A crash leaves such a cursor: the window has five rows, of which three were confirmed.
 	s.Exec(`UPDATE outbox_cursor SET a = '3:3:', last_seq = (SELECT seq FROM outbox WHERE id = $1),
 		txid = pg_current_xact_id() WHERE epoch = $2`, ids[2], epoch)
 	request, err := s.Out.ReplayIDs(t.Context(), ids[:3]...)
@@ -44,7 +44,7 @@ func TestReplayInAnOpenWindow(t *testing.T) {
 	s.Await(s.Queue, ids)
 	s.WaitFor("the request is done", isDone(s, request))
 	if n := s.Count(`SELECT published FROM outbox_replay`); n != 3 {
-		t.Errorf("%d were published again", n)
+		t.Errorf("%d events were replayed", n)
 	}
 }
 
@@ -55,8 +55,8 @@ func isDone(s *outboxtest.Env, request int64) func() bool {
 	}
 }
 
-// A request is done when all was published and confirmed. What is held, what the broker refuses and
-// what is no longer there is shown as such.
+// A request is done only when all of its events were published and confirmed. Events that are held,
+// that the broker refuses, or that are no longer in the outbox are counted apart.
 func TestReplayIsDoneOnlyWhenAllWasPublished(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -77,8 +77,9 @@ func TestReplayIsDoneOnlyWhenAllWasPublished(t *testing.T) {
 	s.Append(lost)
 	bad := s.InsertRaw("c", "note.taken", `{}`, `[]`)
 	s.Run(r)
-	s.WaitFor("one waits for a person", func() bool { return len(s.HeldIDs(outboxtest.QuarantinedSQL)) == 1 })
-	s.WaitFor("one waits for a subscriber",
+	s.WaitFor("one event is quarantined",
+		func() bool { return len(s.HeldIDs(outboxtest.QuarantinedSQL)) == 1 })
+	s.WaitFor("one event is unroutable",
 		func() bool { return len(s.HeldIDs(`h.kind = 'unroutable'`)) == 1 })
 	s.Exec(`UPDATE outbox_held SET due = now() + interval '1 hour' WHERE kind = 'unroutable'`)
 	for _, c := range []struct {
@@ -104,13 +105,13 @@ func TestReplayIsDoneOnlyWhenAllWasPublished(t *testing.T) {
 		if got := list[0]; got.Published != c.published || got.Refused != c.refused ||
 			got.Held != c.held || (got.DoneAt != nil) != c.done ||
 			!strings.HasPrefix(got.Reason, c.reason) {
-			t.Errorf("%+v, want %+v", got, c)
+			t.Errorf("the request %+v, want %+v", got, c)
 		}
 	}
 }
 
-// One event that is dated in the future, before a long history, neither hides the others nor lets
-// them wait.
+// An event before a long history is dated in the future. It must neither hide nor delay the events
+// after that history.
 func TestReplaySinceSkipsOlderRows(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -130,7 +131,7 @@ func TestReplaySinceSkipsOlderRows(t *testing.T) {
 	s.Await(s.Queue, ids)
 	s.WaitFor("the request is done", isDone(s, request))
 	if n := s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request); n != 2 {
-		t.Errorf("%d were published again", n)
+		t.Errorf("%d events were replayed", n)
 	}
 }
 
@@ -141,7 +142,7 @@ func hasEnded(s *outboxtest.Env, request int64) func() bool {
 	}
 }
 
-// An event whose time has passed before its turn is not said to be published.
+// An event that the retention deletes before its turn must not count as published.
 func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -156,7 +157,7 @@ func TestDeletedEventIsNotReportedAsReplayed(t *testing.T) {
 	s.WaitFor("the request has ended", hasEnded(s, request))
 	if n := s.Count(`SELECT count(*) FROM outbox_replay WHERE published = 1 AND refused = 1
 		AND done_at IS NULL`); n != 1 {
-		t.Error("the request is done")
+		t.Error("the request does not count one published and one refused event, or it is done")
 	}
 }
 
@@ -175,20 +176,21 @@ func TestReplayByID(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 2)); !slices.Equal(got, []string{ids[0], ids[2]}) {
-		t.Errorf("received %v again, asked for %v", got, []string{ids[0], ids[2]})
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 2)); !slices.Equal(got,
+		[]string{ids[0], ids[2]}) {
+		t.Errorf("replayed %v, want %v", got, []string{ids[0], ids[2]})
 	}
 	s.WaitFor("the request is done", isDone(s, request))
 	list, err := s.Out.Replays(t.Context())
 	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 ||
 		*list[0].Events != 2 {
-		t.Errorf("listed %+v (%v)", list, err)
+		t.Errorf("replays %+v, error %v", list, err)
 	}
 	s.ExpectNoMore(s.Queue)
 }
 
-// A broker that lost everything is made whole from the outbox, with the same ids, also when the
-// lead changes in the middle of it.
+// A broker has lost all its messages. The replay publishes them again with the same ids, even if
+// the lead changes in the middle of it.
 func TestReplaySinceRestoresALostBroker(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -210,34 +212,35 @@ func TestReplaySinceRestoresALostBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.WaitFor("a part was published", func() bool {
+	s.WaitFor("a part of the request is published", func() bool {
 		return s.Count(`SELECT published FROM outbox_replay WHERE id = $1`, request) > 0
 	})
 	stop()
 	if isDone(s, request)() {
-		t.Fatal("it was done before the lead could change")
+		t.Fatal("the request was done before the lead could change: the test proves nothing")
 	}
 	next := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	s.Run(next)
 	s.WaitFor("the request is done", isDone(s, request))
 	got := map[string]bool{}
-	come, end := s.Consume(s.Queue)
-	marker := s.AppendNotes("marker", 1)[0] // it is published after them
-	for id := come().MessageId; id != marker; id = come().MessageId {
+	receive, endConsumer := s.Consume(s.Queue)
+	marker := s.AppendNotes("marker", 1)[0] // it is published after the replay
+	for id := receive().MessageId; id != marker; id = receive().MessageId {
 		got[id] = true
 	}
-	end()
+	endConsumer()
 	for _, id := range ids {
 		if !got[id] {
-			t.Errorf("%s did not come again", id)
+			t.Errorf("%s was not replayed", id)
 		}
 	}
 	if got[before[0]] || len(got) != len(ids) {
-		t.Errorf("%d events came again, asked for %d (an older one: %t)", len(got), len(ids),
+		t.Errorf("%d events were replayed, want %d (an older one among them: %t)", len(got), len(ids),
 			got[before[0]])
 	}
 }
 
+// seq returns the numbers from first to last.
 func seq(from, to int) (numbers []int) {
 	for n := from; n <= to; n++ {
 		numbers = append(numbers, n)

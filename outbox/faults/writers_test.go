@@ -15,8 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A reader's snapshot and a writer's transaction id, held for ever, in this database and in another
-// one of the cluster, hold up nothing (OUT-03).
+// OUT-03: open transactions of readers and writers, in this database and in another one of the
+// cluster, do not delay later events.
 func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -78,13 +78,14 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 			len(committed))
 	}
 	s.AwaitSettled()
-	// The queue cannot be asked: a busy broker may forget acknowledgements when a channel is closed.
+	// The depth of the queue is no proof: when a channel closes, a busy broker may forget
+	// acknowledgements.
 	if n := r.Stats().Published; n != int64(len(committed)) {
-		t.Fatalf("%d of %d events were published", n, len(committed))
+		t.Fatalf("%d events were published, want %d", n, len(committed))
 	}
 }
 
-// checkOrder fails the test unless the notes of each aggregate ascend.
+// checkOrder fails the test unless the notes of each aggregate are in order.
 func checkOrder(t *testing.T, got []amqp.Delivery) {
 	t.Helper()
 	last := map[string]int{}
@@ -94,7 +95,7 @@ func checkOrder(t *testing.T, got []amqp.Delivery) {
 			t.Fatal(err)
 		}
 		if n.N <= last[n.On] {
-			t.Errorf("delivery %d: %s %d came after %d", i, n.On, n.N, last[n.On])
+			t.Errorf("delivery %d: %s %d is after %d", i, n.On, n.N, last[n.On])
 		}
 		last[n.On] = n.N
 	}
