@@ -18,8 +18,8 @@ func leader(db *sqlx.DB) postgres.Leader { return postgres.Leader{DB: db, Name: 
 // visible in snapshot A is settled; of the rows that are visible in B but not in A (the open
 // window) those up to LastSeq are. No window is open when A equals B.
 type cursor struct {
-	Epoch   int64             `db:"epoch"`
-	System  string            `db:"system"`
+	Epoch   int64             `db:"epoch"`  // the token of the leader
+	System  string            `db:"system"` // the identifier of the cluster
 	A       postgres.Snapshot `db:"a"`
 	B       postgres.Snapshot `db:"b"`
 	LastSeq int64             `db:"last_seq"`
@@ -55,9 +55,9 @@ func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) 
 }
 
 func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error) {
-	// The lock waits for the writes of other relays, so that the snapshot includes them. It does not
-	// give this transaction an id: the id is greater than all ids in the snapshot, and so the rows
-	// that rebase marks with it lie beyond the new cursor.
+	// The lock waits for the writes of other relays, so that the snapshot includes them. It gives this
+	// transaction no id yet. The id is assigned after the snapshot, and so the rows that rebase marks
+	// with it lie beyond the new cursor.
 	if _, err := tx.ExecContext(ctx,
 		`LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return cursor{}, err

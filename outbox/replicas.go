@@ -24,7 +24,7 @@ const (
 	foreignLeaderInterval = 10 * time.Minute // between two log lines about a leader of another service
 )
 
-// Replica is the row in which a relay announces itself to the others.
+// Replica is the row in which a relay announces itself to other relays.
 type Replica struct {
 	ID      string    `db:"id" json:"id"`
 	Name    string    `db:"name" json:"name"` // of its service

@@ -100,7 +100,7 @@ type SourceState struct {
 	Wanted string    `db:"wanted" json:"wanted"`
 	Source string    `db:"source" json:"source"` // in use
 	Token  int64     `db:"token" json:"token"`   // of the lead
-	Since  time.Time `db:"since" json:"since"`   // the begin of the lead; zero: no relay has led yet
+	Since  time.Time `db:"since" json:"since"`   // when the lead began; zero: no relay has led yet
 	// Leader is the leader's service, host and process. Empty: it has not announced itself yet.
 	Leader string `db:"leader" json:"leader"`
 }

@@ -78,7 +78,7 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	if err != nil {
 		return nil, "", err
 	}
-	// The old slot goes even if no new one can be created: the server keeps its log for it.
+	// The old slot is dropped even if no new one can be created: the server keeps its log for it.
 	if err := s.Drop(ctx); err != nil {
 		return nil, "", err
 	}
