@@ -108,8 +108,7 @@ func TestLongestKeepOfAllReplicasCounts(t *testing.T) {
 	careful.Keep = -1
 	stopSecond := s.Run(careful)
 	s.WaitFor("it has announced that it deletes nothing", func() bool {
-		return s.Count(`SELECT count(*)
-		FROM outbox_relays WHERE keep = 'infinity'`) == 1
+		return s.Count(`SELECT count(*) FROM outbox_relays WHERE keep = 'infinity'`) == 1
 	})
 	checkRetention(t, hasty, lead, s, ids, "another replica wants to delete nothing")
 	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours'

@@ -101,8 +101,7 @@ func TestSupersededLeaderWritesNothing(t *testing.T) {
 	before := s.Count(`SELECT xmin::text::bigint FROM outbox_cursor`)
 	proxy.Release()
 	s.WaitFor("the relay leads with another epoch", func() bool {
-		return s.Count(`SELECT epoch
-		FROM outbox_cursor`) > epoch
+		return s.Count(`SELECT epoch FROM outbox_cursor`) > epoch
 	})
 	if r.Stats().Published > 2 {
 		t.Errorf("stats %+v", r.Stats())

@@ -123,10 +123,10 @@ func checkPublishedOnce(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
 	}
 }
 
+// awaitCommitted waits until more than n rows are committed.
 func awaitCommitted(s *outboxtest.Env, n int64) {
-	s.WaitFor(fmt.Sprint(n, " rows are committed"), func() bool {
-		return s.Count(`SELECT count(*)
-		FROM outbox`) > n
+	s.WaitFor(fmt.Sprintf("more than %d rows are committed", n), func() bool {
+		return s.Count(`SELECT count(*) FROM outbox`) > n
 	})
 }
 

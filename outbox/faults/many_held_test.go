@@ -66,8 +66,7 @@ func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 			awaitHeld(s, want)
 			if r.Mandatory != nil {
 				s.WaitFor("the held rows are published again", func() bool {
-					return s.Count(`SELECT max(attempts)
-					FROM outbox_held`) > 2
+					return s.Count(`SELECT max(attempts) FROM outbox_held`) > 2
 				})
 			}
 			s.Await(s.Queue, s.AppendNotes("innocent", 1))
