@@ -70,16 +70,19 @@ func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, e
 	return due, outOfTurn, nil
 }
 
-// heldAggregatesSQL finds those of the given aggregates that have a held row.
+// heldAggregatesSQL finds those of the given aggregates that have a held row. It reads one row of
+// each, because thousands of rows may be held behind the first.
 const heldAggregatesSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
 	WHERE aggregate = a LIMIT 1) AS h`
 
-// findHeld finds which aggregates of these rows have held rows, and which of the rows are held
-// themselves.
+// findHeld sets heldAggregates for these rows, and returns which of the rows are held themselves.
+// The relay reads the table for each batch instead of remembering all held aggregates, whose number
+// has no bound.
 func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
 	t.heldAggregates = map[string]bool{}
-	for _, f := range t.inFlight { // rows to hold that are not written yet
+	// The rows to hold of parts in flight are not in the table yet.
+	for _, f := range t.inFlight {
 		for _, h := range f.hold {
 			t.heldAggregates[h.aggregate] = true
 		}
@@ -128,6 +131,8 @@ const countRefusedSQL = `
 SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
 	AND due < 'infinity' LIMIT $1) AS refused`
 
+// countRefused counts from the table after each batch: a replay request may have made quarantined
+// rows due, and released rows may have been of any kind.
 func (t *term) countRefused(ctx context.Context) error {
 	t.relay.held.Store(int64(t.heldCount))
 	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL,
@@ -155,7 +160,7 @@ func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64)
 		}
 	}
 	released, holds, intact := t.settleHeld(due, outcomes)
-	if !intact {
+	if !intact { // the broker session has ended
 		if err == nil {
 			err = t.unknownOutcome()
 		}
@@ -168,6 +173,8 @@ func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64)
 	}
 	holds = append(holds, unfit...)
 	t.logHeld(holds)
+	// One transaction: a crash must not leave a row released and the rows behind it without a
+	// schedule.
 	if err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
 		if err := postpone(ctx, tx, outOfTurn); err != nil {
 			return err
@@ -230,7 +237,8 @@ func postpone(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 }
 
 // nextDueSQL makes the first held rows of an aggregate due, up to the first that has a cause of its
-// own: that one has its own schedule, and the rows after it wait for it.
+// own: that one has its own schedule, and the rows after it wait for it. It reads at most $2 rows
+// of each aggregate; their release makes the next ones due.
 const nextDueSQL = `
 UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
@@ -257,41 +265,7 @@ func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error 
 	return wrap("release held rows", err)
 }
 
-// repairHeldSQL reads the first held row of the next aggregates after $1, and makes those due that
-// are of kind behind. Such a row waits for nothing, and nothing would ever make it due; an earlier
-// release of the relay could leave rows like that.
-const repairHeldSQL = `
-WITH RECURSIVE head AS (
-	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate,
-		seq LIMIT 1)
-	UNION ALL
-	SELECT next.*, n + 1 FROM head, LATERAL (
-		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate
-			ORDER BY aggregate, seq LIMIT 1) AS next
-	WHERE n < $2
-), repaired AS (
-	UPDATE outbox_held AS h SET due = now() FROM head
-	WHERE head.kind = 'behind' AND h.seq = head.seq AND h.kind = 'behind' AND h.due = 'infinity'
-)
-SELECT max(aggregate) AS reached FROM head`
-
-// repairHeld repairs the held rows of all aggregates once in each term, next to the publishing.
-func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
-	for after := ""; ctx.Err() == nil; {
-		var reached *string
-		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-			return tx.Tx().GetContext(ctx, &reached, repairHeldSQL, after, maxRepaired)
-		})
-		if err != nil && ctx.Err() == nil {
-			r.Log.Warn().Err(err).Msg("the order of held events is not checked, the next leader does it")
-		}
-		if err != nil || reached == nil {
-			return
-		}
-		after = *reached
-	}
-}
-
+// wrap adds what was attempted to an error, if there is one.
 func wrap(action string, err error) error {
 	if err == nil {
 		return nil

@@ -37,7 +37,7 @@ func (t *term) startStreaming(s Stream) {
 // the window must go on.
 func (t *term) chooseSource(ctx context.Context) error {
 	c := &t.choice
-	select {
+	select { // without waiting; a nil channel is never ready
 	case b := <-c.starting:
 		c.starting = nil
 		if b.err != nil {
@@ -62,14 +62,14 @@ func (t *term) chooseSource(ctx context.Context) error {
 	}
 	source := t.relay.Source
 	switch {
-	case c.stream != nil:
+	case c.stream != nil: // markStep leaves the stream when it has reached a mark
 		c.stream.leaving = wanted != FromStream
 		return t.checkSlot(ctx)
 	case source == nil && wanted == FromStream:
 		t.relay.Log.Warn().Msg("the stream is wanted, but this replica has no Source: the relay uses " +
 			"the window")
 		c.nextCheck = time.Now().Add(time.Minute)
-	case source == nil || c.starting != nil:
+	case source == nil || c.starting != nil: // there is nothing to start or to drop
 	case wanted == FromStream:
 		ready := make(chan streamStart, 1)
 		c.starting = ready
@@ -77,7 +77,7 @@ func (t *term) chooseSource(ctx context.Context) error {
 			stream, snapshot, err := source.Begin(ctx)
 			ready <- streamStart{stream, snapshot, err}
 		})
-	case !c.slotDropped:
+	case !c.slotDropped: // the window is wanted, and the server need not keep its log
 		if err := source.Drop(ctx); err != nil {
 			t.relay.Log.Warn().Err(err).Msg("the replication slot of the stream cannot be dropped, the " +
 				"relay tries again")
@@ -160,6 +160,8 @@ func (t *term) handOver(ctx context.Context) error {
 	t.choice.started = nil
 	t.startStreaming(b.stream)
 	t.choice.stream.skip = skip
+	// From this write on, a new leader resumes the stream. If it is lost in a crash, the new leader
+	// goes on with the window, which publishes again what the stream has published since.
 	t.cursor.Streamed = true
 	return t.save(ctx, nil)
 }

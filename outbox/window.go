@@ -81,6 +81,8 @@ func (t *term) publishPart(ctx context.Context, p part) error {
 	return nil
 }
 
+// messages converts rows into messages. The sequence of a message is the row's seq, which stays the
+// same when the row is published again.
 func (t *term) messages(rows []row) []rabbit.Message {
 	messages := make([]rabbit.Message, len(rows))
 	for i, r := range rows {
