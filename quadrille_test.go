@@ -160,7 +160,7 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 			s.Handlers = append(s.Handlers,
 				s.Handlers...)
 		},
-		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Publishes = nil },
+		`handles "user.joined", which no service`: func(s *quadrille.Service) { s.Publishes = nil },
 		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
 		"sslmode is not set": func(
 			s *quadrille.Service) {
