@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +17,7 @@ import (
 
 // The bounds of outside calls.
 const (
-	CallsAtOnce = 32               // of a replica
-	CallTimeout = 10 * time.Second // of one call, below the time that a shutdown gives it
-	callLease   = CallTimeout + 5*time.Second
+	leaseMargin = 5 * time.Second // after the time-out of a call, before others may repeat it
 )
 
 // calls are the outside calls of a replica. What is due is claimed for as many as may be made,
@@ -29,6 +28,8 @@ type calls struct {
 	slots    chan struct{} // one for each call that may be under way
 	returned chan called
 	underway sync.WaitGroup
+	mu       sync.Mutex
+	calling  map[string]int // calls under way, by type
 }
 
 // called is what one call returned.
@@ -41,8 +42,8 @@ type called struct {
 
 // runCalls makes calls until ctx is done, and returns when those under way are written down.
 func (c *Consumer) runCalls(ctx context.Context) {
-	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce),
-		returned: make(chan called, CallsAtOnce)}
+	k := &calls{Consumer: c, slots: make(chan struct{}, c.bounds.CallWorkers),
+		returned: make(chan called, c.bounds.CallWorkers), calling: map[string]int{}}
 	var writing sync.WaitGroup
 	writing.Go(func() { k.writeLoop(ctx) })
 	c.runDue(ctx, c.callNudge, k.claim)
@@ -81,7 +82,8 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		if claimed, err = k.Inbox.Claim(ctx, tx, slots, k.callTypes...); err != nil {
 			return err
 		}
-		return k.Inbox.Lease(ctx, tx, callLease, claimed...)
+		claimed = k.admit(claimed)
+		return k.Inbox.Lease(ctx, tx, k.bounds.CallTimeout+leaseMargin, claimed...)
 	})
 	if err != nil {
 		claimed = nil
@@ -90,25 +92,53 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		<-k.slots
 	}
 	for _, p := range claimed {
-		k.underway.Go(func() { k.returned <- k.make(ctx, p) })
+		k.count(p.Type, 1)
+		k.underway.Go(func() {
+			r := k.make(ctx, p)
+			k.count(p.Type, -1)
+			k.returned <- r
+		})
 	}
 	return len(claimed) == slots, err
+}
+
+// admit leaves out calls beyond the concurrency of their handler: they stay due, for this replica
+// or another one.
+func (k *calls) admit(claimed []inbox.Pending) []inbox.Pending {
+	k.mu.Lock()
+	calling := maps.Clone(k.calling)
+	k.mu.Unlock()
+	return slices.DeleteFunc(claimed, func(p inbox.Pending) bool {
+		most := k.handlerOf[p.Type].options.Concurrency
+		if most > 0 && calling[p.Type] >= most {
+			return true
+		}
+		calling[p.Type]++
+		return false
+	})
+}
+
+// count notes that a call has begun or ended.
+func (k *calls) count(callType string, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calling[callType] += n
 }
 
 // make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic
 // in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
-		return called{Pending: p, failed: outsideError{RetryAfter(err, CallTimeout)}}
+		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout,
+	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.timeoutOf(p.Type, k.bounds.CallTimeout),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
 			if r.request, err = k.decodePending(p); err != nil {
 				return r, err
 			}
 			call := k.handlerOf[p.Type].call
-			if r.answer, err = call(withCause(ctx, r.request), r.request); err != nil {
+			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}
 			}
@@ -234,7 +264,7 @@ func (k *calls) writeOne(ctx context.Context, r called) {
 			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}
-		if dispose(err, 1, reruns, r.Attempts, true) != rerun {
+		if k.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
 				return // what cannot be recorded is made again after its lease
 			}

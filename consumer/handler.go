@@ -15,7 +15,8 @@ type Handler struct {
 	// apply handles a batch in tx and returns the effects of each event.
 	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error)
 	// call, if set, runs first and outside of any transaction; it returns the answer.
-	call func(ctx context.Context, e events.Event) (events.Payload, error)
+	call    func(ctx context.Context, e events.Event) (events.Payload, error)
+	options Options
 }
 
 // Types returns the types that h handles.
@@ -32,7 +33,8 @@ func (h Handler) Samples() []events.Payload { return h.samples }
 
 // Handle makes a handler of a function that runs its own SQL in the transaction of the inbox: it
 // takes effect once per event. An error rolls back, and the event is tried again later. The context
-// carries the event as the cause of what is said; see CauseOf.
+// carries the event as the cause of what is published, see CauseOf, and a logger that names it, see
+// zerolog.Ctx.
 func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	e events.Of[T]) error) Handler {
 	var sample T
@@ -41,8 +43,10 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
 			for _, e := range batch {
 				if err := safely(ctx, e, func() error {
-					typed, _ := events.As[T](e) // dispatch is by type
-					return handle(withCause(ctx, e), tx, typed)
+					return around(ctx, e, func(ctx context.Context, e events.Event) error {
+						typed, _ := events.As[T](e) // dispatch is by type
+						return handle(ctx, tx, typed)
+					})
 				}); err != nil {
 					return nil, err
 				}
@@ -53,9 +57,10 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 }
 
 // Call makes the handler of an outside call: of a request that a reaction has made, see Request, or
-// of an event of another service. The request is stored first; then one of CallsAtOnce workers
-// makes the call, within CallTimeout, with no transaction open and no lane held up. The call may be
-// made more than once for a request, and e.ID is the same each time: use it as the idempotency key.
+// of an event of another service. The request is stored first; then one of Bounds.CallWorkers makes
+// the call, within Bounds.CallTimeout, with no transaction open and no lane held up. The call may
+// be made more than once for a request, and e.ID is the same each time: use it as the idempotency
+// key.
 //
 // The answer, unless nil, is delivered to the service's own reaction to its type, in the
 // transaction that records the answer, with the id of the request as its own. An answer to which
@@ -65,15 +70,14 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(context.Context, *sqlx.Tx, []events.Event) ([]Result, error) {
-			return nil,
-				nil
-		},
+		apply:   nil, // apart from the batches of lanes
 		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
 			err = safely(ctx, e, func() error {
-				typed, _ := events.As[T](e)
-				answer, err = call(ctx, typed)
-				return err
+				return around(ctx, e, func(ctx context.Context, e events.Event) error {
+					typed, _ := events.As[T](e)
+					answer, err = call(ctx, typed)
+					return err
+				})
 			})
 			return answer, err
 		},

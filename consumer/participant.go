@@ -161,9 +161,11 @@ func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (effect
 		if r.sample.EventType() != e.Data.EventType() {
 			continue
 		}
-		err = safely(ctx, e, func() (err error) {
-			effects, err = r.react(s, e)
-			return err
+		err = safely(ctx, e, func() error {
+			return aroundReaction(ctx, e, func(_ context.Context, e events.Event) (err error) {
+				effects, err = r.react(s, e)
+				return err
+			})
 		})
 		return effects, err
 	}
@@ -218,7 +220,7 @@ const maxExtraWait = time.Minute
 // retryPause returns the pause of RetryAfter, or of an error that is not the event's, or a tenth of
 // how long it has waited already, up to a minute: many that wait for one peer, or one limit, must
 // not all come back at each moment.
-func retryPause(err error, age time.Duration) (after time.Duration, waits bool) {
+func retryPause(err error, age, patience time.Duration) (after time.Duration, waits bool) {
 	var n interface {
 		error
 		RetryAfter() time.Duration
@@ -226,7 +228,7 @@ func retryPause(err error, age time.Duration) (after time.Duration, waits bool) 
 	switch {
 	case errors.As(err, &n):
 		after = n.RetryAfter()
-	case databaseFault(err) && age < DatabasePatience:
+	case databaseFault(err) && age < patience:
 		after = retryFirst
 	default:
 		return 0, false

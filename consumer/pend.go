@@ -33,8 +33,8 @@ func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why 
 // later copy of each is then a duplicate.
 func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
-	attempts, pause := 1, pauseBefore(1)
-	if after, waits := retryPause(why, 0); verdict == postpone && waits {
+	attempts, pause := 1, c.retryOf(batch[0].receipt.Type).pause(1)
+	if after, waits := retryPause(why, 0, c.bounds.DatabasePatience); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
 	var accepted accepted
@@ -123,7 +123,7 @@ func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sql
 }
 
 func (c *Consumer) handlerTimeout() time.Duration {
-	return cmp.Or(c.HandlerTimeout, DefaultHandlerTimeout)
+	return c.bounds.HandlerTimeout
 }
 
 func (c *Consumer) note(p inbox.Pending, parked bool) {

@@ -51,9 +51,7 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
 
 // The bounds of what is looked after from time to time.
 const (
-	careInterval = time.Minute
-	// CallHistory is how long an answered call stays in the history of calls.
-	CallHistory   = 14 * 24 * time.Hour
+	careInterval  = time.Minute
 	forgetAtOnce  = 1000 // calls in one statement
 	forgetAtATime = 20   // statements in each interval
 )
@@ -68,7 +66,7 @@ func (c *Consumer) care(ctx context.Context) {
 			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
 		for range forgetAtATime {
-			if n, err := c.Inbox.ForgetCalls(ctx, CallHistory, forgetAtOnce); err != nil ||
+			if n, err := c.Inbox.ForgetCalls(ctx, c.bounds.CallHistory, forgetAtOnce); err != nil ||
 				n < forgetAtOnce {
 				break
 			}
@@ -156,7 +154,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	return c.applyAndExecute(ctx, tx, batch)
+	return c.applyAndExecute(c.withScope(ctx, claimed...), tx, batch)
 }
 
 // reschedule sets a claimed thing for its next attempt, or parks it.
@@ -164,17 +162,19 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 	failed error) error {
 	p.Reason = failed.Error()
 	age := time.Duration(p.Age * float64(time.Second))
-	if after, waits := retryPause(failed, age); waits && (patient(failed, age) || !wasMade(failed)) {
+	if after, waits := retryPause(failed, age, c.bounds.DatabasePatience); waits &&
+		(patient(failed, age, c.bounds.CallPatience) || !wasMade(failed)) {
 		done, err := c.Inbox.Reschedule(ctx, tx, p, after, false)
 		if done {
 			c.stats.delayed.Add(1)
 		}
 		return err
 	}
-	parked := !patient(failed, age) && (dispose(failed, 1, MaxReruns, p.Attempts, true) == park ||
-		p.Attempts+1 >= MaxAttempts)
+	retry := c.retryOf(p.Type)
+	parked := !patient(failed, age, c.bounds.CallPatience) &&
+		(retry.dispose(failed, 1, MaxReruns, p.Attempts, true) == park || p.Attempts+1 >= retry.Attempts)
 	p.Attempts++
-	done, err := c.Inbox.Reschedule(ctx, tx, p, pauseBefore(p.Attempts), parked)
+	done, err := c.Inbox.Reschedule(ctx, tx, p, retry.pause(p.Attempts), parked)
 	if done {
 		c.note(p, parked)
 	}
@@ -214,7 +214,8 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 // redoOne handles one due thing alone, unless that has failed just now; when it fails it waits for
 // its next attempt, or is parked, and failed says why.
 func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
-	for reruns := 0; *failed == nil || dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
+	for reruns := 0; *failed == nil ||
+		c.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}

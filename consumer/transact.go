@@ -113,7 +113,7 @@ type requestsKey struct{}
 func (c *Consumer) tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	made := new(atomic.Bool)
-	ctx = context.WithValue(c.withStatements(ctx), requestsKey{}, made)
+	ctx = context.WithValue(c.withScope(c.withStatements(ctx)), requestsKey{}, made)
 	err := postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
 	if err == nil && made.Load() {
 		c.nudgeCalls()
