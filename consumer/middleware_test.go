@@ -105,6 +105,8 @@ func TestOptionsOfOneHandler(t *testing.T) {
 	w := consumertest.New(t)
 	w.RetryByHand()
 	var running, most atomic.Int32
+	first, leave := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(first); <-leave })
 	_, stop := w.Bank(
 		consumer.Handle(func(ctx context.Context, _ *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 			if e.Data.Order == "slow" {
@@ -115,6 +117,9 @@ func TestOptionsOfOneHandler(t *testing.T) {
 				most.Store(n)
 			}
 			defer running.Add(-1)
+			if e.Data.Order == "0" {
+				once()
+			}
 			return nil
 		}).With(consumer.Options{Retry: consumer.Retry{Attempts: 2}, Timeout: 50 * time.Millisecond,
 			Concurrency: 1}))
@@ -123,6 +128,14 @@ func TestOptionsOfOneHandler(t *testing.T) {
 		payloads = append(payloads, consumertest.Noted{Order: fmt.Sprint(i)})
 	}
 	w.PublishAs(consumertest.Shop, append(payloads, consumertest.Noted{Order: "slow"})...)
+	<-first
+	w.Eventually("all deliveries are in hand", func() (bool, string) {
+		return w.Consumers("bank.in", 1).Messages == 0, w.Diagnosis()
+	})
+	if n := w.Int(inboxCount); n != 0 {
+		t.Errorf("%d events were handled while the only lane was taken", n)
+	}
+	close(leave)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL
 		AND reason LIKE '%deadline exceeded%'`)
 	w.Exec(`UPDATE pending SET due = now()`)
