@@ -163,8 +163,7 @@ func TestReadAllMissesNothing(t *testing.T) {
 	}
 	s.waitFor("many facts were read", func() bool {
 		read()
-		return len(versions) == 18 &&
-			versions["counter/0-0"] > 60
+		return len(versions) == 18 && versions["counter/0-0"] > 60
 	})
 	stop()
 	for n := 1; n > 0; {

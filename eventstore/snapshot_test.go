@@ -67,8 +67,7 @@ func (s store) fill(name string, n int) {
 }
 
 func event(p events.Payload) events.Event {
-	return events.Cause(events.Event{}, "/counters", now(),
-		p)
+	return events.Cause(events.Event{}, "/counters", now(), p)
 }
 
 // A snapshot is taken every 16 events. It is used: the fold succeeds without the events that it
@@ -135,8 +134,7 @@ func TestInvalidSnapshotIsIgnored(t *testing.T) {
 // doubledCounter is a counter whose fold has changed.
 type doubledCounter struct{ Doubled int }
 
-func (l doubledCounter) Fold(
-	p events.Payload) doubledCounter {
+func (l doubledCounter) Fold(p events.Payload) doubledCounter {
 	return doubledCounter{l.Doubled + 2*p.(added).N}
 }
 func (doubledCounter) FoldVersion() int        { return 2 }

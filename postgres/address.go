@@ -52,8 +52,7 @@ func AddressURL(raw string) (u *url.URL, err error) {
 // isSocket reports whether host is the directory of a Unix socket, or a name in the abstract
 // namespace of Linux, rather than a network host.
 func isSocket(host string) bool {
-	return strings.HasPrefix(host, "/") ||
-		strings.HasPrefix(host, "@")
+	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
 }
 
 // addressOfURL parses a URL. Package net/url refuses a percent-encoded host, so the function moves

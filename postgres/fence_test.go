@@ -80,8 +80,7 @@ func TestOnlyTheLatestTokenWrites(t *testing.T) {
 	}
 	signal := func(s syscall.Signal) func(p *os.Process) {
 		return func(p *os.Process) {
-			must(t,
-				p.Signal(s))
+			must(t, p.Signal(s))
 		}
 	}
 	stop, resume := signal(syscall.SIGSTOP), signal(syscall.SIGCONT)

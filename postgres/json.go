@@ -12,8 +12,7 @@ type JSON[T any] struct{ V T }
 
 // MarshalJSON encodes the value alone.
 func (j JSON[T]) MarshalJSON() ([]byte, error) {
-	return json.Marshal(j.V,
-		json.Deterministic(true))
+	return json.Marshal(j.V, json.Deterministic(true))
 }
 
 // UnmarshalJSON decodes a value that MarshalJSON encoded.

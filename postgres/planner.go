@@ -38,8 +38,7 @@ type byIndexKey struct{}
 // ByIndex returns a context in which the planner uses an index for every statement, even if the
 // table was small when the statement was planned. Use it only for statements that have an index.
 func ByIndex(ctx context.Context) context.Context {
-	return context.WithValue(ctx, byIndexKey{},
-		true)
+	return context.WithValue(ctx, byIndexKey{}, true)
 }
 
 // plannedByIndex reports whether a statement needs the settings of the kit. An INSERT of values

@@ -71,8 +71,7 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	state := func(code string) error {
-		return fmt.Errorf("insert: %w",
-			&pq.Error{Code: pqerror.Code(code)})
+		return fmt.Errorf("insert: %w", &pq.Error{Code: pqerror.Code(code)})
 	}
 	for name, c := range map[string]struct {
 		err  error

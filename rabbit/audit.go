@@ -80,8 +80,7 @@ func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topo
 	}
 	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t))
 	slices.SortStableFunc(found, func(a, b Finding) int {
-		return cmp.Or(-cmp.Compare(a.Kind, b.Kind),
-			cmp.Compare(a.Object, b.Object))
+		return cmp.Or(-cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object))
 	})
 	return found, nil
 }

@@ -79,8 +79,7 @@ func (s *Session) declare(b topology.Broker) error {
 	}
 	for _, bind := range b.Bindings {
 		err := s.call(func() error {
-			return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait,
-				nil)
+			return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait, nil)
 		})
 		if err != nil {
 			return fmt.Errorf("bind queue %s to %s with %s: %w", bind.Queue, bind.Exchange, bind.Key, err)

@@ -148,8 +148,7 @@ func TestUnsendableMessageAffectsNoOther(t *testing.T) {
 		"expiration":       func(m *rabbit.Message) { m.Expiration = long },
 		"user-id":          func(m *rabbit.Message) { m.UserId = long },
 		"content-encoding": func(m *rabbit.Message) { m.ContentEncoding = long },
-		"header name of 25": func(
-			m *rabbit.Message) {
+		"header name of 25": func(m *rabbit.Message) {
 			m.Headers = amqp.Table{"x": amqp.Table{long: "x"}}
 		},
 	}

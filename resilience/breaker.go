@@ -69,8 +69,7 @@ func (b *Breaker) prepare() {
 			IsSuccessful: func(err error) bool { return err == nil || isAnswer(err) },
 			// A call that was cancelled or not made says nothing about the peer.
 			IsExcluded: func(err error) bool {
-				return errors.Is(err, context.Canceled) ||
-					isNotMade(err)
+				return errors.Is(err, context.Canceled) || isNotMade(err)
 			},
 			OnStateChange: func(_ string, from, to gobreaker.State) { b.changed(from, to) },
 		})
