@@ -70,11 +70,11 @@ func ExampleProject() {
 	sums := eventstore.Project(eventstore.Projection{
 		Name: "sums", Key: "name", Version: 1, Facts: counter{}.Facts(),
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL`,
-	}, func(h eventstore.Decoded) []string {
-		return []string{h.Data.Subject()}
-	}, func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
-		r, _ := rows.Get(h.Data.Subject())
-		rows.Set(h.Data.Subject(), row{h.Data.Subject(), r.Sum + h.Data.(added).N})
+	}, func(d eventstore.Decoded) []string {
+		return []string{d.Data.Subject()}
+	}, func(rows *consumer.Rows[string, row], d eventstore.Decoded) {
+		r, _ := rows.Get(d.Data.Subject())
+		rows.Set(d.Data.Subject(), row{d.Data.Subject(), r.Sum + d.Data.(added).N})
 	})
 	fmt.Println(sums.Name) // quadrille.Service{Projections: …} fills it
 	// Output: sums

@@ -45,12 +45,12 @@ type Decoded struct {
 // The functions see the facts of one stream in its order, and those of different streams in the
 // order of their commits.
 func Project[V any](p Projection, keys func(Decoded) []string,
-	fold func(rows *consumer.Rows[string, V], h Decoded)) Projection {
+	fold func(rows *consumer.Rows[string, V], d Decoded)) Projection {
 	p.apply = isolated(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		rows := new(consumer.Rows[string, V])
 		rows.Bind(table, p.Key)
-		for _, h := range batch {
-			for _, key := range keys(h) {
+		for _, d := range batch {
+			for _, key := range keys(d) {
 				rows.Lock(key)
 			}
 		}
@@ -59,8 +59,8 @@ func Project[V any](p Projection, keys func(Decoded) []string,
 				return err
 			}
 		}
-		for _, h := range batch {
-			fold(rows, h)
+		for _, d := range batch {
+			fold(rows, d)
 		}
 		return rows.Save(ctx, tx)
 	})

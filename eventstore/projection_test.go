@@ -36,13 +36,13 @@ func totals(version int, fold func(*consumer.Rows[string, total],
 		Name: "totals", Key: "name", Version: version, Facts: []events.Payload{added{}},
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
 			versions text NOT NULL, at timestamptz NOT NULL`,
-	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, fold)
+	}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} }, fold)
 }
 
-func sumUp(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-	t, _ := rows.Get(h.Data.Subject())
-	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version,
-		fmt.Sprint(t.Versions, " ", h.Version), h.Time})
+func sumUp(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+	t, _ := rows.Get(d.Data.Subject())
+	rows.Set(d.Data.Subject(), total{d.Data.Subject(), t.Sum + d.Data.(added).N, d.Version,
+		fmt.Sprint(t.Versions, " ", d.Version), d.Time})
 }
 
 // projector returns the prepared projector of one replica.
@@ -298,9 +298,9 @@ func TestChangedProjectionIsRebuilt(t *testing.T) {
 	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
 	s.waitCaughtUp()
 	stop()
-	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-		sumUp(rows, h)
-		t, _ := rows.Get(h.Data.Subject())
+	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+		sumUp(rows, d)
+		t, _ := rows.Get(d.Data.Subject())
 		rows.Set(t.Name, total{t.Name, -int(t.Version), t.Version, t.Versions, t.At})
 	})))
 	s.waitFor("readers see the changed projection",
@@ -325,17 +325,17 @@ func TestFailingProjectionStopsNoOther(t *testing.T) {
 				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
 				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
 			versions text NOT NULL, at timestamptz NOT NULL`,
-			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
-				func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
+			}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} },
+				func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
 					select {
 					case <-repaired:
 					default:
-						if h.Version == 7 {
+						if d.Version == 7 {
 							runs.Add(1)
 							bad(repaired)
 						}
 					}
-					sumUp(rows, h)
+					sumUp(rows, d)
 				})
 			s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
 			s.fill("a", 20)
@@ -385,10 +385,10 @@ func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
 	s.fill("a", 30)
 	stopOld := s.run(s.projector(s.DB, totals(1, sumUp)))
 	s.waitCaughtUp()
-	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-		t, _ := rows.Get(h.Data.Subject())
-		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "",
-			h.Time})
+	negative := totals(2, func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+		t, _ := rows.Get(d.Data.Subject())
+		rows.Set(d.Data.Subject(), total{d.Data.Subject(), t.Sum - d.Data.(added).N, d.Version, "",
+			d.Time})
 	})
 	s.projector(s.DB, negative)         // a replica of the next release has started
 	s.projector(s.DB, totals(1, sumUp)) // and one of the old release has started again

@@ -223,11 +223,11 @@ func open(projection Projection, facts []Fact) ([]Decoded, error) {
 	return batch, nil
 }
 
-// saveError stores why a generation makes no progress, for Progress. A nil problem clears it.
-func (g generation) saveError(ctx context.Context, db *sqlx.DB, problem error) error {
+// saveError stores why a generation makes no progress, for Progress. A nil cause clears it.
+func (g generation) saveError(ctx context.Context, db *sqlx.DB, cause error) error {
 	text := ""
-	if problem != nil {
-		text = strings.ToValidUTF8(problem.Error(), "?")
+	if cause != nil {
+		text = strings.ToValidUTF8(cause.Error(), "?")
 		text = strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "")
 	}
 	if text == g.Error {

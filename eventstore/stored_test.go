@@ -164,12 +164,12 @@ func TestProjectionStopsAtAFactOfANewerRelease(t *testing.T) {
 				t.Errorf("the projection is at version %d, want 3", n)
 			}
 			stop()
-			next := totals(1, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-				if _, ok := h.Data.(added); ok {
-					sumUp(rows, h)
+			next := totals(1, func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+				if _, ok := d.Data.(added); ok {
+					sumUp(rows, d)
 					return
 				}
-				rows.Set("a", total{"a", 0, h.Version, "", h.Time})
+				rows.Set("a", total{"a", 0, d.Version, "", d.Time})
 			})
 			next.Kinds, next.Facts = old.Kinds, []events.Payload{added{}, reset{}}
 			if name == "version" { // the samples of this test have no upcaster for the facts before it

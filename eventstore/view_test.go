@@ -41,9 +41,9 @@ func widened() eventstore.Projection {
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: 2, Facts: []events.Payload{added{}},
 		Columns: `extra bigint NOT NULL, name text PRIMARY KEY, version bigint NOT NULL`,
-	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
-		func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
-			rows.Set(h.Data.Subject(), row{1, h.Data.Subject(), h.Version})
+	}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} },
+		func(rows *consumer.Rows[string, row], d eventstore.Decoded) {
+			rows.Set(d.Data.Subject(), row{1, d.Data.Subject(), d.Version})
 		})
 }
 

@@ -87,9 +87,9 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 
 // Run calls work whenever this replica leads, until ctx is done. The context of work ends when the
 // replica loses the lead. The other replicas try to take the lead every 250 ms. Run passes each
-// error to problem, which may wait before it returns, and then tries again.
+// error to onError, which may wait before it returns, and then tries again.
 func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error,
-	problem func(error)) {
+	onError func(error)) {
 	for ctx.Err() == nil {
 		lead, err := l.Try(ctx)
 		if lead != nil {
@@ -99,7 +99,7 @@ func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Le
 			lead.Release()
 		}
 		if err != nil && ctx.Err() == nil {
-			problem(err)
+			onError(err)
 		}
 		timer := time.NewTimer(standbyInterval)
 		select {
@@ -131,8 +131,8 @@ func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 		if err := f(Fenced{tx}); err != nil {
 			return err
 		}
-		var held bool
-		err := tx.GetContext(ctx, &held, `SELECT true FROM leaders WHERE name = $1
+		var latest bool
+		err := tx.GetContext(ctx, &latest, `SELECT true FROM leaders WHERE name = $1
 			AND token = $2 FOR SHARE`, l.name, l.Token)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%s: %w", l.name, ErrSuperseded)
@@ -214,11 +214,12 @@ func (l *Lead) giveUpWhenSilent(kept context.Context, giveUp func(), answered <-
 // checkLock checks on another connection whether the session has its lock, and returns
 // ErrSuperseded if not.
 func (l *Lead) checkLock(ctx context.Context) error {
-	var yes bool
-	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'
+	var locked bool
+	err := l.db.GetContext(ctx, &locked, `SELECT EXISTS (SELECT FROM pg_locks
+		WHERE locktype = 'advisory'
 		AND granted AND pid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, l.pid)
-	if err == nil && !yes {
+	if err == nil && !locked {
 		return ErrSuperseded
 	}
 	return err
