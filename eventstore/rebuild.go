@@ -72,7 +72,7 @@ func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
 			return err
 		}
 		return switchView(ctx, tx, projection.Name, number)
-	// A newer release has created a later version, even if the service has been downgraded since.
+	// A later version belongs to a newer release, from which the service may have been downgraded.
 	case existing[0].Version >= projection.Version:
 		return nil
 	}

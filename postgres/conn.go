@@ -176,7 +176,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		byIndex: plannedByIndex(ctx, query)}, nil
 }
 
-// Prepare is PrepareContext; database/sql does not call it.
+// Prepare implements driver.Conn. Database/sql calls PrepareContext instead.
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(context.Background(), query)
 }
@@ -212,7 +212,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		for i, a := range args {
 			values[i] = a.Value
 		}
-		return s.Stmt.Exec(values) //nolint:staticcheck // the driver has no other for it
+		return s.Stmt.Exec(values) //nolint:staticcheck // the driver has no other method for a COPY
 	}
 	if err := s.conn.setPlanner(ctx, s.byIndex); err != nil {
 		return nil, err

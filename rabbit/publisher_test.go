@@ -110,7 +110,7 @@ func TestUnroutableWithoutMandatoryIsConfirmed(t *testing.T) {
 	expect(t, p, publish(t, p, message("nobody", 0, false))[0], rabbit.Confirmed)
 }
 
-// PUB-04
+// PUB-04: a full queue refuses messages until it has room again.
 func TestFullQueueRefuses(t *testing.T) {
 	t.Parallel()
 	url, admin := vhost(t, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})

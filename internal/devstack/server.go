@@ -167,7 +167,7 @@ func (k *stack) logTail(name string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(k.redact(string(data))), "\n")
 	lines = lines[max(0, len(lines)-logLines):]
-	return fmt.Sprintf("\nthe last lines of %s:\n  %s\n", k.path(name+".log"),
+	return fmt.Sprintf("\nthe end of %s:\n  %s\n", k.path(name+".log"),
 		strings.Join(lines, "\n  "))
 }
 

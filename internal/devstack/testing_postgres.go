@@ -90,7 +90,7 @@ func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string,
 		return "", err
 	}
 	defer conn.ExecContext(context.WithoutCancel(ctx),
-		"SELECT pg_advisory_unlock_all()") //nolint:errcheck // after an error the end of the session releases it
+		"SELECT pg_advisory_unlock_all()") //nolint:errcheck // the end of the session does it as well
 	if done, err := templateDone(ctx, conn, name); done || err != nil {
 		return name, err
 	}
