@@ -18,8 +18,6 @@ import (
 
 // The bounds of what an author's code may take.
 const (
-	// DefaultHandlerTimeout is how long the transaction of a batch may take, its handlers included.
-	DefaultHandlerTimeout = time.Minute
 	// handlerGrace is what code that ends with its context is given to end.
 	handlerGrace = 2 * time.Second
 	// MaxHanging is how many runs of the handler of one type may not have returned. A goroutine cannot
@@ -136,8 +134,8 @@ func evaluated(err error) error {
 		return nil
 	}
 	a := evaluatedError{err, err.Error()}
-	_ = dispose(a, 1, 0, 0, true)
-	_, _ = retryPause(a, 0)
+	_ = Retry{}.dispose(a, 1, 0, 0, true)
+	_, _ = retryPause(a, 0, 0)
 	_ = wasMade(a)
 	return a
 }

@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,9 +17,7 @@ import (
 
 // The bounds of outside calls.
 const (
-	CallsAtOnce = 32               // of a replica
-	CallTimeout = 10 * time.Second // of one call, below the time that a shutdown gives it
-	callLease   = CallTimeout + 5*time.Second
+	leaseMargin = 5 * time.Second // after the time-out of a call, before others may repeat it
 )
 
 // calls are the outside calls of a replica. What is due is claimed for as many as may be made,
@@ -28,19 +28,22 @@ type calls struct {
 	slots    chan struct{} // one for each call that may be under way
 	returned chan called
 	underway sync.WaitGroup
+	mu       sync.Mutex
+	calling  map[string]int // calls under way, by type
 }
 
 // called is what one call returned.
 type called struct {
 	inbox.Pending
-	answer []events.Event
-	failed error
+	request events.Event
+	answer  events.Payload // nil: there is none
+	failed  error
 }
 
 // runCalls makes calls until ctx is done, and returns when those under way are written down.
 func (c *Consumer) runCalls(ctx context.Context) {
-	k := &calls{Consumer: c, slots: make(chan struct{}, CallsAtOnce),
-		returned: make(chan called, CallsAtOnce)}
+	k := &calls{Consumer: c, slots: make(chan struct{}, c.bounds.CallWorkers),
+		returned: make(chan called, c.bounds.CallWorkers), calling: map[string]int{}}
 	var writing sync.WaitGroup
 	writing.Go(func() { k.writeLoop(ctx) })
 	c.runDue(ctx, c.callNudge, k.claim)
@@ -79,7 +82,8 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		if claimed, err = k.Inbox.Claim(ctx, tx, slots, k.callTypes...); err != nil {
 			return err
 		}
-		return k.Inbox.Lease(ctx, tx, callLease, claimed...)
+		claimed = k.admit(claimed)
+		return k.Inbox.Lease(ctx, tx, k.bounds.CallTimeout+leaseMargin, claimed...)
 	})
 	if err != nil {
 		claimed = nil
@@ -88,30 +92,63 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		<-k.slots
 	}
 	for _, p := range claimed {
-		k.underway.Go(func() { k.returned <- k.make(ctx, p) })
+		k.count(p.Type, 1)
+		k.underway.Go(func() {
+			r := k.make(ctx, p)
+			k.count(p.Type, -1)
+			k.returned <- r
+		})
 	}
 	return len(claimed) == slots, err
+}
+
+// admit leaves out calls beyond the concurrency of their handler: they stay due, for this replica
+// or another one.
+func (k *calls) admit(claimed []inbox.Pending) []inbox.Pending {
+	k.mu.Lock()
+	calling := maps.Clone(k.calling)
+	k.mu.Unlock()
+	return slices.DeleteFunc(claimed, func(p inbox.Pending) bool {
+		most := k.handlerOf[p.Type].options.Concurrency
+		if most > 0 && calling[p.Type] >= most {
+			return true
+		}
+		calling[p.Type]++
+		return false
+	})
+}
+
+// count notes that a call has begun or ended.
+func (k *calls) count(callType string, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calling[callType] += n
 }
 
 // make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic
 // in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
-		return called{Pending: p, failed: outsideError{RetryAfter(err, CallTimeout)}}
+		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
 	}
-	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout,
-		func(ctx context.Context) ([]events.Event, error) {
+	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.timeoutOf(p.Type, k.bounds.CallTimeout),
+		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
-			e, err := k.decodePending(p)
-			if err != nil {
-				return nil, err
+			if r.request, err = k.decodePending(p); err != nil {
+				return r, err
 			}
-			return k.call(ctx, e)
+			call := k.handlerOf[p.Type].call
+			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
+				// Whatever it looks like, it is not an error of the database.
+				err = outsideError{err}
+			}
+			return r, err
 		})
 	if h, hung := errors.AsType[hungError](err); hung {
 		err = outsideError{h}
 	}
-	return called{p, answer, err}
+	r.Pending, r.failed = p, err
+	return r
 }
 
 // writeLoop writes down what calls return, until there are none.
@@ -139,40 +176,79 @@ func (k *calls) writeLoop(ctx context.Context) {
 	}
 }
 
-// write says the answers and sets what failed for its next attempt, in one transaction. What
-// another replica has finished meanwhile, since the lease was over, is not said again.
+// write records what calls have returned, in one transaction: answers with their effects, and
+// failures with their next attempt. What another replica has recorded since the lease was over has
+// no effect again.
 func (k *calls) write(ctx context.Context, batch []called) error {
-	var answered int
+	var recorded int
 	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		var well []inbox.Pending
+		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
-			if r.failed == nil {
-				well = append(well, r.Pending)
-			}
-		}
-		finished, err := k.Inbox.FinishNamed(ctx, tx, well...)
-		if err != nil {
-			return err
-		}
-		var published []events.Event
-		for _, r := range batch {
-			switch {
-			case r.failed != nil:
+			if r.failed != nil {
 				if err := k.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
 					return err
 				}
-			case finished[inbox.Name{Owner: r.Owner, Key: r.Key}]:
-				published = append(published, r.answer...)
+				continue
 			}
+			answer, err := answerOf(r)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, answer)
 		}
-		answered = len(finished)
-		return k.Emit(ctx, tx, published...)
+		done, err := k.Inbox.Answer(ctx, tx, answers...)
+		if err != nil {
+			return err
+		}
+		recorded = len(done)
+		return k.handleAnswers(ctx, tx, slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
+			return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
+		}))
 	})
 	if err == nil {
-		k.stats.handled.Add(int64(answered))
+		k.stats.handled.Add(int64(recorded))
 		k.Outbox.Nudge()
 	}
 	return err
+}
+
+// answerOf returns what the history of calls keeps.
+func answerOf(r called) (inbox.Answer, error) {
+	a := inbox.Answer{Pending: r.Pending}
+	if r.answer == nil {
+		return a, nil
+	}
+	data, err := events.Encode(r.answer)
+	if err != nil {
+		return a, err
+	}
+	a.AnswerType, a.Answer = r.answer.EventType(), data
+	return a, nil
+}
+
+// handleAnswers delivers answers to the service's own reactions, and publishes those for which
+// there is none.
+func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []called) error {
+	var batch []events.Event
+	var published []Result
+	for _, r := range answered {
+		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
+			published = append(published, Result{r.request, Publish(r.answer)})
+			continue
+		}
+		e := r.request
+		e.Time, e.Data = time.Now().UTC(), r.answer
+		batch = append(batch, e)
+	}
+	if len(published) > 0 {
+		if err := k.execute(ctx, tx, published); err != nil {
+			return err
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return k.applyAndExecute(ctx, tx, batch)
 }
 
 // writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of
@@ -188,9 +264,9 @@ func (k *calls) writeOne(ctx context.Context, r called) {
 			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}
-		if dispose(err, 1, reruns, r.Attempts, true) != rerun {
+		if k.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
-				return // what cannot be noted is made again after its lease
+				return // what cannot be recorded is made again after its lease
 			}
 			r.failed = err
 		}

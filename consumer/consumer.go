@@ -20,17 +20,12 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// The bounds of a consumer.
+// The bounds of a consumer that are not in Bounds.
 const (
-	Prefetch = 2000 // deliveries in hand and unacknowledged
-	// MaxBytesInHand bounds the bodies of the deliveries in hand; one delivery more may be read.
-	MaxBytesInHand = 64 << 20
-	Lanes          = 4   // transactions at a time; a subject is always in the same lane
-	BatchMax       = 200 // events in one transaction
-	deadPrefetch   = 20
-	drainTimeout   = 10 * time.Second             // for what is in hand at shutdown
-	stopTimeout    = drainTimeout + 3*time.Second // and to close the sessions
-	// for what is in hand when the session breaks, before the next one begins
+	deadPrefetch = 20 // dead letters may be large, and parking them is not urgent
+	// closeTimeout is for closing the sessions, after ShutdownTimeout.
+	closeTimeout = 3 * time.Second
+	// breakTimeout is for what is in hand when the session breaks, before the next one begins.
 	breakTimeout = time.Second
 )
 
@@ -47,14 +42,12 @@ type Consumer struct {
 	// Ready is asked at the start of each session, before anything is consumed; nil: always ready.
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
-	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
-	// whose handler takes longer fails and is tried again; the others go on. 0: DefaultHandlerTimeout.
-	HandlerTimeout time.Duration
-	// Malformed bounds what is parked of one exchange that is no event, or no event that can be
-	// believed. 0: MaxMalformed and MaxMalformedBytes.
-	Malformed inbox.Bounds
+	Bounds
+	// Middleware wraps every handler, reaction and call, the first one outermost.
+	Middleware []Middleware
 
 	prepared     sync.Once
+	bounds       Bounds // with their defaults
 	statements   *postgres.Statements
 	catalogue    events.Catalogue
 	handlerOf    map[string]*Handler
@@ -94,6 +87,8 @@ func (c *Consumer) Stats() Stats {
 func (c *Consumer) prepare() {
 	c.prepared.Do(func() {
 		c.statements = postgres.NewStatements(c.DB)
+		c.bounds = c.Bounds.orDefaults()
+		c.prefetch.full = c.bounds.Prefetch
 		c.handlerOf = map[string]*Handler{}
 		c.callNudge = make(chan struct{}, 1)
 		c.catalogue = events.NewCatalogue()
@@ -122,13 +117,13 @@ func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
 	running.Go(func() { c.runDue(ctx, nil, c.redo) })
-	running.Go(func() { c.reportOverdue(ctx) })
+	running.Go(func() { c.care(ctx) })
 	if len(c.callTypes) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}
 	if c.consumes() {
 		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.session) })
-		var size prefetch
+		size := prefetch{full: c.bounds.Prefetch}
 		running.Go(func() {
 			rabbit.Supervise(ctx, c.Log, func(ctx context.Context) error {
 				err := c.consumeDead(ctx, min(deadPrefetch, size.now()))
@@ -140,7 +135,7 @@ func (c *Consumer) Run(ctx context.Context) {
 	<-ctx.Done()
 	var all sync.WaitGroup
 	all.Go(func() { running.Wait(); c.inHand.Wait() })
-	waitAtMost(&all, stopTimeout)
+	waitAtMost(&all, c.bounds.ShutdownTimeout+closeTimeout)
 }
 
 // subscribe opens a session on one of the service's queues.
@@ -155,7 +150,7 @@ func (c *Consumer) subscribe(ctx context.Context, name, queue string,
 	}
 	var deliveries *rabbit.Deliveries
 	if err == nil {
-		deliveries, err = rabbit.Subscribe(session, queue, prefetch, MaxBytesInHand)
+		deliveries, err = rabbit.Subscribe(session, queue, prefetch, c.bounds.PrefetchBytes)
 	}
 	if err != nil {
 		session.Close()
@@ -184,11 +179,12 @@ func (c *Consumer) consume(ctx context.Context) error {
 	c.sessions.began()
 	c.Log.Info().Str("queue", topology.QueueOf(c.Name)).Msg("consuming")
 	seed := maphash.MakeSeed()
-	lanes := make([]*lane, Lanes)
+	lanes := make([]*lane, c.bounds.Lanes)
 	var running sync.WaitGroup
 	for i := range lanes {
 		// With room for the whole prefetch the dispatcher never waits for a lane.
-		lanes[i] = &lane{Consumer: c, deliveries: deliveries, in: make(chan amqp.Delivery, Prefetch)}
+		lanes[i] = &lane{Consumer: c, deliveries: deliveries,
+			in: make(chan amqp.Delivery, c.bounds.Prefetch)}
 		running.Go(func() { lanes[i].run(ctx) })
 	}
 	c.inHand.Go(running.Wait)
@@ -196,7 +192,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 		select {
 		case d, ok := <-deliveries.C():
 			if taking = ok; ok {
-				lanes[maphash.String(seed, subjectOf(d))%Lanes].in <- d
+				lanes[c.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
 			}
 		case <-ctx.Done():
 			taking = false
@@ -207,7 +203,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 	}
 	if ctx.Err() != nil {
 		_ = deliveries.Stop() // the session is closed anyway
-		waitAtMost(&running, drainTimeout)
+		waitAtMost(&running, c.bounds.ShutdownTimeout)
 	} else {
 		// What the lanes still have in hand can no longer be acknowledged. It comes again, preferably
 		// as a duplicate; but a slow handler must not keep all others from the next session.

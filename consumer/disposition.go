@@ -11,22 +11,12 @@ import (
 
 // The bounds of trying again.
 const (
-	// MaxAttempts is how often an event is tried before it is parked.
-	MaxAttempts = 10
-	// CallPatience is how long an outside call is made again in any case, however often it fails: a
-	// peer may be away for longer than MaxAttempts last, and then it is not the event that is to
-	// blame.
-	CallPatience = 6 * time.Hour
-	// DatabasePatience is how long an event waits without an attempt being spent while the database
-	// is in the way, such as a table that somebody has locked. After that its attempts count.
-	DatabasePatience = 24 * time.Hour
-	retryFirst       = time.Second
-	retryMax         = 5 * time.Minute
-	maxReruns        = 10 // of one transaction at once, when others were first
-	rerunPause       = 20 * time.Millisecond
-	outageFirst      = 100 * time.Millisecond // pause between probes of a database that is away
-	outageMax        = 5 * time.Second
-	backoffSteps     = 16 // doublings after which every pause has reached its maximum
+	// MaxReruns is how often a transaction is run again at once because another one was first.
+	MaxReruns    = 10
+	rerunPause   = 20 * time.Millisecond
+	outageFirst  = 100 * time.Millisecond // pause between probes of a database that is away
+	outageMax    = 5 * time.Second
+	backoffSteps = 16 // doublings after which every pause has reached its maximum
 )
 
 // disposition is what becomes of a batch whose transaction failed.
@@ -45,7 +35,7 @@ const (
 // dispose decides about a batch of size events whose transaction failed with err for the
 // (reruns+1)th time. Alive is the answer of a probe of the database; attempts counts those of a
 // single event before this one.
-func dispose(err error, size, reruns, attempts int, alive bool) disposition {
+func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) disposition {
 	if !alive {
 		return waitForDatabase
 	}
@@ -57,25 +47,26 @@ func dispose(err error, size, reruns, attempts int, alive bool) disposition {
 	// it has waited long enough for the others in its lane
 	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry:
 		return postpone
-	case class == postgres.Retry && reruns < maxReruns,
+	case class == postgres.Retry && reruns < MaxReruns,
 		// The database answers now: what was lost was this connection, or its transaction's outcome,
 		// which the inbox settles.
-		class == postgres.Lost && reruns < maxReruns,
+		class == postgres.Lost && reruns < MaxReruns,
 		class == postgres.Busy && reruns < 1:
 		return rerun
 	case databaseFault(err):
 		return postpone
 	case size > 1:
 		return split
-	case class == postgres.BadData, isPermanent(err), errors.Is(err, events.ErrMalformed),
+	case class == postgres.BadData, isPermanent(err), isRefusal(err),
+		errors.Is(err, events.ErrMalformed),
 		errors.Is(err, events.ErrUnknownMajor), errors.Is(err, events.ErrUnknownType),
 		errors.Is(err, events.ErrTooLarge):
 		return park
 	}
-	if _, waits := retryPause(err, 0); waits {
+	if _, waits := retryPause(err, 0, DatabasePatience); waits {
 		return postpone
 	}
-	if attempts+1 >= MaxAttempts {
+	if attempts+1 >= r.Attempts {
 		return park
 	}
 	return delay
@@ -87,9 +78,9 @@ func databaseFault(err error) bool {
 }
 
 // patient tells whether an outside call that has failed so often is made again all the same.
-func patient(err error, age time.Duration) bool {
+func patient(err error, age, patience time.Duration) bool {
 	var outside outsideError
-	return errors.As(err, &outside) && !isPermanent(err) && age < CallPatience
+	return errors.As(err, &outside) && !isPermanent(err) && age < patience
 }
 
 // wasMade tells whether an outside call that costs no attempt was made all the same, by the method
@@ -101,12 +92,6 @@ func wasMade(err error) bool {
 		Made() bool
 	}
 	return errors.As(err, &m) && m.Made()
-}
-
-// pauseBefore returns the pause before the next attempt: exponential with full jitter, but never
-// less than half, so that a retry is not immediate.
-func pauseBefore(attempts int) time.Duration {
-	return jitter(min(retryFirst<<min(attempts-1, backoffSteps), retryMax))
 }
 
 func outagePause(probes int) time.Duration {

@@ -18,6 +18,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
+var defaults = Bounds{}.orDefaults()
+
 func state(code string) error { return fmt.Errorf("do: %w", &pq.Error{Code: pqerror.Code(code)}) }
 
 // errors of each class, and what judge says of them: at first, when it is out of reruns, alone and
@@ -76,23 +78,25 @@ func TestDisposition(t *testing.T) {
 					t.Errorf("%s: %d, want %d", what, got, want)
 				}
 			}
-			want("first time, alone", dispose(f.err, 1, 0, 0, true), f.first)
-			want("out of reruns, alone", dispose(f.err, 1, maxReruns, 0, true), f.last)
-			want("out of reruns, in a batch", dispose(f.err, BatchMax, maxReruns, 0, true), f.batch)
+			want("first time, alone", defaults.Retry.dispose(f.err, 1, 0, 0, true), f.first)
+			want("out of reruns, alone", defaults.Retry.dispose(f.err, 1, MaxReruns, 0, true), f.last)
+			want("out of reruns, in a batch", defaults.Retry.dispose(f.err, BatchMax, MaxReruns, 0, true),
+				f.batch)
 			if f.first == rerun {
-				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), rerun)
+				want("first time, in a batch", defaults.Retry.dispose(f.err, BatchMax, 0, 0, true), rerun)
 			} else {
-				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), f.batch)
+				want("first time, in a batch", defaults.Retry.dispose(f.err, BatchMax, 0, 0, true), f.batch)
 			}
 			if f.last == postpone { // no attempt is spent, so none is the last
-				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), postpone)
+				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), postpone)
 			} else {
-				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), park)
 			}
-			want("last but one", dispose(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
+			want("last but one", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-2, true), f.last)
 			// whatever it is, a database that is away costs nothing
 			for _, size := range []int{1, BatchMax} {
-				want("database away", dispose(f.err, size, maxReruns, MaxAttempts, false), waitForDatabase)
+				want("database away", defaults.Retry.dispose(f.err, size, MaxReruns, MaxAttempts, false),
+					waitForDatabase)
 			}
 		})
 	}
@@ -105,12 +109,12 @@ func TestDispositionEnds(t *testing.T) {
 	for _, f := range dispositions {
 		for _, size := range []int{1, 2, BatchMax} {
 			reruns := 0
-			for dispose(f.err, size, reruns, 0, true) == rerun {
-				if reruns++; reruns > maxReruns {
+			for defaults.Retry.dispose(f.err, size, reruns, 0, true) == rerun {
+				if reruns++; reruns > MaxReruns {
 					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
 				}
 			}
-			if got := dispose(f.err, size, reruns, 0, true); got != postpone &&
+			if got := defaults.Retry.dispose(f.err, size, reruns, 0, true); got != postpone &&
 				(got == split) != (size > 1) {
 				t.Errorf("%s in a batch of %d: %d", f.name, size, got)
 			}
@@ -126,7 +130,7 @@ func TestPausesGrowToABound(t *testing.T) {
 		begin      int
 		first, max time.Duration
 	}{
-		{"retry", pauseBefore, 1, retryFirst, retryMax},
+		{"retry", defaults.Retry.pause, 1, retryFirst, retryMax},
 		{"outage", outagePause, 0, outageFirst, outageMax},
 	} {
 		for n := range 100 {
@@ -157,7 +161,7 @@ func TestOutsideCallIsMadeAgainForLong(t *testing.T) {
 		{outsideError{Permanent(errors.New("400"))}, 0, false},
 		{errors.New("not outside"), 0, false},
 	} {
-		if got := patient(c.err, c.age); got != c.want {
+		if got := patient(c.err, c.age, CallPatience); got != c.want {
 			t.Errorf("%v after %s: %t", c.err, c.age, got)
 		}
 	}
@@ -174,12 +178,13 @@ func TestWaitGrowsWithAge(t *testing.T) {
 		{10 * time.Minute, time.Hour, 10 * time.Minute},
 		{-time.Second, 0, 0},
 	} {
-		got, waits := retryPause(outsideError{RetryAfter(errors.New("full"), c.after)}, c.age)
+		got, waits := retryPause(outsideError{RetryAfter(errors.New("full"), c.after)}, c.age,
+			DatabasePatience)
 		if !waits || got < c.least || got > c.least+c.least/2 {
 			t.Errorf("after %s at age %s: %s", c.after, c.age, got)
 		}
 	}
-	if _, waits := retryPause(errors.New("no"), time.Hour); waits {
+	if _, waits := retryPause(errors.New("no"), time.Hour, DatabasePatience); waits {
 		t.Error("an error that says nothing waits")
 	}
 }

@@ -12,10 +12,11 @@ import (
 // Handler method make one.
 type Handler struct {
 	samples []events.Payload
-	// apply handles a batch in tx and returns what is to be said.
-	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error)
-	// call, if set, runs first and outside of any transaction; its answer is said.
-	call func(ctx context.Context, e events.Event) (events.Payload, error)
+	// apply handles a batch in tx and returns the effects of each event.
+	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error)
+	// call, if set, runs first and outside of any transaction; it returns the answer.
+	call    func(ctx context.Context, e events.Event) (events.Payload, error)
+	options Options
 }
 
 // Types returns the types that h handles.
@@ -32,17 +33,20 @@ func (h Handler) Samples() []events.Payload { return h.samples }
 
 // Handle makes a handler of a function that runs its own SQL in the transaction of the inbox: it
 // takes effect once per event. An error rolls back, and the event is tried again later. The context
-// carries the event as the cause of what is said; see CauseOf.
+// carries the event as the cause of what is published, see CauseOf, and a logger that names it, see
+// zerolog.Ctx.
 func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	e events.Of[T]) error) Handler {
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
 			for _, e := range batch {
 				if err := safely(ctx, e, func() error {
-					typed, _ := events.As[T](e) // dispatch is by type
-					return handle(withCause(ctx, e), tx, typed)
+					return around(ctx, e, func(ctx context.Context, e events.Event) error {
+						typed, _ := events.As[T](e) // dispatch is by type
+						return handle(ctx, tx, typed)
+					})
 				}); err != nil {
 					return nil, err
 				}
@@ -52,25 +56,28 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	}
 }
 
-// Call makes a handler of a call to the outside world. What comes is set down first; then one of
-// CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held
-// up. It may run more than once for an event, and e.ID is the same each time: use it as the
-// idempotency key. The answer, unless nil, is said. An error is tried again as any other, but see
-// RetryAfter.
+// Call makes the handler of an outside call: of a request that a reaction has made, see Request, or
+// of an event of another service. The request is stored first; then one of Bounds.CallWorkers makes
+// the call, within Bounds.CallTimeout, with no transaction open and no lane held up. The call may
+// be made more than once for a request, and e.ID is the same each time: use it as the idempotency
+// key.
+//
+// The answer, unless nil, is delivered to the service's own reaction to its type, in the
+// transaction that records the answer, with the id of the request as its own. An answer to which
+// the service has no reaction is published. An error is retried as any other, but see RetryAfter.
 func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload,
 	error)) Handler {
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) {
-			return nil,
-				nil
-		},
+		apply:   nil, // apart from the batches of lanes
 		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
 			err = safely(ctx, e, func() error {
-				typed, _ := events.As[T](e)
-				answer, err = call(ctx, typed)
-				return err
+				return around(ctx, e, func(ctx context.Context, e events.Event) error {
+					typed, _ := events.As[T](e)
+					answer, err = call(ctx, typed)
+					return err
+				})
 			})
 			return answer, err
 		},
@@ -81,9 +88,9 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 func (p Participant[S]) Handler() Handler {
 	return Handler{
 		samples: p.Samples(),
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
-			_, published, err := p.Apply(ctx, tx, batch...)
-			return published, err
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
+			_, results, err := p.apply(ctx, tx, batch...)
+			return results, err
 		},
 	}
 }

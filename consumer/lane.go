@@ -32,7 +32,7 @@ type item struct {
 func (l *lane) run(ctx context.Context) {
 	for d := range l.in {
 		batch := []amqp.Delivery{d}
-		for more := true; more && len(batch) < BatchMax; {
+		for more := true; more && len(batch) < l.bounds.BatchMax; {
 			select {
 			case d, ok := <-l.in:
 				if more = ok; ok {
@@ -116,7 +116,8 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 			return c.storePendingWithRetry(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
 		alive := postgres.ClassOf(err) == postgres.Retry || postgres.Alive(ctx, c.DB) == nil
-		switch verdict := dispose(err, len(batch), reruns, 0, alive); verdict {
+		switch verdict := c.retryOf(batch[0].receipt.Type).dispose(err, len(batch), reruns, 0,
+			alive); verdict {
 		case rerun:
 			sleep(ctx, jitter(rerunPause))
 		case waitForDatabase:

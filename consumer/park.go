@@ -1,7 +1,6 @@
 package consumer
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,20 +18,6 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
-
-// The bounds of what is parked of one exchange that is no event, or no event that can be believed.
-// The first are kept, the others are counted: a stranger must not fill the disk. An event that
-// failed, or that a newer release knows, is always kept.
-const (
-	MaxMalformed      = 1000
-	MaxMalformedBytes = 64 << 20
-)
-
-// malformed returns the bounds of what is parked of one exchange.
-func (c *Consumer) malformed() inbox.Bounds {
-	return inbox.Bounds{Messages: cmp.Or(c.Malformed.Messages, MaxMalformed),
-		Bytes: cmp.Or(c.Malformed.Bytes, MaxMalformedBytes)}
-}
 
 // errClash says that an id was used for two different events.
 var errClash = errors.New("another event came before under the same id, with another type or " +
@@ -65,9 +50,9 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
 	why error) (kept bool, err error) {
 	p := pendingOf(d, record)
-	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
+	p.Kind, p.Owner, p.Key, p.Reason = inbox.Evidence, d.Exchange, hashOf(d), why.Error()
 	if isForeign(why) {
-		return c.Inbox.ParkMalformed(ctx, tx, p, c.malformed())
+		return c.Inbox.ParkMalformed(ctx, tx, p, c.bounds.Malformed)
 	}
 	return true, c.Inbox.Add(ctx, tx, p, 0, true)
 }
@@ -85,7 +70,7 @@ func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kep
 		return
 	}
 	if n := c.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
-		bounds := c.malformed()
+		bounds := c.bounds.Malformed
 		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason",
 			firstLine(why.Error())).
 			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones "+

@@ -15,14 +15,15 @@ const smallPrefetchFor = 10 * time.Minute
 // large that MaxBytesInHand comes first: a session that stops to read would be ended by the broker.
 // It is for one goroutine.
 type prefetch struct {
-	small int // 0: Prefetch
+	full  int // as it is set
+	small int // 0: full
 	since time.Time
 }
 
 // now returns the prefetch of the next session.
 func (p *prefetch) now() int {
 	if p.small == 0 || time.Since(p.since) > smallPrefetchFor {
-		return Prefetch
+		return p.full
 	}
 	return p.small
 }

@@ -13,7 +13,7 @@ import (
 // a while.
 func TestPrefetchLearnsFromLargeMessages(t *testing.T) {
 	t.Parallel()
-	var p prefetch
+	p := prefetch{full: Prefetch}
 	p.adjust(errors.New("the line broke"))
 	if p.now() != Prefetch {
 		t.Errorf("%d without a reason", p.now())

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,12 +22,25 @@ const maxReason = 2000
 // ErrNotFound means that no pending row has this key.
 var ErrNotFound = errors.New("not found")
 
-// Pending is a row of the table pending: an event or a command that waits for its next attempt,
+// Kind says why a row is pending.
+type Kind string
+
+// The kinds of pending rows, as in the table.
+const (
+	Retry     Kind = "retry"    // an event whose handler failed
+	ADeadline Kind = "deadline" // a message of the service to its own reactions, after a time
+	Call      Kind = "call"     // a call to another system
+	Unknown   Kind = "unknown"  // an event that only another release handles
+	Evidence  Kind = "evidence" // a malformed or contradictory message, which is only ever parked
+)
+
+// Pending is a row of the table pending: an event or a call that waits for its next attempt,
 // a deadline, or a parked event.
 type Pending struct {
 	Owner string `db:"owner" json:"owner"`
 	// Key is the id of the event, or a hash of the message if it has no valid id.
 	Key        string     `db:"key" json:"id"`
+	Kind       Kind       `db:"kind" json:"kind"`
 	Type       string     `db:"type" json:"type"`
 	Exchange   string     `db:"exchange" json:"exchange"`
 	RoutingKey string     `db:"routing_key" json:"routing_key"`
@@ -91,15 +105,15 @@ func (p Pending) Record() events.Record {
 func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration,
 	park bool) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
+		VALUES ($1, $2, $3, $13, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
 			ELSE now() + $11 * interval '1 second' END, $12)
 		ON CONFLICT DO NOTHING`,
 		i.consumer, storable(p.Owner), storable(p.Key), storable(p.Type), storable(p.Exchange),
 		storable(p.RoutingKey),
 		p.Attributes, p.Body, p.Attempts,
-		park, after.Seconds(), storable(p.Reason))
+		park, after.Seconds(), storable(p.Reason), kindOr(p.Kind, Retry))
 	if err != nil {
 		return fmt.Errorf("add pending %.80q: %w", p.Key, err)
 	}
@@ -112,7 +126,7 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 	if len(list) == 0 {
 		return nil
 	}
-	var owners, keys, types, exchanges, routing, attributes pq.StringArray
+	var owners, keys, kinds, types, exchanges, routing, attributes pq.StringArray
 	var bodies pq.ByteaArray
 	for _, p := range list {
 		envelope, err := p.Attributes.Value()
@@ -121,22 +135,26 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 		}
 		owners, keys, types = append(owners, storable(p.Owner)), append(keys, storable(p.Key)),
 			append(types, storable(p.Type))
+		kinds = append(kinds, kindOr(p.Kind, Retry))
 		exchanges, routing = append(exchanges, storable(p.Exchange)),
 			append(routing, storable(p.RoutingKey))
 		attributes, bodies = append(attributes, fmt.Sprintf("%s", envelope)), append(bodies, p.Body)
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $4::text[], $5::text[],
-			$6::text[], $7::json[], $8::bytea[]) AS p
+		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $9::text[], $4::text[],
+			$5::text[], $6::text[], $7::json[], $8::bytea[]) AS p
 		ON CONFLICT DO NOTHING`)
 	if err == nil {
 		_, err = insert.ExecContext(ctx, i.consumer, owners, keys, types, exchanges, routing, attributes,
-			bodies)
+			bodies, kinds)
 	}
 	return wrap("enqueue", err)
 }
+
+// kindOr returns k, or otherwise if k is empty.
+func kindOr(k, otherwise Kind) string { return string(cmp.Or(k, otherwise)) }
 
 // validText makes a text valid for PostgreSQL: it replaces invalid UTF-8 and NUL. A message must be
 // stored for a person even if its invalid text is the reason.
@@ -194,9 +212,9 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 		return nil
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0,
+		SELECT $1, $1, d.key, 'deadline', d.type, '', '', d.attributes, d.body, 0,
 			clock_timestamp() + d.after * interval '1 second', 'deadline'
 		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type,
 			attributes, body, after)
@@ -214,7 +232,7 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 // DeadlineKey returns the key of a deadline. Each type and subject has one deadline.
 func DeadlineKey(eventType, subject string) string { return eventType + ":" + subject }
 
-const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body,
+const pendingColumns = `owner, key, kind, type, exchange, routing_key, attributes, body,
 	attempts, due, reason, created_at, updated_at,
 	extract(epoch FROM now() - created_at)::float8 AS age`
 
@@ -240,11 +258,10 @@ func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	return found[0], nil
 }
 
-// Counts returns how many events wait for another attempt, without deadlines, and how many are
-// parked.
+// Counts returns how many events and calls wait, without deadlines, and how many are parked.
 func (i *Inbox) Counts(ctx context.Context) (waiting, parked int, err error) {
 	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL
-		AND exchange <> ''), count(*) FILTER (WHERE due IS NULL)
+		AND kind <> 'deadline'), count(*) FILTER (WHERE due IS NULL)
 		FROM pending WHERE consumer = $1`, i.consumer).Scan(&waiting, &parked)
 	return waiting, parked, wrap("count pending", err)
 }

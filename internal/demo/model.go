@@ -2,11 +2,9 @@ package demo
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/inventory"
 	"github.com/quadrille-go/quadrille/internal/orders"
 	"github.com/quadrille-go/quadrille/internal/payments"
@@ -14,85 +12,69 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// Reactors are the production reactions of the four services, without an outside world.
+// Reactors are the reactions of production, without an outside.
 func Reactors() []consumer.Reactor { return Model{}.reactors() }
 
-// reactors are the production reactions of the four services, with an outside world that answers
-// each request at some time, after which its answer is an event like any other.
+// reactors are the reactions of production. Without a carrier shipping does not ask one.
 func (m Model) reactors() []consumer.Reactor {
-	pay, ship := payments.Participant, shipping.Participant(m.Carrier, shipping.Countries...)
-	pay.React = append(slices.Clone(pay.React),
-		answer[payments.State](m.Refuses == simulator.Charges, func(e fulfilment.ChargeRequested) (yes,
-			no events.Payload) {
-			return fulfilment.ChargeSucceeded{OrderID: e.OrderID},
-				fulfilment.ChargeDeclined{OrderID: e.OrderID, Reason: "no"}
-		}),
-		answer[payments.State](m.Refuses == simulator.Refunds, func(e fulfilment.RefundRequested) (yes,
-			no events.Payload) {
-			return fulfilment.RefundSucceeded{OrderID: e.OrderID},
-				fulfilment.RefundRefused{OrderID: e.OrderID, Reason: "no"}
-		}))
-	ship.React = append(slices.Clone(ship.React),
-		answer[shipping.State](m.Refuses == simulator.Bookings, func(e fulfilment.BookingRequested) (yes,
-			no events.Payload) {
-			return fulfilment.BookingConfirmed{OrderID: e.OrderID},
-				fulfilment.BookingRefused{OrderID: e.OrderID, Reason: "no"}
-		}),
-		answer[shipping.State](m.Refuses == simulator.Recalls, func(e fulfilment.RecallRequested) (yes,
-			no events.Payload) {
-			return fulfilment.RecallSucceeded(e), fulfilment.RecallRefused{OrderID: e.OrderID, Reason: "no"}
-		}))
 	return []consumer.Reactor{
-		orders.Participant.Reactor(), m.witness(pay.Reactor(), "charge.succeeded", "refund.succeeded"),
-		inventory.Participant.Reactor(), m.witness(ship.Reactor(), "booking.confirmed",
-			"recall.succeeded"),
+		orders.Participant.Reactor(), payments.Participant.Reactor(), inventory.Participant.Reactor(),
+		shipping.Participant(m.Carrier, shipping.Countries...).Reactor(),
 	}
 }
 
-// answer stands for an outside call.
-func answer[S any, T events.Payload](refuses bool,
-	of func(T) (yes, no events.Payload)) consumer.Reaction[S] {
-	return consumer.On(func(_ *S, e events.Of[T]) []events.Payload {
-		yes, no := of(e.Data)
-		if refuses {
-			return []events.Payload{no}
-		}
-		return []events.Payload{yes}
-	})
-}
-
-// journal is what an outside world did about one order, which it knows better than any service.
+// journal is what the outside has done about one order, which it knows better than any service.
 type journal struct{ Done, Undone int }
 
 const outsideTable = "outside"
 
-// witness keeps the journal of an outside world in the memory of the service that asks it. Where
-// events come twice, so do requests, with the key that they had: it is not done again.
-func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor {
-	keyed := m.Duplicates > 0
-	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
-		e events.Event) ([]events.Payload, error) {
-		published, err := r.React(m, e)
-		for _, p := range published {
+// outside answers the calls of payments and shipping as the provider and the carrier do: it keeps a
+// journal, and does nothing twice under one idempotency key. There is one key for each order and
+// kind of call, since no order asks for the same thing twice.
+func (m Model) outside() map[string]func(consumer.Memory, events.Payload) (events.Payload, error) {
+	answers := func(kind string, undoes bool, yes, no func(order string) events.Payload,
+	) func(consumer.Memory, events.Payload) (events.Payload, error) {
+		return func(memory consumer.Memory, request events.Payload) (events.Payload, error) {
+			order := request.Subject()
+			if m.Refuses == kind {
+				return no(order), nil
+			}
 			var j journal
-			if p.EventType() != does && p.EventType() != undoes {
-				continue
-			}
-			if _, err := m.Row(outsideTable, p.Subject(), &j); err != nil {
+			if _, err := memory.Row(outsideTable, order, &j); err != nil {
 				return nil, err
 			}
-			switch {
-			case p.EventType() == does && (!keyed || j.Done == 0):
-				j.Done++
-			case p.EventType() == undoes && (!keyed || j.Undone == 0):
-				j.Undone++
+			done := &j.Done
+			if undoes {
+				done = &j.Undone
 			}
-			if err := m.Put(outsideTable, p.Subject(), j); err != nil {
-				return nil, err
+			if m.Duplicates == 0 || *done == 0 {
+				*done++
 			}
+			return yes(order), memory.Put(outsideTable, order, j)
 		}
-		return published, err
-	}}
+	}
+	return map[string]func(consumer.Memory, events.Payload) (events.Payload, error){
+		payments.Charge{}.EventType(): answers(simulator.Charges, false,
+			func(order string) events.Payload { return payments.ChargeSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return payments.ChargeDeclined{OrderID: order, Reason: "no"}
+			}),
+		payments.Refund{}.EventType(): answers(simulator.Refunds, true,
+			func(order string) events.Payload { return payments.RefundSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return payments.RefundWasRefused{OrderID: order, Reason: "no"}
+			}),
+		shipping.Book{}.EventType(): answers(simulator.Bookings, false,
+			func(order string) events.Payload { return shipping.BookingConfirmed{OrderID: order} },
+			func(order string) events.Payload {
+				return shipping.BookingRefused{OrderID: order, Reason: "no"}
+			}),
+		shipping.Recall{}.EventType(): answers(simulator.Recalls, true,
+			func(order string) events.Payload { return shipping.RecallSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return shipping.RecallWasRefused{OrderID: order, Reason: "no"}
+			}),
+	}
 }
 
 // witnessed: the outside world charged and booked what is confirmed, once, and took everything else

@@ -10,15 +10,12 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/idempotency"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Transactor is what runs transactions: a quadrille.Service.
+// Transactor runs transactions, again when another one was first: a quadrille.Service.
 type Transactor interface {
-	Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error
-	Context(ctx context.Context) context.Context
+	Tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error
 }
 
 // Answer is what an effect wants to say.
@@ -26,22 +23,6 @@ type Answer struct {
 	Status   int
 	Location string
 	Body     any
-}
-
-// maxRaces bounds how often a transaction is run again because another was first.
-const maxRaces = 10
-
-// InTx runs f in a transaction, again when another was first.
-func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	ctx = t.Context(ctx)
-	var err error
-	for range maxRaces {
-		err = t.Tx(ctx, func(tx *sqlx.Tx) error { return f(ctx, tx) })
-		if postgres.ClassOf(err) != postgres.Retry {
-			return err
-		}
-	}
-	return err
 }
 
 // Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of
@@ -54,7 +35,7 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	}
 	var response idempotency.Response
 	var replayed bool
-	err = InTx(r.Context(), t, func(ctx context.Context, tx *sqlx.Tx) error {
+	err = t.Tx(r.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
 		response, replayed, err = idempotency.Do(ctx, tx, request, func() (idempotency.Response, error) {
 			answer, err := effect(ctx, tx)
 			if err != nil {
@@ -99,29 +80,6 @@ func respond(w http.ResponseWriter, response idempotency.Response, replayed bool
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.Status)
 	_, _ = w.Write(response.Body) // the client has gone when this fails
-}
-
-// Refusal is what a reaction to a command returns instead of an effect. It is never said: the HTTP
-// handler turns it into an answer.
-type Refusal struct {
-	Status int
-	Detail string
-	About  string
-}
-
-func (Refusal) EventType() string { return "refused" }
-
-// Subject is what the command was about.
-func (r Refusal) Subject() string { return r.About }
-
-// Refused returns the refusal among what reactions said, as a problem.
-func Refused(published []events.Event) error {
-	for _, e := range published {
-		if r, ok := e.Data.(Refusal); ok {
-			return Problemf(r.Status, "%s", r.Detail)
-		}
-	}
-	return nil
 }
 
 // Invalid turns the error of a payload's Validate into a problem.

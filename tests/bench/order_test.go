@@ -137,7 +137,7 @@ func BenchmarkLatency(b *testing.B) {
 		for range pings {
 			<-tick.C
 			p := ping{ID: events.NewID(), At: time.Now()}
-			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error {
+			if err := s.Tx(b.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
 				return s.Publish(b.Context(), tx,
 					p)
 			}); err != nil {

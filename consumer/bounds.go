@@ -1,0 +1,142 @@
+package consumer
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/quadrille-go/quadrille/inbox"
+)
+
+// Retry is the policy for an event, or a call, that fails for a reason of its own. The pauses
+// double from First to Longest, and each is jittered between half of it and all of it. The zero
+// value of a field means its default.
+type Retry struct {
+	Attempts int           // before it is parked; default MaxAttempts
+	First    time.Duration // the pause before the second attempt; default 1 s
+	Longest  time.Duration // the longest pause; default 5 min
+}
+
+// Bounds are the limits of a consumer. The zero value of a field means its default. What is not
+// here is a constant with its reason.
+type Bounds struct {
+	// Lanes is how many transactions run at a time; events of one subject are always in the same lane.
+	// More lanes use more processors and connections. Default: two for each processor, at least 4.
+	Lanes int
+	// BatchMax is how many events one transaction handles at most; default 200.
+	BatchMax int
+	// Prefetch is how many deliveries are in hand and not acknowledged; default 2000.
+	Prefetch int
+	// PrefetchBytes bounds the bodies of the deliveries in hand, in bytes; one delivery more may be
+	// read. Default 64 MiB.
+	PrefetchBytes int64
+	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
+	// whose handler takes longer fails and is retried. Default 1 min.
+	HandlerTimeout time.Duration
+	// CallWorkers is how many outside calls are under way at a time. Default: 16 for each processor,
+	// at least 32, since they wait more than they compute.
+	CallWorkers int
+	// CallTimeout is how long one outside call may take; default 10 s.
+	CallTimeout time.Duration
+	// CallPatience is how long an outside call is repeated in any case, however often it fails: a peer
+	// may be away for longer than all attempts last, and then the event is not to blame. Default 6 h.
+	CallPatience time.Duration
+	// CallHistory is how long an answered call stays in the history of calls; default 14 days.
+	CallHistory time.Duration
+	// DatabasePatience is how long an event waits without an attempt being spent while the database is
+	// in the way, such as a table that another session has locked. After that its attempts count.
+	// Default 24 h.
+	DatabasePatience time.Duration
+	// Retry is the policy of handlers that have none of their own; see Handler.With.
+	Retry Retry
+	// Malformed bounds what is parked of one exchange that is no event, or no event that can be
+	// believed. Default 1000 messages and 64 MiB.
+	Malformed inbox.Bounds
+	// ShutdownTimeout is how long the work in hand may take after the context of Run has ended. What
+	// is not finished then is rolled back, and comes again. Default 10 s.
+	ShutdownTimeout time.Duration
+}
+
+// Validate returns all faults: a bound that is negative, or that contradicts another.
+func (b Bounds) Validate() error {
+	var errs []error
+	for name, n := range map[string]int64{
+		"Lanes": int64(b.Lanes), "BatchMax": int64(b.BatchMax), "Prefetch": int64(b.Prefetch),
+		"PrefetchBytes": b.PrefetchBytes, "HandlerTimeout": int64(b.HandlerTimeout),
+		"CallWorkers": int64(b.CallWorkers), "CallTimeout": int64(b.CallTimeout),
+		"CallPatience": int64(b.CallPatience), "CallHistory": int64(b.CallHistory),
+		"DatabasePatience": int64(b.DatabasePatience), "Retry.Attempts": int64(b.Retry.Attempts),
+		"Retry.First": int64(b.Retry.First), "Retry.Longest": int64(b.Retry.Longest),
+		"Malformed.Messages": int64(b.Malformed.Messages), "Malformed.Bytes": b.Malformed.Bytes,
+		"ShutdownTimeout": int64(b.ShutdownTimeout),
+	} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("%s is %d: it must not be negative; 0 means its default", name,
+				n))
+		}
+	}
+	d := b.orDefaults()
+	if len(errs) == 0 && d.Retry.First > d.Retry.Longest {
+		errs = append(errs, fmt.Errorf("Retry.First is %s and Retry.Longest is %s: the first pause must "+
+			"not be longer", d.Retry.First, d.Retry.Longest))
+	}
+	return errors.Join(errs...)
+}
+
+// orDefaults returns the bounds with the default of each that is zero.
+func (b Bounds) orDefaults() Bounds {
+	processors := runtime.GOMAXPROCS(0)
+	b.Lanes = cmp.Or(b.Lanes, max(Lanes, lanesPerProcessor*processors))
+	b.BatchMax = cmp.Or(b.BatchMax, BatchMax)
+	b.Prefetch = cmp.Or(b.Prefetch, Prefetch)
+	b.PrefetchBytes = cmp.Or(b.PrefetchBytes, MaxBytesInHand)
+	b.HandlerTimeout = cmp.Or(b.HandlerTimeout, DefaultHandlerTimeout)
+	b.CallWorkers = cmp.Or(b.CallWorkers, max(CallsAtOnce, callsPerProcessor*processors))
+	b.CallTimeout = cmp.Or(b.CallTimeout, CallTimeout)
+	b.CallPatience = cmp.Or(b.CallPatience, CallPatience)
+	b.CallHistory = cmp.Or(b.CallHistory, CallHistory)
+	b.DatabasePatience = cmp.Or(b.DatabasePatience, DatabasePatience)
+	b.Retry = b.Retry.or(Retry{MaxAttempts, retryFirst, retryMax})
+	b.Malformed.Messages = cmp.Or(b.Malformed.Messages, MaxMalformed)
+	b.Malformed.Bytes = cmp.Or(b.Malformed.Bytes, MaxMalformedBytes)
+	b.ShutdownTimeout = cmp.Or(b.ShutdownTimeout, drainTimeout)
+	return b
+}
+
+// or returns the policy with the fields of another one where it has none.
+func (r Retry) or(otherwise Retry) Retry {
+	return Retry{
+		Attempts: cmp.Or(r.Attempts, otherwise.Attempts), First: cmp.Or(r.First, otherwise.First),
+		Longest: cmp.Or(r.Longest, otherwise.Longest),
+	}
+}
+
+// pause returns the pause before the next attempt: exponential with jitter, but never less than
+// half, so that a retry is not immediate.
+func (r Retry) pause(attempts int) time.Duration {
+	return jitter(min(r.First<<min(attempts-1, backoffSteps), max(r.First, r.Longest)))
+}
+
+// The defaults of the bounds.
+const (
+	Prefetch              = 2000
+	MaxBytesInHand        = 64 << 20
+	Lanes                 = 4 // at least
+	lanesPerProcessor     = 2
+	BatchMax              = 200
+	DefaultHandlerTimeout = time.Minute
+	CallsAtOnce           = 32 // at least
+	callsPerProcessor     = 16
+	CallTimeout           = 10 * time.Second
+	CallPatience          = 6 * time.Hour
+	CallHistory           = 14 * 24 * time.Hour
+	DatabasePatience      = 24 * time.Hour
+	MaxAttempts           = 10
+	retryFirst            = time.Second
+	retryMax              = 5 * time.Minute
+	MaxMalformed          = 1000
+	MaxMalformedBytes     = 64 << 20
+	drainTimeout          = 10 * time.Second
+)

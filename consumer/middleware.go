@@ -1,0 +1,140 @@
+package consumer
+
+import (
+	"context"
+	"time"
+
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/inbox"
+)
+
+// Next runs what a service does about an event: a handler, a reaction or an outside call.
+type Next func(ctx context.Context, e events.Event) error
+
+// Middleware wraps what a service does about an event. It may look at the event, measure, change
+// the context that a handler or a call gets, and turn an error into another one; it must call next
+// exactly once, unless it fails. A reaction is pure and gets no context. Middleware runs inside of
+// the transaction of a handler, so it must be quick.
+type Middleware func(next Next) Next
+
+// Options change what the Bounds of the consumer say for one handler. The zero value of a field
+// means those.
+type Options struct {
+	Retry Retry
+	// Timeout is how long the handler of one event may take, or one call. A handler that outlives it
+	// fails when it looks at its context; one that never does is bound by Bounds.HandlerTimeout.
+	Timeout time.Duration
+	// Concurrency is how many events of the handler's types are handled at a time by one replica, or
+	// how many of its calls are under way; 0 means as many as there are lanes, or workers.
+	Concurrency int
+	// Middleware wraps this handler, inside of that of the consumer.
+	Middleware []Middleware
+}
+
+// With returns the handler with options of its own.
+func (h Handler) With(o Options) Handler {
+	h.options = o
+	return h
+}
+
+// AttemptOf returns how often the event that is being handled has been tried, this attempt
+// included; 0 outside of a handler.
+func AttemptOf(ctx context.Context) int {
+	s, _ := ctx.Value(scopeKey{}).(*scope)
+	if s == nil {
+		return 0
+	}
+	return s.attempt(keyOf(CauseOf(ctx)))
+}
+
+// scope is what a transaction, or a call, knows about the author's code that it runs.
+type scope struct {
+	consumer *Consumer
+	failed   map[string]int // attempts that have failed, by key
+}
+
+type scopeKey struct{}
+
+func (s *scope) attempt(key string) int { return s.failed[key] + 1 }
+
+// withScope returns a context in which the middleware and the options of handlers apply to what
+// waits, or to what comes for the first time.
+func (c *Consumer) withScope(ctx context.Context, waited ...inbox.Pending) context.Context {
+	failed := make(map[string]int, len(waited))
+	for _, p := range waited {
+		failed[p.Key] = p.Attempts
+	}
+	return context.WithValue(ctx, scopeKey{}, &scope{c, failed})
+}
+
+// around runs the author's code for one event inside of the middleware, and within the time-out of
+// its handler. The context has the event as the cause of what is published, and a logger with the
+// event's id, type, correlation id and attempt; see zerolog.Ctx.
+func around(ctx context.Context, e events.Event, run Next) error {
+	s, _ := ctx.Value(scopeKey{}).(*scope)
+	ctx = withCause(ctx, e)
+	if s == nil {
+		return run(ctx, e)
+	}
+	c := s.consumer
+	eventType := e.Data.EventType()
+	logger := c.Log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
+		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
+	ctx = logger.WithContext(ctx)
+	if h := c.handlerOf[eventType]; h != nil {
+		if h.options.Timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, h.options.Timeout)
+			defer cancel()
+		}
+		run = wrapped(h.options.Middleware, run)
+	}
+	return wrapped(c.Middleware, run)(ctx, e)
+}
+
+// aroundReaction is around for a reaction, which is pure: without middleware there is nothing to
+// do.
+func aroundReaction(ctx context.Context, e events.Event, run Next) error {
+	s, _ := ctx.Value(scopeKey{}).(*scope)
+	if s == nil {
+		return run(ctx, e)
+	}
+	h := s.consumer.handlerOf[e.Data.EventType()]
+	if len(s.consumer.Middleware) == 0 && (h == nil || len(h.options.Middleware) == 0) {
+		return run(ctx, e)
+	}
+	return around(ctx, e, run)
+}
+
+func wrapped(list []Middleware, run Next) Next {
+	for i := len(list) - 1; i >= 0; i-- {
+		run = list[i](run)
+	}
+	return run
+}
+
+// retryOf returns the policy for a type.
+func (c *Consumer) retryOf(eventType string) Retry {
+	if h := c.handlerOf[eventType]; h != nil {
+		return h.options.Retry.or(c.bounds.Retry)
+	}
+	return c.bounds.Retry
+}
+
+// timeoutOf returns the bound of the call of a type.
+func (c *Consumer) timeoutOf(eventType string, otherwise time.Duration) time.Duration {
+	if h := c.handlerOf[eventType]; h != nil && h.options.Timeout > 0 {
+		return min(h.options.Timeout, otherwise)
+	}
+	return otherwise
+}
+
+// laneOf returns the lane of a delivery: by its subject, among as many lanes as its handler may
+// use.
+func (c *Consumer) laneOf(hash uint64, eventType string) uint64 {
+	lanes := c.bounds.Lanes
+	if h := c.handlerOf[eventType]; h != nil && h.options.Concurrency > 0 {
+		lanes = min(lanes, h.options.Concurrency)
+	}
+	return hash % uint64(lanes)
+}

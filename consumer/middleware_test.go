@@ -1,0 +1,152 @@
+package consumer_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// journal notes lines from several goroutines.
+type journal struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (j *journal) note(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lines = append(j.lines, fmt.Sprintf(format, args...))
+}
+
+func (j *journal) sorted() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Sorted(slices.Values(j.lines))
+}
+
+// named is a middleware that notes what it wraps.
+func (j *journal) named(name string) consumer.Middleware {
+	return func(next consumer.Next) consumer.Next {
+		return func(ctx context.Context, e events.Event) error {
+			j.note("%s: %s, attempt %d", name, e.Data.EventType(), consumer.AttemptOf(ctx))
+			return next(ctx, e)
+		}
+	}
+}
+
+// Middleware wraps handlers, reactions and calls, that of the consumer outside of that of the
+// handler; the context has the attempt, and a logger that names the event.
+func TestMiddlewareWrapsWhateverHandles(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	w.RetryByHand()
+	var seen journal
+	var log bytes.Buffer // the handler of order.noted alone writes into it
+	c := w.Consumer(consumertest.Service, nil,
+		inquirer(inquire),
+		consumer.Call(func(_ context.Context, e events.Of[consumertest.Inquire]) (events.Payload, error) {
+			return consumertest.Inquired{Order: e.Data.Order}, nil
+		}),
+		consumer.Handle(func(ctx context.Context, _ *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+			logger := zerolog.Ctx(ctx).Output(&log)
+			logger.Info().Msg("here")
+			if consumer.AttemptOf(ctx) == 1 {
+				return errors.New("not now")
+			}
+			return nil
+		}).With(consumer.Options{Middleware: []consumer.Middleware{seen.named("inner")}}))
+	c.Middleware = []consumer.Middleware{seen.named("outer")}
+	c.Log = c.Log.Level(zerolog.InfoLevel)
+	stop := w.Start(c)
+	e := w.PublishAs(consumertest.Shop, consumertest.Noted{Order: "n"})[0]
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1`)
+	w.Exec(`UPDATE pending SET due = now()`)
+	w.Becomes(0, pendingCount)
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
+	w.Becomes(1, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
+	stop()
+	// A batch that fails is run once more, one by one.
+	got := slices.Compact(seen.sorted())
+	want := []string{
+		"inner: order.noted, attempt 1", "inner: order.noted, attempt 2",
+		"outer: bank.inquire, attempt 1", "outer: bank.inquired, attempt 1",
+		"outer: order.asked, attempt 1", "outer: order.noted, attempt 1",
+		"outer: order.noted, attempt 2",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("seen %q", got)
+	}
+	for _, field := range []string{`"event_id":"` + e.ID, `"event_type":"order.noted"`,
+		`"correlation_id":"` + e.CorrelationID, `"attempt":2`} {
+		if !strings.Contains(log.String(), field) {
+			t.Errorf("%s is not in the log: %s", field, log.String())
+		}
+	}
+}
+
+// A handler has a policy of its own: attempts, a time-out of its context, and how many run at a
+// time.
+func TestOptionsOfOneHandler(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	w.RetryByHand()
+	var running, most atomic.Int32
+	_, stop := w.Bank(
+		consumer.Handle(func(ctx context.Context, _ *sqlx.Tx, e events.Of[consumertest.Noted]) error {
+			if e.Data.Order == "slow" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if n := running.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer running.Add(-1)
+			return nil
+		}).With(consumer.Options{Retry: consumer.Retry{Attempts: 2}, Timeout: 50 * time.Millisecond,
+			Concurrency: 1}))
+	var payloads []events.Payload
+	for i := range 200 {
+		payloads = append(payloads, consumertest.Noted{Order: fmt.Sprint(i)})
+	}
+	w.PublishAs(consumertest.Shop, append(payloads, consumertest.Noted{Order: "slow"})...)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 1 AND due IS NOT NULL
+		AND reason LIKE '%deadline exceeded%'`)
+	w.Exec(`UPDATE pending SET due = now()`)
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE attempts = 2 AND due IS NULL`)
+	stop()
+	if most.Load() != 1 {
+		t.Errorf("%d at a time", most.Load())
+	}
+	w.Drained()
+}
+
+// All faults of the bounds come in one error.
+func TestBoundsNameAllTheirFaults(t *testing.T) {
+	t.Parallel()
+	err := consumer.Bounds{Lanes: -1, CallTimeout: -time.Second}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "Lanes is -1") ||
+		!strings.Contains(err.Error(), "CallTimeout is") {
+		t.Errorf("%v", err)
+	}
+	err = consumer.Bounds{Retry: consumer.Retry{First: time.Hour}}.Validate()
+	if err == nil || !strings.Contains(err.Error(), "must not be longer") {
+		t.Errorf("%v", err)
+	}
+	if err := (consumer.Bounds{}).Validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+}
