@@ -16,7 +16,7 @@ import (
 
 func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	one, err := s.append("counter/a", eventstore.Head{}, facts("a", 1, 2)...)
 	must(t, err)
 	two, err := s.append("counter/a", one, fact("a", 3))
@@ -29,7 +29,7 @@ func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 	for name, expected := range map[string]eventstore.Head{
 		"none":          {},
 		"an older one":  one,
-		"a later one":   {Version: 5, Hash: two.Hash}, // it would leave a gap
+		"a later one":   {Version: 5, Hash: two.Hash}, // an append after it would leave a gap
 		"another hash":  forged,
 		"none, by hash": {Hash: two.Hash},
 	} {
@@ -45,7 +45,7 @@ func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 	}
 	if _, err := s.append("counter/b", eventstore.Head{Version: 1}, fact("b", 9)); !errors.Is(err,
 		postgres.ErrRaced) {
-		t.Errorf("after an event that is not there: %v", err)
+		t.Errorf("append after an event that does not exist: %v", err)
 	}
 	if n := s.int(`SELECT count(*) FROM eventstore`); n != 3 {
 		t.Errorf("%d events", n)
@@ -61,10 +61,10 @@ func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 	}
 }
 
-// A refused append leaves the transaction usable, and what else it does counts.
+// An append that is refused leaves the transaction usable, and its other writes are committed.
 func TestConflictDoesNotBreakTheTransaction(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	head := s.grow("a", 1)
 	must(t, postgres.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
 		if _, err := eventstore.Append(t.Context(), tx, "counter/a", eventstore.Head{},
@@ -81,7 +81,7 @@ func TestConflictDoesNotBreakTheTransaction(t *testing.T) {
 
 func TestManyStreamsInOneStatement(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	a := s.grow("a", 2)
 	all := []eventstore.Appending{{Stream: "counter/b", Facts: facts("b", 1, 2)},
 		{Stream: "counter/a", Expected: a, Facts: facts("a", 3)},
@@ -108,9 +108,9 @@ func TestManyStreamsInOneStatement(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeAppendedIsRefusedBeforeTheDatabase(t *testing.T) {
+func TestInvalidAppendIsRefusedWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	for name, appending := range map[string][]eventstore.Appending{
 		"no stream": {{Facts: facts("a", 1)}},
 		"no events": {{Stream: "counter/a"}},
@@ -126,10 +126,11 @@ func TestWhatCannotBeAppendedIsRefusedBeforeTheDatabase(t *testing.T) {
 	_ = s
 }
 
-// Writers who only know what they have read: nothing is lost, and every stream is 1, 2, 3 …
+// Concurrent writers that append after the head they have read lose no event, and every stream is
+// numbered 1, 2, 3 …
 func TestWritersOnOneStreamLoseNothing(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	const writers, each = 8, 25
 	var running sync.WaitGroup
 	for w := range writers {
@@ -147,7 +148,7 @@ func TestWritersOnOneStreamLoseNothing(t *testing.T) {
 	}
 	if n := s.int(`SELECT count(*) FROM (SELECT version <> row_number() OVER (PARTITION BY stream
 		ORDER BY version) AS gap FROM eventstore) v WHERE gap`); n != 0 {
-		t.Errorf("%d events are out of line", n)
+		t.Errorf("%d events have a version after a gap", n)
 	}
 	for _, name := range []string{"0", "1"} {
 		if n, err := eventstore.Verify(t.Context(), s, streamOf(name)); err != nil ||

@@ -1,12 +1,11 @@
-// Package eventstore keeps aggregates as what has happened to them: streams of events in
-// PostgreSQL, from which the state is folded, beside snapshots that only hurry that, and
-// projections, which are tables for reading that are filled from all streams.
+// Package eventstore stores aggregates as streams of events in PostgreSQL. The state of an
+// aggregate is the fold of its stream; snapshots are a cache that makes folding faster. Projections
+// are tables for reading that are filled from all streams.
 //
-// It promises that a stream is numbered 1, 2, 3 … without a gap and that of two writers who expect
-// the same version one is refused; that projections miss no event and count none twice, in whatever
-// order transactions commit; and that a change of what is stored is found by Verify, which names
-// the first event that does not fit. It does not publish: what others may know is said through the
-// outbox.
+// A stream is numbered 1, 2, 3 … without a gap, and if two writers expect the same version, one of
+// them is refused. Projections miss no event and apply none twice, in every order in which
+// transactions commit. Verify detects a change of stored events and names the first event that does
+// not match. The package does not publish: events for other services go through the outbox.
 package eventstore
 
 import (
@@ -26,44 +25,44 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "eventstore".
+// Migrations returns the files of the line "eventstore".
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	return files
 }
 
-// Head is where a stream ends: the number of its last event, and the hash of all of them. The zero
-// value is that of a stream without events.
+// Head is the end of a stream: the number of its last event, and the hash of all its events. The
+// zero value is the head of a stream without events.
 type Head struct {
 	Version int64
 	Hash    Hash
 }
 
-// Conflict says that a stream is not where its writer has last seen it: read it again, and decide
-// again. It is of the class postgres.Retry.
+// Conflict means that another transaction has appended to a stream since its writer read it: read
+// the stream again and decide again. Its class is postgres.Retry.
 type Conflict struct {
 	Stream           string
 	Expected, Actual int64
 }
 
 func (c *Conflict) Error() string {
-	return fmt.Sprintf("stream %s is at version %d, not at %d as was expected", c.Stream, c.Actual,
+	return fmt.Sprintf("stream %s is at version %d, but version %d was expected", c.Stream, c.Actual,
 		c.Expected)
 }
 
 func (c *Conflict) Unwrap() error { return postgres.ErrRaced }
 
-// Appending is what one stream gets.
+// Appending is a list of events to append to one stream.
 type Appending struct {
 	Stream   string
-	Expected Head // as it was read
+	Expected Head // the head that was read
 	Facts    []events.Event
 }
 
-// Append appends to one stream in tx and returns its new head. Expected is the head that the
-// decision was made on, as Read or Streams returned it; when the stream has another by now, nothing
-// is appended and the error is a *Conflict. Facts that do not encode are refused before the
-// database is touched.
+// Append appends to one stream in tx and returns its new head. The caller has decided on the state
+// at the head expected, as Fold or Heads returned it. If the stream has another head now, nothing
+// is appended and the error is a *Conflict. If a fact cannot be encoded, Append fails before it
+// uses the database.
 func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head,
 	facts ...events.Event) (Head, error) {
 	heads, err := AppendAll(ctx, tx, Appending{stream, expected, facts})
@@ -73,8 +72,8 @@ func Append(ctx context.Context, tx *sqlx.Tx, stream string, expected Head,
 	return heads[0], nil
 }
 
-// appendSQL moves the heads that are where they are expected, and begins the streams that are
-// expected to have none; only events of those streams are inserted.
+// appendSQL moves the heads of the streams that have the expected one, and creates those of the
+// streams that are expected to be empty. It inserts events for these streams only.
 const appendSQL = `
 WITH head AS (
 	SELECT stream, expected, previous, version, hash
@@ -96,10 +95,10 @@ WHERE stream IN (SELECT stream FROM moved UNION ALL SELECT stream FROM begun)
 ORDER BY e.stream, e.version -- so that seq follows version
 RETURNING stream`
 
-// AppendAll appends to many streams in one statement, and returns their new heads. Any error means
-// that tx must be rolled back: other streams than that of the *Conflict may have been appended to.
-// Who has not locked the streams before, as Streams does, may meet a deadlock, which is retried
-// like any.
+// AppendAll appends to many streams in one statement, and returns their new heads. After an error
+// the caller must roll tx back, since streams other than that of the *Conflict may have grown.
+// A caller that has not locked the streams before, as Streams does, may get a deadlock, which has
+// the class postgres.Retry.
 func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, error) {
 	rows, heads, err := rowsOf(all)
 	if err != nil {
@@ -123,39 +122,39 @@ func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, erro
 		return nil, fmt.Errorf("append events: %w", err)
 	}
 	defer func() { _ = inserted.Close() }()
-	grown := map[string]bool{}
+	appended := map[string]bool{}
 	for inserted.Next() {
 		var stream string
 		if err := inserted.Scan(&stream); err != nil {
 			return nil, fmt.Errorf("append events: %w", err)
 		}
-		grown[stream] = true
+		appended[stream] = true
 	}
 	if err := inserted.Err(); err != nil {
 		return nil, fmt.Errorf("append events: %w", err)
 	}
 	for _, a := range all {
-		if !grown[a.Stream] {
+		if !appended[a.Stream] {
 			return nil, conflict(ctx, tx, a)
 		}
 	}
 	return heads, nil
 }
 
-// columns are rows of the table eventstore.
+// columns has rows of the table eventstore, one slice for each column.
 type columns struct {
 	stream, id, kind, payload, headers pq.StringArray
 	version                            pq.Int64Array
 	hash                               pq.ByteaArray
 }
 
-// rowsOf encodes what is appended and chains the hashes.
+// rowsOf encodes the events to append and computes the chain of their hashes.
 func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
 	seen := map[string]bool{}
 	for _, a := range all {
 		if a.Stream == "" || len(a.Facts) == 0 || seen[a.Stream] {
-			return rows, nil, fmt.Errorf("stream %q: it must have a name, get an event and be named once",
-				a.Stream)
+			return rows, nil, fmt.Errorf("stream %q: it needs a name and at least one event, and may occur "+
+				"only once", a.Stream)
 		}
 		seen[a.Stream] = true
 		head := a.Expected
@@ -169,7 +168,7 @@ func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
 				return rows, nil, err
 			}
 			head.Version++
-			head.Hash = next(head.Hash, a.Stream, head.Version, r.ID, r.Type, headers, r.Data)
+			head.Hash = nextHash(head.Hash, a.Stream, head.Version, r.ID, r.Type, headers, r.Data)
 			hash := slices.Clone(head.Hash[:])
 			rows.stream, rows.version, rows.id = append(rows.stream, a.Stream),
 				append(rows.version, head.Version), append(rows.id, r.ID)
@@ -181,7 +180,7 @@ func rowsOf(all []Appending) (rows columns, heads []Head, err error) {
 	return rows, heads, nil
 }
 
-// conflict says where a stream is instead.
+// conflict returns the *Conflict of a stream that does not have the expected head.
 func conflict(ctx context.Context, tx *sqlx.Tx, a Appending) error {
 	actual, err := Heads(ctx, tx, a.Stream)
 	if err != nil {
@@ -191,7 +190,7 @@ func conflict(ctx context.Context, tx *sqlx.Tx, a Appending) error {
 		actual[a.Stream].Version})
 }
 
-// Heads returns where streams end; one without events is not in the map.
+// Heads returns the heads of streams. A stream without events is not in the map.
 func Heads(ctx context.Context, q sqlx.QueryerContext, streams ...string) (map[string]Head, error) {
 	rows, err := q.QueryxContext(ctx, `SELECT stream, version, hash FROM eventstore_streams
 		WHERE stream = ANY($1)`, pq.StringArray(streams))

@@ -14,11 +14,11 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Reactions read an aggregate's state, and change it by recording what has happened. On a memory
-// they run without a database.
+// Reactions read the state of an aggregate and change it by recording facts. With a memory they run
+// without a database.
 func ExampleStreams() {
 	m := consumer.Memory{}
-	for _, n := range []int{400, 500, 300} { // the last one would be more than a thousand
+	for _, n := range []int{400, 500, 300} { // the last one would exceed a thousand
 		if _, _, err := participant.ApplyTo(m, events.Command(plus{"visitors", n},
 			time.Now())); err != nil {
 			fmt.Println(err)
@@ -28,8 +28,8 @@ func ExampleStreams() {
 	// Output: counter visitors {"name":"visitors","sum":900}
 }
 
-// Without a participant: read, decide, append at the version that was read, and again when another
-// was first.
+// Code without a participant reads a stream, decides, and appends after the head that it has read.
+// It repeats this if another transaction was first.
 func ExampleAppend() {
 	ctx := context.Background()
 	databaseURL := os.Getenv("DATABASE_URL")
@@ -54,7 +54,7 @@ func ExampleAppend() {
 			_, err := eventstore.Append(ctx, tx, stream, found[stream].Head, visitor)
 			return err
 		})
-		if postgres.ClassOf(err) != postgres.Retry { // a *Conflict is of that class
+		if postgres.ClassOf(err) != postgres.Retry { // a *Conflict has that class
 			fmt.Println(err)
 			return
 		}
@@ -70,11 +70,11 @@ func ExampleProject() {
 	sums := eventstore.Project(eventstore.Projection{
 		Name: "sums", Key: "name", Version: 1, Facts: counter{}.Facts(),
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL`,
-	}, func(h eventstore.Decoded) []string {
-		return []string{h.Data.Subject()}
-	}, func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
-		r, _ := rows.Get(h.Data.Subject())
-		rows.Set(h.Data.Subject(), row{h.Data.Subject(), r.Sum + h.Data.(added).N})
+	}, func(d eventstore.Decoded) []string {
+		return []string{d.Data.Subject()}
+	}, func(rows *consumer.Rows[string, row], d eventstore.Decoded) {
+		r, _ := rows.Get(d.Data.Subject())
+		rows.Set(d.Data.Subject(), row{d.Data.Subject(), r.Sum + d.Data.(added).N})
 	})
 	fmt.Println(sums.Name) // quadrille.Service{Projections: …} fills it
 	// Output: sums

@@ -9,22 +9,22 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Begun is the generation that was begun last.
-func Begun(t *testing.T, p *Projector) (g generation) {
+// LatestGeneration returns the generation that was created last.
+func LatestGeneration(t *testing.T, p *Projector) (g generation) {
 	if err := p.DB.Get(&g, generations+` ORDER BY generation DESC LIMIT 1`); err != nil {
 		t.Fatal(err)
 	}
 	return g
 }
 
-// Advance is one step of the leader.
+// Advance runs one step of the leader.
 func (p *Projector) Advance(ctx context.Context, lead *postgres.Lead, projection Projection,
 	g generation) (step, error) {
 	return p.advance(ctx, lead, projection, g, new(reader))
 }
 
-// Step is what the leader does at once for the live generation of a projection, or for the one that
-// is being built; done is false when there is none. It takes so few facts.
+// Step runs the leader's work on one generation, either the live one or the one that is being
+// built, with at most batch facts at a time. It returns false if there is no such generation.
 func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projection, live bool,
 	batch int) (done bool) {
 	t.Helper()
@@ -39,8 +39,10 @@ func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projectio
 	return len(g) > 0
 }
 
-// ReadOn is ReadAll by a reader that goes on, and takes so few places into memory.
-func ReadOn(most int) func(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact,
+// ContinuingReader returns a function like ReadAll that continues a window, and that keeps at most
+// limit positions of it in memory.
+func ContinuingReader(limit int) func(ctx context.Context, q sqlx.QueryerContext,
+	from Checkpoint) ([]Fact,
 	Checkpoint, error) {
-	return (&reader{most: most}).next
+	return (&reader{windowLimit: limit}).next
 }

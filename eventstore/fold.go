@@ -14,16 +14,16 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Aggregate is a state that is the fold of a stream: the zero value, and after each event what Fold
-// returns. V is the type itself; its exported fields are what a snapshot keeps.
+// Aggregate is a state that is folded from a stream. It begins with the zero value. V is the type
+// itself; a snapshot stores its exported fields.
 type Aggregate[V any] interface {
-	// Fold returns the state after one more event. It is pure, and must take every event that was ever
-	// stored: what may happen was decided when it happened.
+	// Fold returns the state after one more event. It must be pure, and must accept every event that
+	// was ever stored: a refusal is decided before the event is stored.
 	Fold(events.Payload) V
-	// FoldVersion is raised whenever Fold gives another state for the same events, or the state other
-	// fields: it discards the snapshots that were made before.
+	// FoldVersion must rise with every change of Fold that gives another state for the same events,
+	// and with every change of the fields. Older snapshots are then ignored.
 	FoldVersion() int
-	// Facts are a sample of each type of event that the streams hold.
+	// Facts returns a sample of each type of event in the streams.
 	Facts() []events.Payload
 }
 
@@ -33,42 +33,42 @@ type Folded[V any] struct {
 	State V
 }
 
-// Fold returns the states of streams as q sees them, each folded from its snapshot, if it has one
-// that is to be believed, and what came after it. A stream without events is not in the map. What
-// is folded is checked against the chain of hashes: a *Misfit is the error when it was changed, and
-// a *StoredError when this release cannot read it.
+// Fold returns the states of streams as q sees them. It folds each stream from its snapshot, if
+// that is valid, and the events after it. A stream without events is not in the map. The events are
+// checked against the chain of hashes: the error is a *MismatchError if an event was changed, and a
+// *StoredError if this release cannot read it.
 func Fold[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext,
 	streams ...string) (map[string]Folded[V], error) {
-	return foldAll[V](ctx, q.QueryxContext, streams)
+	return foldFromSnapshots[V](ctx, q.QueryxContext, streams)
 }
 
-// run is how a query is run: as it is, or prepared.
-type run func(ctx context.Context, query string, args ...any) (*sqlx.Rows, error)
+// queryFunc runs a query, prepared or not.
+type queryFunc func(ctx context.Context, query string, args ...any) (*sqlx.Rows, error)
 
-func foldAll[V Aggregate[V]](ctx context.Context, query run,
+func foldFromSnapshots[V Aggregate[V]](ctx context.Context, query queryFunc,
 	streams []string) (map[string]Folded[V], error) {
 	streams = slices.Compact(slices.Sorted(slices.Values(streams)))
 	snapshots, err := readSnapshots(ctx, query, V.FoldVersion(*new(V)), streams)
 	if err != nil {
 		return nil, err
 	}
-	states, doubtful, err := fold[V](ctx, query, streams, snapshots)
-	if err != nil || len(doubtful) == 0 {
+	states, rejected, err := fold[V](ctx, query, streams, snapshots)
+	if err != nil || len(rejected) == 0 {
 		return states, err
 	}
-	again, _, err := fold[V](ctx, query, doubtful, nil)
-	maps.Copy(states, again)
+	refolded, _, err := fold[V](ctx, query, rejected, nil)
+	maps.Copy(states, refolded)
 	return states, err
 }
 
-// Replay is Fold from the first event, snapshots or not.
+// Replay does the same as Fold, but from the first event and without snapshots.
 func Replay[V Aggregate[V]](ctx context.Context, q sqlx.QueryerContext,
 	streams ...string) (map[string]Folded[V], error) {
 	states, _, err := fold[V](ctx, q.QueryxContext, streams, nil)
 	return states, err
 }
 
-// tailSQL reads, of each stream, the event that its snapshot was taken after and those that follow.
+// tailSQL reads, for each stream, the event at which its snapshot was taken and the later ones.
 const tailSQL = `
 SELECT e.stream, e.version, e.seq, e.id::text, e.type, e.payload::text, e.headers::text, e.hash,
 	e.recorded_at
@@ -76,9 +76,10 @@ FROM unnest($1::text[], $2::bigint[]) AS s (stream, version)
 JOIN eventstore AS e ON e.stream = s.stream AND e.version >= s.version
 ORDER BY e.stream, e.version`
 
-// fold folds streams; doubtful are those whose snapshots belong to another history.
-func fold[V Aggregate[V]](ctx context.Context, query run, streams []string,
-	snapshots map[string]snapshot) (states map[string]Folded[V], doubtful []string, err error) {
+// fold folds streams. It rejects a snapshot that belongs to another history and returns its stream
+// in rejected.
+func fold[V Aggregate[V]](ctx context.Context, query queryFunc, streams []string,
+	snapshots map[string]snapshot) (states map[string]Folded[V], rejected []string, err error) {
 	known := events.NewCatalogue(V.Facts(*new(V))...)
 	versions := make(pq.Int64Array, len(streams))
 	states = map[string]Folded[V]{}
@@ -90,16 +91,16 @@ func fold[V Aggregate[V]](ctx context.Context, query run, streams []string,
 		if err != nil {
 			return nil, nil, err
 		}
-		s, begun := states[f.Stream]
-		if cached, ok := snapshots[f.Stream]; ok && !begun {
+		s, started := states[f.Stream]
+		if cached, ok := snapshots[f.Stream]; ok && !started {
 			if f.Version == cached.version && f.Hash == cached.hash &&
 				json.Unmarshal(cached.state, &s.State) == nil {
 				s.Head = Head{f.Version, f.Hash}
 				states[f.Stream] = s
 			}
-			continue // a doubtful one leaves the stream without a state
+			continue // a rejected snapshot leaves the stream without a state
 		}
-		if err := f.follows(s.Head); err != nil {
+		if err := f.checkAfter(s.Head); err != nil {
 			return nil, nil, err
 		}
 		e, err := f.Open(known)
@@ -110,10 +111,10 @@ func fold[V Aggregate[V]](ctx context.Context, query run, streams []string,
 	}
 	for _, stream := range slices.Sorted(maps.Keys(snapshots)) {
 		if _, ok := states[stream]; !ok {
-			doubtful = append(doubtful, stream)
+			rejected = append(rejected, stream)
 		}
 	}
-	return states, doubtful, nil
+	return states, rejected, nil
 }
 
 // snapshotOf encodes a state.
@@ -126,8 +127,8 @@ func snapshotOf[V Aggregate[V]](stream string, f Folded[V]) (snapshot, error) {
 		hash: f.Hash}, nil
 }
 
-// lock locks the heads of streams, sorted, and returns those that there are.
-func lock(ctx context.Context, tx *sqlx.Tx, streams []string) (map[string]Head, error) {
+// lockHeads locks the heads of streams in sorted order, and returns those that exist.
+func lockHeads(ctx context.Context, tx *sqlx.Tx, streams []string) (map[string]Head, error) {
 	query, err := postgres.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams
 		WHERE stream = ANY($1) ORDER BY stream FOR UPDATE`)
 	if err != nil {

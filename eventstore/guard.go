@@ -10,27 +10,27 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// The bounds of what a projection's functions may take.
+// The bounds of a projection's functions.
 const (
-	// applyTimeout is how long a batch may take. PostgreSQL ends the transaction of a leader that is
-	// silent for its lease, so a longer one would come to nothing.
+	// applyTimeout bounds a batch. PostgreSQL ends the transaction of a leader that is silent for its
+	// lease, so a longer batch could not be committed.
 	applyTimeout = 10 * time.Second
-	// applyGrace is what code that ends with its context is given to end.
+	// applyGrace is how long code may take to return after its context has ended.
 	applyGrace = time.Second
 )
 
 var (
 	errExited = errors.New("the projection's function ended its goroutine (runtime.Goexit)")
-	errHangs  = errors.New("the projection's function has not returned within its time, and is not " +
-		"run again until it has")
+	errHangs  = errors.New("the projection's function has not returned within " +
+		applyTimeout.String() + " and does not run again until it has")
 )
 
 type apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error
 
-// alone makes an apply run in a goroutine of its own, so that a function of an author which panics,
-// ends its goroutine or hangs stops its own projection and no other. One that hangs is not run
-// again until it returns, so that the goroutines which are lost are bounded.
-func alone(f apply) apply {
+// isolated runs an apply in a goroutine of its own. If the author's function panics, exits or
+// hangs, it then stops its own projection only. A function that hangs does not run again until it
+// returns, so that at most one goroutine for each projection is blocked.
+func isolated(f apply) apply {
 	running := make(chan struct{}, 1)
 	return func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		select {

@@ -10,15 +10,17 @@ import (
 	"github.com/google/uuid"
 )
 
-// Hash is the SHA-256 of a stream up to one of its events: of the hash before, and of the hashes of
-// the event's parts, so that no part can be moved into another. The first event comes after zeros.
+// Hash is the SHA-256 of a stream up to one of its events. It covers the hash of the event before,
+// and the hashes of the parts of the event, so that no byte can move from one part to another. The
+// hash before the first event is all zeros.
 type Hash [sha256.Size]byte
 
-// next returns the hash of an event that comes after previous. PostgreSQL computes the same:
+// nextHash returns the hash of the event after the one with the hash previous. PostgreSQL can
+// compute the same:
 //
 //	sha256(previous || sha256(stream) || int8send(version) || uuid_send(id) ||
 //		sha256(type) || sha256(headers) || sha256(payload))
-func next(previous Hash, stream string, version int64, id, kind string, headers,
+func nextHash(previous Hash, stream string, version int64, id, kind string, headers,
 	payload []byte) Hash {
 	h := sha256.New()
 	h.Write(previous[:])
@@ -26,7 +28,7 @@ func next(previous Hash, stream string, version int64, id, kind string, headers,
 	var number [8]byte
 	binary.BigEndian.PutUint64(number[:], uint64(version))
 	h.Write(number[:])
-	u := uuid.MustParse(id) // it was a UUID when it became an event, and it is one in the table
+	u := uuid.MustParse(id) // Event.Record and the type of the column guarantee a UUID
 	h.Write(u[:])
 	part(h, []byte(kind))
 	part(h, headers)
@@ -39,7 +41,7 @@ func part(h hash.Hash, data []byte) {
 	h.Write(sum[:])
 }
 
-// Scan reads a bytea; it implements sql.Scanner.
+// Scan decodes a bytea; it implements sql.Scanner.
 func (h *Hash) Scan(src any) error {
 	data, ok := src.([]byte)
 	if !ok || len(data) != len(h) {
@@ -49,5 +51,5 @@ func (h *Hash) Scan(src any) error {
 	return nil
 }
 
-// Value is a bytea; it implements driver.Valuer.
+// Value returns a bytea; it implements driver.Valuer.
 func (h Hash) Value() (driver.Value, error) { return h[:], nil }

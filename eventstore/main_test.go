@@ -17,15 +17,15 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// patience bounds what is waited for.
-const patience = 2 * time.Minute
+// waitTimeout bounds how long a test waits for a condition.
+const waitTimeout = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // they mostly wait for the server
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for the server
 	leaks.Main(m)
 }
 
-// added is the one fact of a counter.
+// added is the only type of event of a counter.
 type added struct {
 	Counter string `json:"counter"`
 	N       int    `json:"n"`
@@ -34,7 +34,7 @@ type added struct {
 func (added) EventType() string { return "counter.added" }
 func (a added) Subject() string { return a.Counter }
 
-// counter is the sum of what was added.
+// counter is an aggregate that sums the numbers added to it.
 type counter struct {
 	Name string `json:"name"`
 	Sum  int    `json:"sum"`
@@ -47,7 +47,7 @@ func (c counter) Fold(p events.Payload) counter {
 func (counter) FoldVersion() int        { return 1 }
 func (counter) Facts() []events.Payload { return []events.Payload{added{}} }
 
-// fact is an event that a counter was added to.
+// fact returns the event that n was added to a counter.
 func fact(name string, n int) events.Event {
 	return events.Cause(events.Event{}, "/counters", time.Now(), added{name, n})
 }
@@ -66,7 +66,7 @@ type store struct {
 	*sqlx.DB
 }
 
-func fresh(t testing.TB) store {
+func newStore(t testing.TB) store {
 	t.Helper()
 	key := ""
 	names, err := fs.Glob(eventstore.Migrations(), "*.sql")
@@ -97,7 +97,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// append appends in a transaction of its own.
+// append appends to a stream in a transaction of its own.
 func (s store) append(stream string, expected eventstore.Head,
 	facts ...events.Event) (head eventstore.Head, err error) {
 	err = postgres.InTx(s.Context(), s.DB, func(tx *sqlx.Tx) error {
@@ -107,7 +107,7 @@ func (s store) append(stream string, expected eventstore.Head,
 	return head, err
 }
 
-// grow appends so many events to a stream, one by one.
+// grow appends n events to a stream, one by one.
 func (s store) grow(name string, n int) (head eventstore.Head) {
 	s.Helper()
 	for i := range n {
@@ -120,7 +120,7 @@ func (s store) grow(name string, n int) (head eventstore.Head) {
 
 func streamOf(name string) string { return eventstore.StreamOf("counter", name) }
 
-// add adds to a counter, however often another comes first.
+// add adds to a counter, and tries again as long as another writer is first.
 func (s store) add(ctx context.Context, name string, n int) error {
 	for {
 		found, err := eventstore.Fold[counter](ctx, s, streamOf(name))
@@ -157,10 +157,10 @@ func (s store) int(query string, args ...any) (n int) {
 	return n
 }
 
-// until polls until ok.
-func (s store) until(what string, ok func() bool) {
+// waitFor polls a condition until it is true.
+func (s store) waitFor(what string, ok func() bool) {
 	s.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(waitTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -168,7 +168,7 @@ func (s store) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			s.Fatalf("not within %s: %s", patience, what)
+			s.Fatalf("not within %s: %s", waitTimeout, what)
 		}
 	}
 }

@@ -13,20 +13,21 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// Projection is a table for reading that is a function of the facts, and of nothing else: it can be
-// thrown away and filled again. It runs behind the streams, by its poll at most when nothing is
-// wrong; whoever decides must not read it. Project makes one.
+// Projection is a table for reading that is a function of the facts and of nothing else, so that it
+// can be discarded and filled again. It lags behind the streams, in normal operation by one poll
+// interval; a decision must therefore not depend on it. Project makes one.
 type Projection struct {
 	Name    string // of the view that readers select from
 	Key     string // the column of its primary key, a text
 	Columns string // as in CREATE TABLE: "customer text PRIMARY KEY, balance bigint NOT NULL"
-	// Version is raised with every change of Columns or of what the projection makes of a fact: it is
-	// built again beside the one that readers see, which is replaced when it has caught up.
+	// Version must rise with every change of Columns or of the functions. The new version is then
+	// built in another table, which replaces the one that readers see when it has caught up.
 	Version int
-	// Kinds of the streams that it reads, as in StreamOf; without any it reads all streams.
+	// Kinds are the kinds of the streams that the projection reads, as in StreamOf. If it is empty,
+	// the projection reads all streams.
 	Kinds []string
-	// Facts are a sample of each type of event in those streams. It stands still at any other: a newer
-	// release has written it, and knows what is to be made of it.
+	// Facts has a sample of each type of event in those streams. The projection stops at an event of
+	// another type, which a newer release has written and can handle.
 	Facts []events.Payload
 
 	apply apply
@@ -39,16 +40,17 @@ type Decoded struct {
 	events.Event
 }
 
-// Project gives a projection the pure functions that fill it: keys names the rows that a fact is
-// about, and fold changes them. V is a struct whose fields are tagged `db:"column"`. Both see
-// the facts of one stream in their order, and those of two streams in that of their commits.
+// Project gives a projection the pure functions that fill it: keys returns the keys of the rows
+// that a fact changes, and fold changes them. V is a struct whose fields are tagged `db:"column"`.
+// The functions see the facts of one stream in its order, and those of different streams in the
+// order of their commits.
 func Project[V any](p Projection, keys func(Decoded) []string,
-	fold func(rows *consumer.Rows[string, V], h Decoded)) Projection {
-	p.apply = alone(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
+	fold func(rows *consumer.Rows[string, V], d Decoded)) Projection {
+	p.apply = isolated(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		rows := new(consumer.Rows[string, V])
 		rows.Bind(table, p.Key)
-		for _, h := range batch {
-			for _, key := range keys(h) {
+		for _, d := range batch {
+			for _, key := range keys(d) {
 				rows.Lock(key)
 			}
 		}
@@ -57,8 +59,8 @@ func Project[V any](p Projection, keys func(Decoded) []string,
 				return err
 			}
 		}
-		for _, h := range batch {
-			fold(rows, h)
+		for _, d := range batch {
+			fold(rows, d)
 		}
 		return rows.Save(ctx, tx)
 	})
@@ -67,20 +69,20 @@ func Project[V any](p Projection, keys func(Decoded) []string,
 
 var projectionName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,40}$`)
 
-// check refuses a projection that cannot be one.
+// check returns an error if a projection is invalid.
 func (p Projection) check() error {
 	if !projectionName.MatchString(p.Name) || p.apply == nil || p.Version < 1 {
 		return fmt.Errorf("projection %q: it needs a name of at most 41 lower-case letters, digits and "+
-			"underscores, a version from 1 on, and to be made by Project", p.Name)
+			"underscores, a version of at least 1, and its functions, which Project sets", p.Name)
 	}
 	return nil
 }
 
-// reads tells whether it reads the streams of a kind.
+// reads reports whether the projection reads a stream.
 func (p Projection) reads(stream string) bool {
 	kind, _, _ := strings.Cut(stream, "/")
 	return len(p.Kinds) == 0 || slices.Contains(p.Kinds, kind)
 }
 
-// tableOf is the table that a generation of a projection fills.
+// tableOf returns the name of the table of a generation of a projection.
 func tableOf(name string, generation int) string { return fmt.Sprintf("%s_%d", name, generation) }

@@ -20,14 +20,14 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// total is a row of the projection under test: the sum of a counter, and the facts that made it, in
-// the order in which they came.
+// total is a row of the projection under test: the sum of a counter, and the versions of its facts
+// in the order in which they were applied.
 type total struct {
-	Name    string    `db:"name"`
-	Sum     int       `db:"sum"`
-	Version int64     `db:"version"`
-	Came    string    `db:"came"`
-	At      time.Time `db:"at"`
+	Name     string    `db:"name"`
+	Sum      int       `db:"sum"`
+	Version  int64     `db:"version"`
+	Versions string    `db:"versions"`
+	At       time.Time `db:"at"`
 }
 
 func totals(version int, fold func(*consumer.Rows[string, total],
@@ -35,17 +35,17 @@ func totals(version int, fold func(*consumer.Rows[string, total],
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: version, Facts: []events.Payload{added{}},
 		Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
-			came text NOT NULL, at timestamptz NOT NULL`,
-	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} }, fold)
+			versions text NOT NULL, at timestamptz NOT NULL`,
+	}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} }, fold)
 }
 
-func sumUp(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-	t, _ := rows.Get(h.Data.Subject())
-	rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum + h.Data.(added).N, h.Version,
-		fmt.Sprint(t.Came, " ", h.Version), h.Time})
+func sumUp(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+	t, _ := rows.Get(d.Data.Subject())
+	rows.Set(d.Data.Subject(), total{d.Data.Subject(), t.Sum + d.Data.(added).N, d.Version,
+		fmt.Sprint(t.Versions, " ", d.Version), d.Time})
 }
 
-// projector is one replica's, prepared.
+// projector returns the prepared projector of one replica.
 func (s store) projector(db *sqlx.DB, projections ...eventstore.Projection) *eventstore.Projector {
 	s.Helper()
 	p := &eventstore.Projector{DB: db, Projections: projections,
@@ -54,7 +54,7 @@ func (s store) projector(db *sqlx.DB, projections ...eventstore.Projection) *eve
 	return p
 }
 
-// run runs a projector until stop, or the end of the test.
+// run runs a projector until stop is called or the test ends.
 func (s store) run(p *eventstore.Projector) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var running sync.WaitGroup
@@ -64,7 +64,7 @@ func (s store) run(p *eventstore.Projector) (stop func()) {
 	return stop
 }
 
-// dump is a table, byte for byte.
+// dump returns the rows of a table as text.
 func (s store) dump(table string) (text string) {
 	s.Helper()
 	must(s, s.GetContext(s.Context(), &text, `SELECT coalesce(string_agg(t::text, E'\n' ORDER BY name),
@@ -72,28 +72,28 @@ func (s store) dump(table string) (text string) {
 	return text
 }
 
-// settled waits until the projection has every fact, and compares it with the folds.
-func (s store) settled() {
+// waitCaughtUp waits until the projection has every fact, and compares its rows with the folds.
+func (s store) waitCaughtUp() {
 	s.Helper()
-	s.until("the projection has all facts", func() bool {
+	s.waitFor("the projection has all facts", func() bool {
 		return s.int(`SELECT count(*) FROM eventstore_streams AS s LEFT JOIN totals AS t
 			ON s.stream = 'counter/' || t.name WHERE t.version IS DISTINCT FROM s.version`) == 0
 	})
 	var rows []total
 	must(s, s.SelectContext(s.Context(), &rows, `SELECT * FROM totals`))
 	for _, r := range rows {
-		came := ""
+		versions := ""
 		for v := range r.Version {
-			came += fmt.Sprint(" ", v+1)
+			versions += fmt.Sprint(" ", v+1)
 		}
-		if r.Sum != s.sum(r.Name) || r.Came != came {
+		if r.Sum != s.sum(r.Name) || r.Versions != versions {
 			s.Errorf("%s: projected %+v, folded %d", r.Name, r, s.sum(r.Name))
 		}
 	}
 }
 
-// writers add to counters until the test stops them; some of them hold their transactions open, and
-// some roll back, so that commits come in another order than the facts were inserted in.
+// writers starts n writers that add to counters until stop is called. Their transactions wait
+// before the end and some roll back, so that they commit in another order than they inserted.
 func (s store) writers(n int) (stop func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	var running sync.WaitGroup
@@ -134,11 +134,11 @@ func (s store) writers(n int) (stop func()) {
 
 var errRollback = fmt.Errorf("rolled back on purpose")
 
-// A reader of all streams, which starts over from its stored place, misses nothing and sees nothing
-// twice, and each stream in its order.
+// A reader of all streams that continues from its stored checkpoint misses no fact, reads none
+// twice, and reads each stream in order.
 func TestReadAllMissesNothing(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	stop := s.writers(6)
 	s.exec(
 		`CREATE TABLE place (a text, b text, last_seq bigint); INSERT INTO place VALUES ('', '', 0)`)
@@ -161,10 +161,9 @@ func TestReadAllMissesNothing(t *testing.T) {
 		s.exec(`UPDATE place SET a = $1, b = $2, last_seq = $3`, string(to.A), string(to.B), to.LastSeq)
 		return len(got)
 	}
-	s.until("many have come", func() bool {
+	s.waitFor("many facts were read", func() bool {
 		read()
-		return len(versions) == 18 &&
-			versions["counter/0-0"] > 60
+		return len(versions) == 18 && versions["counter/0-0"] > 60
 	})
 	stop()
 	for n := 1; n > 0; {
@@ -173,15 +172,15 @@ func TestReadAllMissesNothing(t *testing.T) {
 	for stream, version := range versions {
 		if n := s.int(`SELECT version FROM eventstore_streams WHERE stream = $1`,
 			stream); n != int(version) {
-			t.Errorf("%s: %d of %d came", stream, version, n)
+			t.Errorf("%s: %d of %d facts were read", stream, version, n)
 		}
 	}
 }
 
-// More facts than are read at once, in one window.
-func TestReadAllGoesOnWithinAWindow(t *testing.T) {
+// One window has more facts than one read returns.
+func TestReadAllContinuesWithinAWindow(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	var all []events.Event
 	for i := range 2500 {
 		all = append(all, fact("a", i))
@@ -192,18 +191,18 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 		read func(context.Context, sqlx.QueryerContext, eventstore.Checkpoint) ([]eventstore.Fact,
 			eventstore.Checkpoint, error)
 		want    []int
-		windows int // that were read, the last in vain
+		windows int // how often a window is read, including the last, empty one
 	}{
 		{eventstore.ReadAll, []int{1000, 1000, 500, 0}, 4},
-		{eventstore.ReadOn(10_000), []int{1000, 1000, 500, 0}, 2},
-		{eventstore.ReadOn(1200), []int{1000, 200, 1000, 200, 100, 0}, 4},
+		{eventstore.ContinuingReader(10_000), []int{1000, 1000, 500, 0}, 2},
+		{eventstore.ContinuingReader(1200), []int{1000, 200, 1000, 200, 100, 0}, 4},
 	} {
-		q := &counting{QueryerContext: s}
-		var place eventstore.Checkpoint
+		q := &countingQueryer{QueryerContext: s}
+		var checkpoint eventstore.Checkpoint
 		var last int64
 		for _, want := range c.want {
 			var got []eventstore.Fact
-			got, place, err = c.read(t.Context(), q, place)
+			got, checkpoint, err = c.read(t.Context(), q, checkpoint)
 			if err != nil || len(got) != want {
 				t.Fatalf("read %d, %v; want %d", len(got), err, want)
 			}
@@ -220,13 +219,13 @@ func TestReadAllGoesOnWithinAWindow(t *testing.T) {
 	}
 }
 
-// counting counts how often a window is read.
-type counting struct {
+// countingQueryer counts the queries that read a window.
+type countingQueryer struct {
 	sqlx.QueryerContext
 	windows int
 }
 
-func (c *counting) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows,
+func (c *countingQueryer) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows,
 	error) {
 	if strings.Contains(query, "pg_visible_in_snapshot") {
 		c.windows++
@@ -234,11 +233,11 @@ func (c *counting) QueryxContext(ctx context.Context, query string, args ...any)
 	return c.QueryerContext.QueryxContext(ctx, query, args...)
 }
 
-// Rebuilt beside live traffic, twice, by two replicas of which the leader changes: readers always
-// see a projection that goes forward, and at the end it is what it was, byte for byte.
-func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
+// Two replicas, whose leader changes, rebuild a projection twice during live traffic. Readers never
+// see fewer facts than before, and without traffic a rebuild gives exactly the same table.
+func TestProjectionIsRebuiltDuringLiveTraffic(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	first := s.projector(s.DB, totals(1, sumUp))
 	stopFirst := s.run(first)
 	s.run(s.projector(pool(t, s.url), totals(1, sumUp)))
@@ -260,25 +259,25 @@ func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
 	})
 	for range 2 {
 		seen := lowest.Load()
-		s.until("readers see more", func() bool { return lowest.Load() > seen+50 })
+		s.waitFor("readers see more", func() bool { return lowest.Load() > seen+50 })
 		before := s.int(`SELECT generation FROM eventstore_projections WHERE live`)
 		must(t, first.Rebuild(t.Context(), "totals"))
 		progress, err := first.Progress(t.Context())
 		if must(t, err); len(progress) > 2 || progress[0].Of < progress[0].Done || progress[0].Done == 0 {
 			t.Errorf("progress %+v", progress)
 		}
-		s.until("the new one is shown", func() bool {
+		s.waitFor("readers see the rebuilt projection", func() bool {
 			return s.int(`SELECT generation FROM eventstore_projections WHERE live`) > before
 		})
-		stopFirst() // the second time nobody is there to be stopped
+		stopFirst() // the second call does nothing
 	}
 	stop()
-	s.settled()
+	s.waitCaughtUp()
 	unwatch()
 	watching.Wait()
 	before := s.dump("totals")
 	must(t, first.Rebuild(t.Context(), "totals"))
-	s.until("the third one is shown", func() bool {
+	s.waitFor("readers see the third rebuild", func() bool {
 		return s.int(`SELECT count(*) * max(generation)
 		FROM eventstore_projections`) == 4
 	})
@@ -290,26 +289,27 @@ func TestProjectionIsRebuiltBesideLiveTraffic(t *testing.T) {
 	}
 }
 
-// A projection whose definition has changed is built anew by itself, and shown when it has caught
+// A projection with a new version is rebuilt automatically, and readers see it when it has caught
 // up.
 func TestChangedProjectionIsRebuilt(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 30)
 	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
-	s.settled()
+	s.waitCaughtUp()
 	stop()
-	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-		sumUp(rows, h)
-		t, _ := rows.Get(h.Data.Subject())
-		rows.Set(t.Name, total{t.Name, -int(t.Version), t.Version, t.Came, t.At})
+	s.run(s.projector(s.DB, totals(2, func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+		sumUp(rows, d)
+		t, _ := rows.Get(d.Data.Subject())
+		rows.Set(t.Name, total{t.Name, -int(t.Version), t.Version, t.Versions, t.At})
 	})))
-	s.until("it is shown", func() bool { return s.int(`SELECT sum FROM totals`) == -30 })
+	s.waitFor("readers see the changed projection",
+		func() bool { return s.int(`SELECT sum FROM totals`) == -30 })
 }
 
-// A fact that cannot be projected, since the projection's function panics, ends its goroutine or
-// does not return, stops its projection, and no other; nothing is skipped.
-func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
+// If the function of a projection panics, exits or hangs at a fact, this projection stops at the
+// fact and skips nothing. Other projections continue.
+func TestFailingProjectionStopsNoOther(t *testing.T) {
 	t.Parallel()
 	for name, bad := range map[string]func(repaired chan struct{}){
 		"panics": func(chan struct{}) { panic("seven") },
@@ -318,39 +318,39 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := fresh(t)
+			s := newStore(t)
 			repaired := make(chan struct{})
 			var runs atomic.Int64
 			stuck := eventstore.Project(eventstore.Projection{
 				Name: "stuck", Key: "name", Version: 1, Facts: []events.Payload{added{}},
 				Columns: `name text PRIMARY KEY, sum bigint NOT NULL, version bigint NOT NULL,
-			came text NOT NULL, at timestamptz NOT NULL`,
-			}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
-				func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
+			versions text NOT NULL, at timestamptz NOT NULL`,
+			}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} },
+				func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
 					select {
 					case <-repaired:
 					default:
-						if h.Version == 7 {
+						if d.Version == 7 {
 							runs.Add(1)
 							bad(repaired)
 						}
 					}
-					sumUp(rows, h)
+					sumUp(rows, d)
 				})
 			s.run(s.projector(s.DB, stuck, totals(1, sumUp)))
 			s.fill("a", 20)
-			s.until("the other goes on", func() bool {
+			s.waitFor("the other projection continues", func() bool {
 				return s.int(`SELECT coalesce(max(version), 0)
 				FROM totals`) == 20
 			})
 			if n := s.int(`SELECT coalesce(max(version), 0) FROM stuck`); n >= 7 {
-				t.Errorf("it has come to %d", n)
+				t.Errorf("the failing projection is at version %d, beyond its fact", n)
 			}
 			if n := runs.Load(); name == "hangs" && n > 1 {
-				t.Errorf("%d runs hang", n)
+				t.Errorf("%d runs of the function hang", n)
 			}
 			close(repaired)
-			s.until("it goes on",
+			s.waitFor("the repaired projection continues",
 				func() bool { return s.int(`SELECT coalesce(max(version), 0) FROM stuck`) == 20 })
 			if a, b := s.dump("stuck"), s.dump("totals"); a != b {
 				t.Errorf("%s\n%s", a, b)
@@ -359,9 +359,9 @@ func TestStuckProjectionHoldsNoOtherUp(t *testing.T) {
 	}
 }
 
-func TestProjectionThatCannotBeOneIsRefused(t *testing.T) {
+func TestInvalidProjectionIsRefused(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	for name, p := range map[string]eventstore.Projection{
 		"not made by Project": {Name: "totals", Version: 1},
 		"a name to inject":    {Name: "totals; DROP TABLE eventstore", Version: 1},
@@ -373,74 +373,75 @@ func TestProjectionThatCannotBeOneIsRefused(t *testing.T) {
 		}
 	}
 	if err := s.projector(s.DB, totals(1, sumUp)).Rebuild(t.Context(), "others"); err == nil {
-		t.Error("a projection that is not there is rebuilt")
+		t.Error("a projection that does not exist is rebuilt")
 	}
 }
 
-// In a rolling upgrade the leader may be of the release before: it leaves a projection of another
-// version alone, and does not build its own again.
+// In a rolling upgrade the leader may be of the previous release. It does not fill a projection of
+// another version, and does not rebuild its own.
 func TestLeaderOfAnotherReleaseLeavesAProjectionAlone(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 30)
 	stopOld := s.run(s.projector(s.DB, totals(1, sumUp)))
-	s.settled()
-	negative := totals(2, func(rows *consumer.Rows[string, total], h eventstore.Decoded) {
-		t, _ := rows.Get(h.Data.Subject())
-		rows.Set(h.Data.Subject(), total{h.Data.Subject(), t.Sum - h.Data.(added).N, h.Version, "",
-			h.Time})
+	s.waitCaughtUp()
+	negative := totals(2, func(rows *consumer.Rows[string, total], d eventstore.Decoded) {
+		t, _ := rows.Get(d.Data.Subject())
+		rows.Set(d.Data.Subject(), total{d.Data.Subject(), t.Sum - d.Data.(added).N, d.Version, "",
+			d.Time})
 	})
 	s.projector(s.DB, negative)         // a replica of the next release has started
 	s.projector(s.DB, totals(1, sumUp)) // and one of the old release has started again
 	s.fill("b", 10)
-	s.until("the old leader has gone on", func() bool {
+	s.waitFor("the old leader has applied new facts", func() bool {
 		return s.int(`SELECT count(*) FROM totals
 		WHERE name = 'b' AND version = 10`) == 1
 	})
 	if n := s.int(`SELECT count(*) FROM eventstore_projections WHERE version = 2 AND NOT live
 		AND done = 0`); n != 1 {
-		t.Error("the next release's projection was not left alone")
+		t.Error("the old leader has changed the projection of the next release")
 	}
 	stopOld()
 	s.run(s.projector(s.DB, negative))
-	s.until("it is shown",
+	s.waitFor("readers see the new version",
 		func() bool { return s.int(`SELECT sum FROM totals WHERE name = 'a'`) == -30 })
 }
 
-// What was read from one place is not stored at another: the projection may have begun anew
-// meanwhile.
-func TestProjectionThatStartedOverIsNotMoved(t *testing.T) {
+// Facts that were read from a stale checkpoint are not applied, since the projection may have been
+// reset meanwhile.
+func TestStaleCheckpointIsNotSaved(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 10)
 	p := s.projector(s.DB, totals(1, sumUp))
 	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
 	must(t, err)
 	defer lead.Release()
-	stale := eventstore.Begun(t, p)
+	stale := eventstore.LatestGeneration(t, p)
 	if _, err := p.Advance(t.Context(), lead, p.Projections[0], stale); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Advance(t.Context(), lead, p.Projections[0], stale); err == nil {
-		t.Error("the same facts were stored twice")
+		t.Error("the same facts were applied twice")
 	}
 	if n := s.int(`SELECT sum FROM totals`); n != 10 {
 		t.Errorf("sum %d", n)
 	}
 }
 
-// A projection that is built anew is shown once it has come to the end of what there was when it
-// looked: under load there are always news.
+// A rebuilt projection is shown at the end of its window, without a further look for new facts,
+// since under load there always are some.
 func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 10)
 	p := s.projector(s.DB, totals(1, sumUp))
 	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
 	must(t, err)
 	defer lead.Release()
 	must(t, p.Rebuild(t.Context(), "totals"))
-	if _, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.Begun(t, p)); err != nil {
+	if _, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.LatestGeneration(t,
+		p)); err != nil {
 		t.Fatal(err)
 	}
 	if n := s.int(`SELECT sum FROM totals`); n != 10 {
@@ -448,6 +449,6 @@ func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
 	}
 	if n := s.int(
 		`SELECT count(*) FROM eventstore_projections WHERE live AND generation = 2`); n != 1 {
-		t.Error("it is not shown")
+		t.Error("readers do not see the rebuilt projection")
 	}
 }

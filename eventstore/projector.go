@@ -16,16 +16,16 @@ import (
 
 // The bounds of projecting.
 const (
-	projectInterval = 100 * time.Millisecond // how late news may be noticed
-	projectError    = 2 * time.Second        // between two attempts at what has failed
-	blockedPause    = 30 * time.Second       // the same, where others have to act first
-	maxError        = 2000                   // bytes that are stored of an error
-	// steps of a rebuild for which the live table stands still
-	holdMost = 20
+	projectInterval = 100 * time.Millisecond // between two polls for new facts
+	errorPause      = 2 * time.Second        // after an error, before the next attempt
+	blockedPause    = 30 * time.Second       // the same, if a person must act first
+	maxErrorBytes   = 2000                   // of an error, in the database
+	// catchUpSteps is how many steps of a rebuild run while the live table waits.
+	catchUpSteps = 20
 )
 
-// Projector fills the projections of a service. Any number of replicas may run one: a leader does
-// the work, and what it writes needs its token.
+// Projector fills the projections of a service. Any number of replicas may run one. A leader does
+// the work, and its token protects every write.
 type Projector struct {
 	DB          *sqlx.DB
 	Projections []Projection
@@ -49,74 +49,75 @@ func (g generation) table() string { return tableOf(g.Name, g.Generation) }
 const generations = `SELECT name, generation, version, live, a::text, b::text, last_seq, error
 	FROM eventstore_projections`
 
-// Run fills the projections until ctx is done. Trouble with the database is waited out; a fact that
-// cannot be projected stops its projection, with a line in the log, and no other.
+// Run fills the projections until ctx is done. After an error of the database it waits and tries
+// again. If a fact cannot be projected, Run logs it and stops this projection at the fact; all
+// other projections continue.
 func (p *Projector) Run(ctx context.Context) {
 	leader := postgres.Leader{DB: p.DB, Name: "projections"}
 	leader.Run(ctx, p.lead, func(err error) {
 		p.Log.Warn().Err(err).Msg("projections pause")
-		sleep(ctx, projectError)
+		sleep(ctx, errorPause)
 	})
 }
 
 func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
-	quiet := map[string]time.Time{} // projections that have failed, until when
+	pausedUntil := map[string]time.Time{} // by table, after an error
 	readers := map[string]*reader{}
-	// The window of a long history takes its time to read, and would never be read under a time-out.
+	// Reading the window of a long history takes longer than the usual time-out.
 	if _, err := lead.Conn().ExecContext(ctx, `SET statement_timeout = 0`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
 	for ctx.Err() == nil {
-		if why, err := unfit(ctx, p.DB); err != nil || why != "" {
+		if why, err := diverged(ctx, p.DB); err != nil || why != "" {
 			if err == nil {
-				err = p.refit(ctx, lead)
+				err = p.prepareAsLeader(ctx, lead)
 			}
 			if err != nil {
 				return err
 			}
-			clear(quiet)
-			clear(readers) // what they have read ahead may be gone
+			clear(pausedUntil)
+			clear(readers) // the positions that they have in memory may no longer exist
 		}
 		var open []generation
 		if err := p.DB.SelectContext(ctx, &open, generations+` ORDER BY name, generation`); err != nil {
 			return fmt.Errorf("read projections: %w", err)
 		}
-		busy := false
+		progressed := false
 		for _, g := range open {
 			projection, ok := p.find(g.Name)
-			if !ok || g.Version != projection.Version || time.Now().Before(quiet[g.table()]) {
-				continue // a generation of another version is that of another release of the service
+			if !ok || g.Version != projection.Version || time.Now().Before(pausedUntil[g.table()]) {
+				continue // another release of the service fills a generation of another version
 			}
 			if readers[g.table()] == nil {
 				readers[g.table()] = new(reader)
 			}
-			came, err := p.follow(ctx, lead, projection, g, readers[g.table()])
+			result, err := p.follow(ctx, lead, projection, g, readers[g.table()])
 			if errors.Is(err, postgres.ErrSuperseded) || err != nil && postgres.Alive(ctx, p.DB) != nil {
 				return err
 			}
 			if err != nil && ctx.Err() == nil {
 				p.Log.Error().Err(err).Str("projection", g.Name).Int("generation",
-					g.Generation).Msg("projection is stuck")
-				quiet[g.table()] = time.Now().Add(pauseAfter(err))
+					g.Generation).Msg("projection makes no progress")
+				pausedUntil[g.table()] = time.Now().Add(pauseAfter(err))
 			}
-			if err := g.note(ctx, p.DB, err); err != nil {
+			if err := g.saveError(ctx, p.DB, err); err != nil {
 				return err
 			}
-			busy = busy || came != idle
+			progressed = progressed || result != idle
 		}
-		if !busy {
+		if !progressed {
 			sleep(ctx, projectInterval)
 		}
 	}
 	return ctx.Err()
 }
 
-// pauseAfter is longer where somebody has to act first.
+// pauseAfter returns the pause after an error, which is longer if a person must act first.
 func pauseAfter(err error) time.Duration {
 	if _, blocked := errors.AsType[*BlockedError](err); blocked {
 		return blockedPause
 	}
-	return projectError
+	return errorPause
 }
 
 func (p *Projector) find(name string) (Projection, bool) {
@@ -128,40 +129,41 @@ func (p *Projector) find(name string) (Projection, bool) {
 	return Projection{}, false
 }
 
-// step is what an advance has come to.
+// step is the result of advancing a generation.
 type step int
 
 const (
-	idle   step = iota // there are no news
-	moved              // there may be more
-	behind             // at the end of its window, and readers have seen more
-	shown              // readers see it from now on
+	idle     step = iota // there are no new facts
+	advanced             // facts were applied, and there may be more
+	lagging              // the end of its window is behind the live generation
+	promoted             // readers see it from now on
 )
 
-// follow advances one generation. One that is being built is always a little behind the live one
-// under load, because that has moved on while a window was filled. So the live one stands still for
-// a few steps while the other one passes it.
+// follow advances one generation. Under load, a generation that is being built always lags a
+// little, because the live one has advanced while a window was applied. If it lags, follow
+// therefore advances only this generation for a few steps, while the live one waits, until it has
+// caught up.
 func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection Projection,
 	g generation, r *reader,
-) (came step, err error) {
-	came, err = p.advance(ctx, lead, projection, g, r)
-	held := came == behind
-	for n := 0; held && err == nil && came != shown && n < holdMost; n++ {
+) (result step, err error) {
+	result, err = p.advance(ctx, lead, projection, g, r)
+	catchUp := result == lagging
+	for n := 0; catchUp && err == nil && result != promoted && n < catchUpSteps; n++ {
 		err = p.DB.GetContext(ctx, &g, generations+` WHERE name = $1 AND generation = $2`,
 			g.Name, g.Generation)
 		if err != nil {
-			return came, fmt.Errorf("read projection %s: %w", g.table(), err)
+			return result, fmt.Errorf("read projection %s: %w", g.table(), err)
 		}
-		came, err = p.advance(ctx, lead, projection, g, r)
+		result, err = p.advance(ctx, lead, projection, g, r)
 	}
-	return came, err
+	return result, err
 }
 
-// advance applies the next facts to one generation, with its place in the same transaction, and
-// lets readers see it when it has caught up.
+// advance applies the next facts to one generation and saves its checkpoint in the same
+// transaction. It promotes a generation that has caught up.
 func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection,
 	g generation, r *reader,
-) (came step, err error) {
+) (result step, err error) {
 	from := Checkpoint{g.A, g.B, g.LastSeq}
 	facts, to, err := r.next(ctx, lead.Conn(), from)
 	if err != nil {
@@ -171,36 +173,36 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 		return idle, nil
 	}
 	if to == from {
-		return p.release(ctx, lead, g)
+		return p.promote(ctx, lead, g)
 	}
 	batch, err := open(projection, facts)
 	if err != nil {
 		return idle, err
 	}
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := share(ctx, tx); err != nil {
+		if err := lockShared(ctx, tx); err != nil {
 			return err
 		}
 		if err := projection.apply(ctx, tx.Tx(), g.table(), batch); err != nil {
 			return fmt.Errorf("project to %s: %w", g.table(), err)
 		}
-		return g.move(ctx, tx, to, facts)
+		return g.saveCheckpoint(ctx, tx, to, facts)
 	})
 	if err != nil {
 		return idle, err
 	}
 	if to.A != to.B || g.Live {
-		return moved, nil
+		return advanced, nil
 	}
-	// At the end of its window it may be shown, though there may be news by now, as there always are
-	// under load.
+	// The generation may be promoted at the end of a window even if there are new facts by now: under
+	// load there always are.
 	g.A, g.B, g.LastSeq = to.A, to.B, to.LastSeq
-	return p.release(ctx, lead, g)
+	return p.promote(ctx, lead, g)
 }
 
-// share keeps a rebuild from beginning meanwhile: it comes first, as it does there, so that nobody
-// waits for the other.
-func share(ctx context.Context, tx postgres.Fenced) error {
+// lockShared prevents that a rebuild begins during the transaction. Both take this lock first, so
+// that they cannot deadlock.
+func lockShared(ctx context.Context, tx postgres.Fenced) error {
 	_, err := tx.Tx().ExecContext(ctx, `LOCK TABLE eventstore_projections IN ROW EXCLUSIVE MODE`)
 	return wrap("lock projections", err)
 }
@@ -221,12 +223,12 @@ func open(projection Projection, facts []Fact) ([]Decoded, error) {
 	return batch, nil
 }
 
-// note stores why a generation stands still, if it does, for those who ask for its progress.
-func (g generation) note(ctx context.Context, db *sqlx.DB, problem error) error {
+// saveError stores why a generation makes no progress, for Progress. A nil cause clears it.
+func (g generation) saveError(ctx context.Context, db *sqlx.DB, cause error) error {
 	text := ""
-	if problem != nil {
-		text = strings.ToValidUTF8(problem.Error(), "?")
-		text = strings.ToValidUTF8(text[:min(len(text), maxError)], "")
+	if cause != nil {
+		text = strings.ToValidUTF8(cause.Error(), "?")
+		text = strings.ToValidUTF8(text[:min(len(text), maxErrorBytes)], "")
 	}
 	if text == g.Error {
 		return nil
@@ -234,18 +236,18 @@ func (g generation) note(ctx context.Context, db *sqlx.DB, problem error) error 
 	_, err := db.ExecContext(ctx, `UPDATE eventstore_projections SET error = $3 WHERE name = $1
 		AND generation = $2`,
 		g.Name, g.Generation, text)
-	return wrap("note the trouble of "+g.table(), err)
+	return wrap("save the error of "+g.table(), err)
 }
 
-// move stores how far a generation has come.
-func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint,
+// saveCheckpoint stores the checkpoint of a generation, if it is still the one that g has.
+func (g generation) saveCheckpoint(ctx context.Context, tx postgres.Fenced, to Checkpoint,
 	facts []Fact) error {
-	var mark struct {
+	var last struct {
 		seq  int64
 		hash []byte
 	}
 	if n := len(facts); n > 0 {
-		mark.seq, mark.hash = facts[n-1].Seq, facts[n-1].Hash[:]
+		last.seq, last.hash = facts[n-1].Seq, facts[n-1].Hash[:]
 	}
 	result, err := tx.Tx().ExecContext(ctx, `UPDATE eventstore_projections SET a = $3::pg_snapshot,
 		b = $4::pg_snapshot, last_seq = $5, done = done + $6,
@@ -254,12 +256,13 @@ func (g generation) move(ctx context.Context, tx postgres.Fenced, to Checkpoint,
 			store = `+storeSQL+`
 		WHERE name = $1 AND generation = $2 AND a::text = $7 AND b::text = $8 AND last_seq = $9`,
 		g.Name, g.Generation, string(to.A), string(to.B), to.LastSeq, len(facts), string(g.A),
-		string(g.B), g.LastSeq, mark.seq, mark.hash)
+		string(g.B), g.LastSeq, last.seq, last.hash)
 	if err != nil {
-		return fmt.Errorf("move projection %s: %w", g.table(), err)
+		return fmt.Errorf("save the checkpoint of %s: %w", g.table(), err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n != 1 {
-		return fmt.Errorf("move projection %s: it is filled from the beginning by now", g.table())
+		return fmt.Errorf("save the checkpoint of %s: it was changed meanwhile, as by a reset to the "+
+			"beginning", g.table())
 	}
 	return nil
 }

@@ -18,25 +18,25 @@ import (
 
 // The bounds of reading all streams.
 const (
-	maxRead   = 1000      // facts at once
-	windowMax = 1_000_000 // facts whose places are in memory
+	maxRead   = 1000      // facts in one read
+	maxWindow = 1_000_000 // positions of facts in memory
 )
 
-// Fact is an event as it is stored.
+// Fact is a stored event.
 type Fact struct {
 	Stream     string
 	Version    int64
-	Seq        int64 // its place in the table: that of a later event of the same stream is higher
+	Seq        int64 // its position in the table, which rises within a stream
 	Record     events.Record
 	Hash       Hash
 	RecordedAt time.Time // by the database's clock
 	headers    []byte
-	damage     error // why the row did not decode
+	damageErr  error // why the row could not be decoded
 }
 
-// Open decodes the event, through the upcasters of its payload. The error is a *StoredError.
+// Open decodes the event and upcasts its payload. The error is a *StoredError.
 func (f Fact) Open(known events.Catalogue) (events.Event, error) {
-	if err := f.whole(); err != nil {
+	if err := f.decodeError(); err != nil {
 		return events.Event{}, err
 	}
 	e, err := known.Open(f.Record)
@@ -46,16 +46,16 @@ func (f Fact) Open(known events.Catalogue) (events.Event, error) {
 	return e, nil
 }
 
-// Read returns the events of one stream that come after a version, in order, at most limit. The
-// hash of the last one and its version are the Head to append after. It does not recompute the
-// hashes, as Fold and Verify do.
+// Read returns, in order, at most limit events of one stream after a version. The version and the
+// hash of the last one form the Head to append after. Unlike Fold and Verify, Read does not
+// recompute the hashes.
 func Read(ctx context.Context, q sqlx.QueryerContext, stream string, after int64,
 	limit int) ([]Fact, error) {
 	facts, err := readRaw(ctx, q, stream, after, limit)
-	return whole(facts, err)
+	return checkDecoded(facts, err)
 }
 
-// readRaw is Read that leaves rows which do not decode to its caller.
+// readRaw does the same as Read, but also returns rows that could not be decoded.
 func readRaw(ctx context.Context, q sqlx.QueryerContext, stream string, after int64,
 	limit int) ([]Fact, error) {
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE stream = $1 AND version > $2
@@ -63,10 +63,10 @@ func readRaw(ctx context.Context, q sqlx.QueryerContext, stream string, after in
 	return collect(scanFacts(rows, err))
 }
 
-func whole(facts []Fact, err error) ([]Fact, error) {
+func checkDecoded(facts []Fact, err error) ([]Fact, error) {
 	for _, f := range facts {
 		if err == nil {
-			err = f.whole()
+			err = f.decodeError()
 		}
 	}
 	if err != nil {
@@ -94,7 +94,7 @@ func scanFacts(rows *sqlx.Rows, err error) iter.Seq2[Fact, error] {
 				yield(f, &StoredError{f.Stream, f.Version, err}) // a lost connection is in rows.Err
 				return
 			}
-			f.damage = errors.Join(r.SetHeaders(f.headers), f.Hash.Scan(hash))
+			f.damageErr = errors.Join(r.SetHeaders(f.headers), f.Hash.Scan(hash))
 			if !yield(f, nil) {
 				return
 			}
@@ -116,104 +116,105 @@ func collect(facts iter.Seq2[Fact, error]) ([]Fact, error) {
 	return all, nil
 }
 
-// Checkpoint is how far a reader of all streams has come. The zero value is the beginning.
+// Checkpoint is the position of a reader of all streams. The zero value is the beginning.
 //
-// A place serves to go on from only once a committed transaction has stored it; see
+// A reader may continue from a checkpoint only after a committed transaction has stored it; see
 // postgres.Log.Window.
 type Checkpoint struct {
 	A, B    postgres.Snapshot
 	LastSeq int64
 }
 
-const log = postgres.Log("eventstore")
+const eventLog = postgres.Log("eventstore")
 
-// ReadAll returns the next events of all streams in the order of commits, at most 1000, and the
-// place after them. Nothing is left out, whatever order transactions commit in, and nothing comes
-// twice; without news the place that it returns is the same, or later.
+// ReadAll returns at most 1000 of the next events of all streams in the order of commits, and the
+// checkpoint after them. It misses no event and returns none twice, in every order in which
+// transactions commit. If there are no new events, the checkpoint is the same or a later one.
 func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact, Checkpoint,
 	error) {
 	return new(reader).next(ctx, q, from)
 }
 
-// reader keeps what is left of a window, which does not change, so that going through a long
-// history reads the places of its facts once and not once for every thousand.
+// reader keeps the remaining positions of a window in memory. A window does not change, so reading
+// a long history reads the positions of its facts once, and not again for every thousand facts.
 type reader struct {
-	most  int // 0: windowMax
-	batch int // 0: maxRead
-	a, b  postgres.Snapshot
-	seqs  []int64
-	more  bool // behind them
+	windowLimit int // 0: maxWindow
+	batch       int // 0: maxRead
+	a, b        postgres.Snapshot
+	seqs        []int64
+	more        bool // the window has positions after seqs
 }
 
-// next is ReadAll.
+// next implements ReadAll.
 func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact,
 	Checkpoint, error) {
 	if from.A == "" {
 		from.A, from.B = postgres.Beginning, postgres.Beginning
 	}
-	place := from
-	now, err := r.now(ctx, q, place)
+	checkpoint := from
+	now, err := r.currentSnapshot(ctx, q, checkpoint)
 	if err != nil {
 		return nil, from, err
 	}
-	if place.A == place.B {
-		if now == place.A {
-			return nil, place, nil
+	if checkpoint.A == checkpoint.B {
+		if now == checkpoint.A {
+			return nil, checkpoint, nil
 		}
-		place.B, place.LastSeq = now, 0
+		checkpoint.B, checkpoint.LastSeq = now, 0
 	}
-	if err := r.read(ctx, q, place); err != nil {
+	if err := r.fillWindow(ctx, q, checkpoint); err != nil {
 		return nil, from, err
 	}
 	if len(r.seqs) == 0 && from.A == from.B {
-		return nil, from, nil // no news: the window stays open, and nothing has to be stored
+		return nil, from, nil // no new facts: the checkpoint does not have to be stored
 	}
 	seqs := r.seqs[:min(len(r.seqs), cmp.Or(r.batch, maxRead))]
 	rows, err := q.QueryxContext(ctx, factColumns+` WHERE seq = ANY($1)`, pq.Int64Array(seqs))
-	facts, err := whole(collect(scanFacts(rows, err)))
+	facts, err := checkDecoded(collect(scanFacts(rows, err)))
 	if err != nil {
 		return nil, from, err
 	}
 	slices.SortFunc(facts, func(a, b Fact) int { return cmp.Compare(a.Seq, b.Seq) })
 	if r.more || len(seqs) < len(r.seqs) {
-		place.LastSeq = seqs[len(seqs)-1]
+		checkpoint.LastSeq = seqs[len(seqs)-1]
 	} else {
-		place = Checkpoint{A: place.B, B: place.B}
+		checkpoint = Checkpoint{A: checkpoint.B, B: checkpoint.B}
 	}
-	return facts, place, nil
+	return facts, checkpoint, nil
 }
 
-// ErrAhead says that a place is ahead of the database: it was restored, or moved to another
-// cluster, and the events that come will never be found from there. Begin at the zero Place.
-var ErrAhead = errors.New("the place is ahead of the database, which was restored or moved: " +
-	"begin at the zero place")
+// ErrAhead means that a checkpoint is ahead of the database, which was restored or moved to another
+// cluster. Reading from it would miss new events. Begin at the zero Checkpoint.
+var ErrAhead = errors.New("the checkpoint is ahead of the database, which was restored or moved: " +
+	"begin at the zero checkpoint")
 
-// now returns the current snapshot, which no place may be ahead of.
-func (r *reader) now(ctx context.Context, q sqlx.QueryerContext,
-	place Checkpoint) (postgres.Snapshot, error) {
+// currentSnapshot returns the current snapshot, or ErrAhead if the checkpoint is ahead of it.
+func (r *reader) currentSnapshot(ctx context.Context, q sqlx.QueryerContext,
+	checkpoint Checkpoint) (postgres.Snapshot, error) {
 	var found struct {
 		Now   postgres.Snapshot
 		Ahead bool
 	}
 	err := sqlx.GetContext(ctx, q, &found, `SELECT pg_current_snapshot()::text AS now,
 		pg_snapshot_xmax($1::pg_snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS ahead`,
-		string(place.B))
+		string(checkpoint.B))
 	if err == nil && found.Ahead {
 		err = ErrAhead
 	}
 	return found.Now, wrap("take snapshot", err)
 }
 
-// read sees to it that seqs are what comes next at a place.
-func (r *reader) read(ctx context.Context, q sqlx.QueryerContext, place Checkpoint) (err error) {
-	if r.a == place.A && r.b == place.B {
-		first, _ := slices.BinarySearch(r.seqs, place.LastSeq+1)
+// fillWindow makes seqs the next positions after a checkpoint.
+func (r *reader) fillWindow(ctx context.Context, q sqlx.QueryerContext,
+	checkpoint Checkpoint) (err error) {
+	if r.a == checkpoint.A && r.b == checkpoint.B {
+		first, _ := slices.BinarySearch(r.seqs, checkpoint.LastSeq+1)
 		if r.seqs = r.seqs[first:]; len(r.seqs) > 0 {
 			return nil
 		}
 	}
-	r.a, r.b = place.A, place.B
-	r.seqs, r.more, err = log.Window(ctx, q, place.A, place.B, place.LastSeq,
-		cmp.Or(r.most, windowMax))
+	r.a, r.b = checkpoint.A, checkpoint.B
+	r.seqs, r.more, err = eventLog.Window(ctx, q, checkpoint.A, checkpoint.B, checkpoint.LastSeq,
+		cmp.Or(r.windowLimit, maxWindow))
 	return err
 }

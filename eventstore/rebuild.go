@@ -11,37 +11,36 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Progress is how far a projection is.
+// Progress is the progress of a generation of a projection.
 type Progress struct {
 	Name       string    `db:"name" json:"name"`
 	Generation int       `db:"generation" json:"generation"`
 	Version    int       `db:"version" json:"version"`
-	Live       bool      `db:"live" json:"live"` // it is what readers see; otherwise it is being built
-	Done       int64     `db:"done" json:"done"` // facts
-	Of         int64     `db:"of" json:"of"`     // facts that there are, or a few more
+	Live       bool      `db:"live" json:"live"` // readers see it; otherwise it is being built
+	Done       int64     `db:"done" json:"done"` // applied facts
+	Of         int64     `db:"of" json:"of"`     // all stored facts, or a few more
 	StartedAt  time.Time `db:"started_at" json:"started_at"`
-	Note       string    `db:"note" json:"note,omitempty"`   // why it is filled from the beginning
-	Error      string    `db:"error" json:"error,omitempty"` // why it stands still
+	Note       string    `db:"note" json:"note,omitempty"`   // why it was reset to the beginning
+	Error      string    `db:"error" json:"error,omitempty"` // why it makes no progress
 }
 
-// showWait bounds how long readers wait while a table takes the place of another.
-const showWait = "200ms"
+// switchLockTimeout bounds how long readers wait while the view is switched to another table.
+const switchLockTimeout = "200ms"
 
-// ErrNoSuchProjection says that the service has no projection of this name.
+// ErrNoSuchProjection means that the service has no projection with this name.
 var ErrNoSuchProjection = errors.New("no such projection")
 
-// Prepare creates the tables of projections that there are not yet, so that readers find a view,
-// and begins to rebuild those of another version. In a database that was restored, or moved to
-// another cluster, all of them begin again; Run finds that out as well. Call it before Run;
-// replicas may do so at the same time.
+// Prepare creates the tables and views of new projections, and begins to rebuild projections of
+// another version. In a database that was restored, or moved to another cluster, it resets all
+// projections, as Run does. Call it before Run; replicas may call it at the same time.
 func (p *Projector) Prepare(ctx context.Context) error {
 	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error { return p.prepare(ctx, tx) })
 	return wrap("prepare projections", err)
 }
 
 func (p *Projector) prepare(ctx context.Context, tx *sqlx.Tx) error {
-	if err := p.fit(ctx, tx); err != nil {
-		return fmt.Errorf("fit the database: %w", err)
+	if err := p.resetIfDiverged(ctx, tx); err != nil {
+		return fmt.Errorf("compare them with the events: %w", err)
 	}
 	for _, projection := range p.Projections {
 		if err := projection.check(); err != nil {
@@ -55,35 +54,37 @@ func (p *Projector) prepare(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
-	var there []generation
-	if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`,
+	var existing []generation
+	if err := tx.SelectContext(ctx, &existing, generations+` WHERE name = $1 ORDER BY generation DESC`,
 		projection.Name); err != nil {
 		return err
 	}
 	switch {
-	case len(there) == 0:
-		number := 1 // a table may have been left behind
+	case len(existing) == 0:
+		number := 1 // or a higher one, if the table of an earlier generation still exists
 		if err := tx.GetContext(ctx, &number, `SELECT 1 + coalesce(max(substring(relname
 			FROM '[0-9]{1,9}$')::int), 0) FROM pg_class
 			WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'
 				AND relname ~ ('^' || $1 || '_[0-9]{1,9}$')`, projection.Name); err != nil {
 			return err
 		}
-		if err := begin(ctx, tx, projection, number, true); err != nil {
+		if err := createGeneration(ctx, tx, projection, number, true); err != nil {
 			return err
 		}
-		return show(ctx, tx, projection.Name, number)
-	// a later one is that of a release to come, or that was gone back from
-	case there[0].Version >= projection.Version:
+		return switchView(ctx, tx, projection.Name, number)
+	// A later version belongs to a newer release, from which the service may have been downgraded.
+	case existing[0].Version >= projection.Version:
 		return nil
 	}
-	// that it cannot be shown must not keep a service from starting
-	_, err := rebuild(ctx, tx, projection, there)
+	// Unlike Rebuild, this does not check whether the view can be switched: a service must start
+	// even if it cannot.
+	_, err := beginRebuild(ctx, tx, projection, existing)
 	return err
 }
 
-// begin creates the table of a generation, which has everything before it.
-func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, live bool) error {
+// createGeneration creates the table of a generation and sets its checkpoint to the beginning.
+func createGeneration(ctx context.Context, tx *sqlx.Tx, projection Projection, number int,
+	live bool) error {
 	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+
 		projection.Columns+`)`); err != nil {
 		return err
@@ -97,8 +98,8 @@ func begin(ctx context.Context, tx *sqlx.Tx, projection Projection, number int, 
 }
 
 // Rebuild begins to fill a projection from the beginning, in another table than the one that
-// readers see. One that is being built already is begun again. Where the new table could not take
-// the place of the other one, the error is a *BlockedError, and nothing begins.
+// readers see. It restarts a rebuild that is under way. If the view could not be switched to the
+// new table, the error is a *BlockedError and no rebuild begins.
 func (p *Projector) Rebuild(ctx context.Context, name string) error {
 	projection, ok := p.find(name)
 	if !ok {
@@ -109,25 +110,27 @@ func (p *Projector) Rebuild(ctx context.Context, name string) error {
 			`LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
-		var there []generation
-		if err := tx.SelectContext(ctx, &there, generations+` WHERE name = $1 ORDER BY generation DESC`,
+		var existing []generation
+		if err := tx.SelectContext(ctx, &existing, generations+
+			` WHERE name = $1 ORDER BY generation DESC`,
 			name); err != nil {
 			return err
 		}
-		number, err := rebuild(ctx, tx, projection, there)
+		number, err := beginRebuild(ctx, tx, projection, existing)
 		if err != nil {
 			return err
 		}
-		return tryShow(ctx, tx, name, number)
+		return checkSwitch(ctx, tx, name, number)
 	})
 	return wrap("rebuild "+name, err)
 }
 
-// rebuild begins a generation after those that are there, the latest first.
-func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection,
-	there []generation) (number int, err error) {
+// beginRebuild creates the generation after the existing ones, which are sorted with the latest
+// first, and drops the one that is being built.
+func beginRebuild(ctx context.Context, tx *sqlx.Tx, projection Projection,
+	existing []generation) (number int, err error) {
 	number = 1
-	for i, g := range there {
+	for i, g := range existing {
 		if i == 0 {
 			number = g.Generation + 1
 		}
@@ -137,32 +140,34 @@ func rebuild(ctx context.Context, tx *sqlx.Tx, projection Projection,
 			}
 		}
 	}
-	return number, begin(ctx, tx, projection, number, false)
+	return number, createGeneration(ctx, tx, projection, number, false)
 }
 
-// drop forgets a generation. A table that others depend on, or own, is left to them.
+// drop deletes a generation. It leaves the table if other objects depend on it or another role owns
+// it.
 func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1
 		AND generation = $2`, g.Name, g.Generation); err != nil {
 		return err
 	}
-	err := blocked(g.table(), try(ctx, tx, `DROP TABLE `+g.table()))
-	if _, theirs := errors.AsType[*BlockedError](err); theirs {
+	err := asBlocked(g.table(), inSavepoint(ctx, tx, `DROP TABLE `+g.table()))
+	if _, isBlocked := errors.AsType[*BlockedError](err); isBlocked {
 		return nil
 	}
 	return err
 }
 
-// release replaces what readers see by a generation that is at the end of its window, unless they
-// have seen a fact that it lacks.
-func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generation) (step, error) {
-	late := false
+// promote switches the view of a projection to a generation at the end of its window, unless
+// readers of the view may have seen a fact that this generation has not applied.
+func (p *Projector) promote(ctx context.Context, lead *postgres.Lead, g generation) (step, error) {
+	behind := false
 	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := share(ctx, tx); err != nil {
+		if err := lockShared(ctx, tx); err != nil {
 			return err
 		}
-		// A long reader of the view, such as a dump, must not make all other readers wait behind this.
-		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '`+showWait+`'`); err != nil {
+		// All other readers would queue behind the switch while a long one, such as a dump, runs.
+		if _, err := tx.Tx().ExecContext(ctx, `SET LOCAL lock_timeout = '`+switchLockTimeout+
+			`'`); err != nil {
 			return err
 		}
 		var old []generation
@@ -172,33 +177,33 @@ func (p *Projector) release(ctx context.Context, lead *postgres.Lead, g generati
 			return err
 		}
 		for _, o := range old {
-			if late, err = g.lacks(ctx, tx, o); late || err != nil {
+			if behind, err = g.isBehind(ctx, tx, o); behind || err != nil {
 				return err
 			}
 		}
 		return g.replace(ctx, tx, old)
 	})
 	if err != nil {
-		return idle, fmt.Errorf("show %s: %w", g.table(), err)
+		return idle, fmt.Errorf("switch the view to %s: %w", g.table(), err)
 	}
-	if late {
-		return behind, nil
+	if behind {
+		return lagging, nil
 	}
 	p.Log.Info().Str("projection", g.Name).Int("generation", g.Generation).Int("version", g.Version).
 		Msg("projection rebuilt")
-	return shown, nil
+	return promoted, nil
 }
 
-// lacks tells whether readers of another generation may have seen a fact that this one has not,
-// when this one is at the end of its window.
-func (g generation) lacks(ctx context.Context, tx postgres.Fenced, o generation) (bool, error) {
-	seen, _, err := log.Window(ctx, tx.Tx(), g.A, o.B, 0, 1)
+// isBehind reports whether readers of another generation may have seen a fact that this one, which
+// is at the end of its window, has not applied.
+func (g generation) isBehind(ctx context.Context, tx postgres.Fenced, o generation) (bool, error) {
+	seen, _, err := eventLog.Window(ctx, tx.Tx(), g.A, o.B, 0, 1)
 	return len(seen) > 0, err
 }
 
-// replace lets readers see this generation instead of the old ones.
+// replace makes this generation the live one and drops the old ones.
 func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []generation) error {
-	if err := show(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
+	if err := switchView(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
 		return err
 	}
 	for _, o := range old {
@@ -211,7 +216,7 @@ func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []gener
 	return err
 }
 
-// Progress tells how far the projections are, those that are being built included.
+// Progress returns the progress of all generations, including those that are being built.
 func (p *Projector) Progress(ctx context.Context) ([]Progress, error) {
 	list := []Progress{}
 	err := p.DB.SelectContext(ctx, &list, `SELECT name, generation, version, live, done, started_at,

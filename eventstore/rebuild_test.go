@@ -20,8 +20,8 @@ func (s store) lead() *postgres.Lead {
 	return lead
 }
 
-// seen is how many facts of each counter readers of the projection see.
-func (s store) seen() map[string]int64 {
+// visible returns how many facts of each counter readers of the projection see.
+func (s store) visible() map[string]int64 {
 	s.Helper()
 	var rows []total
 	must(s, s.SelectContext(s.Context(), &rows, `SELECT name, version FROM totals`))
@@ -32,11 +32,11 @@ func (s store) seen() map[string]int64 {
 	return seen
 }
 
-// A rebuild that ends its window after the live table has moved on is not shown until it has as
-// much.
+// A rebuild that reaches the end of its window after the live table has advanced is not shown
+// before it has applied as many facts.
 func TestRebuiltProjectionIsNotShownBehindTheLiveOne(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	grow := func(head eventstore.Head, n int) eventstore.Head {
 		head, err := s.append(streamOf("a"), head, facts("a", make([]int, n)...)...)
 		must(t, err)
@@ -52,29 +52,29 @@ func TestRebuiltProjectionIsNotShownBehindTheLiveOne(t *testing.T) {
 	step(false)
 	grow(head, 100)
 	step(true)
-	if n := s.seen()["a"]; n != 1600 {
+	if n := s.visible()["a"]; n != 1600 {
 		t.Fatalf("readers see %d facts, want all 1600", n)
 	}
 	step(false)
-	if n := s.seen()["a"]; n != 1600 {
+	if n := s.visible()["a"]; n != 1600 {
 		t.Errorf("readers see %d facts after 1600", n)
 	}
 	if n := s.int(`SELECT generation FROM eventstore_projections WHERE live`); n != 2 {
-		t.Error("the rebuilt one is not shown")
+		t.Error("readers do not see the rebuilt projection")
 	}
 }
 
-// Under load the live table is always ahead when a window ends: the rebuild ends all the same.
-func TestRebuildEndsAlthoughTheLiveOneMovesOn(t *testing.T) {
+// Under load the live table is always ahead at the end of a window, and the rebuild still finishes.
+func TestRebuildFinishesWhileTheLiveOneAdvances(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	p := s.projector(s.DB, totals(1, sumUp))
 	lead := s.lead()
 	head := s.grow("a", 12)
 	must(t, p.Rebuild(t.Context(), "totals"))
 	for round := 0; s.int(`SELECT generation FROM eventstore_projections WHERE live`) == 1; round++ {
 		if round == 10 {
-			t.Fatal("the rebuilt one is not shown")
+			t.Fatal("readers do not see the rebuilt projection after 10 rounds")
 		}
 		var err error
 		head, err = s.append(streamOf("a"), head, facts("a", 1, 2, 3, 4, 5, 6, 7)...)
@@ -86,7 +86,7 @@ func TestRebuildEndsAlthoughTheLiveOneMovesOn(t *testing.T) {
 	}
 }
 
-// Whatever the order of appends, late commits, steps and rebuilds: readers never see less than
+// In every order of appends, late commits, steps and rebuilds, readers never see fewer facts than
 // before.
 func TestReadersNeverGoBack(t *testing.T) {
 	t.Parallel()
@@ -94,16 +94,16 @@ func TestReadersNeverGoBack(t *testing.T) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			fresh(t).walk(rand.New(rand.NewPCG(seed, 0)), 150)
+			newStore(t).randomSteps(rand.New(rand.NewPCG(seed, 0)), 150)
 		})
 	}
 }
 
-// walk takes so many steps at random.
-func (s store) walk(r *rand.Rand, steps int) {
+// randomSteps runs count random steps and checks after each what readers see.
+func (s store) randomSteps(r *rand.Rand, count int) {
 	p := s.projector(s.DB, totals(1, sumUp))
 	lead, projection := s.lead(), p.Projections[0]
-	var late *sqlx.Tx // commits later, with an id that is early
+	var late *sqlx.Tx // has an early id and commits late
 	add := func(tx *sqlx.Tx, name string) {
 		heads, err := eventstore.Heads(s.Context(), tx, streamOf(name))
 		must(s, err)
@@ -111,9 +111,9 @@ func (s store) walk(r *rand.Rand, steps int) {
 			facts(name, make([]int, 1+r.IntN(12))...)...)
 		must(s, err)
 	}
-	var trail []string
-	before, rebuilt := s.seen(), 0
-	for range steps {
+	var steps []string
+	before, rebuilt := s.visible(), 0
+	for range count {
 		op := []string{"append", "append", "begin", "commit", "live", "live", "build", "build", "build",
 			"rebuild"}[r.IntN(10)]
 		switch {
@@ -133,11 +133,11 @@ func (s store) walk(r *rand.Rand, steps int) {
 			must(s, p.Rebuild(s.Context(), "totals"))
 			rebuilt++
 		}
-		trail = append(trail, op)
-		now := s.seen()
+		steps = append(steps, op)
+		now := s.visible()
 		for name, n := range before {
 			if now[name] < n {
-				s.Fatalf("readers see %d facts of %s after %d; the way there: %v", now[name], name, n, trail)
+				s.Fatalf("readers see %d facts of %s after %d; steps: %v", now[name], name, n, steps)
 			}
 		}
 		before = now
@@ -145,9 +145,9 @@ func (s store) walk(r *rand.Rand, steps int) {
 	if late != nil {
 		must(s, late.Commit())
 	}
-	s.run(p) // another leads: it waits for that
+	s.run(p) // it leads after the release below
 	lead.Release()
-	s.settled()
+	s.waitCaughtUp()
 	s.Logf("%d rebuilds, the last shown is generation %d", rebuilt, s.int(`SELECT max(generation)
 		FROM eventstore_projections WHERE live`))
 }

@@ -13,21 +13,21 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// SnapshotEvery is after how many events a stream gets a snapshot.
+// SnapshotEvery is the number of events between two snapshots of a stream.
 const SnapshotEvery = 16
 
-// snapshot is a fold as it was after an event. It is believed only when it is whole, when the fold
-// is the same as today, and when the stream still has that event there.
+// snapshot is the folded state after an event. It is used only if its checksum is right, if its
+// fold version is the current one, and if the stream still has the same event at its version.
 type snapshot struct {
 	stream  string
 	version int64
 	fold    int
 	state   []byte
-	hash    Hash // of the event
-	sum     Hash
+	hash    Hash // of the event at version
+	sum     Hash // checksum of all other fields
 }
 
-// checksum covers all the rest.
+// checksum returns the hash of all fields but sum.
 func (s snapshot) checksum() Hash {
 	h := sha256.New()
 	part(h, []byte(s.stream))
@@ -38,8 +38,9 @@ func (s snapshot) checksum() Hash {
 	return Hash(h.Sum(nil))
 }
 
-// readSnapshots returns the whole ones of a fold.
-func readSnapshots(ctx context.Context, query run, fold int, streams []string) (map[string]snapshot,
+// readSnapshots returns the undamaged snapshots of a fold version.
+func readSnapshots(ctx context.Context, query queryFunc, fold int,
+	streams []string) (map[string]snapshot,
 	error) {
 	rows, err := query(ctx, `SELECT stream, version, fold, state, hash, sum FROM eventstore_snapshots
 		WHERE stream = ANY($1)`, pq.StringArray(streams))

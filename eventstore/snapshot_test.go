@@ -12,12 +12,12 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// state is what a participant with counters works on.
+// state is the working set of a participant with counters.
 type state struct {
 	Counters eventstore.Streams[counter] `table:"counter" key:"name"`
 }
 
-// plus is the command to add to a counter; over a thousand it refuses, by doing nothing.
+// plus is the command to add to a counter. A sum above a thousand is refused, without an event.
 type plus struct {
 	Name string
 	N    int
@@ -38,10 +38,10 @@ var participant = consumer.Participant[state]{
 	})},
 }
 
-// apply runs commands in one transaction, again when another was first; it returns how often it
-// was.
-func (s store) apply(db *sqlx.DB, batch ...events.Event) (raced int, err error) {
-	for ; ; raced++ {
+// apply runs commands in one transaction and repeats it while another transaction is first. It
+// returns the number of repetitions.
+func (s store) apply(db *sqlx.DB, batch ...events.Event) (retries int, err error) {
+	for ; ; retries++ {
 		err = postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
 			_, _, err := consumer.Apply(s.Context(), &consumer.Consumer{Name: participant.Name}, tx,
 				participant,
@@ -49,12 +49,12 @@ func (s store) apply(db *sqlx.DB, batch ...events.Event) (raced int, err error) 
 			return err
 		})
 		if postgres.ClassOf(err) != postgres.Retry {
-			return raced, err
+			return retries, err
 		}
 	}
 }
 
-// fill takes a counter to n events, in batches.
+// fill adds n events to a counter, in batches.
 func (s store) fill(name string, n int) {
 	s.Helper()
 	for n > 0 {
@@ -70,14 +70,14 @@ func (s store) fill(name string, n int) {
 }
 
 func event(p events.Payload) events.Event {
-	return events.Cause(events.Event{}, "/counters", now(),
-		p)
+	return events.Cause(events.Event{}, "/counters", now(), p)
 }
 
-// A snapshot is taken every 16 events, and it is used: what it covers need not be there.
+// A snapshot is taken every 16 events. It is used: the fold succeeds without the events that it
+// covers.
 func TestSnapshotIsTakenAndUsed(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 10)
 	if n := s.int(`SELECT count(*) FROM eventstore_snapshots`); n != 0 {
 		t.Errorf("%d snapshots after 10 events", n)
@@ -92,7 +92,7 @@ func TestSnapshotIsTakenAndUsed(t *testing.T) {
 		t.Errorf("sum %d", s.sum("a"))
 	}
 	if _, err := eventstore.Replay[counter](t.Context(), s, "counter/a"); err == nil {
-		t.Error("the replay does not miss the first events")
+		t.Error("the replay succeeds without the first events")
 	}
 	s.fill("a", 65)
 	if n := s.int(`SELECT version FROM eventstore_snapshots WHERE stream = 'counter/a'`); n != 130 &&
@@ -101,10 +101,10 @@ func TestSnapshotIsTakenAndUsed(t *testing.T) {
 	}
 }
 
-// A snapshot that does not fit is not believed, and replaced in time.
-func TestDoubtfulSnapshotIsNotBelieved(t *testing.T) {
+// An invalid snapshot is ignored, and the next one replaces it.
+func TestInvalidSnapshotIsIgnored(t *testing.T) {
 	t.Parallel()
-	for name, doubt := range map[string]string{
+	for name, damage := range map[string]string{
 		"corrupt state":      `UPDATE eventstore_snapshots SET state = '{"name":"a","sum":1}'`,
 		"half a state":       `UPDATE eventstore_snapshots SET state = left(state, 5)`,
 		"another version":    `UPDATE eventstore_snapshots SET version = 69`,
@@ -118,10 +118,10 @@ func TestDoubtfulSnapshotIsNotBelieved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := fresh(t)
+			s := newStore(t)
 			s.fill("a", 70)
 			s.fill("b", 80)
-			s.exec(doubt)
+			s.exec(damage)
 			if s.sum("a") != 70 || s.sum("b") != 80 {
 				t.Errorf("sums %d, %d", s.sum("a"), s.sum("b"))
 			}
@@ -134,28 +134,30 @@ func TestDoubtfulSnapshotIsNotBelieved(t *testing.T) {
 	}
 }
 
-// later is counter with a fold that has changed.
-type later struct{ Doubled int }
+// doubledCounter is a counter whose fold has changed.
+type doubledCounter struct{ Doubled int }
 
-func (l later) Fold(p events.Payload) later { return later{l.Doubled + 2*p.(added).N} }
-func (later) FoldVersion() int              { return 2 }
-func (later) Facts() []events.Payload       { return []events.Payload{added{}} }
+func (l doubledCounter) Fold(p events.Payload) doubledCounter {
+	return doubledCounter{l.Doubled + 2*p.(added).N}
+}
+func (doubledCounter) FoldVersion() int        { return 2 }
+func (doubledCounter) Facts() []events.Payload { return []events.Payload{added{}} }
 
 func TestChangedFoldDiscardsSnapshots(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 70)
-	found, err := eventstore.Fold[later](t.Context(), s, "counter/a")
+	found, err := eventstore.Fold[doubledCounter](t.Context(), s, "counter/a")
 	must(t, err)
 	if f := found["counter/a"]; f.State.Doubled != 140 || f.Version != 70 {
 		t.Errorf("folded %+v", f)
 	}
 }
 
-// A snapshot with a checksum that fits, but from before a restore: the event is another one.
-func TestSnapshotOfAnotherHistoryIsNotBelieved(t *testing.T) {
+// A snapshot from before a restore is ignored: its checksum is right, but its event is another one.
+func TestSnapshotOfAnotherHistoryIsIgnored(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 70)
 	s.exec(`CREATE TABLE kept AS SELECT * FROM eventstore_snapshots`)
 	s.exec(`TRUNCATE eventstore, eventstore_streams, eventstore_snapshots`)
@@ -169,12 +171,13 @@ func TestSnapshotOfAnotherHistoryIsNotBelieved(t *testing.T) {
 	}
 }
 
-// Two replicas on one stream that is not there yet, and then on one that is: no update is lost.
+// Two replicas write to one stream, first when it does not exist yet and then when it does. No
+// update is lost.
 func TestTwoReplicasOnOneStreamLoseNothing(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	other := pool(t, s.url)
-	raced := 0
+	retries := 0
 	for round := range 30 {
 		name := string(rune('a' + round%26))
 		results := make(chan int)
@@ -187,18 +190,18 @@ func TestTwoReplicasOnOneStreamLoseNothing(t *testing.T) {
 				results <- n
 			}()
 		}
-		raced += <-results + <-results
+		retries += <-results + <-results
 	}
 	if n := s.int(`SELECT sum(version) FROM eventstore_streams`); n != 60 {
 		t.Errorf("%d events", n)
 	}
-	t.Logf("run again %d times", raced)
+	t.Logf("%d retries", retries)
 }
 
-// Between two commands on one state at its limit, one is refused: never do both happen.
-func TestTwoDecisionsOnOneStateAreNeverBothMade(t *testing.T) {
+// Of two concurrent commands that together exceed the limit, one is refused.
+func TestOfTwoConflictingCommandsOneIsRefused(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	other := pool(t, s.url)
 	for round := range 20 {
 		name := string(rune('a' + round))
@@ -211,20 +214,20 @@ func TestTwoDecisionsOnOneStateAreNeverBothMade(t *testing.T) {
 		}
 		must(t, errors.Join(<-done, <-done))
 		if s.sum(name) != 600 {
-			t.Fatalf("sum %d: both were added", s.sum(name))
+			t.Fatalf("sum %d, want 600: both commands were applied", s.sum(name))
 		}
 	}
 }
 
-// What is loaded is checked against the head: a stream that was cut is not decided upon.
-func TestStreamThatWasCutIsNotDecidedUpon(t *testing.T) {
+// Load checks the events against the head, so that no reaction decides on a truncated stream.
+func TestTruncatedStreamIsNotUsed(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.fill("a", 10)
 	s.exec(`DELETE FROM eventstore WHERE version = 10`)
 	_, err := s.apply(s.DB, event(plus{"a", 1}))
-	if misfit, ok := errors.AsType[*eventstore.MismatchError](err); !ok ||
-		misfit.Stream != "counter/a" {
+	if mismatch, ok := errors.AsType[*eventstore.MismatchError](err); !ok ||
+		mismatch.Stream != "counter/a" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -243,6 +246,6 @@ func TestMemoryKeepsTheState(t *testing.T) {
 	wrong := participant
 	wrong.Locks = func(*state, events.Event) {}
 	if _, _, err := wrong.ApplyTo(m, event(plus{"a", 2})); err == nil {
-		t.Error("a counter that was not asked for was changed")
+		t.Error("a counter that was not locked was changed")
 	}
 }

@@ -5,17 +5,18 @@ import (
 	"time"
 )
 
-// storedWait is after how long it is worth trying again what has met something stored that it
-// cannot read: another replica, of a newer release, may take it then.
+// storedWait is the pause before an event is handled again after its handler could not read a
+// stored one. By then a replica of a newer release may handle it.
 const storedWait = 10 * time.Second
 
-// StoredError says that something stored cannot be read by this release: an event of a type or of a
-// version that only a newer release knows, or a row that does not decode. What came is not to
-// blame: package consumer lets it wait without an attempt. For that reason the cause is not
-// unwrapped: as an error about what came it would park it.
+// StoredError means that this release cannot read a stored event: only a newer release knows its
+// type or its version, or its row cannot be decoded. That is not the fault of the event being
+// handled, so package consumer retries that one without counting an attempt. StoredError does not
+// unwrap to its cause, since package consumer would take it for a fault of the event being handled
+// and park it.
 type StoredError struct {
 	Stream  string
-	Version int64 // of the event; 0 is the head of the stream
+	Version int64 // of the event, or 0 for the head of the stream
 	Cause   error
 }
 
@@ -24,16 +25,16 @@ func (e *StoredError) Error() string {
 	if e.Version == 0 {
 		what = "the head"
 	}
-	return fmt.Sprintf("%s of stream %s is stored, and this release cannot read it: %v; "+
-		"let the release that wrote it run, or verify the stream", what, e.Stream, e.Cause)
+	return fmt.Sprintf("%s of stream %s cannot be read by this release: %v; "+
+		"run the release that wrote it, or verify the stream", what, e.Stream, e.Cause)
 }
 
-// RetryAfter tells after which pause it is worth another try; package consumer knows by this method
-// that it costs no attempt.
+// RetryAfter returns the pause before the next attempt. An error with this method makes package
+// consumer retry without counting an attempt.
 func (e *StoredError) RetryAfter() time.Duration { return storedWait }
 
-// MismatchError is the first event of a stream that does not fit what is stored around it. Whatever
-// needs the stream waits until a person has repaired it.
+// MismatchError names the first event of a stream that is missing or was changed. Every event whose
+// handler needs the stream waits until a person has repaired it.
 type MismatchError struct {
 	Stream  string `json:"stream"`
 	Version int64  `json:"version"`
@@ -41,34 +42,34 @@ type MismatchError struct {
 }
 
 func (m *MismatchError) Error() string {
-	return fmt.Sprintf("event %d of stream %s does not fit: %s", m.Version, m.Stream, m.Why)
+	return fmt.Sprintf("event %d of stream %s does not match: %s", m.Version, m.Stream, m.Why)
 }
 
-// RetryAfter is that of StoredError: the stream was damaged, and what came is not to blame.
+// RetryAfter does the same as that of StoredError: the stream is damaged, which is not the fault of
+// the event being handled.
 func (m *MismatchError) RetryAfter() time.Duration { return storedWait }
 
 const (
-	isMissing = "it is missing"
-	isChanged = "its hash is not that of what is stored, after the events before it"
+	whyMissing = "it is missing"
+	whyChanged = "its hash is not the hash of its stored content and of the events before it"
 )
 
-// follows tells whether a fact is the one after a head: a *Misfit is the error when it is not, or
-// when it was changed.
-func (f Fact) follows(head Head) error {
+// checkAfter returns a *MismatchError unless the fact is the next one after a head and unchanged.
+func (f Fact) checkAfter(head Head) error {
 	if f.Version != head.Version+1 {
-		return &MismatchError{f.Stream, head.Version + 1, isMissing}
+		return &MismatchError{f.Stream, head.Version + 1, whyMissing}
 	}
-	if next(head.Hash, f.Stream, f.Version, f.Record.ID, f.Record.Type, f.headers,
+	if nextHash(head.Hash, f.Stream, f.Version, f.Record.ID, f.Record.Type, f.headers,
 		f.Record.Data) != f.Hash {
-		return &MismatchError{f.Stream, f.Version, isChanged}
+		return &MismatchError{f.Stream, f.Version, whyChanged}
 	}
 	return nil
 }
 
-// whole is a *StoredError when the row of a fact did not decode.
-func (f Fact) whole() error {
-	if f.damage == nil {
+// decodeError returns a *StoredError if the row of a fact could not be decoded.
+func (f Fact) decodeError() error {
+	if f.damageErr == nil {
 		return nil
 	}
-	return &StoredError{f.Stream, f.Version, f.damage}
+	return &StoredError{f.Stream, f.Version, f.damageErr}
 }

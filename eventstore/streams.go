@@ -19,9 +19,9 @@ import (
 //
 //	Accounts eventstore.Streams[Account] `table:"account" key:"customer"`
 //
-// A reaction reads the state with Get, as it does with consumer.Rows, and changes it by saying with
-// Record what has happened. The heads of the streams that were asked for are locked from Load to
-// the end of the transaction; of two replicas that begin the same stream one is run again.
+// A reaction reads the state with Get, as with consumer.Rows, and changes it by recording facts
+// with Record. The heads of the streams named by Lock are locked from Load to the end of the
+// transaction. If two replicas begin the same stream, the batch of one of them runs again.
 type Streams[V Aggregate[V]] struct {
 	kind    string
 	wanted  map[string]bool
@@ -32,19 +32,19 @@ type stream[V Aggregate[V]] struct {
 	loaded Head // of the stream as it is stored
 	count  int64
 	state  V
-	facts  []events.Event // to be appended
+	facts  []events.Event // to append
 }
 
-// StreamOf is the name of an aggregate's stream: "account/ada".
+// StreamOf returns the name of an aggregate's stream, such as "account/ada".
 func StreamOf(kind, key string) string { return kind + "/" + key }
 
-// KeyOf is the reverse of StreamOf.
+// KeyOf returns the key in the name of a stream that StreamOf made.
 func KeyOf(stream string) string {
 	_, key, _ := strings.Cut(stream, "/")
 	return key
 }
 
-// Lock says that the aggregate with this key will be read or changed.
+// Lock adds the aggregate with this key to the working set.
 func (s *Streams[V]) Lock(key string) {
 	if s.streams[key] != nil || s.wanted[key] {
 		return
@@ -55,14 +55,14 @@ func (s *Streams[V]) Lock(key string) {
 	s.wanted[key] = true
 }
 
-// Get returns the state; ok is false when nothing has happened to the aggregate yet. It panics for
-// a key that nobody asked for.
+// Get returns the state; ok is false if the aggregate has no events yet. It panics for a key that
+// is not in the working set.
 func (s *Streams[V]) Get(key string) (state V, ok bool) {
 	found := s.stream(key)
 	return found.state, found.count > 0
 }
 
-// Loaded is Get for Needs: before the aggregate is loaded there is none.
+// Loaded is Get for the function Locks: ok is also false before the aggregate is loaded.
 func (s *Streams[V]) Loaded(key string) (state V, ok bool) {
 	found := s.streams[key]
 	if found == nil {
@@ -71,8 +71,8 @@ func (s *Streams[V]) Loaded(key string) (state V, ok bool) {
 	return found.state, found.count > 0
 }
 
-// Record says what has happened to the aggregate that the fact is about, by reason of cause. It
-// panics for a key that nobody asked for.
+// Record adds a fact, caused by the event cause, to the aggregate that is the subject of the fact.
+// It panics if that aggregate is not in the working set.
 func (s *Streams[V]) Record(cause events.Event, fact events.Payload) {
 	found := s.stream(fact.Subject())
 	found.state = found.state.Fold(fact)
@@ -86,20 +86,20 @@ func (s *Streams[V]) Record(cause events.Event, fact events.Payload) {
 func (s *Streams[V]) stream(key string) *stream[V] {
 	found := s.streams[key]
 	if found == nil {
-		panic(fmt.Errorf("%s %s was not asked for: the function Needs must ask for every aggregate "+
-			"that a reaction touches", s.kind, key))
+		panic(fmt.Errorf("%s %s is not locked: the function Locks must lock every aggregate that "+
+			"a reaction reads or changes", s.kind, key))
 	}
 	return found
 }
 
-// Bind names the kind of aggregate. The runtime calls it with the tags of the field.
+// Bind sets the kind of aggregate. The runtime calls it with the tags of the field.
 func (s *Streams[V]) Bind(table, _ string) { s.kind = table }
 
-// NeedsLoad tells whether aggregates were asked for that are not loaded.
+// NeedsLoad reports whether the working set has aggregates that are not loaded.
 func (s *Streams[V]) NeedsLoad() bool { return len(s.wanted) > 0 }
 
-// take returns the wanted keys, sorted, and counts them as loaded.
-func (s *Streams[V]) take() []string {
+// takeWanted returns the wanted keys, sorted, and marks them as loaded.
+func (s *Streams[V]) takeWanted() []string {
 	keys := slices.Sorted(maps.Keys(s.wanted))
 	s.wanted = nil
 	if s.streams == nil {
@@ -111,19 +111,21 @@ func (s *Streams[V]) take() []string {
 	return keys
 }
 
-// Load locks the heads of the wanted streams, in one order, and folds the streams up to them. The
-// two are two statements: what one sees while it waits for a lock is older than the lock.
+// Load locks the heads of the wanted streams in sorted order, and folds the streams up to them. It
+// does so in two statements, since a statement that waits for a lock still sees the events as they
+// were before the lock.
 func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
-	keys := s.take()
+	keys := s.takeWanted()
 	names := make([]string, len(keys))
 	for i, key := range keys {
 		names[i] = StreamOf(s.kind, key)
 	}
-	heads, err := lock(ctx, tx, names)
+	heads, err := lockHeads(ctx, tx, names)
 	if err != nil {
 		return wrap("load "+s.kind, err)
 	}
-	states, err := foldAll[V](ctx, func(ctx context.Context, query string, args ...any) (*sqlx.Rows,
+	states, err := foldFromSnapshots[V](ctx, func(ctx context.Context, query string,
+		args ...any) (*sqlx.Rows,
 		error) {
 		prepared, err := postgres.Prepared(ctx, tx, query)
 		if err != nil {
@@ -137,32 +139,32 @@ func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	for i, key := range keys {
 		folded := states[names[i]]
 		if folded.Head != heads[names[i]] {
-			return wrap("load "+s.kind, differ(ctx, tx, names[i], folded.Head, heads[names[i]]))
+			return wrap("load "+s.kind, headError(ctx, tx, names[i], folded.Head, heads[names[i]]))
 		}
 		s.streams[key] = &stream[V]{loaded: folded.Head, count: folded.Version, state: folded.State}
 	}
 	return nil
 }
 
-// differ says why the events of a stream do not end at its head. Before there was a head to lock,
-// another transaction may have begun the stream: that is a *Conflict, and all else a *Misfit.
-func differ(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) error {
+// headError returns why the events of a stream do not end at its head. It is a *Conflict if another
+// transaction has begun the stream, which had no head to lock before, and a *MismatchError in all
+// other cases.
+func headError(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Head) error {
 	if head.Version > 0 {
 		return &MismatchError{stream, folded.Version,
-			fmt.Sprintf("the stream has ended at %d, and with another hash", head.Version)}
+			fmt.Sprintf("the head of the stream is at version %d with another hash", head.Version)}
 	}
 	heads, err := Heads(ctx, tx, stream)
 	if err != nil {
 		return err
 	}
-	if begun, ok := heads[stream]; ok {
-		return &Conflict{stream, 0, begun.Version}
+	if started, ok := heads[stream]; ok {
+		return &Conflict{stream, 0, started.Version}
 	}
 	return &MismatchError{stream, folded.Version, "the head of the stream is missing"}
 }
 
-// Save appends what has happened, after the heads that were loaded, and takes the snapshots that
-// are due.
+// Save appends the recorded facts after the loaded heads, and writes the snapshots that are due.
 func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	var all []Appending
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {
@@ -194,13 +196,13 @@ func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	return wrap("save "+s.kind, writeSnapshots(ctx, tx, taken))
 }
 
-// LoadFrom loads from a memory, which holds the states without their history.
+// LoadFrom loads the states from a memory, which has no events.
 func (s *Streams[V]) LoadFrom(m consumer.Memory) error {
-	for _, key := range s.take() {
+	for _, key := range s.takeWanted() {
 		found := s.streams[key]
 		ok, err := m.Row(s.kind, key, &found.state)
 		if err != nil {
-			return fmt.Errorf("recall %s: %w", s.kind, err)
+			return fmt.Errorf("load %s from memory: %w", s.kind, err)
 		}
 		if ok {
 			found.count = 1
@@ -209,7 +211,7 @@ func (s *Streams[V]) LoadFrom(m consumer.Memory) error {
 	return nil
 }
 
-// SaveTo stores in a memory what has changed.
+// SaveTo stores the changed states in a memory.
 func (s *Streams[V]) SaveTo(m consumer.Memory) (changed bool, _ error) {
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {
 		if found := s.streams[key]; len(found.facts) > 0 {

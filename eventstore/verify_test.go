@@ -7,10 +7,10 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 )
 
-// Whatever is changed in the tables, Verify names the first event that does not fit.
-func TestVerifyNamesTheFirstEventThatDoesNotFit(t *testing.T) {
+// After every change in the tables, Verify names the first event that does not match.
+func TestVerifyNamesTheFirstMismatch(t *testing.T) {
 	t.Parallel()
-	for name, tampering := range map[string]struct {
+	for name, change := range map[string]struct {
 		sql   string
 		first int64
 	}{
@@ -42,17 +42,17 @@ func TestVerifyNamesTheFirstEventThatDoesNotFit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := fresh(t)
+			s := newStore(t)
 			s.grow("a", 6)
-			s.exec(tampering.sql)
+			s.exec(change.sql)
 			n, err := eventstore.Verify(t.Context(), s, "counter/a")
-			misfit, found := errors.AsType[*eventstore.MismatchError](err)
+			mismatch, found := errors.AsType[*eventstore.MismatchError](err)
 			switch {
-			case tampering.first == 0 && (err != nil || n != 6):
+			case change.first == 0 && (err != nil || n != 6):
 				t.Errorf("%d events, %v", n, err)
-			case tampering.first > 0 && (!found || misfit.Version != tampering.first ||
-				misfit.Stream != "counter/a"):
-				t.Errorf("%v, want event %d", err, tampering.first)
+			case change.first > 0 && (!found || mismatch.Version != change.first ||
+				mismatch.Stream != "counter/a"):
+				t.Errorf("%v, want event %d", err, change.first)
 			}
 		})
 	}
@@ -61,7 +61,7 @@ func TestVerifyNamesTheFirstEventThatDoesNotFit(t *testing.T) {
 // PostgreSQL computes the same hash, so that a stream can be checked, and begun, with SQL alone.
 func TestDatabaseComputesTheSameHash(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.grow("a", 3)
 	if n := s.int(`SELECT count(*) FROM (SELECT hash = sha256(lag(hash, 1, decode(repeat('00', 32),
 		'hex')) OVER (ORDER BY version)
@@ -73,10 +73,10 @@ func TestDatabaseComputesTheSameHash(t *testing.T) {
 	}
 }
 
-// A stream that grows while it is looked through fits.
+// A stream that grows during Verify has no mismatch.
 func TestVerifyWhileTheStreamGrows(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	head := s.grow("a", 1)
 	done := make(chan error)
 	go func() {

@@ -9,43 +9,44 @@ import (
 	"github.com/lib/pq"
 )
 
-// BlockedError says that a rebuilt projection cannot take the place of the one that readers see,
-// because of what others have made of it.
+// BlockedError means that the view of a projection cannot be switched to the rebuilt table, because
+// of an object that depends on the view or because of its owner.
 type BlockedError struct{ View, Why string }
 
 func (e *BlockedError) Error() string {
 	return fmt.Sprintf(
-		"view %s cannot be moved to its rebuilt table: %s; drop what depends on it, or give "+
-			"the view to the service's role, and make it again when the projection is rebuilt", e.View,
+		"view %s cannot be switched to its rebuilt table: %s; drop the objects that depend on it, or "+
+			"make the service's role its owner, and restore both when the projection is rebuilt", e.View,
 		e.Why)
 }
 
-// show lets readers see a generation. The view is replaced in its place, which keeps its owner, its
-// grants and what depends on it. Where the columns do not permit that, it is made again, with the
-// same owner and grants; then nothing may depend on it.
-func show(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
+// switchView points the view of a projection to a generation. It replaces the view in place, which
+// keeps its owner, its grants and the objects that depend on it. If the columns do not permit that,
+// it drops the view and creates it with the same owner and grants; then no object may depend on it.
+func switchView(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
 	table := tableOf(name, number)
 	var old []string
-	// All columns are meant: a projection's table is made of its definition, and of nothing else.
-	if err := tx.SelectContext(ctx, &old, keepSQL, name, table); err != nil {
+	// The view selects all columns, since the table has exactly those of the projection.
+	if err := tx.SelectContext(ctx, &old, viewPropertiesSQL, name, table); err != nil {
 		return fmt.Errorf("read the grants of %s: %w", name, err)
 	}
 	view := `VIEW ` + name + ` AS SELECT * FROM ` + table
-	err := try(ctx, tx, `CREATE OR REPLACE `+view)
-	if code(err) == "42P16" { // the columns differ otherwise than at the end
-		err = try(ctx, tx, `DROP VIEW `+name+`; CREATE `+view)
+	err := inSavepoint(ctx, tx, `CREATE OR REPLACE `+view)
+	if sqlState(err) == "42P16" { // the columns do not only have additions at the end
+		err = inSavepoint(ctx, tx, `DROP VIEW `+name+`; CREATE `+view)
 	}
 	for _, statement := range old {
 		if err == nil {
-			err = try(ctx, tx, statement)
+			err = inSavepoint(ctx, tx, statement)
 		}
 	}
-	return blocked(name, err)
+	return asBlocked(name, err)
 }
 
-// keepSQL makes the statements that give a new view what the old one has: owner, grants on it and
-// on its columns, options and comment; and its owner the right to read the table.
-const keepSQL = `
+// viewPropertiesSQL returns the statements that give a new view the properties of the old one: its
+// owner, its grants and those on its columns, its options and its comment. They also grant the
+// owner the right to read the table.
+const viewPropertiesSQL = `
 WITH view AS (SELECT oid, relname, relowner, relacl, reloptions FROM pg_class
 	WHERE oid = to_regclass($1)),
 acl AS (
@@ -70,55 +71,56 @@ UNION ALL SELECT format('GRANT %s%s ON %I TO %s%s', privilege_type, of, relname,
 		WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 	FROM acl, view`
 
-// try runs statements; when they fail the transaction goes on without them.
-func try(ctx context.Context, tx *sqlx.Tx, statements string) error {
+// inSavepoint runs statements. If they fail, the transaction continues without them.
+func inSavepoint(ctx context.Context, tx *sqlx.Tx, statements string) error {
 	if _, err := tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, statements)
 	if err != nil {
-		_, back := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt`)
-		return errors.Join(err, back)
+		_, rollbackErr := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt`)
+		return errors.Join(err, rollbackErr)
 	}
 	_, err = tx.ExecContext(ctx, `RELEASE SAVEPOINT attempt`)
 	return err
 }
 
-func code(err error) string {
-	if answer, ok := errors.AsType[*pq.Error](err); ok {
-		return string(answer.Code)
+func sqlState(err error) string {
+	if pgErr, ok := errors.AsType[*pq.Error](err); ok {
+		return string(pgErr.Code)
 	}
 	return ""
 }
 
-// blocked is a *BlockedError where others have to act first.
-func blocked(view string, err error) error {
-	answer, ok := errors.AsType[*pq.Error](err)
+// asBlocked turns err into a *BlockedError if a person must act first, and returns other errors
+// unchanged.
+func asBlocked(view string, err error) error {
+	pgErr, ok := errors.AsType[*pq.Error](err)
 	// dependent objects, insufficient privilege
-	if !ok || answer.Code != "2BP01" && answer.Code != "42501" {
+	if !ok || pgErr.Code != "2BP01" && pgErr.Code != "42501" {
 		return err
 	}
-	why := answer.Message
-	if answer.Detail != "" {
-		why += ": " + answer.Detail
+	why := pgErr.Message
+	if pgErr.Detail != "" {
+		why += ": " + pgErr.Detail
 	}
 	return &BlockedError{view, why}
 }
 
-// tryShow tells whether a generation could be shown, and changes nothing. A view that is being read
-// just now is not waited for.
-func tryShow(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
-	_, err := tx.ExecContext(ctx, `SAVEPOINT trial; SET LOCAL lock_timeout = '`+showWait+`'`)
+// checkSwitch returns an error if the view could not be switched to a generation. It changes
+// nothing, and does not wait for a reader of the view.
+func checkSwitch(ctx context.Context, tx *sqlx.Tx, name string, number int) error {
+	_, err := tx.ExecContext(ctx, `SAVEPOINT trial; SET LOCAL lock_timeout = '`+switchLockTimeout+`'`)
 	if err != nil {
 		return err
 	}
-	shown := show(ctx, tx, name, number)
+	switchErr := switchView(ctx, tx, name, number)
 	if _, err := tx.ExecContext(ctx,
 		`ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial`); err != nil {
 		return err
 	}
-	if code(shown) == "55P03" {
+	if sqlState(switchErr) == "55P03" {
 		return nil
 	}
-	return shown
+	return switchErr
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 )
 
-// role makes a role for the time of the test.
+// role creates a role, which is dropped at the end of the test.
 func (s store) role() string {
 	s.Helper()
 	name := fmt.Sprintf("role_%016x", rand.Uint64())
@@ -21,8 +21,8 @@ func (s store) role() string {
 	return name
 }
 
-// shared is what others have made of a view.
-const sharedSQL = `SELECT relowner::regrole || ' ' || coalesce(reloptions::text,
+// propertiesSQL returns the properties of the view: owner, options, comment and grants.
+const propertiesSQL = `SELECT relowner::regrole || ' ' || coalesce(reloptions::text,
 	'') || ' ' || coalesce(obj_description(oid, 'pg_class'), '') || ' ' ||
 	(SELECT string_agg(a.grantee::regrole || a.privilege_type || a.is_grantable, ','
 		ORDER BY a.grantee, a.privilege_type) FROM aclexplode(relacl) AS a
@@ -31,7 +31,7 @@ const sharedSQL = `SELECT relowner::regrole || ' ' || coalesce(reloptions::text,
 		AND attacl IS NOT NULL)
 	FROM pg_class WHERE relname = 'totals'`
 
-// widened is a projection with other columns: one goes, one comes first.
+// widened is the projection with other columns: one is missing, and the first one is new.
 func widened() eventstore.Projection {
 	type row struct {
 		Extra   int64  `db:"extra"`
@@ -41,17 +41,17 @@ func widened() eventstore.Projection {
 	return eventstore.Project(eventstore.Projection{
 		Name: "totals", Key: "name", Version: 2, Facts: []events.Payload{added{}},
 		Columns: `extra bigint NOT NULL, name text PRIMARY KEY, version bigint NOT NULL`,
-	}, func(h eventstore.Decoded) []string { return []string{h.Data.Subject()} },
-		func(rows *consumer.Rows[string, row], h eventstore.Decoded) {
-			rows.Set(h.Data.Subject(), row{1, h.Data.Subject(), h.Version})
+	}, func(d eventstore.Decoded) []string { return []string{d.Data.Subject()} },
+		func(rows *consumer.Rows[string, row], d eventstore.Decoded) {
+			rows.Set(d.Data.Subject(), row{1, d.Data.Subject(), d.Version})
 		})
 }
 
-// A rebuild keeps what others have made of the view: owner, grants, options, comment, and views
-// that depend on it; where columns change, all but the last.
-func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
+// A rebuild keeps the owner, the grants, the options and the comment of the view, and the views
+// that depend on it. If columns change, it keeps all but these dependent views.
+func TestRebuildKeepsTheViewsGrantsAndDependents(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	p := s.projector(s.DB, totals(1, sumUp))
 	reader, owner := s.role(), s.role()
 	s.exec(`ALTER VIEW totals OWNER TO ` + owner + `; GRANT SELECT ON totals_1 TO ` + owner +
@@ -59,17 +59,17 @@ func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
 		GRANT SELECT (name) ON totals TO PUBLIC; COMMENT ON VIEW totals IS 'of all'; ALTER VIEW totals
 			SET (security_barrier = true);
 		CREATE VIEW report AS SELECT name, sum FROM totals`)
-	shared := func() (text string) { must(t, s.Get(&text, sharedSQL)); return text }
-	before := shared()
+	properties := func() (text string) { must(t, s.Get(&text, propertiesSQL)); return text }
+	before := properties()
 	stop := s.run(p)
 	s.grow("a", 5)
-	s.settled()
+	s.waitCaughtUp()
 	must(t, p.Rebuild(t.Context(), "totals"))
-	s.until("the rebuilt one is shown", func() bool {
+	s.waitFor("readers see the rebuilt projection", func() bool {
 		return s.int(`SELECT generation
 		FROM eventstore_projections WHERE live`) == 2
 	})
-	if after := shared(); after != before {
+	if after := properties(); after != before {
 		t.Errorf("after the rebuild %s, before %s", after, before)
 	}
 	s.exec(`SET ROLE ` + reader + `; SELECT count(*) FROM totals; RESET ROLE`)
@@ -79,23 +79,23 @@ func TestRebuildKeepsWhatOthersMadeOfTheView(t *testing.T) {
 	stop()
 	s.exec(`DROP VIEW report`)
 	s.run(s.projector(s.DB, widened()))
-	s.until("the changed one is shown", func() bool {
+	s.waitFor("readers see the changed projection", func() bool {
 		return s.int(`SELECT generation
 		FROM eventstore_projections WHERE live`) == 3
 	})
-	if after := shared(); after != before {
+	if after := properties(); after != before {
 		t.Errorf("with other columns %s, before %s", after, before)
 	}
 }
 
-// What depends on a view whose columns change is named, with what to do; when it is gone, the
-// rebuilt projection is shown.
-func TestWhatDependsOnAChangedViewIsNamed(t *testing.T) {
+// If the columns of a view change, the error names the view that depends on it. After that view is
+// dropped, readers see the rebuilt projection.
+func TestErrorNamesWhatDependsOnAChangedView(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.grow("a", 5)
 	stop := s.run(s.projector(s.DB, totals(1, sumUp)))
-	s.settled()
+	s.waitCaughtUp()
 	stop()
 	s.exec(`CREATE VIEW report AS SELECT name, sum FROM totals; CREATE VIEW raw AS SELECT name
 		FROM totals_1`)
@@ -106,7 +106,7 @@ func TestWhatDependsOnAChangedViewIsNamed(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	lead := s.lead()
-	_, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.Begun(t, p))
+	_, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.LatestGeneration(t, p))
 	if !errors.As(err, &blocked) {
 		t.Errorf("error %v", err)
 	}
@@ -114,13 +114,14 @@ func TestWhatDependsOnAChangedViewIsNamed(t *testing.T) {
 		t.Errorf("the view that depends on it shows %d", n)
 	}
 	s.exec(`DROP VIEW report`)
-	if _, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.Begun(t, p)); err != nil {
+	if _, err := p.Advance(t.Context(), lead, p.Projections[0], eventstore.LatestGeneration(t,
+		p)); err != nil {
 		t.Error(err)
 	}
 	if n := s.int(`SELECT extra FROM totals`); n != 1 {
-		t.Error("it is not shown")
+		t.Error("readers do not see the rebuilt projection")
 	}
 	if n := s.int(`SELECT count(*) FROM raw`); n != 1 {
-		t.Error("a table that others use is gone")
+		t.Error("a table on which another view depends was dropped")
 	}
 }

@@ -2,6 +2,6 @@ package idempotency_test
 
 import "testing/fstest"
 
-// effects is a table in which each effect leaves a row.
+// effects creates a table to which each effect adds a row.
 var effects = fstest.MapFS{"001_effects.sql": {Data: []byte("-- +goose Up\nCREATE TABLE effects " +
 	"(n bigint GENERATED ALWAYS AS IDENTITY);\n")}}

@@ -1,9 +1,9 @@
-// Package idempotency makes a request take effect once although its client repeats it, by the
-// Idempotency-Key header of the IETF draft of that name.
+// Package idempotency makes a request take effect once, even if its client repeats it. It uses the
+// Idempotency-Key header of the IETF draft with that name.
 //
-// It promises that requests with one key of one client have one effect and one answer: the claim of
-// the key, the effect and the stored answer are one transaction. An answer of the class 5xx is
-// never stored. It does not know HTTP beyond that header: the caller turns its errors into answers.
+// Requests of one client with the same key have one effect and one answer, because the claim of the
+// key, the effect and the stored answer are one transaction. A 5xx answer is never stored. The
+// package uses nothing of HTTP but that header: the caller turns its errors into answers.
 package idempotency
 
 import (
@@ -27,7 +27,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "idempotency".
+// Migrations returns the files of the line "idempotency".
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	return files
@@ -36,19 +36,19 @@ func Migrations() fs.FS {
 // MaxKey is the longest key that is accepted, in bytes.
 const MaxKey = 255
 
-// The draft's answers are 400, 409 and 422, in this order.
+// These errors are answered with 400, 409 and 422, in this order, as the draft requires.
 var (
 	ErrKey        = errors.New("Idempotency-Key is missing or not valid")
 	ErrInProgress = errors.New("a request with this Idempotency-Key is in progress")
 	ErrMismatch   = errors.New("this Idempotency-Key was used for another request")
 )
 
-// ErrNotStored says that the effect answers with 5xx. Such an answer is not stored, so that the
-// request can be repeated; therefore the effect must not stay either.
-var ErrNotStored = errors.New("an answer of the class 5xx is not stored")
+// ErrNotStored means that the answer of the effect is 5xx. It is not stored, so that the client can
+// repeat the request. The caller must therefore roll the effect back.
+var ErrNotStored = errors.New("a 5xx answer is not stored")
 
-// KeyOf returns the key of a request, quoted as the draft has it or bare. It is ErrKey when there
-// is none, more than one, or one with characters that do not print.
+// KeyOf returns the key of a request, which may be quoted, as in the draft, or bare. The error is
+// ErrKey if there is no key, more than one, or one with characters that are not printable.
 func KeyOf(h http.Header) (string, error) {
 	values := h.Values("Idempotency-Key")
 	if len(values) != 1 {
@@ -69,29 +69,31 @@ func KeyOf(h http.Header) (string, error) {
 	return key, nil
 }
 
-// Request identifies a request. Client scopes the key: nobody sees the answers of others.
+// Request identifies a request. Each client has its own keys, so that none sees the answers of
+// another.
 type Request struct {
 	Client      string
 	Key         string
 	Fingerprint []byte
 }
 
-// Fingerprint is equal for requests that are equal to the byte.
+// Fingerprint returns a hash that is equal only for requests that are equal byte for byte.
 func Fingerprint(method, path string, body []byte) []byte {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s\n%s", method, path, body))
 	return sum[:]
 }
 
-// Response is what is stored and replayed.
+// Response is the answer to a request. It is stored, and returned again when the request is
+// repeated.
 type Response struct {
 	Status   int    `db:"status"`
 	Location string `db:"location"`
 	Body     []byte `db:"body"`
 }
 
-// Do runs effect in tx unless the request was completed before; then it returns the stored answer
-// and replayed. Its errors are ErrInProgress, ErrMismatch, ErrNotStored, those of the database, and
-// those of effect; after any of them the caller rolls back.
+// Do runs effect in tx. If the request was completed before, it does not run effect, returns the
+// stored answer and sets replayed. Its errors are ErrInProgress, ErrMismatch, ErrNotStored, those
+// of the database and those of effect. After an error the caller must roll back.
 func Do(ctx context.Context, tx *sqlx.Tx, r Request,
 	effect func() (Response, error)) (answer Response, replayed bool, err error) {
 	results, err := DoAll(ctx, tx, []Request{r}, func([]int) ([]Response, error) {
@@ -104,18 +106,18 @@ func Do(ctx context.Context, tx *sqlx.Tx, r Request,
 	return results[0].Response, results[0].Replayed, results[0].Err
 }
 
-// Result is what became of one of several requests. Err is ErrInProgress or ErrMismatch: then it
-// had no effect, and the others are none the worse.
+// Result is the result of one of several requests. If Err is ErrInProgress or ErrMismatch, this
+// request had no effect; the other requests are not affected.
 type Result struct {
 	Response
 	Replayed bool
 	Err      error
 }
 
-// DoAll is Do for several requests in one transaction, with as many statements as for one. Effect
-// is given the places of those in requests that are to take effect, and returns their answers in
-// that order. Its own error, ErrNotStored and those of the database concern all of them: the caller
-// rolls back.
+// DoAll does the same as Do for several requests in one transaction, with as many statements as for
+// one. It calls effect with the indexes of the requests that must take effect; effect returns their
+// answers in the same order. An error of effect or of the database, and ErrNotStored, concern all
+// requests: the caller must roll back.
 func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request,
 	effect func(todo []int) ([]Response, error)) ([]Result, error) {
 	claims, err := claim(ctx, tx, requests)
@@ -128,7 +130,8 @@ func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request,
 	var todo []int
 	for i, r := range requests {
 		switch c := claims[i]; {
-		case !c.mine, seen[name{r.Client, r.Key}]: // the lock does not tell two in one transaction apart
+		// A transaction can take the same lock twice, so seen detects a key that occurs twice.
+		case !c.locked, seen[name{r.Client, r.Key}]:
 			results[i].Err = ErrInProgress
 		case c.stored && !bytes.Equal(c.fingerprint, r.Fingerprint):
 			results[i].Err = ErrMismatch
@@ -155,7 +158,7 @@ func DoAll(ctx context.Context, tx *sqlx.Tx, requests []Request,
 	return results, store(ctx, tx, requests, results, todo)
 }
 
-// store keeps the answers of requests that took effect.
+// store inserts the answers of the requests that took effect.
 func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Result,
 	todo []int) error {
 	var clients, keys, locations pq.StringArray
@@ -175,27 +178,27 @@ func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Resul
 		_, err = insert.Exec(ctx, clients, keys, fingerprints, statuses, locations, bodies)
 	}
 	if postgres.IsUniqueViolation(err) {
-		return fmt.Errorf("store answer of idempotency key: %w: %w", postgres.ErrRaced, err)
+		return fmt.Errorf("store the answer for an idempotency key: %w: %w", postgres.ErrRaced, err)
 	}
 	if err != nil {
-		return fmt.Errorf("store answer of idempotency key: %w", err)
+		return fmt.Errorf("store the answer for an idempotency key: %w", err)
 	}
 	return nil
 }
 
-// claimed is what is known of a key.
-type claimed struct {
+// keyState is the state of a key in the database.
+type keyState struct {
 	Response
-	mine        bool // its lock is this transaction's
-	stored      bool // a request was completed under it
+	locked      bool // this transaction has its lock
+	stored      bool // a request with this key was completed
 	fingerprint []byte
 }
 
-// claim locks keys and looks them up, in one statement. The locks end with the transaction, so
-// a crash leaves no key "in progress". The statement's snapshot may be older than a lock: then a
-// request that has just completed is not seen, the insert of its key fails, and the transaction is
-// run again.
-func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]claimed, error) {
+// claim locks keys and reads their rows, in one statement. The locks end with the transaction, so
+// a crash leaves no key "in progress". The snapshot of the statement may be older than a lock. It
+// then misses a request that has just completed, the insert of the same key fails, and the
+// transaction runs again.
+func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]keyState, error) {
 	var clients, keys pq.StringArray
 	for _, r := range requests {
 		clients, keys = append(clients, r.Client), append(keys, r.Key)
@@ -213,13 +216,13 @@ func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]claimed, err
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
-	claims := make([]claimed, len(requests))
+	claims := make([]keyState, len(requests))
 	for rows.Next() {
 		var n int
 		var status sql.NullInt64
 		var location sql.NullString
-		var c claimed
-		if err := rows.Scan(&n, &c.mine, &c.fingerprint, &status, &location, &c.Body); err != nil {
+		var c keyState
+		if err := rows.Scan(&n, &c.locked, &c.fingerprint, &status, &location, &c.Body); err != nil {
 			return nil, err
 		}
 		c.stored, c.Status, c.Location = status.Valid, int(status.Int64), location.String

@@ -42,7 +42,7 @@ func TestKeyOf(t *testing.T) {
 	}
 }
 
-// Any printable key means the same, quoted or bare, and whatever is accepted can be stored.
+// A printable key means the same quoted and bare, and every accepted key can be stored.
 func TestAKeyMeansTheSameQuotedAndBare(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -53,24 +53,24 @@ func TestAKeyMeansTheSameQuotedAndBare(t *testing.T) {
 				t.Fatalf("key of %q is %q, %v", form, got, err)
 			}
 		}
-		any := rapid.String().Draw(t, "any")
-		if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {any}}); err == nil &&
+		text := rapid.String().Draw(t, "any")
+		if got, err := idempotency.KeyOf(http.Header{"Idempotency-Key": {text}}); err == nil &&
 			(got == "" || len(got) > idempotency.MaxKey || strings.ContainsAny(got, "\x00\r\n\"")) {
-			t.Fatalf("%q was accepted as %q", any, got)
+			t.Fatalf("%q was accepted as %q", text, got)
 		}
 	})
 }
 
-func TestTheFingerprintIsOfAllThatIsAsked(t *testing.T) {
+func TestFingerprintCoversTheWholeRequest(t *testing.T) {
 	t.Parallel()
 	seen := map[string]string{}
 	for _, r := range [][3]string{{"POST", "/a", "{}"}, {"PUT", "/a", "{}"}, {"POST", "/b", "{}"},
 		{"POST", "/a", "{ }"}, {"POST", "/a", ""}} {
-		print := string(idempotency.Fingerprint(r[0], r[1], []byte(r[2])))
-		if other, twice := seen[print]; twice {
+		fingerprint := string(idempotency.Fingerprint(r[0], r[1], []byte(r[2])))
+		if other, found := seen[fingerprint]; found {
 			t.Errorf("%q has the fingerprint of %s", r, other)
 		}
-		seen[print] = fmt.Sprint(r)
+		seen[fingerprint] = fmt.Sprint(r)
 	}
 }
 
@@ -95,7 +95,7 @@ func database(t *testing.T) *sqlx.DB {
 	return db
 }
 
-// do is a request that writes one row and is answered with its number.
+// do runs a request that adds one row, whose number is the answer.
 func do(ctx context.Context, db *sqlx.DB, client, key, body string,
 	status int) (answer idempotency.Response, replayed bool, err error) {
 	request := idempotency.Request{Client: client, Key: key,
@@ -126,9 +126,9 @@ func TestARequestTakesEffectOnceForItsClient(t *testing.T) {
 	if err != nil || replayed || first.Status != http.StatusCreated {
 		t.Fatalf("%+v, %v, %v", first, replayed, err)
 	}
-	again, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusAccepted)
-	if err != nil || !replayed || fmt.Sprint(again) != fmt.Sprint(first) {
-		t.Errorf("%+v, %v, %v; want %+v", again, replayed, err, first)
+	second, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusAccepted)
+	if err != nil || !replayed || fmt.Sprint(second) != fmt.Sprint(first) {
+		t.Errorf("%+v, %v, %v; want %+v", second, replayed, err, first)
 	}
 	if _, _, err := do(t.Context(), db, "ada", "k", "y", http.StatusCreated); !errors.Is(err,
 		idempotency.ErrMismatch) {
@@ -143,7 +143,7 @@ func TestARequestTakesEffectOnceForItsClient(t *testing.T) {
 	}
 }
 
-// 4xx is an answer like any other; 5xx is none, and its effect does not stay.
+// A 4xx answer is stored like any other. A 5xx answer is not stored, and its effect is rolled back.
 func TestA5xxIsNeverStored(t *testing.T) {
 	t.Parallel()
 	db := database(t)
@@ -165,29 +165,29 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	}
 }
 
-// until polls a condition.
-func until(t *testing.T, what string, ok func() bool) {
+// waitFor polls a condition until it is true.
+func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	const patience = 2 * time.Minute
-	deadline := time.Now().Add(patience)
+	const timeout = 2 * time.Minute
+	deadline := time.Now().Add(timeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for ; !ok(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", timeout, what)
 		}
 	}
 }
 
-// The claim is the transaction's: while it is open the key is taken, however it ends the key is
-// free.
+// A claim lasts as long as its transaction: while the transaction is open the key is in progress,
+// and after every kind of end it is free.
 func TestAClaimEndsWithItsTransaction(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	for name, end := range map[string]func(tx *sqlx.Tx) error{
 		"a rollback": func(*sqlx.Tx) error { return errors.New("no") },
 		"a panic":    func(*sqlx.Tx) error { panic("oh") },
-		"the death of the session": func(tx *sqlx.Tx) error {
+		"the end of the session": func(tx *sqlx.Tx) error {
 			_, err := tx.ExecContext(context.Background(), `SELECT pg_terminate_backend(pg_backend_pid())`)
 			return err
 		},
@@ -199,7 +199,7 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 				_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
 					if _, _, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); !errors.Is(err,
 						idempotency.ErrInProgress) {
-						t.Errorf("before %s: %v", name, err)
+						t.Errorf("before %s: error %v, want ErrInProgress", name, err)
 					}
 					return idempotency.Response{Status: http.StatusCreated}, end(tx)
 				})
@@ -209,8 +209,8 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 		if n := count(t, db, "idempotency_keys WHERE key = '"+name+"'"); n != 0 {
 			t.Errorf("%d keys after %s", n, name)
 		}
-		// A session that is ended says so before it lets go of its locks.
-		until(t, "no lock is left after "+name, func() bool {
+		// The client learns of the end of a session before the server releases the locks.
+		waitFor(t, "no lock is left after "+name, func() bool {
 			return count(t, db, "pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM "+
 				"pg_database WHERE datname = current_database())") == 0
 		})
@@ -221,8 +221,9 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 	}
 }
 
-// Whoever stores the same key first wins, and the other is told to run again and will see it.
-func TestAKeyThatWasStoredMeanwhileIsAskedForAgain(t *testing.T) {
+// If another transaction stores the same key first, the error is ErrRaced, and the next run returns
+// the stored answer.
+func TestKeyStoredMeanwhileIsARace(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	request := idempotency.Request{Client: "ada", Key: "k",

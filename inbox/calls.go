@@ -9,15 +9,16 @@ import (
 	"github.com/lib/pq"
 )
 
-// Answer is what a call has returned.
+// Answer is a pending call with its answer.
 type Answer struct {
 	Pending
 	AnswerType string // empty: the call had no answer
 	Answer     []byte
 }
 
-// Answer moves calls from what waits into the history of calls, in the transaction of the effects
-// of their answers. It tells which of them were still there: the others are another replica's.
+// Answer moves calls from the pending rows to the history of calls, in the transaction of the
+// effects of their answers. It returns the calls that were still pending; another replica has
+// answered all others.
 func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map[Name]bool, error) {
 	done := map[Name]bool{}
 	if len(answers) == 0 {
@@ -32,7 +33,7 @@ func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map
 		causations, types = append(causations, e.CausationID), append(types, a.AnswerType)
 		bodies = append(bodies, a.Answer)
 	}
-	list, err := pick[Name](ctx, i, tx, `
+	list, err := selectPrepared[Name](ctx, i, tx, `
 		WITH answers AS (
 			SELECT owner, key, subject, correlation_id, causation_id, type, answer
 			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
@@ -57,24 +58,24 @@ func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map
 	return done, wrap("record answers", err)
 }
 
-// CallRecord is a call in the history of a subject: answered, or still waiting.
+// CallRecord is a call about a subject, answered or still pending.
 type CallRecord struct {
 	ID            string     `db:"id"`
 	Type          string     `db:"type"`
 	CorrelationID string     `db:"correlation_id"`
 	CausationID   string     `db:"causation_id"`
-	Attempts      int        `db:"attempts"` // that failed
-	Reason        string     `db:"reason"`   // of the last failure, while the call waits
+	Attempts      int        `db:"attempts"` // failed attempts
+	Reason        string     `db:"reason"`   // of the last failure, while the call is pending
 	Due           *time.Time `db:"due"`      // of the next attempt; nil: answered, or parked
 	Request       []byte     `db:"request"`
 	AnswerType    string     `db:"answer_type"`
 	Answer        []byte     `db:"answer"`
 	RequestedAt   time.Time  `db:"requested_at"`
-	AnsweredAt    *time.Time `db:"answered_at"` // nil: it waits, or is parked
+	AnsweredAt    *time.Time `db:"answered_at"` // nil: pending, or parked
 }
 
-// Calls returns the calls about a subject that the service itself has requested, answered ones and
-// waiting ones, oldest first, at most limit.
+// Calls returns at most limit calls about a subject that the service itself has requested, answered
+// and pending ones, oldest first.
 func (i *Inbox) Calls(ctx context.Context, subject string, limit int) ([]CallRecord, error) {
 	list := []CallRecord{}
 	err := i.db.SelectContext(ctx, &list, `
@@ -90,14 +91,14 @@ func (i *Inbox) Calls(ctx context.Context, subject string, limit int) ([]CallRec
 	return list, wrap("read the calls about "+subject, err)
 }
 
-// ForgetCalls deletes answered calls that are older than keep, at most limit of them, and returns
-// how many they were.
+// ForgetCalls deletes at most limit answered calls that are older than keep, and returns their
+// number.
 func (i *Inbox) ForgetCalls(ctx context.Context, keep time.Duration, limit int) (int64, error) {
 	result, err := i.db.ExecContext(ctx, `DELETE FROM calls WHERE ctid = ANY(ARRAY(
 		SELECT ctid FROM calls WHERE answered_at < now() - $1 * interval '1 second'
 		ORDER BY answered_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, keep.Seconds(), limit)
 	if err != nil {
-		return 0, fmt.Errorf("forget old calls: %w", err)
+		return 0, fmt.Errorf("delete old calls: %w", err)
 	}
 	return result.RowsAffected()
 }

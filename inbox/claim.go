@@ -9,38 +9,39 @@ import (
 	"github.com/lib/pq"
 )
 
-// claimSQL goes to the due ones of each type through the index. It locks up to limit of each.
+// claimSQL finds the due rows of each type through the index. It locks up to limit rows of each.
 const claimSQL = `
 SELECT ` + pendingColumns + ` FROM unnest($3::text[]) AS t (wanted), LATERAL (
 	SELECT ` + pendingColumns + ` FROM pending WHERE consumer = $1 AND type = t.wanted AND due <= now()
 	ORDER BY due, key LIMIT $2 FOR UPDATE SKIP LOCKED) AS p
 ORDER BY due, key LIMIT $2`
 
-// Claim locks up to limit things of these types that are due, oldest first, and skips those that
-// another replica has in hand.
+// Claim locks up to limit due rows of the given types, oldest first, and skips rows that another
+// replica has locked.
 func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, types ...string) ([]Pending,
 	error) {
-	claimed, err := pick[Pending](ctx, i, tx, claimSQL, i.consumer, limit,
+	claimed, err := selectPrepared[Pending](ctx, i, tx, claimSQL, i.consumer, limit,
 		append(pq.StringArray{}, types...))
 	return claimed, wrap("claim due", err)
 }
 
-// Overdue lists types of which something should have been handled long ago and that are none of the
-// given ones, at most a hundred.
+// Overdue returns at most a hundred types, other than the known ones, with a row that has been due
+// for long.
 func (i *Inbox) Overdue(ctx context.Context, known ...string) ([]string, error) {
 	var types []string
 	err := i.db.SelectContext(ctx, &types, `SELECT DISTINCT type FROM pending WHERE consumer = $1
 		AND due < now() - $3 * interval '1 second'
 		AND type <> ALL($2::text[]) ORDER BY type LIMIT 100`, i.consumer,
-		append(pq.StringArray{}, known...), overdue.Seconds())
-	return types, wrap("look for what is overdue", err)
+		append(pq.StringArray{}, known...), overdueAfter.Seconds())
+	return types, wrap("list overdue types", err)
 }
 
-// overdue is how late something is that nobody seems to care for.
-const overdue = 5 * time.Minute
+// overdueAfter is how long a row must be due before Overdue reports its type.
+const overdueAfter = 5 * time.Minute
 
-// pick selects with a statement that is kept prepared.
-func pick[T any](ctx context.Context, i *Inbox, tx *sqlx.Tx, query string, args ...any) (list []T,
+// selectPrepared runs a query as a statement that stays prepared.
+func selectPrepared[T any](ctx context.Context, i *Inbox, tx *sqlx.Tx, query string,
+	args ...any) (list []T,
 	err error) {
 	statement, err := i.statements.In(ctx, tx, query)
 	if err == nil {
@@ -49,7 +50,7 @@ func pick[T any](ctx context.Context, i *Inbox, tx *sqlx.Tx, query string, args 
 	return list, err
 }
 
-// ClaimOne locks one thing that is due; ok is false when it is gone or in another replica's hand.
+// ClaimOne locks one due row; ok is false if it is gone or another replica has locked it.
 func (i *Inbox) ClaimOne(ctx context.Context, tx *sqlx.Tx, owner, key string) (p Pending, ok bool,
 	err error) {
 	var claimed []Pending
@@ -62,10 +63,10 @@ func (i *Inbox) ClaimOne(ctx context.Context, tx *sqlx.Tx, owner, key string) (p
 	return claimed[0], true, nil
 }
 
-// Finish forgets claimed things, in the transaction of their effect, and returns how many there
-// were.
+// Finish deletes claimed rows in the transaction of their effect, and returns how many of them
+// still existed.
 func (i *Inbox) Finish(ctx context.Context, tx *sqlx.Tx, done ...Pending) (int64, error) {
-	owners, keys := names(done)
+	owners, keys := keysOf(done)
 	result, err := tx.ExecContext(ctx, `DELETE FROM pending AS p USING unnest($2::text[],
 		$3::text[]) AS d (owner, key)
 		WHERE p.consumer = $1 AND p.owner = d.owner AND p.key = d.key`, i.consumer, owners, keys)
@@ -75,36 +76,36 @@ func (i *Inbox) Finish(ctx context.Context, tx *sqlx.Tx, done ...Pending) (int64
 	return result.RowsAffected()
 }
 
-// Name is what tells pending things of one consumer apart.
+// Name identifies a pending row of one consumer.
 type Name struct{ Owner, Key string }
 
-// FinishNamed is Finish that tells which of them were still there.
+// FinishNamed does the same as Finish and returns which of the rows still existed.
 func (i *Inbox) FinishNamed(ctx context.Context, tx *sqlx.Tx, done ...Pending) (map[Name]bool,
 	error) {
-	taken := map[Name]bool{}
+	finished := map[Name]bool{}
 	if len(done) == 0 {
-		return taken, nil
+		return finished, nil
 	}
-	owners, keys := names(done)
-	list, err := pick[Name](ctx, i, tx, `DELETE FROM pending AS p USING unnest($2::text[],
+	owners, keys := keysOf(done)
+	list, err := selectPrepared[Name](ctx, i, tx, `DELETE FROM pending AS p USING unnest($2::text[],
 		$3::text[]) AS d (owner, key)
 		WHERE p.consumer = $1 AND p.owner = d.owner AND p.key = d.key RETURNING p.owner, p.key`,
 		i.consumer, owners, keys)
 	for _, n := range list {
-		taken[n] = true
+		finished[n] = true
 	}
-	return taken, wrap("finish pending", err)
+	return finished, wrap("finish pending", err)
 }
 
-// Lease makes claimed things due again after d, unless they are finished by then: for work that
-// must not hold a transaction. The time until which they are leased is written into claimed: by it,
-// Again knows whether the lease still holds.
+// Lease makes claimed rows due again after d, unless they are finished by then. It is for work that
+// must not keep a transaction open. It sets Due of each claimed row to the end of the lease, from
+// which Reschedule detects that a lease has expired.
 func (i *Inbox) Lease(ctx context.Context, tx *sqlx.Tx, d time.Duration, claimed ...Pending) error {
 	if len(claimed) == 0 {
 		return nil
 	}
-	owners, keys := names(claimed)
-	until, err := pick[time.Time](ctx, i, tx, `WITH leased AS (
+	owners, keys := keysOf(claimed)
+	leasedUntil, err := selectPrepared[time.Time](ctx, i, tx, `WITH leased AS (
 			UPDATE pending AS p SET due = now() + $4 * interval '1 second'
 			FROM unnest($2::text[], $3::text[]) AS d (owner, key)
 			WHERE p.consumer = $1 AND p.owner = d.owner AND p.key = d.key)
@@ -113,30 +114,30 @@ func (i *Inbox) Lease(ctx context.Context, tx *sqlx.Tx, d time.Duration, claimed
 		return fmt.Errorf("lease pending: %w", err)
 	}
 	for n := range claimed {
-		claimed[n].Due = &until[0]
+		claimed[n].Due = &leasedUntil[0]
 	}
 	return nil
 }
 
-func names(list []Pending) (owners, keys pq.StringArray) {
+func keysOf(list []Pending) (owners, keys pq.StringArray) {
 	for _, p := range list {
 		owners, keys = append(owners, p.Owner), append(keys, p.Key)
 	}
 	return owners, keys
 }
 
-// Reschedule sets a claimed thing for its next attempt after a pause, or parks it. It tells whether
-// it did: not when the thing is gone, or somebody else's since a lease was over.
+// Reschedule makes a claimed row due after a pause, or parks it. It returns false if the row is
+// gone, or if its lease has expired and another replica has claimed it.
 func (i *Inbox) Reschedule(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration,
 	park bool) (done bool, err error) {
 	result, err := tx.ExecContext(ctx, `UPDATE pending SET attempts = $4, reason = $5,
 		updated_at = now(),
 			due = CASE WHEN $6 THEN NULL ELSE now() + $7 * interval '1 second' END
 		WHERE consumer = $1 AND owner = $2 AND key = $3 AND due IS NOT DISTINCT FROM $8`,
-		i.consumer, p.Owner, p.Key, p.Attempts, plain(p.Reason), park, after.Seconds(), p.Due)
+		i.consumer, p.Owner, p.Key, p.Attempts, storable(p.Reason), park, after.Seconds(), p.Due)
 	if err != nil {
-		return false, fmt.Errorf("set next attempt: %w", err)
+		return false, fmt.Errorf("reschedule pending: %w", err)
 	}
 	n, err := result.RowsAffected()
-	return n == 1, wrap("set next attempt", err)
+	return n == 1, wrap("reschedule pending", err)
 }

@@ -1,10 +1,10 @@
-// Package inbox holds every SQL statement on what a service has received: which events took effect
-// already, which wait for another attempt, which are parked for a person, and which deadlines are
-// set.
+// Package inbox has every SQL statement about the events that a service has received: which events
+// have taken effect, which wait for another attempt, which are parked for a person, and which
+// deadlines are set.
 //
-// It promises that Accept says "fresh" for an event of an owner exactly once per consumer, also
-// when two transactions ask at the same time. All of it happens in the caller's transaction, beside
-// the effect. It decides nothing: package consumer does.
+// Accept reports an event of an owner as fresh exactly once for each consumer, even if two
+// transactions call it at the same time. All statements run in the caller's transaction, together
+// with the effect. The package makes no decisions: package consumer does.
 package inbox
 
 import (
@@ -27,26 +27,26 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "inbox".
+// Migrations returns the files of the line "inbox".
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	return files
 }
 
-// Inbox is what one consumer has received. It is safe for concurrent use.
+// Inbox gives access to the events that one consumer has received. It is safe for concurrent use.
 type Inbox struct {
 	db         *sqlx.DB
 	statements *postgres.Statements
 	consumer   string
 }
 
-// New returns the inbox of a consumer. Two consumers may share a database: each has its own view of
-// what it has handled.
+// New returns the inbox of a consumer. Two consumers may share a database: the rows of each are
+// separate.
 func New(db *sqlx.DB, consumer string) *Inbox {
 	return &Inbox{db: db, statements: postgres.NewStatements(db), consumer: consumer}
 }
 
-// Receipt names an event that has come in. ID is a UUID, Content is ContentOf its data.
+// Receipt identifies a received event. ID is a UUID, Content is ContentOf its data.
 type Receipt struct {
 	Owner   string
 	ID      string
@@ -60,9 +60,9 @@ func ContentOf(data []byte) int64 {
 	return int64(binary.BigEndian.Uint64(sum[:])) //nolint:gosec // all 64 bits are kept
 }
 
-// Accept records receipts in tx and tells which of them are fresh. It comes first in a transaction:
-// the ids are taken in sorted order, so that two transactions never wait for each other in a
-// circle. A receipt that another open transaction has recorded is waited for.
+// Accept inserts receipts in tx and returns which of them are fresh. It must be the first statement
+// of a transaction. It inserts in sorted order, so that two transactions cannot deadlock, and waits
+// for another open transaction that has inserted the same receipt.
 func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx,
 	receipts ...Receipt) (fresh map[Receipt]bool, err error) {
 	sorted := slices.Clone(receipts)
@@ -70,19 +70,19 @@ func (i *Inbox) Accept(ctx context.Context, tx *sqlx.Tx,
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Type, b.Type))
 	})
 	fresh = make(map[Receipt]bool, len(receipts))
-	err = i.each(ctx, tx, sorted, func(r Receipt) { fresh[r] = true }, `
+	err = i.queryReceipts(ctx, tx, sorted, func(r Receipt) { fresh[r] = true }, `
 		INSERT INTO inbox (consumer, owner, event_id, type, content)
 		SELECT $1, r.* FROM unnest($2::text[], $3::uuid[], $4::text[], $5::bigint[]) AS r
 		ON CONFLICT DO NOTHING RETURNING owner, event_id::text, type, content`)
 	return fresh, wrap("accept events", err)
 }
 
-// Clashes returns those receipts under whose id something else came before, of another type or with
-// other content: their producer has used an id twice, and what it said now has had no effect.
+// Clashes returns the receipts whose id was used before by an event with another type or other
+// content. Their producer has used an id twice, and the later event has no effect.
 func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx,
 	receipts ...Receipt) (clashes map[Receipt]bool, err error) {
 	clashes = map[Receipt]bool{}
-	err = i.each(ctx, tx, receipts, func(r Receipt) { clashes[r] = true }, `
+	err = i.queryReceipts(ctx, tx, receipts, func(r Receipt) { clashes[r] = true }, `
 		SELECT r.owner, r.id::text, r.type, r.content
 		FROM unnest($2::text[], $3::uuid[], $4::text[], $5::bigint[]) AS r (owner, id, type, content)
 		JOIN inbox AS i ON i.consumer = $1 AND i.owner = r.owner AND i.event_id = r.id
@@ -90,8 +90,9 @@ func (i *Inbox) Clashes(ctx context.Context, tx *sqlx.Tx,
 	return clashes, wrap("compare events", err)
 }
 
-// each runs a statement on receipts, which stays prepared, and calls f with each that it returns.
-func (i *Inbox) each(ctx context.Context, tx *sqlx.Tx, receipts []Receipt, f func(Receipt),
+// queryReceipts runs a statement on receipts, which stays prepared, and calls f with each receipt
+// that the statement returns.
+func (i *Inbox) queryReceipts(ctx context.Context, tx *sqlx.Tx, receipts []Receipt, f func(Receipt),
 	query string) error {
 	owners, ids, types := make(pq.StringArray, len(receipts)), make(pq.StringArray, len(receipts)),
 		make(pq.StringArray, len(receipts))
@@ -126,10 +127,11 @@ type Handled struct {
 	At    time.Time `db:"handled_at" json:"at"`
 }
 
-// Handled tells which of the given event ids have come in, and when.
+// Handled returns which of the given events were handled, and when.
 func (i *Inbox) Handled(ctx context.Context, ids ...string) ([]Handled, error) {
 	handled := []Handled{}
-	// The owner is not known to the caller, but there are few: the index is searched for each.
+	// The caller does not know the owner. There are few owners, so the query searches the index once
+	// for each.
 	err := i.db.SelectContext(ctx, &handled, `
 		WITH RECURSIVE owners AS (
 			(SELECT owner FROM inbox WHERE consumer = $1 ORDER BY owner LIMIT 1)

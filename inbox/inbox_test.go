@@ -58,9 +58,9 @@ func inTx(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
 	}
 }
 
-// Accept says fresh once for each event of an owner and each consumer, also to transactions that
-// ask at once, in batches that overlap in opposite orders; what is rolled back was never accepted.
-func TestAcceptSaysFreshOnce(t *testing.T) {
+// An event of an owner is fresh once for each consumer, even to concurrent transactions whose
+// batches overlap in different orders. A transaction that is rolled back has accepted nothing.
+func TestEventIsFreshOnce(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -101,7 +101,7 @@ func TestAcceptSaysFreshOnce(t *testing.T) {
 		})
 	}
 	running.Wait()
-	for _, name := range []string{"x", "y"} { // what nobody happened to take
+	for _, name := range []string{"x", "y"} { // the events that no batch contained
 		inTx(t, db, func(tx *sqlx.Tx) error {
 			found, err := inbox.New(db, name).Accept(t.Context(), tx, all...)
 			fresh.Add(int64(len(found)))
@@ -109,11 +109,12 @@ func TestAcceptSaysFreshOnce(t *testing.T) {
 		})
 	}
 	if want := int64(2 * len(all)); fresh.Load() != want {
-		t.Errorf("fresh %d times, want %d: once for each of two consumers", fresh.Load(), want)
+		t.Errorf("events were fresh %d times, want %d: once for each of two consumers", fresh.Load(),
+			want)
 	}
 }
 
-func TestAcceptRefusesWhatIsNoID(t *testing.T) {
+func TestAcceptRefusesInvalidIDs(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	for _, id := range []string{"", "order-17", strings.Repeat("0", 500)} {
@@ -128,7 +129,7 @@ func TestAcceptRefusesWhatIsNoID(t *testing.T) {
 	}
 }
 
-func TestHandledTellsWhatHasComeIn(t *testing.T) {
+func TestHandledReturnsAcceptedEvents(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in, other := inbox.New(db, "x"), inbox.New(db, "y")
@@ -145,9 +146,9 @@ func TestHandledTellsWhatHasComeIn(t *testing.T) {
 		t.Errorf("handled %+v, %v", handled, err)
 	}
 	if handled, err := other.Handled(t.Context(), shared, single); err != nil || len(handled) != 0 {
-		t.Errorf("another consumer has handled %+v, %v", handled, err)
+		t.Errorf("the other consumer has handled %+v, %v", handled, err)
 	}
 	if handled, err := in.Handled(t.Context()); err != nil || len(handled) != 0 {
-		t.Errorf("of no ids, handled %+v, %v", handled, err)
+		t.Errorf("handled without ids: %+v, %v", handled, err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Listed is a parked event in a list: its size instead of its bytes.
+// Listed is a parked event in a list, with the size of its body instead of the body.
 type Listed struct {
 	Owner     string    `db:"owner" json:"owner"`
 	Key       string    `db:"key" json:"id"`
@@ -21,15 +21,15 @@ type Listed struct {
 	UpdatedAt time.Time `db:"updated_at" json:"updated_at"`
 }
 
-// cursor is where a page of the list ends.
+// cursor is the position at the end of a page of the list.
 type cursor struct {
 	At    time.Time
 	Key   string
 	Owner string
 }
 
-// ListParked returns a page of what waits for a person, oldest first, and the place at which the
-// next page begins, empty when there is none. The first page is after the empty place.
+// ListParked returns a page of the parked events, oldest first, and the cursor of the next page,
+// which is empty after the last one. The cursor of the first page is empty.
 func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list []Listed,
 	next string, err error) {
 	var from cursor
@@ -39,7 +39,7 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 			err = json.Unmarshal(data, &from)
 		}
 		if err != nil {
-			return nil, "", fmt.Errorf("list parked: after %.40q: %w", after, ErrNotFound)
+			return nil, "", fmt.Errorf("list parked: cursor %.40q: %w", after, ErrNotFound)
 		}
 	}
 	list = []Listed{}

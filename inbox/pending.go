@@ -16,28 +16,29 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// maxReason bounds the text of an error that is kept, in bytes.
+// maxReason bounds the stored text of an error, in bytes.
 const maxReason = 2000
 
-// ErrNotFound says that nothing pends under that key.
+// ErrNotFound means that no pending row has this key.
 var ErrNotFound = errors.New("not found")
 
-// Kind is what something waits for.
+// Kind says why a row is pending.
 type Kind string
 
-// The kinds of what waits, as in the table.
+// The kinds of pending rows, as in the table.
 const (
-	Retry     Kind = "retry"    // an event that failed
-	ADeadline Kind = "deadline" // a message of the service to its own reactions
-	Call      Kind = "call"     // a call to the outside
+	Retry     Kind = "retry"    // an event whose handler failed
+	ADeadline Kind = "deadline" // a message of the service to its own reactions, after a time
+	Call      Kind = "call"     // a call to another system
 	Unknown   Kind = "unknown"  // an event that only another release handles
-	Evidence  Kind = "evidence" // no event, or none that can be believed; it is only ever parked
+	Evidence  Kind = "evidence" // a malformed or contradictory message, which is only ever parked
 )
 
-// Pending is something that waits: a failed event, a deadline, or a parked event.
+// Pending is a row of the table pending: an event or a call that waits for its next attempt,
+// a deadline, or a parked event.
 type Pending struct {
 	Owner string `db:"owner" json:"owner"`
-	// the event's id; of input without one, a hash of what came
+	// Key is the id of the event, or a hash of the message if it has no valid id.
 	Key        string     `db:"key" json:"id"`
 	Kind       Kind       `db:"kind" json:"kind"`
 	Type       string     `db:"type" json:"type"`
@@ -53,7 +54,7 @@ type Pending struct {
 	Age        float64    `db:"age" json:"-"` // seconds since CreatedAt by the database's clock
 }
 
-// Attributes are the envelope of a pending event as a JSON column.
+// Attributes is the envelope of a pending event as a JSON column.
 type Attributes = postgres.JSON[Envelope]
 
 // Envelope is events.Record without its data.
@@ -70,25 +71,26 @@ type Envelope struct {
 	Sequence      int64     `json:"sequence,omitzero"`
 }
 
-// lastYear is the last one that RFC 3339, and so JSON, can write.
+// lastYear is the last year that RFC 3339, and therefore JSON, can represent.
 const lastYear = 9999
 
-// EnvelopeOf returns the envelope of a record, as far as it can be stored: what a stranger sent may
-// be neither UTF-8 nor a time.
+// EnvelopeOf returns the envelope of a record. It replaces the parts that cannot be stored, since
+// a malformed message may contain invalid UTF-8 or a time that JSON cannot represent.
 func EnvelopeOf(r events.Record) Attributes {
 	if y := r.Time.UTC().Year(); y < 0 || y > lastYear {
 		r.Time = time.Time{}
 	}
 	return Attributes{V: Envelope{
-		ID: text(r.ID), Source: text(r.Source), Type: text(r.Type), Subject: text(r.Subject),
-		DataSchema:    text(r.DataSchema),
-		CorrelationID: text(r.CorrelationID), CausationID: text(r.CausationID),
-		TraceParent: text(r.TraceParent),
+		ID: validText(r.ID), Source: validText(r.Source), Type: validText(r.Type),
+		Subject:       validText(r.Subject),
+		DataSchema:    validText(r.DataSchema),
+		CorrelationID: validText(r.CorrelationID), CausationID: validText(r.CausationID),
+		TraceParent: validText(r.TraceParent),
 		Time:        r.Time.UTC(), Sequence: r.Sequence,
 	}}
 }
 
-// Record returns what waits as it came.
+// Record returns the pending event as it was received.
 func (p Pending) Record() events.Record {
 	a := p.Attributes.V
 	return events.Record{
@@ -98,8 +100,8 @@ func (p Pending) Record() events.Record {
 	}
 }
 
-// Add writes p in tx, due after a pause from now by the database's clock, or parked. When the
-// same thing pends already nothing changes: it came twice.
+// Add inserts p in tx. It is due after a pause from now, by the clock of the database, or it is
+// parked. If a row with the same key exists, nothing changes, since the event was delivered twice.
 func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration,
 	park bool) error {
 	_, err := tx.ExecContext(ctx, `
@@ -108,16 +110,18 @@ func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Dura
 		VALUES ($1, $2, $3, $13, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
 			ELSE now() + $11 * interval '1 second' END, $12)
 		ON CONFLICT DO NOTHING`,
-		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey),
+		i.consumer, storable(p.Owner), storable(p.Key), storable(p.Type), storable(p.Exchange),
+		storable(p.RoutingKey),
 		p.Attributes, p.Body, p.Attempts,
-		park, after.Seconds(), plain(p.Reason), kindOr(p.Kind, Retry))
+		park, after.Seconds(), storable(p.Reason), kindOr(p.Kind, Retry))
 	if err != nil {
 		return fmt.Errorf("add pending %.80q: %w", p.Key, err)
 	}
 	return nil
 }
 
-// Enqueue writes events that are due at once, in one statement, as Put does.
+// Enqueue inserts events that are due at once, in one statement. Like Add, it does not change rows
+// that exist.
 func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error {
 	if len(list) == 0 {
 		return nil
@@ -129,10 +133,11 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 		if err != nil {
 			return fmt.Errorf("enqueue %.80q: %w", p.Key, err)
 		}
-		owners, keys, types = append(owners, plain(p.Owner)), append(keys, plain(p.Key)),
-			append(types, plain(p.Type))
+		owners, keys, types = append(owners, storable(p.Owner)), append(keys, storable(p.Key)),
+			append(types, storable(p.Type))
 		kinds = append(kinds, kindOr(p.Kind, Retry))
-		exchanges, routing = append(exchanges, plain(p.Exchange)), append(routing, plain(p.RoutingKey))
+		exchanges, routing = append(exchanges, storable(p.Exchange)),
+			append(routing, storable(p.RoutingKey))
 		attributes, bodies = append(attributes, fmt.Sprintf("%s", envelope)), append(bodies, p.Body)
 	}
 	insert, err := i.statements.In(ctx, tx, `
@@ -148,17 +153,18 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 	return wrap("enqueue", err)
 }
 
+// kindOr returns k, or otherwise if k is empty.
 func kindOr(k, otherwise Kind) string { return string(cmp.Or(k, otherwise)) }
 
-// text makes a text that PostgreSQL takes: valid UTF-8, no NUL. Evidence must be kept even when it
-// is what made the trouble.
-func text(s string) string {
+// validText makes a text valid for PostgreSQL: it replaces invalid UTF-8 and NUL. A message must be
+// stored for a person even if its invalid text is the reason.
+func validText(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
-// plain is text of a bounded length.
-func plain(s string) string {
-	s = text(s)
+// storable returns the valid text of s, cut to maxReason.
+func storable(s string) string {
+	s = validText(s)
 	if len(s) <= maxReason {
 		return s
 	}
@@ -169,17 +175,17 @@ func plain(s string) string {
 	return s
 }
 
-// Deadline is an event that is delivered to the consumer's own reactions after a time.
+// Deadline is an event that is delivered to the consumer's own reactions after some time.
 type Deadline struct {
 	After time.Duration
 	Event events.Event
 }
 
-// Schedule sets deadlines in tx, in one statement: each is delivered once, after its time by the
-// database's clock, which all replicas share. A deadline that is set
-// again for the same subject and type is moved, and begins anew if it had failed.
+// Schedule sets deadlines in tx, in one statement. Each is delivered once, after its time by the
+// clock of the database, which all replicas share. If a deadline with the same type and subject
+// exists, Schedule replaces it and resets its attempts.
 func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline) error {
-	last := map[string]int{} // of those that are set twice here the later one counts
+	last := map[string]int{} // by key, the index in the lists below
 	var keys, types, attributes pq.StringArray
 	var bodies pq.ByteaArray
 	var after pq.Float64Array
@@ -193,8 +199,8 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 			return fmt.Errorf("schedule %s of %s: %w", r.Type, r.Subject, err)
 		}
 		key := DeadlineKey(r.Type, r.Subject)
-		n, again := last[key]
-		if !again {
+		n, found := last[key] // of two deadlines with one key, the later one counts
+		if !found {
 			n = len(keys)
 			last[key] = n
 			keys, types, attributes = append(keys, key), append(types, r.Type), append(attributes, "")
@@ -223,14 +229,14 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 	return nil
 }
 
-// DeadlineKey is the key of a deadline: there is one for each type and subject.
+// DeadlineKey returns the key of a deadline. Each type and subject has one deadline.
 func DeadlineKey(eventType, subject string) string { return eventType + ":" + subject }
 
 const pendingColumns = `owner, key, kind, type, exchange, routing_key, attributes, body,
 	attempts, due, reason, created_at, updated_at,
 	extract(epoch FROM now() - created_at)::float8 AS age`
 
-// Parked returns what waits for a person, oldest first, at most limit.
+// Parked returns at most limit parked events, oldest first.
 func (i *Inbox) Parked(ctx context.Context, limit int) ([]Pending, error) {
 	parked := []Pending{}
 	err := i.db.SelectContext(ctx, &parked, `SELECT `+pendingColumns+` FROM pending
@@ -238,7 +244,7 @@ func (i *Inbox) Parked(ctx context.Context, limit int) ([]Pending, error) {
 	return parked, wrap("list parked", err)
 }
 
-// Find returns what pends under a key, or ErrNotFound.
+// Find returns the pending row with a key, or ErrNotFound.
 func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	var found []Pending
 	err := i.db.SelectContext(ctx, &found, `SELECT `+pendingColumns+` FROM pending WHERE consumer = $1
@@ -252,7 +258,7 @@ func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	return found[0], nil
 }
 
-// Counts returns how many events and calls wait (deadlines not counted) and how many are parked.
+// Counts returns how many events and calls wait, without deadlines, and how many are parked.
 func (i *Inbox) Counts(ctx context.Context) (waiting, parked int, err error) {
 	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL
 		AND kind <> 'deadline'), count(*) FILTER (WHERE due IS NULL)

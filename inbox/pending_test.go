@@ -18,22 +18,24 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// hostile is evidence in which everything is what PostgreSQL or JSON refuses.
+// hostile returns a row in which PostgreSQL or JSON would refuse every value.
 func hostile() inbox.Pending {
-	bad := "\xff\x00" + strings.Repeat("é", 3000)
+	invalid := "\xff\x00" + strings.Repeat("é", 3000)
 	return inbox.Pending{
-		Owner: bad, Key: bad, Type: bad, Exchange: bad, RoutingKey: bad, Reason: bad,
-		Body: []byte{0, 255},
+		Owner: invalid, Key: invalid, Type: invalid, Exchange: invalid, RoutingKey: invalid,
+		Reason: invalid,
+		Body:   []byte{0, 255},
 		Attributes: inbox.EnvelopeOf(events.Record{
-			ID: bad, Source: bad, Type: bad, Subject: bad, DataSchema: bad, CorrelationID: bad,
-			CausationID: bad, TraceParent: bad,
+			ID: invalid, Source: invalid, Type: invalid, Subject: invalid, DataSchema: invalid,
+			CorrelationID: invalid,
+			CausationID:   invalid, TraceParent: invalid,
 			Time: time.Unix(1<<50, 0),
 		}),
 	}
 }
 
-// Whatever came can be kept, to the byte, once.
-func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
+// Any message can be stored with its exact body, and is stored once.
+func TestAnyInputIsStored(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in := inbox.New(db, "x")
@@ -47,7 +49,7 @@ func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
 	p := parked[0]
 	if !bytes.Equal(p.Body, []byte{0, 255}) || p.Due != nil || len(p.Reason) > 2000 ||
 		!strings.HasPrefix(p.Reason, "\uFFFD\uFFFDé") {
-		t.Errorf("kept as %+v", p)
+		t.Errorf("stored as %+v", p)
 	}
 	if found, err := in.Find(t.Context(), p.Key); err != nil || found.Key != p.Key {
 		t.Errorf("find: %v", err)
@@ -57,8 +59,8 @@ func TestEvidenceIsKeptWhateverItIs(t *testing.T) {
 	}
 }
 
-// What can be stored comes back as it was.
-func TestARecordSurvivesItsWait(t *testing.T) {
+// A valid record is restored without a change.
+func TestRecordIsRestoredUnchanged(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in := inbox.New(db, "x")
@@ -84,7 +86,7 @@ func TestARecordSurvivesItsWait(t *testing.T) {
 	}
 }
 
-func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration,
+func add(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, after time.Duration,
 	park bool) {
 	t.Helper()
 	inTx(t, db, func(tx *sqlx.Tx) error {
@@ -93,28 +95,28 @@ func put(t *testing.T, db *sqlx.DB, in *inbox.Inbox, key, eventType string, afte
 	})
 }
 
-// Claims are for what is due, oldest first, of the types asked for, of this consumer only; and two
-// transactions never have the same one.
+// Claim returns only due rows of the given types and of this consumer, oldest first. Two
+// transactions never claim the same row.
 func TestClaimsAreExclusive(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in := inbox.New(db, "x")
 	for n := range 50 {
-		put(t, db, in, fmt.Sprintf("due %02d", n), "plain", -time.Duration(100-n)*time.Second, false)
+		add(t, db, in, fmt.Sprintf("due %02d", n), "plain", -time.Duration(100-n)*time.Second, false)
 	}
-	put(t, db, in, "call", "call", -time.Second, false)
-	put(t, db, in, "later", "plain", time.Hour, false)
-	put(t, db, in, "parked", "plain", 0, true)
-	put(t, db, inbox.New(db, "y"), "another's", "plain", -time.Hour, false)
-	var both, running sync.WaitGroup
-	both.Add(2)
+	add(t, db, in, "call", "call", -time.Second, false)
+	add(t, db, in, "later", "plain", time.Hour, false)
+	add(t, db, in, "parked", "plain", 0, true)
+	add(t, db, inbox.New(db, "y"), "another's", "plain", -time.Hour, false)
+	var claimers, running sync.WaitGroup
+	claimers.Add(2)
 	var claimed [2][]inbox.Pending
 	for i := range claimed {
 		running.Go(func() {
 			err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) (err error) {
 				claimed[i], err = in.Claim(t.Context(), tx, 30, "plain")
-				both.Done()
-				both.Wait() // both hold their claims
+				claimers.Done()
+				claimers.Wait() // now both transactions hold their locks
 				return err
 			})
 			if err != nil {
@@ -130,7 +132,7 @@ func TestClaimsAreExclusive(t *testing.T) {
 		}
 		seen[p.Key] = true
 	}
-	// How they share depends on who locks a row first.
+	// The share of each depends on the timing of the locks.
 	if len(seen) != 50 || len(claimed[0]) > 30 || len(claimed[1]) > 30 {
 		t.Errorf("claimed %d and %d", len(claimed[0]), len(claimed[1]))
 	}
@@ -147,13 +149,13 @@ func TestClaimsAreExclusive(t *testing.T) {
 	}
 }
 
-// A claimed thing is finished, leased, set again or parked, and nothing else is touched.
-func TestWhatBecomesOfAClaim(t *testing.T) {
+// A claimed row is finished, leased, rescheduled or parked, and no other row changes.
+func TestClaimIsFinishedLeasedRescheduledOrParked(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in := inbox.New(db, "x")
 	for _, key := range []string{"finish", "lease", "again", "park", "bystander"} {
-		put(t, db, in, key, "plain", -time.Second, false)
+		add(t, db, in, key, "plain", -time.Second, false)
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
 		one := func(key string) inbox.Pending {
@@ -169,14 +171,14 @@ func TestWhatBecomesOfAClaim(t *testing.T) {
 		if n != 1 || m != 0 {
 			t.Errorf("finished %d and %d", n, m)
 		}
-		again, err3 := in.Reschedule(t.Context(), tx, one("again"), time.Hour, false)
+		rescheduled, err3 := in.Reschedule(t.Context(), tx, one("again"), time.Hour, false)
 		parked, err4 := in.Reschedule(t.Context(), tx, one("park"), time.Hour, true)
 		stale := one("bystander")
 		before := stale.Due.Add(-time.Hour)
-		stale.Due = &before // of a lease that was over
+		stale.Due = &before // as after a lease that has expired
 		late, err5 := in.Reschedule(t.Context(), tx, stale, time.Hour, true)
-		if !again || !parked || late {
-			t.Errorf("set again %t, parked %t, after the lease %t", again, parked, late)
+		if !rescheduled || !parked || late {
+			t.Errorf("rescheduled %t, parked %t, after the lease %t", rescheduled, parked, late)
 		}
 		return errors.Join(err, err2, in.Lease(t.Context(), tx, time.Hour, one("lease")), err3, err4,
 			err5)
@@ -191,14 +193,14 @@ func TestWhatBecomesOfAClaim(t *testing.T) {
 	}
 	inTx(t, db, func(tx *sqlx.Tx) error {
 		if _, ok, err := in.ClaimOne(t.Context(), tx, "o", "lease"); ok || err != nil {
-			t.Errorf("a leased thing was claimed: %v", err)
+			t.Errorf("a leased row was claimed: %v", err)
 		}
 		return nil
 	})
 }
 
-// A time that has another year where the process is than in UTC can be kept as well.
-func TestTimeAtTheEndOfYearsIsKept(t *testing.T) {
+// A time whose year differs between its zone and UTC can be stored.
+func TestTimeAtTheEndOfYearsIsStored(t *testing.T) {
 	t.Parallel()
 	for _, zone := range []int{-12 * 3600, 0, 14 * 3600} {
 		for _, seconds := range []int64{253402300799, 253402300800, -62167219200, -62167219201} {
@@ -210,8 +212,8 @@ func TestTimeAtTheEndOfYearsIsKept(t *testing.T) {
 	}
 }
 
-// Attributes fill a disk as bodies do, so they count as bytes too.
-func TestAttributesOfWhatIsMalformedAreBounded(t *testing.T) {
+// The bytes of the attributes count towards the bound, since they fill a disk like bodies.
+func TestAttributesOfMalformedMessagesAreBounded(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	in := inbox.New(db, "x")
@@ -234,8 +236,8 @@ func TestAttributesOfWhatIsMalformedAreBounded(t *testing.T) {
 			return err
 		})
 	}
-	// What is in the database is compressed, to somewhat more than half.
+	// The database compresses the attributes to somewhat more than half of their size.
 	if kept < room-1 || kept >= 2*room-1 {
-		t.Errorf("%d messages are kept, where %d of %d bytes have room", kept, room, size)
+		t.Errorf("%d messages are stored, where %d of %d bytes have room", kept, room, size)
 	}
 }

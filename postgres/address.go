@@ -11,10 +11,10 @@ var errAddress = errors.New(
 	"database URL: want postgres://user:password@host:port/name?sslmode=…, " +
 		"postgres:///name?host=/directory/of/the/socket, or host=… dbname=… user=…")
 
-// Address brings the address of a database into one form, a URL that every driver reads: of a URL,
-// of one with a socket's directory as its host (percent-encoded, or the parameter host), or of
-// key=value pairs. Across a network it must name its sslmode, since the defaults of drivers differ.
-// Its errors do not repeat the address, which holds a password.
+// Address converts the address of a database into a URL that every driver reads. It accepts a URL,
+// a URL whose host is the directory of a socket (percent-encoded, or in the parameter host), and
+// key=value pairs. An address across a network must set sslmode, since the defaults of drivers
+// differ. Errors do not repeat the address, which contains a password.
 func Address(raw string) (string, error) {
 	u, err := AddressURL(raw)
 	if err != nil {
@@ -23,7 +23,7 @@ func Address(raw string) (string, error) {
 	return u.String(), nil
 }
 
-// AddressURL is Address in its parts.
+// AddressURL does the same as Address and returns the parsed URL.
 func AddressURL(raw string) (u *url.URL, err error) {
 	if strings.HasPrefix(raw, "postgres://") || strings.HasPrefix(raw, "postgresql://") {
 		u, err = addressOfURL(raw)
@@ -49,13 +49,14 @@ func AddressURL(raw string) (u *url.URL, err error) {
 	return u, nil
 }
 
-// isSocket tells a directory, or a name in the abstract name space of Linux, from a host.
+// isSocket reports whether host is the directory of a Unix socket, or a name in the abstract
+// namespace of Linux, rather than a network host.
 func isSocket(host string) bool {
-	return strings.HasPrefix(host, "/") ||
-		strings.HasPrefix(host, "@")
+	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
 }
 
-// addressOfURL reads a URL. A host that is percent-encoded, which Go refuses, becomes a parameter.
+// addressOfURL parses a URL. Package net/url refuses a percent-encoded host, so the function moves
+// such a host into the parameter host first.
 func addressOfURL(raw string) (*url.URL, error) {
 	scheme, rest, _ := strings.Cut(raw, "://")
 	end := strings.IndexAny(rest, "/?#")
@@ -94,7 +95,7 @@ func addressOfURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// addressOfPairs reads key=value pairs, whose values may stand in single quotes.
+// addressOfPairs parses key=value pairs, whose values may be in single quotes.
 func addressOfPairs(raw string) (*url.URL, error) {
 	u := &url.URL{Scheme: "postgres", Path: "/"}
 	q := url.Values{}
@@ -130,8 +131,8 @@ func addressOfPairs(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// valueOf reads a value up to a space, or to its closing quote. A backslash takes the next
-// character as it is.
+// valueOf reads a value up to a space or to its closing quote. A backslash escapes the next
+// character.
 func valueOf(text string) (value, rest string, ok bool) {
 	var b strings.Builder
 	quoted := strings.HasPrefix(text, "'")

@@ -11,8 +11,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// socketOf makes a Unix socket that leads to the server of a URL, and returns its directory.
-func socketOf(t *testing.T, u *neturl.URL) string {
+// unixSocketTo opens a Unix socket that forwards to the server of a URL, and returns its directory.
+func unixSocketTo(t *testing.T, u *neturl.URL) string {
 	t.Helper()
 	dir := t.TempDir()
 	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
@@ -36,13 +36,13 @@ func socketOf(t *testing.T, u *neturl.URL) string {
 	return dir
 }
 
-// A database is reached by every form of its address.
-func TestEveryFormOfAnAddress(t *testing.T) {
+// Every form of an address connects to the same database.
+func TestEveryFormOfAddressConnects(t *testing.T) {
 	t.Parallel()
-	raw, _ := fresh(t)
+	raw, _ := newDatabase(t)
 	u, err := neturl.Parse(raw)
 	must(t, err)
-	dir := socketOf(t, u)
+	dir := unixSocketTo(t, u)
 	password, _ := u.User.Password()
 	login, name := neturl.UserPassword(u.User.Username(), password).String(),
 		strings.TrimPrefix(u.Path, "/")
@@ -72,7 +72,7 @@ func TestEveryFormOfAnAddress(t *testing.T) {
 			t.Errorf("%s becomes another address when it is read again: %v", shown, err)
 		}
 		if strings.Contains(address, "nobody.invalid") {
-			continue // several hosts: what of them is tried is the driver's
+			continue // a list of hosts is tried by the driver alone
 		}
 		db := pool(t, address)
 		var got string
@@ -86,25 +86,26 @@ func TestEveryFormOfAnAddress(t *testing.T) {
 	}
 }
 
-func TestAddressesThatAreRefused(t *testing.T) {
+func TestMalformedAddressIsRefused(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
-		"":                                  "database URL: want",
-		"postgres:///x":                     "database URL: want",
-		"mysql://u:geheim@h/x":              "database URL: want",
-		"postgres://u:geheim@h/x":           "sslmode is not set",
-		"host=h dbname=x password=geheim":   "sslmode is not set",
-		"host='/var/run password=geheim":    "database URL: want",
-		"geheim":                            "database URL: want",
-		"=geheim":                           "database URL: want",
-		"user name=geheim":                  "database URL: want",
-		"postgres://u:geheim@%zz/x":         "database URL: want",
-		"postgres://u:geheim@%2/x":          "database URL: want",
-		"postgres://u:geheim@h/x?a=%zz":     "database URL: want",
-		"postgres://u:geheim@example%2Fx/x": "database URL: want",
+		"":                                   "database URL: want",
+		"postgres:///x":                      "database URL: want",
+		"mysql://u:hunter2@h/x":              "database URL: want",
+		"postgres://u:hunter2@h/x":           "sslmode is not set",
+		"host=h dbname=x password=hunter2":   "sslmode is not set",
+		"host='/var/run password=hunter2":    "database URL: want",
+		"hunter2":                            "database URL: want",
+		"=hunter2":                           "database URL: want",
+		"user name=hunter2":                  "database URL: want",
+		"postgres://u:hunter2@%zz/x":         "database URL: want",
+		"postgres://u:hunter2@%2/x":          "database URL: want",
+		"postgres://u:hunter2@h/x?a=%zz":     "database URL: want",
+		"postgres://u:hunter2@example%2Fx/x": "database URL: want",
 	} {
 		got, err := postgres.Address(address)
-		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "geheim") {
+		if err == nil || !strings.Contains(err.Error(), want) ||
+			strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %q, %v", address, got, err)
 		}
 	}

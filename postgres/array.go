@@ -12,9 +12,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Array returns an array literal of values, for a parameter that the statement casts to its type.
-// Values are what database/sql takes: driver.Valuer, strings, numbers, booleans, times, bytes,
-// pointers to them, nil.
+// Array returns an array literal of values, for a parameter that the statement casts to the type of
+// the array. Each value has a type that database/sql accepts: driver.Valuer, string, number,
+// boolean, time, bytes, a pointer to one of them, or nil.
 func Array(values ...any) (string, error) {
 	b := make([]byte, 0, 16*len(values)+2)
 	b = append(b, '{')
@@ -57,8 +57,8 @@ func appendQuoted(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// ColumnTypes returns the types of a table's columns. With statements in the context (see
-// WithStatements) the database is asked once.
+// ColumnTypes returns the types of a table's columns. If the context carries statements (see
+// WithStatements), they cache the types until a migration outdates them.
 func ColumnTypes(ctx context.Context, tx *sqlx.Tx, table string) (map[string]string, error) {
 	s, cached := ctx.Value(statementsKey{}).(*Statements)
 	var generation int64

@@ -9,12 +9,12 @@ import (
 	"github.com/lib/pq"
 )
 
-// ErrForeign says that a database belongs to another service.
+// ErrForeign means that a database belongs to another service.
 var ErrForeign = errors.New("the database belongs to another service")
 
-// Owner returns the name of the service that a database belongs to, in whatever schema that keeps
-// its tables, and the schema; both are empty while it belongs to none. The name is "?" when it may
-// not be read.
+// Owner returns the name of the service that owns a database, and the schema that contains its
+// tables. It searches all schemas. Both results are empty while no service owns the database; the
+// name is "?" if the role has no privilege to read it.
 func Owner(ctx context.Context, db *sqlx.DB) (name, schema string, err error) {
 	var found []struct {
 		Schema   string
@@ -44,21 +44,22 @@ func Owner(ctx context.Context, db *sqlx.DB) (name, schema string, err error) {
 	return "", "", nil
 }
 
-// Claim makes a database that of a service, by name, unless it belongs to another already, also in
-// another schema: then it returns an error that wraps ErrForeign and names both, and has changed
-// nothing. It comes before any migration of the service.
+// Claim records the named service as the owner of a database. If another service, or the same one
+// in another schema, owns it already, Claim changes nothing and returns an error that wraps
+// ErrForeign and names both. A service calls it before its migrations.
 func Claim(ctx context.Context, address, service string) error {
 	db, err := Open(address)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	if mine, err := isOwner(ctx, db, service); mine || err != nil {
+	if owned, err := isOwner(ctx, db, service); owned || err != nil {
 		return err
 	}
-	err = withLock(ctx, address, []seriesOf{{ownSeries, Migrations()}},
+	err = withLock(ctx, address, []migrationLine{{ownLine, Migrations()}},
 		func(ctx context.Context, db *sqlx.DB) error {
-			if mine, err := isOwner(ctx, db, service); mine || err != nil { // another may have been first
+			// another service may have been first
+			if owned, err := isOwner(ctx, db, service); owned || err != nil {
 				return err
 			}
 			_, err := db.ExecContext(ctx, `INSERT INTO database_owner (name) VALUES ($1)`, service)
@@ -70,8 +71,8 @@ func Claim(ctx context.Context, address, service string) error {
 	return nil
 }
 
-// isOwner tells whether a database belongs to a service; an error wraps ErrForeign when it is
-// another's.
+// isOwner reports whether a service owns a database. The error wraps ErrForeign if another service
+// does.
 func isOwner(ctx context.Context, db *sqlx.DB, service string) (bool, error) {
 	owner, schema, err := Owner(ctx, db)
 	if err != nil || owner == "" {
@@ -88,10 +89,10 @@ func isOwner(ctx context.Context, db *sqlx.DB, service string) (bool, error) {
 	return true, nil
 }
 
-// Foreign is the error that refuses a database to a service.
+// Foreign returns the error with which a service is refused the database of another.
 func Foreign(service, owner, database, schema string) error {
-	return fmt.Errorf("%w: database %s is that of service %s (schema %s) and not of service %s: "+
-		"give each a database of its own "+
+	return fmt.Errorf("%w: database %s belongs to service %s (schema %s) and not to service %s: "+
+		"give each service a database of its own "+
 		"or, if the service was renamed, update the table database_owner", ErrForeign, database, owner,
 		schema, service)
 }

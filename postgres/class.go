@@ -13,26 +13,28 @@ import (
 	"github.com/lib/pq"
 )
 
-// Class says what an error of the database calls for.
+// Class tells the caller how to react to an error of the database.
 type Class int
 
 const (
-	// not an error of the database, or a mistake in the SQL: it will not heal by itself
+	// Other is not an error of the database, or it is a mistake in the SQL: a retry does not help.
 	Other Class = iota
-	// run the transaction again at once: somebody else was first, a deadlock was broken, a statement
-	// was outdated
+	// Retry means that the transaction can run again at once: another transaction was first,
+	// a deadlock was broken, or a statement was outdated.
 	Retry
-	// run it again after a wait: a lock or a statement took too long, resources ran out
+	// Busy means that the transaction can run again after a wait: a lock or a statement took too
+	// long, or resources ran out.
 	Busy
-	Lost    // the connection or the server is gone, or it went read-only
-	BadData // the value itself is refused: it will be refused again
+	// Lost means that the connection or the server is gone, or that the server became read-only.
+	Lost
+	// BadData means that the server refuses the value itself, and will refuse it again.
+	BadData
 )
 
-// ErrRaced is wrapped by errors that come from another transaction having inserted the same row
-// first. Its class is Retry.
+// ErrRaced means that another transaction inserted the same row first. Its class is Retry.
 var ErrRaced = errors.New("another transaction was first")
 
-// ClassOf classifies err by its SQLSTATE, or by its being a failure of the connection.
+// ClassOf classifies err by its SQLSTATE, and a failure of the connection by its type.
 func ClassOf(err error) Class {
 	if err == nil {
 		return Other
@@ -40,11 +42,11 @@ func ClassOf(err error) Class {
 	if errors.Is(err, ErrRaced) || errors.As(err, new(outdatedError)) {
 		return Retry
 	}
-	if answer := answerOf(err); answer != nil {
-		if outdated(answer) {
+	if pgErr := serverError(err); pgErr != nil {
+		if outdated(pgErr) {
 			return Retry
 		}
-		return classOfState(string(answer.Code))
+		return classOfState(string(pgErr.Code))
 	}
 	var network net.Error
 	switch {
@@ -78,26 +80,26 @@ func classOfState(state string) Class {
 	return Other
 }
 
-// classOf returns the first two characters of a SQLSTATE, or what there is of them: a server, or
-// what stands in its place, may send anything.
+// classOf returns the first two characters of a SQLSTATE, or fewer if it is shorter: a pooler or
+// a faulty server may send any text.
 func classOf(state string) string { return state[:min(2, len(state))] }
 
-// answerOf returns what the server answered, or nil when err is no answer of a server.
-func answerOf(err error) *pq.Error {
-	answer, _ := errors.AsType[*pq.Error](err)
-	return answer
+// serverError returns the error that the server sent, or nil if err did not come from a server.
+func serverError(err error) *pq.Error {
+	pgErr, _ := errors.AsType[*pq.Error](err)
+	return pgErr
 }
 
-// IsUniqueViolation tells whether err is SQLSTATE 23505.
+// IsUniqueViolation reports whether err has SQLSTATE 23505.
 func IsUniqueViolation(err error) bool {
-	var answer *pq.Error
-	return errors.As(err, &answer) && answer.Code == "23505"
+	var pgErr *pq.Error
+	return errors.As(err, &pgErr) && pgErr.Code == "23505"
 }
 
-// Alive returns nil when the database answers on a working connection, a fresh one if those of the
-// pool are broken, and can be written: it tells a broken database from a broken piece of work. It
-// takes at most five seconds, also on a line that has gone silent, on which the driver goes on
-// waiting.
+// Alive returns nil if the database answers and accepts writes. It uses a new connection if those
+// of the pool are broken. A caller whose work has failed learns from it whether the database or the
+// work is at fault. It takes at most five seconds, also on a connection that has become silent,
+// where the driver itself would continue to wait.
 func Alive(ctx context.Context, db *sqlx.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	answered := make(chan error, 1)
@@ -111,7 +113,7 @@ func Alive(ctx context.Context, db *sqlx.DB) error {
 	case <-ctx.Done():
 	}
 	select {
-	case err := <-answered: // it has better words for it
+	case err := <-answered: // its error says more than the time-out does
 		return err
 	default:
 		return fmt.Errorf("probe database: %w", ctx.Err())
@@ -128,7 +130,8 @@ func alive(ctx context.Context, db *sqlx.DB) error {
 	case is.Standby:
 		return fmt.Errorf("probe database: %w", errStandby)
 	case is.ReadOnly:
-		if p, ok := db.Driver().(*pool); ok { // the setting that lifts it may be for new sessions only
+		if p, ok := db.Driver().(*pool); ok {
+			// The setting that permits writes again may apply to new sessions only.
 			p.generation.Add(1)
 		}
 		return fmt.Errorf("probe database: %w", errReadOnly)

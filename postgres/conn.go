@@ -9,26 +9,26 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// connector makes the sessions of a pool: those of the driver, with the bounds of every session
-// set.
+// connector opens the sessions of a pool with the driver, and sets the bounds of each session.
 type connector struct {
 	driver.Connector
-	setup string // a statement that every session begins with
+	setup string // the first statement of every session
 	pool  *pool
 }
 
-// pool is what the sessions of one pool share.
+// pool is the state that the sessions of one pool share.
 type pool struct {
 	driver.Driver
-	usual      string       // statements that bring a user's planner settings back
-	generation atomic.Int64 // sessions of an earlier one are not used again
-	suspected  atomic.Int64 // when a statement was last suspected of being outdated, in nanoseconds
+	usual      string       // statements that restore a user's planner settings
+	generation atomic.Int64 // a session of an earlier generation is not used again
+	suspected  atomic.Int64 // when a statement was last suspected to be outdated, in nanoseconds
 
 	sessions atomic.Pointer[sqlx.DB] // see LeadThrough
 }
 
-// LeadThrough gives the leaders of a pool another pool of the same database for the sessions that
-// they keep: one that leads to the server where the first leads through a pooler.
+// LeadThrough sets a second pool of the same database for the sessions that leaders keep. It must
+// connect to the server itself if db connects through a pooler, which could give the session of
+// a leader to another client.
 func LeadThrough(db, sessions *sqlx.DB) {
 	if p, ok := db.Driver().(*pool); ok {
 		p.sessions.Store(sessions)
@@ -47,14 +47,14 @@ func sessionsOf(db *sqlx.DB) *sqlx.DB {
 
 func (c *connector) Driver() driver.Driver { return c.pool }
 
-// Connect makes a session. The bounds are set by a statement and not by parameters of the start-up,
-// which a pooler would refuse.
+// Connect opens a session. A statement sets the bounds, since a pooler would refuse them as
+// parameters of the start-up.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	generation := c.pool.generation.Load()
 	var failure failure
 	made, err := c.Connector.Connect(context.WithValue(ctx, failureKey{}, &failure))
 	if err != nil {
-		return nil, failure.of(err)
+		return nil, failure.cause(err)
 	}
 	s, ok := made.(session)
 	if !ok {
@@ -68,7 +68,8 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	return &conn{session: s, pool: c.pool, generation: generation}, nil
 }
 
-// session is what the driver's connections can do.
+// session has all the methods of the driver's connections. If conn lacked one of them, database/sql
+// would silently take a slower path.
 type session interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -81,44 +82,44 @@ type session interface {
 	driver.Validator
 }
 
-// conn is a session that knows two things which the driver's does not: that a migration outdates
-// what is prepared in it, and that only the statements of this kit want the planner's settings to
-// be other than usual.
+// conn is a session of the driver with two additions: it replaces itself when a migration has
+// outdated its prepared statements, and it changes the settings of the planner for the statements
+// of this kit only.
 type conn struct {
 	session
 	pool       *pool
 	generation int64
-	spoiled    bool // it is not used again
+	unusable   bool // the pool must not use the session again
 	inTx       bool
 	reading    bool // rows of a statement are being read
-	byIndex    bool // the planner's settings are those for the kit's statements
-	// mayEnd is of a transaction of InTx; it is set when the code that runs in it has returned.
-	mayEnd *atomic.Bool
-	before bool // what byIndex was when the transaction began: a rollback brings it back
+	byIndex    bool // the planner has the settings for the kit's statements
+	// mayEnd belongs to a transaction of InTx. It becomes true when the code in it has returned.
+	mayEnd        *atomic.Bool
+	byIndexBefore bool // byIndex when the transaction began; a rollback restores it
 }
 
-// ResetSession is asked before the session is used again.
+// ResetSession runs before the pool uses the session again.
 func (c *conn) ResetSession(ctx context.Context) error {
-	if c.spoiled || c.generation < c.pool.generation.Load() {
+	if c.unusable || c.generation < c.pool.generation.Load() {
 		return driver.ErrBadConn
 	}
 	return c.session.ResetSession(ctx)
 }
 
-// IsValid tells whether the session may be used again.
-func (c *conn) IsValid() bool { return !c.spoiled && c.session.IsValid() }
+// IsValid reports whether the pool may use the session again.
+func (c *conn) IsValid() bool { return !c.unusable && c.session.IsValid() }
 
 func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	tx, err := c.session.BeginTx(ctx, o)
 	if err != nil {
-		return nil, c.judge(err)
+		return nil, c.checkError(err)
 	}
-	c.inTx, c.before = true, c.byIndex
+	c.inTx, c.byIndexBefore = true, c.byIndex
 	c.mayEnd, _ = ctx.Value(mayEndKey{}).(*atomic.Bool)
 	return transaction{tx, c}, nil
 }
 
-// transaction is one of conn.
+// transaction is a transaction of conn.
 type transaction struct {
 	driver.Tx
 	conn *conn
@@ -127,40 +128,40 @@ type transaction struct {
 func (t transaction) Commit() error {
 	if t.conn.mustNotEnd() {
 		_ = t.Rollback()
-		return errNotItsOwn
+		return errNotOwner
 	}
 	t.conn.inTx = false
 	err := t.Tx.Commit()
 	if err != nil {
-		t.conn.byIndex = t.conn.before
+		t.conn.byIndex = t.conn.byIndexBefore
 	}
-	return t.conn.judge(err)
+	return t.conn.checkError(err)
 }
 
 func (t transaction) Rollback() error {
-	t.conn.inTx, t.conn.byIndex = false, t.conn.before
+	t.conn.inTx, t.conn.byIndex = false, t.conn.byIndexBefore
 	return t.Tx.Rollback()
 }
 
 func (c *conn) ExecContext(ctx context.Context, query string,
 	args []driver.NamedValue) (driver.Result, error) {
 	if c.mustNotEnd() && endsTransaction(query) {
-		return nil, errNotItsOwn
+		return nil, errNotOwner
 	}
-	if err := c.plan(ctx, plannedByIndex(ctx, query)); err != nil {
+	if err := c.setPlanner(ctx, plannedByIndex(ctx, query)); err != nil {
 		return nil, err
 	}
 	result, err := c.session.ExecContext(ctx, query, args)
-	return result, c.judge(err)
+	return result, c.checkError(err)
 }
 
 func (c *conn) QueryContext(ctx context.Context, query string,
 	args []driver.NamedValue) (driver.Rows, error) {
-	if err := c.plan(ctx, plannedByIndex(ctx, query)); err != nil {
+	if err := c.setPlanner(ctx, plannedByIndex(ctx, query)); err != nil {
 		return nil, err
 	}
 	rows, err := c.session.QueryContext(ctx, query, args)
-	return c.read(rows, err), c.judge(err)
+	return c.trackRows(rows, err), c.checkError(err)
 }
 
 func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
@@ -169,28 +170,28 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	}
 	made, err := c.session.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, c.judge(err)
+		return nil, c.checkError(err)
 	}
 	return &stmt{Stmt: made, conn: c, kit: strings.HasPrefix(query, kitMark),
 		byIndex: plannedByIndex(ctx, query)}, nil
 }
 
-// Prepare is PrepareContext; database/sql does not call it.
+// Prepare implements driver.Conn. Database/sql calls PrepareContext instead.
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(context.Background(), query)
 }
 
-// judge looks at what a statement failed with, and takes a session that cannot serve any more out
-// of use.
-func (c *conn) judge(err error) error {
-	answer := answerOf(err)
+// checkError returns err, the error of a statement, and marks the session as unusable if it says
+// that later statements would fail as well.
+func (c *conn) checkError(err error) error {
+	pgErr := serverError(err)
 	switch {
-	case answer == nil:
-	case outdated(answer):
-		c.retire() // the others have the same statements
-	case answer.Code == "25006":
-		// The setting may have been for new sessions only, as is the one that lifts it.
-		c.spoiled = true
+	case pgErr == nil:
+	case outdated(pgErr):
+		c.retire() // the other sessions have the same statements
+	case pgErr.Code == "25006":
+		// The read-only setting, and the one that ends it, may apply to new sessions only.
+		c.unusable = true
 	}
 	return err
 }
@@ -198,10 +199,10 @@ func (c *conn) judge(err error) error {
 // stmt is a prepared statement of conn.
 type stmt struct {
 	driver.Stmt
-	conn    *conn
-	kit     bool // it is one of Statements
-	byIndex bool
-	worked  bool // it has been executed without an error
+	conn      *conn
+	kit       bool // it belongs to Statements
+	byIndex   bool
+	succeeded bool // it has run without an error before
 }
 
 func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
@@ -211,13 +212,13 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (drive
 		for i, a := range args {
 			values[i] = a.Value
 		}
-		return s.Stmt.Exec(values) //nolint:staticcheck // the driver has no other for it
+		return s.Stmt.Exec(values) //nolint:staticcheck // the driver has no other method for a COPY
 	}
-	if err := s.conn.plan(ctx, s.byIndex); err != nil {
+	if err := s.conn.setPlanner(ctx, s.byIndex); err != nil {
 		return nil, err
 	}
 	result, err := e.ExecContext(ctx, args)
-	return result, s.judge(err)
+	return result, s.checkError(err)
 }
 
 func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driver.Rows, error) {
@@ -225,25 +226,25 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 	if !ok {
 		return nil, errDriver
 	}
-	if err := s.conn.plan(ctx, s.byIndex); err != nil {
+	if err := s.conn.setPlanner(ctx, s.byIndex); err != nil {
 		return nil, err
 	}
 	rows, err := q.QueryContext(ctx, args)
-	return s.conn.read(rows, err), s.judge(err)
+	return s.conn.trackRows(rows, err), s.checkError(err)
 }
 
-// judge is that of conn, for a statement that was prepared some time ago. Where it failed because
-// of that and nothing can have happened, another session runs it; in a transaction it is for the
-// caller.
-func (s *stmt) judge(err error) error {
-	answer := answerOf(s.conn.judge(err))
+// checkError does the same as that of conn, and handles a statement that failed because it was
+// prepared before a migration. Outside a transaction nothing can have happened, so database/sql
+// runs it again in another session. In a transaction only the caller can run it again.
+func (s *stmt) checkError(err error) error {
+	pgErr := serverError(s.conn.checkError(err))
 	switch {
-	case answer == nil:
-		s.worked = s.worked || err == nil
+	case pgErr == nil:
+		s.succeeded = s.succeeded || err == nil
 		return err
-	case outdated(answer) && !s.conn.inTx:
+	case outdated(pgErr) && !s.conn.inTx:
 		return driver.ErrBadConn
-	case s.kit && mayBeOutdated(answer, s.worked) && s.conn.suspect():
+	case s.kit && mayBeOutdated(pgErr, s.succeeded) && s.conn.suspect():
 		return outdatedError{err}
 	}
 	return err

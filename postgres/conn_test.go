@@ -12,12 +12,12 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// A migration changes a type that prepared statements return, or what they compare with, in every
-// session of the pool: outside of a transaction nobody notices, inside the transaction runs once
-// more.
-func TestStatementsOutliveAMigration(t *testing.T) {
+// A migration changes a type that prepared statements return or compare with. Outside a transaction
+// the statement still succeeds, in every session of the pool. Inside one, the transaction succeeds
+// when it runs once more.
+func TestStatementsSurviveAMigration(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	exec(t, db, `CREATE TABLE numbers (n int, note text); INSERT INTO numbers VALUES (7, 'seven')`)
 	statements := postgres.NewStatements(db)
 	ctx := postgres.WithStatements(t.Context(), statements)
@@ -63,9 +63,9 @@ func TestStatementsOutliveAMigration(t *testing.T) {
 		must(t, stmt.GetContext(ctx, &n))
 	}
 	exec(t, db, `ALTER TABLE numbers ALTER COLUMN note TYPE varchar(100)`)
-	again(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
+	retried(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
 	everySession(func(tx *sqlx.Tx) { must(t, run(tx, inside)) })
-	again(t, db, func(tx *sqlx.Tx) error {
+	retried(t, db, func(tx *sqlx.Tx) error {
 		types, err := postgres.ColumnTypes(ctx, tx, "numbers")
 		if types["n"] != "bigint" {
 			return fmt.Errorf("types %v: %w", types, err)
@@ -74,10 +74,10 @@ func TestStatementsOutliveAMigration(t *testing.T) {
 	})
 	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, 7)) })
 	exec(t, db, `ALTER TABLE numbers ALTER COLUMN n TYPE uuid USING gen_random_uuid()`)
-	again(t, db, func(tx *sqlx.Tx) error { return run(tx, compared, uuid) })
+	retried(t, db, func(tx *sqlx.Tx) error { return run(tx, compared, uuid) })
 	everySession(func(tx *sqlx.Tx) { must(t, run(tx, compared, uuid)) })
 	everySession(func(tx *sqlx.Tx) { exec(t, tx, `DEALLOCATE ALL`) })
-	again(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
+	retried(t, db, func(tx *sqlx.Tx) error { return run(tx, inside) })
 	stmt, err := statements.On(ctx, outside)
 	must(t, err)
 	everySession(func(tx *sqlx.Tx) { exec(t, tx, `DEALLOCATE ALL`) })
@@ -85,8 +85,8 @@ func TestStatementsOutliveAMigration(t *testing.T) {
 	must(t, err)
 }
 
-// again runs f in a transaction, and once more when its error says so.
-func again(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
+// retried runs f in a transaction twice. The first run may fail with class Retry.
+func retried(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
 	t.Helper()
 	err := postgres.InTx(t.Context(), db, f)
 	if err != nil && postgres.ClassOf(err) != postgres.Retry {
@@ -95,10 +95,11 @@ func again(t *testing.T, db *sqlx.DB, f func(tx *sqlx.Tx) error) {
 	must(t, postgres.InTx(t.Context(), db, f))
 }
 
-// A statement that is refused because of its own values is suspected once, and not each time.
+// A statement that is refused because of its own values is suspected to be outdated once, and not
+// each time.
 func TestRefusedValueCostsNoSessions(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	statements := postgres.NewStatements(db)
 	ctx := postgres.WithStatements(t.Context(), statements)
 	try := func(value string) error {
@@ -112,17 +113,18 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 	}
 	refused := func() postgres.Class { return postgres.ClassOf(try("seven")) }
 	if class := refused(); class != postgres.BadData {
-		t.Errorf("before it has worked: class %d", class)
+		t.Errorf("class %d before the statement has succeeded, want %d", class, postgres.BadData)
 	}
-	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { // it works in both sessions of the pool
+	// it succeeds in both sessions of the pool
+	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
 		q, err := postgres.Prepared(ctx, tx, `SELECT $1::text::int`)
 		if err == nil {
 			_, err = q.Exec(ctx, "7")
 		}
 		return errors.Join(err, try("7"))
 	}))
-	// A session that keeps the statement is suspected; one that prepares it for each transaction is
-	// not.
+	// A session that keeps the statement prepared is suspected. One that prepares it for each
+	// transaction is not.
 	suspected := 0
 	for range 20 {
 		must(t, try("7"))
@@ -135,23 +137,23 @@ func TestRefusedValueCostsNoSessions(t *testing.T) {
 		}
 	}
 	if suspected > 1 {
-		t.Errorf("it was suspected %d times, and the pool has connected again each time", suspected)
+		t.Errorf("it was suspected %d times, and the pool reconnected each time", suspected)
 	}
 }
 
-// planned tells what settings statements see on one pool.
-type planned struct {
+// plannerTest checks the planner settings that statements see on one pool.
+type plannerTest struct {
 	*testing.T
 	db        *sqlx.DB
 	ctx       context.Context
 	option    string
-	kit, user string // what they should be
+	kit, user string // the expected settings
 }
 
 const plannerSettings = `SELECT concat_ws(' ', current_setting('enable_seqscan'),
 	current_setting('jit'))`
 
-func (p planned) byUser(q sqlx.QueryerContext) {
+func (p plannerTest) byUser(q sqlx.QueryerContext) {
 	p.Helper()
 	var got string
 	must(p, sqlx.GetContext(p.ctx, q, &got, plannerSettings))
@@ -160,7 +162,7 @@ func (p planned) byUser(q sqlx.QueryerContext) {
 	}
 }
 
-func (p planned) byKit(tx *sqlx.Tx) {
+func (p plannerTest) byKit(tx *sqlx.Tx) {
 	p.Helper()
 	q, err := postgres.Prepared(p.ctx, tx, plannerSettings)
 	must(p, err)
@@ -176,8 +178,8 @@ func (p planned) byKit(tx *sqlx.Tx) {
 	}
 }
 
-// in runs f in a transaction that is committed, or rolled back when end is not nil.
-func (p planned) in(end error, f func(tx *sqlx.Tx)) {
+// in runs f in a transaction that is committed if end is nil and rolled back otherwise.
+func (p plannerTest) in(end error, f func(tx *sqlx.Tx)) {
 	p.Helper()
 	if err := postgres.InTx(p.ctx, p.db,
 		func(tx *sqlx.Tx) error { f(tx); return end }); !errors.Is(err, end) {
@@ -186,14 +188,14 @@ func (p planned) in(end error, f func(tx *sqlx.Tx)) {
 	p.byUser(p.db)
 }
 
-// The kit's prepared statements are planned with settings of their own; a user's statements in the
-// same session, in the same transaction, see those of the server.
+// The kit's prepared statements are planned with settings of their own. A user's statements in the
+// same session, and in the same transaction, see those of the server.
 func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
 	t.Parallel()
-	raw, admin := fresh(t)
+	raw, admin := newDatabase(t)
 	exec(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET jit = on',
 		current_database()); END $$`)
-	for _, c := range []planned{
+	for _, c := range []plannerTest{
 		{kit: "off off", user: "on on"}, {option: "&jit=off", kit: "off off", user: "on off"},
 		{option: "&enable_seqscan=off&jit=off", kit: "off off", user: "off off"},
 	} {
@@ -217,7 +219,7 @@ func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
 				c.byKit(tx)
 			})
 		}
-		// A statement of the kit fails, and a user's statement returns to the savepoint.
+		// A statement of the kit fails, and a user's statement rolls back to the savepoint.
 		c.in(nil, func(tx *sqlx.Tx) {
 			exec(t, tx, `SAVEPOINT here`)
 			q, err := postgres.Prepared(c.ctx, tx, `SELECT 1/$1::int`)
@@ -234,15 +236,15 @@ func TestUsersStatementsArePlannedAsUsual(t *testing.T) {
 		if got != c.kit {
 			t.Errorf("%s: ByIndex sees %q", c.option, got)
 		}
-		// The change for the user is rolled back with the transaction that it was made in.
+		// The change back to the user's settings is rolled back with its transaction.
 		c.in(undone, func(tx *sqlx.Tx) { c.byUser(tx) })
 	}
 }
 
-// A user's values mean what they mean to the driver, whatever column they are for.
+// A user's values arrive unchanged in columns of every type.
 func TestUsersValuesKeepTheirMeaning(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	exec(t, db, `CREATE TABLE things (doc jsonb, plain json, raw bytea, word text, words text[])`)
 	for _, doc := range []any{[]byte(`{"a": 1}`), json.RawMessage(`{"a": 1}`), `{"a": 1}`,
 		postgres.JSON[map[string]int]{V: map[string]int{"a": 1}}} {

@@ -8,19 +8,20 @@ import (
 	"time"
 )
 
-// The bounds of a line to the server. The driver never stops to wait for an answer, whatever its
-// context says: what ends the wait is the connection.
+// The bounds of a connection to the server. The driver waits for an answer even after its context
+// has ended, so the connection itself must end the wait.
 const (
-	// A server that has vanished acknowledges nothing: its line is cut after so long.
-	unacknowledged = 15 * time.Second
-	keepAliveIdle  = 5 * time.Second
-	keepAliveCount = 2
-	// A server that is there, or a proxy in its place, says something within this, or its line is cut.
-	// It is longer than any statement may take (migrationTimeout).
-	silence = 11 * time.Minute
+	// A server that has vanished acknowledges nothing. The kernel closes the connection then.
+	unacknowledgedTimeout = 15 * time.Second
+	keepAliveIdle         = 5 * time.Second
+	keepAliveCount        = 2
+	// A proxy acknowledges data even if the server behind it has vanished. A connection on which
+	// nothing arrives for this long fails. It is longer than any statement may take
+	// (migrationTimeout).
+	maxSilence = 11 * time.Minute
 )
 
-// dialer connects for the driver.
+// dialer opens the driver's connections.
 type dialer struct{}
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
@@ -37,7 +38,7 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 	c, err := (&net.Dialer{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle,
 			Count: keepAliveCount},
-		Control: bound,
+		Control: setUserTimeout,
 	}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -49,8 +50,8 @@ func (dialer) DialContext(ctx context.Context, network, address string) (net.Con
 	return socket{c, failure}, nil
 }
 
-// failure is what a line failed with while a session was made on it: of a write the driver returns
-// an error that hides it.
+// failure is the first error of a connection while a session was being opened on it. The driver
+// replaces an error of a write by a less precise one.
 type failure struct{ first atomic.Pointer[error] }
 
 type failureKey struct{}
@@ -61,16 +62,16 @@ func (f *failure) note(err error) {
 	}
 }
 
-// of returns the failure of the line in place of the driver's error, unless that is the server's
-// answer.
-func (f *failure) of(err error) error {
-	if noted := f.first.Load(); noted != nil && answerOf(err) == nil {
+// cause returns the failure of the connection in place of err, the driver's error, unless err came
+// from the server.
+func (f *failure) cause(err error) error {
+	if noted := f.first.Load(); noted != nil && serverError(err) == nil {
 		return fmt.Errorf("connect to the database: %w", *noted)
 	}
 	return err
 }
 
-// socket is a connection within this machine.
+// socket is a connection over a Unix socket.
 type socket struct {
 	net.Conn
 	failure *failure
@@ -82,10 +83,10 @@ func (s socket) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// netConn is a connection that does not wait for ever.
+// netConn is a connection whose reads end after maxSilence.
 type netConn struct {
 	*net.TCPConn
-	limited atomic.Bool // by a deadline of the driver's own, as that of the handshake
+	limited atomic.Bool // the driver has set a deadline itself, such as that of the handshake
 	failure *failure
 }
 
@@ -107,7 +108,7 @@ func (l *netConn) SetReadDeadline(t time.Time) error {
 
 func (l *netConn) Read(p []byte) (int, error) {
 	if !l.limited.Load() {
-		if err := l.TCPConn.SetReadDeadline(time.Now().Add(silence)); err != nil {
+		if err := l.TCPConn.SetReadDeadline(time.Now().Add(maxSilence)); err != nil {
 			return 0, err
 		}
 	}

@@ -5,17 +5,17 @@ import (
 	"syscall"
 )
 
-const tcpUserTimeout = 0x12 // TCP_USER_TIMEOUT, in milliseconds; package syscall does not name it
+const tcpUserTimeout = 0x12 // TCP_USER_TIMEOUT, in milliseconds; package syscall has no name for it
 
-// bound cuts a connection whose peer acknowledges nothing.
-func bound(network, _ string, raw syscall.RawConn) error {
-	if !strings.HasPrefix(network, "tcp") { // a socket on this machine
+// setUserTimeout makes the kernel close a connection whose peer acknowledges nothing.
+func setUserTimeout(network, _ string, raw syscall.RawConn) error {
+	if !strings.HasPrefix(network, "tcp") { // a Unix socket has no such option
 		return nil
 	}
 	var failed error
 	err := raw.Control(func(fd uintptr) {
 		failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout,
-			int(unacknowledged.Milliseconds()))
+			int(unacknowledgedTimeout.Milliseconds()))
 	})
 	if err != nil {
 		return err

@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// bound does nothing where only keep-alives tell that a peer has vanished.
-func bound(_, _ string, _ syscall.RawConn) error { return nil }
+// setUserTimeout does nothing: outside Linux only keep-alives detect that a peer has vanished.
+func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

@@ -1,8 +1,8 @@
-// Package postgres holds what every part of the kit needs of PostgreSQL: opening a database with
-// bounds on everything, one way to run a transaction, the classes of its errors, migration lines,
-// a leader among replicas, and the snapshot window that reads a log in which rows commit late.
+// Package postgres gives every part of the kit its access to PostgreSQL: it opens a database with
+// bounds on everything, runs transactions, classifies errors, applies migration lines, elects a
+// leader among replicas, and reads the snapshot windows of a log in which rows commit late.
 //
-// It promises that a transaction has one of three outcomes and says which: committed, rolled back,
-// or unknown (ErrUnknownOutcome). It writes no business SQL. It never logs, and none of its errors
-// holds a password.
+// A transaction has one of three outcomes, and the caller learns which: committed, rolled back, or
+// unknown (ErrUnknownOutcome). The package writes no business SQL and never logs, and none of its
+// errors contains a password.
 package postgres

@@ -8,7 +8,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// What runs once among replicas runs under a leader, and what it writes needs its token.
+// A leader does work that only one of the replicas may do. Its token protects what it writes.
 func ExampleLeader() {
 	ctx := context.Background()
 	db, err := postgres.Open(os.Getenv("DATABASE_URL"))

@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// Dial connects as the driver is made to.
+// Dial opens a connection the way the driver does.
 func Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	return dialer{}.DialContext(ctx, network, address)
 }
 
-// ConnectionBounds are those that the kernel keeps.
+// ConnectionBounds returns the bounds of a connection that the kernel enforces.
 func ConnectionBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
 	t.Helper()
 	raw, err := c.(syscall.Conn).SyscallConn()
@@ -37,5 +37,5 @@ func ConnectionBounds(t *testing.T, c net.Conn) (userTimeout, idle, count int) {
 	return userTimeout, idle, count
 }
 
-// CommitError tells what has become of a commit.
+// CommitError exports commitError to the tests.
 func CommitError(ctx context.Context, err error) error { return commitError(ctx, err) }

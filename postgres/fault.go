@@ -2,19 +2,19 @@ package postgres
 
 import "errors"
 
-// DatabaseFault tells whether err is about the database or about what others do in it, so that a
-// transaction that met it need only wait: somebody holds a lock, resources have run out, or
-// a statement was prepared before a migration. A statement that took too long is not among them,
-// since its own values may be the reason.
+// DatabaseFault reports whether err comes from the state of the database or from other
+// transactions, so that the transaction only has to run again: another one holds a lock, resources
+// have run out, or a statement was prepared before a migration. A statement that took too long is
+// excluded, since its own values may be the reason.
 func DatabaseFault(err error) bool {
-	answer := answerOf(err)
+	pgErr := serverError(err)
 	switch {
-	case answer == nil:
+	case pgErr == nil:
 		return errors.As(err, new(outdatedError))
 	// lock not available, read-only
-	case outdated(answer), answer.Code == "55P03", answer.Code == "25006":
+	case outdated(pgErr), pgErr.Code == "55P03", pgErr.Code == "25006":
 		return true
 	}
-	class := classOf(string(answer.Code))
+	class := classOf(string(pgErr.Code))
 	return class == "53" || class == "58" // resources, the system's I/O
 }

@@ -7,16 +7,15 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// JSON is a column of type json or jsonb.
+// JSON is the value of a column of type json or jsonb.
 type JSON[T any] struct{ V T }
 
 // MarshalJSON encodes the value alone.
 func (j JSON[T]) MarshalJSON() ([]byte, error) {
-	return json.Marshal(j.V,
-		json.Deterministic(true))
+	return json.Marshal(j.V, json.Deterministic(true))
 }
 
-// UnmarshalJSON decodes what MarshalJSON has written.
+// UnmarshalJSON decodes a value that MarshalJSON encoded.
 func (j *JSON[T]) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, &j.V) }
 
 // Value encodes the value; it implements driver.Valuer.
@@ -37,5 +36,5 @@ func (j *JSON[T]) Scan(src any) error {
 	case string:
 		return json.Unmarshal([]byte(data), &j.V)
 	}
-	return fmt.Errorf("scan json: unexpected %T", src)
+	return fmt.Errorf("scan JSON column: want bytes or text, got %T", src)
 }

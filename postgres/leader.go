@@ -12,29 +12,31 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// The bounds of leading, unless a Leader says otherwise.
+// The bounds of leadership, unless a Leader sets others.
 const (
 	// DefaultLease is how long the session of a leader may be silent, also in a transaction or while
-	// it is being sent an answer. A stopped process keeps its connection, and would keep its lock for
-	// ever; the server ends the session instead.
+	// it receives an answer. A stopped process keeps its connection and would keep its lock forever,
+	// so the server ends the session.
 	DefaultLease    = 10 * time.Second
 	standbyInterval = 250 * time.Millisecond
 	leadAttempt     = 5 * time.Second
 )
 
-// ErrSuperseded says that another replica leads by now, and that nothing was written.
+// ErrSuperseded means that another replica has taken the lead and that nothing was written.
 var ErrSuperseded = errors.New("another replica leads")
 
-// Leader is what runs once among replicas: Name is the same in all of them. It may be copied.
+// Leader names a task that only one of the replicas may do at a time: all of them use the same
+// Name. It may be copied.
 type Leader struct {
 	DB    *sqlx.DB
 	Name  string
 	Lease time.Duration // 0: DefaultLease
 }
 
-// Lead is the leadership for one name: a session that holds an advisory lock, and the token that
-// was raised when it took it. It is lost with that session; but a leader that was stopped does not
-// know that yet, and so what only the leader may write is written in Tx.
+// Lead is the leadership for one name. It consists of a session that holds an advisory lock, and of
+// a token, which each new leader raises. The leadership ends with the session, but a process that
+// was stopped does not know that when it continues. It must therefore write in Tx, which checks the
+// token.
 type Lead struct {
 	db    *sqlx.DB
 	conn  *sqlx.Conn
@@ -44,16 +46,16 @@ type Lead struct {
 	Token int64
 }
 
-// lockSQL takes the lock and bounds the session that has it in one statement: between two, a
-// process could be stopped with a lock that nothing ends.
+// lockSQL takes the lock and bounds the session that holds it in one statement. Between two
+// statements the process could be stopped, and nothing would release the lock.
 const lockSQL = `
 SELECT pg_backend_pid(), (SELECT count(set_config(name, $2, false))
 	FROM unnest(ARRAY['idle_session_timeout', 'idle_in_transaction_session_timeout',
 	'tcp_user_timeout']) AS name WHERE mine) > 0
 FROM (SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS mine OFFSET 0) AS lock`
 
-// Try returns the leadership, or nil when another session has it. The holder must call Keep, or use
-// Conn every few seconds, and Release.
+// Try returns the leadership, or nil if another session has it. The caller must call Keep, or use
+// Conn every few seconds, and call Release in the end.
 func (l Leader) Try(ctx context.Context) (*Lead, error) {
 	ctx, cancel := context.WithTimeout(ctx, leadAttempt)
 	defer cancel()
@@ -65,9 +67,9 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 	if lead.lease == 0 {
 		lead.lease = DefaultLease
 	}
-	var mine bool
-	err = conn.QueryRowxContext(ctx, lockSQL, l.Name, millis(lead.lease)).Scan(&lead.pid, &mine)
-	if err == nil && mine {
+	var acquired bool
+	err = conn.QueryRowxContext(ctx, lockSQL, l.Name, millis(lead.lease)).Scan(&lead.pid, &acquired)
+	if err == nil && acquired {
 		err = conn.GetContext(ctx, &lead.Token, `INSERT INTO leaders (name, token) VALUES ($1, 1)
 			ON CONFLICT (name) DO UPDATE SET token = leaders.token + 1, since = now() RETURNING token`,
 			l.Name)
@@ -76,18 +78,18 @@ func (l Leader) Try(ctx context.Context) (*Lead, error) {
 		lead.Release()
 		return nil, fmt.Errorf("lead %s: %w", l.Name, err)
 	}
-	if !mine {
-		_ = conn.Close() // back to the pool: nothing was changed in the session
+	if !acquired {
+		_ = conn.Close() // the pool can use the session, which has not been changed
 		return nil, nil
 	}
 	return lead, nil
 }
 
-// Run calls work whenever this replica leads, with a context that ends when it no longer does,
-// until ctx is done; the others stand by and try every 250 ms. What goes wrong is told to trouble,
-// and tried again; trouble may wait.
+// Run calls work whenever this replica leads, until ctx is done. The context of work ends when the
+// replica loses the lead. The other replicas try to take the lead every 250 ms. Run passes each
+// error to onError, which may wait before it returns, and then tries again.
 func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Lead) error,
-	problem func(error)) {
+	onError func(error)) {
 	for ctx.Err() == nil {
 		lead, err := l.Try(ctx)
 		if lead != nil {
@@ -97,7 +99,7 @@ func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Le
 			lead.Release()
 		}
 		if err != nil && ctx.Err() == nil {
-			problem(err)
+			onError(err)
 		}
 		timer := time.NewTimer(standbyInterval)
 		select {
@@ -108,17 +110,18 @@ func (l Leader) Run(ctx context.Context, work func(ctx context.Context, lead *Le
 	}
 }
 
-// Fenced is a transaction of the leader. Only Lead.Tx makes one, so that a function which asks for
-// it cannot be called by anybody else.
+// Fenced is a transaction of the leader. Only Lead.Tx makes one, so a function with such a
+// parameter runs under the leader's token only.
 type Fenced struct{ tx *sqlx.Tx }
 
-// Tx is the transaction; it must not be kept.
+// Tx returns the transaction, which the caller must not keep.
 func (f Fenced) Tx() *sqlx.Tx { return f.tx }
 
-// Tx runs f in a transaction that commits only while the token is the latest, and otherwise returns
-// ErrSuperseded: the token is the last that it locks, so that no successor is there before the
-// commit. What a leader has locked when it is stopped keeps a successor waiting for no longer than
-// the lease. It is safe for concurrent use. The other errors are those of InTx.
+// Tx runs f in a transaction that commits only if the token is still the latest, and otherwise
+// returns ErrSuperseded. It locks the row of the token just before the commit, so that no successor
+// can take the lead in between. If the process is stopped in the transaction, a successor waits for
+// its locks at most as long as the lease. Tx is safe for concurrent use. The other errors are those
+// of InTx.
 func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 	return InTx(ctx, l.db, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `SELECT set_config('idle_in_transaction_session_timeout', $1,
@@ -128,25 +131,25 @@ func (l *Lead) Tx(ctx context.Context, f func(tx Fenced) error) error {
 		if err := f(Fenced{tx}); err != nil {
 			return err
 		}
-		var held bool
-		err := tx.GetContext(ctx, &held, `SELECT true FROM leaders WHERE name = $1
+		var latest bool
+		err := tx.GetContext(ctx, &latest, `SELECT true FROM leaders WHERE name = $1
 			AND token = $2 FOR SHARE`, l.name, l.Token)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%s: %w", l.name, ErrSuperseded)
 		}
 		if err != nil {
-			return fmt.Errorf("hold the token of %s: %w", l.name, err)
+			return fmt.Errorf("lock the token of %s: %w", l.name, err)
 		}
 		return nil
 	})
 }
 
-// Conn is the session that holds the lock, for reading and for a single hot statement that holds
-// the token in itself. An error on it means that the lead is lost. Not for concurrent use.
+// Conn returns the session that holds the lock. Use it to read, or for a hot statement that checks
+// the token itself. An error on it means that the lead is lost. It is not safe for concurrent use.
 func (l *Lead) Conn() *sqlx.Conn { return l.conn }
 
-// Keep shows the server a sign of life in the background, and returns a context that ends with ctx
-// or as soon as the session is found lost. Call stop before Release.
+// Keep sends heartbeats to the server in the background. It returns a context that ends with ctx or
+// as soon as a heartbeat finds the session lost. Call stop before Release.
 func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 	kept, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -159,10 +162,10 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 				return
 			case <-tick.C:
 				answered := make(chan struct{})
-				go l.doubt(kept, cancel, answered)
+				go l.giveUpWhenSilent(kept, cancel, answered)
 				_, err := l.conn.ExecContext(kept, `SELECT 1`)
 				close(answered)
-				if err != nil && !l.alive() {
+				if err != nil && !l.sessionUsable() {
 					cancel()
 				}
 			}
@@ -171,12 +174,13 @@ func (l *Lead) Keep(ctx context.Context) (kept context.Context, stop func()) {
 	return kept, func() { cancel(); running.Wait() }
 }
 
-// doubt gives the lead up when a sign of life is not answered for a lease, unless another
-// connection tells that the session has the lock and so is only at a long statement; when nobody
-// can be asked, after three. On a line that has gone silent the driver waits, whatever its context
-// says, and meanwhile another leads.
-func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct{}) {
-	for vain := 0; vain < 2; {
+// giveUpWhenSilent calls giveUp if a heartbeat has no answer for one lease, unless a check on
+// another connection shows that the session still has the lock and is only busy with a long
+// statement. If that check does not succeed either, it calls giveUp after about three leases. On
+// a silent connection the driver ignores the end of the context and waits, while another replica
+// takes the lead.
+func (l *Lead) giveUpWhenSilent(kept context.Context, giveUp func(), answered <-chan struct{}) {
+	for unanswered := 0; unanswered < 2; {
 		select {
 		case <-answered:
 			return
@@ -184,17 +188,17 @@ func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct
 			return
 		case <-time.After(l.lease):
 		}
-		asked := make(chan error, 1)
-		go func() { asked <- l.holds(kept) }() // this line may be silent as well
+		checked := make(chan error, 1)
+		go func() { checked <- l.checkLock(kept) }() // this connection may be silent as well
 		select {
 		case <-answered:
 			return
 		case <-kept.Done():
 			return
-		case err := <-asked:
+		case err := <-checked:
 			switch {
 			case err == nil:
-				vain = 0
+				unanswered = 0
 				continue
 			case errors.Is(err, ErrSuperseded):
 				giveUp()
@@ -202,26 +206,28 @@ func (l *Lead) doubt(kept context.Context, giveUp func(), answered <-chan struct
 			}
 		case <-time.After(l.lease / 2):
 		}
-		vain++
+		unanswered++
 	}
 	giveUp()
 }
 
-// holds asks on another connection whether the session has its lock; it is ErrSuperseded when not.
-func (l *Lead) holds(ctx context.Context) error {
-	var yes bool
-	err := l.db.GetContext(ctx, &yes, `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory'
+// checkLock checks on another connection whether the session has its lock, and returns
+// ErrSuperseded if not.
+func (l *Lead) checkLock(ctx context.Context) error {
+	var locked bool
+	err := l.db.GetContext(ctx, &locked, `SELECT EXISTS (SELECT FROM pg_locks
+		WHERE locktype = 'advisory'
 		AND granted AND pid = $1
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`, l.pid)
-	if err == nil && !yes {
+	if err == nil && !locked {
 		return ErrSuperseded
 	}
 	return err
 }
 
-// alive tells a lost session from one on which the sign of life found an answer being read, or
-// a transaction that has failed.
-func (l *Lead) alive() bool {
+// sessionUsable reports whether the session still exists. A heartbeat also fails while an answer is
+// being read or after a transaction has failed, and neither costs the lead.
+func (l *Lead) sessionUsable() bool {
 	return l.conn.Raw(func(c any) error {
 		if v, ok := c.(driver.Validator); ok && !v.IsValid() {
 			return driver.ErrBadConn
@@ -230,7 +236,7 @@ func (l *Lead) alive() bool {
 	}) == nil
 }
 
-// Release gives the lead up by ending the session.
+// Release gives up the lead by closing the session.
 func (l *Lead) Release() {
 	_ = l.conn.Raw(func(any) error { return driver.ErrBadConn }) // the pool discards a bad connection
 	_ = l.conn.Close()

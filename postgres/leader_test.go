@@ -10,42 +10,42 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-func lead(t *testing.T, db *sqlx.DB, key string) *postgres.Lead {
+func tryLead(t *testing.T, db *sqlx.DB, key string) *postgres.Lead {
 	t.Helper()
 	l, err := postgres.Leader{DB: db, Name: key}.Try(t.Context())
 	must(t, err)
 	return l
 }
 
-func TestOneLeads(t *testing.T) {
+func TestOneReplicaLeads(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
-	first := lead(t, db, "a")
-	if first == nil || lead(t, db, "a") != nil {
-		t.Fatal("nobody leads, or two do")
+	_, db := newDatabase(t)
+	first := tryLead(t, db, "a")
+	if first == nil || tryLead(t, db, "a") != nil {
+		t.Fatal("no replica leads, or two do")
 	}
-	other := lead(t, db, "b")
+	other := tryLead(t, db, "b")
 	if other == nil {
-		t.Fatal("another purpose has no leader")
+		t.Fatal("a second name has no leader")
 	}
 	other.Release()
 	first.Release()
-	until(t, "the lead is free", func() bool {
-		next := lead(t, db, "a")
+	waitFor(t, "the lead is free", func() bool {
+		next := tryLead(t, db, "a")
 		if next != nil {
 			next.Release()
 		}
 		return next != nil
 	})
-	// Nobody waits for a release, and how far each has come is open.
-	until(t, "no connection and no lock is left", func() bool {
+	// Release does not wait until the server has ended the session.
+	waitFor(t, "no connection and no lock is left", func() bool {
 		return db.Stats().InUse == 0 && count(t, db, `SELECT count(*) FROM pg_locks
 			WHERE locktype = 'advisory'
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 0
 	})
 }
 
-func ended(ctx context.Context, t *testing.T, d time.Duration) bool {
+func endsWithin(ctx context.Context, t *testing.T, d time.Duration) bool {
 	t.Helper()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -57,18 +57,19 @@ func ended(ctx context.Context, t *testing.T, d time.Duration) bool {
 	}
 }
 
-// The lead bounds the session that has it, and no session that has asked in vain.
+// The bounds of a leader apply to its own session, and not to one that did not get the lock.
 func TestOnlyTheLeadersSessionIsBounded(t *testing.T) {
 	t.Parallel()
-	url, db := fresh(t)
-	l := lead(t, db, "a")
+	url, db := newDatabase(t)
+	l := tryLead(t, db, "a")
 	t.Cleanup(l.Release)
-	others := pool(t, url)
-	others.SetMaxOpenConns(1)
-	if lead(t, others, "a") != nil {
-		t.Fatal("two lead")
+	otherPool := pool(t, url)
+	otherPool.SetMaxOpenConns(1)
+	if tryLead(t, otherPool, "a") != nil {
+		t.Fatal("two replicas lead")
 	}
-	for db, want := range map[sqlx.QueryerContext]string{l.Conn(): "10s 10s 10s", others: "0 30s 0"} {
+	for db, want := range map[sqlx.QueryerContext]string{l.Conn(): "10s 10s 10s",
+		otherPool: "0 30s 0"} {
 		var got string
 		must(t, sqlx.GetContext(t.Context(), db, &got, `SELECT current_setting('idle_session_timeout')
 			|| ' ' ||
@@ -83,29 +84,29 @@ func TestOnlyTheLeadersSessionIsBounded(t *testing.T) {
 
 func TestLostSessionIsNoticed(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
-	l := lead(t, db, "a")
+	_, db := newDatabase(t)
+	l := tryLead(t, db, "a")
 	kept, stop := l.Keep(t.Context())
 	exec(t, db, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
-	if !ended(kept, t, patience) {
-		t.Error("the leader does not know that its session is gone")
+	if !endsWithin(kept, t, waitTimeout) {
+		t.Error("the leader has not noticed that its session is gone")
 	}
 	stop()
 	l.Release()
 }
 
-// A sign of life that meets an answer being read is no loss.
+// A heartbeat that fails because an answer is being read does not cost the lead.
 func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
-	l := lead(t, db, "a")
+	_, db := newDatabase(t)
+	l := tryLead(t, db, "a")
 	kept, stop := l.Keep(t.Context())
 	rows, err := l.Conn().QueryContext(kept, `SELECT repeat('x', 100) FROM generate_series(1, 200000)`)
 	must(t, err)
 	rows.Next()
-	if ended(kept, t, 2500*time.Millisecond) { // one sign of life
-		t.Error("the lead was given up while an answer was read")
+	if endsWithin(kept, t, 2500*time.Millisecond) { // one heartbeat
+		t.Error("the lead was given up while an answer was being read")
 	}
 	must(t, rows.Close())
 	if n := count(t, l.Conn(), `SELECT 1`); n != 1 {
@@ -115,12 +116,12 @@ func TestLongAnswerDoesNotCostTheLead(t *testing.T) {
 	l.Release()
 }
 
-// A leader whose line has gone silent knows within three leases that it leads no more, though the
-// driver waits for an answer. A line that is only busy costs nothing.
+// A leader whose connection has become silent gives up the lead within about three leases, although
+// the driver still waits for an answer. A connection that is only busy does not cost the lead.
 func TestSilentConnectionCostsTheLead(t *testing.T) {
 	t.Parallel()
-	url, db := fresh(t)
-	silent, mute := muted(t, url)
+	url, db := newDatabase(t)
+	silent, silence := silentProxy(t, url)
 	l, err := postgres.Leader{DB: pool(t, silent), Name: "a", Lease: shortLease}.Try(t.Context())
 	must(t, err)
 	busy, err := postgres.Leader{DB: db, Name: "b", Lease: shortLease}.Try(t.Context())
@@ -128,16 +129,16 @@ func TestSilentConnectionCostsTheLead(t *testing.T) {
 	t.Cleanup(busy.Release)
 	kept, stop := l.Keep(t.Context())
 	keptBusy, stopBusy := busy.Keep(t.Context())
-	unmute := mute()
+	cut := silence()
 	_, err = busy.Conn().ExecContext(t.Context(), `SELECT pg_sleep($1)`, (3 * shortLease).Seconds())
 	must(t, err)
-	if !ended(kept, t, patience) {
-		t.Error("the leader does not know that its line is silent")
+	if !endsWithin(kept, t, waitTimeout) {
+		t.Error("the leader has not noticed that its connection is silent")
 	}
 	if keptBusy.Err() != nil {
-		t.Error("the lead was given up at a long statement")
+		t.Error("the lead was given up during a long statement")
 	}
-	unmute()
+	cut()
 	stop()
 	stopBusy()
 	l.Release()

@@ -21,16 +21,16 @@ func TestMain(m *testing.M) {
 		if err != nil {
 			panic(err)
 		}
-		write(context.Background(), db)
+		writeWhileLeading(context.Background(), db)
 	}
-	_ = flag.Set("test.parallel", "8") // they mostly wait for the server
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for the server
 	leaks.Main(m)
 }
 
-const patience = 2 * time.Minute
+const waitTimeout = 2 * time.Minute
 
-// fresh returns the URL of an empty database and a pool for it.
-func fresh(t testing.TB) (string, *sqlx.DB) {
+// newDatabase returns the URL of an empty database and a pool for it.
+func newDatabase(t testing.TB) (string, *sqlx.DB) {
 	t.Helper()
 	url := devstack.Database(t, "postgres", func(ctx context.Context, url string) error {
 		return postgres.Migrate(ctx, url, "none", fstest.MapFS{})
@@ -68,15 +68,15 @@ func count(t testing.TB, db sqlx.QueryerContext, query string, args ...any) (n i
 	return n
 }
 
-// until polls a condition.
-func until(t testing.TB, what string, f func() bool) {
+// waitFor polls a condition until it is true.
+func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", waitTimeout, what)
 		}
 		<-tick.C
 	}

@@ -16,7 +16,8 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// The bounds of a migration: waiting for a lock must not queue everybody else behind it for long.
+// The bounds of a migration. All other transactions queue behind one that waits for a lock, so it
+// must not wait for long.
 const (
 	migrationLockTimeout = 5 * time.Second
 	migrationTimeout     = 10 * time.Minute // of one statement
@@ -27,49 +28,50 @@ const (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "postgres", which Migrate brings up to date by itself.
+// Migrations returns the files of the line "postgres". Migrate applies them before those of any
+// other line.
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	return files
 }
 
-// Migrate brings one line of migrations up to date. A line is the ordered migrations of one owner
-// (the outbox, the inbox, a service); its versions are kept in the table migrations_<line>. The
-// line of this package comes first by itself. Replicas may call it at the same time: one migrates,
-// the others wait, and hold nothing meanwhile that the first may have to wait for.
+// Migrate applies the pending migrations of one line. A line is the ordered list of migrations of
+// one owner (the outbox, the inbox, a service); the table migrations_<line> stores its versions.
+// Migrate applies the line of this package first. Replicas may call it at the same time: one of
+// them migrates, and the others wait without a lock or a snapshot that could block the first.
 //
-// A migration that waits for a lock is given up after five seconds, since everybody else queues
-// behind it. One that is marked NO TRANSACTION, for CREATE INDEX CONCURRENTLY, may wait for as long
-// as it takes. The invalid index that such a migration has left when it failed is dropped before it
-// is tried again.
+// A migration fails if it waits for a lock for more than five seconds, since all other transactions
+// queue behind it. A migration that is marked NO TRANSACTION, for CREATE INDEX CONCURRENTLY, has no
+// such bound. If it fails and leaves an invalid index, the next attempt drops that index first.
 func Migrate(ctx context.Context, address, line string, files fs.FS) error {
-	err := withLock(ctx, address, []seriesOf{{ownSeries, Migrations()}, {line, files}}, nil)
+	err := withLock(ctx, address, []migrationLine{{ownLine, Migrations()}, {line, files}}, nil)
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", line, err)
 	}
 	return nil
 }
 
-// ownSeries is the line of this package.
-const ownSeries = "postgres"
+// ownLine is the name of the line of this package.
+const ownLine = "postgres"
 
-// seriesOf is a line with its files.
-type seriesOf struct {
+// migrationLine is a line of migrations: its name and its files.
+type migrationLine struct {
 	name  string
 	files fs.FS
 }
 
-// withLock migrates lines, and then calls then, while no other replica does so. Where there is
-// nothing to do, as at nearly every start, nobody is waited for.
-func withLock(ctx context.Context, address string, lines []seriesOf, then func(ctx context.Context,
-	db *sqlx.DB) error) error {
+// withLock migrates lines and then calls then, while no other replica does the same. If nothing is
+// pending, as at nearly every start, it does not wait for other replicas.
+func withLock(ctx context.Context, address string, lines []migrationLine,
+	then func(ctx context.Context,
+		db *sqlx.DB) error) error {
 	db, err := open(address, migrationTimeout, migrationLockTimeout)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = db.Close() }()
 	if then == nil {
-		if done, err := areUp(ctx, db, lines); done || err != nil {
+		if done, err := upToDate(ctx, db, lines); done || err != nil {
 			return err
 		}
 	}
@@ -79,7 +81,7 @@ func withLock(ctx context.Context, address string, lines []seriesOf, then func(c
 	}
 	defer unlock()
 	for _, l := range lines {
-		if err := up(ctx, address, db, l); err != nil {
+		if err := migrateUp(ctx, address, db, l); err != nil {
 			return err
 		}
 	}
@@ -89,28 +91,29 @@ func withLock(ctx context.Context, address string, lines []seriesOf, then func(c
 	return then(ctx, db)
 }
 
-// lockMigrations waits until no other replica migrates. It asks again and again: a statement that
-// waited for the lock would hold a snapshot, for which CREATE INDEX CONCURRENTLY waits in turn.
+// lockMigrations waits until no other replica migrates. It polls, because a statement that waited
+// for the lock would hold a snapshot, and CREATE INDEX CONCURRENTLY of the other replica would wait
+// for that snapshot.
 func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error) {
 	conn, err := db.Connx(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// A process that is stopped meanwhile keeps its connection; the server ends it when no migration
-	// can be under way any more.
-	_, err = conn.ExecContext(ctx, `SET idle_session_timeout = `+millis(silence))
+	// A process that is stopped meanwhile keeps its connection. The server closes it after a time in
+	// which every migration ends.
+	_, err = conn.ExecContext(ctx, `SET idle_session_timeout = `+millis(maxSilence))
 	until := time.Now().Add(migrationWait)
 	tick := time.NewTicker(migrationPoll)
 	defer tick.Stop()
 	for err == nil {
-		var mine bool
-		if err = conn.GetContext(ctx, &mine,
+		var acquired bool
+		if err = conn.GetContext(ctx, &acquired,
 			`SELECT pg_try_advisory_lock(hashtextextended('migrate', 0))`); err != nil {
 			break
 		}
-		if mine {
+		if acquired {
 			return func() {
-				// it ends the session, and with it the lock
+				// A bad connection is closed, which releases the lock.
 				_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 				_ = conn.Close()
 			}, nil
@@ -129,8 +132,8 @@ func lockMigrations(ctx context.Context, db *sqlx.DB) (unlock func(), err error)
 	return nil, err
 }
 
-// areUp tells whether lines have nothing to migrate.
-func areUp(ctx context.Context, db *sqlx.DB, lines []seriesOf) (bool, error) {
+// upToDate reports whether no migration of the lines is pending.
+func upToDate(ctx context.Context, db *sqlx.DB, lines []migrationLine) (bool, error) {
 	for _, l := range lines {
 		provider, err := providerOf(db, l)
 		if err != nil {
@@ -139,10 +142,11 @@ func areUp(ctx context.Context, db *sqlx.DB, lines []seriesOf) (bool, error) {
 		if provider == nil {
 			continue
 		}
-		// Goose creates its table before it looks, which only one replica may do at a time.
-		var begun bool
-		if err := db.GetContext(ctx, &begun, `SELECT to_regclass($1) IS NOT NULL`,
-			tableOf(l.name)); err != nil || !begun {
+		// Goose creates its table before it looks for pending migrations, and two replicas must not do
+		// that at the same time.
+		var exists bool
+		if err := db.GetContext(ctx, &exists, `SELECT to_regclass($1) IS NOT NULL`,
+			tableOf(l.name)); err != nil || !exists {
 			return false, err
 		}
 		if pending, err := provider.HasPending(ctx); pending || err != nil {
@@ -152,28 +156,28 @@ func areUp(ctx context.Context, db *sqlx.DB, lines []seriesOf) (bool, error) {
 	return true, nil
 }
 
-// up applies the migrations of a line one by one.
-func up(ctx context.Context, address string, db *sqlx.DB, l seriesOf) error {
+// migrateUp applies the pending migrations of a line one by one.
+func migrateUp(ctx context.Context, address string, db *sqlx.DB, l migrationLine) error {
 	provider, err := providerOf(db, l)
 	if provider == nil || err != nil {
 		return err
 	}
-	patient, err := open(address, migrationTimeout, 0)
+	unbounded, err := open(address, migrationTimeout, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = patient.Close() }()
+	defer func() { _ = unbounded.Close() }()
 	for {
-		next, text, err := nextOf(ctx, provider, l.files)
+		next, text, err := nextMigration(ctx, provider, l.files)
 		if err != nil {
 			return err
 		}
 		by := provider
 		if strings.Contains(text, "+goose NO TRANSACTION") {
-			if err := dropInvalid(ctx, patient, text); err != nil {
+			if err := dropInvalid(ctx, unbounded, text); err != nil {
 				return err
 			}
-			if by, err = providerOf(patient, l); err != nil {
+			if by, err = providerOf(unbounded, l); err != nil {
 				return err
 			}
 		}
@@ -187,9 +191,9 @@ func up(ctx context.Context, address string, db *sqlx.DB, l seriesOf) error {
 	}
 }
 
-// nextOf returns the name and the text of the migration that comes next, both empty when there is
-// none.
-func nextOf(ctx context.Context, provider *goose.Provider, files fs.FS) (name, text string,
+// nextMigration returns the name and the text of the next pending migration. Both are empty if none
+// is pending.
+func nextMigration(ctx context.Context, provider *goose.Provider, files fs.FS) (name, text string,
 	err error) {
 	current, err := provider.GetDBVersion(ctx)
 	if err != nil {
@@ -204,8 +208,8 @@ func nextOf(ctx context.Context, provider *goose.Provider, files fs.FS) (name, t
 	return "", "", nil
 }
 
-// dropInvalid drops the indexes that a migration names and that are invalid: CREATE INDEX
-// CONCURRENTLY has left them when it failed. One that somebody is building at the moment stays.
+// dropInvalid drops the invalid indexes that a migration names: a CREATE INDEX CONCURRENTLY that
+// failed has left them. An index that is still being built is also invalid, and is not dropped.
 func dropInvalid(ctx context.Context, db *sqlx.DB, migration string) error {
 	var invalid []string
 	err := db.SelectContext(ctx, &invalid, `SELECT c.relname FROM pg_index AS i JOIN pg_class AS c
@@ -214,7 +218,7 @@ func dropInvalid(ctx context.Context, db *sqlx.DB, migration string) error {
 			AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index AS p
 				WHERE p.index_relid = i.indexrelid)`)
 	if err != nil {
-		return fmt.Errorf("look for invalid indexes: %w", err)
+		return fmt.Errorf("list invalid indexes: %w", err)
 	}
 	for _, name := range invalid {
 		if !regexp.MustCompile(`(^|[^\w])` + regexp.QuoteMeta(name) +
@@ -231,8 +235,8 @@ func dropInvalid(ctx context.Context, db *sqlx.DB, migration string) error {
 
 func tableOf(line string) string { return "migrations_" + line }
 
-// providerOf returns nil for a line without migrations.
-func providerOf(db *sqlx.DB, l seriesOf) (*goose.Provider, error) {
+// providerOf returns the goose provider of a line, or nil if the line has no migrations.
+func providerOf(db *sqlx.DB, l migrationLine) (*goose.Provider, error) {
 	provider, err := goose.NewProvider(goose.DialectPostgres, db.DB, l.files,
 		goose.WithTableName(tableOf(l.name)), goose.WithDisableGlobalRegistry(true))
 	if errors.Is(err, goose.ErrNoMigrations) {

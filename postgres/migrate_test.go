@@ -25,12 +25,13 @@ const (
 	indexStep = "NO TRANSACTION\n-- +goose Up\nCREATE UNIQUE INDEX CONCURRENTLY big_n ON big (n);"
 )
 
-// Replicas that start at once, and of which one builds an index without a lock, come up together.
+// Replicas that start at the same time, while one of them builds an index concurrently, all
+// succeed.
 func TestReplicasBuildAnIndexConcurrently(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t)
+	raw, db := newDatabase(t)
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep)))
-	// The build waits for this transaction until all have arrived.
+	// The build waits for this transaction, so that all replicas arrive meanwhile.
 	reader, err := db.BeginTxx(t.Context(), nil)
 	must(t, err)
 	exec(t, reader, `SET LOCAL idle_in_transaction_session_timeout = 0`)
@@ -41,7 +42,7 @@ func TestReplicasBuildAnIndexConcurrently(t *testing.T) {
 	for range replicas {
 		go func() { done <- postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep)) }()
 	}
-	until(t, "one builds and the others ask for the lock", func() bool {
+	waitFor(t, "one replica builds and the others poll for the lock", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_progress_create_index`) == 1 &&
 			count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 				AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()`) >= replicas
@@ -56,18 +57,18 @@ func TestReplicasBuildAnIndexConcurrently(t *testing.T) {
 	}
 }
 
-// An index without a lock that waits for others for longer than any other migration may wait is
-// built all the same.
-func TestIndexWaitsForOthers(t *testing.T) {
+// An index that is built concurrently may wait for other transactions for longer than the lock
+// time-out of migrations.
+func TestIndexBuildWaitsForOtherTransactions(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t)
+	raw, db := newDatabase(t)
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep)))
 	reader, err := db.BeginTxx(t.Context(), nil)
 	must(t, err)
 	exec(t, reader, `SET LOCAL idle_in_transaction_session_timeout = 0; DELETE FROM big WHERE n = 1`)
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep)) }()
-	until(t, "it waits for longer than a lock may take", func() bool {
+	waitFor(t, "it has waited for longer than the lock time-out", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND query LIKE '%INDEX CONCURRENTLY big_n%'
 			AND wait_event_type = 'Lock' AND query_start < now() - interval '5.5 seconds'
@@ -77,11 +78,11 @@ func TestIndexWaitsForOthers(t *testing.T) {
 	must(t, <-done)
 }
 
-// The invalid index of a try that failed is built again; those that the migration does not name
-// stay.
-func TestInvalidIndexIsBuiltAgain(t *testing.T) {
+// The invalid index of a failed attempt is dropped and built again. Invalid indexes that the
+// migration does not name stay.
+func TestInvalidIndexIsRebuilt(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t)
+	raw, db := newDatabase(t)
 	must(t, postgres.Migrate(t.Context(), raw, "big", files(tableStep)))
 	exec(t, db, `INSERT INTO big VALUES (7)`) // the index is unique
 	err := postgres.Migrate(t.Context(), raw, "big", files(tableStep, indexStep))
@@ -89,8 +90,8 @@ func TestInvalidIndexIsBuiltAgain(t *testing.T) {
 		!strings.Contains(postgres.Remedy(err), "2_step.sql") {
 		t.Errorf("two rows with one key: %v; %s", err, postgres.Remedy(err))
 	}
-	if _, err := db.Exec(`CREATE UNIQUE INDEX CONCURRENTLY somebodys ON big (n)`); err == nil {
-		t.Error("built twice")
+	if _, err := db.Exec(`CREATE UNIQUE INDEX CONCURRENTLY unrelated ON big (n)`); err == nil {
+		t.Error("a unique index was built on duplicate rows")
 	}
 	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE NOT indisvalid`); n != 2 {
 		t.Fatalf("%d invalid indexes", n)
@@ -101,22 +102,22 @@ func TestInvalidIndexIsBuiltAgain(t *testing.T) {
 		AND indisvalid`); n != 1 {
 		t.Error("the index is invalid")
 	}
-	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'somebodys'::regclass
+	if n := count(t, db, `SELECT count(*) FROM pg_index WHERE indexrelid = 'unrelated'::regclass
 		AND NOT indisvalid`); n != 1 {
-		t.Error("somebody else's index is gone")
+		t.Error("an index that the migration does not name was dropped")
 	}
 }
 
-// What no waiting heals is an error that names the migration.
-func TestFaultyMigrationsAreNamed(t *testing.T) {
+// A faulty migration fails with a remedy that names its file, and waiting does not help.
+func TestErrorNamesTheFaultyMigration(t *testing.T) {
 	t.Parallel()
-	raw, _ := fresh(t)
+	raw, _ := newDatabase(t)
 	ordered := files(tableStep, "Up\nCREATE TABLE late (n int);", "Up\nCREATE TABLE later (n int);")
 	delete(ordered, "2_step.sql")
 	must(t, postgres.Migrate(t.Context(), raw, "ordered", ordered))
 	for name, c := range map[string]struct {
 		files  fstest.MapFS
-		repair string
+		remedy string
 	}{
 		"ordered": {files(tableStep, "Up\nCREATE TABLE late (n int);", "Up\nCREATE TABLE later (n int);"),
 			"number"},
@@ -125,7 +126,7 @@ func TestFaultyMigrationsAreNamed(t *testing.T) {
 		"empty":  {fstest.MapFS{"1_step.sql": {Data: []byte("CREATE TABLE x (n int);")}}, "correct"},
 	} {
 		err := postgres.Migrate(t.Context(), raw, name, c.files)
-		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.repair) {
+		if err == nil || postgres.WaitingHelps(err) || !strings.Contains(postgres.Remedy(err), c.remedy) {
 			t.Errorf("%s: %v; %s", name, err, postgres.Remedy(err))
 		}
 	}
@@ -150,7 +151,7 @@ func TestDatabaseBelongsToOneService(t *testing.T) {
 		}
 	}
 	if refused != services-1 {
-		t.Errorf("%d of %d are refused", refused, services)
+		t.Errorf("%d of %d services are refused", refused, services)
 	}
 	owner, schema, err := postgres.Owner(t.Context(), db)
 	must(t, err)
@@ -174,11 +175,11 @@ func TestDatabaseBelongsToOneService(t *testing.T) {
 	must(t, postgres.Claim(t.Context(), raw, "z"))
 }
 
-// A database that takes no writes is not alive, and is again when it takes them, for whatever
-// sessions were made meanwhile.
+// A read-only database is not alive. When it accepts writes again it is alive, also for sessions
+// that were opened while it was read-only.
 func TestReadOnlyDatabaseIsNotAlive(t *testing.T) {
 	t.Parallel()
-	raw, _ := fresh(t)
+	raw, _ := newDatabase(t)
 	admin := pool(t, raw+"&default_transaction_read_only=off")
 	set := func(to string) {
 		exec(t, admin, `DO $$
@@ -196,15 +197,15 @@ func TestReadOnlyDatabaseIsNotAlive(t *testing.T) {
 		t.Errorf("class %d of %v", postgres.ClassOf(err), err)
 	}
 	set("off")
-	_, _ = db.Exec(`CREATE TABLE x ()`) // it may be an old session's turn once
+	_, _ = db.Exec(`CREATE TABLE x ()`) // this may use an old session once
 	exec(t, db, `CREATE TABLE y ()`)
 	must(t, postgres.Alive(t.Context(), db))
 }
 
-// Whoever waits for the lock of migrations gives up in the end, and that is worth another try.
+// A replica polls for the lock of migrations without a snapshot. When it gives up, waiting helps.
 func TestLockOfMigrationsIsPolled(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t)
+	raw, db := newDatabase(t)
 	held, err := db.Connx(t.Context())
 	must(t, err)
 	defer func() { _ = held.Close() }()
@@ -217,7 +218,7 @@ func TestLockOfMigrationsIsPolled(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- postgres.Migrate(t.Context(), raw, "big", files(tableStep)) }()
-	until(t, "it asks", func() bool {
+	waitFor(t, "it polls for the lock", func() bool {
 		return count(t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND query LIKE '%pg_try_advisory_lock%' AND pid <> pg_backend_pid()
 			AND backend_xmin IS NULL AND state = 'idle'`) > 0

@@ -14,7 +14,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// The bounds of every session that Open makes, unless the URL says otherwise.
+// The bounds of every session of Open, unless the address sets others.
 const (
 	connectTimeout     = 5 * time.Second
 	statementTimeout   = 30 * time.Second
@@ -24,11 +24,11 @@ const (
 	connectionLifetime = 30 * time.Minute
 )
 
-// Open returns a pool for the address of a database: a postgres:// URL or key=value pairs, as
+// Open returns a pool for the address of a database, a postgres:// URL or key=value pairs as
 // Address reads them. Open does not connect.
 //
-// A statement with parameters that is not prepared takes two round trips: in one, the driver would
-// send []byte in a binary form that only bytea understands.
+// A statement that has parameters and is not prepared takes two round trips. With one round trip
+// the driver would send []byte in a binary form that only bytea columns accept.
 func Open(address string) (*sqlx.DB, error) { return open(address, statementTimeout, lockTimeout) }
 
 func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
@@ -59,13 +59,13 @@ func open(raw string, statement, lock time.Duration) (*sqlx.DB, error) {
 	db := sqlx.NewDb(sql.OpenDB(&connector{Connector: inner, setup: setupSQL(settings), pool: p}),
 		"postgres")
 	db.SetMaxOpenConns(maxConnections)
-	db.SetMaxIdleConns(maxConnections) // the default of 2 makes a busy pool connect again all the time
+	db.SetMaxIdleConns(maxConnections) // with the default of 2 a busy pool reconnects all the time
 	db.SetConnMaxLifetime(connectionLifetime)
 	return db, nil
 }
 
-// setupSQL is one statement that makes settings. The function takes a list, such as that of
-// search_path, as it is written in an address; SET does not.
+// setupSQL returns one statement that makes all settings. It uses set_config, which accepts a list
+// such as that of search_path in the form of the address; SET does not.
 func setupSQL(settings map[string]string) string {
 	list := make([]string, 0, len(settings))
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
@@ -77,12 +77,12 @@ func setupSQL(settings map[string]string) string {
 
 func millis(d time.Duration) string { return fmt.Sprint(int(d / time.Millisecond)) }
 
-// ErrNotDurable says that the settings of a database let it lose what it has committed.
-var ErrNotDurable = errors.New("the database may lose what it has committed")
+// ErrNotDurable means that the settings of a database let it lose committed transactions.
+var ErrNotDurable = errors.New("the database may lose committed transactions")
 
-// CheckDurable refuses a database that may lose what it has committed, with ErrNotDurable: fsync,
-// full_page_writes or synchronous_commit off. A standby, which cannot be written, is another error:
-// it may be promoted.
+// CheckDurable returns ErrNotDurable if the database may lose committed transactions, since fsync,
+// full_page_writes or synchronous_commit is off. A standby, which refuses writes, gives another
+// error: it may be promoted, so waiting helps.
 func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 	var s struct {
 		Fsync, Pages, Commit string

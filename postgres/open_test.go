@@ -14,18 +14,18 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 	shared, err := url.Parse(devstack.Shared(t).PostgresURL)
 	must(t, err)
 	for name, bad := range map[string]string{
-		"wrong password": "postgres://nobody:geheim@" + shared.Host + "/postgres?sslmode=disable",
+		"wrong password": "postgres://nobody:hunter2@" + shared.Host + "/postgres?sslmode=disable",
 		"password as option": "postgres://" + shared.Host +
-			"/postgres?sslmode=disable&user=nobody&password=geheim",
-		"no server":    "postgres://nobody:geheim@127.0.0.1:1/x?sslmode=disable",
-		"no such host": "postgres://nobody:geheim@host.invalid/x?sslmode=disable",
-		"bad escape":   "postgres://nobody:geheim%zz@127.0.0.1/x?sslmode=disable",
-		"bad port":     "postgres://nobody:geheim@127.0.0.1:port/x?sslmode=disable",
-		"bad scheme":   "mysql://nobody:geheim@127.0.0.1/x?sslmode=disable",
-		"no sslmode":   "postgres://nobody:geheim@127.0.0.1/x",
-		"bad sslmode":  "postgres://nobody:geheim@127.0.0.1/x?sslmode=geheim",
-		"bad option":   "postgres://nobody:geheim@127.0.0.1/x?sslmode=disable&connect_timeout=geheim",
-		"key=value":    "user=nobody password=geheim host=127.0.0.1",
+			"/postgres?sslmode=disable&user=nobody&password=hunter2",
+		"no server":    "postgres://nobody:hunter2@127.0.0.1:1/x?sslmode=disable",
+		"no such host": "postgres://nobody:hunter2@host.invalid/x?sslmode=disable",
+		"bad escape":   "postgres://nobody:hunter2%zz@127.0.0.1/x?sslmode=disable",
+		"bad port":     "postgres://nobody:hunter2@127.0.0.1:port/x?sslmode=disable",
+		"bad scheme":   "mysql://nobody:hunter2@127.0.0.1/x?sslmode=disable",
+		"no sslmode":   "postgres://nobody:hunter2@127.0.0.1/x",
+		"bad sslmode":  "postgres://nobody:hunter2@127.0.0.1/x?sslmode=hunter2",
+		"bad option":   "postgres://nobody:hunter2@127.0.0.1/x?sslmode=disable&connect_timeout=hunter2",
+		"key=value":    "user=nobody password=hunter2 host=127.0.0.1",
 	} {
 		db, err := postgres.Open(bad)
 		if err == nil {
@@ -36,11 +36,11 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 			t.Errorf("%s: connected", name)
 			continue
 		}
-		if strings.Contains(err.Error(), "geheim") {
+		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error holds the password: %v", name, err)
 		}
 		if err := postgres.Migrate(t.Context(), bad, "x", nil); err == nil ||
-			strings.Contains(err.Error(), "geheim") {
+			strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: migrating: %v", name, err)
 		}
 	}
@@ -48,7 +48,7 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 
 func TestEverySessionIsBounded(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t)
+	raw, db := newDatabase(t)
 	settings := func() (got string) {
 		must(t, db.Get(&got, `SELECT concat_ws(' ', current_setting('statement_timeout'),
 			current_setting('lock_timeout'),
@@ -66,7 +66,7 @@ func TestEverySessionIsBounded(t *testing.T) {
 
 func TestCheckDurable(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	conn, err := db.Connx(t.Context())
 	must(t, err)
 	defer func() { _ = conn.Close() }()

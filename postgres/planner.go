@@ -8,18 +8,19 @@ import (
 	"github.com/lib/pq"
 )
 
-// errDriver is a mistake in this package.
-var errDriver = errors.New("the driver lacks what a session needs")
+// errDriver means that a new version of the driver no longer fits this package.
+var errDriver = errors.New("the connections of this version of lib/pq lack a method that package " +
+	"postgres needs: use the version in go.mod")
 
-// kitMark begins each statement of Statements.
+// kitMark is the prefix of each statement of Statements.
 const kitMark = "/* kept prepared */ "
 
-// The settings of a session for the kit's own statements. A prepared statement keeps the plan of
-// its first days: made when a table was small, it reads all of it ever after. With these the
-// planner takes the index that every such statement has. A user's statements are planned as usual.
+// byIndexSQL makes the planner use an index, which exists for each of the kit's own statements.
+// A prepared statement keeps the plan that it got when the table was small, and would scan the
+// whole table ever after. The user's statements keep the user's settings.
 const byIndexSQL = `SET enable_seqscan = off; SET jit = off`
 
-// usualSQL brings the planner's settings of a user back: those that the URL names, or the server's.
+// usualSQL restores the planner settings of the user: those in the address, or the server's.
 func usualSQL(runtime map[string]string) string {
 	var list []string
 	for _, name := range []string{"enable_seqscan", "jit"} {
@@ -34,24 +35,23 @@ func usualSQL(runtime map[string]string) string {
 
 type byIndexKey struct{}
 
-// ByIndex returns a context in which statements are planned to use an index, whatever the size of
-// a table was when they were. It is for those that have one.
+// ByIndex returns a context in which the planner uses an index for every statement, even if the
+// table was small when the statement was planned. Use it only for statements that have an index.
 func ByIndex(ctx context.Context) context.Context {
-	return context.WithValue(ctx, byIndexKey{},
-		true)
+	return context.WithValue(ctx, byIndexKey{}, true)
 }
 
-// plannedByIndex tells whether a statement wants the settings of the kit. An INSERT of given values
-// reads no table, so that a transaction of a user's own statements needs no change for it.
+// plannedByIndex reports whether a statement needs the settings of the kit. An INSERT of values
+// reads no table, so the kit can add one to a user's transaction without a change of settings.
 func plannedByIndex(ctx context.Context, query string) bool {
 	text, kit := strings.CutPrefix(query, kitMark)
 	return kit && !strings.HasPrefix(strings.TrimSpace(text), "INSERT") ||
 		ctx.Value(byIndexKey{}) != nil
 }
 
-// plan changes the planner's settings where they are not those that the next statement wants. A
-// savepoint is always made under the usual ones, since it is a user's statement.
-func (c *conn) plan(ctx context.Context, byIndex bool) error {
+// setPlanner changes the planner's settings if the next statement needs others. A savepoint is
+// a user's statement, so it is always made under the user's settings.
+func (c *conn) setPlanner(ctx context.Context, byIndex bool) error {
 	if c.reading {
 		return errReading
 	}
@@ -63,13 +63,13 @@ func (c *conn) plan(ctx context.Context, byIndex bool) error {
 		change = byIndexSQL
 	}
 	_, err := c.session.ExecContext(ctx, change, nil)
-	if answer := answerOf(err); answer != nil && answer.Code == "25P02" {
-		// The transaction has failed. The statement tells so, or it returns to a savepoint.
+	if pgErr := serverError(err); pgErr != nil && pgErr.Code == "25P02" {
+		// The transaction has failed. The next statement fails as well, or returns to a savepoint.
 		c.byIndex = false
 		return nil
 	}
 	if err != nil {
-		return c.judge(err)
+		return c.checkError(err)
 	}
 	c.byIndex = byIndex
 	return nil

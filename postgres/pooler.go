@@ -9,23 +9,23 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// ErrPooled says that a pooler gives a session to several clients by turns. Prepared statements,
-// time-outs and locks would be those of somebody else.
+// ErrPooled means that a pooler gives one session to several clients in turn. A client would then
+// meet the prepared statements, time-outs and locks of another.
 var ErrPooled = errors.New("the database is behind a pooler that shares its sessions " +
 	"(transaction or statement mode)")
 
 const poolerRemedy = "put the pooler into session mode (pool_mode = session) for this database, " +
 	"or connect without it"
 
-// The bounds of CheckSessions. A pooler gives the session that it has used last to the next who
-// asks; while others ask as well, it may take some looks.
+// The bounds of CheckSessions. A pooler gives the session that it used last to the next client.
+// While other clients are active, one look may not be enough to see that.
 const (
 	poolerWait  = 10 * time.Second
 	poolerLooks = 3
 )
 
-// CheckSessions refuses a pooler that gives one session to several clients, with ErrPooled. It
-// holds two connections and looks whether they are given the same session by turns.
+// CheckSessions returns ErrPooled if a pooler gives one session to several clients. It holds two
+// connections and checks whether both get the same session in turn.
 func CheckSessions(ctx context.Context, db *sqlx.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, poolerWait)
 	defer cancel()
@@ -34,7 +34,7 @@ func CheckSessions(ctx context.Context, db *sqlx.DB) error {
 	var conns [2]*sqlx.Conn
 	for i := range conns {
 		if conns[i], err = db.Connx(ctx); err != nil {
-			return fmt.Errorf("connection %d to the database, of %d that each replica may need: %w", i+1,
+			return fmt.Errorf("open connection %d to the database (each replica may need %d): %w", i+1,
 				maxConnections, err)
 		}
 		defer func() { _ = conns[i].Close() }()
@@ -42,7 +42,7 @@ func CheckSessions(ctx context.Context, db *sqlx.DB) error {
 	for range poolerLooks {
 		for i, c := range conns {
 			if err := c.GetContext(ctx, &pids[i], `SELECT pg_backend_pid()`); err != nil {
-				return fmt.Errorf("look whether a pooler shares sessions: %w", err)
+				return fmt.Errorf("check whether a pooler shares sessions: %w", err)
 			}
 		}
 		if pids[0] == pids[1] {

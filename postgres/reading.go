@@ -6,11 +6,11 @@ import (
 )
 
 // errReading refuses a statement on a session whose rows are still being read. The driver would
-// take these rows for the answer to the new statement, and the reader of the rows would miss them
-// without an error: so it was between a leader's sign of life and the windows of its relay.
+// take these rows for the answer to the new statement, and their reader would miss them without an
+// error. This happened between the heartbeat of a leader and the windows of its relay.
 var errReading = errors.New("the rows of another statement are still being read in this session")
 
-// result is what the driver's rows can do.
+// result has all the methods of the driver's rows, so that openRows hides none of them.
 type result interface {
 	driver.Rows
 	driver.RowsNextResultSet
@@ -20,14 +20,15 @@ type result interface {
 	driver.RowsColumnTypePrecisionScale
 }
 
-// openRows are rows of conn until they are closed, which database/sql does after the last as well.
+// openRows are rows of conn that are still being read. Database/sql also closes them after the last
+// row.
 type openRows struct {
 	result
 	conn *conn
 }
 
-// read notes that rows are being read.
-func (c *conn) read(rows driver.Rows, err error) driver.Rows {
+// trackRows records that rows are being read until they are closed.
+func (c *conn) trackRows(rows driver.Rows, err error) driver.Rows {
 	r, ok := rows.(result)
 	if err != nil || !ok {
 		return rows

@@ -4,11 +4,11 @@ import (
 	"testing"
 )
 
-// A statement in between takes no rows from one whose rows are being read, such as a leader's sign
-// of life.
-func TestRowsThatAreBeingReadAreNotLost(t *testing.T) {
+// A statement on a session whose rows are being read, such as a heartbeat, fails and takes none of
+// these rows.
+func TestRowsBeingReadAreNotLost(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	conn, err := db.Connx(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// Errors that waiting heals, although no server says so.
+// These errors pass with time, although they have no SQLSTATE of a server.
 var (
 	errMigrating = errors.New("another replica has been migrating")
 	errStandby   = errors.New(
@@ -25,7 +25,7 @@ var (
 	errReadOnly = errors.New("the database takes no writes (default_transaction_read_only is on)")
 )
 
-// migrationError is what a migration failed with.
+// migrationError is the error of a migration, with its file.
 type migrationError struct {
 	file string
 	error
@@ -33,10 +33,10 @@ type migrationError struct {
 
 func (m migrationError) Unwrap() error { return m.error }
 
-// WaitingHelps tells whether waiting may heal an error that a service meets when it opens its
-// database: the server is away, is starting, has no connection to spare, or somebody else holds
-// what is needed. All others, such as a wrong password, a database that does not exist or a
-// migration that fails, need a person; Repair tells what to do.
+// WaitingHelps reports whether an error from opening a database may pass with time: the server is
+// unreachable, is starting or has no free connection, or another session holds a lock. All other
+// errors, such as a wrong password, a missing database or a failing migration, need a person;
+// Remedy describes what to do.
 func WaitingHelps(err error) bool {
 	var network net.Error
 	switch {
@@ -47,8 +47,8 @@ func WaitingHelps(err error) bool {
 		errors.Is(err, ErrSuperseded), errors.Is(err, ErrUnknownOutcome):
 		return true
 	}
-	if answer := answerOf(err); answer != nil {
-		return stateWaits(answer)
+	if pgErr := serverError(err); pgErr != nil {
+		return stateHeals(pgErr)
 	}
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
 		errors.As(err, &network) ||
@@ -57,15 +57,15 @@ func WaitingHelps(err error) bool {
 		errors.Is(err, net.ErrClosed) || errors.As(err, new(syscall.Errno))
 }
 
-func stateWaits(answer *pq.Error) bool {
-	switch state := string(answer.Code); state {
-	case "08P01": // protocol violation; a pooler answers with it, whatever is the matter
-		return !strings.Contains(answer.Message, "unsupported startup parameter") &&
-			!strings.Contains(answer.Message, "pooling mode")
+func stateHeals(pgErr *pq.Error) bool {
+	switch state := string(pgErr.Code); state {
+	case "08P01": // protocol violation, which a pooler sends for every problem
+		return !strings.Contains(pgErr.Message, "unsupported startup parameter") &&
+			!strings.Contains(pgErr.Message, "pooling mode")
 	// read-only, lock not available, object in use, idle in transaction
 	case "25006", "55P03", "55006", "25P03", "0A000":
-		return state != "0A000" || outdated(answer)
-	// the database was dropped; an extension is not installed; prepared elsewhere
+		return state != "0A000" || outdated(pgErr)
+	// the database was dropped; an extension is not installed; a prepared statement is missing
 	case "57P04", "58P01", "26000":
 		return state == "26000"
 	default:
@@ -77,7 +77,7 @@ func stateWaits(answer *pq.Error) bool {
 	return false
 }
 
-// isCertificate tells whether a certificate, of either side, is refused.
+// isCertificate reports whether one side has refused the certificate of the other.
 func isCertificate(err error) bool {
 	// a TLS alert
 	if op, ok := errors.AsType[*net.OpError](err); ok &&
@@ -90,7 +90,7 @@ func isCertificate(err error) bool {
 		errors.As(err, new(tls.RecordHeaderError))
 }
 
-// Remedy tells what a person must do about an error that does not heal by waiting.
+// Remedy describes what a person must do about an error for which WaitingHelps is false.
 func Remedy(err error) string {
 	if m, ok := errors.AsType[migrationError](err); ok {
 		return remedyMigration(m)
@@ -100,27 +100,28 @@ func Remedy(err error) string {
 			"server's certificate"
 	}
 	if errors.Is(err, pq.ErrSSLNotSupported) {
-		return "the server speaks no TLS: set sslmode=disable, if the line to it is safe, or ssl = on " +
-			"in the server"
+		return "the server does not use TLS: set sslmode=disable if the network to it is safe, or " +
+			"ssl = on in the server"
 	}
 	if strings.Contains(err.Error(), "out-of-order") {
 		return "give the migration a number above those that have been applied"
 	}
-	answer := answerOf(err)
+	pgErr := serverError(err)
 	switch {
-	case answer == nil:
+	case pgErr == nil:
 		return "correct the address of the database or its migrations, and start again"
-	case answer.Code == "08P01":
+	case pgErr.Code == "08P01":
 		return poolerRemedy
-	case classOf(string(answer.Code)) == "28":
+	case classOf(string(pgErr.Code)) == "28":
 		return "check the user and the password in the address of the database, " +
 			"and the server's pg_hba.conf"
-	case answer.Code == "3D000", answer.Code == "57P04":
+	case pgErr.Code == "3D000", pgErr.Code == "57P04":
 		return "create the database, or correct its name in the address"
-	case answer.Code == "3F000":
+	case pgErr.Code == "3F000":
 		return "create the schema, or correct search_path in the address"
-	case answer.Code == "42501":
-		return "the role of the service must own its database, or be granted what it lacks"
+	case pgErr.Code == "42501":
+		return "make the role of the service the owner of its database, or grant it the missing " +
+			"privilege"
 	}
 	return "correct the address of the database or its migrations, and start again"
 }
@@ -129,6 +130,6 @@ func remedyMigration(m migrationError) string {
 	if strings.Contains(m.error.Error(), "out-of-order") {
 		return "give the migration a number above those that have been applied"
 	}
-	return fmt.Sprintf("correct the migration %s and start again; without a transaction it may have "+
-		"been applied in part", m.file)
+	return fmt.Sprintf("correct the migration %s and start again; if it is marked NO TRANSACTION, "+
+		"a part of it may have been applied", m.file)
 }

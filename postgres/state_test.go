@@ -21,7 +21,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// A server, or what stands in its place, may send any text as its SQLSTATE.
+// A faulty server or a pooler may send any text as its SQLSTATE.
 func TestAnySQLSTATEIsClassified(t *testing.T) {
 	t.Parallel()
 	for _, state := range []string{"", "0", "2", "40", "5", "XX", "é", "08P0", "this is no code",
@@ -32,12 +32,12 @@ func TestAnySQLSTATEIsClassified(t *testing.T) {
 		_, _ = postgres.IsUniqueViolation(err), postgres.CommitError(t.Context(), err)
 	}
 	if got := postgres.ClassOf(&pq.Error{Code: "22"}); got != postgres.BadData {
-		t.Errorf("class %d of a short code", got)
+		t.Errorf("class %d of a short code, want %d", got, postgres.BadData)
 	}
 }
 
-// The outcome of a commit follows from the code alone: the server translates the severity.
-func TestOutcomeIsKnownByTheCode(t *testing.T) {
+// The outcome of a commit follows from the SQLSTATE alone, since a server translates the severity.
+func TestOutcomeFollowsFromTheCode(t *testing.T) {
 	t.Parallel()
 	for _, severity := range []string{"FATAL", "FATALE", "ФАТАЛЬНО", "致命错误", "PANIC", "ПАНИКА",
 		"ERROR", "FEHLER", ""} {
@@ -56,19 +56,20 @@ func TestOutcomeIsKnownByTheCode(t *testing.T) {
 	}
 }
 
-// A server that speaks another language ends a session while it commits.
-func TestCommitIsLostOnATranslatedServer(t *testing.T) {
+// A server with messages in another language ends a session during a commit. The outcome is
+// unknown.
+func TestLostCommitOnATranslatedServerIsUnknown(t *testing.T) {
 	t.Parallel()
-	db := pool(t, translated(t))
+	db := pool(t, translatedServer(t))
 	err := postgres.InTx(t.Context(), db, func(*sqlx.Tx) error { return nil })
 	if !errors.Is(err, postgres.ErrUnknownOutcome) {
-		t.Errorf("the outcome is said to be known: %v", err)
+		t.Errorf("the outcome counts as known: %v", err)
 	}
 }
 
-// translated is a server that answers every statement, and COMMIT with its end, in the words of
-// another language.
-func translated(t *testing.T) string {
+// translatedServer starts a server that answers every statement, and ends the session at COMMIT
+// with an error in Italian.
+func translatedServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -79,14 +80,14 @@ func translated(t *testing.T) string {
 			if err != nil {
 				return
 			}
-			go speak(c)
+			go serveTranslated(c)
 		}
 	}()
 	return "postgres://nobody@" + l.Addr().String() + "/x?sslmode=disable"
 }
 
-// speak is the server's side of the simple query protocol.
-func speak(c net.Conn) {
+// serveTranslated implements the server's side of the simple query protocol.
+func serveTranslated(c net.Conn) {
 	defer func() { _ = c.Close() }()
 	var size uint32
 	if binary.Read(c, binary.BigEndian, &size) != nil {
@@ -122,8 +123,8 @@ func speak(c net.Conn) {
 	}
 }
 
-// What waiting may heal is waited for, and nothing else.
-func TestWaits(t *testing.T) {
+// WaitingHelps is true for errors that pass with time, and for no others. The others have a remedy.
+func TestWaitingHelps(t *testing.T) {
 	t.Parallel()
 	state := func(code, message string) error {
 		return fmt.Errorf("migrate: %w", &pq.Error{Code: pqerror.Code(code), Message: message})
@@ -138,10 +139,10 @@ func TestWaits(t *testing.T) {
 		"refused":          &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED},
 		"no socket":        &net.OpError{Op: "dial", Net: "unix", Err: syscall.ENOENT},
 		"no such host yet": &net.DNSError{IsNotFound: true}, "EOF": fmt.Errorf("x: %w", io.EOF),
-		"bad": driver.ErrBadConn, "late": context.DeadlineExceeded,
+		"bad connection": driver.ErrBadConn, "deadline": context.DeadlineExceeded,
 	} {
 		if !postgres.WaitingHelps(err) {
-			t.Errorf("%s is not waited for", name)
+			t.Errorf("%s: WaitingHelps is false", name)
 		}
 	}
 	for name, err := range map[string]error{
@@ -160,15 +161,15 @@ func TestWaits(t *testing.T) {
 			Err: errors.New("tls: certificate required")},
 		"no such file":     &fs.PathError{Op: "open", Path: "root.crt", Err: syscall.ENOENT},
 		"order":            errors.New("found 1 missing (out-of-order) migration"),
-		"another's":        postgres.ErrForeign,
-		"shared by turns":  postgres.ErrPooled,
+		"another service":  postgres.ErrForeign,
+		"shared session":   postgres.ErrPooled,
 		"dropped database": state("57P04", ""),
 	} {
 		if postgres.WaitingHelps(err) {
-			t.Errorf("%s is waited for", name)
+			t.Errorf("%s: WaitingHelps is true", name)
 		}
 		if postgres.Remedy(err) == "" {
-			t.Errorf("%s: nobody is told what to do", name)
+			t.Errorf("%s has no remedy", name)
 		}
 	}
 }

@@ -15,13 +15,13 @@ type Statements struct {
 	db        *sqlx.DB
 	mu        sync.Mutex
 	prepared  map[string]*sqlx.Stmt
-	preparing map[string]bool              // see spare
+	preparing map[string]bool              // see prepareSpare
 	types     map[string]map[string]string // see ColumnTypes
 	typesOf   int64                        // the generation of the pool in which they were read
 }
 
-// NewStatements returns an empty cache for db. Use it for a fixed set of statements: it never
-// forgets one.
+// NewStatements returns an empty cache for db. It never drops a statement, so use it for a fixed
+// set of statements.
 func NewStatements(db *sqlx.DB) *Statements {
 	return &Statements{db: db, prepared: map[string]*sqlx.Stmt{}, preparing: map[string]bool{},
 		types: map[string]map[string]string{}}
@@ -49,26 +49,26 @@ func (s *Statements) On(ctx context.Context, query string) (*sqlx.Stmt, error) {
 	return stmt, nil
 }
 
-// spareWait is how long the first use of a statement inside a transaction waits for a connection.
+// spareWait bounds how long the first use of a statement in a transaction waits for a connection.
 const spareWait = 200 * time.Millisecond
 
-// In returns the prepared statement for use inside tx. Where it is not prepared yet and the pool
-// has no connection to spare, it is prepared for tx alone: to wait for a connection would be a
-// deadlock when those who have one wait for tx.
+// In returns the prepared statement for use inside tx. If it is not prepared yet and the pool has
+// no spare connection, In prepares it for tx alone: waiting for a connection would be a deadlock if
+// the holders of the connections wait for tx.
 func (s *Statements) In(ctx context.Context, tx *sqlx.Tx, query string) (*sqlx.Stmt, error) {
-	stmt := s.spare(ctx, query)
+	stmt := s.prepareSpare(ctx, query)
 	if stmt == nil {
-		alone, err := tx.PreparexContext(ctx, kitMark+query)
+		own, err := tx.PreparexContext(ctx, kitMark+query)
 		if err != nil {
 			return nil, fmt.Errorf("prepare: %w", err)
 		}
-		return alone, nil
+		return own, nil
 	}
 	return tx.StmtxContext(ctx, stmt), nil
 }
 
-// spare is On unless that would take long; then it returns nil.
-func (s *Statements) spare(ctx context.Context, query string) *sqlx.Stmt {
+// prepareSpare does the same as On, but returns nil if that would take long.
+func (s *Statements) prepareSpare(ctx context.Context, query string) *sqlx.Stmt {
 	s.mu.Lock()
 	stmt, busy := s.prepared[query], s.preparing[query]
 	pool := s.db.Stats()
@@ -85,13 +85,13 @@ func (s *Statements) spare(ctx context.Context, query string) *sqlx.Stmt {
 	defer s.mu.Unlock()
 	delete(s.preparing, query)
 	if err != nil {
-		return nil // whatever it is, tx will say it
+		return nil // tx prepares the statement itself and returns the error
 	}
 	return stmt
 }
 
-// knownTypes returns the types of a table's columns, or nil when they must be read: a migration
-// that outdates what is prepared outdates them as well.
+// knownTypes returns the cached types of a table's columns, or nil if they must be read. A new
+// generation, which follows a migration, clears the cache.
 func (s *Statements) knownTypes(table string) map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +110,7 @@ func (s *Statements) keepTypes(table string, types map[string]string, generation
 	}
 }
 
-// generation is that of the sessions of a pool that Open has made.
+// generation returns the current generation of the pool, or 0 for a pool that Open did not make.
 func (s *Statements) generation() int64 {
 	if p, ok := s.db.Driver().(*pool); ok {
 		return p.generation.Load()
@@ -120,35 +120,35 @@ func (s *Statements) generation() int64 {
 
 type statementsKey struct{}
 
-// WithStatements returns a context in which Prepared finds s. It must only be used with
-// transactions of the same pool.
+// WithStatements returns a context in which Prepared finds s. Use it only with transactions of the
+// same pool.
 func WithStatements(ctx context.Context, s *Statements) context.Context {
 	return context.WithValue(ctx, statementsKey{}, s)
 }
 
-// Queryer is what both a transaction and a prepared statement are used through.
+// Queryer runs one statement, prepared or not.
 type Queryer interface {
 	Query(ctx context.Context, args ...any) (*sqlx.Rows, error)
 	Exec(ctx context.Context, args ...any) (int64, error)
 }
 
-// Prepared returns query ready to run in tx: prepared when the context carries the statements of
-// tx's pool, as it is otherwise.
+// Prepared returns a Queryer for query in tx. The statement is prepared if the context carries the
+// Statements of the pool.
 func Prepared(ctx context.Context, tx *sqlx.Tx, query string) (Queryer, error) {
 	if s, ok := ctx.Value(statementsKey{}).(*Statements); ok {
 		stmt, err := s.In(ctx, tx, query)
-		return statement{stmt}, err
+		return preparedStatement{stmt}, err
 	}
-	return text{tx, query}, nil
+	return unprepared{tx, query}, nil
 }
 
-type statement struct{ *sqlx.Stmt }
+type preparedStatement struct{ *sqlx.Stmt }
 
-func (s statement) Query(ctx context.Context, args ...any) (*sqlx.Rows, error) {
+func (s preparedStatement) Query(ctx context.Context, args ...any) (*sqlx.Rows, error) {
 	return s.QueryxContext(ctx, args...)
 }
 
-func (s statement) Exec(ctx context.Context, args ...any) (int64, error) {
+func (s preparedStatement) Exec(ctx context.Context, args ...any) (int64, error) {
 	result, err := s.ExecContext(ctx, args...)
 	if err != nil {
 		return 0, err
@@ -156,16 +156,16 @@ func (s statement) Exec(ctx context.Context, args ...any) (int64, error) {
 	return result.RowsAffected()
 }
 
-type text struct {
+type unprepared struct {
 	tx    *sqlx.Tx
 	query string
 }
 
-func (t text) Query(ctx context.Context, args ...any) (*sqlx.Rows, error) {
+func (t unprepared) Query(ctx context.Context, args ...any) (*sqlx.Rows, error) {
 	return t.tx.QueryxContext(ctx, t.query, args...)
 }
 
-func (t text) Exec(ctx context.Context, args ...any) (int64, error) {
+func (t unprepared) Exec(ctx context.Context, args ...any) (int64, error) {
 	result, err := t.tx.ExecContext(ctx, t.query, args...)
 	if err != nil {
 		return 0, err

@@ -13,13 +13,14 @@ import (
 	"github.com/lib/pq"
 )
 
-// ErrUnknownOutcome says that the connection was lost while a commit was under way: the transaction
-// is either wholly there or wholly absent, and only the database can tell.
+// ErrUnknownOutcome means that the connection was lost during a commit. The transaction is
+// committed or rolled back as a whole, and only the database knows which.
 var ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
 
-// InTx runs f in a READ COMMITTED transaction: committed when f returns nil, rolled back otherwise,
-// also on a panic. An error of f comes back as it is. In a pool of Open f cannot commit, neither by
-// the method nor by a statement of its own: half of what belongs together would be in the database.
+// InTx runs f in a READ COMMITTED transaction. It commits if f returns nil and rolls back
+// otherwise, also on a panic. It returns an error of f unchanged. In a pool of Open, f itself
+// cannot commit, neither with the method nor with a statement, since half of its writes would then
+// be committed without the rest.
 func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 	var mayEnd atomic.Bool
 	tx, err := db.BeginTxx(context.WithValue(ctx, mayEndKey{}, &mayEnd), nil)
@@ -37,19 +38,20 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 	return nil
 }
 
-// mayEndKey is where a context tells whether the transaction that begins with it may end.
+// mayEndKey is the context key of the flag that permits the end of a transaction.
 type mayEndKey struct{}
 
-// errNotItsOwn refuses the end of a transaction to the code that only runs in it.
-var errNotItsOwn = errors.New("the transaction is ended by the one who began it, not by the code " +
-	"that runs in it: return an error to roll back")
+// errNotOwner refuses a commit or a rollback by the code that InTx runs.
+var errNotOwner = errors.New(
+	"only the code that began the transaction may end it, not a function " +
+		"that runs in it: return an error to roll back")
 
-// mustNotEnd tells whether the code that InTx runs has not returned yet.
+// mustNotEnd reports whether the function that InTx runs has not returned yet.
 func (c *conn) mustNotEnd() bool { return c.inTx && c.mayEnd != nil && !c.mayEnd.Load() }
 
-// endsTransaction tells whether a statement ends a transaction; ROLLBACK TO does not.
+// endsTransaction reports whether a statement ends a transaction. ROLLBACK TO does not.
 func endsTransaction(query string) bool {
-	words := strings.Fields(strings.ToUpper(query[:min(len(query), maxEnding)]))
+	words := strings.Fields(strings.ToUpper(query[:min(len(query), endingPrefix)]))
 	if len(words) == 0 {
 		return false
 	}
@@ -64,17 +66,17 @@ func endsTransaction(query string) bool {
 	return false
 }
 
-// maxEnding is how much of a statement is looked at.
-const maxEnding = 64
+// endingPrefix is how many bytes of a statement endsTransaction reads.
+const endingPrefix = 64
 
-// commitError tells a refusal by the server, after which nothing has happened, from a lost answer.
-// It goes by the SQLSTATE: the server translates the severity.
+// commitError distinguishes a commit that the server refused, which changed nothing, from one
+// whose answer was lost. It decides by the SQLSTATE, since a server translates the severity.
 func commitError(ctx context.Context, err error) error {
-	if errors.Is(err, sql.ErrTxDone) { // it was rolled back before
-		return fmt.Errorf("commit: %w: %w", errNotItsOwn, err)
+	if errors.Is(err, sql.ErrTxDone) { // the transaction has ended already
+		return fmt.Errorf("commit: %w: %w", errNotOwner, err)
 	}
-	answer := answerOf(err)
-	refused := answer != nil && !endsSession(string(answer.Code))
+	pgErr := serverError(err)
+	refused := pgErr != nil && !endsSession(string(pgErr.Code))
 	if refused || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
 		errors.Is(err, pq.ErrInFailedTransaction) {
 		return fmt.Errorf("commit: %w", err)
@@ -82,14 +84,14 @@ func commitError(ctx context.Context, err error) error {
 	return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
 }
 
-// endsSession tells the answers with which a server ends a session, also while it commits: those
-// about the connection, a full disk, an operator's, a time-out of the session and an internal
-// error. What has become of the commit they do not say. So it is with an answer that has no
+// endsSession reports whether an error ends the session, even during a commit: an error of the
+// connection, a full disk, an intervention by an operator, a time-out of the session or an internal
+// error. Such an error does not say whether the commit happened. Neither does one that has no
 // SQLSTATE.
 func endsSession(state string) bool {
 	switch classOf(state) {
 	case "08", "53", "57", "58", "XX", "F0":
-		return state != "57014" // the statement was cancelled, and the session goes on
+		return state != "57014" // the statement was cancelled, and the session continues
 	}
 	return len(state) != 5 || state == "25P03" || state == "25P04"
 }

@@ -18,7 +18,7 @@ import (
 
 func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	exec(t, db, `CREATE TABLE x (n int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)`)
 	insert := func(n int, then func(tx *sqlx.Tx) error) error {
 		return postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
@@ -26,22 +26,22 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 			return then(tx)
 		})
 	}
-	mine := errors.New("mine")
+	ownErr := errors.New("mine")
 	must(t, insert(1, func(*sqlx.Tx) error { return nil }))
-	if err := insert(2, func(*sqlx.Tx) error { return mine }); err != mine {
+	if err := insert(2, func(*sqlx.Tx) error { return ownErr }); err != ownErr {
 		t.Errorf("an error of f came back as %v", err)
 	}
-	// The constraint is checked at commit: refused, and certainly rolled back.
+	// The server checks the constraint at the commit, refuses it and rolls back.
 	if err := insert(1, func(*sqlx.Tx) error { return nil }); err == nil ||
 		errors.Is(err, postgres.ErrUnknownOutcome) || !postgres.IsUniqueViolation(err) {
 		t.Errorf("a commit that was refused: %v", err)
 	}
-	// A failed transaction cannot be committed, also when f hides the error.
+	// A failed transaction cannot be committed, even if f hides the error.
 	err := insert(3, func(tx *sqlx.Tx) error { _, _ = tx.Exec(`SELECT 1/0`); return nil })
 	if err == nil || errors.Is(err, postgres.ErrUnknownOutcome) {
 		t.Errorf("a hidden error: %v", err)
 	}
-	// The session is gone: nobody can tell.
+	// The session is gone, so the outcome is unknown.
 	err = insert(4, func(tx *sqlx.Tx) error {
 		exec(t, db, `SELECT pg_terminate_backend($1, 5000)`, count(t, tx, `SELECT pg_backend_pid()`))
 		return nil
@@ -71,35 +71,34 @@ func TestTransactionHasOneOfThreeOutcomes(t *testing.T) {
 func TestClasses(t *testing.T) {
 	t.Parallel()
 	state := func(code string) error {
-		return fmt.Errorf("insert: %w",
-			&pq.Error{Code: pqerror.Code(code)})
+		return fmt.Errorf("insert: %w", &pq.Error{Code: pqerror.Code(code)})
 	}
 	for name, c := range map[string]struct {
 		err  error
 		want postgres.Class
 	}{
-		"nothing":        {nil, postgres.Other},
-		"serialization":  {state("40001"), postgres.Retry},
-		"deadlock":       {state("40P01"), postgres.Retry},
-		"raced":          {fmt.Errorf("save: %w", postgres.ErrRaced), postgres.Retry},
-		"lock":           {state("55P03"), postgres.Busy},
-		"statement":      {state("57014"), postgres.Busy},
-		"connections":    {state("53300"), postgres.Busy},
-		"disk":           {state("53100"), postgres.Busy},
-		"read-only":      {state("25006"), postgres.Lost},
-		"shut down":      {state("57P01"), postgres.Lost},
-		"idle session":   {state("57P05"), postgres.Lost},
-		"connection":     {state("08006"), postgres.Lost},
-		"EOF":            {fmt.Errorf("read: %w", io.EOF), postgres.Lost},
-		"network":        {&net.OpError{Op: "dial", Err: errors.New("refused")}, postgres.Lost},
-		"unknown":        {postgres.ErrUnknownOutcome, postgres.Lost},
-		"bad text":       {state("22021"), postgres.BadData},
-		"too wide":       {state("54000"), postgres.BadData},
-		"syntax":         {state("42601"), postgres.Other},
-		"unique":         {state("23505"), postgres.Other},
-		"cancelled":      {context.Canceled, postgres.Other},
-		"our deadline":   {context.DeadlineExceeded, postgres.Other},
-		"somebody's own": {errors.New("x"), postgres.Other},
+		"nothing":       {nil, postgres.Other},
+		"serialization": {state("40001"), postgres.Retry},
+		"deadlock":      {state("40P01"), postgres.Retry},
+		"raced":         {fmt.Errorf("save: %w", postgres.ErrRaced), postgres.Retry},
+		"lock":          {state("55P03"), postgres.Busy},
+		"statement":     {state("57014"), postgres.Busy},
+		"connections":   {state("53300"), postgres.Busy},
+		"disk":          {state("53100"), postgres.Busy},
+		"read-only":     {state("25006"), postgres.Lost},
+		"shut down":     {state("57P01"), postgres.Lost},
+		"idle session":  {state("57P05"), postgres.Lost},
+		"connection":    {state("08006"), postgres.Lost},
+		"EOF":           {fmt.Errorf("read: %w", io.EOF), postgres.Lost},
+		"network":       {&net.OpError{Op: "dial", Err: errors.New("refused")}, postgres.Lost},
+		"unknown":       {postgres.ErrUnknownOutcome, postgres.Lost},
+		"bad text":      {state("22021"), postgres.BadData},
+		"too wide":      {state("54000"), postgres.BadData},
+		"syntax":        {state("42601"), postgres.Other},
+		"unique":        {state("23505"), postgres.Other},
+		"cancelled":     {context.Canceled, postgres.Other},
+		"our deadline":  {context.DeadlineExceeded, postgres.Other},
+		"another error": {errors.New("x"), postgres.Other},
 	} {
 		if got := postgres.ClassOf(c.err); got != c.want {
 			t.Errorf("%s: class %d, want %d", name, got, c.want)
@@ -107,11 +106,11 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// As many transactions as the pool has connections use a statement for the first time, and the
-// first of them holds what the others wait for.
+// Two transactions use all connections of the pool. One of them uses a statement for the first time
+// and holds a lock that the other waits for; it must not wait for a third connection.
 func TestFirstUseOfAStatementNeedsNoSpareConnection(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	db.SetMaxOpenConns(2)
 	statements := postgres.NewStatements(db)
 	ctx := postgres.WithStatements(t.Context(), statements)
@@ -131,7 +130,7 @@ func TestFirstUseOfAStatementNeedsNoSpareConnection(t *testing.T) {
 	must(t, err)
 	must(t, first.Commit())
 	must(t, <-waiting)
-	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { // now one is to spare
+	must(t, postgres.InTx(ctx, db, func(tx *sqlx.Tx) error { // now the pool has a spare connection
 		q, err := postgres.Prepared(ctx, tx, `SELECT $1::int`)
 		must(t, err)
 		_, err = q.Exec(ctx, 7)

@@ -16,10 +16,10 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// What Array writes, PostgreSQL reads as the same values.
-func TestArrayIsReadAsItWasMeant(t *testing.T) {
+// PostgreSQL reads an array literal of Array as the same values.
+func TestArrayIsReadAsTheSameValues(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	text := rapid.StringOf(rapid.OneOf(rapid.RuneFrom([]rune(`"\{},' NULnul`)),
 		rapid.Rune().Filter(func(r rune) bool { return r != 0 })))
 	rapid.Check(t, func(rt *rapid.T) {
@@ -37,7 +37,7 @@ func TestArrayIsReadAsItWasMeant(t *testing.T) {
 			rt.Fatalf("%s: %v", literal, err)
 		}
 		if len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
-			rt.Fatalf("%s was read as %q, meant was %q", literal, got, want)
+			rt.Fatalf("%s was read as %q, want %q", literal, got, want)
 		}
 	})
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.FixedZone("X", -5*3600))
@@ -54,13 +54,13 @@ func TestArrayIsReadAsItWasMeant(t *testing.T) {
 		}
 	}
 	if _, err := postgres.Array(struct{}{}); err == nil {
-		t.Error("an array of structs")
+		t.Error("Array accepts a struct")
 	}
 }
 
 func TestJSONColumn(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	exec(t, db, `CREATE TABLE x (j jsonb)`)
 	want := postgres.JSON[map[string]int]{V: map[string]int{"a": 1}}
 	exec(t, db, `INSERT INTO x VALUES ($1)`, want)
@@ -71,13 +71,13 @@ func TestJSONColumn(t *testing.T) {
 	}
 	must(t, db.Get(&got, `SELECT NULL::jsonb`))
 	if got.V != nil {
-		t.Errorf("NULL is %v", got)
+		t.Errorf("NULL was read as %v", got)
 	}
 }
 
 func TestColumnTypesAreReadOnce(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	exec(t, db, `CREATE TABLE x (a int, b numeric(5,2), c text[])`)
 	ctx := postgres.WithStatements(t.Context(), postgres.NewStatements(db))
 	want := map[string]string{"a": "integer", "b": "numeric(5,2)", "c": "text[]"}
@@ -95,10 +95,10 @@ func TestColumnTypesAreReadOnce(t *testing.T) {
 	}
 }
 
-// Replicas that start together migrate once, and lines do not disturb each other.
+// Replicas that start at the same time apply each line of migrations once.
 func TestReplicasMigrateOnce(t *testing.T) {
 	t.Parallel()
-	url, db := fresh(t)
+	url, db := newDatabase(t)
 	var replicas sync.WaitGroup
 	for i := range 8 {
 		line := []string{"one", "two"}[i%2]
@@ -121,18 +121,18 @@ func TestReplicasMigrateOnce(t *testing.T) {
 	}
 }
 
-// A replica that was stopped in the middle of a migration keeps nobody from starting who has
+// A replica that was stopped during a migration does not block the start of a replica that has
 // nothing to migrate.
-func TestWhoHasNothingToMigrateWaitsForNobody(t *testing.T) {
+func TestReplicaWithNothingToMigrateDoesNotWait(t *testing.T) {
 	t.Parallel()
-	raw, db := fresh(t) // it is migrated
+	raw, db := newDatabase(t) // it has been migrated
 	stopped, err := db.Connx(t.Context())
 	must(t, err)
 	defer func() { _ = stopped.Close() }()
 	_, err = stopped.ExecContext(t.Context(),
 		`SELECT pg_advisory_lock(hashtextextended('migrate', 0))`)
 	must(t, err)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	must(t, postgres.Migrate(ctx, raw, "none", fstest.MapFS{}))
 }

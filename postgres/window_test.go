@@ -27,13 +27,14 @@ func createLog(t *testing.T, db *sqlx.DB) {
 	exec(t, db, `CREATE INDEX ON entries (txid, seq)`)
 }
 
-// history is a log, the transactions that write it, and what its windows should hold.
+// history has a log, the transactions that write to it, and the rows that its windows should
+// contain.
 type history struct {
 	t       *rapid.T
 	db      *sqlx.DB
 	running []writer
 	left    postgres.Snapshot // left edge of the next window
-	right   postgres.Snapshot // its right edge, when that was taken already
+	right   postgres.Snapshot // its right edge, if that has been taken
 	between []int64           // committed between the two
 	after   []int64           // committed after them
 }
@@ -49,8 +50,8 @@ func (h *history) must(err error) {
 	}
 }
 
-// look takes the right edge of a window, or reads the window whose edge was taken before.
-func (h *history) look() {
+// window takes the right edge of a window, or reads the window if its edge has been taken before.
+func (h *history) window() {
 	var err error
 	if h.right == "" {
 		h.right, err = postgres.Now(context.Background(), h.db)
@@ -58,14 +59,14 @@ func (h *history) look() {
 		h.between, h.after = h.after, nil
 		return
 	}
-	most := rapid.IntRange(1, 20).Draw(h.t, "most")
+	limit := rapid.IntRange(1, 20).Draw(h.t, "most")
 	var seqs []int64
 	for last, more := int64(0), true; more; {
 		var some []int64
-		some, more, err = entries.Window(context.Background(), h.db, h.left, h.right, last, most)
+		some, more, err = entries.Window(context.Background(), h.db, h.left, h.right, last, limit)
 		h.must(err)
-		if len(some) > most || more && len(some) < most {
-			h.t.Fatalf("%d of at most %d, more %t", len(some), most, more)
+		if len(some) > limit || more && len(some) < limit {
+			h.t.Fatalf("%d rows, limit %d, more %t", len(some), limit, more)
 		}
 		if seqs = append(seqs, some...); more {
 			last = some[len(some)-1]
@@ -73,15 +74,15 @@ func (h *history) look() {
 	}
 	slices.Sort(h.between)
 	if !slices.Equal(seqs, h.between) {
-		h.t.Fatalf("window %s to %s holds %v, committed between them are %v", h.left, h.right, seqs,
-			h.between)
+		h.t.Fatalf("window %s to %s has %v, want the rows committed in between: %v", h.left, h.right,
+			seqs, h.between)
 	}
 	h.left, h.right, h.between = h.right, "", nil
 }
 
 func (h *history) step(what string) {
-	if what == "look" {
-		h.look()
+	if what == "window" {
+		h.window()
 		return
 	}
 	if what == "begin" || len(h.running) == 0 {
@@ -113,15 +114,15 @@ func (h *history) step(what string) {
 	h.running = slices.Delete(h.running, i, i+1)
 }
 
-// Whatever order transactions begin, write, commit and roll back in, consecutive windows hold each
-// committed row exactly once, in the window in which it became visible.
+// In every order in which transactions begin, write, commit and roll back, consecutive windows
+// contain each committed row exactly once, in the window in which it became visible.
 func TestWindowsHoldEachRowOnce(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	createLog(t, db)
 	left := postgres.Beginning
-	steps := rapid.SampledFrom([]string{"look", "begin", "insert", "commit", "insert", "get an id",
-		"look", "commit", "roll back"})
+	steps := rapid.SampledFrom([]string{"window", "begin", "insert", "commit", "insert", "get an id",
+		"window", "commit", "roll back"})
 	rapid.Check(t, func(rt *rapid.T) {
 		h := &history{t: rt, db: db, left: left}
 		defer func() {
@@ -134,21 +135,21 @@ func TestWindowsHoldEachRowOnce(t *testing.T) {
 			h.step(steps.Draw(rt, "step"))
 		}
 		for range 4 {
-			h.look()
+			h.window()
 		}
 	})
 }
 
-// Whoever goes through a log piece by piece has all of it, and nothing twice.
-func TestPiecesAreAllOfALog(t *testing.T) {
+// The pieces of a log cover each of its rows exactly once.
+func TestPiecesCoverTheWholeLog(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	createLog(t, db)
 	var ranges [][2]int64
 	take := func(from, to int64) error { ranges = append(ranges, [2]int64{from, to}); return nil }
 	must(t, entries.Pieces(t.Context(), db, take))
 	if len(ranges) > 0 {
-		t.Errorf("an empty log has the pieces %v", ranges)
+		t.Errorf("an empty log has pieces %v", ranges)
 	}
 	exec(t, db, `INSERT INTO entries (seq) OVERRIDING SYSTEM VALUE VALUES (7), (500006), (500007),
 		(1200000)`)
@@ -161,7 +162,7 @@ func TestPiecesAreAllOfALog(t *testing.T) {
 
 func TestMalformedSnapshotIsAnError(t *testing.T) {
 	t.Parallel()
-	_, db := fresh(t)
+	_, db := newDatabase(t)
 	createLog(t, db)
 	for _, s := range []postgres.Snapshot{"", "x", "3:3", "9:3:"} {
 		if seqs, _, err := entries.Window(t.Context(), db, postgres.Beginning, s, 0, 1); err == nil {

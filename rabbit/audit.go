@@ -22,15 +22,15 @@ const (
 	maxListing   = 64 << 20 // bytes of one answer of the management API
 )
 
-// The kinds of a finding. Missing and Conflict are errors; Extra is a warning: another version's,
-// or somebody else's.
+// The kinds of a finding. Missing and Conflict are errors. Extra is a warning, since the object may
+// belong to another version or to another system.
 const (
 	Missing  = "missing"
 	Conflict = "conflict"
 	Extra    = "extra"
 )
 
-// Finding is something in which a broker differs from a topology, and what repairs it.
+// Finding is a difference between a broker and a topology, with its remedy.
 type Finding struct {
 	Kind   string `json:"kind"`
 	Object string `json:"object"`
@@ -38,7 +38,7 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// listing is what the management API tells of a virtual host.
+// listing is the state of a virtual host as the management API returns it.
 type listing struct {
 	Exchanges []struct {
 		Name    string `json:"name"`
@@ -60,9 +60,9 @@ type listing struct {
 	}
 }
 
-// Audit compares a broker with a topology through its management API, policies included: what a
-// policy adds to a queue is not in its arguments, and may drop messages. The virtual host is that
-// of the broker's URL. Errors hold no password.
+// Audit compares a broker with a topology through the management API. It includes policies, since
+// the settings that a policy adds are not among the arguments of a queue and may drop messages. It
+// checks the virtual host in the broker's URL. Its errors contain no password.
 func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding,
 	error) {
 	uri, err := parseURL(brokerURL)
@@ -80,8 +80,7 @@ func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topo
 	}
 	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t))
 	slices.SortStableFunc(found, func(a, b Finding) int {
-		return cmp.Or(-cmp.Compare(a.Kind, b.Kind),
-			cmp.Compare(a.Object, b.Object))
+		return cmp.Or(-cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object))
 	})
 	return found, nil
 }
@@ -96,27 +95,27 @@ func list(ctx context.Context, managementURL, path string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base.String(),
 		"/")+path, nil)
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", path, err)
+		return fmt.Errorf("get %s: %w", path, err)
 	}
 	password, _ := account.Password()
 	request.SetBasicAuth(account.Username(), password)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask %s: %w", path, err)
+		return fmt.Errorf("get %s: %w", path, err)
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask %s: %s", path, response.Status)
+		return fmt.Errorf("get %s: %s", path, response.Status)
 	}
 	decoder := json.NewDecoder(io.LimitReader(response.Body, maxListing))
-	decoder.UseNumber() // to be compared as they are written
+	decoder.UseNumber() // a float64 would print 1e+06 for 1000000, which is then a difference
 	if err := decoder.Decode(into); err != nil {
-		return fmt.Errorf("ask %s: %w", path, err)
+		return fmt.Errorf("decode the answer of %s: %w", path, err)
 	}
 	return nil
 }
 
-const applyAgain = "quadrille topology apply"
+const applyCommand = "quadrille topology apply"
 
 func (l listing) exchanges(t topology.Topology) (found []Finding) {
 	want := map[string]string{t.Marker(): "fanout"}
@@ -128,17 +127,17 @@ func (l listing) exchanges(t topology.Topology) (found []Finding) {
 		delete(want, e.Name)
 		object := "exchange " + e.Name
 		switch {
-		case e.Name == "" || strings.HasPrefix(e.Name, "amq."): // the broker's own
+		case e.Name == "" || strings.HasPrefix(e.Name, "amq."): // the broker declares these itself
 		case !ours:
 			found = append(found, Finding{Kind: Extra, Object: object})
 		case e.Type != kind || !e.Durable:
 			found = append(found, Finding{Conflict, object,
 				fmt.Sprintf("it is of type %s, durable %t; want %s, durable", e.Type, e.Durable, kind),
-				"delete it, then: " + applyAgain})
+				"delete it, then: " + applyCommand})
 		}
 	}
 	for name := range want {
-		found = append(found, Finding{Missing, "exchange " + name, "", applyAgain})
+		found = append(found, Finding{Missing, "exchange " + name, "", applyCommand})
 	}
 	return found
 }
@@ -153,13 +152,13 @@ func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
 		delete(want, q.Name)
 		object := "queue " + q.Name
 		if !known {
-			found = append(found, Finding{Kind: Extra, Object: object, Detail: "nobody of this topology " +
-				"reads it: it grows for as long as it is bound"})
+			found = append(found, Finding{Kind: Extra, Object: object, Detail: "no service of this " +
+				"topology consumes it: it grows while it is bound"})
 			continue
 		}
-		if detail := differs(ours.Args, q.Arguments); detail != "" || !q.Durable {
+		if detail := diffArguments(ours.Args, q.Arguments); detail != "" || !q.Durable {
 			found = append(found, Finding{Conflict, object, cmp.Or(detail, "it is not durable"),
-				"drain it, delete it, then: " + applyAgain})
+				"drain it, delete it, then: " + applyCommand})
 		}
 		for key, value := range q.Effective {
 			if declared, ok := ours.Args["x-"+key]; !ok || fmt.Sprint(declared) != fmt.Sprint(value) {
@@ -170,13 +169,13 @@ func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
 		}
 	}
 	for name := range want {
-		found = append(found, Finding{Missing, "queue " + name, "", applyAgain})
+		found = append(found, Finding{Missing, "queue " + name, "", applyCommand})
 	}
 	return found
 }
 
-// differs names the arguments that are not as declared.
-func differs(want map[string]any, have map[string]any) string {
+// diffArguments describes the arguments that differ from the declared ones.
+func diffArguments(want map[string]any, have map[string]any) string {
 	var details []string
 	for key, value := range want {
 		if other, ok := have[key]; !ok || fmt.Sprint(other) != fmt.Sprint(value) {
@@ -185,7 +184,7 @@ func differs(want map[string]any, have map[string]any) string {
 	}
 	for key, value := range have {
 		if _, ok := want[key]; !ok {
-			details = append(details, fmt.Sprintf("%s is %v, which nobody declared", key, value))
+			details = append(details, fmt.Sprintf("%s is %v, but is not declared", key, value))
 		}
 	}
 	slices.Sort(details)
@@ -204,12 +203,12 @@ func (l listing) bindings(t topology.Topology) (found []Finding) {
 		object := name(b.Source, b.Key, b.Destination)
 		if b.Source != "" && !want[object] { // every queue is bound to the default exchange
 			found = append(found, Finding{Kind: Extra, Object: object,
-				Detail: "a binding that is left from another version, or somebody else's"})
+				Detail: "it belongs to another version of the topology or to another system"})
 		}
 		delete(want, object)
 	}
 	for object := range want {
-		found = append(found, Finding{Missing, object, "", applyAgain})
+		found = append(found, Finding{Missing, object, "", applyCommand})
 	}
 	return found
 }

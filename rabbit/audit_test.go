@@ -11,8 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// What an audit says of a broker: nothing of one that is as applied, and of any other what is
-// wrong.
+// An audit finds nothing if the topology was applied, and otherwise reports each difference.
 func TestAuditReportsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	broker, manage := devstack.Vhost(t)
@@ -23,11 +22,11 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 		return found
 	}
 	if found := audit(); len(found) < 10 || found[0].Kind != rabbit.Missing || found[0].Remedy == "" {
-		t.Errorf("of an empty broker: %v", found)
+		t.Errorf("findings on an empty broker: %v", found)
 	}
 	must(t, rabbit.Apply(t.Context(), broker, topology.Fulfilment()))
 	if found := audit(); len(found) != 0 {
-		t.Errorf("of one that is as applied: %v", found)
+		t.Errorf("findings right after the topology was applied: %v", found)
 	}
 	u, _ := url.Parse(broker)
 	vhost := strings.TrimPrefix(u.Path, "/")
@@ -55,7 +54,7 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 		"queue orders.in":                                           rabbit.Conflict, // by the policy
 		"queue stray":                                               rabbit.Extra,
 	}
-	until(t, "the policy counts", func() bool {
+	waitFor(t, "the policy is in effect", func() bool {
 		for _, f := range audit() {
 			if f.Object == "queue orders.in" {
 				return strings.Contains(f.Detail, "max-length to 10") &&
@@ -70,21 +69,21 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 		}
 		delete(want, f.Object)
 		if f.Kind != rabbit.Extra && f.Remedy == "" {
-			t.Errorf("%+v does not say what repairs it", f)
+			t.Errorf("%+v has no remedy", f)
 		}
 	}
 	for object := range want {
-		t.Errorf("nothing is said of %s", object)
+		t.Errorf("no finding about %s", object)
 	}
 }
 
 func TestAuditHoldsNoPassword(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
-	for _, bad := range []string{"http://nobody:geheim@127.0.0.1:1", "geheim",
-		"http://nobody:geheim@%zz"} {
+	for _, bad := range []string{"http://nobody:hunter2@127.0.0.1:1", "hunter2",
+		"http://nobody:hunter2@%zz"} {
 		_, err := rabbit.Audit(t.Context(), bad, broker, topology.Fulfilment())
-		if err == nil || strings.Contains(err.Error(), "geheim") {
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("error %v", err)
 		}
 	}

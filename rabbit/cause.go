@@ -8,9 +8,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// CauseOf puts the end of a session into one of a few words, to count it by: "topology" when it is
-// not applied, "code_404" and the like when broker or driver gave one of AMQP's reply codes,
-// "network" when the broker cannot be reached, and "closed" for the rest.
+// CauseOf returns the cause of the end of a session as a label for metrics: "topology" if it is not
+// applied, "bytes" for a BytesInHandError, "code_404" and the like for a reply code of AMQP,
+// "network" if the broker cannot be reached, and "closed" in all other cases.
 func CauseOf(err error) string {
 	var reason *amqp.Error
 	var network net.Error
@@ -27,9 +27,9 @@ func CauseOf(err error) string {
 	return "closed"
 }
 
-// NoAccess tells whether the broker has refused the user, the password or the virtual host. The
-// driver says so as well when a connection is cut at that very moment: only one that happens again
-// and again means it.
+// NoAccess reports whether the broker has refused the user, the password or the virtual host. The
+// driver returns the same error if a connection breaks during the login, so only a repeated error
+// is reliable.
 func NoAccess(err error) bool {
 	var reason *amqp.Error
 	return errors.As(err, &reason) && (reason.Code == amqp.AccessRefused ||

@@ -10,11 +10,11 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// ErrNotApplied says that the topology which a program was built with is not on the broker.
+// ErrNotApplied means that the broker does not have the topology with which a program was built.
 var ErrNotApplied = errors.New("the topology is not applied")
 
-// Apply declares a whole topology and, last, its marker. It is an operator's step and may be
-// repeated; what is there already and not described is left alone.
+// Apply declares a whole topology and finally its marker. An operator runs it and may repeat it. It
+// does not change objects that the topology does not describe.
 func Apply(ctx context.Context, rawURL string, t topology.Topology) error {
 	if err := t.Validate(); err != nil {
 		return fmt.Errorf("apply topology: %w", err)
@@ -30,14 +30,14 @@ func Apply(ctx context.Context, rawURL string, t topology.Topology) error {
 	return s.declareExchange(topology.Exchange{Name: t.Marker(), Kind: "fanout"})
 }
 
-// DeclarePart declares the exchange, the queues and the bindings of one service, for a service that
-// may configure its own part and joins a broker that nobody applies a topology to.
+// DeclarePart declares the exchange, the queues and the bindings of one service. It is for
+// a service that has the right to configure them on a broker where no operator applies a topology.
 func (s *Session) DeclarePart(t topology.Topology, service string) error {
 	return s.declare(t.Part(service))
 }
 
-// CheckApplied returns ErrNotApplied unless the marker of t is there. It needs no right to
-// configure. The session is over when the marker is missing: the broker closes the channel.
+// CheckApplied returns ErrNotApplied if the marker of t is missing. It needs no right to configure.
+// If the marker is missing, the broker closes the channel and the session is over.
 func (s *Session) CheckApplied(t topology.Topology) error {
 	err := s.call(func() error {
 		return s.ch.ExchangeDeclarePassive(t.Marker(), "fanout", durable, autoDelete, internal, noWait,
@@ -48,12 +48,12 @@ func (s *Session) CheckApplied(t topology.Topology) error {
 			t.Marker())
 	}
 	if err != nil {
-		return fmt.Errorf("look for topology marker %s: %w", t.Marker(), err)
+		return fmt.Errorf("check for the topology marker %s: %w", t.Marker(), err)
 	}
 	return nil
 }
 
-// The driver takes these by position.
+// The names of the driver's positional parameters.
 const (
 	durable    = true
 	autoDelete = false
@@ -79,8 +79,7 @@ func (s *Session) declare(b topology.Broker) error {
 	}
 	for _, bind := range b.Bindings {
 		err := s.call(func() error {
-			return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait,
-				nil)
+			return s.ch.QueueBind(bind.Queue, bind.Key, bind.Exchange, noWait, nil)
 		})
 		if err != nil {
 			return fmt.Errorf("bind queue %s to %s with %s: %w", bind.Queue, bind.Exchange, bind.Key, err)
@@ -99,7 +98,7 @@ func (s *Session) declareExchange(e topology.Exchange) error {
 	return nil
 }
 
-// remedy says what to do about an object that exists with other arguments.
+// remedy returns what to do about an object that exists with other arguments.
 func remedy(err error, kind, name string) string {
 	if ServerCode(err) != amqp.PreconditionFailed {
 		return ""

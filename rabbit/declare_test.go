@@ -12,33 +12,34 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// service is the broker's user of one service, with the rights of the topology and no other.
-func service(t *testing.T, url, manage, name string) string {
+// serviceURL creates the broker's user of one service, which has only the rights of the topology,
+// and returns its URL.
+func serviceURL(t *testing.T, url, manage, name string) string {
 	t.Helper()
 	p := topology.PermissionOf(name)
 	return devstack.User(t, url, manage, name, p.Configure, p.Write, p.Read)
 }
 
-// A service that may configure nothing can look for the marker, and finds it only when all is
-// there.
+// A service without the right to configure can check for the marker, and finds it only after the
+// whole topology was applied.
 func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	t.Parallel()
 	url, manage := devstack.Vhost(t)
 	topo := topology.Fulfilment()
 	for _, s := range topo.Services {
-		orders := service(t, url, manage, s.Name)
+		orders := serviceURL(t, url, manage, s.Name)
 		err := open(t, orders).CheckApplied(topo)
 		if !errors.Is(err, rabbit.ErrNotApplied) ||
 			!strings.Contains(err.Error(), "quadrille topology apply") {
-			t.Fatalf("%s, before it is applied: %v", s.Name, err)
+			t.Fatalf("%s, before the topology is applied: %v", s.Name, err)
 		}
 	}
 	must(t, rabbit.Apply(t.Context(), url, topo))
 	must(t, rabbit.Apply(t.Context(), url, topo)) // it may be repeated
 	for _, s := range topo.Services {
-		session := open(t, service(t, url, manage, s.Name))
+		session := open(t, serviceURL(t, url, manage, s.Name))
 		must(t, session.CheckApplied(topo))
-		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session goes on
+		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session continues
 		must(t, err)
 	}
 	if err := open(t, url).CheckApplied(topo.With(topology.Service{Name: "fifth"})); !errors.Is(err,
@@ -51,23 +52,23 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	t.Parallel()
 	url, manage := devstack.Vhost(t)
 	must(t, rabbit.Apply(t.Context(), url, topology.Fulfilment()))
-	orders := service(t, url, manage, "orders")
-	say := func(exchange, key string) rabbit.Message {
+	orders := serviceURL(t, url, manage, "orders")
+	toPublish := func(exchange, key string) rabbit.Message {
 		return rabbit.Message{Exchange: exchange, Key: key,
 			Publishing: amqp.Publishing{Body: []byte("{}")}}
 	}
 	p := publisher(t, orders)
-	expect(t, p, publish(t, p, say("orders.events", "order.placed"))[0], rabbit.Confirmed)
-	for _, foreign := range []rabbit.Message{say("payments.events", "payment.captured"),
-		say("", "orders.in"), say("amq.topic", "x")} {
+	expect(t, p, publish(t, p, toPublish("orders.events", "order.placed"))[0], rabbit.Confirmed)
+	for _, foreign := range []rabbit.Message{toPublish("payments.events", "payment.captured"),
+		toPublish("", "orders.in"), toPublish("amq.topic", "x")} {
 		p := publisher(t, orders)
 		expect(t, p, publish(t, p, foreign)[0], rabbit.Unknown)
-		if err := over(t, p.Session); rabbit.ServerCode(err) != amqp.AccessRefused {
+		if err := waitClosed(t, p.Session); rabbit.ServerCode(err) != amqp.AccessRefused {
 			t.Errorf("publishing to %q: %v", foreign.Exchange, err)
 		}
 	}
 	p = publisher(t, orders)
-	forged := say("orders.events", "order.placed")
+	forged := toPublish("orders.events", "order.placed")
 	forged.UserId = "payments"
 	expect(t, p, publish(t, p, forged)[0], rabbit.Unknown)
 	for _, queue := range []string{"payments.in", "payments.dead"} {
@@ -82,8 +83,8 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	}
 }
 
-// Every event reaches every service that hears it, and no other queue.
-func TestAppliedTopologyRoutesWhatIsPublished(t *testing.T) {
+// Every event reaches the queue of each service that consumes it, and no other queue.
+func TestAppliedTopologyRoutesEveryEvent(t *testing.T) {
 	t.Parallel()
 	url, _ := devstack.Vhost(t)
 	topo := topology.Fulfilment()
@@ -103,13 +104,13 @@ func TestAppliedTopologyRoutesWhatIsPublished(t *testing.T) {
 			d, ok, err := admin.Get(topology.QueueOf(name), true)
 			must(t, err)
 			if !ok || d.MessageId != eventType {
-				t.Errorf("%s: %s did not hear it", eventType, name)
+				t.Errorf("%s is not in the queue of %s", eventType, name)
 			}
 		}
 	}
 	for _, s := range topo.Services {
 		if d, ok, err := admin.Get(topology.QueueOf(s.Name), true); err != nil || ok {
-			t.Errorf("%s also heard %s (%v)", s.Name, d.MessageId, err)
+			t.Errorf("%s is in the queue of %s, which does not consume it (%v)", d.MessageId, s.Name, err)
 		}
 	}
 }
@@ -125,7 +126,7 @@ func TestConflictNamesTheRemedy(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	if err := open(t, url).CheckApplied(topology.Fulfilment()); !errors.Is(err, rabbit.ErrNotApplied) {
-		t.Errorf("half applied, yet marked: %v", err)
+		t.Errorf("the marker exists after half of the topology: %v", err)
 	}
 }
 
@@ -135,7 +136,7 @@ func TestServiceDeclaresItsPart(t *testing.T) {
 	small := topology.Topology{Name: "small",
 		Services: []topology.Service{{Name: "solo",
 			Commands: []topology.Command{{Does: "x", Publishes: []string{"x.y"}}},
-			Reacts:   []topology.Reaction{{Handles: "x.y", Does: "hear"}}}}}
+			Reacts:   []topology.Reaction{{Handles: "x.y", Does: "handle"}}}}}
 	s := open(t, url)
 	must(t, s.DeclarePart(small, "solo"))
 	p, err := rabbit.NewPublisher(s)

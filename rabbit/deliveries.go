@@ -14,14 +14,15 @@ type Deliveries struct {
 
 const consumerTag = "quadrille"
 
-// Subscribe consumes a queue on the session and takes it over. At most prefetch deliveries are
-// unacknowledged at a time; it must be at least 1. No further delivery is read while those that are
-// unacknowledged have maxBytes or more; AMQP 0-9-1 has no such bound of its own. If that lasts, the
-// session ends with a BytesInHandError. It also ends when the broker cancels the subscription.
+// Subscribe consumes a queue on the session, which it takes over. At most prefetch deliveries, at
+// least 1, are unacknowledged at a time. While the unacknowledged deliveries have maxBytes or more,
+// the session reads no further ones; AMQP 0-9-1 itself has no bound on bytes. If that lasts for
+// long, the session ends with a BytesInHandError. It also ends when the broker cancels the
+// subscription.
 func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliveries, error) {
-	s.socket.frames.gate.limit(maxBytes,
+	s.socket.frames.gate.setBound(maxBytes,
 		func(why BytesInHandError) { s.end(fmt.Errorf("%w: %w", ErrClosed, why)) })
-	// Per consumer: quorum queues refuse the global form.
+	// The bound is per consumer, since quorum queues refuse a global one.
 	if err := s.call(func() error { return s.ch.Qos(prefetch, 0, false) }); err != nil {
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
 	}
@@ -35,7 +36,7 @@ func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliver
 		return nil, fmt.Errorf("consume %s: %w", queue, err)
 	}
 	go func() {
-		if _, ok := <-cancelled; ok { // closed with the channel
+		if _, ok := <-cancelled; ok { // not ok: the driver has closed it with the AMQP channel
 			s.end(fmt.Errorf("%w: the broker cancelled the consumer of %s: the queue was deleted or moved",
 				ErrClosed, queue))
 		}
@@ -43,11 +44,12 @@ func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliver
 	return &Deliveries{Session: s, messages: messages}, nil
 }
 
-// C is closed when the session is over or after Stop.
+// C returns the channel of the deliveries. It is closed at the end of the session or after Stop.
 func (d *Deliveries) C() <-chan amqp.Delivery { return d.messages }
 
-// Stop asks the broker for no more deliveries and does not wait for its answer, which comes after
-// all that is on its way; those in hand can still be acknowledged.
+// Stop cancels the subscription. It does not wait for the answer of the broker, which arrives after
+// the deliveries that are already on their way. Unacknowledged deliveries can still be
+// acknowledged.
 func (d *Deliveries) Stop() error {
 	if err := d.call(func() error { return d.ch.Cancel(consumerTag, true) }); err != nil {
 		return fmt.Errorf("cancel consumer: %w", err)
@@ -55,14 +57,15 @@ func (d *Deliveries) Stop() error {
 	return nil
 }
 
-// Ack acknowledges deliveries of this session, one by one but in one write. A delivery of another
-// session is refused: its tag means another message here. Safe for concurrent use.
+// Ack acknowledges deliveries of this session, each by itself but all in one write. It refuses
+// a delivery of another session, since its tag belongs to a different message in this one. It is
+// safe for concurrent use.
 func (d *Deliveries) Ack(batch ...amqp.Delivery) error {
 	d.socket.cork()
 	for _, m := range batch {
 		if m.Acknowledger != amqp.Acknowledger(d.ch) {
 			_ = d.socket.uncork()
-			return fmt.Errorf("acknowledge: delivery %d came through another session", m.DeliveryTag)
+			return fmt.Errorf("acknowledge: delivery %d belongs to another session", m.DeliveryTag)
 		}
 		if err := d.ch.Ack(m.DeliveryTag, false); err != nil {
 			_ = d.socket.uncork()

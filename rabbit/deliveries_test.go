@@ -20,7 +20,7 @@ func subscribe(t *testing.T, url string, prefetch int) *rabbit.Deliveries {
 
 func next(t *testing.T, d *rabbit.Deliveries) amqp.Delivery {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(waitTimeout)
 	defer deadline.Stop()
 	select {
 	case m, ok := <-d.C():
@@ -34,7 +34,7 @@ func next(t *testing.T, d *rabbit.Deliveries) amqp.Delivery {
 	return amqp.Delivery{}
 }
 
-func filled(t *testing.T, n int) (url string, admin *amqp.Channel) {
+func filledQueue(t *testing.T, n int) (url string, admin *amqp.Channel) {
 	t.Helper()
 	url, admin = vhost(t, nil)
 	p := publisher(t, url)
@@ -51,9 +51,9 @@ func depth(t *testing.T, admin *amqp.Channel) int {
 	return q.Messages
 }
 
-func TestAckedDeliveriesAreGoneAndOthersComeBack(t *testing.T) {
+func TestUnackedDeliveriesAreRedelivered(t *testing.T) {
 	t.Parallel()
-	url, admin := filled(t, 10)
+	url, admin := filledQueue(t, 10)
 	d := subscribe(t, url, 10)
 	var got []amqp.Delivery
 	for range 10 {
@@ -61,42 +61,43 @@ func TestAckedDeliveriesAreGoneAndOthersComeBack(t *testing.T) {
 	}
 	must(t, d.Ack(got[0], got[2], got[9]))
 	d.Close()
-	until(t, "seven come back", func() bool { return depth(t, admin) == 7 })
+	waitFor(t, "the seven unacknowledged are in the queue",
+		func() bool { return depth(t, admin) == 7 })
 }
 
-func TestPrefetchBoundsWhatIsOut(t *testing.T) {
+func TestPrefetchBoundsUnackedDeliveries(t *testing.T) {
 	t.Parallel()
-	url, admin := filled(t, 10)
+	url, admin := filledQueue(t, 10)
 	d := subscribe(t, url, 3)
 	for range 3 {
 		next(t, d)
 	}
-	until(t, "seven are left in the queue with a prefetch of 3",
+	waitFor(t, "seven are left in the queue with a prefetch of 3",
 		func() bool { return depth(t, admin) == 7 })
 	select {
 	case <-d.C():
-		t.Error("a fourth delivery, although none was acknowledged")
+		t.Error("a fourth delivery with a prefetch of 3, although none was acknowledged")
 	default:
 	}
 }
 
-// The driver's recovery would let this ack settle another message: reproduced, see DESIGN §4.
+// With the driver's own recovery this acknowledgement would settle another message.
 func TestDeliveryOfAnotherSessionIsNotAcked(t *testing.T) {
 	t.Parallel()
-	url, admin := filled(t, 2)
+	url, admin := filledQueue(t, 2)
 	first := subscribe(t, url, 1)
 	old := next(t, first)
 	first.Close()
 	second := subscribe(t, url, 1)
 	current := next(t, second)
 	if old.DeliveryTag != current.DeliveryTag {
-		t.Fatalf("tags %d and %d: the test proves nothing", old.DeliveryTag, current.DeliveryTag)
+		t.Fatalf("tags %d and %d differ: the test proves nothing", old.DeliveryTag, current.DeliveryTag)
 	}
 	if err := second.Ack(old); err == nil {
 		t.Error("a delivery of another session was acknowledged")
 	}
 	second.Close()
-	until(t, "both are in the queue", func() bool { return depth(t, admin) == 2 })
+	waitFor(t, "both are in the queue", func() bool { return depth(t, admin) == 2 })
 	if err := second.Ack(current); err == nil {
 		t.Error("acknowledged on a closed session")
 	}
@@ -104,11 +105,11 @@ func TestDeliveryOfAnotherSessionIsNotAcked(t *testing.T) {
 
 func TestStoppedSubscriptionCanStillAck(t *testing.T) {
 	t.Parallel()
-	url, admin := filled(t, 5)
+	url, admin := filledQueue(t, 5)
 	d := subscribe(t, url, 1)
 	m := next(t, d)
 	must(t, d.Stop())
-	for range d.C() { // at most what was on its way; then it is closed
+	for range d.C() { // a delivery may still be on its way; then the channel is closed
 		t.Error("a delivery beyond the prefetch")
 	}
 	must(t, d.Ack(m))
@@ -116,17 +117,17 @@ func TestStoppedSubscriptionCanStillAck(t *testing.T) {
 		t.Errorf("the session ended with the subscription: %v", err)
 	}
 	d.Close()
-	until(t, "four are left", func() bool { return depth(t, admin) == 4 })
+	waitFor(t, "four are left", func() bool { return depth(t, admin) == 4 })
 }
 
 func TestDeletedQueueEndsSession(t *testing.T) {
 	t.Parallel()
-	url, admin := filled(t, 1)
+	url, admin := filledQueue(t, 1)
 	d := subscribe(t, url, 1)
 	next(t, d)
 	_, err := admin.QueueDelete("q", false, false, false)
 	must(t, err)
-	if err := over(t, d.Session); !errors.Is(err, rabbit.ErrClosed) ||
+	if err := waitClosed(t, d.Session); !errors.Is(err, rabbit.ErrClosed) ||
 		!strings.Contains(err.Error(), "q") {
 		t.Errorf("the session ended with %v", err)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Socket is a socket to cork.
+// Socket exports socket.
 type Socket struct{ *socket }
 
 // NewSocket wraps a connection.
@@ -18,50 +18,50 @@ func NewSocket(c net.Conn) Socket { return Socket{newSocket(c)} }
 func (s Socket) Cork()         { s.cork() }
 func (s Socket) Uncork() error { return s.uncork() }
 
-// WriteTimeout is how long a write may hang.
+// WriteTimeout exports writeTimeout.
 const WriteTimeout = writeTimeout
 
-// Break makes every write of a session fail, before anybody else notices.
+// Break makes every write of a session fail although its connection is open.
 func (s *Session) Break(err error) {
 	s.socket.mu.Lock()
 	defer s.socket.mu.Unlock()
 	s.socket.failed = err
 }
 
-// HalfClose is what the driver does when a connection breaks, before it closes the channels: for
-// a moment the connection is closed and its channel is not.
+// HalfClose puts the driver into the state that lasts for a moment when a connection breaks: the
+// connection is closed and its channel is still open.
 func (s *Session) HalfClose() {
 	closed := reflect.ValueOf(s.conn).Elem().FieldByName("closed")
 	(*atomic.Bool)(closed.Addr().UnsafePointer()).Store(true)
 }
 
-// OpenWithin is Open with less patience for answers.
-func OpenWithin(ctx context.Context, url, name string, reply time.Duration) (*Session, error) {
-	return open(ctx, url, name, reply)
+// OpenWithin is Open with another time-out for answers.
+func OpenWithin(ctx context.Context, url, name string, timeout time.Duration) (*Session, error) {
+	return open(ctx, url, name, timeout)
 }
 
-// SetReplyTimeout makes a session less patient.
-func (s *Session) SetReplyTimeout(d time.Duration) { s.reply = d }
+// SetReplyTimeout changes the time-out of a session for answers.
+func (s *Session) SetReplyTimeout(d time.Duration) { s.replyTimeout = d }
 
-// Through returns what the driver reads when the broker sends these bytes.
+// Through returns the bytes that the driver reads if the broker sends those of r.
 func Through(r io.Reader) io.Reader { return newFrames(r) }
 
-// CheckProperties and RepairProperties are those of a content header.
+// CheckProperties returns the fault of a content header, or "".
 func CheckProperties(payload []byte) string {
 	_, fault := checkProperties(payload)
 	return fault
 }
 
-// RepairProperties returns a content header that can be decoded.
+// RepairProperties exports repairProperties, without a bound on the size.
 func RepairProperties(payload []byte) []byte { return repairProperties(payload, 0) }
 
-// InHand returns the bytes of a session's deliveries that were read and are not acknowledged.
-func (s *Session) InHand() int64 {
+// UnackedBytes returns the bytes of a session's unacknowledged deliveries.
+func (s *Session) UnackedBytes() int64 {
 	g := s.socket.frames.gate
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.inHand
+	return g.bytes
 }
 
-// SetGatePatience makes a session less patient with a gate that is shut.
-func (s *Session) SetGatePatience(d time.Duration) { s.socket.frames.gate.patience = d }
+// SetGateTimeout changes how long the gate of a session may be closed.
+func (s *Session) SetGateTimeout(d time.Duration) { s.socket.frames.gate.timeout = d }

@@ -18,7 +18,7 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// nested returns a table in a table, so many deep.
+// nested returns a table that is nested depth times.
 func nested(depth int) amqp.Table {
 	t := amqp.Table{"bottom": int32(1)}
 	for range depth {
@@ -43,8 +43,8 @@ func fields(n int) amqp.Table {
 	return t
 }
 
-// undecodables are headers that the broker takes and the driver cannot decode.
-var undecodables = map[string]any{
+// undecodableHeaders are values that the broker accepts and the driver cannot decode.
+var undecodableHeaders = map[string]any{
 	"a table in 33 others":          nested(33),
 	"a table in a hundred others":   nested(100),
 	"an array in 40 others":         nestedArray(40),
@@ -53,14 +53,14 @@ var undecodables = map[string]any{
 	"tables in an array in a table": amqp.Table{"a": []any{nested(32)}},
 }
 
-// One message whose headers the driver cannot decode neither ends the session nor keeps those
-// behind it from coming. It comes as malformed, with all else that it has.
-func TestMessageThatTheDriverCannotDecodeEndsNoSession(t *testing.T) {
+// A message whose headers the driver cannot decode does not end the session, and the messages after
+// it are delivered. The message itself is malformed and keeps its other properties.
+func TestUndecodableMessageEndsNoSession(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
 	var messages []rabbit.Message
-	for name, value := range undecodables {
+	for name, value := range undecodableHeaders {
 		m := message("k", len(messages), true)
 		m.Body, m.Timestamp = []byte(name), time.Unix(1_700_000_000, 0)
 		m.Headers = amqp.Table{"ce-type": "a.b", "zz": value, "aa": "text"}
@@ -88,7 +88,7 @@ func TestMessageThatTheDriverCannotDecodeEndsNoSession(t *testing.T) {
 	must(t, d.Err())
 }
 
-// content is a content header with these flags and properties.
+// content returns a content header with the given flags and properties.
 func content(flags uint16, properties ...byte) []byte {
 	payload := binary.BigEndian.AppendUint16([]byte{0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, flags)
 	return append(payload, properties...)
@@ -98,8 +98,8 @@ func table(entries string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(entries))), entries...)
 }
 
-// What cannot be decoded is taken out, and nothing else.
-func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
+// Fields that cannot be decoded are removed, and all others stay.
+func TestOnlyUndecodableFieldsAreRemoved(t *testing.T) {
 	t.Parallel()
 	const flagHeaders, flagMessageID, flagContentType = 1 << 13, 1 << 7, 1 << 15
 	good := "\x01aS\x00\x00\x00\x01b"
@@ -124,11 +124,11 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 			[]string{good}},
 	} {
 		if rabbit.CheckProperties(c.payload) == "" {
-			t.Errorf("%s: not noticed", name)
+			t.Errorf("%s: no fault was found", name)
 		}
 		repaired := rabbit.RepairProperties(c.payload)
 		if fault := rabbit.CheckProperties(repaired); fault != "" {
-			t.Errorf("%s: repaired to %q, which has the fault: %s", name, repaired, fault)
+			t.Errorf("%s: repaired to %q, which still has the fault: %s", name, repaired, fault)
 		}
 		for _, keeps := range append(c.keeps, "x-undecodable-headers") {
 			if !strings.Contains(string(repaired), keeps) {
@@ -138,22 +138,23 @@ func TestOnlyWhatCannotBeDecodedIsTakenOut(t *testing.T) {
 	}
 }
 
-// A content header that is larger than a frame of the connection loses fields until it fits: the
-// broker adds headers to what it delivers again, and the driver ends a connection for it.
+// A content header that is larger than a frame of the connection loses fields until it fits. The
+// broker makes such headers when it adds its own to a redelivery, and the driver would close the
+// connection.
 func TestContentHeaderFitsIntoAFrame(t *testing.T) {
 	t.Parallel()
-	const most = 4096 - 8
+	const maxSize = 4096 - 8
 	frame := func(kind byte, payload []byte) []byte {
 		head := binary.BigEndian.AppendUint32([]byte{kind, 0, 1}, uint32(len(payload)))
 		return append(append(head, payload...), 0xCE)
 	}
 	tune := frame(1, binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint32([]byte{0, 10, 0, 30,
-		0, 0}, most+8), 60))
+		0, 0}, maxSize+8), 60))
 	field := func(key string, size int) string {
 		return string(byte(len(key))) + key + "S" +
 			string(binary.BigEndian.AppendUint32(nil, uint32(size))) + strings.Repeat("x", size)
 	}
-	for _, size := range []int{most - 40, most, most + 1, 100_000} {
+	for _, size := range []int{maxSize - 40, maxSize, maxSize + 1, 100_000} {
 		for _, order := range []string{field("large", size) + field("small", 3),
 			field("small", 3) + field("large", size)} {
 			header := content(1<<13|1<<7, append(table(order), "\x02id"...)...)
@@ -162,22 +163,22 @@ func TestContentHeaderFitsIntoAFrame(t *testing.T) {
 			must(t, err)
 			got = got[len(tune)+7 : len(got)-1]
 			for _, keeps := range []string{"\x02id", field("small", 3), "larger than a frame"} {
-				if len(header) > most && (len(got) > most || rabbit.CheckProperties(got) != "" ||
+				if len(header) > maxSize && (len(got) > maxSize || rabbit.CheckProperties(got) != "" ||
 					!strings.Contains(string(got), keeps)) {
-					t.Errorf("a header of %d bytes came as %d, %q without %q", len(header), len(got),
-						rabbit.CheckProperties(got), keeps)
+					t.Errorf("a header of %d bytes became one of %d without %q (fault %q)", len(header),
+						len(got), keeps, rabbit.CheckProperties(got))
 				}
 			}
-			if len(header) <= most && !bytes.Equal(got, header) {
-				t.Errorf("a header of %d bytes came as another", len(header))
+			if len(header) <= maxSize && !bytes.Equal(got, header) {
+				t.Errorf("a header of %d bytes was changed", len(header))
 			}
 		}
 	}
 }
 
-// A stream of frames comes through to the byte, however the network cuts it; only a bad content
-// header is another.
-func TestFramesComeThroughToTheByte(t *testing.T) {
+// A stream of frames passes without a change, in every segmentation by the network. Only
+// undecodable content headers are rewritten.
+func TestFramesPassUnchanged(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -201,7 +202,7 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 			want = append(want, frame(2, rabbit.RepairProperties(bad))...)
 		}
 	}
-	// so that the cut is not in a bad one
+	// The last frame is a good one, so that the cut below is not in a rewritten frame.
 	sent, want = append(sent, frame(8, nil)...), append(want, frame(8, nil)...)
 	for name, r := range map[string]io.Reader{
 		"whole": bytes.NewReader(sent), "half": iotest.HalfReader(bytes.NewReader(sent)),
@@ -228,6 +229,6 @@ func TestFramesComeThroughToTheByte(t *testing.T) {
 	other := "AMQP\x00\x00\x09\x01" + strings.Repeat("?", 100)
 	if got, err := io.ReadAll(rabbit.Through(strings.NewReader(other))); string(got) != other ||
 		err != nil {
-		t.Errorf("another protocol comes through as %q, %v", got, err)
+		t.Errorf("another protocol passes as %q, %v", got, err)
 	}
 }

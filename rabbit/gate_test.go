@@ -10,15 +10,15 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// However many deliveries the prefetch allows, those in hand have not many more bytes than the
-// bound: a delivery that has begun is read to its end.
-func TestBytesInHandAreBounded(t *testing.T) {
+// With any prefetch, the unacknowledged deliveries exceed the bound on bytes by little: only
+// a delivery that has begun is still read completely.
+func TestUnackedBytesAreBounded(t *testing.T) {
 	t.Parallel()
 	const count, size, bound = 200, 100_000, 1_000_000
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
 	messages := batch("k", 0, count, true)
-	for i := range messages { // the bytes of some are in their headers
+	for i := range messages { // every second message has its bytes in a header
 		if i%2 == 0 {
 			messages[i].Body = make([]byte, size)
 		} else {
@@ -33,19 +33,19 @@ func TestBytesInHandAreBounded(t *testing.T) {
 	var unacked []amqp.Delivery
 	for range count {
 		m := next(t, d)
-		if inHand := d.InHand(); inHand > bound+2*size {
-			t.Fatalf("%d bytes in hand, want about %d", inHand, bound)
+		if unackedBytes := d.UnackedBytes(); unackedBytes > bound+2*size {
+			t.Fatalf("%d unacknowledged bytes, want about %d", unackedBytes, bound)
 		}
 		if unacked = append(unacked, m); len(unacked) == bound/size {
 			must(t, d.Ack(unacked...))
 			unacked = nil
 		}
 	}
-	until(t, "nothing is in hand", func() bool { return d.InHand() == 0 })
+	waitFor(t, "nothing is unacknowledged", func() bool { return d.UnackedBytes() == 0 })
 }
 
-// A session whose gate is shut ends at once when it is closed, or when no more is wanted.
-func TestShutGateHoldsUpNoEnd(t *testing.T) {
+// A closed gate does not delay Stop, Ack or Close.
+func TestClosedGateDoesNotDelayTheEnd(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
@@ -60,17 +60,17 @@ func TestShutGateHoldsUpNoEnd(t *testing.T) {
 	must(t, err)
 	m := next(t, d)
 	must(t, d.Stop())
-	must(t, d.Ack(m)) // what is in hand can still be acknowledged
+	must(t, d.Ack(m)) // a delivery can still be acknowledged after Stop
 	d.Close()
-	until(t, "the others are in the queue", func() bool {
+	waitFor(t, "the others are in the queue", func() bool {
 		n := depth(t, channel(t, url))
 		return n == 9
 	})
 }
 
-// A gate that stays shut ends the session before the broker does, and says how many deliveries were
-// in hand, so that the next session asks for fewer.
-func TestGateThatStaysShutEndsTheSession(t *testing.T) {
+// A gate that stays closed ends the session before the broker does. The error has the number of
+// unacknowledged deliveries, so that the next session can use a smaller prefetch.
+func TestGateThatStaysClosedEndsTheSession(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
@@ -82,13 +82,13 @@ func TestGateThatStaysShutEndsTheSession(t *testing.T) {
 		expect(t, p, pending, rabbit.Confirmed)
 	}
 	s := open(t, url)
-	s.SetGatePatience(100 * time.Millisecond)
+	s.SetGateTimeout(100 * time.Millisecond)
 	d, err := rabbit.Subscribe(s, "q", 20, 500_000)
 	must(t, err)
-	until(t, "the session is over", func() bool { return d.Err() != nil })
+	waitFor(t, "the session is over", func() bool { return d.Err() != nil })
 	why, ok := errors.AsType[rabbit.BytesInHandError](d.Err())
 	if !ok || why.Messages != 5 || why.Bytes < 500_000 || rabbit.CauseOf(d.Err()) != "bytes" {
-		t.Errorf("it ended with %v", d.Err())
+		t.Errorf("the session ended with %v", d.Err())
 	}
 	d, err = rabbit.Subscribe(open(t, url), "q", why.Messages/2, 500_000)
 	must(t, err)

@@ -13,17 +13,17 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "8") // they mostly wait for the broker
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for the broker
 	leaks.Main(m)
 }
 
-// patience is how long a test waits for what must come; only a failing test waits that long.
-const patience = 2 * time.Minute
+// waitTimeout bounds how long a test waits for a condition. Only a failing test waits that long.
+const waitTimeout = 2 * time.Minute
 
-// open opens a session that is closed with the test.
+// open opens a session and closes it at the end of the test.
 func open(t testing.TB, url string) *rabbit.Session {
 	t.Helper()
 	s, err := rabbit.Open(t.Context(), url, t.Name())
@@ -43,8 +43,8 @@ func publisher(t testing.TB, url string) *rabbit.Publisher {
 	return p
 }
 
-// vhost returns a fresh vhost with the exchange "x", the queue "q" and a binding for the key "k",
-// and a channel to look at it.
+// vhost returns the URL of a new virtual host that has the exchange "x", the queue "q" and
+// a binding for the key "k", and a channel with which a test inspects it.
 func vhost(t testing.TB, args amqp.Table) (url string, admin *amqp.Channel) {
 	t.Helper()
 	url, _ = devstack.Vhost(t)
@@ -75,10 +75,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// over waits until a session has ended and returns why.
-func over(t testing.TB, s *rabbit.Session) error {
+// waitClosed waits until a session has ended, and returns the reason.
+func waitClosed(t testing.TB, s *rabbit.Session) error {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(waitTimeout)
 	defer deadline.Stop()
 	select {
 	case <-s.Done():
@@ -88,15 +88,15 @@ func over(t testing.TB, s *rabbit.Session) error {
 	return s.Err()
 }
 
-// until polls a condition.
-func until(t testing.TB, what string, f func() bool) {
+// waitFor polls a condition until it is true.
+func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", patience, what)
+			t.Fatalf("not within %s: %s", waitTimeout, what)
 		}
 		<-tick.C
 	}

@@ -7,18 +7,18 @@ import (
 	"math/bits"
 )
 
-// What the driver can decode; see its read.go.
+// The bounds of the driver's decoder; see its read.go.
 const (
 	maxFieldDepth  = 32
 	maxTableFields = 8192
 )
 
-// undecodable is the header that takes the place of a header table, or of a part of one, that the
-// driver could not have decoded. Its value says why.
-const undecodable = "x-undecodable-headers"
+// undecodableHeader is a header that replaces a header table, or the fields of one, that the driver
+// cannot decode. Its value is the reason.
+const undecodableHeader = "x-undecodable-headers"
 
-// The content header of AMQP 0-9-1, 2.3.5.2: class, weight, body size, flags, properties. Each
-// property that is there has its flag.
+// The content header of AMQP 0-9-1, 2.3.5.2: class, weight, body size, flags, properties. The flags
+// tell which properties are present.
 const (
 	contentHead  = 14
 	flagsAt      = 12
@@ -29,9 +29,9 @@ const (
 	flagLast     = 1 << 2
 )
 
-// checkProperties returns where the header table of a content header is, without its length, and
-// what in the content header the driver could not decode, "" if nothing. The table is nil when
-// there is none, or when it cannot be found.
+// checkProperties returns the header table of a content header, without its length, and the reason
+// why the driver could not decode the content header, or "". The table is nil if it is missing or
+// cannot be located.
 func checkProperties(payload []byte) (table []byte, fault string) {
 	if len(payload) < contentHead {
 		return nil, "the content header is too short"
@@ -64,16 +64,16 @@ func checkProperties(payload []byte) (table []byte, fault string) {
 	return table, fault
 }
 
-// repairProperties returns a content header that the driver can decode. It has what could be read
-// of the header table, and the header undecodable. If more than the table is broken, nothing but
-// that header is left. One of more than most bytes loses fields until it fits; 0: there is no such
-// bound. A content header without a fault comes back as it is.
-func repairProperties(payload []byte, most int) []byte {
+// repairProperties returns a content header that the driver can decode. The result has the
+// decodable fields of the header table and the header undecodableHeader. If more than the table is
+// broken, it has that header only. A content header of more than maxSize bytes loses fields until
+// it fits; a maxSize of 0 is no bound. A content header without a fault is returned unchanged.
+func repairProperties(payload []byte, maxSize int) []byte {
 	table, fault := checkProperties(payload)
-	if most == 0 {
-		most = math.MaxInt
+	if maxSize == 0 {
+		maxSize = math.MaxInt
 	}
-	if fault == "" && len(payload) > most {
+	if fault == "" && len(payload) > maxSize {
 		fault = fmt.Sprintf("a content header of %d bytes is larger than a frame of the connection",
 			len(payload))
 	}
@@ -82,11 +82,11 @@ func repairProperties(payload []byte, most int) []byte {
 	}
 	var headers []byte
 	if table != nil {
-		// Besides the fields there are the other properties, and the header that is added.
-		room := most - (len(payload) - len(table)) - len(undecodable) - len(fault) - 1 - 1 - 4
-		headers = readable(table, room)
+		// The result also has the other properties, and the header that is added.
+		room := maxSize - (len(payload) - len(table)) - len(undecodableHeader) - len(fault) - 1 - 1 - 4
+		headers = decodableFields(table, room)
 	}
-	headers = append(append(headers, byte(len(undecodable))), undecodable...)
+	headers = append(append(headers, byte(len(undecodableHeader))), undecodableHeader...)
 	headers = append(binary.BigEndian.AppendUint32(append(headers, 'S'), uint32(len(fault))), fault...)
 	headers = append(binary.BigEndian.AppendUint32(nil, uint32(len(headers))), headers...)
 	if len(payload) < contentHead {
@@ -109,7 +109,7 @@ func repairProperties(payload []byte, most int) []byte {
 	return append(append(repaired, headers...), rest[after:]...)
 }
 
-// fitsAfter tells whether the properties behind the header table can be decoded.
+// fitsAfter reports whether the properties after the header table can be decoded.
 func fitsAfter(rest []byte, flags uint16) bool {
 	content := make([]byte, contentHead, contentHead+len(rest))
 	binary.BigEndian.PutUint16(content[flagsAt:], flags&(flagHeaders-1))
@@ -117,8 +117,8 @@ func fitsAfter(rest []byte, flags uint16) bool {
 	return fault == ""
 }
 
-// sizeOf returns how long a string or a table is that begins with its own length in so many bytes,
-// the length included, and -1 if it is not all there.
+// sizeOf returns the size of a string or a table that begins with its own length, a number of
+// length bytes. The size includes these bytes. It is -1 if b is too short.
 func sizeOf(b []byte, length int) int {
 	if len(b) < length {
 		return -1
@@ -133,7 +133,7 @@ func sizeOf(b []byte, length int) int {
 	return length + size
 }
 
-// checkTable returns what in a field table the driver could not decode.
+// checkTable returns why the driver could not decode a field table, or "".
 func checkTable(table []byte, depth int) (fault string) {
 	if depth > maxFieldDepth {
 		return fmt.Sprintf("a table is nested deeper than %d", maxFieldDepth)
@@ -155,8 +155,8 @@ func checkTable(table []byte, depth int) (fault string) {
 	return ""
 }
 
-// checkField returns how long a field is with its type, -1 if that cannot be told, and what in it
-// the driver could not decode.
+// checkField returns the size of a field including its type, or -1 if it is unknown, and the reason
+// why the driver could not decode the field.
 func checkField(b []byte, depth int) (size int, fault string) {
 	if len(b) == 0 {
 		return -1, "a field is cut off"
@@ -210,9 +210,9 @@ func checkArray(array []byte, depth int) (fault string) {
 	return ""
 }
 
-// readable returns the fields of a table that the driver can decode, up to the first whose end
-// cannot be found, without those for which there is no room.
-func readable(table []byte, room int) (fields []byte) {
+// decodableFields returns the fields of a table that the driver can decode, up to the first field
+// of unknown size. It skips fields that exceed the remaining room.
+func decodableFields(table []byte, room int) (fields []byte) {
 	for n := 0; len(table) > 0 && n < maxTableFields-1; n++ {
 		key := sizeOf(table, 1)
 		if key < 0 {

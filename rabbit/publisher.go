@@ -10,58 +10,59 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// MaxInFlight is how many publishings may await their confirm at once.
+// MaxInFlight is how many publishings may wait for their confirm at the same time.
 const MaxInFlight = 1000
 
-// confirmTimeout is how long a confirm may take. It is above the heartbeat, so that a dead
-// connection is noticed as such first.
+// confirmTimeout is how long a confirm may take. A dead connection is noticed before, by its
+// heartbeat.
 const confirmTimeout = 30 * time.Second
 
-// Message is something to publish.
+// Message is a message to publish.
 type Message struct {
 	Exchange  string
 	Key       string
-	Mandatory bool // somebody must be bound: a message that no queue takes comes back
+	Mandatory bool // the broker returns the message if no queue is bound for it
 	amqp.Publishing
 }
 
-// Outcome is what became of a publishing.
+// Outcome is the outcome of a publishing.
 type Outcome int
 
 const (
-	Unknown    Outcome = iota // the session ended first: publish it again with the same id
-	Confirmed                 // every queue that it was routed to has it
-	Refused                   // nacked, or not confirmed in time; see the reason
-	Returned                  // no queue is bound for it, though somebody must be; see the reason
-	Unsendable                // it does not fit the protocol and was never sent; see the reason
+	Unknown    Outcome = iota // the session ended first: publish the message again with the same id
+	Confirmed                 // every queue to which it was routed has accepted it
+	Refused                   // the broker nacked it, or did not confirm it in time
+	Returned                  // it is mandatory and no queue is bound for it
+	Unsendable                // it does not fit the protocol and was never sent
 )
 
 // Publisher publishes on a session in confirm mode. It is for one goroutine.
 type Publisher struct {
 	*Session
-	returns   chan amqp.Return
-	returned  map[string]string // message id → why it came back
-	inFlight  int
-	confirmed time.Time // when the last confirm was seen
-	blocked   atomic.Bool
+	returns     chan amqp.Return
+	returned    map[string]string // by message id, why the broker returned it
+	inFlight    int
+	lastConfirm time.Time // when the last confirm was seen
+	blocked     atomic.Bool
 }
 
-// Pending is a publishing that awaits its confirm.
+// Pending is a publishing that waits for its confirm.
 type Pending struct {
-	id      string
-	at      time.Time
-	confirm *amqp.DeferredConfirmation
-	refused error // it was never sent
+	id          string
+	publishedAt time.Time
+	confirm     *amqp.DeferredConfirmation
+	unsendable  error // it was never sent
 }
 
-// NewPublisher puts the session into confirm mode and takes it over.
+// NewPublisher puts the session into confirm mode. It takes the session over.
 func NewPublisher(s *Session) (*Publisher, error) {
 	if err := s.call(func() error { return s.ch.Confirm(false) }); err != nil {
 		return nil, fmt.Errorf("enter confirm mode: %w", err)
 	}
 	p := &Publisher{Session: s, returned: map[string]string{}}
-	// Every message in flight may come back, and the driver drops a notification that nobody takes:
-	// with room for all of them, and for those that Wait has given up, none can be lost.
+	// The broker may return every message in flight, and the driver drops a notification that is not
+	// received in time. The channel has room for all of them, and for those whose confirm Wait has
+	// given up, so that none is lost.
 	p.returns = s.ch.NotifyReturn(make(chan amqp.Return, 2*MaxInFlight))
 	blocked := s.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	go func() {
@@ -72,12 +73,13 @@ func NewPublisher(s *Session) (*Publisher, error) {
 	return p, nil
 }
 
-// Blocked tells whether the broker has asked not to be published to (a memory or disk alarm).
+// Blocked reports whether the broker has blocked publishing, because of a memory or disk alarm.
 func (p *Publisher) Blocked() bool { return p.blocked.Load() }
 
-// Publish sends a batch in one write and returns one Pending for each message, in their order. It
-// does not wait for confirms. It fails only when the session is over or the batch exceeds the room
-// that is left of MaxInFlight; then nothing is known about any of them.
+// Publish sends a batch in one write and returns one Pending for each message, in the same order.
+// It does not wait for confirms. It fails only if the session is over, or if the batch would exceed
+// MaxInFlight, in which case nothing was sent. After the end of the session the outcome of the
+// whole batch is unknown.
 func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	if p.inFlight+len(batch) > MaxInFlight {
 		return nil, fmt.Errorf("publish: %d in flight and %d more exceed %d", p.inFlight, len(batch),
@@ -87,60 +89,61 @@ func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	pendings := make([]*Pending, len(batch))
 	now := time.Now()
 	for i, m := range batch {
-		pendings[i] = &Pending{id: m.MessageId, at: now}
-		if err := sendable(m); err != nil {
-			pendings[i].refused = err
+		pendings[i] = &Pending{id: m.MessageId, publishedAt: now}
+		if err := checkSendable(m); err != nil {
+			pendings[i].unsendable = err
 			continue
 		}
-		// Whatever fails now is the session's fault, also while the driver does not count the channel as
-		// closed yet: a message that can be sent must not be blamed for a line that breaks.
+		// The message itself is valid, so an error now is a fault of the session, even if the driver has
+		// not marked the channel as closed yet. A broken connection must not count against a message.
 		confirm, err := p.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false,
 			m.Publishing)
 		if err != nil {
 			_ = p.socket.uncork()
-			return nil, p.over(err)
+			return nil, p.closedReason(err)
 		}
 		pendings[i].confirm = confirm
 		p.inFlight++
 	}
 	if err := p.socket.uncork(); err != nil {
-		return nil, p.over(err)
+		return nil, p.closedReason(err)
 	}
 	return pendings, nil
 }
 
-// Wait returns what became of a publishing, and unless it was Confirmed why. Only a cancelled ctx
-// is an error.
+// Wait returns the outcome of a publishing and, unless it is Confirmed, the reason as the first
+// error. The second error is not nil only if ctx has ended.
 func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error, error) {
-	if pending.refused != nil {
-		return Unsendable, pending.refused, nil
+	if pending.unsendable != nil {
+		return Unsendable, pending.unsendable, nil
 	}
 	select {
 	case <-pending.confirm.Done():
 	default:
-		timer := time.NewTimer(time.Until(pending.at.Add(confirmTimeout)))
+		timer := time.NewTimer(time.Until(pending.publishedAt.Add(confirmTimeout)))
 		defer timer.Stop()
 		select {
 		case <-pending.confirm.Done():
 		case <-timer.C:
 			p.inFlight--
-			return p.late(pending)
+			return p.confirmTimedOut(pending)
 		case <-ctx.Done():
 			return Unknown, nil, ctx.Err()
 		}
 	}
 	p.inFlight--
 	if !pending.confirm.Acked() {
-		// The driver also says "not acked" of all that was in flight when a channel closed, and it
-		// marks the channel as closed first.
+		// When a channel closes, the driver reports everything in flight as not acked. It marks the
+		// channel as closed first.
 		if p.ch.IsClosed() || p.Err() != nil {
-			return Unknown, p.over(nil), nil
+			return Unknown, p.closedReason(nil), nil
 		}
-		return Refused, errors.New("the broker refused it (nack): a queue is full or failing"), nil
+		return Refused, errors.New("the broker refused the message (nack): a queue is full or failing"),
+			nil
 	}
-	p.confirmed = time.Now()
-	// One goroutine of the driver dispatches returns and confirms in the order in which they came,
-	// and the broker returns before it confirms: a return of this message is in the channel by now.
+	p.lastConfirm = time.Now()
+	// The broker returns a message before it confirms it, and one goroutine of the driver dispatches
+	// both in order. A return of this message is therefore in the channel by now.
 	p.drainReturns()
 	if why, ok := p.returned[pending.id]; ok {
 		delete(p.returned, pending.id)
@@ -149,10 +152,10 @@ func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error,
 	return Confirmed, nil, nil
 }
 
-// late judges a confirm that did not come: when others did, this message is in trouble; when none
-// did, the session is.
-func (p *Publisher) late(pending *Pending) (Outcome, error, error) {
-	if p.confirmed.After(pending.at) {
+// confirmTimedOut decides about a confirm that did not arrive in time. If later confirms arrived,
+// the fault is that of the message; otherwise it is that of the session, which then ends.
+func (p *Publisher) confirmTimedOut(pending *Pending) (Outcome, error, error) {
+	if p.lastConfirm.After(pending.publishedAt) {
 		return Refused, fmt.Errorf("no confirm within %s", confirmTimeout), nil
 	}
 	p.end(fmt.Errorf("%w: no confirm within %s", ErrClosed, confirmTimeout))
@@ -174,9 +177,10 @@ func (p *Publisher) drainReturns() {
 	}
 }
 
-// over waits for the reason of a channel that is closed, which another goroutine is about to note.
-func (p *Publisher) over(cause error) error {
-	timer := time.NewTimer(closePatience)
+// closedReason returns the reason why the channel is closed. It waits for it, since another
+// goroutine may still be about to set it.
+func (p *Publisher) closedReason(cause error) error {
+	timer := time.NewTimer(closeTimeout)
 	defer timer.Stop()
 	select {
 	case <-p.done:
@@ -189,9 +193,9 @@ func (p *Publisher) over(cause error) error {
 	return p.Err()
 }
 
-// sendable refuses what does not fit the protocol, some of which the driver would find out only
-// after it has sent half a message.
-func sendable(m Message) error {
+// checkSendable returns an error if a message does not fit the protocol. The driver would find some
+// of these faults only after it has sent half of the message.
+func checkSendable(m Message) error {
 	if err := m.Headers.Validate(); err != nil {
 		return err
 	}
@@ -202,7 +206,8 @@ func sendable(m Message) error {
 		"user-id": m.UserId,
 	} {
 		if len(s) > maxShortString {
-			return fmt.Errorf("%s of %d bytes, at most %d", field, len(s), maxShortString)
+			return fmt.Errorf("%s of %d bytes is too long: at most %d are allowed", field, len(s),
+				maxShortString)
 		}
 	}
 	return checkHeaderNames(m.Headers)
@@ -211,7 +216,8 @@ func sendable(m Message) error {
 func checkHeaderNames(headers amqp.Table) error {
 	for key, value := range headers {
 		if len(key) > maxShortString {
-			return fmt.Errorf("header name of %d bytes, at most %d", len(key), maxShortString)
+			return fmt.Errorf("header name of %d bytes is too long: at most %d are allowed", len(key),
+				maxShortString)
 		}
 		if nested, ok := value.(amqp.Table); ok {
 			if err := checkHeaderNames(nested); err != nil {

@@ -32,7 +32,7 @@ func publish(t *testing.T, p *rabbit.Publisher, messages ...rabbit.Message) []*r
 	return pendings
 }
 
-// expect waits for a publishing and fails the test unless its outcome is want; it returns the
+// expect waits for the outcome of a publishing, fails the test unless it is want, and returns the
 // reason.
 func expect(t *testing.T, p *rabbit.Publisher, pending *rabbit.Pending,
 	want rabbit.Outcome) string {
@@ -55,7 +55,7 @@ func TestConfirmedMessageIsInTheQueue(t *testing.T) {
 	for _, pending := range publish(t, p, batch("k", 0, 300, true)...) {
 		expect(t, p, pending, rabbit.Confirmed)
 	}
-	until(t, "all are in the queue", func() bool {
+	waitFor(t, "all are in the queue", func() bool {
 		q, err := admin.QueueDeclarePassive("q", true, false, false, false, nil)
 		must(t, err)
 		return q.Messages == 300
@@ -67,37 +67,37 @@ func TestConfirmedMessageIsInTheQueue(t *testing.T) {
 	}
 }
 
-// PUB-02: the broker acks what it could not route, right after it has returned it.
+// PUB-02: the broker confirms a message that it could not route, right after it has returned it.
 func TestUnroutableIsNeverConfirmed(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
 	const total, size = 10_000, 250
-	var flying []*rabbit.Pending
+	var inFlight []*rabbit.Pending
 	for n := 0; n < total; n += size {
-		flying = append(flying, publish(t, p, batch("nobody", n, size, true)...)...)
-		for len(flying) > rabbit.MaxInFlight-size || n+size == total && len(flying) > 0 {
-			why := expect(t, p, flying[0], rabbit.Returned)
+		inFlight = append(inFlight, publish(t, p, batch("nobody", n, size, true)...)...)
+		for len(inFlight) > rabbit.MaxInFlight-size || n+size == total && len(inFlight) > 0 {
+			why := expect(t, p, inFlight[0], rabbit.Returned)
 			if !strings.Contains(why, "NO_ROUTE") || !strings.Contains(why, "nobody") {
 				t.Fatalf("reason %s", why)
 			}
-			flying = flying[1:]
+			inFlight = inFlight[1:]
 		}
 	}
-	// Each return counts once: the same id confirms when it can be routed.
+	// Each return counts once: a later message with the same id that can be routed is confirmed.
 	routed := message("k", 0, true)
 	routed.MessageId = "nobody0"
 	expect(t, p, publish(t, p, routed)[0], rabbit.Confirmed)
 }
 
-// PUB-03: as many returns as can be in flight fit, even when nobody takes them for long.
+// PUB-03: no return is lost, even if every message in flight is returned and nobody reads.
 func TestReturnsAreNotDroppedWhenNobodyReads(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
 	pendings := publish(t, p, batch("nobody", 0, rabbit.MaxInFlight-1, true)...)
 	last := publish(t, p, message("k", 0, true))
-	expect(t, p, last[0], rabbit.Confirmed) // everything before it has come back and was acked, unread
+	expect(t, p, last[0], rabbit.Confirmed) // all messages before it have been returned by now
 	for _, pending := range pendings {
 		expect(t, p, pending, rabbit.Returned)
 	}
@@ -110,31 +110,31 @@ func TestUnroutableWithoutMandatoryIsConfirmed(t *testing.T) {
 	expect(t, p, publish(t, p, message("nobody", 0, false))[0], rabbit.Confirmed)
 }
 
-// PUB-04
+// PUB-04: a full queue refuses messages until it has room again.
 func TestFullQueueRefuses(t *testing.T) {
 	t.Parallel()
 	url, admin := vhost(t, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
 	p := publisher(t, url)
-	until(t, "the full queue refuses", func() bool {
+	waitFor(t, "the full queue refuses", func() bool {
 		got, why, err := p.Wait(t.Context(), publish(t, p, message("k", 0, true))[0])
 		must(t, err)
 		return got == rabbit.Refused && strings.Contains(why.Error(), "nack")
 	})
 	_, err := admin.QueuePurge("q", false)
 	must(t, err)
-	until(t, "the queue takes messages again", func() bool {
+	waitFor(t, "the queue takes messages again", func() bool {
 		got, _, err := p.Wait(t.Context(), publish(t, p, message("k", 1, true))[0])
 		must(t, err)
 		return got == rabbit.Confirmed
 	})
 }
 
-func TestUnsendableSpoilsNothing(t *testing.T) {
+func TestUnsendableMessageAffectsNoOther(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	p := publisher(t, url)
 	long := strings.Repeat("l", 256)
-	spoil := map[string]func(m *rabbit.Message){
+	faults := map[string]func(m *rabbit.Message){
 		"routing key":      func(m *rabbit.Message) { m.Key = long },
 		"exchange":         func(m *rabbit.Message) { m.Exchange = long },
 		"message-id":       func(m *rabbit.Message) { m.MessageId = long },
@@ -148,12 +148,11 @@ func TestUnsendableSpoilsNothing(t *testing.T) {
 		"expiration":       func(m *rabbit.Message) { m.Expiration = long },
 		"user-id":          func(m *rabbit.Message) { m.UserId = long },
 		"content-encoding": func(m *rabbit.Message) { m.ContentEncoding = long },
-		"header name of 25": func(
-			m *rabbit.Message) {
+		"header name of 25": func(m *rabbit.Message) {
 			m.Headers = amqp.Table{"x": amqp.Table{long: "x"}}
 		},
 	}
-	for what, f := range spoil {
+	for what, f := range faults {
 		bad := message("k", 1, true)
 		f(&bad)
 		pendings := publish(t, p, message("k", 0, true), bad, message("k", 2, true))
@@ -165,20 +164,21 @@ func TestUnsendableSpoilsNothing(t *testing.T) {
 	}
 }
 
-// A line that breaks is the fault of no message, also in the moment in which the driver has closed
-// the connection and not yet the channel.
-func TestLineThatBreaksBlamesNoMessage(t *testing.T) {
+// A connection that breaks counts against no message, not even at the moment when the driver has
+// closed the connection and not yet the channel.
+func TestBrokenConnectionBlamesNoMessage(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
 	large := message("k", 0, true)
-	large.Body = make([]byte, 100<<10) // more than is held back: the driver itself meets a broken line
+	large.Body = make([]byte, 100<<10) // larger than the buffer, so that the driver's own write fails
 	for name, m := range map[string]rabbit.Message{"large": large, "small": message("k", 0, true)} {
 		broken, closed := publisher(t, url), publisher(t, url)
-		broken.Break(errors.New("a broken line"))
+		broken.Break(errors.New("broken connection"))
 		closed.HalfClose()
 		for how, p := range map[string]*rabbit.Publisher{"broken": broken, "closed": closed} {
 			if pendings, err := p.Publish([]rabbit.Message{m}); !errors.Is(err, rabbit.ErrClosed) {
-				t.Errorf("%s message on a %s line: error %v, %d pendings", name, how, err, len(pendings))
+				t.Errorf("%s message on a %s connection: error %v, %d pendings", name, how, err,
+					len(pendings))
 			}
 		}
 	}
@@ -198,7 +198,8 @@ func TestTooManyInFlightAreNotSent(t *testing.T) {
 	expect(t, p, publish(t, p, message("k", 0, true))[0], rabbit.Confirmed)
 }
 
-// What was in flight when the session ends is unknown, and nothing can be published any more.
+// The end of a session makes the outcome of everything in flight unknown, and no more can be
+// published.
 func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
@@ -209,7 +210,7 @@ func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
 		batch("k", 0, 100, true)...)...) {
 		expect(t, p, pending, rabbit.Unknown)
 	}
-	err := over(t, p.Session)
+	err := waitClosed(t, p.Session)
 	if !errors.Is(err, rabbit.ErrClosed) || rabbit.ServerCode(err) != amqp.NotFound {
 		t.Errorf("the session ended with %v (code %d)", err, rabbit.ServerCode(err))
 	}

@@ -16,35 +16,36 @@ import (
 // The bounds of a session.
 const (
 	connectTimeout = 10 * time.Second
-	heartbeat      = 10 * time.Second // a silent peer is noticed after three of them
+	heartbeat      = 10 * time.Second // the driver detects a silent peer after three of them
 	reconnectFirst = 100 * time.Millisecond
 	reconnectMax   = 15 * time.Second
-	// a session that lived this long was healthy: start the backoff anew
-	sessionSettled = 10 * time.Second
-	closePatience  = 2 * time.Second
-	// a declaration or subscription; a broker that is alive may still owe the answer for ever
+	// A session that lasted this long was healthy: the backoff starts from the beginning.
+	healthyAfter = 10 * time.Second
+	closeTimeout = 2 * time.Second
+	// replyTimeout bounds a call such as a declaration. A broker whose queues are stuck may never
+	// answer one, although its heartbeats go on.
 	replyTimeout   = 30 * time.Second
-	complainAtMost = 30 * time.Second // one log line in this time about the same trouble
+	logInterval    = 30 * time.Second // between two log lines about failing sessions
 	maxShortString = 255              // AMQP 0-9-1, 4.2.5.3
 )
 
-// ErrClosed says that the session is over; what was in flight in it is of unknown outcome.
+// ErrClosed means that the session is over. The outcome of everything in flight is unknown.
 var ErrClosed = errors.New("broker session is closed")
 
-// Session is one connection with one channel. When either breaks, the session is over: it is never
-// repaired, a new one takes its place.
+// Session is one connection with one channel. When either breaks, the session is over. It is never
+// repaired; a new session replaces it.
 type Session struct {
-	conn   *amqp.Connection
-	ch     *amqp.Channel
-	socket *socket
-	done   chan struct{}
-	once   sync.Once
-	err    error         // why it ended; read after done is closed
-	reply  time.Duration // replyTimeout, or what a test makes of it
+	conn         *amqp.Connection
+	ch           *amqp.Channel
+	socket       *socket
+	done         chan struct{}
+	once         sync.Once
+	err          error         // why it ended; read it only after done is closed
+	replyTimeout time.Duration // replyTimeout, or that of a test
 }
 
-// CheckURL refuses what is no address of a broker. The error does not repeat it, for it holds
-// a password.
+// CheckURL returns an error unless rawURL is the address of a broker. The error does not repeat the
+// address, which contains a password.
 func CheckURL(rawURL string) error {
 	_, err := parseURL(rawURL)
 	return err
@@ -58,19 +59,19 @@ func parseURL(rawURL string) (amqp.URI, error) {
 	return uri, nil
 }
 
-// Open connects. The name is shown in the broker's management pages, such as "orders/publish".
-// Errors never hold the password.
+// Open connects to a broker. The management pages show the name, such as "orders/publish". Errors
+// never contain the password.
 func Open(ctx context.Context, rawURL, name string) (*Session, error) {
 	return open(ctx, rawURL, name, replyTimeout)
 }
 
-func open(ctx context.Context, rawURL, name string, reply time.Duration) (*Session, error) {
+func open(ctx context.Context, rawURL, name string, timeout time.Duration) (*Session, error) {
 	uri, err := parseURL(rawURL)
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{done: make(chan struct{}), reply: reply}
-	uncut := func() bool { return true }
+	s := &Session{done: make(chan struct{}), replyTimeout: timeout}
+	stopClose := func() bool { return true }
 	config := amqp.Config{
 		Heartbeat:  heartbeat,
 		Properties: amqp.NewConnectionProperties(),
@@ -81,18 +82,18 @@ func open(ctx context.Context, rawURL, name string, reply time.Duration) (*Sessi
 				return nil, err
 			}
 			s.socket = newSocket(c)
-			// A server that accepts but does not answer must not hold up the end of the program.
-			uncut = context.AfterFunc(ctx, func() { _ = c.Close() })
-			// for the handshake; the driver clears it
+			// A server that accepts and does not answer must not delay the end of the program.
+			stopClose = context.AfterFunc(ctx, func() { _ = c.Close() })
+			// The deadline bounds the handshake; the driver clears it afterwards.
 			return s.socket, c.SetDeadline(time.Now().Add(connectTimeout))
 		},
 	}
 	config.Properties.SetClientConnectionName(name)
-	defer func() { uncut() }()
+	defer func() { stopClose() }()
 	if s.conn, err = amqp.DialConfig(rawURL, config); err != nil {
 		return nil, fmt.Errorf("connect to broker %s:%d as %s: %w", uri.Host, uri.Port, uri.Username, err)
 	}
-	// The listeners are registered before anything can fail, so that no reason is lost.
+	// The listener is registered before a call can fail, so that the reason of a close is not lost.
 	connClosed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
 	if err := s.call(func() (err error) { s.ch, err = s.conn.Channel(); return err }); err != nil {
 		s.end(err)
@@ -103,7 +104,7 @@ func open(ctx context.Context, rawURL, name string, reply time.Duration) (*Sessi
 	return s, nil
 }
 
-// watch ends the session at the first word of its connection or its channel. It ends itself then.
+// watch ends the session when its connection or its channel is closed, and returns then.
 func (s *Session) watch(connClosed, chClosed <-chan *amqp.Error) {
 	var reason *amqp.Error
 	select {
@@ -119,26 +120,27 @@ func (s *Session) watch(connClosed, chClosed <-chan *amqp.Error) {
 	s.end(fmt.Errorf("%w: %w", ErrClosed, reason))
 }
 
-// end closes the session for the given reason; the first reason stays.
+// end closes the session. Only the reason of the first call counts.
 func (s *Session) end(reason error) {
 	s.once.Do(func() {
 		s.err = reason
 		close(s.done)
-		s.socket.frames.gate.limit(0, nil)
-		// The close handshake is bounded; a connection that does not answer is cut.
-		_ = s.conn.CloseDeadline(time.Now().Add(closePatience))
+		s.socket.frames.gate.setBound(0, nil)
+		// The close handshake is bounded, since the broker may not answer.
+		_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout))
 		_ = s.socket.Close()
 	})
 }
 
-// call asks the broker for something and waits for the answer, but not for ever: the driver would,
-// and the heartbeats of a broker whose queues are stuck go on. A session without an answer is over.
-func (s *Session) call(ask func() error) error {
-	timer := time.AfterFunc(s.reply, func() {
-		s.end(fmt.Errorf("%w: the broker did not answer within %s", ErrClosed, s.reply))
+// call runs a request to the broker and ends the session if there is no answer within replyTimeout.
+// The driver itself would wait forever for a broker whose queues are stuck and whose heartbeats go
+// on.
+func (s *Session) call(request func() error) error {
+	timer := time.AfterFunc(s.replyTimeout, func() {
+		s.end(fmt.Errorf("%w: the broker did not answer within %s", ErrClosed, s.replyTimeout))
 	})
 	defer timer.Stop()
-	if err := ask(); err != nil {
+	if err := request(); err != nil {
 		if reason := s.Err(); reason != nil {
 			return reason
 		}
@@ -153,7 +155,7 @@ func (s *Session) Close() { s.end(ErrClosed) }
 // Done is closed when the session is over.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Err says why the session is over, and nil while it is not.
+// Err returns why the session is over, or nil while it is not.
 func (s *Session) Err() error {
 	select {
 	case <-s.done:
@@ -163,8 +165,8 @@ func (s *Session) Err() error {
 	}
 }
 
-// ServerCode returns the AMQP reply code with which the broker closed the session, 0 when it did
-// not say one.
+// ServerCode returns the AMQP reply code with which the broker closed the session, or 0 if there is
+// none.
 func ServerCode(err error) int {
 	var reason *amqp.Error
 	if errors.As(err, &reason) && reason.Server {
@@ -173,25 +175,26 @@ func ServerCode(err error) int {
 	return 0
 }
 
-// Supervise runs one session after another until ctx is done: whenever run returns, it is run again
-// after a jittered, growing pause. It logs why, but not more often than a person can read.
+// Supervise runs one session after another until ctx is done. When run returns, Supervise logs its
+// error, waits for a growing pause with jitter, and calls run again. It limits how often it logs,
+// so that a broker that is down does not flood the log.
 func Supervise(ctx context.Context, log zerolog.Logger, run func(ctx context.Context) error) {
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(reconnectFirst), backoff.WithMaxInterval(reconnectMax),
 		backoff.WithMaxElapsedTime(0))
-	var complained time.Time
+	var logged time.Time
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := run(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > sessionSettled {
+		if time.Since(began) > healthyAfter {
 			pause.Reset()
 		}
-		if time.Since(complained) > complainAtMost || time.Since(began) > sessionSettled {
-			log.Warn().Err(err).Msg("broker session ended, connecting again")
-			complained = time.Now()
+		if time.Since(logged) > logInterval || time.Since(began) > healthyAfter {
+			log.Warn().Err(err).Msg("broker session ended, reconnecting")
+			logged = time.Now()
 		}
 		timer := time.NewTimer(pause.NextBackOff())
 		select {

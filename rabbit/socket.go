@@ -9,29 +9,29 @@ import (
 
 const (
 	socketBuffer = 64 << 10
-	// writeTimeout cuts a write that hangs: a broker under a memory or disk alarm stops reading, and
-	// the driver's own calls cannot be interrupted.
+	// writeTimeout bounds a write. A broker with a memory or disk alarm stops reading, and the
+	// driver's own calls cannot be interrupted.
 	writeTimeout = 10 * time.Second
-	// silence is how long the driver waits for a sign of life from the broker.
-	silence = 3 * heartbeat
+	// readTimeout is how long the driver waits for a heartbeat from the broker.
+	readTimeout = 3 * heartbeat
 )
 
-// socket is a connection that can hold writes back, so that a batch of publishings or acks is one
-// system call instead of one each, and that reads frames.
+// socket is a connection that buffers writes between cork and uncork, so that a batch of
+// publishings or acknowledgements is one system call. It reads through frames.
 type socket struct {
 	net.Conn
 	frames *frames
 
-	mu     sync.Mutex
-	corked bool
-	held   []byte
-	failed error // of the first write that failed: nothing may follow it
+	mu       sync.Mutex
+	corked   bool
+	buffered []byte
+	failed   error // the error of the first write that failed; no write may follow it
 }
 
 func newSocket(c net.Conn) *socket {
 	s := &socket{Conn: c, frames: newFrames(c)}
-	// The driver's deadline for the next heartbeat went on while nothing was read on purpose.
-	s.frames.waited = func() { _ = c.SetReadDeadline(time.Now().Add(silence)) }
+	// The driver's deadline for the next heartbeat has continued to run while the gate was closed.
+	s.frames.onWait = func() { _ = c.SetReadDeadline(time.Now().Add(readTimeout)) }
 	return s
 }
 
@@ -43,21 +43,21 @@ func (s *socket) Write(p []byte) (int, error) {
 	if !s.corked {
 		return len(p), s.write(p)
 	}
-	s.held = append(s.held, p...)
-	if len(s.held) >= socketBuffer {
+	s.buffered = append(s.buffered, p...)
+	if len(s.buffered) >= socketBuffer {
 		return len(p), s.flush()
 	}
 	return len(p), nil
 }
 
-// cork holds writes back until uncork.
+// cork buffers writes until uncork.
 func (s *socket) cork() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.corked = true
 }
 
-// uncork sends what was held back.
+// uncork sends the buffered writes.
 func (s *socket) uncork() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,11 +66,11 @@ func (s *socket) uncork() error {
 }
 
 func (s *socket) flush() error {
-	if len(s.held) == 0 || s.failed != nil {
+	if len(s.buffered) == 0 || s.failed != nil {
 		return s.failed
 	}
-	err := s.write(s.held)
-	s.held = s.held[:0]
+	err := s.write(s.buffered)
+	s.buffered = s.buffered[:0]
 	return err
 }
 
@@ -83,7 +83,7 @@ func (s *socket) write(p []byte) error {
 		_, err = s.Conn.Write(p)
 	}
 	if err != nil {
-		_ = s.Close() // a frame may be half written
+		_ = s.Close() // a frame may be incomplete
 		s.failed = fmt.Errorf("write to broker: %w", err)
 	}
 	return s.failed

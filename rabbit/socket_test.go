@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// wire is a connection that notes what is done to it.
-type wire struct {
+// fakeConn is a connection that records its writes.
+type fakeConn struct {
 	net.Conn
 	mu       sync.Mutex
 	writes   [][]byte
@@ -22,7 +22,7 @@ type wire struct {
 	closed   bool
 }
 
-func (w *wire) Write(p []byte) (int, error) {
+func (w *fakeConn) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -35,8 +35,8 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *wire) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
-func (w *wire) Close() error                       { w.closed = true; return nil }
+func (w *fakeConn) SetWriteDeadline(t time.Time) error { w.deadline = t; return nil }
+func (w *fakeConn) Close() error                       { w.closed = true; return nil }
 
 func write(t *testing.T, s rabbit.Socket, text string) {
 	t.Helper()
@@ -47,7 +47,7 @@ func write(t *testing.T, s rabbit.Socket, text string) {
 
 func TestCorkedWritesAreOne(t *testing.T) {
 	t.Parallel()
-	w := &wire{}
+	w := &fakeConn{}
 	s := rabbit.NewSocket(w)
 	write(t, s, "a")
 	s.Cork()
@@ -58,7 +58,7 @@ func TestCorkedWritesAreOne(t *testing.T) {
 	}
 	must(t, s.Uncork())
 	write(t, s, "d")
-	must(t, s.Uncork()) // nothing is held
+	must(t, s.Uncork()) // nothing is buffered
 	if got := string(bytes.Join(w.writes, []byte("|"))); got != "a|bc|d" {
 		t.Errorf("writes %q", got)
 	}
@@ -66,7 +66,7 @@ func TestCorkedWritesAreOne(t *testing.T) {
 
 func TestCorkHoldsBackNoMoreThanItsBuffer(t *testing.T) {
 	t.Parallel()
-	w := &wire{}
+	w := &fakeConn{}
 	s := rabbit.NewSocket(w)
 	s.Cork()
 	chunk := bytes.Repeat([]byte("x"), 10_000)
@@ -82,10 +82,10 @@ func TestCorkHoldsBackNoMoreThanItsBuffer(t *testing.T) {
 	}
 }
 
-// A write that hangs is cut, and nothing follows the half frame.
+// A write that hangs ends with an error, and no write follows the incomplete frame.
 func TestHangingWriteIsCut(t *testing.T) {
 	t.Parallel()
-	w := &wire{fail: os.ErrDeadlineExceeded}
+	w := &fakeConn{fail: os.ErrDeadlineExceeded}
 	s := rabbit.NewSocket(w)
 	before := time.Now()
 	if _, err := s.Write([]byte("frame")); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -96,20 +96,20 @@ func TestHangingWriteIsCut(t *testing.T) {
 	}
 	w.fail = nil
 	if _, err := s.Write([]byte("next")); err == nil || len(w.writes) > 0 {
-		t.Errorf("after half a frame %q was written", w.writes)
+		t.Errorf("%q was written after an incomplete frame", w.writes)
 	}
 	s.Cork()
 	if _, err := s.Write([]byte("next")); err != nil {
 		t.Errorf("corked: %v", err)
 	}
 	if s.Uncork() == nil {
-		t.Error("the uncorked write was lost in silence")
+		t.Error("Uncork lost a write without an error")
 	}
 }
 
 func TestConcurrentCorksLoseNothing(t *testing.T) {
 	t.Parallel()
-	w := &wire{}
+	w := &fakeConn{}
 	s := rabbit.NewSocket(w)
 	var writers sync.WaitGroup
 	for range 8 {

@@ -14,14 +14,15 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// specVersion is that of CloudEvents 1.0, which has not changed with its revisions.
+// specVersion is the version in the header of all revisions of CloudEvents 1.0.
 const specVersion = "1.0"
 
-// timeFormat is RFC 3339 in UTC, as far as PostgreSQL keeps time.
+// timeFormat is RFC 3339 with the precision of PostgreSQL, which is a microsecond.
 const timeFormat = "2006-01-02T15:04:05.999999Z07:00"
 
-// Publishing puts a record on the wire: CloudEvents 1.0 in binary mode, by the binding that is
-// registered for AMQP 0-9-1 (headers "ce-…"), and the native properties that AMQP tools show.
+// Publishing encodes a record as CloudEvents 1.0 in binary mode, with the binding that is
+// registered for AMQP 0-9-1 (headers "ce-…"). It also sets the native properties, which AMQP tools
+// show.
 func Publishing(r events.Record) amqp.Publishing {
 	headers := amqp.Table{
 		"ce-specversion":   specVersion,
@@ -37,7 +38,7 @@ func Publishing(r events.Record) amqp.Publishing {
 	if r.CausationID != "" {
 		headers["ce-causationid"] = r.CausationID
 	}
-	if r.Sequence > 0 { // the Sequence extension orders as text, hence the zeros
+	if r.Sequence > 0 { // the Sequence extension compares as text, so the number has leading zeros
 		headers["ce-sequence"] = fmt.Sprintf("%020d", r.Sequence)
 	}
 	if r.TraceParent != "" {
@@ -50,12 +51,13 @@ func Publishing(r events.Record) amqp.Publishing {
 	}
 }
 
-// Record reads a delivery: binary mode with the prefixes "ce-", "cloudEvents_" or "cloudEvents:",
-// structured mode, or no CloudEvents at all but AMQP's own message-id and type. What is missing
-// stays empty, for the caller to judge; what contradicts itself is events.ErrMalformed.
+// Record decodes a delivery. It accepts CloudEvents in binary mode with the prefixes "ce-",
+// "cloudEvents_" or "cloudEvents:", CloudEvents in structured mode, and messages that have only
+// AMQP's own message-id and type. Missing attributes stay empty, and the caller checks them. If
+// attributes contradict each other, the error is events.ErrMalformed.
 func Record(d amqp.Delivery) (events.Record, error) {
 	r, err := decode(d)
-	if fault, ok := d.Headers[undecodable]; ok && err == nil {
+	if fault, ok := d.Headers[undecodableHeader]; ok && err == nil {
 		return r, fmt.Errorf("%w: headers: %.200s", events.ErrMalformed, text(fault))
 	}
 	return r, err
@@ -83,8 +85,8 @@ func decode(d amqp.Delivery) (events.Record, error) {
 		if !ok {
 			continue
 		}
-		if published, twice := attributes[name]; twice && published != text(value) {
-			return events.Record{}, fmt.Errorf("%w: two headers say %.40s, and not the same",
+		if other, found := attributes[name]; found && other != text(value) {
+			return events.Record{}, fmt.Errorf("%w: two headers set %.40s to different values",
 				events.ErrMalformed, name)
 		}
 		attributes[name] = text(value)
@@ -92,7 +94,7 @@ func decode(d amqp.Delivery) (events.Record, error) {
 	return record(attributes, d, d.Body)
 }
 
-// attribute strips the prefix of a header that carries a CloudEvents attribute.
+// attribute returns the name of the CloudEvents attribute in a header, without the prefix.
 func attribute(key string) (string, bool) {
 	for _, prefix := range []string{"ce-", "cloudEvents_", "cloudEvents:"} {
 		if name, ok := strings.CutPrefix(key, prefix); ok {
@@ -102,7 +104,8 @@ func attribute(key string) (string, bool) {
 	return "", false
 }
 
-// text returns the canonical string of a header's value: other producers use AMQP's own types.
+// text returns the canonical string of a header's value. Other producers use types of AMQP, such as
+// a timestamp, where the kit uses strings.
 func text(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -126,16 +129,17 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 		DataSchema:    a["dataschema"],
 		CorrelationID: a["correlationid"], CausationID: a["causationid"], Time: d.Timestamp, Data: data,
 	}
-	for _, twice := range []struct {
+	for _, property := range []struct {
 		name, native string
 		field        *string
 	}{{"id", d.MessageId, &r.ID}, {"type", d.Type, &r.Type}, {"correlationid", d.CorrelationId,
 		&r.CorrelationID}} {
-		if *twice.field == "" {
-			*twice.field = twice.native
-		} else if twice.native != "" && twice.native != *twice.field && twice.name != "correlationid" {
+		if *property.field == "" {
+			*property.field = property.native
+		} else if property.native != "" && property.native != *property.field &&
+			property.name != "correlationid" {
 			return r, fmt.Errorf("%w: %s is %.64q in the header and %.64q in the property",
-				events.ErrMalformed, twice.name, *twice.field, twice.native)
+				events.ErrMalformed, property.name, *property.field, property.native)
 		}
 	}
 	if at := a["time"]; at != "" {
@@ -146,7 +150,7 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 		r.Time = parsed.UTC()
 	}
 	if seq := a["sequence"]; seq != "" {
-		r.Sequence, _ = strconv.ParseInt(seq, 10, 64) // informative; another producer's may be any text
+		r.Sequence, _ = strconv.ParseInt(seq, 10, 64) // the text of another producer need not be a number
 	}
 	for _, trace := range []string{a["traceparent"], text(d.Headers["traceparent"])} {
 		if events.ValidTrace(trace) {
@@ -156,13 +160,15 @@ func record(a map[string]string, d amqp.Delivery, data []byte) (events.Record, e
 	for name, id := range map[string]string{"correlationid": r.CorrelationID,
 		"causationid": r.CausationID, "source": r.Source} {
 		if len(id) > maxShortString {
-			return r, fmt.Errorf("%w: %s of %d bytes", events.ErrMalformed, name, len(id))
+			return r, fmt.Errorf("%w: %s of %d bytes is too long: at most %d are allowed",
+				events.ErrMalformed, name, len(id), maxShortString)
 		}
 	}
 	return r, nil
 }
 
-// structured reads the JSON event format: the attributes and the data are one JSON object.
+// structured decodes the JSON event format, in which one JSON object has the attributes and the
+// data.
 func structured(mediaType string, d amqp.Delivery) (events.Record, error) {
 	if mediaType != "application/cloudevents+json" {
 		return events.Record{}, fmt.Errorf("%w: content-type %.80q is not supported", events.ErrMalformed,

@@ -24,7 +24,7 @@ const (
 	trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 )
 
-// record is what the outbox would publish of a payload, with everything that varies fixed.
+// record returns the record that the outbox would publish for a payload, with fixed ids and time.
 func record(t testing.TB, p events.Payload) events.Record {
 	t.Helper()
 	r, err := events.Event{
@@ -37,8 +37,8 @@ func record(t testing.TB, p events.Payload) events.Record {
 	return r
 }
 
-// The wire is a contract: a change here breaks whoever reads it.
-func TestWireFormatIsAsAgreed(t *testing.T) {
+// The wire format is a contract: a change here breaks other consumers.
+func TestWireFormatMatchesGoldenFiles(t *testing.T) {
 	t.Parallel()
 	for _, p := range fulfilment.Samples(order) {
 		path := filepath.Join("testdata", p.EventType()+".golden")
@@ -49,7 +49,7 @@ func TestWireFormatIsAsAgreed(t *testing.T) {
 		want, err := os.ReadFile(path)
 		must(t, err)
 		if !bytes.Equal(got, want) {
-			t.Errorf("%s (go test -update writes it anew):\n%s\nwant\n%s", path, got, want)
+			t.Errorf("%s (go test -update rewrites it):\n%s\nwant\n%s", path, got, want)
 		}
 	}
 }
@@ -103,7 +103,7 @@ func delivery(p amqp.Publishing) amqp.Delivery {
 	}
 }
 
-// Other producers say the same in other ways.
+// Events in the formats of other producers are decoded to the same record.
 func TestOtherBindingsAreRead(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -180,7 +180,7 @@ func TestContradictionsAreMalformed(t *testing.T) {
 	}
 }
 
-// What is read can be published again, and means the same then.
+// A record that was decoded can be published and decoded again without a change.
 func FuzzRecord(f *testing.F) {
 	f.Add("application/json", "ce-id", id, id, "order.placed", []byte(`{}`))
 	f.Add("application/cloudevents+json", "cloudEvents:time", "2026-01-02T03:04:05Z", "", "",
@@ -196,18 +196,18 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		if y := first.Time.Year(); y < 1 || y > 9999 {
-			return // no time that RFC 3339 can say
+			return // RFC 3339 cannot represent this time
 		}
-		first.Time = first.Time.Truncate(time.Microsecond) // as far as it is written
+		first.Time = first.Time.Truncate(time.Microsecond) // the precision of the wire format
 		second, err := rabbit.Record(delivery(rabbit.Publishing(first)))
 		if err != nil {
-			t.Fatalf("%+v is not read again: %v", first, err)
+			t.Fatalf("%+v cannot be decoded again: %v", first, err)
 		}
 		if second.ID != first.ID || second.Type != first.Type || second.Source != first.Source ||
 			second.Subject != first.Subject ||
 			second.CausationID != first.CausationID || !bytes.Equal(second.Data, first.Data) ||
 			!second.Time.Equal(first.Time) {
-			t.Fatalf("\nread  %+v\nagain %+v", first, second)
+			t.Fatalf("\nfirst  %+v\nsecond %+v", first, second)
 		}
 	})
 }

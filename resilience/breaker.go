@@ -10,44 +10,44 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// The bounds of a breaker, unless it says otherwise.
+// The bounds of a breaker, unless its fields set others.
 const (
 	DefaultFailures = 5
 	DefaultOpen     = time.Minute
-	rampMost        = 64                     // calls at a time, from which on the ramp is over
+	rampEnd         = 64                     // concurrent calls at which the ramp ends
 	rampPause       = 100 * time.Millisecond // for a call that the ramp does not let through
 	probePause      = 500 * time.Millisecond // while another replica probes
 )
 
-// Breaker is a circuit breaker: after Failures calls in a row have failed it is open, and makes
-// none; after Open it is half-open and lets a single one through, which closes or opens it again.
-// When it closes, the calls at a time are bounded by one more than have succeeded since, so that
-// what has waited does not fall upon a peer that has just recovered.
+// Breaker is a circuit breaker. After Failures calls in a row have failed, it is open and makes no
+// call. After the time Open it is half-open and makes a single call, which closes or opens it.
+// After it has closed, it ramps up: it allows one more concurrent call than have succeeded since,
+// so that a peer that has just recovered is not overloaded by all the calls that have waited.
 //
-// Fill in the fields, then use it; it must not be copied. It is that of one replica: each learns by
-// itself, but with Probe not at the same time.
+// Set the fields before the first use; a Breaker must not be copied. Each replica has its own
+// breaker, and with Probe only one replica at a time makes the call of its half-open breaker.
 type Breaker struct {
 	Name     string
 	Failures uint32        // 0: DefaultFailures
 	Open     time.Duration // 0: DefaultOpen
-	// Probe is asked before the half-open breaker lets its single call through, and leave is called
-	// after it: where all replicas have their breakers open, one at a time finds out whether the peer
-	// is back. nil: every replica may. A quadrille.Service sets it.
-	Probe func(ctx context.Context) (leave func(), may bool)
+	// Probe is called before the single call of the half-open breaker. If it returns allowed, the call
+	// is made and then release is called. With it, one replica at a time finds out whether the peer
+	// has recovered. If Probe is nil, every replica does. A quadrille.Service sets it.
+	Probe func(ctx context.Context) (release func(), allowed bool)
 	Log   zerolog.Logger
 
 	once    sync.Once
 	breaker *gobreaker.CircuitBreaker[struct{}]
 
-	mu       sync.Mutex
-	since    time.Time // of the last change
-	opened   int64
-	refused  int64
-	inFlight int
-	most     int // calls at a time; 0: no bound
+	mu          sync.Mutex
+	since       time.Time // of the last change
+	opened      int64
+	refused     int64
+	inFlight    int
+	maxInFlight int // 0: no bound
 }
 
-// BreakerStats is a breaker as a person sees it.
+// BreakerStats is the state of a breaker, for a person.
 type BreakerStats struct {
 	Name     string    `json:"name"`
 	State    string    `json:"state"` // closed, open or half-open
@@ -67,10 +67,9 @@ func (b *Breaker) prepare() {
 			Name: b.Name, MaxRequests: 1, Timeout: b.open(),
 			ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= failures },
 			IsSuccessful: func(err error) bool { return err == nil || isAnswer(err) },
-			// Who gave up asking says nothing about the peer.
+			// A call that was cancelled or not made says nothing about the peer.
 			IsExcluded: func(err error) bool {
-				return errors.Is(err, context.Canceled) ||
-					isNotMade(err)
+				return errors.Is(err, context.Canceled) || isNotMade(err)
 			},
 			OnStateChange: func(_ string, from, to gobreaker.State) { b.changed(from, to) },
 		})
@@ -92,37 +91,38 @@ func (b *Breaker) changed(from, to gobreaker.State) {
 		b.opened++
 	}
 	if to == gobreaker.StateClosed {
-		b.most = 1
+		b.maxInFlight = 1
 	}
 	b.Log.Warn().Str("breaker", b.Name).Stringer("from", from).Stringer("to",
 		to).Msg("breaker changed")
 }
 
-// Guard makes calls, or returns a NotMadeError with the time until it will let one through. A call
-// that fails and leaves the breaker open, as the one that opened it does and the one that asks
-// whether the peer is back, returns a PeerDownError.
+// Guard returns a guard that makes a call, or returns a NotMadeError with the time until it makes
+// one again. If a call fails and the breaker is then open, because this call opened it or was the
+// single call of the half-open breaker, the error is a PeerDownError.
 func (b *Breaker) Guard() Guard {
 	b.prepare()
 	return func(ctx context.Context, call func(context.Context) error) error {
 		if !b.enter() {
-			return b.notMade("the breaker "+b.Name+" lets calls through one by one", rampPause)
+			return b.notMade("the breaker "+b.Name+" has closed recently and still limits concurrent calls",
+				rampPause)
 		}
 		succeeded := false
-		defer func() { b.leave(succeeded) }() // after a panic, too
+		defer func() { b.leave(succeeded) }() // also after a panic
 		if b.Probe != nil && b.breaker.State() == gobreaker.StateHalfOpen {
-			leave, may := b.Probe(ctx)
-			if !may {
-				return b.notMade("another replica asks whether the peer of the breaker "+b.Name+" is back",
-					probePause)
+			release, allowed := b.Probe(ctx)
+			if !allowed {
+				return b.notMade("another replica probes whether the peer of the breaker "+b.Name+
+					" has recovered", probePause)
 			}
-			defer leave()
+			defer release()
 		}
-		_, err := b.breaker.Execute(func() (struct{}, error) { return struct{}{}, returned(ctx, call) })
+		_, err := b.breaker.Execute(func() (struct{}, error) { return struct{}{}, isolated(ctx, call) })
 		succeeded = err == nil || isAnswer(err)
 		switch {
 		case errors.Is(err, gobreaker.ErrOpenState):
 			return b.notMade("the breaker "+b.Name+" is open", b.remaining())
-		case errors.Is(err, gobreaker.ErrTooManyRequests): // soon decided
+		case errors.Is(err, gobreaker.ErrTooManyRequests): // the single call ends soon
 			return b.notMade("the breaker "+b.Name+" is half-open", rampPause)
 		case err != nil && !succeeded && !isNotMade(err) && b.breaker.State() == gobreaker.StateOpen:
 			return PeerDownError{Err: err, After: b.remaining()}
@@ -134,7 +134,7 @@ func (b *Breaker) Guard() Guard {
 func (b *Breaker) enter() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.most > 0 && b.inFlight >= b.most {
+	if b.maxInFlight > 0 && b.inFlight >= b.maxInFlight {
 		return false
 	}
 	b.inFlight++
@@ -145,9 +145,9 @@ func (b *Breaker) leave(succeeded bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inFlight--
-	if succeeded && b.most > 0 {
-		if b.most++; b.most > rampMost {
-			b.most = 0
+	if succeeded && b.maxInFlight > 0 {
+		if b.maxInFlight++; b.maxInFlight > rampEnd {
+			b.maxInFlight = 0
 		}
 	}
 }
@@ -159,14 +159,14 @@ func (b *Breaker) notMade(why string, after time.Duration) error {
 	return NotMadeError{Why: why, After: after}
 }
 
-// remaining is how long an open breaker stays so.
+// remaining returns how long an open breaker stays open.
 func (b *Breaker) remaining() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return max(rampPause, time.Until(b.since.Add(b.open())))
 }
 
-// Stats may be called at any time.
+// Stats returns the state of the breaker. It is safe for concurrent use.
 func (b *Breaker) Stats() BreakerStats {
 	b.prepare()
 	state, counts := b.breaker.State(), b.breaker.Counts()

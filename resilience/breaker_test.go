@@ -23,7 +23,7 @@ func notMade(err error) (after time.Duration, ok bool) {
 	return n.After, ok
 }
 
-// peerDown tells whether a call failed because the peer is down.
+// peerDown reports whether a call failed because the peer is down.
 func peerDown(err error) (after time.Duration, ok bool) {
 	var d resilience.PeerDownError
 	ok = errors.As(err, &d)
@@ -46,19 +46,19 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		called := false
 		err := guard(t.Context(), func(context.Context) error { called = true; return nil })
 		if after, ok := notMade(err); !ok || called || after != resilience.DefaultOpen-20*time.Second {
-			t.Fatalf("an open breaker: %v, called %t, try again after %s", err, called, after)
+			t.Fatalf("an open breaker: %v, called %t, retry after %s", err, called, after)
 		}
-		<-time.After(40*time.Second + time.Millisecond) // half-open now
+		<-time.After(40*time.Second + time.Millisecond) // the breaker is half-open now
 		err = guard(t.Context(), fail)
 		if after, down := peerDown(err); !errors.Is(err, errDown) || !down ||
 			after != resilience.DefaultOpen {
-			t.Fatalf("the one call of a half-open breaker: %v, again after %s", err, after)
+			t.Fatalf("the single call of a half-open breaker: %v, retry after %s", err, after)
 		}
-		if _, ok := notMade(guard(t.Context(), fine)); !ok {
-			t.Fatal("it did not open again")
+		if _, ok := notMade(guard(t.Context(), succeed)); !ok {
+			t.Fatal("the breaker did not open again")
 		}
 		<-time.After(resilience.DefaultOpen + time.Millisecond)
-		if err := guard(t.Context(), fine); err != nil {
+		if err := guard(t.Context(), succeed); err != nil {
 			t.Fatal(err)
 		}
 		if s := b.Stats(); s.State != "closed" || s.Opened != 2 || s.Refused != 2 ||
@@ -67,14 +67,15 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		}
 		for _, want := range []string{`"to":"open"`, `"to":"half-open"`, `"to":"closed"`} {
 			if !strings.Contains(log.String(), want) {
-				t.Errorf("the log does not tell of %s: %s", want, log.String())
+				t.Errorf("the log has no %s: %s", want, log.String())
 			}
 		}
 	})
 }
 
-// A half-open breaker lets one call through, and after it has closed, one more than have succeeded.
-func TestWhatHasWaitedDoesNotFallUponARecoveredPeer(t *testing.T) {
+// A half-open breaker makes one call. After it has closed, it allows one more concurrent call than
+// have succeeded.
+func TestRecoveredPeerGetsCallsGradually(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &resilience.Breaker{Name: "provider"}
 		guard := b.Guard()
@@ -83,7 +84,7 @@ func TestWhatHasWaitedDoesNotFallUponARecoveredPeer(t *testing.T) {
 		}
 		<-time.After(resilience.DefaultOpen + time.Millisecond)
 		for _, want := range []int{1, 2, 4, 8, 16, 32, 64, 1000} { // half-open, then closed
-			leave := make(chan struct{})
+			release := make(chan struct{})
 			var all sync.WaitGroup
 			var mu sync.Mutex
 			made := 0
@@ -93,13 +94,13 @@ func TestWhatHasWaitedDoesNotFallUponARecoveredPeer(t *testing.T) {
 						mu.Lock()
 						made++
 						mu.Unlock()
-						<-leave
+						<-release
 						return nil
 					})
 				})
 			}
 			synctest.Wait()
-			close(leave)
+			close(release)
 			all.Wait()
 			if made != want {
 				t.Errorf("%d calls at a time, want %d", made, want)
@@ -108,7 +109,7 @@ func TestWhatHasWaitedDoesNotFallUponARecoveredPeer(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoFailureOfThePeerDoesNotOpen(t *testing.T) {
+func TestOnlyFailuresOfThePeerCount(t *testing.T) {
 	t.Parallel()
 	b := &resilience.Breaker{Name: "provider", Failures: 1}
 	guard := b.Guard()
@@ -127,8 +128,8 @@ func TestWhatIsNoFailureOfThePeerDoesNotOpen(t *testing.T) {
 	}
 }
 
-// A call that was made and failed is not said to be not made, although the breaker refuses the next
-// try.
+// If a call was made and failed, and the breaker refuses the retry, the error is that of the call
+// and not a NotMadeError.
 func TestRetryHidesNoCallThatWasMade(t *testing.T) {
 	t.Parallel()
 	b := &resilience.Breaker{Name: "provider", Failures: 1}
@@ -137,19 +138,19 @@ func TestRetryHidesNoCallThatWasMade(t *testing.T) {
 	if err := guard(t.Context(), fail); !errors.Is(err, errDown) {
 		t.Errorf("the first call: %v", err)
 	}
-	if _, ok := notMade(guard(t.Context(), fine)); !ok {
+	if _, ok := notMade(guard(t.Context(), succeed)); !ok {
 		t.Error("the breaker is not open")
 	}
 }
 
-// A call that panics gives its place back.
-func TestPanicInACallGivesItsPlaceBack(t *testing.T) {
+// A call that panics releases its slot in the ramp.
+func TestPanicInACallReleasesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &resilience.Breaker{Name: "provider", Failures: 1}
 		guard := b.Guard()
 		_ = guard(t.Context(), fail)
 		<-time.After(resilience.DefaultOpen + time.Millisecond)
-		_ = guard(t.Context(), fine) // closed, with a ramp
+		_ = guard(t.Context(), succeed) // closed, with a ramp
 		for range 3 {
 			func() {
 				defer func() { _ = recover() }()
@@ -157,23 +158,23 @@ func TestPanicInACallGivesItsPlaceBack(t *testing.T) {
 			}()
 			<-time.After(resilience.DefaultOpen + time.Millisecond)
 		}
-		if err := guard(t.Context(), fine); err != nil {
+		if err := guard(t.Context(), succeed); err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-// Who comes while the one call of a half-open breaker is under way waits for that, not for another
-// minute.
-func TestHalfOpenIsSoonDecided(t *testing.T) {
+// A call that arrives during the single call of a half-open breaker may be retried soon, and not
+// only after another minute.
+func TestCallDuringTheProbeWaitsBriefly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &resilience.Breaker{Name: "provider", Failures: 1}
 		guard := b.Guard()
 		_ = guard(t.Context(), fail)
 		<-time.After(resilience.DefaultOpen + time.Millisecond)
 		err := guard(t.Context(), func(context.Context) error {
-			if after, ok := notMade(guard(t.Context(), fine)); !ok || after > time.Second {
-				t.Errorf("a second call: made %t, again after %s", !ok, after)
+			if after, ok := notMade(guard(t.Context(), succeed)); !ok || after > time.Second {
+				t.Errorf("a second call: made %t, retry after %s", !ok, after)
 			}
 			return nil
 		})
@@ -183,12 +184,12 @@ func TestHalfOpenIsSoonDecided(t *testing.T) {
 	})
 }
 
-// Failures open a breaker when they come in a row: a peer that fails now and then, and answers in
-// between, is not down.
+// Only failures in a row open a breaker. A peer that fails sometimes and answers in between is not
+// down.
 func TestOnlyFailuresInARowOpen(t *testing.T) {
 	t.Parallel()
 	for name, between := range map[string]func(context.Context) error{
-		"a success": fine,
+		"a success": succeed,
 		"an answer": func(context.Context) error { return resilience.Answered(errDown) },
 	} {
 		b := &resilience.Breaker{Name: "provider"}
@@ -214,7 +215,7 @@ func TestOnlyFailuresInARowOpen(t *testing.T) {
 	}
 }
 
-// After a breaker has closed, only calls that succeed let more through.
+// After a breaker has closed, only calls that succeed raise the number of concurrent calls.
 func TestFailuresLetNoMoreCallsThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &resilience.Breaker{Name: "provider"}
@@ -223,20 +224,20 @@ func TestFailuresLetNoMoreCallsThrough(t *testing.T) {
 			_ = guard(t.Context(), fail)
 		}
 		<-time.After(resilience.DefaultOpen + time.Millisecond)
-		_ = guard(t.Context(), fine) // it closes, and two may run
+		_ = guard(t.Context(), succeed) // the breaker closes, and allows two calls
 		for range resilience.DefaultFailures - 1 {
 			_ = guard(t.Context(), fail)
 		}
-		leave := make(chan struct{})
+		release := make(chan struct{})
 		var made atomic.Int32
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() {
-				_ = guard(t.Context(), func(context.Context) error { made.Add(1); <-leave; return nil })
+				_ = guard(t.Context(), func(context.Context) error { made.Add(1); <-release; return nil })
 			})
 		}
 		synctest.Wait()
-		close(leave)
+		close(release)
 		all.Wait()
 		if made.Load() != 2 {
 			t.Errorf("%d calls at a time, want 2", made.Load())
@@ -244,7 +245,8 @@ func TestFailuresLetNoMoreCallsThrough(t *testing.T) {
 	})
 }
 
-// The one call of a half-open breaker decides, even if it never returns or ends its goroutine.
+// The single call of a half-open breaker opens or closes it, even if it never returns or ends its
+// goroutine.
 func TestCallThatNeverReturnsLeavesNoBreakerHalfOpen(t *testing.T) {
 	for name, bad := range map[string]func(release chan struct{}){
 		"hangs": func(release chan struct{}) { <-release },
@@ -266,8 +268,8 @@ func TestCallThatNeverReturnsLeavesNoBreakerHalfOpen(t *testing.T) {
 				}
 			}
 			<-time.After(resilience.DefaultOpen + time.Millisecond)
-			if err := guard(t.Context(), fine); err != nil || b.Stats().State != "closed" {
-				t.Errorf("%s, then well again: %v, %+v", name, err, b.Stats())
+			if err := guard(t.Context(), succeed); err != nil || b.Stats().State != "closed" {
+				t.Errorf("%s, then a call that succeeds: %v, %+v", name, err, b.Stats())
 			}
 			close(release)
 		})

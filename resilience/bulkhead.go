@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// bulkheadPause is when a call that found the queue full is worth another try.
+// bulkheadPause is the pause before a call that found the queue full is retried.
 const bulkheadPause = 200 * time.Millisecond
 
-// Bulkhead lets at most concurrent calls run and at most queue more wait for their turn; the next
-// is refused at once. So one peer that hangs cannot take all that a process has. A call that
-// ignores its context keeps its place, unless a Timeout inside of the bulkhead ends it.
+// Bulkhead runs at most concurrent calls at a time and lets at most queue further ones wait; it
+// refuses all others at once. A peer that hangs can therefore not use up the resources of the
+// process. A call that ignores its context keeps its slot, unless a Timeout inside the bulkhead
+// ends it.
 func Bulkhead(concurrent, queue int) Guard {
 	running := make(chan struct{}, concurrent)
 	inside := make(chan struct{}, concurrent+queue)

@@ -1,11 +1,11 @@
-// Package resilience guards calls to an outside world that is slow, fails, and answers late:
-// time-out, retry with a budget, circuit breaker, bulkhead, and a rate limit that all replicas
-// share. Each is a Guard; Chain puts those together that a call needs.
+// Package resilience guards calls to other systems, which may be slow or fail. It has a time-out,
+// a retry with a budget, a circuit breaker, a bulkhead, and a rate limit that all replicas share.
+// Each is a Guard, and Chain combines them.
 //
-// It promises that a call which is refused here was not made, and that the error of one which
-// failed because the peer is down says so: both tell how long to wait, so that work can be set
-// aside without an attempt spent. It does not make a call idempotent; that takes a key that the
-// other side honours.
+// A call that a guard refuses was not made (NotMadeError). A call that failed because the peer is
+// down returns a PeerDownError. Both say how long to wait, so that package consumer can retry
+// without counting an attempt. The package does not make a call idempotent; for that the other
+// system must support an idempotency key.
 package resilience
 
 import (
@@ -16,10 +16,10 @@ import (
 	"time"
 )
 
-// Guard makes a call, or does not. It is safe for concurrent use.
+// Guard makes a call or refuses it. It is safe for concurrent use.
 type Guard func(ctx context.Context, call func(context.Context) error) error
 
-// Chain guards a call by all of the guards, the first outermost.
+// Chain combines guards into one. The first guard is the outermost.
 func Chain(guards ...Guard) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		for _, guard := range slices.Backward(guards) {
@@ -30,41 +30,42 @@ func Chain(guards ...Guard) Guard {
 	}
 }
 
-// NotMadeError says that a call was not made.
+// NotMadeError means that a call was not made.
 type NotMadeError struct {
 	Why   string
-	After time.Duration // when to try again
+	After time.Duration // the pause before a retry
 }
 
 func (e NotMadeError) Error() string { return fmt.Sprintf("call not made: %s", e.Why) }
 
-// RetryAfter tells after which pause it is worth another try. Package consumer knows an error that
-// costs no attempt by this method.
+// RetryAfter returns the pause before a retry. An error with this method makes package consumer
+// retry without counting an attempt.
 func (e NotMadeError) RetryAfter() time.Duration { return e.After }
 
-// PeerDownError says that a call failed like those before it: the breaker is open now. That is no
-// fault of the call; whether what it asked for was done is unknown.
+// PeerDownError means that a call failed like those before it, and that the breaker is open now.
+// The peer is at fault and not the call. Whether the peer has acted on the call is unknown.
 type PeerDownError struct {
 	Err   error
-	After time.Duration // when to try again
+	After time.Duration // the pause before a retry
 }
 
 func (e PeerDownError) Error() string { return fmt.Sprintf("%v (the peer is down)", e.Err) }
 func (e PeerDownError) Unwrap() error { return e.Err }
 
-// RetryAfter is that of NotMadeError.
+// RetryAfter does the same as that of NotMadeError.
 func (e PeerDownError) RetryAfter() time.Duration { return e.After }
 
-// Made tells that the call was made: package consumer does not make it again for ever at no cost.
+// Made reports that the call was made. Package consumer bounds how often it retries such a call
+// without counting an attempt.
 func (e PeerDownError) Made() bool { return true }
 
-// answered marks an error that the other side gave as its answer.
+// answered marks an error that is an answer of the peer.
 type answered struct{ error }
 
 func (a answered) Unwrap() error { return a.error }
 
-// Answered returns err marked as the answer of a peer that is well, such as a refusal of malformed
-// input: it is no failure to a breaker, and not tried again.
+// Answered marks err as an answer of a working peer, such as a refusal of malformed input. It does
+// not count as a failure for a breaker, and is not retried.
 func Answered(err error) error { return answered{err} }
 
 func isAnswer(err error) bool {
@@ -82,13 +83,13 @@ func isNotMade(err error) bool {
 	return errors.As(err, &n)
 }
 
-// Timeout bounds each call, also one that ignores its context: that returns ErrHung.
+// Timeout bounds the time of each call. If a call ignores its context, the error is ErrHung.
 func Timeout(d time.Duration) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		ctx, cancel := context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer within %s: %w", d,
 			context.DeadlineExceeded))
 		defer cancel()
-		err := returned(ctx, call)
+		err := isolated(ctx, call)
 		if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -15,8 +15,8 @@ import (
 
 var errDown = errors.New("down")
 
-func fail(context.Context) error { return errDown }
-func fine(context.Context) error { return nil }
+func fail(context.Context) error    { return errDown }
+func succeed(context.Context) error { return nil }
 
 func TestTimeoutBoundsACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestTimeoutBoundsACall(t *testing.T) {
 	})
 }
 
-// A call that ignores its context is bounded, too, and gives the place in the bulkhead back.
+// A call that ignores its context is also bounded, and releases its slot in the bulkhead.
 func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -46,7 +46,7 @@ func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
 			!strings.Contains(err.Error(), "no answer within 1s") {
 			t.Errorf("%v after %s", err, took)
 		}
-		if err := guard(t.Context(), fine); err != nil {
+		if err := guard(t.Context(), succeed); err != nil {
 			t.Errorf("the next call: %v", err)
 		}
 		close(release)
@@ -66,14 +66,14 @@ func TestRetryHasABoundAndPauses(t *testing.T) {
 			}
 			total += time.Since(began)
 		}
-		// The pauses are drawn evenly from up to 1, 1.5 and 2 seconds: 2.25 s on average.
+		// The pauses are uniform random values up to 1, 1.5 and 2 seconds: 2.25 s in total on average.
 		if mean := total / 200; mean < 1900*time.Millisecond || mean > 2600*time.Millisecond {
 			t.Errorf("the pauses of a call are %s on average", mean)
 		}
 	})
 }
 
-func TestSomeErrorsAreNotTriedAgain(t *testing.T) {
+func TestSomeErrorsAreNotRetried(t *testing.T) {
 	t.Parallel()
 	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Millisecond,
 		Longest: time.Millisecond})
@@ -89,7 +89,7 @@ func TestSomeErrorsAreNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A peer that is down is called hardly more often than when it is well.
+// A peer that is down gets hardly more calls than one that works.
 func TestBudgetKeepsRetriesFew(t *testing.T) {
 	t.Parallel()
 	budget := &resilience.Budget{}
@@ -103,29 +103,29 @@ func TestBudgetKeepsRetriesFew(t *testing.T) {
 		_ = retry(t.Context(), count(errDown))
 	}
 	if calls > 1010 {
-		t.Errorf("%d calls for 1000", calls)
+		t.Errorf("%d calls with retries for 1000 calls", calls)
 	}
-	for range 1000 { // it is well again
+	for range 1000 { // the peer works again
 		_ = retry(t.Context(), count(nil))
 	}
 	calls = 0
 	_ = retry(t.Context(), count(errDown))
 	if calls != 4 {
-		t.Errorf("%d calls once the budget has been earned again", calls)
+		t.Errorf("%d calls with a full budget, want 4", calls)
 	}
 }
 
 func TestBulkheadBoundsAndRefusesFast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		guard := resilience.Bulkhead(2, 3)
-		var running, most, refused atomic.Int32
-		leave := make(chan struct{})
+		var running, maxRunning, refused atomic.Int32
+		release := make(chan struct{})
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() {
 				err := guard(t.Context(), func(context.Context) error {
-					most.Store(max(most.Load(), running.Add(1)))
-					<-leave
+					maxRunning.Store(max(maxRunning.Load(), running.Add(1)))
+					<-release
 					running.Add(-1)
 					return nil
 				})
@@ -136,23 +136,23 @@ func TestBulkheadBoundsAndRefusesFast(t *testing.T) {
 		}
 		synctest.Wait()
 		if running.Load() != 2 || refused.Load() != 5 {
-			t.Errorf("%d run, %d were refused", running.Load(), refused.Load())
+			t.Errorf("%d calls run and %d were refused, want 2 and 5", running.Load(), refused.Load())
 		}
-		close(leave)
+		close(release)
 		all.Wait()
-		if most.Load() != 2 {
-			t.Errorf("%d ran at a time", most.Load())
+		if maxRunning.Load() != 2 {
+			t.Errorf("%d calls ran at a time, want 2", maxRunning.Load())
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		full := resilience.Bulkhead(0, 1)
-		if err := full(ctx, fine); !errors.Is(err, context.Canceled) {
-			t.Errorf("who gave up waiting: %v", err)
+		if err := full(ctx, succeed); !errors.Is(err, context.Canceled) {
+			t.Errorf("a call whose context has ended: %v", err)
 		}
 	})
 }
 
-// The first guard is the outermost: what a retry repeats is bounded each time.
+// The first guard is the outermost, so that the guards inside a retry apply to each attempt.
 func TestChainIsInOrder(t *testing.T) {
 	t.Parallel()
 	var order []string

@@ -14,7 +14,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "resilience".
+// Migrations returns the files of the line "resilience".
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	return files
@@ -22,20 +22,21 @@ func Migrations() fs.FS {
 
 // The bounds of the limiter's table.
 const (
-	limitIdle  = time.Hour // a key that was not used for so long is forgotten
-	limitSweep = 1000      // one in so many calls looks for such keys
+	limitIdle  = time.Hour // a key that was not used for this long is deleted
+	limitSweep = 1000      // one call in this many deletes such keys
 )
 
-// Limit is a rate limit that all replicas share: a token bucket for each key in PostgreSQL, in the
-// form of the generic cell rate algorithm, which needs one timestamp a key and one statement a
-// call. Each key has its bucket, so a busy one takes nothing from the others.
+// Limit is a rate limit that all replicas share. It keeps a token bucket for each key in
+// PostgreSQL. It uses the generic cell rate algorithm, which needs one timestamp for each key and
+// one statement for each call. Each key has its own bucket, so that a busy key takes nothing from
+// the others.
 type Limit struct {
 	DB    *sqlx.DB
-	Rate  float64 // calls a second, above 0
-	Burst int     // calls at once after a rest, at least 1
+	Rate  float64 // calls per second, above 0
+	Burst int     // calls at once after an idle time, at least 1
 }
 
-// takeSQL moves the key's time on by one interval, unless it is further ahead than the burst
+// takeSQL advances the time of a key by one interval, unless it is further ahead than the burst
 // allows.
 const takeSQL = `
 INSERT INTO rate_limit AS r (key, next) VALUES ($1, clock_timestamp() + $2 * interval '1 second')
@@ -44,17 +45,17 @@ ON CONFLICT (key) DO UPDATE SET next = greatest(r.next,
 	WHERE r.next <= clock_timestamp() + $3 * interval '1 second'
 RETURNING 1`
 
-// limitError is when to try again after the database could not be asked.
-const limitError = time.Second
+// limitErrorPause is the pause after an error of the database.
+const limitErrorPause = time.Second
 
-// Guard makes a call when the key has a token left; otherwise it returns a NotMadeError with the
-// time until there is one. While the database cannot be asked no call is made: the limit is the
-// peer's, not ours to drop.
+// Guard returns a guard that makes a call if the key has a token, and otherwise returns
+// a NotMadeError with the time until it has one. While the database does not answer, no call is
+// made, since the limit belongs to the peer and must not be exceeded.
 func (l Limit) Guard(key string) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		err := l.Take(ctx, key)
 		if err != nil && !isNotMade(err) {
-			err = NotMadeError{Why: err.Error(), After: limitError}
+			err = NotMadeError{Why: err.Error(), After: limitErrorPause}
 		}
 		if err != nil {
 			return err
@@ -63,7 +64,7 @@ func (l Limit) Guard(key string) Guard {
 	}
 }
 
-// Take takes a token of the key, or returns a NotMadeError.
+// Take takes a token of the key, or returns a NotMadeError if there is none.
 func (l Limit) Take(ctx context.Context, key string) error {
 	every := 1 / l.Rate
 	ahead := every * float64(l.Burst-1)
@@ -72,7 +73,7 @@ func (l Limit) Take(ctx context.Context, key string) error {
 		return fmt.Errorf("take from rate limit: %w", err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n == 1 {
-		if err == nil && rand.N(limitSweep) == 0 { // if it fails, another will
+		if err == nil && rand.N(limitSweep) == 0 { // after a failure a later call deletes them
 			_, _ = l.DB.ExecContext(ctx, `DELETE FROM rate_limit
 				WHERE next < now() - $1 * interval '1 second'`, limitIdle.Seconds())
 		}
@@ -82,10 +83,10 @@ func (l Limit) Take(ctx context.Context, key string) error {
 	err = l.DB.GetContext(ctx, &wait, `SELECT coalesce(max(extract(epoch
 		FROM next - clock_timestamp())), 0)::float8 FROM rate_limit WHERE key = $1`, key)
 	if err != nil {
-		return fmt.Errorf("ask rate limit: %w", err)
+		return fmt.Errorf("read rate limit: %w", err)
 	}
 	return NotMadeError{
-		Why:   fmt.Sprintf("%s is limited to %g a second", key, l.Rate),
+		Why:   fmt.Sprintf("%s is limited to %g calls per second", key, l.Rate),
 		After: max(time.Millisecond, time.Duration((wait-ahead)*float64(time.Second))),
 	}
 }

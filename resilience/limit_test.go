@@ -40,8 +40,8 @@ func pool(t testing.TB, url string) *sqlx.DB {
 	return db
 }
 
-// Two replicas share a key's tokens; another key has its own. Who waits as long as it is told gets
-// one.
+// Two replicas share the tokens of a key, and another key has its own. A caller that waits for the
+// time in the error gets a token.
 func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
 	t.Parallel()
 	url := database(t)
@@ -74,7 +74,7 @@ func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
 				break
 			}
 			if after > 50*time.Millisecond {
-				t.Fatalf("a token every 50 ms, and it says %s", after)
+				t.Fatalf("the wait is %s, with a token every 50 ms", after)
 			}
 			timer := time.NewTimer(after)
 			<-timer.C
@@ -82,7 +82,7 @@ func TestLimitIsSharedByReplicasAndFairToKeys(t *testing.T) {
 	}
 }
 
-// A database that cannot be asked lets nothing through, and is no refusal.
+// While the database does not answer, no call is made, and it may be retried soon.
 func TestLimitWithoutItsDatabase(t *testing.T) {
 	t.Parallel()
 	db := pool(t, database(t))
@@ -97,7 +97,7 @@ func TestLimitWithoutItsDatabase(t *testing.T) {
 	}
 }
 
-// What a token costs, beside the cheapest question to the same database.
+// BenchmarkLimit measures the cost of a token, compared to that of the cheapest query.
 func BenchmarkLimit(b *testing.B) {
 	db := pool(b, database(b))
 	b.Run("select 1", func(b *testing.B) {

@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
-// Where the breakers of all replicas are open, one replica at a time asks whether the peer is back.
+// If the breakers of all replicas are open, one replica at a time probes the peer.
 func TestOneReplicaProbesAtATime(t *testing.T) {
 	t.Parallel()
 	url := devstack.Database(t, "leaders", func(ctx context.Context, url string) error {
@@ -36,19 +36,19 @@ func TestOneReplicaProbesAtATime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	entered, leave, done := make(chan bool), make(chan bool), make(chan error)
+	entered, release, done := make(chan bool), make(chan bool), make(chan error)
 	go func() {
-		done <- until(guards[0], func(context.Context) error {
+		done <- untilMade(guards[0], func(context.Context) error {
 			entered <- true
-			<-leave
+			<-release
 			return nil
 		})
 	}()
 	<-entered
-	for n := range 10 { // while it asks
+	for n := range 10 { // while the first replica probes
 		for _, guard := range guards[1:] {
 			err := guard(t.Context(), func(context.Context) error {
-				t.Error("another replica asked at the same time")
+				t.Error("another replica probes at the same time")
 				return nil
 			})
 			if _, refused := notMade(err); !refused {
@@ -57,19 +57,19 @@ func TestOneReplicaProbesAtATime(t *testing.T) {
 		}
 		<-time.After(20 * time.Millisecond) // past the end of Open
 	}
-	leave <- true
+	release <- true
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	for _, guard := range guards[1:] { // now they find out, one after the other
-		if err := until(guard, func(context.Context) error { return nil }); err != nil {
+	for _, guard := range guards[1:] { // now the others may probe, one after the other
+		if err := untilMade(guard, func(context.Context) error { return nil }); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// until makes a call until it is made.
-func until(guard resilience.Guard, call func(context.Context) error) error {
+// untilMade retries a call until it is made.
+func untilMade(guard resilience.Guard, call func(context.Context) error) error {
 	for deadline := time.Now().Add(2 * time.Minute); ; {
 		err := guard(context.Background(), call)
 		after, refused := notMade(err)

@@ -9,26 +9,28 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// Retries says how a call is made again: at most Max times, after pauses that grow from First to
-// Longest, each drawn from nothing to the whole (full jitter).
+// Retries configures Retry: at most Max retries, after pauses that grow from First to Longest. Each
+// pause is a random part of that (full jitter).
 type Retries struct {
 	Max            int
 	First, Longest time.Duration
-	Budget         *Budget // nil: none
+	Budget         *Budget // nil: no bound
 }
 
-// Retry makes a failed call again. An answer, a call that was not made or to a peer that is down,
-// and the end of ctx are not tried again, nor is anything once the budget is used up.
+// Retry makes a failed call again. It does not retry an answer, a call that was not made, a call to
+// a peer that is down, or after the end of ctx. It retries nothing while the budget is used up.
 func Retry(r Retries) Guard {
 	return func(ctx context.Context, call func(context.Context) error) error {
 		pauses := backoff.WithContext(backoff.WithMaxRetries(&fullJitter{backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(r.First), backoff.WithMaxInterval(r.Longest),
 			backoff.WithRandomizationFactor(0), backoff.WithMaxElapsedTime(0))}, uint64(max(0, r.Max))), ctx)
-		var failed error // of an earlier try
+		var failed error // the error of an earlier attempt
 		return backoff.Retry(func() error {
 			err := call(ctx)
 			if isNotMade(err) && failed != nil {
-				err = failed // a call was made, and its outcome is unknown: that must not be hidden
+				// An earlier attempt was made and its outcome is unknown, so the error must not say that the
+				// call was not made.
+				err = failed
 				return backoff.Permanent(err)
 			}
 			failed = err
@@ -43,8 +45,8 @@ func Retry(r Retries) Guard {
 	}
 }
 
-// fullJitter draws each pause from zero to what the inner one says, so that many that failed
-// together do not come back together.
+// fullJitter replaces each pause by a random one up to it, so that calls that failed at the same
+// time are not retried at the same time.
 type fullJitter struct{ backoff.BackOff }
 
 func (j *fullJitter) NextBackOff() time.Duration {
@@ -61,8 +63,8 @@ const (
 	budgetEarn = 0.1
 )
 
-// Budget bounds retries to about a tenth of the calls that succeed, so that a peer in trouble is
-// not called several times as often as when it is well. The zero value is full.
+// Budget bounds retries to about a tenth of the calls that succeed, so that a peer that fails does
+// not get several times as many calls as one that works. The zero value is full.
 type Budget struct {
 	mu    sync.Mutex
 	spent float64
@@ -77,7 +79,7 @@ func (b *Budget) earn() {
 	b.spent = max(0, b.spent-budgetEarn)
 }
 
-// spend counts a failure and tells whether a retry may follow.
+// spend counts a failure and reports whether a retry may follow.
 func (b *Budget) spend() bool {
 	if b == nil {
 		return true

@@ -1,5 +1,6 @@
 -- +goose Up
--- What has happened, by streams: each is numbered 1, 2, 3 … without a gap. Rows are never updated.
+-- The events of all streams. Each stream is numbered 1, 2, 3 … without a gap. Rows are not updated;
+-- only a reset of the projections after a restore sets txid.
 CREATE TABLE eventstore (
     seq         bigint      GENERATED ALWAYS AS IDENTITY (CACHE 1) PRIMARY KEY,
     txid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
@@ -7,44 +8,44 @@ CREATE TABLE eventstore (
     version     bigint      NOT NULL CHECK (version > 0),
     id          uuid        NOT NULL,
     type        text        NOT NULL,
-    payload     json        NOT NULL, -- not jsonb: what was written is kept to the letter, and hashed
+    payload     json        NOT NULL, -- json keeps the exact text, which is hashed; jsonb does not
     headers     json        NOT NULL,
     hash        bytea       NOT NULL, -- of the event and of the hash before it in the stream
     recorded_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (stream, version)
 );
--- Who reads all of it in the order of commits finds a window through this index alone.
+-- A reader of all streams in the order of commits reads its window through this index alone.
 CREATE INDEX eventstore_window ON eventstore (txid, seq);
 
--- Where each stream ends. The row is what writers of one stream meet on.
+-- The head of each stream. Writers of one stream lock this row.
 CREATE TABLE eventstore_streams (
     stream  text   PRIMARY KEY,
     version bigint NOT NULL CHECK (version > 0),
     hash    bytea  NOT NULL
 );
 
--- A cache of folds: it may be emptied at any time.
+-- A cache of folded states, which may be emptied at any time.
 CREATE TABLE eventstore_snapshots (
     stream  text   PRIMARY KEY,
     version bigint NOT NULL,
-    fold    int    NOT NULL, -- the version of the function that made the state
+    fold    int    NOT NULL, -- FoldVersion of the aggregate
     state   text   NOT NULL,
-    hash    bytea  NOT NULL, -- of the event that it was taken after
-    sum     bytea  NOT NULL  -- of all of this
+    hash    bytea  NOT NULL, -- of the event at this version
+    sum     bytea  NOT NULL  -- a checksum of the other columns
 );
 
--- How far each projection has come: one row for each table that is being filled. The one that is live
--- is what readers see under the name of the projection.
+-- The checkpoint of each projection, one row for each table that is being filled. Readers see the
+-- table of the live row under the name of the projection.
 CREATE TABLE eventstore_projections (
     name       text        NOT NULL,
     generation int         NOT NULL,
     version    int         NOT NULL, -- of its definition
     live       boolean     NOT NULL,
     system     text        NOT NULL, -- the identifier of the cluster whose transaction ids these are
-    a          pg_snapshot NOT NULL, -- all that is visible in a is in, and of what is visible in b up to last_seq
+    a          pg_snapshot NOT NULL, -- applied are all events visible in a, and of those visible in b the ones up to last_seq
     b          pg_snapshot NOT NULL,
     last_seq   bigint      NOT NULL,
-    done       bigint      NOT NULL, -- events so far
+    done       bigint      NOT NULL, -- number of events so far
     started_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (name, generation)
 );

@@ -1,5 +1,6 @@
 -- +goose Up
--- The column says why a projection stands still, under the name that it has in the program.
+-- The column has the reason why a projection makes no progress. It gets the name that the program
+-- uses.
 ALTER TABLE eventstore_projections RENAME COLUMN trouble TO error;
 
 -- +goose Down

@@ -1,5 +1,5 @@
 -- +goose Up
--- The answer to a completed request, kept in the transaction of its effect.
+-- The answer to each completed request, stored in the transaction of its effect.
 CREATE TABLE idempotency_keys (
     client      text        NOT NULL,
     key         text        NOT NULL,

@@ -1,7 +1,7 @@
 -- +goose Up
--- One row for every event whose effect is in this database, or waits in pending. The owner is the
--- service whose exchange the event came through: ids are unique per owner, and nobody can use up the
--- ids of somebody else.
+-- One row for each event whose effect is in this database, or which waits in pending. The owner is
+-- the service on whose exchange the event was published. Ids are unique per owner, so that no
+-- service can use up the ids of another.
 CREATE TABLE inbox (
     consumer   text        NOT NULL,
     owner      text        NOT NULL,
@@ -11,17 +11,17 @@ CREATE TABLE inbox (
     PRIMARY KEY (consumer, owner, event_id)
 );
 
--- What waits: a failed event for its next attempt, a deadline for its hour, a parked event for
--- a person (due is null).
+-- The events that wait: a failed event for its next attempt, a deadline for its time, a parked event
+-- (due is null) for a person.
 CREATE TABLE pending (
     consumer    text        NOT NULL,
     owner       text        NOT NULL,
-    key         text        NOT NULL, -- the event's id; of input without one, a hash of what came
+    key         text        NOT NULL, -- the id of the event, or a hash of the message if it has no valid id
     type        text        NOT NULL,
     exchange    text        NOT NULL, -- empty for a deadline
     routing_key text        NOT NULL,
     attributes  json        NOT NULL, -- the envelope
-    body        bytea       NOT NULL, -- what came, to the byte
+    body        bytea       NOT NULL, -- the exact bytes of the message
     attempts    int         NOT NULL,
     due         timestamptz,
     reason      text        NOT NULL,

@@ -1,9 +1,9 @@
 -- +goose Up
--- What is due is looked for by its type: an old release must not take what only a newer one knows, nor
--- a deadline wait behind all the outside calls that are due.
+-- Due rows are found by their type: an old release must not claim a type that only a newer one
+-- knows, and a deadline must not wait behind all calls that are due.
 CREATE INDEX pending_due_type ON pending (consumer, type, due, key) WHERE due IS NOT NULL;
 DROP INDEX pending_due;
--- What waits for a person.
+-- The parked events.
 CREATE INDEX pending_parked ON pending (consumer, created_at, key) WHERE due IS NULL;
 
 -- +goose Down

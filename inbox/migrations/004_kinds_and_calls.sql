@@ -1,16 +1,16 @@
 -- +goose Up
--- What waits has a kind. Whether it is parked is another matter: then it is not due.
---   retry     an event that failed and is tried again
---   deadline  a message of the service to its own reactions
---   call      a request to call the outside, or an event whose handler does so
+-- Each pending row has a kind. A row of any kind may be parked; then due is null.
+--   retry     an event whose handler failed and will run again
+--   deadline  a message of the service to its own reactions, after a time
+--   call      a request to call another system, or an event whose handler calls one
 --   unknown   an event that only another release of the service handles
---   evidence  no event, or none that can be believed; it is only ever parked
+--   evidence  a malformed or contradictory message, which is only ever parked
 ALTER TABLE pending ADD COLUMN kind text NOT NULL DEFAULT 'retry'
     CHECK (kind IN ('retry', 'deadline', 'call', 'unknown', 'evidence'));
 UPDATE pending SET kind = CASE WHEN key LIKE 'sha256:%' OR key LIKE 'not kept: %' THEN 'evidence'
     WHEN exchange = '' THEN 'deadline' ELSE 'retry' END;
 
--- The calls that were answered: the history of what the service asked of the outside.
+-- The history of the calls to other systems that were answered.
 CREATE TABLE calls (
     consumer       text        NOT NULL,
     owner          text        NOT NULL, -- the service itself, or the one whose event asks for the call
@@ -20,7 +20,7 @@ CREATE TABLE calls (
     correlation_id text        NOT NULL,
     causation_id   text        NOT NULL, -- the event because of which the call was requested
     request        bytea       NOT NULL,
-    attempts       int         NOT NULL, -- that failed before the answer came
+    attempts       int         NOT NULL, -- failed attempts before the answer
     answer_type    text        NOT NULL, -- empty: the call had no answer
     answer         bytea,
     requested_at   timestamptz NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE calls (
     PRIMARY KEY (consumer, owner, id)
 );
 CREATE INDEX calls_subject ON calls (consumer, subject);
--- The calls about a subject that still wait.
+-- The pending calls about a subject.
 CREATE INDEX pending_calls ON pending (consumer, (attributes->>'subject')) WHERE kind = 'call';
 CREATE INDEX calls_answered ON calls (answered_at);
 

@@ -1,10 +1,9 @@
-// Package devstack starts one private RabbitMQ and one private PostgreSQL from
-// the distribution's packages, for the tests, the demo and `quadrille up`.
+// Package devstack starts a private RabbitMQ and a private PostgreSQL from the packages of the
+// distribution, for the tests, the demo and `quadrille up`.
 //
-// The servers of a directory are shared by all processes which ask for them,
-// listen on 127.0.0.1 only, and end when nobody uses them any more, also when
-// the last user crashed: each user holds a shared file lock, which the kernel
-// lets go of in every case, and a small script waits for that.
+// All processes that start the servers of a directory share them. The servers listen on 127.0.0.1
+// only. They end after their last user has ended, even if it crashed: each user holds a shared file
+// lock, which the kernel releases in every case, and a small script waits for that.
 package devstack
 
 import (
@@ -24,71 +23,68 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// ErrNotRunning says that no servers run in the directory.
+// ErrNotRunning means that no servers run in a directory.
 var ErrNotRunning = errors.New("no servers run there")
 
-// Options say where servers run and how long they outlive their users.
+// Options configures where servers run and how long they stay after their last user has ended.
 type Options struct {
-	// Dir holds all state of the servers; see [Dir].
+	// Dir contains all state of the servers; see [Dir].
 	Dir string
-	// Log, when given, tells a person what takes so long.
+	// Log, if not nil, reports to a person why a start takes long.
 	Log func(format string, args ...any)
-	// Detached servers run until they are stopped, whoever uses them.
+	// Detached servers run until they are stopped, with or without users.
 	Detached bool
-	// Linger is how long the servers stay after their last user has gone. It
-	// is rounded down to whole seconds.
+	// Linger is how long the servers stay after their last user has ended, in whole seconds.
 	Linger time.Duration
-	// KeepPorts ends a start with an error when another program has a port that
-	// the servers had before, instead of moving them: others know the address.
+	// KeepPorts makes a start fail if another program has taken a port that the servers had before.
+	// Otherwise the servers get another port, which programs that know the address do not find.
 	KeepPorts bool
 
-	postgresOnly bool // for tests which need no broker: saves its seven seconds
-	temporary    bool // the directory goes with its servers
-	sweep        bool // what killed tests left behind goes, when nobody else can be using it
+	postgresOnly bool // for tests that need no broker, whose start takes seven seconds
+	temporary    bool // the directory is removed together with its servers
+	sweep        bool // remove the databases and vhosts of killed tests, if there is no other user
 }
 
 // Servers are one running RabbitMQ and one running PostgreSQL.
 type Servers struct {
-	AMQPURL       string         // an administrator's, vhost "/"
-	ManagementURL string         // the same administrator's, without a path
-	PostgresURL   string         // a superuser's, database "postgres"
-	Given         bool           // they came from the environment: not ours to stop
-	PIDs          map[string]int // "rabbitmq" and "postgres"; empty when Given
+	AMQPURL       string         // of an administrator, vhost "/"
+	ManagementURL string         // of the same administrator, without a path
+	PostgresURL   string         // of a superuser, database "postgres"
+	Given         bool           // the environment has their addresses; they must not be stopped
+	PIDs          map[string]int // "rabbitmq" and "postgres"; empty if Given
 
-	stack   *stack
-	started bool // at least one server was started, not joined
-	sole    bool // nobody else used them when they were started or joined
-	mayMove bool // a server whose port is taken gets another one
+	stack    *stack
+	started  bool // at least one server was started, and not joined
+	onlyUser bool // there was no other user when they were started or joined
+	mayMove  bool // a server whose port is taken may get another one
 
 	mu sync.Mutex
-	// lock is a bare descriptor, 0 for none: an os.File that is garbage
-	// collected is closed, and the servers would end under a running test.
+	// lock is a bare descriptor, or 0. With an os.File, the garbage collector could close it, and the
+	// servers would end during a test.
 	lock int
 }
 
-// Dir returns the directory for the servers of a checkout. It lies outside of
-// the checkout, because PostgreSQL refuses to run as root and its own user
-// must be able to enter each folder on the way; the checkout may be closed to
-// it.
+// Dir returns the directory for the servers of a checkout. It is outside the checkout, because
+// PostgreSQL refuses to run as root, and its own user may have no right to enter the checkout.
 func Dir(checkout, name string) string {
 	if abs, err := filepath.Abs(checkout); err == nil {
 		checkout = abs
 	}
-	if real, err := filepath.EvalSymlinks(checkout); err == nil {
-		checkout = real
+	if resolved, err := filepath.EvalSymlinks(checkout); err == nil {
+		checkout = resolved
 	}
 	sum := sha256.Sum256([]byte(checkout))
 	return filepath.Join(tempDir(), fmt.Sprintf("quadrille-%d-%s-%s", os.Getuid(),
 		hex.EncodeToString(sum[:4]), name))
 }
 
-// Start starts the servers of a directory, or joins those which run there
-// already. It may be called by any number of processes at once. What has died
-// is started again on the same ports with the same data. The servers stay at
-// least as long as this process lives, unless someone stops them.
+// Start starts the servers of a directory, or joins those that already run there. Any number of
+// processes may call it at the same time. It starts a server that has died again, on the same ports
+// and with the same data. The servers run at least as long as this process, unless they are
+// stopped.
 //
-// When QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL
-// are set, these servers are returned and nothing is started.
+// If QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL are set, Start returns
+// these servers and starts nothing.
 func Start(ctx context.Context, opts Options) (*Servers, error) {
 	given, err := fromEnvironment()
 	if given != nil || err != nil {
@@ -97,8 +93,8 @@ func Start(ctx context.Context, opts Options) (*Servers, error) {
 	return start(ctx, opts)
 }
 
-// start is Start without regard to the environment: tests which kill servers
-// need their own ones in any case.
+// start does the same as Start, but ignores the environment: a test that kills servers must always
+// have its own.
 func start(ctx context.Context, opts Options) (*Servers, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("start servers: no directory was given")
@@ -117,15 +113,16 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
 	s := &Servers{stack: k, mayMove: fresh || !opts.KeepPorts}
-	if s.lock, s.sole, err = k.use(); err != nil {
+	if s.lock, s.onlyUser, err = k.lockAsUser(); err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
 	if err := s.run(ctx, opts); err != nil {
 		s.Release()
 		return nil, err
 	}
-	// while nobody else can join and make what looks like a leftover
-	if opts.sweep && s.started && s.sole {
+	// The start lock is still held, so no other test can join and create a database that looks like
+	// one of a killed test.
+	if opts.sweep && s.started && s.onlyUser {
 		if err := s.sweep(ctx); err != nil {
 			s.Release()
 			return nil, fmt.Errorf("start servers: %w", err)
@@ -134,8 +131,8 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 	return s, nil
 }
 
-// run brings up all that is lacking, while the start lock is held. The watcher
-// comes first, so that servers which were half started end in any case.
+// run starts the missing servers; the caller holds the start lock. It starts the watcher first, so
+// that servers end even if this process crashes during the start.
 func (s *Servers) run(ctx context.Context, opts Options) error {
 	k := s.stack
 	servers := []string{"postgres", "rabbitmq"}
@@ -150,7 +147,7 @@ func (s *Servers) run(ctx context.Context, opts Options) error {
 	dead := slices.DeleteFunc(slices.Clone(servers), k.ready)
 	if len(dead) > 0 {
 		s.started = true
-		if err := k.install(dead); err != nil {
+		if err := k.checkInstalled(dead); err != nil {
 			return err
 		}
 		k.logf("starting %v in %s", dead, k.dir)
@@ -169,7 +166,7 @@ func (s *Servers) run(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// describe fills in the public fields.
+// describe sets the exported fields.
 func (s *Servers) describe(servers []string) {
 	k := s.stack
 	pids := map[string]int{}
@@ -184,9 +181,8 @@ func (s *Servers) describe(servers []string) {
 	}
 }
 
-// Running returns the servers which run in a directory, without starting
-// anything and without using them: it does not keep them alive. It returns
-// [ErrNotRunning] when one of them is not there.
+// Running returns the servers that run in a directory. It starts nothing and does not keep the
+// servers alive. It returns [ErrNotRunning] if one of them does not run.
 func Running(dir string) (*Servers, error) {
 	k := &stack{dir: dir}
 	if _, err := os.Stat(k.path("state.json")); err != nil {
@@ -206,7 +202,7 @@ func Running(dir string) (*Servers, error) {
 	return s, nil
 }
 
-// Stop stops the servers, whoever else uses them. Given servers are left alone.
+// Stop stops the servers, even if they have other users. It does not stop given servers.
 func (s *Servers) Stop() error {
 	if s.Given {
 		return nil
@@ -215,19 +211,19 @@ func (s *Servers) Stop() error {
 	return Stop(s.stack.dir)
 }
 
-// Release ends the use of the servers: when nobody else uses them they end
-// after the linger time. The end of the process does the same.
+// Release ends the use of the servers. If they have no other user, they end after the linger time.
+// The end of the process has the same effect.
 func (s *Servers) Release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock != 0 {
-		_ = syscall.Close(s.lock) // the lock is gone with the descriptor in any case
+		_ = syscall.Close(s.lock) // even after an error the descriptor and the lock are gone
 		s.lock = 0
 	}
 }
 
-// Stop stops all servers of a directory, also half of a pair. It is no error
-// when none run.
+// Stop stops all servers of a directory, even if only one of them runs. It is not an error if none
+// runs.
 func Stop(dir string) error {
 	k := &stack{dir: dir}
 	if _, err := os.Stat(k.path("start.lock")); errors.Is(err, os.ErrNotExist) {
@@ -252,10 +248,9 @@ func Stop(dir string) error {
 	return nil
 }
 
-// fromEnvironment returns the servers that the environment gives. The address
-// of PostgreSQL is what tells: the other two are also in the settings that
-// a running stack hands to a person's shell, and must not turn the next start
-// into one on that stack's servers.
+// fromEnvironment returns the servers whose addresses are in the environment, or nil. The address
+// of PostgreSQL decides: a person's shell may have the other two from the settings of a running
+// stack, and the next start must not use the servers of that stack.
 func fromEnvironment() (*Servers, error) {
 	s := &Servers{
 		AMQPURL:       os.Getenv("QUADRILLE_AMQP_URL"),
@@ -270,11 +265,12 @@ func fromEnvironment() (*Servers, error) {
 	case s.AMQPURL != "" && s.ManagementURL != "":
 		return s, nil
 	}
-	return nil, errors.New("start servers: QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and " +
-		"QUADRILLE_POSTGRES_URL belong together: set all three, or not the last to start private servers")
+	return nil, errors.New("start servers: QUADRILLE_POSTGRES_URL is set without QUADRILLE_AMQP_URL " +
+		"and QUADRILLE_MANAGEMENT_URL: set all three to use these servers, or unset " +
+		"QUADRILLE_POSTGRES_URL to start private ones")
 }
 
-// lingerText is what the watcher reads.
+// lingerText returns the linger time in the format that the watcher reads.
 func lingerText(opts Options) string {
 	if opts.Detached {
 		return "never"

@@ -14,9 +14,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// TestLifeOfAPair follows one pair through all that may happen to it, since
-// each start of a broker takes seconds.
-func TestLifeOfAPair(t *testing.T) {
+// TestLifecycleOfServers uses the same servers for all steps, since each start of a broker takes
+// seconds.
+func TestLifecycleOfServers(t *testing.T) {
 	dir := newDir(t)
 	opts := Options{Dir: dir, Log: t.Logf}
 	if _, err := Running(dir); !errors.Is(err, ErrNotRunning) {
@@ -27,13 +27,13 @@ func TestLifeOfAPair(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	again, err := start(t.Context(), opts)
+	joined, err := start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("joined in %v", time.Since(begin))
-	if again.started || again.AMQPURL != s.AMQPURL || !maps.Equal(again.PIDs, s.PIDs) {
-		t.Errorf("joined %v, not %v", again.PIDs, s.PIDs)
+	if joined.started || joined.AMQPURL != s.AMQPURL || !maps.Equal(joined.PIDs, s.PIDs) {
+		t.Errorf("joined %v, not %v", joined.PIDs, s.PIDs)
 	}
 	onlyLoopback(t, s.stack.current())
 
@@ -47,10 +47,10 @@ func TestLifeOfAPair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found := processes(t, dir); len(found) > 2 { // the watcher and its flock
-		t.Errorf("after the kill there are still %v", found)
+		t.Errorf("processes after the kill: %v", found)
 	}
 	if s.stack.alive("postgres") || s.stack.alive("rabbitmq") {
-		t.Error("a killed server lives")
+		t.Error("a killed server is alive")
 	}
 	revived, err := start(t.Context(), opts)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestLifeOfAPair(t *testing.T) {
 	}
 	if revived.AMQPURL != s.AMQPURL || revived.PostgresURL != s.PostgresURL ||
 		revived.ManagementURL != s.ManagementURL {
-		t.Error("the servers moved when they were started again")
+		t.Error("the servers have other ports after they were started again")
 	}
 	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (1)")
 	if _, err := channel(t, s.AMQPURL).QueueDeclarePassive("kept", true, false, false, false,
@@ -77,14 +77,14 @@ func TestLifeOfAPair(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left := processes(t, dir); len(left) > 0 {
-		t.Errorf("left after Stop: %v", left)
+		t.Errorf("processes after Stop: %v", left)
 	}
 	if err := Stop(dir); err != nil {
 		t.Errorf("a second Stop: %v", err)
 	}
 }
 
-// onlyLoopback checks in the kernel's table that the servers listen nowhere else.
+// onlyLoopback checks in the kernel's table that the servers listen on the loopback address only.
 func onlyLoopback(t *testing.T, s state) {
 	t.Helper()
 	seen := 0
@@ -113,12 +113,12 @@ func onlyLoopback(t *testing.T, s state) {
 		}
 	}
 	if seen < 5 {
-		t.Errorf("found %d listening ports, not 5", seen)
+		t.Errorf("found %d listening ports, want 5", seen)
 	}
 }
 
-// TestCrashEndsServers kills the only user of a pair, without a chance for it
-// to clean up, and expects everything to go.
+// TestCrashEndsServers kills the only user of servers, which cannot clean up then. The servers end
+// and their temporary directory is removed.
 func TestCrashEndsServers(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
@@ -132,12 +132,12 @@ func TestCrashEndsServers(t *testing.T) {
 	}
 	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the temporary directory is still there: %v", err)
+		t.Errorf("the temporary directory still exists: %v", err)
 	}
 }
 
-// TestServersOutliveOneOfTwoUsers starts one directory from two processes at
-// once, of which one then crashes.
+// TestServersOutliveOneOfTwoUsers starts the servers of one directory from two processes at the
+// same time. One of the processes then crashes, and the servers continue.
 func TestServersOutliveOneOfTwoUsers(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
@@ -150,7 +150,7 @@ func TestServersOutliveOneOfTwoUsers(t *testing.T) {
 	if err := first.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	execSQL(t, b.PostgresURL, "SELECT pg_sleep(0.5)") // fails when the watcher ends the server
+	execSQL(t, b.PostgresURL, "SELECT pg_sleep(0.5)") // fails if the watcher ends the server
 	if err := second.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -160,9 +160,8 @@ func TestServersOutliveOneOfTwoUsers(t *testing.T) {
 	}
 }
 
-// TestLeftovers starts servers in a directory which a crash of the machine
-// left as it was: with numbers of processes that no longer exist, or that are
-// others now.
+// TestLeftovers starts servers in a directory as a crash of the machine leaves it: with the ids of
+// processes that no longer exist, or that are now other processes.
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
@@ -183,7 +182,7 @@ func TestLeftovers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Without the state nobody knows the passwords.
+	// Without the state the passwords are unknown.
 	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +193,7 @@ func TestLeftovers(t *testing.T) {
 	execSQL(t, s.PostgresURL, "SELECT 1")
 }
 
-// TestTakenPort starts servers whose port another program took meanwhile.
+// TestTakenPort starts servers after another program has taken their port.
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
 	s := PrivatePostgres(t)
@@ -208,28 +207,28 @@ func TestTakenPort(t *testing.T) {
 	}
 	defer listener.Close() //nolint:errcheck // a test
 	if err := s.RestartPostgres(t.Context()); err == nil {
-		t.Error("it restarted on a port that is taken")
+		t.Error("PostgreSQL restarted on a port that is taken")
 	}
 	if err := s.stack.claimPorts(t.Context(), "rabbitmq", false); err != nil {
-		t.Errorf("its ports are free: %v", err)
+		t.Errorf("the ports of RabbitMQ are free: %v", err)
 	}
 	kept := Options{Dir: s.stack.dir, postgresOnly: true, KeepPorts: true}
 	if _, err := start(t.Context(), kept); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprint(before)) || s.stack.load() != nil ||
 		s.stack.current().PostgresPort != before {
-		t.Errorf("it is to keep its port %d, and has %d: %v", before, s.stack.current().PostgresPort, err)
+		t.Errorf("port %d, want %d, with KeepPorts: %v", s.stack.current().PostgresPort, before, err)
 	}
 	moved, err := start(t.Context(), Options{Dir: s.stack.dir, postgresOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if moved.stack.current().PostgresPort == before {
-		t.Error("it did not move")
+		t.Error("PostgreSQL did not get another port")
 	}
 	execSQL(t, moved.PostgresURL, "SELECT 1")
 }
 
-// TestDetached servers outlive their users and end with Stop.
+// TestDetached checks that detached servers outlive their users and end with Stop.
 func TestDetached(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
@@ -251,23 +250,23 @@ func TestDetached(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left := processes(t, dir); len(left) > 0 {
-		t.Errorf("left after Stop: %v", left)
+		t.Errorf("processes after Stop: %v", left)
 	}
 }
 
-// TestLinger: servers stay for a while after their last user, and a user who
-// comes meanwhile finds them.
+// TestLinger checks that servers stay for the linger time after their last user, and that another
+// user can join them during that time.
 func TestLinger(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
-	const linger = 10 * time.Second // in which the second user must come
+	const linger = 10 * time.Second // the second user must join within this time
 	opts := Options{Dir: dir, Linger: linger, postgresOnly: true}
 	s, err := start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Release()
-	eventually(t, "the watcher has noticed that nobody is there", func() bool {
+	eventually(t, "the watcher has noticed that there is no user", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "idle"))
 		return err == nil
 	})
@@ -278,14 +277,14 @@ func TestLinger(t *testing.T) {
 	if joined.started || joined.PIDs["postgres"] != s.PIDs["postgres"] {
 		t.Error("the servers did not linger")
 	}
-	// longer than the rest of the first linger time
+	// The query takes longer than the rest of the first linger time.
 	execSQL(t, s.PostgresURL, "SELECT pg_sleep($1)", linger.Seconds())
 	joined.Release()
 	eventually(t, "all processes are gone", func() bool { return len(processes(t, dir)) == 0 })
 }
 
-// TestRemovedDirectory: servers whose directory someone removed end with their
-// user.
+// TestRemovedDirectory checks that servers end after their last user even if their directory was
+// removed.
 func TestRemovedDirectory(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)

@@ -7,22 +7,21 @@ import (
 	"time"
 )
 
-var errGiven = errors.New("these servers were given by the environment and are not ours to end")
+var errGiven = errors.New("the addresses of these servers are from the environment, and only " +
+	"servers that this package has started may be ended")
 
-// KillPostgres ends PostgreSQL without warning, as a crash would, and returns
-// when all of its processes are gone.
+// KillPostgres ends PostgreSQL without warning, like a crash, and returns when all its processes
+// are gone.
 func (s *Servers) KillPostgres() error { return s.kill("postgres") }
 
-// KillRabbitMQ ends RabbitMQ without warning, as a crash would, and returns
-// when all of its processes are gone.
+// KillRabbitMQ ends RabbitMQ without warning, like a crash, and returns when all its processes are
+// gone.
 func (s *Servers) KillRabbitMQ() error { return s.kill("rabbitmq", "epmd") }
 
-// RestartPostgres stops PostgreSQL, when it runs, and starts it on the same
-// port with the same data.
+// RestartPostgres stops PostgreSQL, if it runs, and starts it on the same port with the same data.
 func (s *Servers) RestartPostgres(ctx context.Context) error { return s.restart(ctx, "postgres") }
 
-// RestartRabbitMQ stops RabbitMQ, when it runs, and starts it on the same ports
-// with the same data.
+// RestartRabbitMQ stops RabbitMQ, if it runs, and starts it on the same ports with the same data.
 func (s *Servers) RestartRabbitMQ(ctx context.Context) error {
 	return s.restart(ctx, "rabbitmq", "epmd")
 }

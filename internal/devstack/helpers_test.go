@@ -16,18 +16,18 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// helperDir makes this test binary a program which starts or joins the servers
-// of that directory, says so, and then uses them until it is killed.
+// helperDir is the name of a variable. If it is set, this test binary starts or joins the servers
+// of that directory, prints their addresses, and uses them until it is killed.
 const helperDir = "QUADRILLE_DEVSTACK_HELPER"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperDir); dir != "" {
-		help(dir)
+		runHelper(dir)
 	}
 	os.Exit(m.Run())
 }
 
-func help(dir string) {
+func runHelper(dir string) {
 	opts := Options{Dir: dir, postgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres",
 		temporary: os.Getenv(helperDir+"_TEMPORARY") != ""}
 	s, err := start(context.Background(), opts)
@@ -36,10 +36,10 @@ func help(dir string) {
 		os.Exit(1)
 	}
 	_ = json.NewEncoder(os.Stdout).Encode(s)
-	select {} // not even the end of the tests ends this; they kill it
+	select {} // the test kills this process
 }
 
-// startHelper starts another process which uses the servers of the directory.
+// startHelper starts another process that uses the servers of the directory.
 func startHelper(t *testing.T, dir string, env ...string) *helper {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -61,7 +61,7 @@ func startHelper(t *testing.T, dir string, env ...string) *helper {
 	return h
 }
 
-// helper is a running helper, and the channel on which it tells its servers.
+// helper is a process that startHelper started, with a channel that receives its output.
 type helper struct {
 	*os.Process
 	output chan string
@@ -74,25 +74,26 @@ func helperServers(t *testing.T, h *helper) *Servers {
 	case text := <-h.output:
 		s := &Servers{}
 		if err := json.Unmarshal([]byte(text), s); err != nil {
-			t.Fatalf("the helper said %q: %v", text, err)
+			t.Fatalf("the helper has printed %q: %v", text, err)
 		}
 		return s
-	case <-time.After(patience):
-		t.Fatalf("the helper has no servers after %v", patience)
+	case <-time.After(waitTimeout):
+		t.Fatalf("the helper has no servers after %v", waitTimeout)
 	}
 	return nil
 }
 
-// patience bounds what must happen at some time: a machine that does much else may be slow.
-const patience = 2 * time.Minute
+// waitTimeout bounds how long a test waits for a condition. It is long, since the machine may be
+// busy.
+const waitTimeout = 2 * time.Minute
 
-// eventually waits until something is true.
-func eventually(t *testing.T, what string, is func() bool) {
+// eventually polls a condition until it is true.
+func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !is() {
+	deadline := time.Now().Add(waitTimeout)
+	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v it is not true that %s", patience, what)
+			t.Fatalf("not within %v: %s", waitTimeout, what)
 		}
 		if err := pause(t.Context(), 20*time.Millisecond); err != nil {
 			t.Fatal(err)
@@ -100,8 +101,8 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-// processes are all processes with a working directory in dir, which are the
-// servers, their helpers, and the watcher.
+// processes returns all processes with a working directory in dir: the servers, their child
+// processes, and the watcher.
 func processes(t *testing.T, dir string) (found []string) {
 	t.Helper()
 	entries, err := filepath.Glob("/proc/[0-9]*")
@@ -119,7 +120,7 @@ func processes(t *testing.T, dir string) (found []string) {
 	return found
 }
 
-// newDir is a directory for servers, which end with the test.
+// newDir returns a directory for servers, which end with the test.
 func newDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(tempDir(), "quadrille-private-")
@@ -133,7 +134,7 @@ func newDir(t *testing.T) string {
 			}
 		}
 		if left := processes(t, dir); len(left) > 0 {
-			t.Errorf("left behind: %v", left)
+			t.Errorf("processes after the test: %v", left)
 		}
 	})
 	return dir

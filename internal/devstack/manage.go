@@ -11,18 +11,17 @@ import (
 	"time"
 )
 
-// manageTimeout bounds one call: an API that hangs, as it may while the broker starts, must not
-// hang a test.
+// manageTimeout bounds one call. The API may hang while the broker starts, and must not block
+// a test.
 const manageTimeout = 30 * time.Second
 
-// Manage calls RabbitMQ's management API, for example with PUT and
-// "/api/vhosts/x". The in value is sent and the answer read into out as JSON;
-// both may be nil. An answer other than 2xx is an error.
+// Manage calls RabbitMQ's management API, for example with PUT and "/api/vhosts/x". It sends in and
+// decodes the answer into out, both as JSON; both may be nil. An answer other than 2xx is an error.
 func Manage(ctx context.Context, managementURL, method, path string, in, out any) error {
 	base, err := url.Parse(managementURL)
 	if err != nil {
-		// its text holds the password
-		return fmt.Errorf("%s %s: the management URL is not one", method, path)
+		// err contains the URL, and therefore the password.
+		return fmt.Errorf("%s %s: the management URL cannot be parsed", method, path)
 	}
 	ctx, cancel := context.WithTimeout(ctx, manageTimeout)
 	defer cancel()

@@ -12,11 +12,10 @@ import (
 	"strconv"
 	"syscall"
 
-	_ "github.com/lib/pq" // to ask the server whether it is ready
+	_ "github.com/lib/pq" // the driver for pingPostgres
 )
 
-// postgresSettings keep all that makes PostgreSQL durable, since tests crash it
-// and then look for their data.
+// postgresSettings keeps PostgreSQL durable, since tests crash it and then check their data.
 const postgresSettings = `listen_addresses = '127.0.0.1'
 port = %d
 unix_socket_directories = ''
@@ -37,7 +36,7 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 `
 
-// launchPostgres starts PostgreSQL, after it made the data when there is none.
+// launchPostgres starts PostgreSQL. If there is no data directory, it creates one first.
 func (k *stack) launchPostgres(ctx context.Context) error {
 	attr, uid, gid, err := postgresAccount()
 	if err != nil {
@@ -66,19 +65,19 @@ func (k *stack) launchPostgres(ctx context.Context) error {
 	return k.spawn("postgres", cmd)
 }
 
-// initPostgres makes the data directory beside its place and then moves it
-// there, so that one which was made half is made anew.
+// initPostgres creates the data directory under a temporary name and then renames it. If it is
+// interrupted, the next start creates the directory from the beginning.
 func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysProcAttr, uid,
 	gid int) error {
 	home := k.path("postgres")
 	fresh, password := filepath.Join(home, "data.new"), filepath.Join(home, "password")
 	if err := os.RemoveAll(fresh); err != nil {
-		return fmt.Errorf("make the database cluster: %w", err)
+		return fmt.Errorf("create the database cluster: %w", err)
 	}
 	if err := writeFor(password, k.current().PostgresPassword+"\n", uid, gid); err != nil {
 		return err
 	}
-	defer os.Remove(password) //nolint:errcheck // private as the state file is
+	defer os.Remove(password) //nolint:errcheck // as private as the state file
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", fresh, "-U", postgresUser,
 		"--pwfile", password,
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
@@ -86,15 +85,15 @@ func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysP
 	cmd.Env = environment(home)
 	cmd.SysProcAttr = attr
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("make the database cluster: %w: %s", err, output)
+		return fmt.Errorf("create the database cluster: %w: %s", err, output)
 	}
 	if err := os.Rename(fresh, filepath.Join(home, "data")); err != nil {
-		return fmt.Errorf("make the database cluster: %w", err)
+		return fmt.Errorf("create the database cluster: %w", err)
 	}
 	return nil
 }
 
-// pingPostgres succeeds when PostgreSQL answers a query.
+// pingPostgres returns nil if PostgreSQL answers a query.
 func (k *stack) pingPostgres(ctx context.Context) error {
 	db, err := sql.Open("postgres", k.postgresURL())
 	if err != nil {
@@ -105,8 +104,8 @@ func (k *stack) pingPostgres(ctx context.Context) error {
 	return err
 }
 
-// postgresAccount returns what makes a process run as the user that may run
-// PostgreSQL: ourselves, unless we are root.
+// postgresAccount returns the user that runs PostgreSQL, and the attributes of a process of that
+// user. It is the current user, or postgres if that is root.
 func postgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	attr = &syscall.SysProcAttr{Setsid: true}
 	if os.Getuid() != 0 {
@@ -115,7 +114,8 @@ func postgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	account, err := user.Lookup("postgres")
 	if err != nil {
 		return nil, 0, 0,
-			fmt.Errorf("PostgreSQL does not run as root, and the user of its package is lacking: %w", err)
+			fmt.Errorf("PostgreSQL does not run as root, and the user postgres of its package does not "+
+				"exist: %w", err)
 	}
 	if uid, err = strconv.Atoi(account.Uid); err != nil {
 		return nil, 0, 0, fmt.Errorf("the user postgres: %w", err)
@@ -127,13 +127,13 @@ func postgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	return attr, uid, gid, nil
 }
 
-// makeDir makes a directory that only its owner may enter.
+// makeDir creates a directory that only its owner may enter.
 func makeDir(path string, uid, gid int) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("make a directory: %w", err)
+		return fmt.Errorf("create a directory: %w", err)
 	}
 	if err := os.Chown(path, uid, gid); err != nil {
-		return fmt.Errorf("make a directory: %w", err)
+		return fmt.Errorf("create a directory: %w", err)
 	}
 	return nil
 }

@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// maxLog is the size from which on a restarted server gets a new log.
+// maxLog is the size above which a restarted server gets a new log file.
 const maxLog = 16 << 20
 
 //go:embed stack.sh
 var stackScript []byte
 
-// lockStart takes the lock under which servers are started and stopped.
+// lockStart takes the lock that is held to start or stop servers.
 func (k *stack) lockStart(ctx context.Context) (unlock func(), err error) {
 	return k.lock(ctx, "start.lock")
 }
 
-// lock asks again and again, since a blocked flock could not be given up.
+// lock polls for a file lock, since a blocking flock could not be cancelled.
 func (k *stack) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(k.path(name), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -49,31 +49,31 @@ func (k *stack) lock(ctx context.Context, name string) (unlock func(), err error
 	return nil, fmt.Errorf("lock the servers: %w", err)
 }
 
-// use takes a user's lock and tells whether there was no other user.
-func (k *stack) use() (lock int, sole bool, err error) {
+// lockAsUser takes the shared lock of a user, and reports whether there was no other user.
+func (k *stack) lockAsUser() (lock int, onlyUser bool, err error) {
 	path := k.path("users.lock")
 	lock, err = syscall.Open(path, syscall.O_RDWR|syscall.O_CREAT|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return 0, false, fmt.Errorf("use the servers: open %s: %w", path, err)
 	}
-	sole = syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	onlyUser = syscall.Flock(lock, syscall.LOCK_EX|syscall.LOCK_NB) == nil
 	for {
 		err = syscall.Flock(lock, syscall.LOCK_SH)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
-	if err == nil { // tells the watcher of users who come and go between its looks
+	if err == nil { // the watcher detects a user between two of its checks by this time
 		err = os.Chtimes(path, time.Now(), time.Now())
 	}
 	if err != nil {
 		_ = syscall.Close(lock)
 		return 0, false, fmt.Errorf("use the servers: %w", err)
 	}
-	return lock, sole, nil
+	return lock, onlyUser, nil
 }
 
-// watch starts the watcher, unless there is one or the servers are to stay.
+// watch starts the watcher, unless one runs or the servers are detached.
 func (k *stack) watch(opts Options, running bool) error {
 	if err := k.writeLinger(opts, running); err != nil {
 		return err
@@ -95,12 +95,12 @@ func (k *stack) watch(opts Options, running bool) error {
 	}
 	defer file.Close() //nolint:errcheck // the watcher holds its own copy
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil // there is one
+		return nil // a watcher runs
 	}
 	cmd := exec.Command("/bin/sh", k.path("stack.sh"), "watch", k.dir)
 	cmd.Dir = k.dir
 	cmd.Env = environment(k.dir)
-	cmd.ExtraFiles = []*os.File{file} // descriptor 3: the lock lives as long as the watcher
+	cmd.ExtraFiles = []*os.File{file} // descriptor 3: the watcher holds the lock until it ends
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start the watcher: %w", err)
@@ -109,8 +109,8 @@ func (k *stack) watch(opts Options, running bool) error {
 	return k.write("watcher.pid", []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600)
 }
 
-// writeLinger tells the watcher how long to wait. Among users who disagree the
-// longest time wins, for as long as the servers run.
+// writeLinger writes the linger time for the watcher. While the servers run, the longest time of
+// all users counts.
 func (k *stack) writeLinger(opts Options, running bool) error {
 	want := lingerText(opts)
 	if data, err := os.ReadFile(k.path("linger")); err == nil && running {
@@ -124,8 +124,8 @@ func (k *stack) writeLinger(opts Options, running bool) error {
 	return k.write("linger", []byte(want+"\n"), 0o600)
 }
 
-// writeScript puts the script where it outlives this program. A running
-// watcher keeps its own version, for the file is replaced as a whole.
+// writeScript writes the script into the directory, where it outlives this program. It replaces the
+// file, so that a running watcher keeps its own version.
 func (k *stack) writeScript() error {
 	if have, err := os.ReadFile(k.path("stack.sh")); err == nil && bytes.Equal(have, stackScript) {
 		return nil
@@ -133,7 +133,7 @@ func (k *stack) writeScript() error {
 	return k.write("stack.sh", stackScript, 0o700)
 }
 
-// script runs the script to its end.
+// script runs the script and waits until it ends.
 func (k *stack) script(ctx context.Context, verb string, names ...string) error {
 	if err := k.writeScript(); err != nil {
 		return err
@@ -142,23 +142,22 @@ func (k *stack) script(ctx context.Context, verb string, names ...string) error 
 		names...)...)
 	cmd.Dir = k.dir
 	cmd.Env = environment(k.dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C must not interrupt it
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C must not interrupt it
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %v: %w %s", verb, names, err, output)
 	}
 	return nil
 }
 
-// endWatcher ends the watcher, since it has nothing left to wait for, with the
-// command it may be running. It returns when the watcher has let go of its
-// lock, for otherwise the next start would take it for one that still watches.
+// endWatcher kills the watcher and the command that it is running. It returns after the lock of the
+// watcher is released, since otherwise the next start would find a watcher and start none.
 func (k *stack) endWatcher(ctx context.Context) error {
 	data, err := os.ReadFile(k.path("watcher.pid"))
 	if err != nil {
 		return nil
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err == nil && pid > 1 && k.lives(pid, k.dir, "sh", "stack.sh") {
+	if err == nil && pid > 1 && k.isProcess(pid, k.dir, "sh", "stack.sh") {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 	}
 	free, err := k.lock(ctx, "watcher.lock")
@@ -166,16 +165,16 @@ func (k *stack) endWatcher(ctx context.Context) error {
 		return fmt.Errorf("end the watcher: %w", err)
 	}
 	free()
-	_ = os.Remove(k.path("watcher.pid")) // it is only read together with the watcher's lock
+	_ = os.Remove(k.path("watcher.pid")) // it is read only together with the lock of the watcher
 	return nil
 }
 
-// spawn starts a server in a session of its own, so that a Ctrl-C in the
-// terminal does not reach it, and records its process.
+// spawn starts a server in a session of its own, so that a Ctrl-C in the terminal does not end it,
+// and records its process.
 func (k *stack) spawn(name string, cmd *exec.Cmd) error {
 	path := k.path(name + ".log")
 	if info, err := os.Stat(path); err == nil && info.Size() > maxLog {
-		_ = os.Rename(path, path+".old") // else it just grows
+		_ = os.Rename(path, path+".old") // after an error the log continues to grow
 	}
 	logs, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -194,7 +193,7 @@ func (k *stack) spawn(name string, cmd *exec.Cmd) error {
 	return k.record(name, cmd.Process.Pid, false)
 }
 
-// record remembers a server's process, and whether it has answered once.
+// record writes the process id of a server to a file, and whether the server has answered.
 func (k *stack) record(name string, pid int, ready bool) error {
 	line := strconv.Itoa(pid)
 	if ready {
@@ -203,7 +202,7 @@ func (k *stack) record(name string, pid int, ready bool) error {
 	return k.write(name+".pid", []byte(line+"\n"), 0o600)
 }
 
-// pid returns the recorded process of a server, 0 for none.
+// pid returns the recorded process id of a server, or 0, and whether the server has answered.
 func (k *stack) pid(name string) (pid int, ready bool) {
 	data, err := os.ReadFile(k.path(name + ".pid"))
 	if err != nil {
@@ -217,27 +216,26 @@ func (k *stack) pid(name string) (pid int, ready bool) {
 	return pid, len(fields) > 1
 }
 
-// alive says whether the recorded process of a server lives. A number that
-// went to another process meanwhile is told by its working directory and name,
-// as the script does.
+// alive reports whether the recorded process of a server is alive. It checks the working directory
+// and the name of the process, as the script does, since another process may have the same id now.
 func (k *stack) alive(name string) bool {
 	pid, _ := k.pid(name)
 	if pid == 0 {
 		return false
 	}
 	if name == "postgres" {
-		return k.lives(pid, k.path("postgres", "data"), "postgres")
+		return k.isProcess(pid, k.path("postgres", "data"), "postgres")
 	}
-	return k.lives(pid, k.path("rabbitmq"), "rabbitmq-server", "erl", "erlexec", "beam.smp")
+	return k.isProcess(pid, k.path("rabbitmq"), "rabbitmq-server", "erl", "erlexec", "beam.smp")
 }
 
-// ready says whether a server lives and has answered once.
+// ready reports whether a server is alive and has answered before.
 func (k *stack) ready(name string) bool {
 	_, ready := k.pid(name)
 	return ready && k.alive(name)
 }
 
-func (k *stack) lives(pid int, home string, names ...string) bool {
+func (k *stack) isProcess(pid int, home string, names ...string) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	want, err := os.Stat(home)
 	if err != nil {
@@ -251,8 +249,8 @@ func (k *stack) lives(pid int, home string, names ...string) bool {
 	return err == nil && slices.Contains(names, strings.TrimSpace(string(comm)))
 }
 
-// environment is all that a server gets to see of ours: settings meant for
-// other servers (PGDATA, RABBITMQ_…, ERL_…) must not reach it.
+// environment returns the whole environment of a server. A server does not inherit that of this
+// process, which may have settings for other servers (PGDATA, RABBITMQ_…, ERL_…).
 func environment(home string, more ...string) []string {
 	return append([]string{
 		"HOME=" + home,
@@ -262,7 +260,7 @@ func environment(home string, more ...string) []string {
 	}, more...)
 }
 
-// pause waits, unless there is no sense in it any more.
+// pause waits for d, or until ctx is done.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -274,7 +272,6 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// reap waits for a process that we have started: it would stay as a zombie for as long as we live.
-// It ends with that process, which may outlive a test that looks for goroutines: such a test knows
-// it by this name.
+// reap waits for a process that this one has started, so that it does not stay as a zombie. Its
+// goroutine may outlive the tests; package leaks ignores it by the name of this function.
 func reap(cmd *exec.Cmd) { _ = cmd.Wait() }

@@ -13,11 +13,11 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// rabbitmqPattern finds the server's own start script. The distribution's
-// wrapper in /usr/sbin would switch to another user and directory.
+// rabbitmqPattern matches the server's own start script. The wrapper of the distribution in
+// /usr/sbin would switch to another user and directory.
 const rabbitmqPattern = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 
-// rabbitmqSettings: messages are limited so that tests can exceed the limit.
+// rabbitmqSettings limits the size of messages to a value that tests can exceed.
 const rabbitmqSettings = `listeners.tcp.1 = 127.0.0.1:%d
 management.tcp.ip = 127.0.0.1
 management.tcp.port = %d
@@ -28,14 +28,13 @@ max_message_size = 1048576
 disk_free_limit.absolute = 50MB
 `
 
-// rabbitmqErlang: both schedulers sleep when idle, for the machine is shared
-// with the tests, and nodes are reached from this machine only.
+// rabbitmqErlang lets both schedulers sleep when idle, since the tests need the same machine, and
+// accepts connections of other nodes from this machine only.
 const rabbitmqErlang = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none" +
 	" -kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
-// launchRabbitMQ starts RabbitMQ and the name server of Erlang that it needs.
-// The latter is started by ourselves, since one that the node starts would
-// stay behind, out of reach.
+// launchRabbitMQ starts epmd, the name server of Erlang, and then RabbitMQ. If RabbitMQ started
+// epmd itself, epmd would stay when the servers end.
 func (k *stack) launchRabbitMQ(context.Context) error {
 	home, uid, gid := k.path("rabbitmq"), os.Getuid(), os.Getgid()
 	for _, dir := range []string{home, k.path("epmd")} {
@@ -56,7 +55,7 @@ func (k *stack) launchRabbitMQ(context.Context) error {
 		}
 	}
 	if err := os.Chmod(k.path("rabbitmq", ".erlang.cookie"), 0o400); err != nil {
-		return fmt.Errorf("close the Erlang cookie: %w", err)
+		return fmt.Errorf("set the mode of the Erlang cookie: %w", err)
 	}
 	if err := k.launchEPMD(); err != nil {
 		return err
@@ -64,7 +63,7 @@ func (k *stack) launchRabbitMQ(context.Context) error {
 	cmd := exec.Command(newest(rabbitmqPattern))
 	cmd.Dir = home
 	cmd.Env = environment(home,
-		"RUNNING_UNDER_SYSTEMD=true", // the script becomes the server instead of waiting for it
+		"RUNNING_UNDER_SYSTEMD=true", // the script then executes the server in its own process
 		"RABBITMQ_NODENAME=quadrille@localhost",
 		"RABBITMQ_CONF_ENV_FILE="+k.path("rabbitmq", "none"),
 		"RABBITMQ_CONFIG_FILE="+k.path("rabbitmq", "rabbitmq.conf"),
@@ -72,7 +71,7 @@ func (k *stack) launchRabbitMQ(context.Context) error {
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+k.path("rabbitmq", "enabled_plugins"),
 		"RABBITMQ_MNESIA_BASE="+k.path("rabbitmq", "data"),
 		"RABBITMQ_LOG_BASE="+k.path("rabbitmq", "log"),
-		"RABBITMQ_LOGS=-", // to the file that spawn opens
+		"RABBITMQ_LOGS=-", // to the log file of spawn
 		"RABBITMQ_PID_FILE="+k.path("rabbitmq", "pid"),
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.DistributionPort),
 		"RABBITMQ_SCHEDULER_BIND_TYPE=u", // two servers must not share one processor
@@ -98,8 +97,8 @@ func (k *stack) launchEPMD() error {
 	return nil
 }
 
-// pingRabbitMQ succeeds when a connection can be opened and the management API
-// answers, which comes later.
+// pingRabbitMQ returns nil if the broker accepts a connection and the management API, which starts
+// later, answers.
 func (k *stack) pingRabbitMQ(ctx context.Context) error {
 	connection, err := amqp.DialConfig(k.amqpURL(), amqp.Config{
 		Dial: func(network, addr string) (net.Conn, error) {

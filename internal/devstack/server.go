@@ -16,25 +16,25 @@ import (
 )
 
 const (
-	startTimeout = 90 * time.Second // RabbitMQ needs 7 s; a loaded machine much more
-	portTimeout  = 20 * time.Second // for a dying server to let go of its ports
-	moveTimeout  = 2 * time.Second  // the same, where the server may get others
+	startTimeout = 90 * time.Second // RabbitMQ needs 7 s, and much more on a loaded machine
+	portTimeout  = 20 * time.Second // until a server that is ending has released its ports
+	moveTimeout  = 2 * time.Second  // the same, if the server may get other ports
 	logLines     = 20
-	goneLooks    = 5 // after which a process is gone
+	goneChecks   = 5 // negative checks in a row after which a process is gone
 )
 
 var errDied = errors.New("it ended right after its start")
 
-// parts are the names, for the script, of all processes that make up a server.
-func parts(name string) []string {
+// processNames returns the names that the script has for the processes of a server.
+func processNames(name string) []string {
 	if name == "rabbitmq" {
 		return []string{"rabbitmq", "epmd"}
 	}
 	return []string{name}
 }
 
-// start brings up a server which is dead or which someone else did not finish
-// to start. When another program took one of its ports it moves, if it may.
+// start starts a server that is dead, or that another process has started incompletely. If another
+// program has taken one of its ports, the server gets other ports if mayMove is set.
 func (k *stack) start(ctx context.Context, name string, mayMove bool) error {
 	for attempt := 1; ; attempt++ {
 		err := k.startOnce(ctx, name, mayMove)
@@ -43,30 +43,30 @@ func (k *stack) start(ctx context.Context, name string, mayMove bool) error {
 		}
 		tail := k.logTail(name)
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		killed := k.script(clean, "kill", parts(name)...)
+		killed := k.script(clean, "kill", processNames(name)...)
 		cancel()
 		if ctx.Err() != nil || !mayMove || attempt == 3 || killed != nil || k.portsFree(name) {
 			err = errors.Join(err, killed)
-			return fmt.Errorf("start %s: %s%s%w", name, k.redact(err.Error()), tail, hidden{err})
+			return fmt.Errorf("start %s: %s%s%w", name, k.redact(err.Error()), tail, hiddenCause{err})
 		}
-		k.logf("a port of %s was taken by another program; it gets others", name)
+		k.logf("another program has taken a port of %s, which gets other ports", name)
 		if err := k.movePorts(name); err != nil {
 			return fmt.Errorf("start %s: %w", name, err)
 		}
 	}
 }
 
-// hidden keeps the cause of an error for errors.Is and errors.As, while its
-// text, which may hold secrets, stands redacted in front of it.
-type hidden struct{ err error }
+// hiddenCause keeps the cause of an error for errors.Is and errors.As without its text, which may
+// contain secrets. The error has the redacted text instead.
+type hiddenCause struct{ err error }
 
-func (hidden) Error() string   { return "" }
-func (h hidden) Unwrap() error { return h.err }
+func (hiddenCause) Error() string   { return "" }
+func (h hiddenCause) Unwrap() error { return h.err }
 
 func (k *stack) startOnce(ctx context.Context, name string, mayMove bool) error {
 	if !k.alive(name) {
-		// What a crash left over would hold the data or the ports.
-		if err := k.script(ctx, "kill", parts(name)...); err != nil {
+		// Processes that are left after a crash may still use the data or the ports.
+		if err := k.script(ctx, "kill", processNames(name)...); err != nil {
 			return err
 		}
 		if err := k.claimPorts(ctx, name, mayMove); err != nil {
@@ -87,22 +87,22 @@ func (k *stack) startOnce(ctx context.Context, name string, mayMove bool) error 
 	return k.record(name, pid, true)
 }
 
-// claimPorts waits until the ports are free, or moves to others where it may.
+// claimPorts waits until the ports of a server are free. If mayMove is set, it picks other ports
+// after a short time.
 func (k *stack) claimPorts(ctx context.Context, name string, mayMove bool) error {
-	atMost := portTimeout
+	timeout := portTimeout
 	if mayMove {
-		atMost = moveTimeout
+		timeout = moveTimeout
 	}
-	deadline := time.Now().Add(atMost)
+	deadline := time.Now().Add(timeout)
 	for !k.portsFree(name) {
 		if time.Now().After(deadline) {
 			if mayMove {
-				k.logf("a port of %s is taken by another program; it gets others", name)
+				k.logf("another program has taken a port of %s, which gets other ports", name)
 				return k.movePorts(name)
 			}
-			return fmt.Errorf("another program took one of its ports, %s: end that program, or stop the "+
-				"servers, which gives up the port",
-				k.takenPorts(name))
+			return fmt.Errorf("another program has taken its port %s: end that program, or stop the "+
+				"servers so that they get another port at the next start", k.takenPorts(name))
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {
 			return err
@@ -111,7 +111,7 @@ func (k *stack) claimPorts(ctx context.Context, name string, mayMove bool) error
 	return nil
 }
 
-// releasePorts gives up the ports that other programs took from servers that have stopped.
+// releasePorts picks other ports for stopped servers whose ports another program has taken.
 func (k *stack) releasePorts(ctx context.Context) error {
 	if k.load() != nil {
 		return nil // no ports are known
@@ -124,26 +124,25 @@ func (k *stack) releasePorts(ctx context.Context) error {
 	return nil
 }
 
-// awaitReady asks the server until it answers.
+// awaitReady pings the server until it answers.
 func (k *stack) awaitReady(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	ask := k.pingPostgres
+	ping := k.pingPostgres
 	if name == "rabbitmq" {
-		ask = k.pingRabbitMQ
+		ping = k.pingRabbitMQ
 	}
 	for gone := 0; ; {
-		err := ask(ctx)
+		err := ping(ctx)
 		if err == nil {
 			return nil
 		}
-		// A process has the name of its program only a moment after its start has been reported to us: in
-		// the kernel what is to be closed at an exec is closed before the name is set. So one look is not
-		// enough.
+		// A process may get the name of its program a moment after Start has returned: at an exec, the
+		// kernel closes files before it sets the name. One negative check is therefore not enough.
 		if gone++; k.alive(name) {
 			gone = 0
 		}
-		if gone == goneLooks {
+		if gone == goneChecks {
 			return errDied
 		}
 		if pause(ctx, 50*time.Millisecond) != nil {
@@ -152,7 +151,7 @@ func (k *stack) awaitReady(ctx context.Context, name string) error {
 	}
 }
 
-// logTail returns the end of a server's log, on lines of its own.
+// logTail returns the last lines of a server's log, or "".
 func (k *stack) logTail(name string) string {
 	file, err := os.Open(k.path(name + ".log"))
 	if err != nil {
@@ -168,12 +167,12 @@ func (k *stack) logTail(name string) string {
 	}
 	lines := strings.Split(strings.TrimSpace(k.redact(string(data))), "\n")
 	lines = lines[max(0, len(lines)-logLines):]
-	return fmt.Sprintf("\nthe end of %s:\n  %s\n", k.path(name+".log"), strings.Join(lines, "\n  "))
+	return fmt.Sprintf("\nthe end of %s:\n  %s\n", k.path(name+".log"),
+		strings.Join(lines, "\n  "))
 }
 
-// install checks that all programs are there before anything is started, and
-// otherwise says how to get them.
-func (k *stack) install(servers []string) error {
+// checkInstalled returns an error if a program is missing. The error says how to install it.
+func (k *stack) checkInstalled(servers []string) error {
 	var missing []string
 	if slices.Contains(servers, "postgres") && newest("/usr/lib/postgresql/*/bin/postgres") == "" {
 		missing = append(missing, "PostgreSQL (/usr/lib/postgresql/*/bin/postgres)")
@@ -194,13 +193,13 @@ func (k *stack) install(servers []string) error {
 	}
 	return fmt.Errorf("start servers: not installed: %s. Run scripts/install-servers.sh as root "+
 		"(`make test` and `make demo` do it), or set QUADRILLE_AMQP_URL, "+
-		"QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to servers that run already",
+		"QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to the addresses of running servers",
 		strings.Join(missing, ", "))
 }
 
-// newest returns the match with the highest version in its path, "" for none.
+// newest returns the match with the highest version in its path, or "" if there is none.
 func newest(pattern string) string {
-	matches, _ := filepath.Glob(pattern) // the patterns are constants and good
+	matches, _ := filepath.Glob(pattern) // the patterns are valid constants
 	best := ""
 	for _, match := range matches {
 		if best == "" || slices.Compare(numbers(best), numbers(match)) < 0 {
@@ -210,7 +209,7 @@ func newest(pattern string) string {
 	return best
 }
 
-// numbers are the numbers in a path, so that 15 sorts above 9.
+// numbers returns the numbers in a path, so that version 15 is higher than 9.
 func numbers(path string) (found []int) {
 	digits := func(r rune) bool { return r < '0' || r > '9' }
 	for _, field := range strings.FieldsFunc(path, digits) {

@@ -1,21 +1,21 @@
 #!/bin/sh
-# The part of devstack that must outlive the program which started the servers:
-# it waits until nobody uses them and stops them. A script, not the program
-# itself, because a test binary is deleted while its servers still linger.
+# This part of devstack outlives the program that has started the servers. It waits until they have
+# no user and then stops them. It is a script, because a test binary is deleted while its servers
+# still linger.
 #
-#   stack.sh watch DIR            wait until nobody uses the servers, then stop them
-#   stack.sh stop DIR NAME...     end these servers in an orderly way
-#   stack.sh kill DIR NAME...     end these servers at once
+#   stack.sh watch DIR            wait until the servers have no user, then stop them
+#   stack.sh stop DIR NAME...     stop these servers in an orderly way
+#   stack.sh kill DIR NAME...     kill these servers
 #
-# A process is one of ours when its working directory is the server's private
-# directory and its name is one of the server's; nothing else is ever ended.
+# A process belongs to a server if its working directory is the private directory of the server and
+# its name is one of those of the server. The script ends no other process.
 set -u
 verb=$1
 dir=$2
 shift 2
 
-# traits NAME sets what tells the server's processes from all others, the
-# signal that ends it in an orderly way, and the seconds it is given for that.
+# traits NAME sets the working directory and the names of the server's processes, the signal that
+# stops the server in an orderly way, and how many seconds that may take.
 traits() {
 	case $1 in
 	postgres) home=$dir/postgres/data names=' postgres ' signal=INT grace=20 ;;
@@ -24,8 +24,8 @@ traits() {
 	esac
 }
 
-# ours PID succeeds when the process lives and belongs to the server of traits,
-# also when someone removed its directory from under it.
+# ours PID succeeds if the process is alive and belongs to the server of traits. It also succeeds if
+# the directory of the server was removed.
 ours() {
 	{ read -r comm <"/proc/$1/comm"; } 2>/dev/null || return 1
 	case $names in *" $comm "*) ;; *) return 1 ;; esac
@@ -40,7 +40,7 @@ members() {
 	done
 }
 
-# signal_all SIGNAL PID... ignores those which ended meanwhile.
+# signal_all SIGNAL PID... sends a signal and ignores processes that have ended meanwhile.
 signal_all() {
 	sig=$1
 	shift
@@ -49,7 +49,7 @@ signal_all() {
 	done
 }
 
-# await_end TENTHS waits for all processes of the server of traits.
+# await_end TENTHS waits until all processes of the server of traits have ended.
 await_end() {
 	left=$1
 	while [ -n "$(members)" ]; do
@@ -59,7 +59,7 @@ await_end() {
 	done
 }
 
-# halt NAME asks the server to end, and makes it end when it does not.
+# halt NAME stops the server, and kills it if it does not stop in time.
 halt() {
 	traits "$1"
 	main=
@@ -74,16 +74,15 @@ halt() {
 	rm -f "$dir/$1.pid"
 }
 
-# hurry takes out the part of RabbitMQ's management that waits, when the server
-# ends, five seconds for the process which ends it. It may fail: only time is
-# lost then.
+# hurry removes an event handler of RabbitMQ's management, which would delay the end of the server by
+# five seconds. If hurry fails, the stop only takes longer.
 hurry() {
 	port=$(sed -n 's/.*"epmd_port": *\([0-9]*\).*/\1/p' "$dir/state.json")
 	HOME=$dir/rabbitmq ERL_EPMD_PORT=$port timeout 3 erl_call -sname quadrille@localhost \
 		-a 'gen_event delete_handler [rabbit_event,rabbit_mgmt_db_handler,[]]' >/dev/null 2>&1 </dev/null
 }
 
-# finish NAME ends the server at once. Repeated, for a server may be forking.
+# finish NAME kills the server. It repeats the signal, since the server may be forking.
 finish() {
 	traits "$1"
 	rounds=50
@@ -95,8 +94,8 @@ finish() {
 	rm -f "$dir/$1.pid"
 }
 
-# halt_each NAME... ends the servers side by side, for each takes its time.
-# epmd comes last: RabbitMQ takes its name off there when it ends.
+# halt_each NAME... stops the servers at the same time, since each stop takes long. It stops epmd
+# last, because RabbitMQ unregisters its name there when it ends.
 halt_each() {
 	last=
 	for name; do
@@ -109,11 +108,10 @@ halt_each() {
 	[ -z "$last" ] || halt epmd
 }
 
-# watch holds no lock while it waits: descriptor 3 (watcher.lock, handed over
-# by the program) says that a watcher is there, 4 is users.lock, on which every
-# using process holds a shared lock, 5 is start.lock, under which servers are
-# started and stopped. It leaves under the latter, so that whoever starts
-# servers knows for certain whether there is a watcher.
+# watch uses three locks. Descriptor 3 is watcher.lock, which the program has passed on; it shows that
+# a watcher runs. 4 is users.lock, on which every user holds a shared lock. 5 is start.lock, which is
+# held to start or stop servers. watch holds only the first while it waits. It exits under start.lock,
+# so that a program that starts servers knows for certain whether a watcher runs.
 watch() {
 	exec 4<>"$dir/users.lock" 5<>"$dir/start.lock"
 	while :; do
@@ -138,8 +136,8 @@ watch() {
 	done
 }
 
-# abandoned is for when someone removed the directory: nothing can join the
-# servers any more. When there is a new one, its watcher looks after it.
+# abandoned handles a directory that was removed: no process can join its servers any more. If a new
+# directory exists in its place, its own watcher stops the servers.
 abandoned() {
 	if [ ! -e "$dir" ]; then
 		halt_each rabbitmq epmd postgres
@@ -147,7 +145,7 @@ abandoned() {
 	exit 0
 }
 
-# linger_out SECONDS succeeds when nobody came during all these seconds.
+# linger_out SECONDS succeeds if no user came during all these seconds.
 linger_out() {
 	step=1
 	[ "$1" -le 30 ] || step=5

@@ -15,17 +15,17 @@ import (
 	"syscall"
 )
 
-// stack is the directory of one pair of servers.
+// stack is the directory of a PostgreSQL and a RabbitMQ that run together.
 type stack struct {
 	dir string
 	log func(format string, args ...any)
 
-	mu    sync.Mutex // guards state: both servers are started at once
+	mu    sync.Mutex // guards state: both servers start at the same time
 	state state
 }
 
-// state is what a restart needs to be the same servers again. It is kept in a
-// file which only its owner can read.
+// state has the ports and secrets of the servers, so that a restart keeps them. It is stored in
+// a file that only its owner can read.
 type state struct {
 	PostgresPort     int    `json:"postgres_port"`
 	AMQPPort         int    `json:"amqp_port"`
@@ -52,8 +52,8 @@ func (k *stack) logf(format string, args ...any) {
 	}
 }
 
-// tempDir is the place for the directories of servers: the usual one, unless
-// the PostgreSQL user cannot get there because a folder on the way is closed.
+// tempDir returns the parent of the directories of servers: the usual directory for temporary
+// files, or /tmp if the user postgres may not enter that.
 func tempDir() string {
 	dir := os.TempDir()
 	if os.Getuid() != 0 {
@@ -70,29 +70,29 @@ func tempDir() string {
 	}
 }
 
-// prepare makes the directory. Others may pass through it, for PostgreSQL runs
-// as another user under root, but see nothing in it. Since its name in the
-// common folder can be guessed, it must really be ours.
+// prepare creates the directory. Other users may pass through it, since PostgreSQL runs as another
+// user than root, but may not list it. Its name can be guessed, so prepare refuses a directory that
+// another user has created.
 func (k *stack) prepare() error {
 	if err := os.Mkdir(k.dir, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("make the directory for the servers: %w", err)
+		return fmt.Errorf("create the directory for the servers: %w", err)
 	}
 	info, err := os.Lstat(k.dir)
 	if err != nil {
-		return fmt.Errorf("look at the directory for the servers: %w", err)
+		return fmt.Errorf("check the directory for the servers: %w", err)
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !info.IsDir() || !ok || int(owner.Uid) != os.Getuid() || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s is not a directory of our own: remove it", k.dir)
+		return fmt.Errorf("%s is not a directory that only this user may write: remove it", k.dir)
 	}
-	if err := os.Chmod(k.dir, 0o711); err != nil { // whatever the umask was
-		return fmt.Errorf("open the directory for the servers: %w", err)
+	if err := os.Chmod(k.dir, 0o711); err != nil { // the umask may have removed bits
+		return fmt.Errorf("set the mode of the directory for the servers: %w", err)
 	}
 	return nil
 }
 
-// ensureState reads the state, or makes it. Data without a state is that of
-// servers whose passwords nobody knows any more: it goes.
+// ensureState reads the state, or creates it. It then removes existing data, whose passwords were
+// in the lost state.
 func (k *stack) ensureState(ctx context.Context) (fresh bool, _ error) {
 	err := k.load()
 	if !errors.Is(err, os.ErrNotExist) {
@@ -125,12 +125,13 @@ func (k *stack) load() error {
 	}
 	if err := json.Unmarshal(data, &k.state); err != nil {
 		return fmt.Errorf(
-			"the state of the servers in %s is damaged: end what runs there and remove it: %w", k.dir, err)
+			"the state of the servers in %s is damaged: end the servers there and remove the directory: %w",
+			k.dir, err)
 	}
 	return nil
 }
 
-// save writes the state so that it is there as a whole or not at all.
+// save writes the state atomically.
 func (k *stack) save() error {
 	data, err := json.MarshalIndent(k.state, "", "  ")
 	if err != nil {
@@ -150,7 +151,8 @@ func (k *stack) write(name string, data []byte, mode os.FileMode) error {
 	return nil
 }
 
-// writeAndSync writes a file that a crash of the machine does not leave half.
+// writeAndSync writes a file and syncs it, so that a crash of the machine cannot leave half of it
+// after the rename.
 func writeAndSync(path string, data []byte, mode os.FileMode) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
@@ -160,7 +162,7 @@ func writeAndSync(path string, data []byte, mode os.FileMode) error {
 	return errors.Join(err, file.Sync(), file.Close())
 }
 
-// ports are the ports of a server, to be read and changed.
+// ports returns pointers to the ports of a server.
 func (s *state) ports(name string) []*int {
 	if name == "postgres" {
 		return []*int{&s.PostgresPort}
@@ -168,10 +170,10 @@ func (s *state) ports(name string) []*int {
 	return []*int{&s.AMQPPort, &s.ManagementPort, &s.DistributionPort, &s.EPMDPort}
 }
 
-// portsFree says whether a server can have its ports.
+// portsFree reports whether no program listens on the ports of a server.
 func (k *stack) portsFree(name string) bool { return len(k.takenPorts(name)) == 0 }
 
-// takenPorts are the ports of a server that some program listens on.
+// takenPorts returns the ports of a server on which a program listens.
 func (k *stack) takenPorts(name string) (taken portList) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -190,7 +192,7 @@ type portList []int
 
 func (l portList) String() string { return strings.Trim(fmt.Sprint([]int(l)), "[]") }
 
-// movePorts gives a server other ports, because someone else took them.
+// movePorts picks and saves other ports for a server.
 func (k *stack) movePorts(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -200,8 +202,8 @@ func (k *stack) movePorts(name string) error {
 	return k.save()
 }
 
-// pickPorts finds free ports below those that the kernel gives to outgoing
-// connections, which could take a port while its server is restarted.
+// pickPorts finds free ports below the range for outgoing connections. A port in that range could
+// be taken while its server restarts.
 func pickPorts(ports []*int) error {
 	low, high := 10000, 32768
 	if data, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
@@ -213,13 +215,13 @@ func pickPorts(ports []*int) error {
 	for _, port := range ports {
 		found := false
 		for range 1000 {
-			try := low + int(randomUint32()%uint32(high-low))
-			listener, err := listen(try)
+			candidate := low + int(randomUint32()%uint32(high-low))
+			listener, err := listen(candidate)
 			if err != nil {
 				continue
 			}
-			defer listener.Close() //nolint:errcheck // held only so that no port is found twice
-			*port, found = try, true
+			defer listener.Close() //nolint:errcheck // open until the end so that no port is picked twice
+			*port, found = candidate, true
 			break
 		}
 		if !found {
@@ -245,7 +247,7 @@ func secret() string {
 	return hex.EncodeToString(b[:])
 }
 
-// redact takes the secrets out of what a person may see.
+// redact replaces the secrets in a text for a person.
 func (k *stack) redact(text string) string {
 	s := k.current()
 	for _, hidden := range []string{s.PostgresPassword, s.AMQPPassword, s.Cookie} {
@@ -256,8 +258,7 @@ func (k *stack) redact(text string) string {
 	return text
 }
 
-// current is a copy of the state, which the start of the other server may be
-// changing.
+// current returns a copy of the state, which the start of the other server may be changing.
 func (k *stack) current() state {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// sharedLinger keeps the servers of the tests between two runs of `go test`,
-// for a cold start would cost each of them several seconds.
+// sharedLinger keeps the servers of the tests between two runs of `go test`, since a cold start
+// takes several seconds.
 const sharedLinger = 10 * time.Minute
 
 var shared struct {
@@ -21,9 +21,9 @@ var shared struct {
 	err     error
 }
 
-// Shared returns the servers that all tests of this checkout share, in all of
-// their processes; the first use starts them. It fails the test when they
-// cannot be had: a test that is skipped would prove nothing.
+// Shared returns the servers that all tests of this checkout share, in all their processes. The
+// first call starts them. If they cannot be started, Shared fails the test, since a skipped test
+// would prove nothing.
 func Shared(t testing.TB) *Servers {
 	t.Helper()
 	shared.Lock()
@@ -32,8 +32,8 @@ func Shared(t testing.TB) *Servers {
 		shared.servers, shared.err = startShared(t)
 	}
 	if shared.err != nil {
-		t.Fatalf("the servers for the tests cannot be had (lacking programs are installed by "+
-			"scripts/install-servers.sh, or `make test`): %v", shared.err)
+		t.Fatalf("the servers for the tests cannot be started (scripts/install-servers.sh or `make "+
+			"test` installs missing programs): %v", shared.err)
 	}
 	return shared.servers
 }
@@ -56,8 +56,8 @@ func startShared(t testing.TB) (*Servers, error) {
 	return s, nil
 }
 
-// moduleRoot is the folder of go.mod above the current one, which `go test`
-// sets to the package's.
+// moduleRoot returns the directory of go.mod, at or above the working directory, which under
+// `go test` is that of the package.
 func moduleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -68,22 +68,21 @@ func moduleRoot() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("there is no go.mod in this folder or above it")
+			return "", errors.New("there is no go.mod in this directory or above it")
 		}
 		dir = filepath.Dir(dir)
 	}
 }
 
-// Private starts a pair of servers for this test alone, which may kill and
-// restart them. It takes several seconds. They are never given ones, whatever
-// the environment says. At the end of the test, or when the test crashes, they
-// end and their data is removed.
+// Private starts servers for this test alone, which may kill and restart them. It takes several
+// seconds. It ignores addresses in the environment. At the end of the test, or if the test crashes,
+// the servers end and their data is removed.
 func Private(t testing.TB) *Servers {
 	t.Helper()
 	return private(t, Options{})
 }
 
-// PrivatePostgres is [Private] without a broker, which takes one second.
+// PrivatePostgres does the same as [Private] without a broker, which takes one second.
 func PrivatePostgres(t testing.TB) *Servers {
 	t.Helper()
 	return private(t, Options{postgresOnly: true})
@@ -93,7 +92,7 @@ func private(t testing.TB, opts Options) *Servers {
 	t.Helper()
 	dir, err := os.MkdirTemp(tempDir(), "quadrille-private-")
 	if err != nil {
-		t.Fatalf("make a directory for private servers: %v", err)
+		t.Fatalf("create a directory for private servers: %v", err)
 	}
 	opts.Dir, opts.temporary, opts.Log = dir, true, t.Logf
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -104,17 +103,17 @@ func private(t testing.TB, opts Options) *Servers {
 			t.Errorf("end the private servers: %v", err)
 		}
 		if s != nil {
-			s.Release() // not earlier: the watcher would remove the directory at the same time
+			s.Release() // before discard, the watcher would remove the directory at the same time
 		}
 	})
 	if err != nil {
-		t.Fatalf("private servers: %v", err)
+		t.Fatalf("start private servers: %v", err)
 	}
 	return s
 }
 
-// Addresses are so many addresses on this machine for programs that listen later: their ports are
-// free, and none of those which the kernel gives to whoever asks for any.
+// Addresses returns n addresses on this machine for programs that listen later. Their ports are
+// free and outside the range from which the kernel assigns ports.
 func Addresses(t testing.TB, n int) []string {
 	t.Helper()
 	ports, addresses := make([]*int, n), make([]string, n)
@@ -130,8 +129,8 @@ func Addresses(t testing.TB, n int) []string {
 	return addresses
 }
 
-// discard ends servers whose data nobody wants any more, which for RabbitMQ is
-// quicker than to stop it in order, and removes the data.
+// discard ends servers and removes their data. It kills RabbitMQ, which is faster than an orderly
+// stop.
 func discard(dir string) error {
 	k := &stack{dir: dir}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -147,7 +146,7 @@ func discard(dir string) error {
 	if err := k.script(ctx, "kill", "rabbitmq", "epmd"); err != nil {
 		return err
 	}
-	// PostgreSQL would leave shared memory behind when killed.
+	// A killed PostgreSQL would leave shared memory behind.
 	if err := k.script(ctx, "stop", "postgres"); err != nil {
 		return err
 	}

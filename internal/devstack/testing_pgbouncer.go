@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// pgBouncer is where Debian's package has the program.
+// pgBouncer is the path of the program in Debian's package.
 const pgBouncer = "/usr/sbin/pgbouncer"
 
-// PgBouncer puts a PgBouncer before a database until the end of the test, with the defaults of its
-// package but for the mode (session, transaction or statement), and returns the address through it.
+// PgBouncer starts a PgBouncer in front of a database until the end of the test, and returns its
+// address. Except for the mode (session, transaction or statement) it has the default settings.
 func PgBouncer(t testing.TB, databaseURL, mode string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -26,7 +26,7 @@ func PgBouncer(t testing.TB, databaseURL, mode string) string {
 	if err != nil {
 		t.Fatalf("start PgBouncer: %v", err)
 	}
-	attr.Setsid = false // it ends with the test
+	attr.Setsid = false // so that it ends with the test
 	dir, err := os.MkdirTemp(tempDir(), "quadrille-pgbouncer-")
 	if err != nil {
 		t.Fatalf("start PgBouncer: %v", err)
@@ -64,7 +64,7 @@ func PgBouncer(t testing.TB, databaseURL, mode string) string {
 		u.Host = address
 		return u.String()
 	}
-	t.Fatal("start PgBouncer: it ends at once")
+	t.Fatal("start PgBouncer: it ended at once in 5 attempts")
 	return ""
 }
 
@@ -78,7 +78,7 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// answers waits until a program listens, or has ended.
+// answers waits until a program listens, and returns false if it has ended.
 func answers(address string, ended <-chan error) bool {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -25,11 +25,10 @@ const (
 	databasePrefix = "quadrille_test_"
 )
 
-// Database makes a fresh database for this test and returns its URL; it is
-// dropped at the end of the test. It is a copy of a template that migrate makes
-// once per key, so the key must change whenever the migrations do: their
-// content is a good one. Those that package postgres adds to them are part of it by
-// themselves. The migrate function must close its connections.
+// Database creates a database for this test and returns its URL. The database is dropped at the end
+// of the test. It is a copy of a template, which migrate fills once per key. The key must therefore
+// change with the migrations; their content is a good key. Database adds the migrations of package
+// postgres to the key itself. The function migrate must close its connections.
 func Database(t testing.TB, key string, migrate func(ctx context.Context,
 	url string) error) string {
 	t.Helper()
@@ -43,7 +42,7 @@ func Database(t testing.TB, key string, migrate func(ctx context.Context,
 		key += string(text)
 	}
 	if err != nil {
-		t.Fatalf("make a database for the test: %v", err)
+		t.Fatalf("create a database for the test: %v", err)
 	}
 	return database(t, Shared(t).PostgresURL, key, migrate)
 }
@@ -55,26 +54,25 @@ func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Co
 	defer cancel()
 	db, err := sql.Open("postgres", postgresURL)
 	if err != nil {
-		t.Fatalf("make a database for the test: %v", err)
+		t.Fatalf("create a database for the test: %v", err)
 	}
 	defer db.Close() //nolint:errcheck // nothing to lose
 	template, err := ensureTemplate(ctx, db, postgresURL, key, migrate)
 	if err != nil {
-		t.Fatalf("make the template database for the tests: %v", err)
+		t.Fatalf("create the template database for the tests: %v", err)
 	}
 	name := databasePrefix + secret()
 	query := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY WAL_LOG", pq.QuoteIdentifier(name),
 		pq.QuoteIdentifier(template))
 	if _, err := db.ExecContext(ctx, query); err != nil {
-		t.Fatalf("make a database for the test: %v", err)
+		t.Fatalf("create a database for the test: %v", err)
 	}
 	dropAtEnd(t, postgresURL, name)
 	return withDatabase(postgresURL, name)
 }
 
-// ensureTemplate makes the template when there is none. A template is complete
-// when it carries PostgreSQL's own mark for one, which it gets last; with it
-// goes the right to connect, since a database in use cannot be copied.
+// ensureTemplate creates the template if there is none. A complete template has datistemplate set,
+// which is the last step. It does not allow connections, since a database in use cannot be copied.
 func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string,
 	migrate func(ctx context.Context, url string) error) (string, error) {
 	sum := sha256.Sum256([]byte(key))
@@ -92,7 +90,7 @@ func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string,
 		return "", err
 	}
 	defer conn.ExecContext(context.WithoutCancel(ctx),
-		"SELECT pg_advisory_unlock_all()") //nolint:errcheck // else the end of the connection does it
+		"SELECT pg_advisory_unlock_all()") //nolint:errcheck // the end of the session does it as well
 	if done, err := templateDone(ctx, conn, name); done || err != nil {
 		return name, err
 	}
@@ -106,7 +104,7 @@ func ensureTemplate(ctx context.Context, db *sql.DB, postgresURL, key string,
 	if err := migrate(ctx, withDatabase(postgresURL, name)); err != nil {
 		return "", fmt.Errorf("migrate: %w", err)
 	}
-	// A pool that is being closed may still hold a connection for a moment.
+	// A pool may still have a connection for a moment after it was closed.
 	for _, query := range []string{
 		"ALTER DATABASE " + quoted + " WITH ALLOW_CONNECTIONS false",
 		"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = " +
@@ -132,19 +130,19 @@ func templateDone(ctx context.Context, db interface {
 	return done, err
 }
 
-// drops are the databases that are being dropped, by test and server.
+// drops has, by test and server, a group of the databases that are being dropped.
 var drops sync.Map
 
-type dropsOf struct {
+type dropKey struct {
 	t           testing.TB
 	postgresURL string
 }
 
-// dropAtEnd drops the databases of one test side by side: each drop needs a checkpoint, which they
-// then share. Each begins in its place among the clean-ups of the test, and the first database
-// awaits all.
+// dropAtEnd drops the databases of one test concurrently: each drop needs a checkpoint, which they
+// then share. Each drop begins in the clean-up of its database, and the clean-up of the first
+// database waits for all.
 func dropAtEnd(t testing.TB, postgresURL, name string) {
-	key := dropsOf{t, postgresURL}
+	key := dropKey{t, postgresURL}
 	found, known := drops.LoadOrStore(key, &errgroup.Group{})
 	group := found.(*errgroup.Group)
 	if !known {
@@ -158,11 +156,11 @@ func dropAtEnd(t testing.TB, postgresURL, name string) {
 	t.Cleanup(func() { group.Go(func() error { return dropDatabase(postgresURL, name) }) })
 }
 
-// dropTimeout is generous: the checkpoint of a drop may have to write what many tests did, on a
-// slow disk.
+// dropTimeout is long, since the checkpoint of a drop may have to write the data of many tests to
+// a slow disk.
 const dropTimeout = 5 * time.Minute
 
-// dropDatabase ends the connections that a test left open.
+// dropDatabase drops a database and ends the connections that a test has left open.
 func dropDatabase(postgresURL, name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)
 	defer cancel()
@@ -178,7 +176,7 @@ func dropDatabase(postgresURL, name string) error {
 func withDatabase(postgresURL, name string) string {
 	u, err := url.Parse(postgresURL)
 	if err != nil {
-		return "" // Shared has connected with it before
+		return "" // this cannot happen, since Shared has used the URL before
 	}
 	u.Path = "/" + name
 	query := u.Query()
@@ -189,11 +187,11 @@ func withDatabase(postgresURL, name string) string {
 	return u.String()
 }
 
-// sweepers is how many old databases are dropped at once.
+// sweepers is how many old databases are dropped at the same time.
 const sweepers = 16
 
-// sweep removes what test processes left behind which were killed. It is for
-// servers that were just started and that nobody else uses.
+// sweep removes the databases, vhosts and users of test processes that were killed. It is only for
+// servers that were just started and have no other user.
 func (s *Servers) sweep(ctx context.Context) error {
 	db, err := sql.Open("postgres", s.PostgresURL)
 	if err != nil {

@@ -13,9 +13,8 @@ import (
 // brokerPrefix marks the vhosts and users of tests.
 const brokerPrefix = "quadrille-test-"
 
-// Vhost makes a fresh vhost for this test, in which the administrator has all
-// permissions, and returns its URL and the one of the management API. The
-// vhost is deleted at the end of the test.
+// Vhost creates a vhost for this test, in which the administrator has all permissions. It returns
+// the URL of the vhost and that of the management API. The vhost is deleted at the end of the test.
 func Vhost(t testing.TB) (amqpURL, managementURL string) {
 	t.Helper()
 	s := Shared(t)
@@ -26,12 +25,12 @@ func vhost(t testing.TB, amqpURL, managementURL string) (string, string) {
 	t.Helper()
 	u, err := url.Parse(amqpURL)
 	if err != nil || u.User == nil {
-		t.Fatal("make a vhost for the test: the AMQP URL must be one, with a user")
+		t.Fatal("create a vhost for the test: the AMQP URL cannot be parsed, or has no user")
 	}
 	name := brokerPrefix + secret()[:16]
 	manage(t, managementURL, http.MethodPut, "/api/vhosts/"+name, struct{}{})
 	t.Cleanup(func() {
-		if err := forget(managementURL, "/api/vhosts/"+name); err != nil {
+		if err := deleteResource(managementURL, "/api/vhosts/"+name); err != nil {
 			t.Errorf("delete the vhost of the test: %v", err)
 		}
 	})
@@ -48,15 +47,14 @@ type permissions struct {
 	Read      string `json:"read"`
 }
 
-// User makes a broker user with these permissions (regular expressions, "" for
-// none) in the vhost of amqpURL, and returns that URL with the new user. Users
-// belong to the whole broker, so the real name is made unique: it is the
-// given one with an addition, to be read from the URL.
+// User creates a broker user with the given permissions (regular expressions, "" for none) in the
+// vhost of amqpURL, and returns that URL with the new user. Users belong to the whole broker, so
+// User adds a unique suffix to the name; the URL has the resulting name.
 func User(t testing.TB, amqpURL, managementURL, name string, configure, write, read string) string {
 	t.Helper()
 	u, err := url.Parse(amqpURL)
 	if err != nil {
-		t.Fatalf("make the broker user %s: the AMQP URL is not one", name)
+		t.Fatalf("create the broker user %s: the AMQP URL cannot be parsed", name)
 	}
 	vhost := strings.TrimPrefix(u.Path, "/")
 	if vhost == "" {
@@ -67,7 +65,7 @@ func User(t testing.TB, amqpURL, managementURL, name string, configure, write, r
 	manage(t, managementURL, http.MethodPut, "/api/users/"+url.PathEscape(account),
 		map[string]string{"password": password, "tags": ""})
 	t.Cleanup(func() {
-		if err := forget(managementURL, "/api/users/"+url.PathEscape(account)); err != nil {
+		if err := deleteResource(managementURL, "/api/users/"+url.PathEscape(account)); err != nil {
 			t.Errorf("delete the broker user %s: %v", name, err)
 		}
 	})
@@ -87,8 +85,8 @@ func manage(t testing.TB, managementURL, method, path string, in any) {
 	}
 }
 
-// forget deletes something, also after the context of the test has ended.
-func forget(managementURL, path string) error {
+// deleteResource deletes an object of the broker, even after the context of the test has ended.
+func deleteResource(managementURL, path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return Manage(ctx, managementURL, http.MethodDelete, path, nil, nil)

@@ -15,10 +15,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-func TestSharedBesideAnotherPair(t *testing.T) {
+func TestSharedAndPrivateServersAreSeparate(t *testing.T) {
 	shared := Shared(t)
 	if Shared(t) != shared {
-		t.Error("the second use gives other servers")
+		t.Error("the second call returns other servers")
 	}
 	if shared.Given {
 		return
@@ -40,7 +40,7 @@ func TestSharedBesideAnotherPair(t *testing.T) {
 	if _, err := Running(shared.stack.dir); err != nil {
 		t.Error(err)
 	}
-	// A killed PostgreSQL leaves shared memory behind, which only it removes.
+	// A killed PostgreSQL leaves shared memory behind, which only its next start removes.
 	if err := private.RestartPostgres(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestDatabase(t *testing.T) {
 	key := "TestDatabase " + secret()
 	t.Cleanup(func() { dropTemplate(t, key) })
 
-	// A migration that fails leaves half a template.
+	// A migration that fails leaves an incomplete template.
 	s := Shared(t)
 	db, err := sql.Open("postgres", s.PostgresURL)
 	if err != nil {
@@ -87,7 +87,7 @@ func TestDatabase(t *testing.T) {
 					t.Error("the URL lacks sslmode=disable")
 				}
 				execSQL(t, url, "INSERT INTO made VALUES (1)")
-				if _, twice := urls.LoadOrStore(url, true); twice {
+				if _, duplicate := urls.LoadOrStore(url, true); duplicate {
 					t.Error("two tests have the same database")
 				}
 			})
@@ -111,7 +111,7 @@ func TestDatabase(t *testing.T) {
 	})
 }
 
-// dropTemplate removes a template which no other test will ever use.
+// dropTemplate removes a template that no other test uses.
 func dropTemplate(t *testing.T, key string) {
 	db, err := sql.Open("postgres", Shared(t).PostgresURL)
 	if err != nil {
@@ -172,15 +172,15 @@ func TestSweep(t *testing.T) {
 	}
 	defer db.Close() //nolint:errcheck // a test
 	if err := db.PingContext(t.Context()); err == nil {
-		t.Error("the database of a dead test is still there")
+		t.Error("the database of a dead test still exists")
 	}
 	for _, url := range []string{amqpURL, userURL} {
 		if conn, err := amqp.Dial(url); err == nil {
 			_ = conn.Close()
-			t.Error("the vhost of a dead test is still there")
+			t.Error("the vhost of a dead test still exists")
 		}
 	}
-	// What is gone already must not fail the clean-up of this test.
+	// The clean-up of this test would fail without the vhost and the user.
 	admin, err := url.Parse(amqpURL)
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestGivenServers(t *testing.T) {
 		t.Error(err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("something was written: %v %v", entries, err)
+		t.Errorf("Start has written to the directory: %v %v", entries, err)
 	}
 }
 

@@ -1,6 +1,6 @@
 -- +goose Up
--- The token of whoever leads for a purpose: raised by each new leader, and held by each write that
--- only the leader may do.
+-- The token of the leader for each name. Each new leader raises it, and each write that only the
+-- leader may do locks and checks it.
 CREATE TABLE leaders (
     name  text        PRIMARY KEY,
     token bigint      NOT NULL,

@@ -1,5 +1,6 @@
 -- +goose Up
--- The one service that the database belongs to. Another would share its locks, its outbox and its inbox.
+-- The service that owns the database. A second service would share its locks, its outbox and its
+-- inbox.
 CREATE TABLE database_owner (
     one   boolean     PRIMARY KEY DEFAULT true CHECK (one),
     name  text        NOT NULL,

@@ -1,6 +1,7 @@
 -- +goose Up
--- When the next call of each key would be on time (generic cell rate algorithm). Unlogged: after a crash
--- of the server all buckets are full, and no call waits for a disk.
+-- The time from which the next call of each key conforms to the rate (generic cell rate algorithm).
+-- The table is unlogged: no call waits for a disk, and after a crash of the server all buckets are
+-- full.
 CREATE UNLOGGED TABLE rate_limit (
     key  text        PRIMARY KEY,
     next timestamptz NOT NULL

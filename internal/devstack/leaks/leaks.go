@@ -1,5 +1,5 @@
-// Package leaks looks for goroutines that tests have leaked. It knows those that belong to the
-// shared servers: the first test process of all starts them, and they outlive it.
+// Package leaks finds goroutines that tests have leaked. It ignores those of package devstack,
+// which belong to the shared servers: these outlive the test process that has started them.
 package leaks
 
 import (
@@ -10,22 +10,23 @@ import (
 	"go.uber.org/goleak"
 )
 
-// patience is how long goroutines have to end. That of goleak, half a second, is too short for one
-// that waits for a server which a busy machine does not let answer.
-const patience = 30 * time.Second
+// findTimeout is how long goroutines may take to end. The time-out of goleak, half a second, is too
+// short for a goroutine that waits for a server on a busy machine.
+const findTimeout = 30 * time.Second
 
-// known are the goroutines of package devstack.
+// known returns options that ignore the goroutines of package devstack.
 func known() []goleak.Option {
 	return []goleak.Option{
 		goleak.IgnoreAnyFunction("github.com/quadrille-go/quadrille/internal/devstack.reap"),
-		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // of the management API
+		// a connection to the management API
+		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
 	}
 }
 
-// Find returns an error that shows the goroutines which are left.
+// Find returns an error with the stacks of the leaked goroutines, or nil.
 func Find() error {
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(findTimeout); ; {
 		err := goleak.Find(known()...)
 		if err == nil || time.Now().After(deadline) {
 			return err
@@ -33,8 +34,7 @@ func Find() error {
 	}
 }
 
-// Main runs the tests of a package and ends the process: as one that failed, when a goroutine is
-// left.
+// Main runs the tests of a package and exits. It exits with code 1 if a goroutine has leaked.
 func Main(m interface{ Run() int }) {
 	code := m.Run()
 	if code == 0 {

@@ -12,9 +12,10 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// muted puts a proxy before the server. Once muted it takes what is sent and passes nothing on, as
-// a middlebox does that has lost its tables; unmute cuts all lines.
-func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func())) {
+// silentProxy starts a proxy in front of the server and returns its address. After silence it still
+// accepts data but forwards nothing, like a middlebox that has lost its tables. cut closes all
+// connections.
+func silentProxy(t *testing.T, raw string) (proxied string, silence func() (cut func())) {
 	t.Helper()
 	u, err := url.Parse(raw)
 	must(t, err)
@@ -23,7 +24,7 @@ func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func()
 	must(t, err)
 	u.Host = l.Addr().String()
 	var mu sync.Mutex
-	var lines []net.Conn
+	var conns []net.Conn
 	silent := false
 	pass := func(to, from net.Conn) {
 		buffer := make([]byte, 32<<10)
@@ -39,7 +40,7 @@ func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func()
 				_, err = to.Write(buffer[:n])
 			}
 			if err != nil {
-				if !quiet { // nor does it pass an end on
+				if !quiet { // a silent proxy does not forward the end either
 					_ = to.Close()
 				}
 				return
@@ -52,23 +53,23 @@ func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func()
 			if err != nil {
 				return
 			}
-			there, err := net.Dial("tcp", server)
+			upstream, err := net.Dial("tcp", server)
 			if err != nil {
 				_ = client.Close()
 				continue
 			}
 			mu.Lock()
-			lines = append(lines, client, there)
+			conns = append(conns, client, upstream)
 			mu.Unlock()
-			go pass(there, client)
-			go pass(client, there)
+			go pass(upstream, client)
+			go pass(client, upstream)
 		}
 	}()
 	cut := func() {
 		_ = l.Close()
 		mu.Lock()
 		defer mu.Unlock()
-		for _, c := range lines {
+		for _, c := range conns {
 			_ = c.Close()
 		}
 	}
@@ -81,7 +82,7 @@ func muted(t *testing.T, raw string) (proxied string, mute func() (unmute func()
 	}
 }
 
-// A socket on this machine has no such bounds, and needs none.
+// A Unix socket has no such bounds, and needs none.
 func TestSocketOnThisMachine(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -92,30 +93,30 @@ func TestSocketOnThisMachine(t *testing.T) {
 	must(t, c.Close())
 }
 
-// A database that does not answer is not alive, within a bound.
+// Alive returns an error in bounded time if the database does not answer.
 func TestSilentDatabaseIsNotAlive(t *testing.T) {
 	t.Parallel()
-	url, _ := fresh(t)
-	silent, mute := muted(t, url)
+	url, _ := newDatabase(t)
+	silent, silence := silentProxy(t, url)
 	db := pool(t, silent)
 	must(t, postgres.Alive(t.Context(), db))
-	unmute := mute()
-	defer unmute()
+	cut := silence()
+	defer cut()
 	answered := make(chan error, 1)
 	go func() { answered <- postgres.Alive(t.Context(), db) }()
-	patient, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	select {
 	case err := <-answered:
 		if err == nil {
 			t.Error("a database that does not answer is alive")
 		}
-	case <-patient.Done():
-		t.Error("nobody knows whether it is alive")
+	case <-ctx.Done():
+		t.Errorf("Alive has not returned within %s", waitTimeout)
 	}
 }
 
-// A server that takes the connection and never answers is given up after the time to connect.
+// Connecting to a server that accepts the connection and never answers fails after the time-out.
 func TestConnectingIsBounded(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,20 +125,20 @@ func TestConnectingIsBounded(t *testing.T) {
 	db := pool(t, "postgres://nobody@"+l.Addr().String()+"/x?sslmode=disable&connect_timeout=1")
 	refused := make(chan error, 1)
 	go func() { refused <- db.PingContext(context.WithoutCancel(t.Context())) }()
-	patient, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	select {
 	case err := <-refused:
 		if err == nil {
-			t.Error("connected")
+			t.Error("connected to a server that never answers")
 		}
-	case <-patient.Done():
-		t.Error("it waits for ever")
+	case <-ctx.Done():
+		t.Errorf("Ping has not returned within %s", waitTimeout)
 	}
 }
 
-// Whoever has vanished acknowledges nothing: the kernel cuts the line, for the driver itself would
-// wait.
+// A peer that has vanished acknowledges nothing. The kernel must close the connection, since the
+// driver would wait forever.
 func TestEveryConnectionIsBounded(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,19 +7,20 @@ import (
 	"time"
 )
 
-// hangPatience is what a call is given to return once its context has ended.
-const hangPatience = time.Second
+// hangTimeout is how long a call may take to return after its context has ended.
+const hangTimeout = time.Second
 
-// ErrHung says that a call has not returned although its context has ended. Its goroutine goes on.
+// ErrHung means that a call has not returned although its context has ended. Its goroutine
+// continues to run.
 var ErrHung = errors.New("the call has not returned although its context has ended")
 
-// errExited says that a call has ended its goroutine, with runtime.Goexit.
+// errExited means that a call has ended its goroutine with runtime.Goexit.
 var errExited = errors.New("the call ended its goroutine (runtime.Goexit)")
 
-// returned makes a call in a goroutine of its own, so that one which ends its goroutine or ignores
-// its context is an error like any other. Otherwise a breaker would wait without end for the one
-// call that decides whether its peer is back. A panic goes on in the caller.
-func returned(ctx context.Context, call func(context.Context) error) error {
+// isolated makes a call in a goroutine of its own and returns an error if the call ends that
+// goroutine or ignores its context. Otherwise a breaker would wait forever for the single call of
+// its half-open state. A panic of the call continues in the caller.
+func isolated(ctx context.Context, call func(context.Context) error) error {
 	type result struct{ err, cause any }
 	done := make(chan result, 1)
 	go func() { // ends with the call
@@ -34,7 +35,7 @@ func returned(ctx context.Context, call func(context.Context) error) error {
 	select {
 	case r = <-done:
 	case <-ctx.Done():
-		timer := time.NewTimer(hangPatience)
+		timer := time.NewTimer(hangTimeout)
 		defer timer.Stop()
 		select {
 		case r = <-done:

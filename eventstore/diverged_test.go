@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// moves are what a restore, or a move to another cluster, makes of a database.
-var moves = map[string]string{
+// restores simulate the effects of a restore, or of a move to another cluster, on a database.
+var restores = map[string]string{
 	"from a busier cluster": `UPDATE eventstore SET txid = (txid::text::bigint + (1::bigint
 		<< 33))::text::xid8; UPDATE eventstore_projections SET system = 'another'`,
 	"from a younger cluster": `UPDATE eventstore SET txid = '7'; UPDATE eventstore_projections
@@ -36,41 +36,40 @@ var moves = map[string]string{
 		SET system = 'another'`,
 }
 
-// lines keeps what is logged.
-type lines struct {
+// logBuffer collects log output.
+type logBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
 }
 
-func (l *lines) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// A database that was restored, or moved to another cluster, has other transaction ids: no fact
-// stays behind for that, and no projection is left with half of them, whether replicas run
-// meanwhile or not.
-func TestProjectionsOfARestoredDatabaseBeginAgain(t *testing.T) {
+// A database that was restored, or moved to another cluster, has other transaction ids. Projections
+// nevertheless miss no fact and keep no rows of the past, whether replicas run meanwhile or not.
+func TestProjectionsOfARestoredDatabaseAreRefilled(t *testing.T) {
 	t.Parallel()
-	for name, move := range moves {
+	for name, move := range restores {
 		for _, running := range []bool{false, true} {
 			t.Run(map[bool]string{false: "at start, ", true: "running, "}[running]+name, func(t *testing.T) {
 				t.Parallel()
-				s := fresh(t)
-				out := new(lines)
+				s := newStore(t)
+				logged := new(logBuffer)
 				first := &eventstore.Projector{DB: s.DB, Projections: []eventstore.Projection{totals(1, sumUp)},
-					Log: zerolog.New(out)}
+					Log: zerolog.New(logged)}
 				must(t, first.Prepare(t.Context()))
 				stop := s.run(first)
 				s.fill("a", 30)
-				s.settled()
+				s.waitCaughtUp()
 				if !running {
 					stop()
 					s.fill("a", 10)
@@ -80,35 +79,38 @@ func TestProjectionsOfARestoredDatabaseBeginAgain(t *testing.T) {
 					must(t, first.Prepare(t.Context()))
 					s.run(first)
 				}
-				s.until("it is noticed", func() bool {
-					return strings.Contains(out.String(), "do not fit") && s.int(`SELECT count(*) FROM pg_views
+				s.waitFor("the leader resets the projections", func() bool {
+					return strings.Contains(logged.String(), "do not match") && s.int(`SELECT count(*)
+						FROM pg_views
 						WHERE viewname = 'totals'`) == 1
 				})
 				s.fill("a", 10)
-				s.settled()
+				s.waitCaughtUp()
 				progress, err := first.Progress(t.Context())
 				if must(t, err); len(progress) != 1 || progress[0].Note == "" &&
 					!strings.Contains(move, "DROP TABLE totals_1") {
-					t.Errorf("progress %+v tells nothing of it", progress)
+					t.Errorf("progress %+v does not mention the reset", progress)
 				}
-				// While somebody reads a table it cannot be emptied, and that is tried again.
-				if n := strings.Count(out.String(), "do not fit") - strings.Count(out.String(),
+				// A table cannot be emptied while it is being read; then the leader tries again.
+				if n := strings.Count(logged.String(), "do not match") - strings.Count(logged.String(),
 					"projections pause"); n != 1 {
-					t.Errorf("they began again %d times:\n%s", n, out)
+					t.Errorf("the projections were reset %d times:\n%s", n, logged)
 				}
 			})
 		}
 	}
 }
 
-// A reader of its own that comes with a place of another history is told so.
+// A reader with a checkpoint of another history gets ErrAhead.
 func TestCheckpointAheadOfTheDatabaseIsAnError(t *testing.T) {
 	t.Parallel()
-	s := fresh(t)
+	s := newStore(t)
 	s.grow("a", 3)
-	const far = postgres.Snapshot("9000000000:9000000000:")
-	for _, place := range []eventstore.Checkpoint{{A: far, B: far}, {A: "9:9:", B: far, LastSeq: 1}} {
-		if _, _, err := eventstore.ReadAll(t.Context(), s, place); !errors.Is(err, eventstore.ErrAhead) {
+	const future = postgres.Snapshot("9000000000:9000000000:")
+	for _, checkpoint := range []eventstore.Checkpoint{{A: future, B: future},
+		{A: "9:9:", B: future, LastSeq: 1}} {
+		if _, _, err := eventstore.ReadAll(t.Context(), s, checkpoint); !errors.Is(err,
+			eventstore.ErrAhead) {
 			t.Errorf("error %v", err)
 		}
 	}

@@ -9,12 +9,12 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// storeSQL names the table of events that this database has, for the column store.
+// storeSQL identifies the database and its table of events, for the column store.
 const storeSQL = `(SELECT format('%s/%s', oid, 'eventstore'::regclass::oid) FROM pg_database
 	WHERE datname = current_database())`
 
-// unfitSQL tells why projections do not fit the events in this database, or nothing.
-const unfitSQL = `
+// divergedSQL returns why projections do not match the events in this database, or ”.
+const divergedSQL = `
 SELECT CASE
 	WHEN EXISTS (SELECT FROM eventstore_projections AS p, pg_control_system() AS c
 		WHERE p.system <> c.system_identifier::text)
@@ -29,35 +29,36 @@ SELECT CASE
 		THEN 'events have transaction ids of another cluster'
 	WHEN EXISTS (SELECT FROM eventstore_projections AS p WHERE mark_hash IS NOT NULL
 			AND NOT EXISTS (SELECT FROM eventstore AS e WHERE e.seq = p.mark_seq AND e.hash = p.mark_hash))
-		THEN 'a projection has an event that is not stored, or not as it was'
+		THEN 'a projection has an event that is no longer stored, or was changed'
 	ELSE '' END`
 
-// unfit tells why projections do not fit the events. It is cheap, and true at any time: a database
-// may be restored under replicas that run.
-func unfit(ctx context.Context, q sqlx.QueryerContext) (why string, err error) {
-	err = sqlx.GetContext(ctx, q, &why, unfitSQL)
+// diverged returns why projections do not match the events, or "". It is cheap, so that the leader
+// can call it all the time: a database may be restored while replicas run.
+func diverged(ctx context.Context, q sqlx.QueryerContext) (why string, err error) {
+	err = sqlx.GetContext(ctx, q, &why, divergedSQL)
 	return why, wrap("compare projections with the events", err)
 }
 
-// fit lets all projections begin again where one does not fit: what they have may never have
-// happened. Tables and views stay, with what others have made of them.
-func (p *Projector) fit(ctx context.Context, tx *sqlx.Tx) error {
-	// The restored rows are looked at before this transaction has an id.
+// resetIfDiverged resets all projections if one of them does not match the events, since their rows
+// may come from events that no longer exist. Tables and views stay, with their grants and the
+// objects that depend on them.
+func (p *Projector) resetIfDiverged(ctx context.Context, tx *sqlx.Tx) error {
+	// diverged compares transaction ids, so it must run before this transaction has an id.
 	if _, err := tx.ExecContext(ctx,
 		`LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return err
 	}
-	why, err := unfit(ctx, tx)
+	why, err := diverged(ctx, tx)
 	if err != nil || why == "" {
 		return err
 	}
-	p.Log.Warn().Str("why", why).Msg("projections do not fit the stored events: all of them are " +
-		"filled from the beginning")
-	// It reads all facts once.
+	p.Log.Warn().Str("why", why).Msg("projections do not match the stored events: all of them are " +
+		"refilled from the beginning")
+	// The update below touches all facts once.
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return err
 	}
-	if err := log.Pieces(ctx, tx, func(from, to int64) error {
+	if err := eventLog.Pieces(ctx, tx, func(from, to int64) error {
 		_, err := tx.ExecContext(ctx, `UPDATE eventstore SET txid = '3' WHERE seq >= $1 AND seq < $2`,
 			from, to)
 		return err
@@ -69,25 +70,27 @@ func (p *Projector) fit(ctx context.Context, tx *sqlx.Tx) error {
 		return err
 	}
 	for _, g := range old {
-		if err := g.empty(ctx, tx, why); err != nil {
-			return fmt.Errorf("empty %s: %w", g.table(), err)
+		if err := g.reset(ctx, tx, why); err != nil {
+			return fmt.Errorf("reset %s: %w", g.table(), err)
 		}
 	}
 	return nil
 }
 
-// empty lets a generation begin again. One whose table was not restored is forgotten.
-func (g generation) empty(ctx context.Context, tx *sqlx.Tx, why string) error {
-	var there bool
-	if err := tx.GetContext(ctx, &there, `SELECT to_regclass($1) IS NOT NULL`, g.table()); err != nil {
+// reset empties a generation and returns it to the beginning. A generation whose table does not
+// exist, since it was not restored, is deleted.
+func (g generation) reset(ctx context.Context, tx *sqlx.Tx, why string) error {
+	var existing bool
+	if err := tx.GetContext(ctx, &existing, `SELECT to_regclass($1) IS NOT NULL`,
+		g.table()); err != nil {
 		return err
 	}
-	if !there {
+	if !existing {
 		_, err := tx.ExecContext(ctx, `DELETE FROM eventstore_projections WHERE name = $1
 			AND generation = $2`, g.Name, g.Generation)
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '`+showWait+`'; TRUNCATE `+
+	if _, err := tx.ExecContext(ctx, `SET LOCAL lock_timeout = '`+switchLockTimeout+`'; TRUNCATE `+
 		g.table()); err != nil {
 		return err
 	}
@@ -97,14 +100,14 @@ func (g generation) empty(ctx context.Context, tx *sqlx.Tx, why string) error {
 		system = (SELECT system_identifier::text FROM pg_control_system())
 		WHERE name = $1 AND generation = $2`,
 		g.Name, g.Generation, string(postgres.Beginning), why)
-	if err == nil && g.Live { // a view may not have been restored
-		err = show(ctx, tx, g.Name, g.Generation)
+	if err == nil && g.Live { // the view may not have been restored
+		err = switchView(ctx, tx, g.Name, g.Generation)
 	}
 	return err
 }
 
-// refit is what Prepare does, by the leader.
-func (p *Projector) refit(ctx context.Context, lead *postgres.Lead) error {
-	return wrap("fit projections", lead.Tx(ctx,
+// prepareAsLeader does the same as Prepare, in a transaction of the leader.
+func (p *Projector) prepareAsLeader(ctx context.Context, lead *postgres.Lead) error {
+	return wrap("reset projections", lead.Tx(ctx,
 		func(tx postgres.Fenced) error { return p.prepare(ctx, tx.Tx()) }))
 }
