@@ -210,7 +210,8 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	ready := func(session *rabbit.Session) error { return s.ready(session, t) }
 	p.consumer = &consumer.Consumer{
 		Name: s.Name, URL: s.AMQP, Topology: t, Handlers: s.Handlers, DB: db,
-		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log, HandlerTimeout: s.HandlerTimeout,
+		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log,
+		Bounds: consumer.Bounds{HandlerTimeout: s.HandlerTimeout},
 	}
 	for _, b := range s.Breakers {
 		b.Probe = probe(db, b.Name)
