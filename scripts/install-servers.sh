@@ -99,8 +99,8 @@ fi
 printf '#!/bin/sh\n# quadrille install-servers (temporary)\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-# No package may create a cluster. A new file stays, since the package would ask
-# about its removal; an existing file is restored.
+# No package may create a cluster. A file that is new stays; one that existed is
+# restored.
 case $packages in
 *postgresql*)
 	mkdir -p "${cluster%/*}"
