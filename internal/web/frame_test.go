@@ -18,7 +18,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// framed serves an API in the frame of a service, without a database.
+// framed serves an API through web.Mux, without a database.
 func framed(t *testing.T, api http.Handler) *webtest.Service {
 	t.Helper()
 	tokens, err := web.LoadTokens("")
@@ -30,7 +30,7 @@ func framed(t *testing.T, api http.Handler) *webtest.Service {
 	return &webtest.Service{TB: t, URL: server.URL}
 }
 
-// A handler that ends without an answer is no success, however it ends.
+// A handler that ends without an answer, by return or panic, is not answered with success.
 func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	gone := web.Handle(zerolog.Nop(), func(_ http.ResponseWriter, r *http.Request) error {
@@ -71,16 +71,15 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// A client that has ended its side of the connection still reads: its request's end is told.
+// A client that has closed its sending side still reads, so its request is answered 408.
 func TestEndOfARequestIsTold(t *testing.T) {
 	t.Parallel()
 	for name, api := range map[string]http.Handler{
 		"by the handler": web.Handle(zerolog.Nop(), func(_ http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
-			return fmt.Errorf("the driver's own words")
+			return fmt.Errorf("an error of the driver")
 		}),
-		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter,
-			r *http.Request) {
+		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 		}),
 	} {
@@ -100,7 +99,7 @@ func TestEndOfARequestIsTold(t *testing.T) {
 	}
 }
 
-// Characters that belong to the spelling of a name are not refused.
+// Invisible characters that belong to the spelling of a name are accepted.
 func TestSpellingsAreNotRefused(t *testing.T) {
 	t.Parallel()
 	s := framed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -15,23 +15,23 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Transactor is what runs transactions: a quadrille.Service.
+// Transactor runs transactions. quadrille.Service implements it.
 type Transactor interface {
 	Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error
 	Context(ctx context.Context) context.Context
 }
 
-// Answer is what an effect wants to say.
+// Answer is the answer of an effect to the client.
 type Answer struct {
 	Status   int
 	Location string
 	Body     any
 }
 
-// maxRaces bounds how often a transaction is run again because another was first.
+// maxRaces bounds how often a transaction is run because it conflicts with others.
 const maxRaces = 10
 
-// InTx runs f in a transaction, again when another was first.
+// InTx runs f in a transaction, and again if it conflicts with another transaction.
 func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	ctx = t.Context(ctx)
 	var err error
@@ -44,8 +44,9 @@ func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sql
 	return err
 }
 
-// Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of
-// the key and the answer, and answers; a request that was completed before gets the stored answer.
+// Once runs the effect of a request with an Idempotency-Key and answers. The effect, the claim of
+// the key and the stored answer are one transaction. A request that was completed before gets the
+// stored answer.
 func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	effect func(ctx context.Context, tx *sqlx.Tx) (Answer, error)) error {
 	request, err := requestOf(r, body)
@@ -71,7 +72,8 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	return nil
 }
 
-// requestOf identifies a request by its client, its key and all that it asks.
+// requestOf identifies a request by its client, its key and a fingerprint of its method, path and
+// body.
 func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
 	key, err := idempotency.KeyOf(r.Header)
 	return idempotency.Request{
@@ -80,7 +82,7 @@ func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
 	}, err
 }
 
-// encode makes of an answer what is stored and sent.
+// encode returns an answer in the form in which it is stored and sent.
 func encode(answer Answer) (idempotency.Response, error) {
 	var b bytes.Buffer
 	if err := json.MarshalWrite(&b, answer.Body); err != nil {
@@ -98,11 +100,11 @@ func respond(w http.ResponseWriter, response idempotency.Response, replayed bool
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.Status)
-	_, _ = w.Write(response.Body) // the client has gone when this fails
+	_, _ = w.Write(response.Body) // an error means that the client has disconnected
 }
 
-// Refusal is what a reaction to a command returns instead of an effect. It is never said: the HTTP
-// handler turns it into an answer.
+// Refusal is returned by a reaction to a command instead of an effect. It is never published: the
+// HTTP handler turns it into an answer.
 type Refusal struct {
 	Status int
 	Detail string
@@ -111,10 +113,10 @@ type Refusal struct {
 
 func (Refusal) EventType() string { return "refused" }
 
-// Subject is what the command was about.
+// Subject returns the subject of the refused command.
 func (r Refusal) Subject() string { return r.About }
 
-// Refused returns the refusal among what reactions said, as a problem.
+// Refused returns the first Refusal among the results of reactions as a Problem, or nil.
 func Refused(published []events.Event) error {
 	for _, e := range published {
 		if r, ok := e.Data.(Refusal); ok {
@@ -124,7 +126,7 @@ func Refused(published []events.Event) error {
 	return nil
 }
 
-// Invalid turns the error of a payload's Validate into a problem.
+// Invalid turns the error of a payload's Validate method into a Problem.
 func Invalid(err error) error {
 	if err == nil {
 		return nil
@@ -132,7 +134,7 @@ func Invalid(err error) error {
 	return Problemf(http.StatusBadRequest, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// NotFound is the answer to a question about what is not there.
+// NotFound returns the Problem for an object that does not exist.
 func NotFound(what, id string) error {
 	return Problemf(http.StatusNotFound, "there is no %s %.64q", what, id)
 }

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// hidden returns the first character of a text that a reader does not see, or that changes the
-// order in which the others are seen: control and format characters, separators of lines, what is
-// not assigned, and bytes that are not UTF-8. Two texts that look alike are then alike.
+// hidden returns the first character of a text that a reader does not see or that changes the order
+// in which the other characters appear: control and format characters, line separators, unassigned
+// characters, and bytes that are not UTF-8. Without them, two texts that look equal are equal.
 func hidden(text string) (rune, bool) {
 	var before rune
 	for i, r := range text {
@@ -29,9 +29,8 @@ func hidden(text string) (rune, bool) {
 	return 0, false
 }
 
-// spells tells whether r, which is not seen by itself, belongs to the spelling of the character
-// before it: a joiner in the scripts that need it, a selector of the form of an ideograph or of a
-// symbol.
+// spells reports whether the invisible character r belongs to the spelling of the character before
+// it: a joiner in a script that needs it, or a variation selector of an ideograph or a symbol.
 func spells(before, r rune) bool {
 	switch {
 	case r == '\u200c' || r == '\u200d':
@@ -45,7 +44,7 @@ func spells(before, r rune) bool {
 	return false
 }
 
-// escaped shows hidden characters by their numbers, as in \u202e.
+// escaped replaces hidden characters with their code points, such as \u202e.
 func escaped(text string) string {
 	if _, bad := hidden(text); !bad {
 		return text
@@ -61,17 +60,17 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// checkSeen refuses a text of a request with a character that is not seen.
+// checkSeen returns a Problem if a text of a request contains a hidden character.
 func checkSeen(where, text string) error {
 	if r, bad := hidden(text); bad {
 		return Problemf(http.StatusBadRequest,
-			"%.200s: has the character %U, which is not seen, or is not UTF-8", where, r)
+			"%.200s: contains the invisible character %U, or is not UTF-8", where, r)
 	}
 	return nil
 }
 
-// legible refuses an address with characters that are not seen, and one whose parameters cannot be
-// told apart: otherwise they would be ignored.
+// legible refuses a request whose path or query contains hidden characters, and one whose query
+// cannot be parsed: net/http would ignore the parameters that it cannot parse.
 func legible(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := checkSeen("path", r.URL.Path)
@@ -90,7 +89,7 @@ func checkQuery(raw string) error {
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
 		return Problemf(http.StatusBadRequest,
-			"query: must be name=value with & between them, percent-encoded")
+			"query: must be percent-encoded name=value pairs, separated by &")
 	}
 	for name, values := range parameters {
 		for _, text := range slices.Concat([]string{name}, values) {
