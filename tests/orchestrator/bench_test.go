@@ -134,7 +134,7 @@ func orchestrated(b *testing.B, d *env.Env) func(o fulfilment.OrderPlaced) error
 }
 
 func BenchmarkOrchestrated(b *testing.B) {
-	d := env.Alone(b)
+	d := env.WithoutPeers(b)
 	d.StockUp()
 	run := orchestrated(b, d)
 	var all []fulfilment.OrderPlaced
@@ -174,7 +174,7 @@ func BenchmarkOrchestrated(b *testing.B) {
 }
 
 func BenchmarkChoreographed(b *testing.B) {
-	d := env.Alone(b)
+	d := env.WithoutPeers(b)
 	d.StockUp()
 	for i := range backlog {
 		placed(d, b, fmt.Sprint("backlog-", i))
