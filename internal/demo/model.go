@@ -14,11 +14,12 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// Reactors are the production reactions of the four services, without an outside world.
+// Reactors returns the production reactions of the four services, without a payment provider and a
+// carrier.
 func Reactors() []consumer.Reactor { return Model{}.reactors() }
 
-// reactors are the production reactions of the four services, with an outside world that answers
-// each request at some time, after which its answer is an event like any other.
+// reactors returns the production reactions of the four services and a reaction for each outside
+// call. The exploration delivers the answer of a call at any time, like any other event.
 func (m Model) reactors() []consumer.Reactor {
 	pay, ship := payments.Participant, shipping.Participant(m.Carrier, shipping.Countries...)
 	pay.React = append(slices.Clone(pay.React),
@@ -43,13 +44,14 @@ func (m Model) reactors() []consumer.Reactor {
 			return fulfilment.RecallSucceeded(e), fulfilment.RecallRefused{OrderID: e.OrderID, Reason: "no"}
 		}))
 	return []consumer.Reactor{
-		orders.Participant.Reactor(), m.witness(pay.Reactor(), "charge.succeeded", "refund.succeeded"),
-		inventory.Participant.Reactor(), m.witness(ship.Reactor(), "booking.confirmed",
+		orders.Participant.Reactor(), m.withJournal(pay.Reactor(), "charge.succeeded",
+			"refund.succeeded"),
+		inventory.Participant.Reactor(), m.withJournal(ship.Reactor(), "booking.confirmed",
 			"recall.succeeded"),
 	}
 }
 
-// answer stands for an outside call.
+// answer is a reaction that takes the place of an outside call.
 func answer[S any, T events.Payload](refuses bool,
 	of func(T) (yes, no events.Payload)) consumer.Reaction[S] {
 	return consumer.On(func(_ *S, e events.Of[T]) []events.Payload {
@@ -61,14 +63,16 @@ func answer[S any, T events.Payload](refuses bool,
 	})
 }
 
-// journal is what an outside world did about one order, which it knows better than any service.
+// journal counts the effects of an outside peer for one order. The invariants compare it with the
+// states of the services.
 type journal struct{ Done, Undone int }
 
 const outsideTable = "outside"
 
-// witness keeps the journal of an outside world in the memory of the service that asks it. Where
-// events come twice, so do requests, with the key that they had: it is not done again.
-func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor {
+// withJournal wraps a reactor so that it records the effects of the outside peer in the memory of
+// the calling service. If the model has duplicates, a repeated request has the same idempotency key
+// and no second effect.
+func (m Model) withJournal(r consumer.Reactor, does, undoes string) consumer.Reactor {
 	keyed := m.Duplicates > 0
 	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
 		e events.Event) ([]events.Payload, error) {
@@ -95,28 +99,28 @@ func (m Model) witness(r consumer.Reactor, does, undoes string) consumer.Reactor
 	}}
 }
 
-// witnessed: the outside world charged and booked what is confirmed, once, and took everything else
-// back, unless it refuses to.
-func (m Model) witnessed(f facts, confirmed bool) error {
-	kept := func(j journal, asked, refuses bool) bool {
+// checkJournals checks the journals at rest: a confirmed order was charged and booked once, and for
+// any other order the charge and the booking were undone, unless the peer refuses.
+func (m Model) checkJournals(f orderStates, confirmed bool) error {
+	correct := func(j journal, requested, refuses bool) bool {
 		want := 0
-		if confirmed && asked || refuses && j.Done > 0 {
+		if confirmed && requested || refuses && j.Done > 0 {
 			want = 1
 		}
 		return j.Done <= 1 && j.Done-j.Undone == want
 	}
-	if !kept(f.charges, m.Card, m.Refuses == simulator.Refunds) {
-		return fmt.Errorf("charged and refunded: %+v", f.charges)
+	if !correct(f.charges, m.Card, m.Refuses == simulator.Refunds) {
+		return fmt.Errorf("charges and refunds at the provider: %+v", f.charges)
 	}
-	if !kept(f.bookings, m.Carrier, m.Refuses == simulator.Recalls) {
-		return fmt.Errorf("booked and recalled: %+v", f.bookings)
+	if !correct(f.bookings, m.Carrier, m.Refuses == simulator.Recalls) {
+		return fmt.Errorf("bookings and recalls at the carrier: %+v", f.bookings)
 	}
 	return nil
 }
 
-// undone: nothing is paid, nothing is shipped, and nothing is under way. What the outside world
-// refuses to undo waits for a person, in a state of its own.
-func (m Model) undone(f facts) bool {
+// undone reports whether nothing is paid, shipped or in progress. A refused refund or recall counts
+// as undone in a model in which the peer refuses it.
+func (m Model) undone(f orderStates) bool {
 	switch f.payment.State {
 	case payments.Captured, payments.Charging, payments.Unwanted, payments.Refunding:
 		return false
