@@ -220,7 +220,7 @@ func (c *Config) hostOf(name, address string) string {
 // maxDuration is the maximum of a duration in a setting.
 const maxDuration = 10 * 365 * 24 * time.Hour
 
-// Duration returns a setting such as "15m", which must be at minimum minimum.
+// Duration returns a setting such as "15m", which must be at least minimum.
 func (c *Config) Duration(name string, fallback, minimum time.Duration) time.Duration {
 	value := c.String(name, fallback.String())
 	d, err := time.ParseDuration(value)

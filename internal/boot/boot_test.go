@@ -40,12 +40,12 @@ func plain(c *Config) (*quadrille.Service, http.Handler) {
 		http.NotFoundHandler()
 }
 
-// boots runs the service until ctx is done or the service fails.
-func boots(ctx context.Context, env map[string]string) error {
+// runPlain runs the service until ctx is done or the service fails.
+func runPlain(ctx context.Context, env map[string]string) error {
 	return run(ctx, "plain", lookupIn(env), plain)
 }
 
-func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
+func TestWrongSettingIsNamedWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
 	for want, more := range map[string]map[string]string{
@@ -56,11 +56,11 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
 		"QUADRILLE_PLAIN_AMQP_URL_FILE: ": {"QUADRILLE_PLAIN_AMQP_URL": "",
 			"QUADRILLE_PLAIN_AMQP_URL_FILE": none},
-		"QUADRILLE_TOKENS_FILE: ":                                 {"QUADRILLE_TOKENS_FILE": none},
-		`QUADRILLE_LOG_LEVEL: "loud" is not a log level: use one`: {"QUADRILLE_LOG_LEVEL": "loud"},
-		`QUADRILLE_LOG_LEVEL: "7" is not a log level`:             {"QUADRILLE_LOG_LEVEL": "7"},
-		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:           {"QUADRILLE_OUTBOX_KEEP": "1s"},
-		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":         {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
+		"QUADRILLE_TOKENS_FILE: ":                             {"QUADRILLE_TOKENS_FILE": none},
+		`QUADRILLE_LOG_LEVEL: "loud" is not a log level: use`: {"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "7" is not a log level`:         {"QUADRILLE_LOG_LEVEL": "7"},
+		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:       {"QUADRILLE_OUTBOX_KEEP": "1s"},
+		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":     {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
 		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ": {
 			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"database URL of 127.0.0.1:1/d: sslmode is not": {
@@ -68,13 +68,13 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"broker URL: want amqp://": {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
-		err := boots(ctx, settings(more))
+		err := runPlain(ctx, settings(more))
 		cancel()
 		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "hush") {
 			t.Errorf("error %s, want one with %q and without the password", text, want)
 		}
 	}
-	all := fmt.Sprint(boots(t.Context(), nil))
+	all := fmt.Sprint(runPlain(t.Context(), nil))
 	for _, name := range []string{"DATABASE_URL", "AMQP_URL", "URL"} {
 		if !strings.Contains(all, "QUADRILLE_PLAIN_"+name+" is not set") {
 			t.Errorf("three settings are missing, and the error does not name %s: %s", name, all)
@@ -175,14 +175,14 @@ func TestDurationsAndLists(t *testing.T) {
 }
 
 // Unavailable servers do not end the program. A signal ends it gracefully.
-func TestAServiceServesWithItsServersAwayUntilItIsTold(t *testing.T) {
+func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	addr := devstack.Addresses(t, 1)[0]
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- boots(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
+		done <- runPlain(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
 			addr}))
 	}()
 	client := &webtest.Service{TB: t, URL: "http://" + addr}
@@ -210,14 +210,14 @@ func TestAnAddressInUseEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	err := boots(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
+	err := runPlain(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
 	if err == nil || !strings.Contains(err.Error(), "QUADRILLE_PLAIN_LISTEN or _URL: ") {
 		t.Errorf("%v", err)
 	}
 }
 
 // Passwords of the configuration are never logged.
-func TestTheConfigurationHoldsNoSecretInItsLog(t *testing.T) {
+func TestLogContainsNoSecret(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
 	file, err := os.Create(path)

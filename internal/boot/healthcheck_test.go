@@ -46,7 +46,7 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
-func TestHealthcheckOfNothing(t *testing.T) {
+func TestHealthcheckWithoutAService(t *testing.T) {
 	address := devstack.Addresses(t, 1)[0]
 	for name, env := range map[string]map[string]string{
 		"nobody listens": {"QUADRILLE_ORDERS_LISTEN": address},

@@ -9,7 +9,7 @@ import (
 )
 
 // An impossible value is an error that names its setting.
-func TestValuesThatNobodyCanMean(t *testing.T) {
+func TestImpossibleValues(t *testing.T) {
 	t.Parallel()
 	empty := webtest.File(t, " \n")
 	for name, values := range map[string][]string{

@@ -59,12 +59,12 @@ func checkAll() (cli.Checked, error) {
 		}
 		names, reports = append(names, m.Name), append(reports, r)
 	}
-	return sumUp(names, reports), nil
+	return combineReports(names, reports), nil
 }
 
-// sumUp combines the reports of several models. A violation that several models share is listed
-// once.
-func sumUp(names []string, reports []check.Report) cli.Checked {
+// combineReports combines the reports of several models. A violation that several models share is
+// listed once.
+func combineReports(names []string, reports []check.Report) cli.Checked {
 	all := cli.Checked{Complete: true}
 	models := map[string]any{}
 	var causes []check.Violation

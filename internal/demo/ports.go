@@ -17,7 +17,7 @@ func (s *state) address(name string) string {
 		port := firstPort + rand.IntN(lastPort-firstPort)
 		// The port may be reserved for a process that has not been started yet.
 		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port)
-		if !ours && free(port) {
+		if !ours && isFree(port) {
 			s.Ports[name] = port
 		}
 	}
@@ -29,7 +29,7 @@ func (s *state) address(name string) string {
 func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
 	address := s.address(name)
 	deadline := time.Now().Add(atMost)
-	for !free(s.Ports[name]) {
+	for !isFree(s.Ports[name]) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the address %s of %s is still taken after %s by a program outside this "+
 				"stack: end that program, or run quadrille down, which gives up the address", address, name,
@@ -48,7 +48,7 @@ func (s *state) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	for name, port := range s.Ports {
-		for !s.alive(name) && !free(port) {
+		for !s.alive(name) && !isFree(port) {
 			if pause(ctx, pollEvery) != nil {
 				delete(s.Ports, name)
 				break
@@ -59,7 +59,7 @@ func (s *state) release(ctx context.Context) {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-func free(port int) bool {
+func isFree(port int) bool {
 	l, err := net.Listen("tcp", local(port))
 	if err == nil {
 		_ = l.Close()

@@ -92,9 +92,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// started returns the start time of a process in clock ticks. It is empty if the process does not
+// startTime returns the start time of a process in clock ticks. It is empty if the process does not
 // exist or is a zombie.
-func started(pid int) string {
+func startTime(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
@@ -110,7 +110,7 @@ func started(pid int) string {
 func (s *state) alive(name string) bool {
 	p := s.Processes[name]
 	// A process that ended before its start time was read has an empty one and is not alive.
-	return p.PID != 0 && p.Started != "" && started(p.PID) == p.Started
+	return p.PID != 0 && p.Started != "" && startTime(p.PID) == p.Started
 }
 
 func (s *state) signal(name string, sig syscall.Signal) {
@@ -203,7 +203,8 @@ func (s *Stack) start(ctx context.Context, name, program string, env []string) e
 	if err := <-done; err != nil {
 		return err
 	}
-	s.state.Processes[name] = process{PID: command.Process.Pid, Started: started(command.Process.Pid)}
+	s.state.Processes[name] = process{PID: command.Process.Pid,
+		Started: startTime(command.Process.Pid)}
 	go func() { _ = command.Wait() }() // reap the process
 	// The state is saved at once. Otherwise an up that is killed now would leave an unknown process.
 	return s.state.save()

@@ -18,7 +18,7 @@ func TestProcessThatEndedAtOnceIsNotAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := command.Process.Pid
-	s := &state{Processes: map[string]process{"orders-1": {PID: pid, Started: started(pid)}}}
+	s := &state{Processes: map[string]process{"orders-1": {PID: pid, Started: startTime(pid)}}}
 	if s.alive("orders-1") {
 		t.Error("a process that has ended counts as alive")
 	}
@@ -75,7 +75,7 @@ func TestForeignPortsAreGivenUp(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = taken.Close() })
 	port := taken.Addr().(*net.TCPAddr).Port
-	self := process{PID: os.Getpid(), Started: started(os.Getpid())}
+	self := process{PID: os.Getpid(), Started: startTime(os.Getpid())}
 	s := &state{Ports: map[string]int{"orders-1": port, "orders-2": port},
 		Processes: map[string]process{"orders-2": self}}
 	kept := s.address("simulators")

@@ -18,15 +18,15 @@ import (
 // than writeTimeout.
 const bodyTimeout = 6 * time.Second
 
-// whole reads the body before the handler runs. It refuses a body that is incomplete, too large,
+// withBody reads the body before the handler runs. It refuses a body that is incomplete, too large,
 // not JSON or contains invisible characters, so that no handler sees part of a request.
-func whole(h http.Handler) http.Handler {
+func withBody(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A ResponseRecorder has no deadlines; this error is harmless, since the server has time-outs of
 		// its own.
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-		body, err := readWhole(w, r)
+		body, err := readBody(w, r)
 		if err != nil {
 			WriteProblem(w, problemOf(err))
 			return
@@ -39,21 +39,21 @@ func whole(h http.Handler) http.Handler {
 	})
 }
 
-func readWhole(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > 0 && !isJSON(r.Header) {
-		return nil, errNotJSON()
+		return nil, wrongContentType()
 	}
 	body, err := Read(w, r)
 	if err != nil || len(body) == 0 {
 		return nil, err
 	}
 	if !isJSON(r.Header) { // a chunked body, whose length was not known before
-		return nil, errNotJSON()
+		return nil, wrongContentType()
 	}
 	return body, checkJSON(body)
 }
 
-func errNotJSON() error {
+func wrongContentType() error {
 	return Problemf(http.StatusUnsupportedMediaType, "Content-Type: must be application/json")
 }
 
@@ -101,17 +101,17 @@ func checkJSON(body []byte) error {
 			return Problemf(http.StatusBadRequest,
 				"body: unexpected data after the JSON value, which ends after %d bytes", decoder.InputOffset())
 		case err != nil:
-			return notJSON(err)
+			return jsonProblem(err)
 		case token.Kind() == '"':
-			if err := checkSeen(fieldOf(decoder.StackPointer()), token.String()); err != nil {
+			if err := checkVisible(fieldOf(decoder.StackPointer()), token.String()); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// notJSON returns the Problem for a body that is not JSON.
-func notJSON(err error) error {
+// jsonProblem returns the Problem for a body that is not JSON.
+func jsonProblem(err error) error {
 	where, what := jsontext.Pointer("/body"), "not valid JSON"
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		what = fmt.Sprintf("%s after %d bytes", syntactic.Err, syntactic.ByteOffset)

@@ -11,12 +11,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// answered ensures that every request gets an answer. Without it, net/http answers 200 with an
+// ensureAnswer ensures that every request gets an answer. Without it, net/http answers 200 with an
 // empty body when a handler writes nothing, and the client would believe that its request took
 // effect.
-func answered(log zerolog.Logger, h http.Handler) http.Handler {
+func ensureAnswer(log zerolog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f := &framed{ResponseWriter: w}
+		f := &answerWriter{ResponseWriter: w}
 		defer func() {
 			cause := recover()
 			if cause == nil && f.wrote {
@@ -34,7 +34,7 @@ func answered(log zerolog.Logger, h http.Handler) http.Handler {
 			}
 			clear(w.Header())
 			if cause == nil && r.Context().Err() != nil {
-				WriteProblem(w, unfinished())
+				WriteProblem(w, incomplete())
 				return
 			}
 			if cause == nil {
@@ -47,35 +47,35 @@ func answered(log zerolog.Logger, h http.Handler) http.Handler {
 	})
 }
 
-// framed records whether an answer was written, and replaces the plain-text 404 and 405 answers of
-// the standard library with problem details.
-type framed struct {
+// answerWriter records whether an answer was written, and replaces the plain-text 404 and 405
+// answers of the standard library with problem details.
+type answerWriter struct {
 	http.ResponseWriter
-	wrote bool
-	mute  bool
+	wrote    bool
+	replaced bool
 }
 
-func (f *framed) WriteHeader(status int) {
+func (f *answerWriter) WriteHeader(status int) {
 	f.wrote = f.wrote || status >= http.StatusOK // a 1xx status precedes the answer
 	if status < http.StatusBadRequest ||
 		!strings.HasPrefix(f.Header().Get("Content-Type"), "text/plain") {
 		f.ResponseWriter.WriteHeader(status)
 		return
 	}
-	f.mute = true
+	f.replaced = true
 	WriteProblem(f.ResponseWriter, Problemf(status, ""))
 }
 
-func (f *framed) Write(b []byte) (int, error) {
+func (f *answerWriter) Write(b []byte) (int, error) {
 	f.wrote = true
-	if f.mute {
+	if f.replaced {
 		return len(b), nil
 	}
 	return f.ResponseWriter.Write(b)
 }
 
 // Unwrap lets http.ResponseController reach the connection.
-func (f *framed) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+func (f *answerWriter) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
 // Guard protects against foreign web pages in a browser on this machine. A request that changes
 // something must not come from a page of another origin. Without tokens, the Host must also be

@@ -18,8 +18,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// framed serves an API through web.Mux, without a database.
-func framed(t *testing.T, api http.Handler) *webtest.Service {
+// serve serves an API through web.Mux, without a database.
+func serve(t *testing.T, api http.Handler) *webtest.Service {
 	t.Helper()
 	tokens, err := web.LoadTokens("")
 	if err != nil {
@@ -63,7 +63,7 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 			panic("hush")
 		}},
 	} {
-		a, err := framed(t, c.api).Try(t.Context(), "GET", "/", "")
+		a, err := serve(t, c.api).Try(t.Context(), "GET", "/", "")
 		if c.status == 0 && err == nil || c.status != 0 && (err != nil || a.Status != c.status) ||
 			strings.Contains(a.Body, "hush") || a.Header.Get("Location") != "" {
 			t.Errorf("%s: %+v, %v", name, a, err)
@@ -72,7 +72,7 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 }
 
 // A client that has closed its sending side still reads, so its request is answered 408.
-func TestEndOfARequestIsTold(t *testing.T) {
+func TestEndedRequestIsAnswered(t *testing.T) {
 	t.Parallel()
 	for name, api := range map[string]http.Handler{
 		"by the handler": web.Handle(zerolog.Nop(), func(_ http.ResponseWriter, r *http.Request) error {
@@ -83,7 +83,7 @@ func TestEndOfARequestIsTold(t *testing.T) {
 			<-r.Context().Done()
 		}),
 	} {
-		s := framed(t, api)
+		s := serve(t, api)
 		c := dial(t, s.URL)
 		_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if err == nil {
@@ -102,7 +102,7 @@ func TestEndOfARequestIsTold(t *testing.T) {
 // Invisible characters that belong to the spelling of a name are accepted.
 func TestSpellingsAreNotRefused(t *testing.T) {
 	t.Parallel()
-	s := framed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := web.Read(w, r)
 		if err == nil {
 			err = web.Write(w, http.StatusOK, string(body))

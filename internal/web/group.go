@@ -16,8 +16,8 @@ import (
 
 // The bounds of a group.
 const (
-	groupMost         = 100 // requests in one transaction
-	groupTransactions = 2   // that run at a time
+	maxGroup        = 100 // requests in one transaction
+	maxTransactions = 2   // that run at a time
 )
 
 // Group is Once for a kind of request that many clients make at the same time. The requests that
@@ -57,11 +57,11 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 		return err
 	}
 	a := &queued[C]{ctx: r.Context(), request: request, command: command, done: make(chan struct{})}
-	g.enter(a)
+	g.add(a)
 	select {
 	case <-a.done:
 	case <-r.Context().Done():
-		g.leave(a)
+		g.remove(a)
 		return r.Context().Err()
 	}
 	if a.result.Err != nil {
@@ -71,19 +71,19 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 	return nil
 }
 
-// enter queues a request and starts a worker unless enough are running.
-func (g *Group[C]) enter(a *queued[C]) {
+// add queues a request and starts a worker unless enough are running.
+func (g *Group[C]) add(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, a)
-	if g.running < groupTransactions {
+	if g.running < maxTransactions {
 		g.running++
 		go g.work()
 	}
 }
 
-// leave removes a request whose client has disconnected, unless it is already in a transaction.
-func (g *Group[C]) leave(a *queued[C]) {
+// remove removes a request whose client has disconnected, unless it is already in a transaction.
+func (g *Group[C]) remove(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = slices.DeleteFunc(g.waiting, func(other *queued[C]) bool { return other == a })
@@ -94,7 +94,7 @@ func (g *Group[C]) leave(a *queued[C]) {
 func (g *Group[C]) next() []*queued[C] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := min(len(g.waiting), groupMost)
+	n := min(len(g.waiting), maxGroup)
 	if n == 0 {
 		g.running--
 		return nil
@@ -106,14 +106,14 @@ func (g *Group[C]) next() []*queued[C] {
 
 func (g *Group[C]) work() {
 	for batch := g.next(); batch != nil; batch = g.next() {
-		results, err := g.bounded(batch)
+		results, err := g.runWithTimeout(batch)
 		// Running them one by one does not help while the database is away or busy.
 		if class := postgres.ClassOf(err); err != nil && len(batch) > 1 && class != postgres.Lost &&
 			class != postgres.Busy {
 			for i, a := range batch {
 				err := a.ctx.Err() // set if its client has disconnected
 				if err == nil {
-					results, err = g.bounded(batch[i : i+1])
+					results, err = g.runWithTimeout(batch[i : i+1])
 				}
 				finish(batch[i:i+1], results, err)
 			}
@@ -134,10 +134,10 @@ func finish[C any](batch []*queued[C], results []idempotency.Result, err error) 
 	}
 }
 
-// bounded is run with a time limit. On a silent connection the driver ignores its context and would
-// block all other requests; bounded returns anyway. The transaction does not end when one client
-// disconnects, because it also serves other clients.
-func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
+// runWithTimeout is run with a time limit. On a silent connection the driver ignores its context
+// and would block all other requests; runWithTimeout returns anyway. The transaction does not end
+// when one client disconnects, because it also serves other clients.
+func (g *Group[C]) runWithTimeout(batch []*queued[C]) ([]idempotency.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), requestTimeout)
 	type outcome struct {
 		results []idempotency.Result

@@ -144,7 +144,7 @@ func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 }
 
 // A request that fails does not harm the others in its transaction.
-func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
+func TestFailingRequestInAGroupFailsAlone(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
@@ -168,7 +168,7 @@ func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
 
 // Two requests with one key in one transaction have one effect, and so has a key that was used
 // before. A request whose client has disconnected has none.
-func TestAGroupTakesAKeyOnce(t *testing.T) {
+func TestGroupUsesAKeyOnce(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
@@ -196,7 +196,7 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 
 // A transaction that hangs, for example on a silent connection, blocks other requests for at most
 // the time limit of a request.
-func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
+func TestHangingTransactionReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()

@@ -31,8 +31,7 @@ func metrics(service *quadrille.Service) *prometheus.Registry {
 			}
 			return 0
 		})
-	gauge("outbox_slot_lag_bytes",
-		"Bytes of log that PostgreSQL keeps for the replication slot of the stream.",
+	gauge("outbox_slot_lag_bytes", "Bytes of log that PostgreSQL keeps for the stream.",
 		func(s quadrille.Stats) float64 { return float64(s.Relay.LagBytes) })
 	count("outbox_unrouted_total", "Events published while no queue was bound for their type.",
 		func(s quadrille.Stats) int64 { return s.Relay.Unrouted })
@@ -51,8 +50,8 @@ func metrics(service *quadrille.Service) *prometheus.Registry {
 		func(s quadrille.Stats) int64 { return s.Consumer.Delayed })
 	count("events_parked_total", "Events that were parked.",
 		func(s quadrille.Stats) int64 { return s.Consumer.Parked })
-	count("malformed_dropped_total", "Malformed messages that were not kept, because too many "+
-		"of their exchange are parked.", func(s quadrille.Stats) int64 { return s.Consumer.Dropped })
+	count("malformed_dropped_total", "Malformed messages beyond those that are kept.",
+		func(s quadrille.Stats) int64 { return s.Consumer.Dropped })
 	gauge("handlers_hanging", "Handler runs that have not returned after their time-out.",
 		func(s quadrille.Stats) float64 { return float64(s.Consumer.Hanging) })
 	registry.MustRegister(sessionEnds{service})

@@ -61,13 +61,13 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 		ready(w, r, service)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
-	mux.Handle("/admin/", tokens.RequireAdmin(whole(within(adminTimeout, service.Admin()))))
-	mux.Handle("/", tokens.Require(whole(api)))
-	return answered(service.Log, Guard(legible(mux), tokens.configured()))
+	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
+	mux.Handle("/", tokens.Require(withBody(api)))
+	return ensureAnswer(service.Log, Guard(checkAddress(mux), tokens.configured()))
 }
 
-// within limits the time of a handler.
-func within(bound time.Duration, h http.Handler) http.Handler {
+// withTimeout limits the time of a handler.
+func withTimeout(bound time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), bound)
 		defer cancel()

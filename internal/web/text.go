@@ -10,16 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// hidden returns the first character of a text that a reader does not see or that changes the order
-// in which the other characters appear: control and format characters, line separators, unassigned
-// characters, and bytes that are not UTF-8. Without them, two texts that look equal are equal.
-func hidden(text string) (rune, bool) {
+// invisible returns the first character of a text that a reader does not see or that changes the
+// order in which the other characters appear: control and format characters, line separators,
+// unassigned characters, and bytes that are not UTF-8. Without them, two texts that look equal are
+// equal.
+func invisible(text string) (rune, bool) {
 	var before rune
 	for i, r := range text {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
 			return r, true
-		case spells(before, r):
+		case partOfSpelling(before, r):
 		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point,
 			unicode.Variation_Selector):
 			return r, true
@@ -29,9 +30,10 @@ func hidden(text string) (rune, bool) {
 	return 0, false
 }
 
-// spells reports whether the invisible character r belongs to the spelling of the character before
-// it: a joiner in a script that needs it, or a variation selector of an ideograph or a symbol.
-func spells(before, r rune) bool {
+// partOfSpelling reports whether the invisible character r belongs to the spelling of the character
+// before it: a joiner in a script that needs it, or a variation selector of an ideograph or a
+// symbol.
+func partOfSpelling(before, r rune) bool {
 	switch {
 	case r == '\u200c' || r == '\u200d':
 		return unicode.In(before, unicode.Arabic, unicode.Syriac, unicode.Devanagari, unicode.Bengali,
@@ -44,14 +46,14 @@ func spells(before, r rune) bool {
 	return false
 }
 
-// escaped replaces hidden characters with their code points, such as \u202e.
-func escaped(text string) string {
-	if _, bad := hidden(text); !bad {
+// escapeInvisible replaces invisible characters with their code points, such as \u202e.
+func escapeInvisible(text string) string {
+	if _, bad := invisible(text); !bad {
 		return text
 	}
 	var b strings.Builder
 	for _, r := range text {
-		if _, bad := hidden(string(r)); bad {
+		if _, bad := invisible(string(r)); bad {
 			fmt.Fprintf(&b, `\u%04x`, r)
 			continue
 		}
@@ -60,20 +62,20 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// checkSeen returns a Problem if a text of a request contains a hidden character.
-func checkSeen(where, text string) error {
-	if r, bad := hidden(text); bad {
+// checkVisible returns a Problem if a text of a request contains an invisible character.
+func checkVisible(where, text string) error {
+	if r, bad := invisible(text); bad {
 		return Problemf(http.StatusBadRequest,
 			"%.200s: contains the invisible character %U, or is not UTF-8", where, r)
 	}
 	return nil
 }
 
-// legible refuses a request whose path or query contains hidden characters, and one whose query
-// cannot be parsed: net/http would ignore the parameters that it cannot parse.
-func legible(h http.Handler) http.Handler {
+// checkAddress refuses a request whose path or query contains invisible characters, and one whose
+// query cannot be parsed: net/http would ignore the parameters that it cannot parse.
+func checkAddress(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := checkSeen("path", r.URL.Path)
+		err := checkVisible("path", r.URL.Path)
 		if err == nil {
 			err = checkQuery(r.URL.RawQuery)
 		}
@@ -93,7 +95,7 @@ func checkQuery(raw string) error {
 	}
 	for name, values := range parameters {
 		for _, text := range slices.Concat([]string{name}, values) {
-			if err := checkSeen("query", text); err != nil {
+			if err := checkVisible("query", text); err != nil {
 				return err
 			}
 		}

@@ -49,7 +49,7 @@ func LoadTokens(path string) (*Tokens, error) {
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		_, bad := hidden(strings.Join(fields, " "))
+		_, bad := invisible(strings.Join(fields, " "))
 		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) < minToken || bad {
 			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" "+
 				"with a token of %d characters or more",

@@ -65,7 +65,7 @@ func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 		if p.Status >= http.StatusInternalServerError && ctx.Err() != nil {
 			// The database driver returns errors of its own when the context ends.
 			if p = problemOf(ctx.Err()); r.Context().Err() != nil {
-				p = unfinished()
+				p = incomplete()
 			}
 		}
 		if p.Status >= http.StatusInternalServerError {
@@ -90,7 +90,7 @@ func problemOf(err error) Problem {
 	case errors.Is(err, idempotency.ErrMismatch):
 		return Problemf(http.StatusUnprocessableEntity, "%s", err)
 	case errors.Is(err, context.Canceled):
-		return unfinished()
+		return incomplete()
 	case errors.Is(err, context.DeadlineExceeded):
 		return Problemf(http.StatusServiceUnavailable, "the request took longer than %s", requestTimeout)
 	}
@@ -102,9 +102,9 @@ func problemOf(err error) Problem {
 	}
 }
 
-// unfinished is the answer to a request whose connection ended first. A client that has closed only
+// incomplete is the answer to a request whose connection ended first. A client that has closed only
 // its sending side still reads it.
-func unfinished() Problem {
+func incomplete() Problem {
 	return Problemf(http.StatusRequestTimeout, "the connection ended before the request was "+
 		"handled; repeat the request with the same Idempotency-Key")
 }
@@ -122,7 +122,7 @@ func WriteProblem(w http.ResponseWriter, p Problem) {
 	if p.Status == http.StatusRequestTimeout {
 		w.Header().Set("Connection", "close")
 	}
-	p.Detail = escaped(p.Detail)
+	p.Detail = escapeInvisible(p.Detail)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
 	// an error means that the client has disconnected
@@ -150,7 +150,7 @@ func Decode(body []byte, into any) error {
 	}
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if _, syntactic := errors.AsType[*jsontext.SyntacticError](err); syntactic || !ok {
-		return notJSON(err)
+		return jsonProblem(err)
 	}
 	what := fmt.Sprintf("a %s is not valid here", semantic.JSONKind)
 	switch {

@@ -31,7 +31,7 @@ func answer(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
+func TestErrorsBecomeAnswersWithoutInternals(t *testing.T) {
 	t.Parallel()
 	secret := errors.New("password hush of table accounts")
 	for _, c := range []struct {
@@ -70,7 +70,7 @@ func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
 }
 
 // An endless body is refused, and hardly more than the limit is read.
-func TestABodyIsReadToItsBound(t *testing.T) {
+func TestBodyIsReadUpToItsLimit(t *testing.T) {
 	t.Parallel()
 	endless := &zeros{}
 	r := httptest.NewRequest("POST", "/", endless)
@@ -157,7 +157,7 @@ func TestTokensNameTheirClients(t *testing.T) {
 	}
 }
 
-func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
+func TestInvalidTokensFileIsRefused(t *testing.T) {
 	t.Parallel()
 	const good = "ada 0123456789abcdef\n"
 	for content, want := range map[string]string{
@@ -178,7 +178,7 @@ func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
 	}
 }
 
-func TestWithoutTokensOnlyThisMachineIsServed(t *testing.T) {
+func TestWithoutTokensOnlyLoopbackIsServed(t *testing.T) {
 	t.Parallel()
 	none, err := web.LoadTokens("")
 	if err != nil {
@@ -222,7 +222,7 @@ func plain(database string, log zerolog.Logger) (*quadrille.Service, http.Handle
 	return &quadrille.Service{Name: "plain", Database: database, AMQP: webtest.NoBroker, Log: log}, mux
 }
 
-func TestTheFrameOfAService(t *testing.T) {
+func TestHealthMetricsAndAdminRoutes(t *testing.T) {
 	t.Parallel()
 	const token = "0123456789abcdef"
 	s := webtest.On(t, webtest.Database(t, plain), plain, webtest.File(t, "ada "+token+" admin\n"))
@@ -258,7 +258,7 @@ func TestTheFrameOfAService(t *testing.T) {
 }
 
 // A shutdown waits for the request in progress.
-func TestServeFinishesWhatIsInHand(t *testing.T) {
+func TestServeFinishesRequestsInProgress(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -56,7 +56,7 @@ func rules(t *testing.T) []rule {
 			{"check_port_listener, \"5672\"]", "check_port_listener, \"5672\"]\n      disable: true"}}},
 		{"ports are published on this machine only", ports, []change{{"127.0.0.1:8083:8080", "8083:8080"},
 			{"127.0.0.1:15672:", "0.0.0.0:15672:"}, {"127.0.0.1:8083:8080", "[::]:8083:8080"}}},
-		{"no secret is in the file or has a default", literals, []change{
+		{"no secret is in the file or has a default", noSecrets, []change{
 			{"POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: postgres"},
 			{"QUADRILLE_ORDERS_AMQP_URL_FILE: /run/secrets/orders_amqp_url",
 				"QUADRILLE_ORDERS_AMQP_URL: amqp://rabbitmq:5672/quadrille"},
@@ -77,14 +77,14 @@ func rules(t *testing.T) []rule {
 			{"target: operator.env", "target: operator"},
 			{"target: definitions.json", "target: definitions"}, {"secrets: [postgres_password]",
 				"labels: {}"}}},
-		{"containers have few rights", contained, []change{
+		{"containers have few rights", rights, []change{
 			{"init: true", "init: false"}, {"read_only: true", "read_only: false"},
 			{"cap_drop: [ALL]", "cap_drop: [NET_RAW]"},
 			{"no-new-privileges:true", "no-new-privileges:false"},
 			{"image: rabbitmq:4-management\n    user: rabbitmq", "image: rabbitmq:4-management"},
 			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]"},
 			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  privileged: true"}}},
-		{"services restart and have time to finish", lifetimes, []change{
+		{"services restart and have time to finish", restarts, []change{
 			{"restart: unless-stopped", "restart: \"no\""},
 			{"stop_grace_period: 45s", "stop_grace_period: 10s"}, {"hostname: rabbitmq", "labels: {}"}}},
 		{"every service waits for its dependencies", order, []change{
@@ -158,7 +158,7 @@ var (
 	secretName  = regexp.MustCompile(`(?i)(pass|secret|token|cookie|_url)`)
 )
 
-func literals(p project) []string {
+func noSecrets(p project) []string {
 	var c complaints
 	c.unless(!credentials.MatchString(p.text), "compose.yaml contains a URL with a password")
 	c.unless(!strings.Contains(strings.ReplaceAll(p.text, "$$", ""), "${"),
@@ -284,7 +284,7 @@ func targetOf(secret types.ServiceSecretConfig) string {
 	return target
 }
 
-func contained(p project) []string {
+func rights(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
 		c.unless(s.Init != nil && *s.Init, "%s has no init process", name)
@@ -299,7 +299,7 @@ func contained(p project) []string {
 	return c
 }
 
-func lifetimes(p project) []string {
+func restarts(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
 		if p.oneShot(name) {

@@ -115,8 +115,7 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	for _, s := range topology.Fulfilment().Services {
 		names = append(names, s.Name)
 		if rights[s.Name] != topology.PermissionOf(s.Name) {
-			t.Errorf("%s has the permissions %+v, want %+v", s.Name, rights[s.Name],
-				topology.PermissionOf(s.Name))
+			t.Errorf("%s has %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
 		}
 		amqp, database := parse(t, content(t, filepath.Join(dir, s.Name+"_amqp_url"))),
 			parse(t, content(t, filepath.Join(dir, s.Name+"_database_url")))

@@ -220,14 +220,15 @@ func TestRunsWithoutContainers(t *testing.T) {
 		&parked); err != nil || len(parked.Parked)+len(parked.Missing) > 0 {
 		t.Errorf("parked: %+v, %v", parked, err)
 	}
-	m.closed()
+	m.checkAccess()
 	for _, stop := range stops {
 		stop()
 	}
 }
 
-// closed checks the access from outside: without a token, and to the database of another service.
-func (m *machine) closed() {
+// checkAccess checks the access from outside: without a token, and to the database of another
+// service.
+func (m *machine) checkAccess() {
 	m.Helper()
 	orders := m.p.Services["orders"]
 	_, port, err := net.SplitHostPort(*orders.Environment["QUADRILLE_ORDERS_LISTEN"])

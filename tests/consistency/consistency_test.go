@@ -11,8 +11,8 @@ import (
 	"github.com/quadrille-go/quadrille/tests/env"
 )
 
-// usual is an order deadline that is not reached in these tests.
-const usual = 10 * time.Minute
+// longDeadline is an order deadline that is not reached in these tests.
+const longDeadline = 10 * time.Minute
 
 // start runs all services but one, through proxies.
 func start(t *testing.T, deadline time.Duration, absent string) *env.Env {
@@ -90,7 +90,7 @@ func brokers(d *env.Env, down bool) {
 // other services learn of them later.
 func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	d := env.ThroughProxies(t, usual) // no service runs
+	d := env.ThroughProxies(t, longDeadline) // no service runs
 	d.StockUp()
 	id := order(t, d, "k")
 	for _, get := range []struct{ service, path, field, want string }{
@@ -135,7 +135,7 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 // back, all orders end.
 func TestWhileTheBrokerIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	confirmed(t, d, order(t, d, "before"))
 	brokers(d, true)
 	id, cancelled := order(t, d, "meanwhile"), order(t, d, "cancelled meanwhile")
@@ -184,7 +184,7 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 // wait for it.
 func TestWhileOneDatabaseIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	d.Proxies["payments"].Database.Down()
 	refusedAtOnce(t, d, "payments", "GET", "/accounts/ada", "", "")
 	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile",
@@ -204,7 +204,7 @@ func TestWhileOneDatabaseIsAway(t *testing.T) {
 // need orders again.
 func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	t.Parallel()
-	d := env.ThroughProxies(t, usual)
+	d := env.ThroughProxies(t, longDeadline)
 	d.StockUp()
 	id := order(t, d, "before")
 	d.Run()
@@ -229,7 +229,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 	t.Parallel()
 	t.Run("and comes back", func(t *testing.T) {
 		t.Parallel()
-		d := start(t, usual, "inventory")
+		d := start(t, longDeadline, "inventory")
 		id := order(t, d, "k")
 		env.Await(t, "the payment to be captured", func() (string, bool) {
 			s := state(d, "payments", "/payments/", id)
@@ -263,7 +263,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 // While the provider is away, orders by card wait, and orders from an account are confirmed.
 func TestWhileTheProviderIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	d.PeerProxies["provider"].Down()
 	card, err := d.OrderBy("card", "teapot", "DE", "tok_visa")
 	if err != nil {

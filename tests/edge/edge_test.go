@@ -197,7 +197,7 @@ func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 }
 
 // A client without the role admin may not use the admin endpoint or read data of all customers.
-func TestOnlyAnAdminLooksIntoAService(t *testing.T) {
+func TestOnlyAnAdminInspectsAService(t *testing.T) {
 	t.Parallel()
 	adminRoutes := map[string]bool{
 		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true,

@@ -75,7 +75,7 @@ func TestRefusedRefundWaitsAndBlocksNothing(t *testing.T) {
 	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != before ||
 		keys != 1 {
 		t.Errorf(
-			"%d refunds in %d calls, %d before the refusal, under %d keys: a refused call must not be retried",
+			"%d refunds in %d calls, %d until the refusal, under %d keys: it must not be retried",
 			effects, calls, before, keys)
 	}
 	if _, err := d.Request("payments", "POST", "/payments/"+good+"/refund", "", "",
