@@ -83,9 +83,9 @@ func Name(r *http.Request, field string) (string, error) {
 func Check(errs ...error) error { return Invalid(errors.Join(errs...)) }
 
 // Page returns the parameter limit of a paged list, which also has the parameter after. It refuses
-// parameters other than these two and others.
-func Page(r *http.Request, usual, most int, others ...string) (limit int, err error) {
-	known := append(others, "limit", "after")
+// parameters other than these two and more.
+func Page(r *http.Request, usual, most int, more ...string) (limit int, err error) {
+	known := append(more, "limit", "after")
 	for name := range r.URL.Query() {
 		if !slices.Contains(known, name) {
 			return 0, Problemf(http.StatusBadRequest, "unknown parameter %.40q: use %s", name,
