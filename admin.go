@@ -9,16 +9,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
 	"github.com/quadrille-go/quadrille/resilience"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
 // The bounds of the admin endpoint.
 const (
 	maxParked    = 1000
+	maxHistory   = 1000 // events, and calls, of one subject
 	maxIDs       = 1000
 	maxAdminBody = 64 << 10
 )
@@ -33,12 +33,25 @@ type PublishedEvent struct {
 	CausationID   string          `json:"causation_id,omitempty"`
 	Time          time.Time       `json:"time"`
 	Data          json.RawMessage `json:"data"`
-	Due           *time.Time      `json:"due,omitempty"` // of a deadline, which is said to nobody else
+	// Due is when a deadline is delivered to the service itself.
+	Due *time.Time `json:"due,omitempty"`
+	// Call is what became of an outside call; nil: this is an event.
+	Call *Call `json:"call,omitempty"`
+}
+
+// Call is what became of an outside call that a service has requested.
+type Call struct {
+	Attempts   int             `json:"attempts"` // that failed
+	Reason     string          `json:"reason,omitempty"`
+	Parked     bool            `json:"parked,omitempty"`
+	Answer     string          `json:"answer,omitempty"` // the type of the answer
+	AnswerData json.RawMessage `json:"answer_data,omitempty"`
+	AnsweredAt *time.Time      `json:"answered_at,omitempty"` // nil: not yet
 }
 
 // Admin returns the endpoint through which the command line looks into the service:
 //
-//	GET  /admin/history/{subject}  what it said about a subject
+//	GET  /admin/history/{subject}  what it published and requested about a subject
 //	POST /admin/handled          which of {"ids": […]} it has handled
 //	GET  /admin/parked           what waits for a person, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
@@ -79,11 +92,26 @@ func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	published := make([]PublishedEvent, len(records))
-	for i, r := range records {
-		published[i] = publishedOf(r)
+	calls, err := p.inbox.Calls(r.Context(), r.PathValue("subject"), maxHistory)
+	if err != nil {
+		s.problem(w, err)
+		return
 	}
-	answer(w, published)
+	history := make([]PublishedEvent, 0, len(records)+len(calls))
+	for _, r := range records {
+		history = append(history, publishedOf(r))
+	}
+	for _, c := range calls {
+		history = append(history, PublishedEvent{
+			ID: c.ID, Type: c.Type, Source: topology.SourceOf(s.Name), Subject: r.PathValue("subject"),
+			CorrelationID: c.CorrelationID, CausationID: c.CausationID, Time: c.RequestedAt,
+			Data: c.Request, Due: c.Due, Call: &Call{
+				Attempts: c.Attempts, Reason: c.Reason, Parked: c.Due == nil && c.AnsweredAt == nil,
+				Answer: c.AnswerType, AnswerData: c.Answer, AnsweredAt: c.AnsweredAt,
+			},
+		})
+	}
+	answer(w, history)
 }
 
 func publishedOf(r events.Record) PublishedEvent {
@@ -154,49 +182,6 @@ func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {
 	if _, found, ok := s.findParked(w, r); ok {
 		answer(w, found)
 	}
-}
-
-// DryRunResult is what would come of a parked event.
-type DryRunResult struct {
-	Error     string           `json:"error,omitempty"`
-	Publishes []PublishedEvent `json:"publishes"`
-}
-
-func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
-	p, found, ok := s.findParked(w, r)
-	if !ok {
-		return
-	}
-	result := DryRunResult{Publishes: []PublishedEvent{}}
-	published, err := p.consumer.DryRun(r.Context(), found)
-	switch class := postgres.ClassOf(err); {
-	case errors.Is(err, consumer.ErrCallNotRun):
-		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
-		return
-	case err != nil && (class == postgres.Lost || class == postgres.Busy || class == postgres.Retry):
-		s.problem(w, err)
-		return
-	case err != nil:
-		result.Error = err.Error()
-	}
-	for _, e := range published {
-		later, isLater := e.Data.(consumer.Deadline)
-		if isLater {
-			e.Data = later.Payload
-		}
-		record, err := e.Record()
-		if err != nil { // it was said in vain above
-			result.Error = err.Error()
-			continue
-		}
-		published := publishedOf(record)
-		if isLater {
-			due := record.Time.Add(later.After)
-			published.Due = &due
-		}
-		result.Publishes = append(result.Publishes, published)
-	}
-	answer(w, result)
 }
 
 // findParked answers the request itself unless ok.

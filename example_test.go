@@ -33,7 +33,7 @@ func ExampleService() {
 		Database:  os.Getenv("DATABASE_URL"), // postgres://…?sslmode=disable
 		AMQP:      os.Getenv("AMQP_URL"),     // amqp://…
 	}
-	joined := func(tx *sqlx.Tx) error { // published if and only if tx commits
+	joined := func(ctx context.Context, tx *sqlx.Tx) error { // published if and only if tx commits
 		return members.Publish(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})
 	}
 	if err := members.Tx(ctx, joined); err != nil {

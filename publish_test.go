@@ -32,17 +32,17 @@ func TestWhatIsRolledBackIsNotPublished(t *testing.T) {
 	t.Parallel()
 	s := members(t, database(t), webtest.NoBroker)
 	no := errors.New("no")
-	err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		return errors.Join(s.Publish(t.Context(), tx, UserJoined{"1", "ada@example.com"}), no)
+	err := s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
+		return errors.Join(s.Publish(ctx, tx, UserJoined{"1", "ada@example.com"}), no)
 	})
 	if !errors.Is(err, no) || count(t, s, "outbox") != 0 {
 		t.Errorf("%v, %d rows", err, count(t, s, "outbox"))
 	}
-	err = s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		return s.Publish(t.Context(), tx,
+	err = s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
+		return s.Publish(ctx, tx,
 			UserWelcomed{"1"})
 	})
-	if err == nil || !strings.Contains(err.Error(), "may not say user.welcomed") ||
+	if err == nil || !strings.Contains(err.Error(), "may not publish user.welcomed") ||
 		count(t, s, "outbox") != 0 {
 		t.Errorf("an event that it does not declare: %v", err)
 	}

@@ -228,47 +228,6 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	return p, nil
 }
 
-// Tx runs f in a transaction of the service's database and hurries the relay when it has committed.
-// What f says is published if and only if Tx returns nil, or postgres.ErrUnknownOutcome and the
-// commit arrived.
-func (s *Service) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	p, err := s.parts(ctx)
-	if err != nil {
-		return err
-	}
-	return p.outbox.Tx(ctx, f)
-}
-
-// Publish puts payloads into the outbox in tx. In a handler they are caused by the event that is
-// handled.
-func (s *Service) Publish(ctx context.Context, tx *sqlx.Tx, payloads ...events.Payload) error {
-	cause := consumer.CauseOf(ctx)
-	now := time.Now()
-	published := make([]events.Event, len(payloads))
-	for i, p := range payloads {
-		published[i] = events.Cause(cause, topology.SourceOf(s.Name), now, p)
-	}
-	return s.Emit(ctx, tx, published...)
-}
-
-// Emit puts into the outbox, or into the schedule, what a Participant's Apply returned.
-func (s *Service) Emit(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
-	p, err := s.parts(ctx)
-	if err != nil {
-		return err
-	}
-	return p.consumer.Emit(ctx, tx, published...)
-}
-
-// Context returns a context in which a Participant's statements are prepared.
-func (s *Service) Context(ctx context.Context) context.Context {
-	p, err := s.parts(ctx)
-	if err != nil {
-		return ctx // the transaction will say what is wrong
-	}
-	return p.consumer.Context(ctx)
-}
-
 // DB returns the pool of the service's database, for reading.
 func (s *Service) DB(ctx context.Context) (*sqlx.DB, error) {
 	p, err := s.parts(ctx)

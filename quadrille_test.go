@@ -84,8 +84,8 @@ func run(t *testing.T, s *quadrille.Service) (stop func()) {
 
 func publish(t *testing.T, s *quadrille.Service, payloads ...events.Payload) {
 	t.Helper()
-	if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-		return s.Publish(t.Context(), tx,
+	if err := s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
+		return s.Publish(ctx, tx,
 			payloads...)
 	}); err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 			s.Handlers = append(s.Handlers,
 				s.Handlers...)
 		},
-		`hears "user.joined", which nobody`: func(s *quadrille.Service) { s.Publishes = nil },
+		`handles "user.joined", which no service`: func(s *quadrille.Service) { s.Publishes = nil },
 		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
 		"sslmode is not set": func(
 			s *quadrille.Service) {
@@ -253,7 +253,7 @@ func TestADatabaseThatDoesNotAnswerMakesNoQueue(t *testing.T) {
 	webtest.Together(t, 20, func(int) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		if err := s.Tx(ctx, func(*sqlx.Tx) error { return nil }); !errors.Is(err,
+		if err := s.Tx(ctx, func(context.Context, *sqlx.Tx) error { return nil }); !errors.Is(err,
 			context.DeadlineExceeded) {
 			return fmt.Errorf("%v, want the deadline", err)
 		}
@@ -308,8 +308,8 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 			s.Mandatory = func(eventType string) bool { return eventType == UserJoined{}.EventType() }
 		}
 		run(t, s)
-		if err := s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-			return s.Publish(t.Context(), tx, UserJoined{ID: "1", Email: "ada@example.org"})
+		if err := s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
+			return s.Publish(ctx, tx, UserJoined{ID: "1", Email: "ada@example.org"})
 		}); err != nil {
 			t.Fatal(err)
 		}

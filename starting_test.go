@@ -92,10 +92,13 @@ func TestDryRunShowsADeadline(t *testing.T) {
 	t.Parallel()
 	remind := consumer.Participant[struct{}]{Name: "members", Locks: func(*struct{}, events.Event) {},
 		React: []consumer.Reaction[struct{}]{
-			consumer.On(func(_ *struct{}, e events.Of[UserJoined]) []events.Payload {
-				return []events.Payload{consumer.Deadline{After: time.Hour, Payload: UserReminded{e.Data.ID}}}
+			consumer.On(func(_ *struct{}, e events.Of[UserJoined]) (consumer.Effects, error) {
+				return consumer.Schedule(time.Hour, UserReminded{e.Data.ID}), nil
 			}),
-			consumer.On(func(*struct{}, events.Of[UserReminded]) []events.Payload { return nil }),
+			consumer.On(func(*struct{}, events.Of[UserReminded]) (consumer.Effects,
+				error) {
+				return consumer.Effects{}, nil
+			}),
 		}}
 	s := members(t, database(t), webtest.NoBroker)
 	s.Handlers = []consumer.Handler{remind.Handler()}

@@ -48,8 +48,8 @@ func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 	}
 	webtest.Together(t, joined, func(i int) error {
 		s := replicas[i%len(replicas)]
-		return s.Tx(t.Context(), func(tx *sqlx.Tx) error {
-			return s.Publish(t.Context(), tx, UserJoined{strconv.Itoa(i), strconv.Itoa(i) + "@example.com"})
+		return s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
+			return s.Publish(ctx, tx, UserJoined{strconv.Itoa(i), strconv.Itoa(i) + "@example.com"})
 		})
 	})
 	becomes(t, replicas[0], joined, "welcomed")

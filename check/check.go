@@ -38,11 +38,17 @@ const (
 
 // Model is what is explored.
 type Model struct {
-	Topology   topology.Topology
-	Reactors   []consumer.Reactor         // one for each service of the topology
-	Begin      map[string]consumer.Memory // what is in each service's tables at first
-	Commands   []Command
-	Duplicates int // how many deliveries may happen twice, in all; the inbox would stop them
+	Topology topology.Topology
+	Reactors []consumer.Reactor         // one for each service of the topology
+	Begin    map[string]consumer.Memory // what is in each service's tables at first
+	Commands []Command
+	// Outside answers the calls that reactions request, by the type of the request: it may change the
+	// service's memory, to keep a journal of what the outside has done, and returns the answer, or nil
+	// for none.
+	Outside map[string]func(m consumer.Memory, request events.Payload) (events.Payload, error)
+	// Duplicates is how many deliveries, and calls, may happen twice, in all. The inbox would stop the
+	// deliveries; a call whose answer is lost is made again.
+	Duplicates int
 	// Always is asked in every state, AtRest where nothing more can happen but optional commands.
 	Always, AtRest func(System) error
 	// Outcome names the way in which a state of rest ended.
@@ -189,14 +195,16 @@ type state struct {
 	memories []uint32 // of each service
 	inFlight []uint32 // messages on their way, sorted: to<<16 | message
 	due      []uint32 // deadlines that are set, sorted, in the same form
+	requests []uint32 // calls that are requested, sorted, in the same form
 	commands uint32   // which are left, as bits
 	doubles  uint32   // how many duplicates are left
 }
 
 func (s state) encode() string {
-	b := make([]byte, 0, 4*(len(s.memories)+len(s.inFlight)+len(s.due)+3))
-	for _, list := range [][]uint32{s.memories, {s.commands, s.doubles, uint32(len(s.inFlight))},
-		s.inFlight, s.due} {
+	b := make([]byte, 0, 4*(len(s.memories)+len(s.inFlight)+len(s.due)+len(s.requests)+4))
+	for _, list := range [][]uint32{s.memories,
+		{s.commands, s.doubles, uint32(len(s.inFlight)), uint32(len(s.requests))},
+		s.inFlight, s.requests, s.due} {
 		b = appendNumbers(b, list)
 	}
 	return string(b)
@@ -215,9 +223,12 @@ func (x *explorer) decode(key string) state {
 		numbers[i] = binary.LittleEndian.Uint32([]byte(key[4*i : 4*i+4]))
 	}
 	n := len(x.model.Reactors)
-	flying := int(numbers[n+2])
+	inFlight, requests := int(numbers[n+2]), int(numbers[n+3])
+	at := n + 4
 	return state{
 		memories: numbers[:n], commands: numbers[n], doubles: numbers[n+1],
-		inFlight: numbers[n+3 : n+3+flying], due: numbers[n+3+flying:],
+		inFlight: numbers[at : at+inFlight],
+		requests: numbers[at+inFlight : at+inFlight+requests],
+		due:      numbers[at+inFlight+requests:],
 	}
 }

@@ -44,28 +44,28 @@ type notes struct {
 
 // add writes down what was heard and says what comes of it.
 func add[T events.Payload](mark string,
-	published func(T) []events.Payload) consumer.Reaction[notes] {
-	return consumer.On(func(s *notes, e events.Of[T]) []events.Payload {
+	effects func(T) consumer.Effects) consumer.Reaction[notes] {
+	return consumer.On(func(s *notes, e events.Of[T]) (consumer.Effects, error) {
 		n, _ := s.Notes.Get(e.Data.Subject())
 		s.Notes.Set(e.Data.Subject(), Note{ID: e.Data.Subject(), Heard: n.Heard + mark})
-		return published(e.Data)
+		return effects(e.Data), nil
 	})
 }
 
-func silent[T events.Payload](T) []events.Payload { return nil }
+func silent[T events.Payload](T) consumer.Effects { return consumer.Effects{} }
 
 func duel() check.Model {
 	needs := func(s *notes, e events.Event) { s.Notes.Lock(e.Data.Subject()) }
 	first := consumer.Participant[notes]{Name: "first", Locks: needs,
 		React: []consumer.Reaction[notes]{
-			add("a", func(a Ask) []events.Payload {
-				return []events.Payload{Asked(a), consumer.Deadline{After: time.Minute, Payload: GiveUp(a)}}
+			add("a", func(a Ask) consumer.Effects {
+				return consumer.Publish(Asked(a)).And(consumer.Schedule(time.Minute, GiveUp(a)))
 			}),
 			add("r", silent[Answer]), add("g", silent[GiveUp]),
 		}}
 	second := consumer.Participant[notes]{Name: "second", Locks: needs,
 		React: []consumer.Reaction[notes]{
-			add("q", func(a Asked) []events.Payload { return []events.Payload{Answer(a)} }),
+			add("q", func(a Asked) consumer.Effects { return consumer.Publish(Answer(a)) }),
 		}}
 	return check.Model{
 		Topology: topology.Topology{Name: "duel", Services: []topology.Service{
@@ -190,7 +190,7 @@ func TestAModelThatIsWrongIsAnError(t *testing.T) {
 			m *check.Model) {
 			m.Commands[0].To = "nobody"
 		},
-		"which nobody says": func(
+		"which no service publishes": func(
 			m *check.Model) {
 			m.Topology.Services = m.Topology.Services[1:]
 		},
@@ -228,27 +228,27 @@ func ring(next func(string) string, ends bool) check.Model {
 	over := func(s *notes) bool { n, _ := s.Notes.Get("x"); return n.Heard == "over" }
 	first := consumer.Participant[notes]{Name: "first", Locks: needs,
 		React: []consumer.Reaction[notes]{
-			consumer.On(func(_ *notes, e events.Of[Ask]) []events.Payload {
-				return []events.Payload{Asked{e.Data.ID}, consumer.Deadline{After: time.Minute,
-					Payload: GiveUp(e.Data)}}
+			consumer.On(func(_ *notes, e events.Of[Ask]) (consumer.Effects, error) {
+				return consumer.Publish(Asked{e.Data.ID}).And(consumer.Schedule(time.Minute, GiveUp(e.Data))),
+					nil
 			}),
-			consumer.On(func(s *notes, e events.Of[Answer]) []events.Payload {
+			consumer.On(func(s *notes, e events.Of[Answer]) (consumer.Effects, error) {
 				if ends && over(s) {
-					return nil
+					return consumer.Effects{}, nil
 				}
-				return []events.Payload{Asked{next(e.Data.ID)}}
+				return consumer.Publish(Asked{next(e.Data.ID)}), nil
 			}),
-			consumer.On(func(s *notes, _ events.Of[GiveUp]) []events.Payload {
+			consumer.On(func(s *notes, _ events.Of[GiveUp]) (consumer.Effects, error) {
 				s.Notes.Set("x", Note{ID: "x", Heard: "over"})
-				return nil
+				return consumer.Effects{}, nil
 			}),
 		}}
 	m.Reactors = []consumer.Reactor{first.Reactor(), m.Reactors[1]}
 	second := consumer.Participant[notes]{Name: "second", Locks: needs,
 		React: []consumer.Reaction[notes]{
-			consumer.On(func(_ *notes, e events.Of[Asked]) []events.Payload {
-				return []events.Payload{Answer(
-					e.Data)}
+			consumer.On(func(_ *notes, e events.Of[Asked]) (consumer.Effects, error) {
+				return consumer.Publish(Answer(
+					e.Data)), nil
 			}),
 		}}
 	m.Reactors[1] = second.Reactor()
@@ -302,13 +302,10 @@ func TestAChoreographyThatDoesNotComeToRest(t *testing.T) {
 // without is a reactor that sets no deadlines.
 func without(r consumer.Reactor) consumer.Reactor {
 	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
-		e events.Event) ([]events.Payload, error) {
-		published, err := r.React(m, e)
-		return slices.DeleteFunc(published, func(p events.Payload) bool {
-			_,
-				later := p.(consumer.Deadline)
-			return later
-		}), err
+		e events.Event) (consumer.Effects, error) {
+		effects, err := r.React(m, e)
+		effects.Schedule = nil
+		return effects, err
 	}}
 }
 

@@ -54,6 +54,7 @@ type step struct {
 	memory   uint32
 	inFlight []uint32
 	due      []uint32
+	requests []uint32
 	fault    string // what production would refuse, so that the message would be parked
 }
 
@@ -180,6 +181,11 @@ func (x *explorer) expand(r *Report, at int, s state) (rest bool, err error) {
 			return false, err
 		}
 	}
+	called, err := x.expandCalls(r, at, s)
+	if err != nil {
+		return false, err
+	}
+	rest = rest && !called
 	for i, c := range x.model.Commands {
 		if s.commands&(1<<i) == 0 {
 			continue
@@ -192,92 +198,4 @@ func (x *explorer) expand(r *Report, at int, s state) (rest bool, err error) {
 		}
 	}
 	return rest, nil
-}
-
-// deliver visits the state after a service has reacted to a message. What production would refuse
-// is a violation, and the message has no effect.
-func (x *explorer) deliver(r *Report, at int, s state, m move, must bool) error {
-	to := m.message >> 16
-	done, err := x.react(to, s.memories[to], m.message)
-	if err != nil {
-		return err
-	}
-	if done.fault != "" {
-		r.violated(done.fault, func() []string { return append(x.way(at), x.report(m)) })
-	}
-	s.memories = slices.Clone(s.memories)
-	s.memories[to] = done.memory
-	s.inFlight = slices.Concat(s.inFlight, done.inFlight)
-	s.due = slices.Concat(s.due, done.due)
-	slices.Sort(s.inFlight)
-	slices.Sort(s.due)
-	s.due = slices.Compact(s.due) // a deadline that is set again is moved
-	x.visit(s, at, m, must)
-	return nil
-}
-
-// report says what a move was.
-func (x *explorer) report(m move) string {
-	payload := x.messages[m.message&0xffff]
-	return payload.EventType() + " of " + payload.Subject() + " → " +
-		x.model.Reactors[m.message>>16].Name + m.how
-}
-
-// react runs a reaction, once for each memory and message.
-func (x *explorer) react(to, memory, message uint32) (step, error) {
-	key := [3]uint32{to, memory, message}
-	if done, ok := x.steps[key]; ok {
-		return done, nil
-	}
-	payload := x.messages[message&0xffff]
-	after := x.memories[memory].Clone()
-	reactor := x.model.Reactors[to]
-	published, err := reactor.React(after, events.Event{ID: "check", Time: now, Data: payload})
-	if err != nil {
-		return step{}, fmt.Errorf("%s: %s: %w", reactor.Name, payload.EventType(), err)
-	}
-	if fault := x.undeclared(reactor.Name, payload.EventType(), published); fault != "" {
-		done := step{memory: memory, fault: fault}
-		x.steps[key] = done
-		return done, nil
-	}
-	done := step{memory: x.remember(after)}
-	for _, p := range published {
-		if later, ok := p.(consumer.Deadline); ok {
-			m, err := x.message(int(to), later.Payload)
-			if err != nil {
-				return step{}, err
-			}
-			done.due = append(done.due, m)
-			continue
-		}
-		for _, subscriber := range x.model.Topology.Subscribers(p.EventType()) {
-			m, err := x.message(x.index[subscriber], p)
-			if err != nil {
-				return step{}, err
-			}
-			done.inFlight = append(done.inFlight, m)
-		}
-	}
-	x.steps[key] = done
-	return done, nil
-}
-
-// undeclared tells what of a reaction's answer the topology does not declare, by the rules of
-// production.
-func (x *explorer) undeclared(service, cause string, published []events.Payload) string {
-	me, _ := x.model.Topology.Service(service)
-	for _, p := range published {
-		if later, ok := p.(consumer.Deadline); ok {
-			if _, named := me.Command(later.EventType()); !named {
-				return fmt.Sprintf(
-					"%s sets the deadline %s on %s, and no command of its topology has this type", service,
-					later.EventType(), cause)
-			}
-		} else if !me.MayPublish(cause, p.EventType()) {
-			return fmt.Sprintf("%s publishes %s on %s, which its topology does not declare", service,
-				p.EventType(), cause)
-		}
-	}
-	return ""
 }

@@ -127,16 +127,15 @@ func (n *naive) deliver(s moment, message string) {
 	to, _, _ := strings.Cut(message, " ")
 	s.memories = maps.Clone(s.memories)
 	s.memories[to] = s.memories[to].Clone()
-	published, err := n.reactors[to].React(s.memories[to],
+	effects, err := n.reactors[to].React(s.memories[to],
 		events.Event{Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Data: n.payloads[message]})
 	if err != nil {
 		n.Fatal(err)
 	}
-	for _, p := range published {
-		if later, ok := p.(consumer.Deadline); ok {
-			s.due = slices.Concat(s.due, []string{n.name(to, later.Payload)})
-			continue
-		}
+	for _, d := range effects.Schedule {
+		s.due = slices.Concat(s.due, []string{n.name(to, d.Payload)})
+	}
+	for _, p := range effects.Publish {
 		for _, subscriber := range n.model.Topology.Subscribers(p.EventType()) {
 			s.inFlight = slices.Concat(s.inFlight, []string{n.name(subscriber, p)})
 		}
@@ -220,16 +219,16 @@ func TestTheModelsKeepTheirSize(t *testing.T) {
 	}
 }
 
-// spoil wraps the reactor of a service: wrong changes the memory or what is said after a reaction.
+// spoil wraps the reactor of a service: wrong changes the memory or its effects.
 func spoil(m check.Model, service string, wrong func(before, after consumer.Memory, e events.Event,
-	published []events.Payload) []events.Payload) check.Model {
+	effects consumer.Effects) consumer.Effects) check.Model {
 	m.Reactors = slices.Clone(m.Reactors)
 	i := slices.IndexFunc(m.Reactors, func(r consumer.Reactor) bool { return r.Name == service })
 	good := m.Reactors[i].React
-	m.Reactors[i].React = func(memory consumer.Memory, e events.Event) ([]events.Payload, error) {
+	m.Reactors[i].React = func(memory consumer.Memory, e events.Event) (consumer.Effects, error) {
 		before := memory.Clone()
-		published, err := good(memory, e)
-		return wrong(before, memory, e, published), err
+		effects, err := good(memory, e)
+		return wrong(before, memory, e, effects), err
 	}
 	return m
 }
@@ -238,13 +237,13 @@ func is(e events.Event, eventType string) bool { return e.Data.EventType() == ev
 
 // noTombstone forgets a cancellation of what was not known.
 func noTombstone(table string) func(before, after consumer.Memory, e events.Event,
-	published []events.Payload) []events.Payload {
+	effects consumer.Effects) consumer.Effects {
 	return func(before, after consumer.Memory, e events.Event,
-		published []events.Payload) []events.Payload {
+		effects consumer.Effects) consumer.Effects {
 		if is(e, "order.cancelled") && before[table][order] == "" {
 			delete(after[table], order)
 		}
-		return published
+		return effects
 	}
 }
 
@@ -253,48 +252,46 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	for name, bug := range map[string]struct {
 		service, country string
 		wrong            func(before, after consumer.Memory, e events.Event,
-			published []events.Payload) []events.Payload
+			effects consumer.Effects) consumer.Effects
 	}{
 		"payments leaves no tombstone":  {"payments", "DE", noTombstone("payments")},
 		"inventory leaves no tombstone": {"inventory", "DE", noTombstone("reservations")},
 		"shipping leaves no tombstone":  {"shipping", "DE", noTombstone("shipments")},
 		"payments refunds twice": {"payments", "AQ", func(before, after consumer.Memory, e events.Event,
-			published []events.Payload) []events.Payload {
+			effects consumer.Effects) consumer.Effects {
 			if is(e, "order.cancelled") && strings.Contains(before["payments"][order], payments.Refunded) {
 				_ = after.Put("account", "ada", payments.Account{Customer: "ada", Currency: "EUR",
 					Deposited: funds, Balance: funds + price})
 			}
-			return published
+			return effects
 		}},
 		"inventory forgets to release": {"inventory", "DE", func(before, after consumer.Memory,
-			e events.Event, published []events.Payload) []events.Payload {
+			e events.Event, effects consumer.Effects) consumer.Effects {
 			if is(e, "order.cancelled") {
 				after["stock"] = before["stock"]
 			}
-			return published
+			return effects
 		}},
 		"orders confirms what is cancelled": {"orders", "DE", func(before, _ consumer.Memory,
-			e events.Event, published []events.Payload) []events.Payload {
+			e events.Event, effects consumer.Effects) consumer.Effects {
 			if is(e, "shipment.scheduled") && strings.Contains(before["orders"][order], orders.Cancelled) {
-				return []events.Payload{fulfilment.OrderConfirmed{OrderID: order}}
+				return consumer.Publish(fulfilment.OrderConfirmed{OrderID: order})
 			}
-			return published
+			return effects
 		}},
 		"orders forgets the deadline and shipping its refusal": {"shipping", "AQ",
-			func(_, _ consumer.Memory, _ events.Event, published []events.Payload) []events.Payload {
-				return slices.DeleteFunc(published,
+			func(_, _ consumer.Memory, _ events.Event, effects consumer.Effects) consumer.Effects {
+				effects.Publish = slices.DeleteFunc(effects.Publish,
 					func(p events.Payload) bool { return p.EventType() == "shipment.failed" })
+				return effects
 			}},
 	} {
 		m := spoil(one(t, 1, bug.country), bug.service, bug.wrong)
 		if strings.Contains(name, "deadline") {
 			m = spoil(m, "orders", func(_, _ consumer.Memory, _ events.Event,
-				published []events.Payload) []events.Payload {
-				return slices.DeleteFunc(published, func(p events.Payload) bool {
-					_,
-						later := p.(consumer.Deadline)
-					return later
-				})
+				effects consumer.Effects) consumer.Effects {
+				effects.Schedule = nil
+				return effects
 			})
 		}
 		if strings.Contains(name, "confirms") { // inventory commits what it has not yet released
@@ -339,7 +336,7 @@ func TestAMissingDeclarationIsFound(t *testing.T) {
 		s := &m.Topology.Services[i]
 		for j := range s.Reacts {
 			if s.Reacts[j].Handles == c.cause {
-				s.Reacts[j].Publishes = slices.DeleteFunc(s.Reacts[j].Publishes,
+				s.Reacts[j].Publishes = slices.DeleteFunc(slices.Clone(s.Reacts[j].Publishes),
 					func(published string) bool { return published == c.said })
 			}
 		}

@@ -22,6 +22,16 @@ type Step struct {
 	CausationID string          `json:"causation_id,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
 	Handled     []Handled       `json:"handled"`
+	Call        *Call           `json:"call,omitempty"` // nil: an event
+}
+
+// Call is what became of an outside call.
+type Call struct {
+	Attempts   int        `json:"attempts"` // that failed
+	Reason     string     `json:"reason,omitempty"`
+	Parked     bool       `json:"parked,omitempty"`
+	Answer     string     `json:"answer,omitempty"`
+	AnsweredAt *time.Time `json:"answered_at,omitempty"`
 }
 
 // Handled tells who has handled an event, and when.
@@ -217,6 +227,9 @@ func (s Step) note(began time.Time) string {
 	if json.Unmarshal(s.Data, &why) == nil && why.Reason != "" {
 		note += "  (" + why.Reason + ")"
 	}
+	if s.Call != nil {
+		return note + "  " + s.Call.note(began)
+	}
 	var by []string
 	for _, h := range s.Handled {
 		by = append(by, h.Service+" "+after(h.At.Sub(began)))
@@ -225,6 +238,25 @@ func (s Step) note(began time.Time) string {
 		note += "  → " + strings.Join(by, ", ")
 	}
 	return note
+}
+
+// note says whether a call was answered, and what it waits for otherwise.
+func (c Call) note(began time.Time) string {
+	failed := ""
+	if c.Attempts > 0 {
+		failed = fmt.Sprintf(" after %d failed attempts", c.Attempts)
+	}
+	switch {
+	case c.AnsweredAt != nil && c.Answer == "":
+		return "call, made " + after(c.AnsweredAt.Sub(began)) + failed
+	case c.AnsweredAt != nil:
+		return "call, answered " + c.Answer + " " + after(c.AnsweredAt.Sub(began)) + failed
+	case c.Parked:
+		return "call, parked" + failed + ": " + c.Reason
+	case c.Reason != "":
+		return "call, waits" + failed + ": " + c.Reason
+	}
+	return "call, under way"
 }
 
 func after(d time.Duration) string {

@@ -29,10 +29,10 @@ func BenchmarkConsume(b *testing.B) {
 		Name:  consumertest.Service,
 		Locks: func(s *ledger, e events.Event) { s.Payments.Lock(e.Data.Subject()) },
 		React: []consumer.Reaction[ledger]{consumer.On(func(s *ledger,
-			e events.Of[consumertest.Placed]) []events.Payload {
+			e events.Of[consumertest.Placed]) (consumer.Effects, error) {
 			s.Payments.Set(e.Data.Order, consumertest.Payment{Order: e.Data.Order, Customer: e.Data.Customer,
 				Amount: e.Data.Amount, Status: "seen"})
-			return nil
+			return consumer.Effects{}, nil
 		})},
 	}
 	b.Run("bare", func(b *testing.B) {

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,8 +34,9 @@ type calls struct {
 // called is what one call returned.
 type called struct {
 	inbox.Pending
-	answer []events.Event
-	failed error
+	request events.Event
+	answer  events.Payload // nil: there is none
+	failed  error
 }
 
 // runCalls makes calls until ctx is done, and returns when those under way are written down.
@@ -99,19 +101,24 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
 		return called{Pending: p, failed: outsideError{RetryAfter(err, CallTimeout)}}
 	}
-	answer, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout,
-		func(ctx context.Context) ([]events.Event, error) {
+	r, err := guard(context.WithoutCancel(ctx), k.Consumer, CallTimeout,
+		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
-			e, err := k.decodePending(p)
-			if err != nil {
-				return nil, err
+			if r.request, err = k.decodePending(p); err != nil {
+				return r, err
 			}
-			return k.call(ctx, e)
+			call := k.handlerOf[p.Type].call
+			if r.answer, err = call(withCause(ctx, r.request), r.request); err != nil {
+				// Whatever it looks like, it is not an error of the database.
+				err = outsideError{err}
+			}
+			return r, err
 		})
 	if h, hung := errors.AsType[hungError](err); hung {
 		err = outsideError{h}
 	}
-	return called{p, answer, err}
+	r.Pending, r.failed = p, err
+	return r
 }
 
 // writeLoop writes down what calls return, until there are none.
@@ -139,40 +146,79 @@ func (k *calls) writeLoop(ctx context.Context) {
 	}
 }
 
-// write says the answers and sets what failed for its next attempt, in one transaction. What
-// another replica has finished meanwhile, since the lease was over, is not said again.
+// write records what calls have returned, in one transaction: answers with their effects, and
+// failures with their next attempt. What another replica has recorded since the lease was over has
+// no effect again.
 func (k *calls) write(ctx context.Context, batch []called) error {
-	var answered int
+	var recorded int
 	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		var well []inbox.Pending
+		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
-			if r.failed == nil {
-				well = append(well, r.Pending)
-			}
-		}
-		finished, err := k.Inbox.FinishNamed(ctx, tx, well...)
-		if err != nil {
-			return err
-		}
-		var published []events.Event
-		for _, r := range batch {
-			switch {
-			case r.failed != nil:
+			if r.failed != nil {
 				if err := k.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
 					return err
 				}
-			case finished[inbox.Name{Owner: r.Owner, Key: r.Key}]:
-				published = append(published, r.answer...)
+				continue
 			}
+			answer, err := answerOf(r)
+			if err != nil {
+				return err
+			}
+			answers = append(answers, answer)
 		}
-		answered = len(finished)
-		return k.Emit(ctx, tx, published...)
+		done, err := k.Inbox.Answer(ctx, tx, answers...)
+		if err != nil {
+			return err
+		}
+		recorded = len(done)
+		return k.handleAnswers(ctx, tx, slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
+			return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
+		}))
 	})
 	if err == nil {
-		k.stats.handled.Add(int64(answered))
+		k.stats.handled.Add(int64(recorded))
 		k.Outbox.Nudge()
 	}
 	return err
+}
+
+// answerOf returns what the history of calls keeps.
+func answerOf(r called) (inbox.Answer, error) {
+	a := inbox.Answer{Pending: r.Pending}
+	if r.answer == nil {
+		return a, nil
+	}
+	data, err := events.Encode(r.answer)
+	if err != nil {
+		return a, err
+	}
+	a.AnswerType, a.Answer = r.answer.EventType(), data
+	return a, nil
+}
+
+// handleAnswers delivers answers to the service's own reactions, and publishes those for which
+// there is none.
+func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []called) error {
+	var batch []events.Event
+	var published []Result
+	for _, r := range answered {
+		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
+			published = append(published, Result{r.request, Publish(r.answer)})
+			continue
+		}
+		e := r.request
+		e.Time, e.Data = time.Now().UTC(), r.answer
+		batch = append(batch, e)
+	}
+	if len(published) > 0 {
+		if err := k.execute(ctx, tx, published); err != nil {
+			return err
+		}
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return k.applyAndExecute(ctx, tx, batch)
 }
 
 // writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of
@@ -190,7 +236,7 @@ func (k *calls) writeOne(ctx context.Context, r called) {
 		}
 		if dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
-				return // what cannot be noted is made again after its lease
+				return // what cannot be recorded is made again after its lease
 			}
 			r.failed = err
 		}

@@ -25,11 +25,11 @@ func TestACommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 			var runs atomic.Int32
 			proxy, url := consumertest.NewProxy(t, w.Postgres)
 			p := consumertest.Participant(func(*consumertest.State,
-				events.Of[consumertest.Placed]) []events.Payload {
+				events.Of[consumertest.Placed]) (consumer.Effects, error) {
 				if runs.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.captured")
 				}
-				return nil
+				return consumer.Effects{}, nil
 			})
 			c := w.Consumer(consumertest.Service, w.Pool(url), p.Handler())
 			stop := w.Start(c)
@@ -71,11 +71,11 @@ func TestADueCommitOfUnknownOutcomeHasOneEffect(t *testing.T) {
 			var notes, calls, expiries atomic.Int32
 			p := consumertest.Participant(nil)
 			p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
-				e events.Of[consumertest.Expired]) []events.Payload {
+				e events.Of[consumertest.Expired]) (consumer.Effects, error) {
 				if expiries.Add(1) == 1 {
 					proxy.OnCommit(cut, "payment.overdue")
 				}
-				return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
+				return consumer.Publish(consumertest.Overdue{Order: e.Data.Order}), nil
 			})
 			c := w.Consumer(consumertest.Service, w.Pool(url), p.Handler(),
 				consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {

@@ -122,7 +122,7 @@ func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
 	running.Go(func() { c.runDue(ctx, nil, c.redo) })
-	running.Go(func() { c.reportOverdue(ctx) })
+	running.Go(func() { c.care(ctx) })
 	if len(c.callTypes) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}

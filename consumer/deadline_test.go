@@ -79,14 +79,14 @@ func TestADeadlineMaySetItselfAgain(t *testing.T) {
 	var n, broken atomic.Int32
 	p := consumertest.Participant(nil)
 	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
-		e events.Of[consumertest.Expired]) []events.Payload {
+		e events.Of[consumertest.Expired]) (consumer.Effects, error) {
 		if broken.Load() == 1 {
 			panic("broken")
 		}
 		if n.Add(1) < 3 {
-			return []events.Payload{consumer.Deadline{Payload: e.Data}}
+			return consumer.Schedule(0, e.Data), nil
 		}
-		return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
+		return consumer.Publish(consumertest.Overdue{Order: e.Data.Order}), nil
 	})
 	c := w.Consumer(consumertest.Service, nil, p.Handler())
 	stop := w.Start(c)

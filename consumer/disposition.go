@@ -17,12 +17,13 @@ const (
 	// peer may be away for longer than MaxAttempts last, and then it is not the event that is to
 	// blame.
 	CallPatience = 6 * time.Hour
+	// MaxReruns is how often a transaction is run again at once because another one was first.
+	MaxReruns = 10
 	// DatabasePatience is how long an event waits without an attempt being spent while the database
 	// is in the way, such as a table that somebody has locked. After that its attempts count.
 	DatabasePatience = 24 * time.Hour
 	retryFirst       = time.Second
 	retryMax         = 5 * time.Minute
-	maxReruns        = 10 // of one transaction at once, when others were first
 	rerunPause       = 20 * time.Millisecond
 	outageFirst      = 100 * time.Millisecond // pause between probes of a database that is away
 	outageMax        = 5 * time.Second
@@ -57,17 +58,18 @@ func dispose(err error, size, reruns, attempts int, alive bool) disposition {
 	// it has waited long enough for the others in its lane
 	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry:
 		return postpone
-	case class == postgres.Retry && reruns < maxReruns,
+	case class == postgres.Retry && reruns < MaxReruns,
 		// The database answers now: what was lost was this connection, or its transaction's outcome,
 		// which the inbox settles.
-		class == postgres.Lost && reruns < maxReruns,
+		class == postgres.Lost && reruns < MaxReruns,
 		class == postgres.Busy && reruns < 1:
 		return rerun
 	case databaseFault(err):
 		return postpone
 	case size > 1:
 		return split
-	case class == postgres.BadData, isPermanent(err), errors.Is(err, events.ErrMalformed),
+	case class == postgres.BadData, isPermanent(err), isRefusal(err),
+		errors.Is(err, events.ErrMalformed),
 		errors.Is(err, events.ErrUnknownMajor), errors.Is(err, events.ErrUnknownType),
 		errors.Is(err, events.ErrTooLarge):
 		return park

@@ -77,22 +77,22 @@ func TestDisposition(t *testing.T) {
 				}
 			}
 			want("first time, alone", dispose(f.err, 1, 0, 0, true), f.first)
-			want("out of reruns, alone", dispose(f.err, 1, maxReruns, 0, true), f.last)
-			want("out of reruns, in a batch", dispose(f.err, BatchMax, maxReruns, 0, true), f.batch)
+			want("out of reruns, alone", dispose(f.err, 1, MaxReruns, 0, true), f.last)
+			want("out of reruns, in a batch", dispose(f.err, BatchMax, MaxReruns, 0, true), f.batch)
 			if f.first == rerun {
 				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), rerun)
 			} else {
 				want("first time, in a batch", dispose(f.err, BatchMax, 0, 0, true), f.batch)
 			}
 			if f.last == postpone { // no attempt is spent, so none is the last
-				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), postpone)
+				want("last attempt", dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), postpone)
 			} else {
-				want("last attempt", dispose(f.err, 1, maxReruns, MaxAttempts-1, true), park)
+				want("last attempt", dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), park)
 			}
-			want("last but one", dispose(f.err, 1, maxReruns, MaxAttempts-2, true), f.last)
+			want("last but one", dispose(f.err, 1, MaxReruns, MaxAttempts-2, true), f.last)
 			// whatever it is, a database that is away costs nothing
 			for _, size := range []int{1, BatchMax} {
-				want("database away", dispose(f.err, size, maxReruns, MaxAttempts, false), waitForDatabase)
+				want("database away", dispose(f.err, size, MaxReruns, MaxAttempts, false), waitForDatabase)
 			}
 		})
 	}
@@ -106,7 +106,7 @@ func TestDispositionEnds(t *testing.T) {
 		for _, size := range []int{1, 2, BatchMax} {
 			reruns := 0
 			for dispose(f.err, size, reruns, 0, true) == rerun {
-				if reruns++; reruns > maxReruns {
+				if reruns++; reruns > MaxReruns {
 					t.Fatalf("%s: still run again after %d reruns", f.name, reruns)
 				}
 			}

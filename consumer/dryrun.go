@@ -17,32 +17,33 @@ var ErrCallNotRun = errors.New("its handler calls the outside world, which canno
 // errDryRun rolls back what was only tried.
 var errDryRun = errors.New("tried")
 
-// DryRun handles something that pends as a retry would, and rolls everything back. It returns what
-// would have been said, or why it fails. Another that has the same rows in hand is waited for.
-func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (published []events.Event,
-	err error) {
+// DryRun handles something that pends as a retry would, and rolls everything back. It returns the
+// effects that it would have had, or why it fails. A transaction of another replica that has the
+// same rows locked is waited for.
+func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (effects Effects, err error) {
 	c.prepare()
 	e, err := c.decodePending(p)
 	if err != nil {
-		return nil, err
+		return Effects{}, err
 	}
 	if h := c.handlerOf[e.Data.EventType()]; h != nil && h.call != nil {
-		return nil, ErrCallNotRun
+		return Effects{}, ErrCallNotRun
 	}
 	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if published, err = c.apply(ctx, tx, []events.Event{e}); err != nil {
+		results, err := c.apply(ctx, tx, []events.Event{e})
+		if err != nil {
 			return err
 		}
-		if err := c.checkPublished([]events.Event{e}, published); err != nil {
-			return err
+		for _, r := range results {
+			effects = effects.And(r.Effects)
 		}
-		if err := c.Emit(ctx, tx, published...); err != nil {
+		if err := c.execute(ctx, tx, results); err != nil {
 			return err
 		}
 		return errDryRun
 	})
 	if errors.Is(err, errDryRun) {
-		return published, nil
+		return effects, nil
 	}
-	return nil, err
+	return Effects{}, err
 }

@@ -44,9 +44,14 @@ func randomEvents(random *rand.Rand, n int) []events.Event {
 // publishedLog is what was said, without ids and times, in any order.
 type publishedLog []string
 
-func (s *publishedLog) add(published []events.Event) {
-	for _, e := range published {
-		*s = append(*s, fmt.Sprintf("%s %+v because of %s", e.Data.EventType(), e.Data, e.CausationID))
+func (s *publishedLog) add(results []consumer.Result) {
+	for _, r := range results {
+		for _, p := range r.Effects.Publish {
+			*s = append(*s, fmt.Sprintf("%s %+v because of %s", p.EventType(), p, r.Cause.ID))
+		}
+		for _, d := range r.Effects.Schedule {
+			*s = append(*s, fmt.Sprintf("%s %+v because of %s", d.Payload.EventType(), d, r.Cause.ID))
+		}
 	}
 }
 

@@ -79,11 +79,11 @@ func ExampleParticipant() {
 			}
 		},
 		React: []consumer.Reaction[Shop]{consumer.On(func(s *Shop,
-			e events.Of[OrderPlaced]) []events.Payload {
+			e events.Of[OrderPlaced]) (consumer.Effects, error) {
 			account, _ := s.Accounts.Get(e.Data.Customer)
 			account.Balance -= e.Data.Amount
 			s.Accounts.Set(e.Data.Customer, account)
-			return []events.Payload{PaymentCaptured{Order: e.Data.Order}}
+			return consumer.Publish(PaymentCaptured{Order: e.Data.Order}), nil
 		})},
 	}
 
@@ -93,10 +93,10 @@ func ExampleParticipant() {
 	}
 	placed := events.Cause(events.Event{}, "/orders", time.Now(),
 		OrderPlaced{Order: "o-1", Customer: "anna", Amount: 30})
-	_, published, err := payments.ApplyTo(memory, placed)
-	fmt.Println(published[0].Data, published[0].CausationID == placed.ID, err)
+	_, results, err := payments.ApplyTo(memory, placed)
+	fmt.Println(results[0].Effects.Publish, err)
 	fmt.Print(memory)
 	// Output:
-	// {o-1} true <nil>
+	// [{o-1}] <nil>
 	// accounts anna {"customer":"anna","balance":70}
 }

@@ -12,9 +12,9 @@ import (
 // Handler method make one.
 type Handler struct {
 	samples []events.Payload
-	// apply handles a batch in tx and returns what is to be said.
-	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error)
-	// call, if set, runs first and outside of any transaction; its answer is said.
+	// apply handles a batch in tx and returns the effects of each event.
+	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error)
+	// call, if set, runs first and outside of any transaction; it returns the answer.
 	call func(ctx context.Context, e events.Event) (events.Payload, error)
 }
 
@@ -38,7 +38,7 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
 			for _, e := range batch {
 				if err := safely(ctx, e, func() error {
 					typed, _ := events.As[T](e) // dispatch is by type
@@ -52,17 +52,20 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	}
 }
 
-// Call makes a handler of a call to the outside world. What comes is set down first; then one of
-// CallsAtOnce workers makes the call, within CallTimeout, with no transaction open and no lane held
-// up. It may run more than once for an event, and e.ID is the same each time: use it as the
-// idempotency key. The answer, unless nil, is said. An error is tried again as any other, but see
-// RetryAfter.
+// Call makes the handler of an outside call: of a request that a reaction has made, see Request, or
+// of an event of another service. The request is stored first; then one of CallsAtOnce workers
+// makes the call, within CallTimeout, with no transaction open and no lane held up. The call may be
+// made more than once for a request, and e.ID is the same each time: use it as the idempotency key.
+//
+// The answer, unless nil, is delivered to the service's own reaction to its type, in the
+// transaction that records the answer, with the id of the request as its own. An answer to which
+// the service has no reaction is published. An error is retried as any other, but see RetryAfter.
 func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (events.Payload,
 	error)) Handler {
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(context.Context, *sqlx.Tx, []events.Event) ([]events.Event, error) {
+		apply: func(context.Context, *sqlx.Tx, []events.Event) ([]Result, error) {
 			return nil,
 				nil
 		},
@@ -81,9 +84,9 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 func (p Participant[S]) Handler() Handler {
 	return Handler{
 		samples: p.Samples(),
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
-			_, published, err := p.Apply(ctx, tx, batch...)
-			return published, err
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
+			_, results, err := p.apply(ctx, tx, batch...)
+			return results, err
 		},
 	}
 }

@@ -85,11 +85,11 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 	released := make(chan struct{})
 	p := consumertest.Participant(nil)
 	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
-		e events.Of[consumertest.Expired]) []events.Payload {
+		e events.Of[consumertest.Expired]) (consumer.Effects, error) {
 		if e.Data.Order == "bad" {
 			<-released
 		}
-		return []events.Payload{consumertest.Overdue{Order: e.Data.Order}}
+		return consumer.Publish(consumertest.Overdue{Order: e.Data.Order}), nil
 	})
 	c := w.Consumer(consumertest.Service, nil, p.Handler())
 	c.HandlerTimeout = handlerTimeout

@@ -84,18 +84,17 @@ func (r *Rows[K, V]) SaveTo(m Memory) (changed bool, _ error) {
 // Reactor is a participant without its type parameter, on a memory: what package check explores.
 type Reactor struct {
 	Name string
-	// React applies one event to m and returns what is said and scheduled. On an error m is as it was.
-	React func(m Memory, e events.Event) ([]events.Payload, error)
+	// React applies one event to m and returns its effects. On an error m is as it was.
+	React func(m Memory, e events.Event) (Effects, error)
 }
 
 // Reactor returns the participant as a Reactor.
 func (p Participant[S]) Reactor() Reactor {
-	return Reactor{Name: p.Name, React: func(m Memory, e events.Event) ([]events.Payload, error) {
-		_, published, err := p.ApplyTo(m, e)
-		payloads := make([]events.Payload, len(published))
-		for i, e := range published {
-			payloads[i] = e.Data
+	return Reactor{Name: p.Name, React: func(m Memory, e events.Event) (Effects, error) {
+		_, results, err := p.ApplyTo(m, e)
+		if err != nil {
+			return Effects{}, err
 		}
-		return payloads, err
+		return results[0].Effects, nil
 	}}
 }

@@ -65,7 +65,7 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
 	why error) (kept bool, err error) {
 	p := pendingOf(d, record)
-	p.Owner, p.Key, p.Reason = d.Exchange, hashOf(d), why.Error()
+	p.Kind, p.Owner, p.Key, p.Reason = inbox.Evidence, d.Exchange, hashOf(d), why.Error()
 	if isForeign(why) {
 		return c.Inbox.ParkMalformed(ctx, tx, p, c.malformed())
 	}

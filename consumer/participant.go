@@ -12,7 +12,6 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // Participant is a service's part in a choreography as pure functions over a State: a struct whose
@@ -29,30 +28,20 @@ type Participant[S any] struct {
 // Reaction is what a participant does about events of one type.
 type Reaction[S any] struct {
 	sample events.Payload
-	react  func(*S, events.Event) []events.Payload
+	react  func(*S, events.Event) (Effects, error)
 }
 
 // On makes a reaction of a function. The function is pure: it knows its arguments and nothing else,
-// now is e.Time, and it may panic, which fails the event and nothing else. What it returns is said,
-// or, wrapped in Later, scheduled.
-func On[S any, T events.Payload](react func(s *S, e events.Of[T]) []events.Payload) Reaction[S] {
+// and now is e.Time. It may panic, which fails the event and nothing else. Its error is a refusal,
+// see Refuse, or a fault; either way the state must be thrown away.
+func On[S any, T events.Payload](
+	react func(s *S, e events.Of[T]) (Effects, error)) Reaction[S] {
 	var sample T
-	return Reaction[S]{sample: sample, react: func(s *S, e events.Event) []events.Payload {
+	return Reaction[S]{sample: sample, react: func(s *S, e events.Event) (Effects, error) {
 		typed, _ := events.As[T](e) // dispatch is by type
 		return react(s, typed)
 	}}
 }
-
-// Deadline is a payload that is not published but delivered to the participant's own reactions
-// after a time: a durable deadline, once per type and subject. The time runs by the database's
-// clock, so it does not matter whose clock is wrong. Less than zero is zero.
-type Deadline struct {
-	After time.Duration
-	events.Payload
-}
-
-// Source is the CloudEvents source of what the participant says.
-func (p Participant[S]) Source() string { return topology.SourceOf(p.Name) }
 
 // Samples returns a payload of each type that the participant reacts to.
 func (p Participant[S]) Samples() []events.Payload {
@@ -63,17 +52,11 @@ func (p Participant[S]) Samples() []events.Payload {
 	return samples
 }
 
-// Apply reacts to a batch, in its order, in tx: it loads and locks what the batch needs, runs the
-// reactions in memory, and saves what has changed. It returns the state as it is then, and what was
-// said, stamped with its cause, for the caller to put into the outbox in the same transaction.
-//
-// Any error means that tx must be rolled back. One that wraps postgres.ErrRaced means that another
-// replica inserted the same row first: run the transaction again. HTTP handlers and deadlines use
-// Apply as deliveries do, with events.Command.
-func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S,
-	[]events.Event, error) {
+// apply is Apply without the effects, which it returns.
+func (p Participant[S]) apply(ctx context.Context, tx *sqlx.Tx, batch ...events.Event) (*S,
+	[]Result, error) {
 	s, tables := p.state()
-	published, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
+	results, err := p.run(ctx, s, tables, batch, func(t Table) error { return t.Load(ctx, tx) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -82,13 +65,15 @@ func (p Participant[S]) Apply(ctx context.Context, tx *sqlx.Tx, batch ...events.
 			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	return s, published, nil
+	return s, results, nil
 }
 
-// ApplyTo is Apply on a memory instead of a database. On an error the memory is as it was.
-func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.Event, error) {
+// ApplyTo reacts to a batch on a memory instead of a database, for tests: nothing but the memory
+// changes. It returns the state after the batch and the effects of each event. On an error the
+// memory is as it was.
+func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []Result, error) {
 	s, tables := p.state()
-	published, err := p.run(context.Background(), s, tables, batch,
+	results, err := p.run(context.Background(), s, tables, batch,
 		func(t Table) error { return t.LoadFrom(m) })
 	if err != nil {
 		return nil, nil, err
@@ -98,7 +83,7 @@ func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []events.E
 			return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	return s, published, nil
+	return s, results, nil
 }
 
 // state makes an empty state and lists its tables in field order. A State that is not made of
@@ -128,7 +113,7 @@ const maxRounds = 100
 // those after it, and if it is not, the lock order is the database's to defend: a deadlock is
 // retried.
 func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []events.Event,
-	load func(Table) error) ([]events.Event, error) {
+	load func(Table) error) ([]Result, error) {
 	rounds := 0
 	for wanting := true; wanting; rounds++ {
 		if rounds > maxRounds {
@@ -150,18 +135,15 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 			}
 		}
 	}
-	var published []events.Event
-	now := time.Now()
-	for _, e := range batch {
-		payloads, err := p.react(ctx, s, e)
+	results := make([]Result, len(batch))
+	for i, e := range batch {
+		effects, err := p.react(ctx, s, e)
 		if err != nil {
 			return nil, err
 		}
-		for _, payload := range payloads {
-			published = append(published, events.Cause(e, p.Source(), now, payload))
-		}
+		results[i] = Result{Cause: e, Effects: effects}
 	}
-	return published, nil
+	return results, nil
 }
 
 // locks asks for what one event will touch; a panic becomes an error.
@@ -173,19 +155,19 @@ func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
 }
 
 // react runs the reaction to one event; a panic becomes an error.
-func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (payloads []events.Payload,
+func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (effects Effects,
 	err error) {
 	for _, r := range p.React {
 		if r.sample.EventType() != e.Data.EventType() {
 			continue
 		}
-		err = safely(ctx, e, func() error {
-			payloads = r.react(s, e)
-			return nil
+		err = safely(ctx, e, func() (err error) {
+			effects, err = r.react(s, e)
+			return err
 		})
-		return payloads, err
+		return effects, err
 	}
-	return nil, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
+	return Effects{}, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
 }
 
 // recovered turns a panic into an error with its stack.

@@ -206,11 +206,11 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 			w.RetryByHand()
 			released := make(chan struct{})
 			p := consumertest.Participant(func(_ *consumertest.State,
-				e events.Of[consumertest.Placed]) []events.Payload {
+				e events.Of[consumertest.Placed]) (consumer.Effects, error) {
 				if e.Data.Order == "bad" {
-					return []events.Payload{noticed{"bad", func() { harm(released) }}}
+					return consumer.Publish(noticed{"bad", func() { harm(released) }}), nil
 				}
-				return nil
+				return consumer.Effects{}, nil
 			})
 			c := w.Consumer(consumertest.Service, nil, p.Handler(), note("bank"))
 			c.HandlerTimeout = handlerTimeout

@@ -10,13 +10,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/topology"
 )
-
-func cause(service string, e events.Event, p events.Payload) events.Event {
-	return events.Cause(e, topology.SourceOf(service), time.Now(), p)
-}
 
 // storePendingWithRetry is storePending until it succeeds. It returns false when the process or the
 // session ends first.
@@ -50,7 +44,7 @@ func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 			return err
 		}
 		for _, it := range accepted.fresh {
-			p := it.pending()
+			p := it.pending(inbox.Retry)
 			p.Attempts, p.Reason = attempts, why.Error()
 			if err := c.Inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
 				return err
@@ -123,8 +117,7 @@ func (c *Consumer) noteAccepted(a accepted, size int) {
 func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
 		func(ctx context.Context) (struct{}, error) {
-			ctx = c.Context(ctx)
-			return struct{}{}, postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
+			return struct{}{}, c.tx(ctx, f)
 		})
 	return err
 }
@@ -154,8 +147,10 @@ func firstLine(s string) string {
 	return s
 }
 
-func (it item) pending() inbox.Pending {
+// pending returns the row under which an event waits.
+func (it item) pending(kind inbox.Kind) inbox.Pending {
 	p := pendingOf(it.delivery, it.record)
+	p.Kind = kind
 	p.Owner, p.Key = it.receipt.Owner, it.event.ID
 	return p
 }

@@ -20,10 +20,10 @@ import (
 // apply is a transaction of one replica, run again as the runtime does when somebody else was
 // first.
 func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[consumertest.State],
-	batch ...events.Event) (published []events.Event, reruns int, err error) {
+	batch ...events.Event) (published []consumer.Result, reruns int, err error) {
 	for ; ; reruns++ {
 		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
-			_, published, err = p.Apply(ctx, tx, batch...)
+			_, published, err = p.ApplyIn(ctx, tx, batch...)
 			return err
 		})
 		if postgres.ClassOf(err) != postgres.Retry {
@@ -46,11 +46,13 @@ func TestTwoReplicasAboutOneAbsentRow(t *testing.T) {
 		meetPlaced, meetCancelled := meet(), meet()
 		p := consumer.Participant[consumertest.State]{Name: consumertest.Service,
 			Locks: consumertest.Locks, React: []consumer.Reaction[consumertest.State]{
-				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Placed]) []events.Payload {
+				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Placed]) (consumer.Effects,
+					error) {
 					meetPlaced()
 					return consumertest.Capture(s, e)
 				}),
-				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Cancelled]) []events.Payload {
+				consumer.On(func(s *consumertest.State, e events.Of[consumertest.Cancelled]) (consumer.Effects,
+					error) {
 					meetCancelled()
 					return consumertest.Refund(s, e)
 				}),
@@ -174,7 +176,7 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 	keyless := consumer.Participant[other]{Name: "x",
 		Locks: func(s *other, _ events.Event) { s.Accounts.Lock("a") }}
 	err := postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
-		_, _, err := keyless.Apply(t.Context(), tx, e)
+		_, _, err := keyless.ApplyIn(t.Context(), tx, e)
 		return err
 	})
 	if err == nil || errors.Is(err, postgres.ErrRaced) {

@@ -106,41 +106,39 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	w := consumertest.New(t)
 	p := consumertest.Participant(nil)
 	p.React[len(p.React)-1] = consumer.On(func(_ *consumertest.State,
-		e events.Of[consumertest.Expired]) []events.Payload {
-		return []events.Payload{consumertest.Refunded{Order: e.Data.Order}} // not at a deadline
+		e events.Of[consumertest.Expired]) (consumer.Effects, error) {
+		return consumer.Publish(consumertest.Refunded{Order: e.Data.Order}), nil // not at a deadline
 	})
 	var c *consumer.Consumer
 	c = w.Consumer(consumertest.Service, nil, p.Handler(),
 		consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 			// not about a note
-			published := events.Cause(consumer.CauseOf(ctx), "/bank", e.Time,
-				consumertest.Captured{Order: e.Data.Order})
-			return c.Emit(ctx, tx, published)
+			return c.Execute(ctx, tx, consumer.Publish(consumertest.Captured{Order: e.Data.Order}))
 		}))
 	stop := w.Start(c)
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "o"}, consumertest.Noted{Order: "o"})
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.noted'
-		AND reason LIKE '%may not say payment.captured on hearing order.noted%'`)
+		AND reason LIKE '%may not publish payment.captured on order.noted%'`)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired'
-		AND reason LIKE '%may not say payment.refunded on hearing order.expired%'`)
+		AND reason LIKE '%may not publish payment.refunded on order.expired%'`)
 	stop()
-	emit := func(c *consumer.Consumer, p events.Payload) error {
+	execute := func(c *consumer.Consumer, e consumer.Effects) error {
 		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
-			return c.Emit(t.Context(), tx, events.Cause(events.Event{}, "/bank", time.Now(), p))
+			return c.Execute(t.Context(), tx, e)
 		})
 	}
-	if err := emit(c, consumertest.Captured{Order: "o"}); err == nil ||
+	if err := execute(c, consumer.Publish(consumertest.Captured{Order: "o"})); err == nil ||
 		!strings.Contains(err.Error(), "no command of its topology declares it") {
 		t.Errorf("a command that says what only a reaction may: %v", err)
 	}
-	if err := emit(c, consumertest.Overdue{Order: "o"}); err != nil {
+	if err := execute(c, consumer.Publish(consumertest.Overdue{Order: "o"})); err != nil {
 		t.Errorf("a command that says what it declares: %v", err)
 	}
 	unnamed := w.Consumer(consumertest.Service, nil, p.Handler())
 	unnamed.Topology = consumertest.Topology()
 	unnamed.Topology.Services[2].Commands = nil
-	if err := emit(unnamed, consumer.Deadline{After: time.Hour,
-		Payload: consumertest.Expired{Order: "o"}}); err == nil ||
+	if err := execute(unnamed, consumer.Schedule(time.Hour,
+		consumertest.Expired{Order: "o"})); err == nil ||
 		!strings.Contains(err.Error(), "give the command of its topology") {
 		t.Errorf("a deadline that no command names: %v", err)
 	}

@@ -34,7 +34,7 @@ var poisons = map[string]struct {
 // poisonous is a bank that the poisons hurt until it is healed.
 func poisonous(healed *atomic.Bool) consumer.Handler {
 	p := consumertest.Participant(func(s *consumertest.State,
-		e events.Of[consumertest.Placed]) []events.Payload {
+		e events.Of[consumertest.Placed]) (consumer.Effects, error) {
 		switch customer := e.Data.Customer; {
 		case healed.Load():
 		case customer == "panics":
@@ -42,15 +42,15 @@ func poisonous(healed *atomic.Bool) consumer.Handler {
 		case customer == "unasked":
 			s.Accounts.Get("nobody")
 		case customer == "undeclared":
-			return []events.Payload{consumertest.Undeclared{Order: e.Data.Order}}
+			return consumer.Publish(consumertest.Undeclared{Order: e.Data.Order}), nil
 		case customer == "another's word": // the bank says it, but not about this
-			return []events.Payload{consumertest.Refunded{Order: e.Data.Order}}
+			return consumer.Publish(consumertest.Refunded{Order: e.Data.Order}), nil
 		case customer == "says nonsense":
-			return []events.Payload{consumertest.Captured{}}
+			return consumer.Publish(consumertest.Captured{}), nil
 		case customer == "cannot be said":
-			return []events.Payload{consumertest.Captured{Order: e.Data.Order, Amount: -1}}
+			return consumer.Publish(consumertest.Captured{Order: e.Data.Order, Amount: -1}), nil
 		}
-		return nil
+		return consumer.Effects{}, nil
 	})
 	needs := p.Locks
 	p.Locks = func(s *consumertest.State, e events.Event) {
@@ -176,15 +176,15 @@ func TestATryChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if published, err := c.DryRun(t.Context(), p); err == nil ||
+	if effects, err := c.DryRun(t.Context(), p); err == nil ||
 		!strings.Contains(err.Error(), "boom") {
-		t.Errorf("a poison: said %v, error %v", published, err)
+		t.Errorf("a poison: effects %v, error %v", effects, err)
 	}
 	healed.Store(true)
-	published, err := c.DryRun(t.Context(), p)
-	if err != nil || len(published) != 1 || published[0].Data.EventType() != "payment.captured" ||
-		published[0].CausationID != e.ID {
-		t.Errorf("healed: said %v, error %v", published, err)
+	effects, err := c.DryRun(t.Context(), p)
+	if err != nil || len(effects.Publish) != 1 ||
+		effects.Publish[0].EventType() != "payment.captured" {
+		t.Errorf("healed: effects %v, error %v", effects, err)
 	}
 	if n := w.Int(`SELECT count(*) FROM payments`) + w.Int(outboxCount); n != 0 ||
 		w.Int(parkedCount) != 1 {
@@ -266,5 +266,5 @@ func TestTwoHandlersForOneTypeAreRefused(t *testing.T) {
 			t.Errorf("it says %q", published)
 		}
 	}()
-	c.Context(t.Context())
+	c.Run(t.Context())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
 // The bounds of the schedule.
@@ -48,18 +49,31 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
 	}
 }
 
-// overdueInterval is how often what is overdue is looked for.
-const overdueInterval = time.Minute
+// The bounds of what is looked after from time to time.
+const (
+	careInterval = time.Minute
+	// CallHistory is how long an answered call stays in the history of calls.
+	CallHistory   = 14 * 24 * time.Hour
+	forgetAtOnce  = 1000 // calls in one statement
+	forgetAtATime = 20   // statements in each interval
+)
 
-// reportOverdue tells of retries and deadlines that no replica of this release will ever handle:
-// another release has left them, and if it does not come back a person must know.
-func (c *Consumer) reportOverdue(ctx context.Context) {
+// care reports retries and deadlines that no replica of this release will ever handle: another
+// release has left them, and if it does not come back a person must know. It also deletes the
+// oldest answered calls.
+func (c *Consumer) care(ctx context.Context) {
 	for ctx.Err() == nil {
 		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.ownTypes), c.callTypes...)...)
 		if err == nil && len(types) > 0 {
 			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
-		sleep(ctx, overdueInterval)
+		for range forgetAtATime {
+			if n, err := c.Inbox.ForgetCalls(ctx, CallHistory, forgetAtOnce); err != nil ||
+				n < forgetAtOnce {
+				break
+			}
+		}
+		sleep(ctx, careInterval)
 	}
 }
 
@@ -142,7 +156,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	return c.applyAndEmit(ctx, tx, batch)
+	return c.applyAndExecute(ctx, tx, batch)
 }
 
 // reschedule sets a claimed thing for its next attempt, or parks it.
@@ -157,7 +171,7 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 		}
 		return err
 	}
-	parked := !patient(failed, age) && (dispose(failed, 1, maxReruns, p.Attempts, true) == park ||
+	parked := !patient(failed, age) && (dispose(failed, 1, MaxReruns, p.Attempts, true) == park ||
 		p.Attempts+1 >= MaxAttempts)
 	p.Attempts++
 	done, err := c.Inbox.Reschedule(ctx, tx, p, pauseBefore(p.Attempts), parked)
@@ -167,7 +181,8 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 	return err
 }
 
-// decodePending decodes what waited. A deadline is a command: it has no id, and its time is now.
+// decodePending decodes what waited. A request keeps its id, which is the idempotency key of its
+// call. A deadline is a command: it has no id, and its time is now.
 func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 	record := p.Record()
 	if p.Exchange != "" {
@@ -185,6 +200,11 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 	payload, err := c.catalogue.Payload(record)
 	if err != nil {
 		return events.Event{}, err
+	}
+	if p.Kind == inbox.Call {
+		return events.Event{ID: p.Key, Source: topology.SourceOf(c.Name), Time: p.CreatedAt.UTC(),
+			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
+			TraceParent: record.TraceParent, Data: payload}, nil
 	}
 	e := events.Command(payload, time.Now())
 	e.CorrelationID, e.TraceParent = record.CorrelationID, record.TraceParent

@@ -2,14 +2,15 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"sync/atomic"
 
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
@@ -27,7 +28,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		var waiting []inbox.Pending
 		for _, it := range accepted.fresh {
 			if h := c.handlerOf[it.receipt.Type]; h == nil || h.call != nil {
-				waiting = append(waiting, it.pending())
+				waiting = append(waiting, it.pending(kindOf(h)))
 			} else {
 				todo = append(todo, it.event)
 			}
@@ -36,7 +37,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		if err := c.Inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
 			return err
 		}
-		return c.applyAndEmit(ctx, tx, todo)
+		return c.applyAndExecute(ctx, tx, todo)
 	})
 	if err != nil {
 		return err
@@ -51,11 +52,11 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	return nil
 }
 
-// applyAndEmit runs the handlers of a batch and writes what they said. The code of a payload that
+// applyAndExecute runs the handlers of a batch and writes their effects. The code of a payload that
 // is written may hang as well: it counts as the handler's, of the one event or of nobody in
 // particular, and then the batch is split.
-func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
-	published, err := c.apply(ctx, tx, batch)
+func (c *Consumer) applyAndExecute(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
+	results, err := c.apply(ctx, tx, batch)
 	if err != nil {
 		return err
 	}
@@ -64,20 +65,16 @@ func (c *Consumer) applyAndEmit(ctx context.Context, tx *sqlx.Tx, batch []events
 		key, eventType = keyOf(batch[0]), batch[0].Data.EventType()
 	}
 	defer watched(ctx, key, eventType)()
-	if err := c.checkPublished(batch, published); err != nil {
-		return err
-	}
-	return c.Emit(ctx, tx, published...)
+	return c.execute(ctx, tx, results)
 }
 
 // apply runs the handlers of a batch, each with its events in their order.
-func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event,
-	error) {
+func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
 	var order []*Handler
 	parts := map[*Handler][]events.Event{}
 	for _, e := range batch {
 		h := c.handlerOf[e.Data.EventType()]
-		if h == nil {
+		if h == nil || h.call != nil {
 			return nil, Permanent(fmt.Errorf("%s has no handler for %s", c.Name, e.Data.EventType()))
 		}
 		if err := c.hanging.check(e.Data.EventType()); err != nil {
@@ -88,57 +85,58 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		}
 		parts[h] = append(parts[h], e)
 	}
-	var published []events.Event
+	var results []Result
 	for _, h := range order {
 		more, err := h.apply(ctx, tx, parts[h])
 		if err != nil {
 			return nil, err
 		}
-		published = append(published, more...)
+		results = append(results, more...)
 	}
-	return published, nil
+	return results, nil
 }
 
-// checkPublished refuses what the topology does not let the service say on hearing a batch.
-func (c *Consumer) checkPublished(batch, published []events.Event) error {
-	// event id → its type; "" → the types of deadlines, which have no id
-	causes := map[string][]string{}
-	for _, e := range batch {
-		causes[e.ID] = append(causes[e.ID], e.Data.EventType())
+// kindOf returns what an event waits for that is not handled in its lane.
+func kindOf(h *Handler) inbox.Kind {
+	if h == nil {
+		return inbox.Unknown
 	}
-	for _, e := range published {
-		if _, later := e.Data.(Deadline); !later && !c.mayPublish(causes[e.CausationID], e.Data) {
-			return c.undeclared(strings.Join(causes[e.CausationID], " or "), e.Data)
+	return inbox.Call
+}
+
+// requestsKey is the context's key under which a transaction notes that it has written requests.
+type requestsKey struct{}
+
+// tx is postgres.InTx in a context in which the hot statements are prepared. When the transaction
+// has committed and has written requests, the calls are hurried: without that their poll finds
+// them.
+func (c *Consumer) tx(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	made := new(atomic.Bool)
+	ctx = context.WithValue(c.withStatements(ctx), requestsKey{}, made)
+	err := postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
+	if err == nil && made.Load() {
+		c.nudgeCalls()
+	}
+	return err
+}
+
+// Tx runs f in a transaction of the service's database, and hurries the relay and the calls when it
+// has committed. It runs f again, up to MaxReruns times, when another transaction was first or the
+// database has chosen this one to end a deadlock, so f must be repeatable. What f publishes,
+// schedules or requests happens if, and only if, Tx returns nil, or the commit arrived although its
+// outcome is unknown (postgres.ErrUnknownOutcome).
+func (c *Consumer) Tx(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) (err error) {
+	for range MaxReruns {
+		err = c.tx(ctx, f)
+		if postgres.ClassOf(err) != postgres.Retry {
+			break
 		}
+		sleep(ctx, jitter(rerunPause))
 	}
-	return nil
-}
-
-// mayPublish tells whether the topology declares p because of one of the causes.
-func (c *Consumer) mayPublish(causes []string, p events.Payload) bool {
-	return slices.ContainsFunc(causes, func(cause string) bool {
-		return c.service.MayPublish(cause,
-			p.EventType())
-	})
-}
-
-func (c *Consumer) undeclared(handled string, published events.Payload) error {
-	return Permanent(fmt.Errorf("%s may not say %s on hearing %s: its topology does not declare it",
-		c.Name, published.EventType(), handled))
-}
-
-// call makes the call. Its errors are outsideError: whatever they look like, they are not the
-// database's.
-func (c *Consumer) call(ctx context.Context, e events.Event) ([]events.Event, error) {
-	answer, err := c.handlerOf[e.Data.EventType()].call(withCause(ctx, e), e)
-	if err != nil {
-		return nil, outsideError{err}
+	if err == nil || errors.Is(err, postgres.ErrUnknownOutcome) {
+		c.Outbox.Nudge()
 	}
-	if answer == nil {
-		return nil, nil
-	}
-	if handled := e.Data.EventType(); !c.service.MayPublish(handled, answer.EventType()) {
-		return nil, c.undeclared(handled, answer)
-	}
-	return []events.Event{cause(c.Name, e, answer)}, nil
+	return err
 }

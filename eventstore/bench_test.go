@@ -27,10 +27,10 @@ var rowParticipant = consumer.Participant[rowState]{
 	Name:  "counters",
 	Locks: func(s *rowState, e events.Event) { s.Counters.Lock(e.Data.Subject()) },
 	React: []consumer.Reaction[rowState]{consumer.On(func(s *rowState,
-		e events.Of[plus]) []events.Payload {
+		e events.Of[plus]) (consumer.Effects, error) {
 		c, _ := s.Counters.Get(e.Data.Name)
 		s.Counters.Set(e.Data.Name, rowCounter{e.Data.Name, c.Sum + e.Data.N})
-		return nil
+		return consumer.Effects{}, nil
 	})},
 }
 
@@ -59,11 +59,14 @@ func BenchmarkApply(b *testing.B) {
 	}
 	for b.Loop() {
 		streams += run(func(tx *sqlx.Tx, batch []events.Event) error {
-			_, _, err := participant.Apply(ctx, tx, batch...)
+			_, _, err := consumer.Apply(ctx, &consumer.Consumer{Name: participant.Name}, tx, participant,
+				batch...)
 			return err
 		})
 		rows += run(func(tx *sqlx.Tx, batch []events.Event) error {
-			_, _, err := rowParticipant.Apply(ctx, tx, batch...)
+			_, _, err := consumer.Apply(ctx, &consumer.Consumer{Name: rowParticipant.Name}, tx,
+				rowParticipant,
+				batch...)
 			return err
 		})
 		began := time.Now()

@@ -29,11 +29,12 @@ func (p plus) Subject() string { return p.Name }
 var participant = consumer.Participant[state]{
 	Name:  "counters",
 	Locks: func(s *state, e events.Event) { s.Counters.Lock(e.Data.Subject()) },
-	React: []consumer.Reaction[state]{consumer.On(func(s *state, e events.Of[plus]) []events.Payload {
+	React: []consumer.Reaction[state]{consumer.On(func(s *state, e events.Of[plus]) (consumer.Effects,
+		error) {
 		if c, _ := s.Counters.Get(e.Data.Name); c.Sum+e.Data.N <= 1000 {
 			s.Counters.Record(e.Event, added{e.Data.Name, e.Data.N})
 		}
-		return nil
+		return consumer.Effects{}, nil
 	})},
 }
 
@@ -42,7 +43,9 @@ var participant = consumer.Participant[state]{
 func (s store) apply(db *sqlx.DB, batch ...events.Event) (raced int, err error) {
 	for ; ; raced++ {
 		err = postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
-			_, _, err := participant.Apply(s.Context(), tx, batch...)
+			_, _, err := consumer.Apply(s.Context(), &consumer.Consumer{Name: participant.Name}, tx,
+				participant,
+				batch...)
 			return err
 		})
 		if postgres.ClassOf(err) != postgres.Retry {

@@ -12,6 +12,7 @@ import (
 type Listed struct {
 	Owner     string    `db:"owner" json:"owner"`
 	Key       string    `db:"key" json:"id"`
+	Kind      Kind      `db:"kind" json:"kind"`
 	Type      string    `db:"type" json:"type"`
 	Size      int64     `db:"size" json:"size"` // of the body, in bytes
 	Attempts  int       `db:"attempts" json:"attempts"`
@@ -42,7 +43,7 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 		}
 	}
 	list = []Listed{}
-	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, type, octet_length(body) AS size,
+	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, kind, type, octet_length(body) AS size,
 		attempts, reason, created_at, updated_at
 		FROM pending WHERE consumer = $1 AND due IS NULL AND (created_at, key, owner) > ($2, $3, $4)
 		ORDER BY created_at, key, owner LIMIT $5`, i.consumer, from.At, from.Key, from.Owner, limit+1)

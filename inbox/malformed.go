@@ -24,9 +24,9 @@ type Bounds struct {
 func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) (kept bool,
 	err error) {
 	result, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		SELECT $1, $2, $3, $4, $5, $6, $7::json, $8::bytea, $9, NULL, $10
+		SELECT $1, $2, $3, 'evidence', $4, $5, $6, $7::json, $8::bytea, $9, NULL, $10
 		FROM (SELECT count(*) AS messages, coalesce(sum(octet_length(body) + pg_column_size(attributes)),
 			0) AS bytes FROM pending
 			WHERE consumer = $1 AND owner = $2 AND due IS NULL AND key LIKE 'sha256:%') AS there
@@ -54,9 +54,10 @@ func (i *Inbox) ParkMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bou
 // two transactions that are the first at the same time lose no count.
 func (i *Inbox) countMalformed(ctx context.Context, tx *sqlx.Tx, p Pending, b Bounds) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		VALUES ($1, $2, 'not kept: ' || $2, '', $2, '', '{}', '', 0, NULL, '') ON CONFLICT DO NOTHING`,
+		VALUES ($1, $2, 'not kept: ' || $2, 'evidence', '', $2, '', '{}', '', 0, NULL, '')
+			ON CONFLICT DO NOTHING`,
 		i.consumer, plain(p.Owner))
 	if err == nil {
 		_, err = tx.ExecContext(ctx, `UPDATE pending SET attempts = attempts + 1, updated_at = now(),

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,11 +22,24 @@ const maxReason = 2000
 // ErrNotFound says that nothing pends under that key.
 var ErrNotFound = errors.New("not found")
 
+// Kind is what something waits for.
+type Kind string
+
+// The kinds of what waits, as in the table.
+const (
+	Retry     Kind = "retry"    // an event that failed
+	ADeadline Kind = "deadline" // a message of the service to its own reactions
+	Call      Kind = "call"     // a call to the outside
+	Unknown   Kind = "unknown"  // an event that only another release handles
+	Evidence  Kind = "evidence" // no event, or none that can be believed; it is only ever parked
+)
+
 // Pending is something that waits: a failed event, a deadline, or a parked event.
 type Pending struct {
 	Owner string `db:"owner" json:"owner"`
 	// the event's id; of input without one, a hash of what came
 	Key        string     `db:"key" json:"id"`
+	Kind       Kind       `db:"kind" json:"kind"`
 	Type       string     `db:"type" json:"type"`
 	Exchange   string     `db:"exchange" json:"exchange"`
 	RoutingKey string     `db:"routing_key" json:"routing_key"`
@@ -89,16 +103,16 @@ func (p Pending) Record() events.Record {
 func (i *Inbox) Add(ctx context.Context, tx *sqlx.Tx, p Pending, after time.Duration,
 	park bool) error {
 	_, err := tx.ExecContext(ctx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
+		VALUES ($1, $2, $3, $13, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN NULL
 			ELSE now() + $11 * interval '1 second' END, $12)
 		ON CONFLICT DO NOTHING`,
 		i.consumer, plain(p.Owner), plain(p.Key), plain(p.Type), plain(p.Exchange), plain(p.RoutingKey),
 		p.Attributes, p.Body, p.Attempts,
-		park, after.Seconds(), plain(p.Reason))
+		park, after.Seconds(), plain(p.Reason), kindOr(p.Kind, Retry))
 	if err != nil {
-		return fmt.Errorf("put %.80q aside: %w", p.Key, err)
+		return fmt.Errorf("add pending %.80q: %w", p.Key, err)
 	}
 	return nil
 }
@@ -108,7 +122,7 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 	if len(list) == 0 {
 		return nil
 	}
-	var owners, keys, types, exchanges, routing, attributes pq.StringArray
+	var owners, keys, kinds, types, exchanges, routing, attributes pq.StringArray
 	var bodies pq.ByteaArray
 	for _, p := range list {
 		envelope, err := p.Attributes.Value()
@@ -117,21 +131,24 @@ func (i *Inbox) Enqueue(ctx context.Context, tx *sqlx.Tx, list ...Pending) error
 		}
 		owners, keys, types = append(owners, plain(p.Owner)), append(keys, plain(p.Key)),
 			append(types, plain(p.Type))
+		kinds = append(kinds, kindOr(p.Kind, Retry))
 		exchanges, routing = append(exchanges, plain(p.Exchange)), append(routing, plain(p.RoutingKey))
 		attributes, bodies = append(attributes, fmt.Sprintf("%s", envelope)), append(bodies, p.Body)
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $4::text[], $5::text[],
-			$6::text[], $7::json[], $8::bytea[]) AS p
+		SELECT $1, p.*, 0, now(), '' FROM unnest($2::text[], $3::text[], $9::text[], $4::text[],
+			$5::text[], $6::text[], $7::json[], $8::bytea[]) AS p
 		ON CONFLICT DO NOTHING`)
 	if err == nil {
 		_, err = insert.ExecContext(ctx, i.consumer, owners, keys, types, exchanges, routing, attributes,
-			bodies)
+			bodies, kinds)
 	}
 	return wrap("enqueue", err)
 }
+
+func kindOr(k, otherwise Kind) string { return string(cmp.Or(k, otherwise)) }
 
 // text makes a text that PostgreSQL takes: valid UTF-8, no NUL. Evidence must be kept even when it
 // is what made the trouble.
@@ -189,9 +206,9 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 		return nil
 	}
 	insert, err := i.statements.In(ctx, tx, `
-		INSERT INTO pending (consumer, owner, key, type, exchange, routing_key, attributes, body,
+		INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes, body,
 			attempts, due, reason)
-		SELECT $1, $1, d.key, d.type, '', '', d.attributes, d.body, 0,
+		SELECT $1, $1, d.key, 'deadline', d.type, '', '', d.attributes, d.body, 0,
 			clock_timestamp() + d.after * interval '1 second', 'deadline'
 		FROM unnest($2::text[], $3::text[], $4::json[], $5::bytea[], $6::float8[]) AS d (key, type,
 			attributes, body, after)
@@ -209,7 +226,7 @@ func (i *Inbox) Schedule(ctx context.Context, tx *sqlx.Tx, deadlines ...Deadline
 // DeadlineKey is the key of a deadline: there is one for each type and subject.
 func DeadlineKey(eventType, subject string) string { return eventType + ":" + subject }
 
-const pendingColumns = `owner, key, type, exchange, routing_key, attributes, body,
+const pendingColumns = `owner, key, kind, type, exchange, routing_key, attributes, body,
 	attempts, due, reason, created_at, updated_at,
 	extract(epoch FROM now() - created_at)::float8 AS age`
 
@@ -235,11 +252,10 @@ func (i *Inbox) Find(ctx context.Context, key string) (Pending, error) {
 	return found[0], nil
 }
 
-// Counts returns how many events wait for another attempt (deadlines not counted) and how many are
-// parked.
+// Counts returns how many events and calls wait (deadlines not counted) and how many are parked.
 func (i *Inbox) Counts(ctx context.Context) (waiting, parked int, err error) {
 	err = i.db.QueryRowxContext(ctx, `SELECT count(*) FILTER (WHERE due IS NOT NULL
-		AND exchange <> ''), count(*) FILTER (WHERE due IS NULL)
+		AND kind <> 'deadline'), count(*) FILTER (WHERE due IS NULL)
 		FROM pending WHERE consumer = $1`, i.consumer).Scan(&waiting, &parked)
 	return waiting, parked, wrap("count pending", err)
 }

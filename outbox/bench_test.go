@@ -10,8 +10,9 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher of
-// the same messages that pipelines as deeply: what the broker can take in the same minutes.
+// BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher that
+// sends the same messages with as many in flight. The bare publisher measures what the broker
+// accepts in the same minutes, on the same machine.
 func BenchmarkRelay(b *testing.B) {
 	const rows = 20_000
 	s := outboxtest.New(b)
@@ -26,9 +27,9 @@ func BenchmarkRelay(b *testing.B) {
 	b.ReportMetric(100*bare.Seconds()/relayed.Seconds(), "%")
 }
 
-// BenchmarkRelayWithMuchThatIsHeld drains outboxes while a hundred thousand other aggregates have a
-// held row.
-func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
+// BenchmarkRelayWithManyHeldRows drains outboxes while a hundred thousand other aggregates have
+// a held row.
+func BenchmarkRelayWithManyHeldRows(b *testing.B) {
 	const rows = 10_000
 	s := outboxtest.New(b)
 	s.Exec(`INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
@@ -40,7 +41,7 @@ func BenchmarkRelayWithMuchThatIsHeld(b *testing.B) {
 	b.ReportMetric(float64(rows*b.N)/relayed.Seconds(), "relayed/s")
 }
 
-// fill writes rows of about 300 bytes of payload, as Append does.
+// fill inserts rows with a payload of about 300 bytes, as Append does.
 func fill(s *outboxtest.Env, rows int) {
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 		SELECT gen_random_uuid(), 'note', 'aggregate-' || g % 500, 'note.taken',
@@ -52,13 +53,14 @@ func fill(s *outboxtest.Env, rows int) {
 		FROM generate_series(1, $1) g`, rows)
 }
 
+// drain fills the outbox and returns how long a relay takes to publish it.
 func drain(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	b.Helper()
 	fill(s, rows)
 	r := s.Relay(s.Out)
 	began := time.Now()
 	stop := s.Run(r)
-	s.Until("all is relayed", func() bool { return r.Stats().Published == int64(rows) })
+	s.WaitFor("all rows are published", func() bool { return r.Stats().Published == int64(rows) })
 	took := time.Since(began)
 	stop()
 	purge(b, s)
@@ -72,6 +74,7 @@ func purge(b *testing.B, s *outboxtest.Env) {
 	}
 }
 
+// pipeline publishes messages without a relay.
 func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	b.Helper()
 	messages := make([]rabbit.Message, rows)
@@ -95,22 +98,22 @@ func pipeline(b *testing.B, s *outboxtest.Env, rows int) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
-	const chunk, depth = 250, 750
-	var flying []*rabbit.Pending
-	for len(messages) > 0 || len(flying) > 0 {
-		if len(messages) > 0 && len(flying) <= depth-chunk {
+	const chunk, depth = 250, 750 // as the relay: chunkSize, and chunksInFlight of them
+	var inFlight []*rabbit.Pending
+	for len(messages) > 0 || len(inFlight) > 0 {
+		if len(messages) > 0 && len(inFlight) <= depth-chunk {
 			sent, err := p.Publish(messages[:chunk])
 			if err != nil {
 				b.Fatal(err)
 			}
-			flying, messages = append(flying, sent...), messages[chunk:]
+			inFlight, messages = append(inFlight, sent...), messages[chunk:]
 			continue
 		}
-		if got, why, err := p.Wait(context.Background(), flying[0]); err != nil ||
+		if got, why, err := p.Wait(context.Background(), inFlight[0]); err != nil ||
 			got != rabbit.Confirmed {
-			b.Fatalf("outcome %d: %v, %v", got, why, err)
+			b.Fatalf("outcome %d (%v), error %v; want a confirm", got, why, err)
 		}
-		flying = flying[1:]
+		inFlight = inFlight[1:]
 	}
 	took := time.Since(began)
 	purge(b, s)

@@ -9,59 +9,61 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-func refuse(f *state, seq int64, aggregate string, kind rabbit.Outcome) {
-	p := f.divide([]row{{seq: seq, at: seq, record: events.Record{Subject: aggregate}}}, nil)
-	f.settle(p, []outcome{{kind: kind, reason: "test"}})
+// refuse gives the state one published row with this outcome.
+func refuse(s *state, seq int64, aggregate string, kind rabbit.Outcome) {
+	p := s.divide([]row{{seq: seq, number: seq, record: events.Record{Subject: aggregate}}}, nil)
+	s.settle(p, []outcome{{kind: kind, reason: "test"}})
 }
 
-func TestManyRefusedRowsAreABrokenBroker(t *testing.T) {
+func TestMaxHeldRefusedRowsMeanABrokenBroker(t *testing.T) {
 	t.Parallel()
-	f := &state{behind: map[string]bool{}}
+	s := &state{heldAggregates: map[string]bool{}}
 	for i := range int64(MaxHeld) {
-		if f.brokerBroken() {
-			t.Fatalf("stuck with %d held rows", i)
+		if s.brokerBroken() {
+			t.Fatalf("the broker counts as broken with %d refused rows", i)
 		}
-		refuse(f, i+1, strconv.FormatInt(i, 10), rabbit.Refused)
+		refuse(s, i+1, strconv.FormatInt(i, 10), rabbit.Refused)
 	}
-	if !f.brokerBroken() {
-		t.Fatalf("not stuck with %d held rows", f.held)
+	if !s.brokerBroken() {
+		t.Fatalf("the broker does not count as broken with %d refused rows", s.refusedCount)
 	}
-	_, again, _ := f.settleHeld([]hold{{seq: 1, aggregate: "0", attempts: 1}},
+	_, holds, _ := s.settleHeld([]heldRow{{seq: 1, aggregate: "0", attempts: 1}},
 		[]outcome{{kind: rabbit.Refused}})
-	if again[0].attempts != 1 {
-		t.Errorf("a broken broker costs the row an attempt: %d", again[0].attempts)
+	if holds[0].attempts != 1 {
+		t.Errorf("attempts %d: a broken broker must not cost an attempt", holds[0].attempts)
 	}
 }
 
-func TestRowsBehindOneHeldForeverAreNoBrokenBroker(t *testing.T) {
+func TestRowsBehindQuarantinedRowDoNotMeanABrokenBroker(t *testing.T) {
 	t.Parallel()
-	f := &state{behind: map[string]bool{}}
+	s := &state{heldAggregates: map[string]bool{}}
 	for i := range int64(2 * MaxHeld) {
-		refuse(f, i+1, "poisoned", rabbit.Unsendable)
+		refuse(s, i+1, "poisoned", rabbit.Unsendable)
 	}
-	if f.brokerBroken() || f.held != 2*MaxHeld {
-		t.Fatalf("stuck %t with %d held rows of one aggregate that can never be published",
-			f.brokerBroken(), f.held)
+	if s.brokerBroken() || s.heldCount != 2*MaxHeld {
+		t.Fatalf("broken %t, %d held rows behind one quarantined row",
+			s.brokerBroken(), s.heldCount)
 	}
 }
 
-// What is held for a cause of its own, or waits behind another row, says nothing about the broker.
-func TestOnlyWhatTheBrokerRefusesCountsAgainstIt(t *testing.T) {
+// Rows that are unroutable or quarantined, or wait behind another row, do not show that the broker
+// is broken.
+func TestOnlyRefusedRowsCountTowardsMaxHeld(t *testing.T) {
 	t.Parallel()
-	f := &state{behind: map[string]bool{}}
+	s := &state{heldAggregates: map[string]bool{}}
 	for i := range int64(2 * MaxHeld) {
-		refuse(f, i+1, strconv.FormatInt(i, 10), rabbit.Returned)
-		refuse(f, 2*MaxHeld+i+1, "x"+strconv.FormatInt(i, 10), rabbit.Unsendable)
+		refuse(s, i+1, strconv.FormatInt(i, 10), rabbit.Returned)
+		refuse(s, 2*MaxHeld+i+1, "x"+strconv.FormatInt(i, 10), rabbit.Unsendable)
 	}
 	for i := range int64(2 * MaxHeld) {
-		refuse(f, 4*MaxHeld+i+1, "one", rabbit.Refused)
+		refuse(s, 4*MaxHeld+i+1, "one", rabbit.Refused)
 	}
-	if f.brokerBroken() || f.held != 6*MaxHeld || f.refused != 1 {
-		t.Fatalf("stuck %t with %d held rows, %d refused", f.brokerBroken(), f.held, f.refused)
+	if s.brokerBroken() || s.heldCount != 6*MaxHeld || s.refusedCount != 1 {
+		t.Fatalf("broken %t, %d held rows, %d refused", s.brokerBroken(), s.heldCount, s.refusedCount)
 	}
 }
 
-func TestPauseGrowsToItsBound(t *testing.T) {
+func TestBackoffGrowsToItsBound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		attempts int
@@ -73,24 +75,24 @@ func TestPauseGrowsToItsBound(t *testing.T) {
 		{3, rabbit.Refused, 4 * time.Second},
 		{12, rabbit.Refused, 5 * time.Minute},
 		{1 << 40, rabbit.Refused, 5 * time.Minute},
-		{1, rabbit.Unsendable, never},
+		{1, rabbit.Unsendable, noRetry},
 	} {
-		if got := pause(c.attempts, c.kind); got != c.want {
+		if got := backoff(c.attempts, c.kind); got != c.want {
 			t.Errorf("pause(%d, %d) = %s, want %s", c.attempts, c.kind, got, c.want)
 		}
 	}
 }
 
-func TestOnlyComplaintsAboutAMessageBlameIt(t *testing.T) {
+func TestOnlyReplyCodesAboutAMessageQuarantineIt(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[int]bool{0: false, 311: true, 320: false, 403: false, 404: false,
 		406: true, 501: true, 506: false, 530: false, 541: false} {
-		f := &state{behind: map[string]bool{}}
-		p := f.divide([]row{{seq: 7, at: 7, record: events.Record{Subject: "a"}}}, nil)
-		holds := f.settleLost([]part{p}, nil, code, "test")
+		s := &state{heldAggregates: map[string]bool{}}
+		p := s.divide([]row{{seq: 7, number: 7, record: events.Record{Subject: "a"}}}, nil)
+		holds := s.settleLost([]part{p}, nil, code, "test")
 		if blamed := len(holds) == 1; blamed != want || blamed &&
-			(holds[0].due != never || f.cursor.LastSeq != 7) {
-			t.Errorf("code %d: holds %+v, cursor %d", code, holds, f.cursor.LastSeq)
+			(holds[0].retryIn != noRetry || s.cursor.LastSeq != 7) {
+			t.Errorf("code %d: holds %+v, cursor %d", code, holds, s.cursor.LastSeq)
 		}
 	}
 }

@@ -11,34 +11,41 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// leader is who relays the outbox of a database.
+// leader is the lock that the relays of one outbox compete for.
 func leader(db *sqlx.DB) postgres.Leader { return postgres.Leader{DB: db, Name: "outbox"} }
 
-// cursor is where the relay is; see the table outbox_cursor.
+// cursor is a row of outbox_cursor, which says how far the relay has come. Every row that is
+// visible in snapshot A is settled; of the rows that are visible in B but not in A (the open
+// window) those up to LastSeq are. No window is open when A equals B.
 type cursor struct {
-	Epoch   int64             `db:"epoch"`
-	System  string            `db:"system"`
+	Epoch   int64             `db:"epoch"`  // the token of the leader
+	System  string            `db:"system"` // the identifier of the cluster
 	A       postgres.Snapshot `db:"a"`
 	B       postgres.Snapshot `db:"b"`
 	LastSeq int64             `db:"last_seq"`
 
-	Streamed bool `db:"streamed"` // a stream relays, from its own place; a is behind it
+	// Streamed says that a stream delivers the rows. Its own checkpoint then says how far it has come,
+	// and A is a snapshot behind that checkpoint, from which a window can go on.
+	Streamed bool `db:"streamed"`
 
-	fitted bool // it did not fit the database when it was taken
+	fitted bool // takeCursor had to rebase it
 }
 
-// These are about the row k of outbox_cursor, the snapshot s and the row c of pg_control_system.
+// These conditions refer to the row k of outbox_cursor, the snapshot s, and the row c of
+// pg_control_system.
 const (
-	// ownSQL: the cursor was written here, not copied here by a restore.
+	// ownSQL holds when the cursor was written in this database. A restore copies the column txid but
+	// gives the row the xmin of the transaction that copies it.
 	ownSQL = `k.xmin::text::numeric = k.txid::text::numeric % 4294967296`
-	// fitSQL: its transaction ids, and with them those of the rows, are of this cluster's history.
+	// fitSQL holds when the transaction ids of the cursor, and so those of the rows, are of this
+	// cluster's history.
 	fitSQL = `k.system = c.system_identifier::text
 		AND pg_snapshot_xmax(k.a) <= pg_snapshot_xmax(s) AND pg_snapshot_xmax(k.b) <= pg_snapshot_xmax(s)`
 )
 
-// takeCursor marks the stored cursor as the lead's, so that nothing a former leader still writes
-// counts, and returns it. A cursor that does not fit the database (it was restored, or moved to
-// another cluster) is replaced first.
+// takeCursor writes the lead's token into the stored cursor and returns it: from then on every
+// write of a former leader fails. When the cursor does not fit the database, because it was
+// restored or moved to another cluster, takeCursor rebases the outbox first.
 func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) {
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
 		c, err = takeCursorIn(ctx, tx.Tx(), lead.Token)
@@ -48,8 +55,9 @@ func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) 
 }
 
 func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error) {
-	// The snapshot comes after all that other relays have written, and before this transaction has an
-	// id (which this lock does not give it), so that what it writes lies beyond the snapshot.
+	// The lock waits for the writes of other relays, so that the snapshot includes them. It gives this
+	// transaction no id yet. The id is assigned after the snapshot, and so the rows that rebase marks
+	// with it lie beyond the new cursor.
 	if _, err := tx.ExecContext(ctx,
 		`LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return cursor{}, err
@@ -60,10 +68,10 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	}
 	var found struct {
 		cursor
-		Here string `db:"here"` // the cluster that this is
+		Here string `db:"here"` // the identifier of this cluster
 		Own  bool   `db:"own"`
-		Xmin string `db:"xmin"` // of the cursor: who wrote it here
-		Xmax string `db:"xmax"` // of now
+		Xmin string `db:"xmin"` // of the cursor's row
+		Xmax string `db:"xmax"` // of the snapshot now
 		Fits bool   `db:"fits"`
 	}
 	err = tx.GetContext(ctx, &found, `SELECT k.epoch, k.system, k.a::text, k.b::text, k.last_seq,
@@ -76,7 +84,7 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	}
 	c := found.cursor
 	if !found.Fits {
-		if err := rebase(ctx, tx, c, now, writer{found.Own, found.Xmin, found.Xmax}); err != nil {
+		if err := rebase(ctx, tx, c, now, cursorWriter{found.Own, found.Xmin, found.Xmax}); err != nil {
 			return cursor{}, fmt.Errorf("rebase cursor: %w", err)
 		}
 		c.A, c.B, c.LastSeq, c.System, c.Streamed, c.fitted = now, now, 0, found.Here, false, true
@@ -89,36 +97,36 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	return c, err
 }
 
-// hold is a row that is put aside, or tried again in vain.
-type hold struct {
+// heldRow is a row of outbox_held.
+type heldRow struct {
 	seq       int64
-	at        int64 // see row
+	number    int64 // see row.number
 	aggregate string
 	kind      string // as in outbox_held
 	reason    string
 	attempts  int
-	due       time.Duration // from now; when negative it is not tried again by itself
+	retryIn   time.Duration // from now until the next attempt, or noRetry
 }
 
-// save replaces the cursor and writes the holds that belong to it, in one transaction. When another
-// leads by now it writes nothing and returns postgres.ErrSuperseded. Place is where its row was
-// written last, as the save before has returned it, or empty.
-func (c cursor) save(ctx context.Context, lead *postgres.Lead, place string,
-	holds []hold) (newPlace string, err error) {
+// save writes the cursor, and the rows to hold that it passes, in one transaction. When another
+// relay leads by now, it writes nothing and returns postgres.ErrSuperseded. The ctid is what the
+// last save has returned, or empty; see update.
+func (c cursor) save(ctx context.Context, lead *postgres.Lead, ctid string,
+	holds []heldRow) (newCtid string, err error) {
 	if len(holds) == 0 {
-		return c.update(ctx, lead.Conn(), place)
+		return c.update(ctx, lead.Conn(), ctid)
 	}
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if newPlace, err = c.update(ctx, tx.Tx(), place); err != nil {
+		if newCtid, err = c.update(ctx, tx.Tx(), ctid); err != nil {
 			return err
 		}
 		return writeHolds(ctx, tx, holds)
 	})
-	return newPlace, wrap("save cursor", err)
+	return newCtid, wrap("save cursor", err)
 }
 
-// writeHolds writes holds.
-func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
+// writeHolds inserts rows into outbox_held, or replaces the schedule of those that are there.
+func writeHolds(ctx context.Context, tx postgres.Fenced, holds []heldRow) error {
 	var seqs, attempts pq.Int64Array
 	var aggregates, kinds, reasons pq.StringArray
 	var due pq.Float64Array
@@ -126,7 +134,7 @@ func writeHolds(ctx context.Context, tx postgres.Fenced, holds []hold) error {
 		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
 		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind),
 			append(reasons, h.reason)
-		due = append(due, h.due.Seconds())
+		due = append(due, h.retryIn.Seconds())
 	}
 	_, err := tx.Tx().ExecContext(ctx, `
 		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
@@ -144,27 +152,30 @@ UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3
 	txid = pg_current_xact_id()
 WHERE epoch = $4 AND system = $6`
 
-// update is one statement, since it is the relay's every few milliseconds: the token is in it. It
-// goes to the place of the row at once: while somebody holds an old snapshot, thousands of its old
-// versions are in the table and in the index.
-func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, place string) (newPlace string,
+// update writes the cursor if its token is still the stored one. It is a single statement, because
+// the relay runs it every few milliseconds.
+//
+// It finds the row by its ctid, the physical address that the last update has returned. While some
+// session holds an old snapshot, VACUUM cannot remove the old versions of the row, and a search
+// through the index would pass thousands of them.
+func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, ctid string) (newCtid string,
 	err error) {
 	args := []any{string(c.A), string(c.B), c.LastSeq, c.Epoch, c.Streamed, c.System}
-	var places []string
-	if place != "" {
-		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+
-			` AND ctid = $7::tid RETURNING ctid::text`, append(args, place)...); err != nil {
+	var ctids []string
+	if ctid != "" {
+		if err := sqlx.SelectContext(ctx, q, &ctids, updateSQL+
+			` AND ctid = $7::tid RETURNING ctid::text`, append(args, ctid)...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}
-	if len(places) == 0 { // somebody else has written it since, such as Outbox.Use
-		if err := sqlx.SelectContext(ctx, q, &places, updateSQL+` RETURNING ctid::text`,
+	if len(ctids) == 0 { // another session has moved the row, such as Outbox.UseSource
+		if err := sqlx.SelectContext(ctx, q, &ctids, updateSQL+` RETURNING ctid::text`,
 			args...); err != nil {
 			return "", fmt.Errorf("save cursor: %w", err)
 		}
 	}
-	if len(places) != 1 {
+	if len(ctids) != 1 {
 		return "", fmt.Errorf("save cursor: %w", postgres.ErrSuperseded)
 	}
-	return places[0], nil
+	return ctids[0], nil
 }

@@ -10,23 +10,23 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// settled lets a relay publish notes and stops it when its cursor has passed them.
-func settled(s *outboxtest.Env, on string, n int) {
+// relayNotes runs a relay until it has published n notes and its cursor has passed them.
+func relayNotes(s *outboxtest.Env, on string, n int) {
 	r := s.Relay(s.Out)
 	stop := s.Run(r)
 	for i := range n {
-		s.Await(s.Queue, s.Publish(on, i+1))
+		s.Await(s.Queue, s.AppendNotes(on, i+1))
 	}
-	s.Until("all is settled", func() bool {
+	s.WaitFor("all rows are settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
 }
 
-// move makes the database look like one that was copied from a cluster whose transaction ids were
-// ahead of this one's by so many. An update gives a row another xmin, as a copy does.
-func move(s *outboxtest.Env, ahead int64) {
+// pretendCopied makes the database look as if it was copied from a cluster whose transaction ids
+// were ahead of this cluster's. The updates give the rows another xmin, as a copy does.
+func pretendCopied(s *outboxtest.Env, ahead int64) {
 	const shifted = `(SELECT (greatest(3, pg_snapshot_xmin(c)::text::bigint + $1))::text || ':'
 		|| (greatest(3, pg_snapshot_xmax(c)::text::bigint + $1))::text || ':'
 		|| coalesce((SELECT string_agg((x::text::bigint + $1)::text, ',' ORDER BY x::text::bigint)
@@ -47,30 +47,30 @@ func TestRestoredOutboxLosesAndRepeatsNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := outboxtest.New(t)
-			settled(s, "a", 3)
-			unsent := s.Publish("b", 1, 2)
-			move(s, ahead)
-			early := s.Publish("c", 1) // somebody writes before the cursor fits again
+			relayNotes(s, "a", 3)
+			unsent := s.AppendNotes("b", 1, 2)
+			pretendCopied(s, ahead)
+			early := s.AppendNotes("c", 1) // written before the cursor is rebased
 			early = append(early, savepoint(s))
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
 				t.Fatal(err)
 			}
-			late := s.Publish("d", 1)
+			late := s.AppendNotes("d", 1)
 			s.Run(s.Relay(s.Out))
-			onlyThese(t, s, append(append(unsent, early...), late...))
-			// It fits now: a second time nothing is moved.
+			expectOnly(t, s, append(append(unsent, early...), late...))
+			// The cursor fits now, and a second call must leave it alone.
 			epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
 			if err := outbox.Fit(t.Context(), s.DB); err != nil {
 				t.Fatal(err)
 			}
 			if got := s.Count(`SELECT epoch FROM outbox_cursor`); got != epoch {
-				t.Errorf("a cursor that fits was taken: epoch %d after %d", got, epoch)
+				t.Errorf("Fit has changed a cursor that fits: epoch %d, was %d", got, epoch)
 			}
 		})
 	}
 }
 
-// savepoint says something in a subtransaction, whose id the row has as xmin.
+// savepoint appends an event in a subtransaction, whose id becomes the xmin of the row.
 func savepoint(s *outboxtest.Env) string {
 	tx := s.Begin()
 	e := outboxtest.Event(outboxtest.Note{On: "savepoint", N: 1})
@@ -85,8 +85,8 @@ func savepoint(s *outboxtest.Env) string {
 	return e.ID
 }
 
-// onlyThese fails the test unless exactly these events come, each once.
-func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
+// expectOnly fails the test unless exactly these events are delivered, each once.
+func expectOnly(t *testing.T, s *outboxtest.Env, want []string) {
 	t.Helper()
 	missing := map[string]bool{}
 	for _, id := range want {
@@ -94,48 +94,49 @@ func onlyThese(t *testing.T, s *outboxtest.Env, want []string) {
 	}
 	for _, d := range s.Receive(s.Queue, len(want)) {
 		if !missing[d.MessageId] {
-			t.Errorf("%s came, which was settled before: %s", d.MessageId, d.Body)
+			t.Errorf("%s was delivered, though it was published before the copy: %s", d.MessageId, d.Body)
 		}
 		delete(missing, d.MessageId)
 	}
-	s.NothingElse(s.Queue)
+	s.ExpectNoMore(s.Queue)
 	if len(missing) > 0 {
 		t.Errorf("lost: %v\n%s", missing, s.Diagnose())
 	}
 }
 
-// pg_upgrade keeps every transaction id and changes the name of the cluster.
+// pg_upgrade keeps all transaction ids but changes the identifier of the cluster.
 func TestUpgradedClusterRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 3)
-	unsent := s.Publish("b", 1)
+	relayNotes(s, "a", 3)
+	unsent := s.AppendNotes("b", 1)
 	s.Exec(`UPDATE outbox_cursor SET system = 'before pg_upgrade', txid = pg_current_xact_id()`)
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
-// A leader notices by itself too: a service that forgot Fit loses nothing that it writes
-// afterwards.
+// A leader rebases the cursor by itself, so that a service that does not call Fit loses none of the
+// events that it appends later.
 func TestLeaderFitsTheCursor(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 2)
-	unsent := s.Publish("b", 1)
-	move(s, 1<<33)
+	relayNotes(s, "a", 2)
+	unsent := s.AppendNotes("b", 1)
+	pretendCopied(s, 1<<33)
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
-// While another replica has the lead, Fit waits for it to make the cursor fit, or to go.
+// While another replica leads, Fit waits until that replica has rebased the cursor or has lost the
+// lead.
 func TestFitWaitsForTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	settled(s, "a", 2)
-	unsent := s.Publish("b", 1)
-	move(s, 1<<33)
+	relayNotes(s, "a", 2)
+	unsent := s.AppendNotes("b", 1)
+	pretendCopied(s, 1<<33)
 	var other *postgres.Lead
-	s.Until("another leads", func() (leads bool) {
+	s.WaitFor("another replica leads", func() (leads bool) {
 		var err error
 		other, err = postgres.Leader{DB: s.DB, Name: "outbox"}.Try(t.Context())
 		return err == nil && other != nil
@@ -143,7 +144,7 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	fitted := make(chan error, 1)
 	db := outboxtest.OpenDB(t, s.Database+"&application_name=fitting")
 	go func() { fitted <- outbox.Fit(t.Context(), db) }()
-	s.Until("it has asked for the lead", func() bool {
+	s.WaitFor("Fit has tried to get the lead", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE application_name = 'fitting'
 			AND query LIKE '%pg_try_advisory_lock%'`) > 0
 	})
@@ -152,22 +153,22 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.Count(`SELECT count(*) FROM outbox_cursor WHERE system = 'another'`) != 0 {
-		t.Error("the cursor does not fit yet")
+		t.Error("Fit has returned, but the cursor does not fit")
 	}
 	s.Run(s.Relay(s.Out))
-	onlyThese(t, s, unsent)
+	expectOnly(t, s, unsent)
 }
 
-// Tables that are restored while the relay leads are noticed: what the old history had not
-// published yet is published, although the leader is at rest and its token is the one in the
-// restored tables.
-func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
+// The tables are restored while the relay leads. The leader must notice it even though it has
+// nothing to publish and its token is the one in the restored tables, and publish the events that
+// the old history has not published.
+func TestRestoreWhileTheRelayRunsIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 1))
-	s.Settled()
+	s.Await(s.Queue, s.AppendNotes("a", 1))
+	s.AwaitSettled()
 	tx := s.Begin()
 	ids := []string{events.NewID(), events.NewID()}
 	for n, txid := range []string{"7", "12"} {
@@ -182,9 +183,9 @@ func TestRestoreUnderARunningRelayIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Commit(tx)
-	s.Await(s.Queue, ids[1:]) // the other was settled in the old history
-	s.NothingElse(s.Queue)
+	s.Await(s.Queue, ids[1:]) // the first was settled in the old history
+	s.ExpectNoMore(s.Queue)
 	if r.Stats().Anomalies == 0 {
-		t.Error("nobody can see it")
+		t.Error("Stats counts no anomaly")
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// A change and the event that tells of it are one transaction; the relay publishes what was
-// committed.
+// A change and its event are committed in one transaction, and the relay publishes the event after
+// the commit.
 func Example() {
 	ctx := context.Background()
 	databaseURL, brokerURL := os.Getenv("DATABASE_URL"), os.Getenv("BROKER_URL")
@@ -29,7 +29,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	// before anything is written, in case this is a restored copy
+	// In case this database is a restored copy, Fit comes before the first write.
 	if err := outbox.Fit(ctx, db); err != nil {
 		fmt.Println(err)
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Listen lets a relay listen until the test ends.
+// Listen makes a relay listen for nudges until the test ends.
 func Listen(t *testing.T, r *Relay) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -17,7 +17,7 @@ func Listen(t *testing.T, r *Relay) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// Nudged takes a nudge when there is one.
+// Nudged reports whether there is a nudge, and consumes it.
 func Nudged(o *Outbox) bool {
 	select {
 	case <-o.nudge:
@@ -27,34 +27,33 @@ func Nudged(o *Outbox) bool {
 	}
 }
 
-// Forget is one pass of the retention.
-func (r *Relay) Forget(ctx context.Context, lead *postgres.Lead) error {
-	return r.forget(ctx,
-		lead)
+// DeleteOld runs one pass of the retention.
+func (r *Relay) DeleteOld(ctx context.Context, lead *postgres.Lead) error {
+	return r.deleteOld(ctx, lead)
 }
 
-// Leader is who relays.
+// Leader is the lock that relays compete for.
 var Leader = leader
 
-// TakeAtMost makes a relay take so few rows of a window into memory.
-func (r *Relay) TakeAtMost(rows int) { r.most = rows }
+// LimitWindow bounds the rows of a window that a relay keeps in memory.
+func (r *Relay) LimitWindow(rows int) { r.maxRows = rows }
 
-// HeldQueries are the statements about what is held that every poll, or every batch, makes: with
-// some aggregates each, as text[], and with a limit.
-var HeldQueries = map[string]string{"heads": headsSQL, "behind": lookBehindSQL,
-	"refused": countRefusedSQL, "next": nextSQL}
+// HeldQueries are the statements on outbox_held that the relay runs at every poll or for every
+// batch.
+var HeldQueries = map[string]string{"due": dueSQL, "aggregates": heldAggregatesSQL,
+	"refused": countRefusedSQL, "next": nextDueSQL}
 
-// Saver takes the cursor and returns what saves it, again and again.
+// Saver takes the cursor and returns a function that saves it.
 func Saver(ctx context.Context, lead *postgres.Lead) (save func() error, err error) {
 	c, err := takeCursor(ctx, lead)
-	place := ""
+	ctid := ""
 	return func() (err error) {
-		place, err = c.save(ctx, lead, place, nil)
+		ctid, err = c.save(ctx, lead, ctid, nil)
 		return err
 	}, err
 }
 
-// WatchSnapshot looks once for a transaction that is older.
+// WatchSnapshot looks once for a transaction that is older than age.
 func (r *Relay) WatchSnapshot(ctx context.Context, age time.Duration) error {
 	_, err := r.watchSnapshot(ctx, age, true)
 	return err

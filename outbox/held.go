@@ -12,78 +12,82 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// retryHeld publishes held rows that are due, one batch in each call: what is held must not keep
-// the others waiting. While some are released, the next batch has its turn at the next call.
-func (p *term) retryHeld(ctx context.Context) error {
-	if p.held == 0 || p.publisher.Blocked() || time.Since(p.heldCheckedAt) < heldInterval {
+// retryHeld publishes one batch of held rows that are due. It is one batch in each call, so that
+// any number of held rows does not delay new ones. As long as a batch releases rows, the next call
+// does not wait for heldInterval: the rows behind the released ones are due at once.
+func (t *term) retryHeld(ctx context.Context) error {
+	if t.heldCount == 0 || t.publisher.Blocked() || time.Since(t.heldCheckedAt) < heldInterval {
 		return nil
 	}
-	heads, early, err := p.dueHeld(ctx)
+	due, outOfTurn, err := t.dueHeld(ctx)
 	if err != nil {
 		return err
 	}
 	released := false
-	if len(heads)+len(early) > 0 {
-		if released, err = p.publishDue(ctx, heads, early); err != nil {
+	if len(due)+len(outOfTurn) > 0 {
+		if released, err = t.publishDue(ctx, due, outOfTurn); err != nil {
 			return err
 		}
-		if err := p.countRefused(ctx); err != nil {
+		if err := t.countRefused(ctx); err != nil {
 			return err
 		}
 	}
 	if !released {
-		p.heldCheckedAt = time.Now()
+		t.heldCheckedAt = time.Now()
 	}
 	return nil
 }
 
-// headsSQL reads what is due, through its index alone. A row is early while one before it of its
-// aggregate has not had its turn; the rows of an aggregate that are due together are published
-// together.
-const headsSQL = `
+// dueSQL reads held rows that are due, through an index alone, so that its cost does not depend on
+// how many rows are held. A row is early when an earlier row of its aggregate is due later. Rows of
+// one aggregate that are due together are published together.
+const dueSQL = `
 SELECT seq, aggregate, attempts, EXISTS (
 	SELECT FROM outbox_held AS b WHERE b.aggregate = h.aggregate AND b.seq < h.seq
 		AND b.due > h.due) AS early
 FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq LIMIT $1`
 
-// dueHeld reads the held rows that are due, in the order of seq, and apart from them those that are
-// early.
-func (p *term) dueHeld(ctx context.Context) (heads []hold, early []int64, err error) {
+// dueHeld reads the held rows that are due, in the order of seq. Rows that would overtake an
+// earlier row of their aggregate are returned as outOfTurn.
+func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
 		Aggregate string `db:"aggregate"`
 		Attempts  int    `db:"attempts"`
 		Early     bool   `db:"early"`
 	}
-	if err := p.conn.SelectContext(ctx, &rows, headsSQL, p.batch(maxHeldBatch)); err != nil {
+	if err := t.conn.SelectContext(ctx, &rows, dueSQL, t.batch(maxHeldBatch)); err != nil {
 		return nil, nil, wrap("find held rows", err)
 	}
 	for _, r := range rows {
 		if r.Early {
-			early = append(early, r.Seq)
+			outOfTurn = append(outOfTurn, r.Seq)
 			continue
 		}
-		heads = append(heads, hold{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
+		due = append(due, heldRow{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
 	}
-	slices.SortFunc(heads, func(a, b hold) int { return int(a.seq - b.seq) })
-	return heads, early, nil
+	slices.SortFunc(due, func(a, b heldRow) int { return int(a.seq - b.seq) })
+	return due, outOfTurn, nil
 }
 
-// lookBehindSQL finds, of these aggregates, those with a held row.
-const lookBehindSQL = `
+// heldAggregatesSQL finds those of the given aggregates that have a held row. It reads one row of
+// each, because thousands of rows may be held behind the first.
+const heldAggregatesSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
 	WHERE aggregate = a LIMIT 1) AS h`
 
-// findHeld looks for what is held of the aggregates of these rows, and tells which of the rows are
-// held themselves.
-func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
-	p.behind = map[string]bool{}
-	for _, f := range p.inFlight { // what joins held rows, and is not written yet
-		for _, h := range f.join {
-			p.behind[h.aggregate] = true
+// findHeld sets heldAggregates for these rows, and returns which of the rows are held themselves.
+// The relay reads the table for each batch instead of remembering all held aggregates, whose number
+// has no bound.
+func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
+	t.heldAggregates = map[string]bool{}
+	// The rows to hold of parts in flight are not in the table yet.
+	for _, f := range t.inFlight {
+		for _, h := range f.hold {
+			t.heldAggregates[h.aggregate] = true
 		}
 	}
-	if p.held == 0 {
+	if t.heldCount == 0 {
 		return nil, nil
 	}
 	seqs := make(pq.Int64Array, len(rows))
@@ -94,116 +98,126 @@ func (p *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, e
 	}
 	slices.Sort(aggregates)
 	var found []string
-	if err := p.conn.SelectContext(ctx, &found, lookBehindSQL,
+	if err := t.conn.SelectContext(ctx, &found, heldAggregatesSQL,
 		slices.Compact(aggregates)); err != nil {
-		return nil, wrap("look for what is held", err)
+		return nil, wrap("find held aggregates", err)
 	}
 	for _, aggregate := range found {
-		p.behind[aggregate] = true
+		t.heldAggregates[aggregate] = true
 	}
-	var again []int64
-	if err := p.conn.SelectContext(ctx, &again, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
+	var heldSeqs []int64
+	if err := t.conn.SelectContext(ctx, &heldSeqs, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
 		seqs); err != nil {
-		return nil, wrap("look for what is held", err)
+		return nil, wrap("find rows that are held already", err)
 	}
 	held = map[int64]bool{}
-	for _, seq := range again {
+	for _, seq := range heldSeqs {
 		held[seq] = true
 	}
 	return held, nil
 }
 
-// countHeld counts what is held, once for each lead.
-func (p *term) countHeld(ctx context.Context) error {
-	if err := p.conn.GetContext(ctx, &p.held, `SELECT count(*) FROM outbox_held`); err != nil {
+// countHeld counts the held rows once in each term, which then counts along: the cost of a count
+// over the table grows with the held rows.
+func (t *term) countHeld(ctx context.Context) error {
+	if err := t.conn.GetContext(ctx, &t.heldCount, `SELECT count(*) FROM outbox_held`); err != nil {
 		return wrap("count held rows", err)
 	}
-	return p.countRefused(ctx)
+	return t.countRefused(ctx)
 }
 
-// countRefusedSQL counts no further than to the bound.
+// countRefusedSQL counts up to MaxHeld and no further, which bounds its cost.
 const countRefusedSQL = `
 SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
 	AND due < 'infinity' LIMIT $1) AS refused`
 
-func (p *term) countRefused(ctx context.Context) error {
-	p.relay.held.Store(int64(p.held))
-	return wrap("count refused rows", p.conn.GetContext(ctx, &p.refused, countRefusedSQL, MaxHeld))
+// countRefused counts from the table after each batch: a replay request may have made quarantined
+// rows due, and released rows may have been of any kind.
+func (t *term) countRefused(ctx context.Context) error {
+	t.relay.held.Store(int64(t.heldCount))
+	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL,
+		MaxHeld))
 }
 
-// publishDue tells whether any of them was published.
-func (p *term) publishDue(ctx context.Context, heads []hold, early []int64) (changed bool,
-	err error) {
-	seqs := make([]int64, len(heads))
-	for i, h := range heads {
+// publishDue publishes held rows that are due, and postpones those that are out of turn. It reports
+// whether the broker confirmed any of them.
+func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (bool, error) {
+	seqs := make([]int64, len(due))
+	for i, h := range due {
 		seqs[i] = h.seq
 	}
-	rows, err := p.rows(ctx, seqs)
+	rows, err := t.rows(ctx, seqs)
 	if err != nil {
 		return false, err
 	}
-	p.relay.limits.check(rows)
-	heads, rows, unfit := sortHeads(heads, rows)
+	t.relay.limits.markUnfit(rows)
+	due, rows, unfit := splitDue(due, rows)
 	var outcomes []outcome
-	pendings, err := p.publisher.Publish(p.messages(rows))
+	confirms, err := t.publisher.Publish(t.messages(rows))
 	if err == nil {
-		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
+		if outcomes, err = t.awaitConfirms(ctx, rows, confirms); err != nil {
 			return false, err
 		}
 	}
-	released, again, intact := p.settleHeld(heads, outcomes)
-	if !intact {
+	released, holds, intact := t.settleHeld(due, outcomes)
+	if !intact { // the broker session has ended
 		if err == nil {
-			err = p.unknownOutcome()
+			err = t.unknownOutcome()
 		}
-		others := 0
-		for _, f := range p.inFlight {
-			others += len(f.publish)
+		otherInFlight := 0
+		for _, f := range t.inFlight {
+			otherInFlight += len(f.publish)
 		}
-		again = append(again, p.blameSession(heads[len(released)+len(again):], others, err)...)
+		unsettled := due[len(released)+len(holds):]
+		holds = append(holds, t.quarantineSuspect(unsettled, otherInFlight, err)...)
 	}
-	p.log(append(again, unfit...))
-	if err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
-		if err := holdBehind(ctx, tx, early); err != nil {
+	holds = append(holds, unfit...)
+	t.logHeld(holds)
+	// One transaction: a crash must not leave a row released and the rows behind it without a
+	// schedule.
+	if err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
+		if err := postpone(ctx, tx, outOfTurn); err != nil {
 			return err
 		}
-		if err := writeHolds(ctx, tx, append(again, unfit...)); err != nil {
+		if err := writeHolds(ctx, tx, holds); err != nil {
 			return err
 		}
 		return release(ctx, tx, released)
 	}); err != nil {
 		return false, err
 	}
-	p.relay.published.Add(int64(len(released)))
+	t.relay.published.Add(int64(len(released)))
 	return len(released) > 0, err
 }
 
-// blameSession is condemn unless the broker has said which rows it does not take.
-func (p *term) blameSession(unsettled []hold, others int, why error) []hold {
-	if p.relay.limits.learn(why) {
+// quarantineSuspect quarantines the row that must have ended the session, unless the broker's
+// reason names a limit: markUnfit then finds all rows that exceed it.
+func (t *term) quarantineSuspect(unsettled []heldRow, otherInFlight int, why error) []heldRow {
+	if t.relay.limits.learn(why) {
 		return nil
 	}
-	return p.quarantine(unsettled, others, rabbit.ServerCode(why), why.Error())
+	return t.quarantine(unsettled, otherInFlight, rabbit.ServerCode(why), why.Error())
 }
 
-// sortHeads divides held rows by whether they can be published. What is held is not deleted; but a
-// stream may have had a row before its commit can be seen here, while that waits for a synchronous
-// standby. And what does not fit stays so, though somebody has asked for it.
-func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hold) {
+// splitDue divides held rows into those that can be published and those that cannot. The retention
+// does not delete held rows, but a row may be missing all the same: a stream delivers rows whose
+// commit still waits for a synchronous standby, and no query sees them until then. A row with
+// a fault stays held, even if an operator has requested its replay.
+func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []heldRow) {
 	found := map[int64]row{}
 	for _, r := range rows {
 		found[r.seq] = r
 	}
-	for _, h := range heads {
-		switch r, seen := found[h.seq]; {
-		case !seen:
+	for _, h := range due {
+		switch r, visible := found[h.seq]; {
+		case !visible:
 			h.attempts++
-			h.kind, h.due = heldUnseen, pause(h.attempts, rabbit.Refused)
-			h.reason = "its row is not in the outbox: it was deleted there, or its commit still waits for " +
+			h.kind, h.retryIn = heldUnseen, backoff(h.attempts, rabbit.Refused)
+			h.reason = "its row is not in the outbox: it was deleted, or its commit still waits for " +
 				"a synchronous standby"
 			unfit = append(unfit, h)
 		case r.fault != nil:
-			h.kind, h.reason, h.due = heldUnsendable, r.fault.Error(), never
+			h.kind, h.reason, h.retryIn = heldQuarantined, r.fault.Error(), noRetry
 			unfit = append(unfit, h)
 		default:
 			fit, publish = append(fit, h), append(publish, r)
@@ -212,27 +226,28 @@ func sortHeads(heads []hold, rows []row) (fit []hold, publish []row, unfit []hol
 	return fit, publish, unfit
 }
 
-// holdBehind lets rows wait whose turn has not come.
-func holdBehind(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+// postpone makes rows wait until the earlier rows of their aggregate are released.
+func postpone(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
 	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind'
 		WHERE seq = ANY($1)`, pq.Int64Array(seqs))
-	return wrap("hold rows behind others", err)
+	return wrap("postpone held rows", err)
 }
 
-// nextSQL gives the first rows of an aggregate their turn, up to the first that is held for a cause
-// of its own.
-const nextSQL = `
+// nextDueSQL makes the first held rows of an aggregate due, up to the first that has a cause of its
+// own: that one has its own schedule, and the rows after it wait for it. It reads at most $2 rows
+// of each aggregate; their release makes the next ones due.
+const nextDueSQL = `
 UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 	SELECT seq, bool_and(kind = 'behind') OVER (ORDER BY seq) AS free
 	FROM (SELECT seq, kind FROM outbox_held WHERE aggregate = a
 		ORDER BY seq LIMIT $2) AS first) AS next
 WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
 
-// release forgets held rows that are published now, and lets those behind them go next.
-func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
+// release deletes held rows that are published now, and makes the rows that waited for them due.
+func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error {
 	if len(released) == 0 {
 		return nil
 	}
@@ -246,47 +261,14 @@ func release(ctx context.Context, tx postgres.Fenced, released []hold) error {
 		return wrap("release held rows", err)
 	}
 	slices.Sort(aggregates)
-	_, err := tx.Tx().ExecContext(ctx, nextSQL, slices.Compact(aggregates), maxHeldBatch)
+	_, err := tx.Tx().ExecContext(ctx, nextDueSQL, slices.Compact(aggregates), maxHeldBatch)
 	return wrap("release held rows", err)
 }
 
-// repairSQL gives first rows their turn that wait behind nothing, as a former release of the relay
-// may leave them, of the next aggregates.
-const repairSQL = `
-WITH RECURSIVE head AS (
-	(SELECT aggregate, seq, kind, 1 AS n FROM outbox_held WHERE aggregate > $1 ORDER BY aggregate,
-		seq LIMIT 1)
-	UNION ALL
-	SELECT next.*, n + 1 FROM head, LATERAL (
-		SELECT aggregate, seq, kind FROM outbox_held AS h WHERE h.aggregate > head.aggregate
-			ORDER BY aggregate, seq LIMIT 1) AS next
-	WHERE n < $2
-), repaired AS (
-	UPDATE outbox_held AS h SET due = now() FROM head
-	WHERE head.kind = 'behind' AND h.seq = head.seq AND h.kind = 'behind' AND h.due = 'infinity'
-)
-SELECT max(aggregate) AS reached FROM head`
-
-// repairHeld goes once through what is held, while others are relayed.
-func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
-	for after := ""; ctx.Err() == nil; {
-		var reached *string
-		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
-			return tx.Tx().GetContext(ctx, &reached, repairSQL, after, maxRepaired)
-		})
-		if err != nil && ctx.Err() == nil {
-			r.Log.Warn().Err(err).Msg("held events are not looked through, the next leader does it")
-		}
-		if err != nil || reached == nil {
-			return
-		}
-		after = *reached
-	}
-}
-
-func wrap(doing string, err error) error {
+// wrap adds what was attempted to an error, if there is one.
+func wrap(action string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return fmt.Errorf("%s: %w", action, err)
 }

@@ -9,24 +9,25 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// maxHistory bounds how many events of one aggregate are read.
+// maxHistory bounds the events of one aggregate that History reads.
 const maxHistory = 1000
 
-// History returns what the service has said about one aggregate, oldest first, at most 1000 events.
+// History returns the events that the service has appended about one aggregate, the oldest first.
+// It returns the first 1000.
 func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record, error) {
 	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE aggregateid = $1 ORDER BY seq LIMIT $2`,
 		aggregate, maxHistory)
 	if err != nil {
-		return nil, fmt.Errorf("read story of %s: %w", aggregate, err)
+		return nil, fmt.Errorf("read history of %s: %w", aggregate, err)
 	}
 	found, err := scanRows(rows)
 	if err != nil {
-		return nil, fmt.Errorf("read story of %s: %w", aggregate, err)
+		return nil, fmt.Errorf("read history of %s: %w", aggregate, err)
 	}
 	history := make([]events.Record, len(found))
 	for i, r := range found {
 		if r.fault != nil {
-			return nil, fmt.Errorf("read story of %s: %w", aggregate, r.fault)
+			return nil, fmt.Errorf("read history of %s: %w", aggregate, r.fault)
 		}
 		history[i] = r.record
 	}
@@ -35,10 +36,12 @@ func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record
 
 // row is a row of the outbox as the relay publishes it.
 type row struct {
-	seq    int64
-	at     int64 // its place in what is relayed: its seq in a window, its number in a stream
+	seq int64
+	// number is what the cursor's LastSeq counts: the seq in a window, and in a stream a running
+	// number, because a stream delivers rows in the order of their commits.
+	number int64
 	record events.Record
-	fault  error // it cannot be published: somebody else has written it
+	fault  error // why it cannot be published, such as headers that Append did not write
 }
 
 const rowColumns = `SELECT seq, id::text, aggregateid, type, payload::text, headers::text
@@ -55,7 +58,7 @@ func scanRows(rows *sqlx.Rows) ([]row, error) {
 			return nil, err
 		}
 		r.fault = r.record.SetHeaders(head)
-		r.at = r.seq
+		r.number = r.seq
 		found = append(found, r)
 	}
 	return found, rows.Err()

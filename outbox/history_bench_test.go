@@ -7,12 +7,12 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// BenchmarkRelayBehindHistory drains, in turns, an outbox with ten million rows of history behind
-// it and one with none.
+// BenchmarkRelayBehindHistory drains an outbox with ten million published rows and an empty one in
+// turns.
 func BenchmarkRelayBehindHistory(b *testing.B) {
 	const history, rows = 10_000_000, 20_000
 	behind, empty := outboxtest.New(b), outboxtest.New(b)
-	remember(behind, history)
+	writeHistory(behind, history)
 	var long, short time.Duration
 	for b.Loop() {
 		long += drain(b, behind, rows)
@@ -24,11 +24,12 @@ func BenchmarkRelayBehindHistory(b *testing.B) {
 	b.ReportMetric(100*short.Seconds()/long.Seconds(), "%")
 }
 
-// remember writes rows that were published long ago, each in a transaction of its own.
-func remember(s *outboxtest.Env, rows int) {
-	// to build them at the end is quicker
+// writeHistory inserts rows that look as if they were published long ago, each in a transaction of
+// its own.
+func writeHistory(s *outboxtest.Env, rows int) {
+	// It is faster to build the indexes after the rows.
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`)
-	// The transaction ids are below the cursor's left edge, as those of what is settled are.
+	// The cursor passes all transaction ids that the rows get.
 	s.Exec(`SET statement_timeout = 0; UPDATE outbox_cursor SET a = f.now, b = f.now,
 		txid = pg_current_xact_id()
 		FROM (SELECT pg_current_snapshot() AS now) AS f`)

@@ -12,8 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// settle moves the cursor over all that was said, as a relay does, and returns a lead.
-func settle(t *testing.T, s *outboxtest.Env) *postgres.Lead {
+// settleAndLead moves the cursor over all rows, as a relay does, and returns a lead.
+func settleAndLead(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
 	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(),
@@ -26,8 +26,8 @@ func settle(t *testing.T, s *outboxtest.Env) *postgres.Lead {
 	return lead
 }
 
-// history is what the outbox still has.
-func history(t *testing.T, s *outboxtest.Env) (ids []string) {
+// remaining returns the ids of the events that are in the outbox.
+func remaining(t *testing.T, s *outboxtest.Env) (ids []string) {
 	t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox ORDER BY seq`); err != nil {
 		t.Fatal(err)
@@ -35,149 +35,151 @@ func history(t *testing.T, s *outboxtest.Env) (ids []string) {
 	return ids
 }
 
-func TestHistoryGoesWhenItIsOldAndSettledAndNotHeld(t *testing.T) {
+func TestRetentionDeletesOldSettledRowsThatAreNotHeld(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
-	old := s.Publish("a", 1, 2)
-	held := s.Publish("b", 1)[0]
-	young := s.Publish("c", 1)
-	lead := settle(t, s)
+	s := outboxtest.NewWithoutBroker(t)
+	old := s.AppendNotes("a", 1, 2)
+	held := s.AppendNotes("b", 1)[0]
+	young := s.AppendNotes("c", 1)
+	lead := settleAndLead(t, s)
 	s.Exec(`INSERT INTO outbox_held SELECT seq, 'b', 'refused', 1, now() FROM outbox WHERE id = $1`,
 		held)
-	unsettled := s.Publish("d", 1)
+	unsettled := s.AppendNotes("d", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours' WHERE id <> $1`, young[0])
 	r := s.Relay(s.Out)
 
 	r.Keep = -1
-	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
-		"history is kept for ever")
+	checkRetention(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
+		"events are never deleted")
 	r.Keep = 4 * time.Hour
-	forget(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
-		"nothing is old enough")
+	checkRetention(t, r, lead, s, slices.Concat(old, []string{held}, young, unsettled),
+		"no event is old enough")
 	r.Keep = 2 * time.Hour
 	s.Exec(`UPDATE leaders SET token = token + 1`)
-	if err := r.Forget(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
-		t.Errorf("when another leads: %v", err)
+	if err := r.DeleteOld(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
+		t.Errorf("error %v after another relay has taken the lead, want %v", err, postgres.ErrSuperseded)
 	}
 	s.Exec(`UPDATE leaders SET token = token - 1`)
-	forget(t, r, lead, s, slices.Concat([]string{held}, young, unsettled), "the old ones go")
+	checkRetention(t, r, lead, s, slices.Concat([]string{held}, young, unsettled),
+		"old events are deleted")
 	if n := r.Stats().Forgotten; n != 2 {
-		t.Errorf("%d rows are said to be forgotten", n)
+		t.Errorf("Stats counts %d deleted rows, want 2", n)
 	}
 }
 
-// Any number of held rows before the others keeps nothing from going.
-func TestHeldRowsKeepNoOthersFromGoing(t *testing.T) {
+// Rows that stay because they are held do not keep the rows behind them from being deleted.
+func TestHeldRowsDoNotStopRetention(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
 		SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', now() - interval '3 hours'
 			FROM generate_series(1, 1200)`)
-	lead := settle(t, s)
+	lead := settleAndLead(t, s)
 	s.Exec(`INSERT INTO outbox_held SELECT seq, 'a', 'behind', 0, 'infinity' FROM outbox
 		ORDER BY seq LIMIT 1150`)
 	r := s.Relay(s.Out)
 	r.Keep = time.Hour
-	if err := r.Forget(t.Context(), lead); err != nil {
+	if err := r.DeleteOld(t.Context(), lead); err != nil {
 		t.Fatal(err)
 	}
 	if n := r.Stats().Forgotten; n != 50 {
-		t.Errorf("%d of 50 went", n)
+		t.Errorf("%d rows were deleted, want 50", n)
 	}
 }
 
-// One replica that is set to keep less than the others deletes nothing that they want, neither
-// while they run nor for a day after.
-func TestHistoryGoesByTheMostCarefulReplica(t *testing.T) {
+// A replica with a shorter Keep than another one deletes no event that the other wants to keep,
+// neither while the other runs nor for a day after it has ended.
+func TestLongestKeepOfAllReplicasCounts(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
-	ids := s.Publish("a", 1)
+	s := outboxtest.NewWithoutBroker(t)
+	ids := s.AppendNotes("a", 1)
 	s.Exec(`UPDATE outbox SET created_at = now() - interval '3 hours'`)
-	lead := settle(t, s)
+	lead := settleAndLead(t, s)
 	careful := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
-	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // it runs, though it has no broker
+	careful.URL, careful.Keep = "amqp://127.0.0.1:1/", 4*time.Hour // without a broker it never leads
 	stop := s.Run(careful)
-	s.Until("it has told of itself",
+	s.WaitFor("it has announced itself",
 		func() bool { return s.Count(`SELECT count(*) FROM outbox_relays`) == 1 })
 	hasty := s.Relay(s.Out)
 	hasty.Keep = time.Hour
-	forget(t, hasty, lead, s, ids, "another wants to keep it")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to keep it")
 	stop()
-	forget(t, hasty, lead, s, ids, "another wanted to keep it a moment ago")
+	checkRetention(t, hasty, lead, s, ids, "a replica that has just ended wants to keep it")
 	careful.Keep = -1
 	stopSecond := s.Run(careful)
-	s.Until("it wants to keep it without end", func() bool {
-		return s.Count(`SELECT count(*)
-		FROM outbox_relays WHERE keep = 'infinity'`) == 1
+	s.WaitFor("it has announced that it deletes nothing", func() bool {
+		return s.Count(`SELECT count(*) FROM outbox_relays WHERE keep = 'infinity'`) == 1
 	})
-	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to delete nothing")
 	s.Exec(`UPDATE outbox_relays SET keep = 1, seen_at = now() - interval '25 hours'
 		WHERE keep <> 'infinity'`)
-	forget(t, hasty, lead, s, ids, "another wants to keep it without end")
+	checkRetention(t, hasty, lead, s, ids, "another replica wants to delete nothing")
 	stopSecond()
 	s.Exec(`UPDATE outbox_relays SET seen_at = now() - interval '25 hours'`)
-	forget(t, hasty, lead, s, nil, "nobody wants it any more")
+	checkRetention(t, hasty, lead, s, nil, "no replica of the last day wants to keep it")
 }
 
-// Nor do rows that are dated in the future, also when there are more of them than one pass looks
-// at.
-func TestRowsOfTheFutureKeepNoOthersFromGoing(t *testing.T) {
+// Rows that are dated in the future do not keep the rows behind them from being deleted, even if
+// there are more of them than one pass reads.
+func TestRowsDatedInTheFutureDoNotStopRetention(t *testing.T) {
 	t.Parallel()
 	for name, ahead := range map[string]int{"a batch": 1000, "more than a pass": 25_000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := outboxtest.Quiet(t)
+			s := outboxtest.NewWithoutBroker(t)
 			s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers, created_at)
 				SELECT gen_random_uuid(), 'note', 'a', 'note.taken', '{}', '{}', CASE
 					WHEN g <= $1 THEN now() + interval '1 year' ELSE now() - interval '3 hours' END
 				FROM generate_series(1, $1 + 1500) g`, ahead)
-			lead := settle(t, s)
+			lead := settleAndLead(t, s)
 			r := s.Relay(s.Out)
 			r.Keep = time.Hour
 			for range 2 {
-				if err := r.Forget(t.Context(), lead); err != nil {
+				if err := r.DeleteOld(t.Context(), lead); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if n := r.Stats().Forgotten; n != 1500 {
-				t.Errorf("%d of 1500 went", n)
+				t.Errorf("%d rows were deleted, want 1500", n)
 			}
 		})
 	}
 }
 
-func forget(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env, want []string,
+func checkRetention(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env,
+	want []string,
 	when string) {
 	t.Helper()
-	if err := r.Forget(t.Context(), lead); err != nil {
+	if err := r.DeleteOld(t.Context(), lead); err != nil {
 		t.Fatal(err)
 	}
-	if left := history(t, s); !slices.Equal(left, want) {
-		t.Errorf("%s: %v are left, want %v", when, left, want)
+	if left := remaining(t, s); !slices.Equal(left, want) {
+		t.Errorf("when %s: %v are left, want %v", when, left, want)
 	}
 }
 
-// A row that was held for ever by mistake comes when a person asks for it, with those behind it.
+// A row that was quarantined by mistake is published when an operator requests its replay, and then
+// the rows behind it.
 func TestQuarantinedIsReleasedByReplay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Exec(
 		`LOCK TABLE outbox_held; INSERT INTO outbox_held (seq, aggregate, reason, attempts, due)
 			VALUES (1, 'a', 'a mistake', 1, 'infinity')`)
-	ids := s.Publish("a", 1, 2)
+	ids := s.AppendNotes("a", 1, 2)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("b", 1))
-	s.Until("both are held", func() bool { return r.Stats().Held == 2 })
+	s.Await(s.Queue, s.AppendNotes("b", 1))
+	s.WaitFor("both rows are held", func() bool { return r.Stats().Held == 2 })
 	if _, err := s.Out.ReplayIDs(t.Context(), ids[0]); err != nil {
 		t.Fatal(err)
 	}
 	s.Await(s.Queue, ids)
-	s.Until("nothing is held", func() bool { return r.Stats().Held == 0 })
+	s.WaitFor("nothing is held", func() bool { return r.Stats().Held == 0 })
 }
 
-// What cannot be published stays held, though somebody asks for it.
-func TestWhatDoesNotFitStaysHeld(t *testing.T) {
+// A row that cannot be published stays held after a request for its replay.
+func TestUnpublishableRowStaysHeldAfterReplay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	id := events.NewID()
@@ -185,18 +187,18 @@ func TestWhatDoesNotFitStaysHeld(t *testing.T) {
 		'note', 'a', 'note.taken', '{}', '{"time":"never"}')`, id)
 	r := s.Relay(s.Out)
 	s.Run(r)
-	s.Until("it is held", func() bool {
+	s.WaitFor("the row is quarantined", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_held
 		WHERE due = 'infinity'`) == 1
 	})
 	if _, err := s.Out.ReplayIDs(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("it is held for ever again", func() bool {
+	s.WaitFor("the row is quarantined again", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_held
 		WHERE due = 'infinity'`) == 1
 	})
-	marker := s.Publish("b", 1)
+	marker := s.AppendNotes("b", 1)
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != marker[0] {
 		t.Errorf("%s was published: %s", got[0].MessageId, got[0].Body)
 	}

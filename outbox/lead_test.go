@@ -13,7 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// replica is another process of the same service: a pool and an outbox of its own.
+// replica returns an outbox and a relay with a connection pool of their own, as in another process.
 func replica(t *testing.T, s *outboxtest.Env) (*outbox.Outbox, *outbox.Relay) {
 	t.Helper()
 	out := outbox.New(outboxtest.OpenDB(t, s.Database))
@@ -26,31 +26,31 @@ func TestOneReplicaLeadsAndAnotherFollows(t *testing.T) {
 	_, a := replica(t, s)
 	_, b := replica(t, s)
 	stops := map[*outbox.Relay]func(){a: s.Run(a), b: s.Run(b)}
-	s.Until("one leads", func() bool { return a.Stats().Leading || b.Stats().Leading })
+	s.WaitFor("one replica leads", func() bool { return a.Stats().Leading || b.Stats().Leading })
 	leader, other := a, b
 	if b.Stats().Leading {
 		leader, other = b, a
 	}
 	for n := range 20 {
-		s.Await(s.Queue, s.Publish(outboxtest.Aggregate(n), 1))
+		s.Await(s.Queue, s.AppendNotes(outboxtest.Aggregate(n), 1))
 		if other.Stats().Leading {
-			t.Fatal("both lead")
+			t.Fatal("both replicas lead")
 		}
 	}
-	s.Until("all is settled", func() bool { return leader.Stats().Published == 20 })
+	s.WaitFor("all is settled", func() bool { return leader.Stats().Published == 20 })
 	stops[leader]()
-	s.Await(s.Queue, s.Publish("after", 1))
-	s.Until("the successor has settled it",
+	s.Await(s.Queue, s.AppendNotes("after", 1))
+	s.WaitFor("the successor has published the event",
 		func() bool { return other.Stats() == outbox.Stats{Published: 1, Leading: true} })
-	s.NothingElse(s.Queue) // twice, although every lead ended in order
+	s.ExpectNoMore(s.Queue) // nothing is published twice after an orderly stop
 }
 
-// A replica without the lead tells the leader what it has appended.
+// A standby forwards its nudges to the leader.
 func TestStandbyNudgesTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Publish("a", 1)) // it leads
+	s.Await(s.Queue, s.AppendNotes("a", 1)) // the first relay leads
 	listener := pq.NewListener(s.Database, time.Second, time.Second, nil)
 	t.Cleanup(func() { _ = listener.Close() })
 	if err := listener.Listen("outbox"); err != nil {
@@ -59,7 +59,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 	out, standby := replica(t, s)
 	s.Run(standby)
 	out.Nudge()
-	deadline := time.NewTimer(outboxtest.Patience)
+	deadline := time.NewTimer(outboxtest.Timeout)
 	defer deadline.Stop()
 	select {
 	case n := <-listener.Notify:
@@ -67,7 +67,7 @@ func TestStandbyNudgesTheLeader(t *testing.T) {
 			t.Errorf("notification %+v, want one without a payload", n)
 		}
 	case <-deadline.C:
-		t.Fatal("the standby passed no nudge on")
+		t.Fatal("the standby forwarded no nudge")
 	}
 }
 
@@ -76,80 +76,81 @@ func TestLeaderReceivesNotifications(t *testing.T) {
 	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
 	outbox.Listen(t, r)
-	s.Until("a notification becomes a nudge", func() bool {
+	s.WaitFor("a notification becomes a nudge", func() bool {
 		s.Exec(`NOTIFY outbox`)
 		return outbox.Nudged(s.Out)
 	})
 }
 
-// A leader that was overtaken writes nothing any more, but does not give up being a replica.
-func TestOvertakenLeaderWritesNothing(t *testing.T) {
+// A leader that was superseded cannot write the cursor any more. It starts again as a replica.
+func TestSupersededLeaderWritesNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL = link.URL
+	r.URL = proxy.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 1))
-	s.Until("the first is settled", func() bool { return r.Stats().Published == 1 })
-	link.Hold(outboxtest.FromBroker) // it awaits a confirm
-	ids := s.Publish("a", 2)
+	s.Await(s.Queue, s.AppendNotes("a", 1))
+	s.WaitFor("the first event is settled", func() bool { return r.Stats().Published == 1 })
+	proxy.Hold(outboxtest.FromBroker) // the relay awaits a confirm
+	ids := s.AppendNotes("a", 2)
 	s.Await(s.Queue, ids)
 	s.Exec(`UPDATE leaders SET token = token + 1`) // as another leader does
 	s.Exec(`UPDATE outbox_cursor SET epoch = epoch + 1, txid = pg_current_xact_id()`)
 	epoch := s.Count(`SELECT epoch FROM outbox_cursor`)
 	before := s.Count(`SELECT xmin::text::bigint FROM outbox_cursor`)
-	link.Release()
-	s.Until("it leads with another epoch", func() bool {
-		return s.Count(`SELECT epoch
-		FROM outbox_cursor`) > epoch
+	proxy.Release()
+	s.WaitFor("the relay leads with another epoch", func() bool {
+		return s.Count(`SELECT epoch FROM outbox_cursor`) > epoch
 	})
 	if r.Stats().Published > 2 {
 		t.Errorf("stats %+v", r.Stats())
 	}
 	again := s.Receive(s.Queue, 1)
 	if again[0].MessageId != ids[0] {
-		t.Errorf("received %s; the cursor of the overtaken leader counted (xmin %d)", again[0].MessageId,
+		t.Errorf("received %s: the superseded leader has moved the cursor (xmin %d)", again[0].MessageId,
 			before)
 	}
 }
 
-// OUT-08: a crash between the confirm and the cursor repeats the event as it was.
-func TestRepeatedEventIsTheSame(t *testing.T) {
+// OUT-08: after a crash between the confirm and the write of the cursor, the event is published
+// again without any change.
+func TestRepeatedEventIsIdentical(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	stop := s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Publish("a", 0))
-	s.Until("the cursor is written", func() bool {
+	s.Await(s.Queue, s.AppendNotes("a", 0))
+	s.WaitFor("the window is closed", func() bool {
 		return s.Count(
 			`SELECT count(*) FROM outbox_cursor WHERE a::text = b::text AND a::text <> '3:3:'`) == 1
 	})
-	lock := s.Begin() // the cursor cannot be written
+	lock := s.Begin() // the relay cannot write its cursor
 	if _, err := lock.Exec(`SELECT FROM outbox_cursor FOR UPDATE`); err != nil {
 		t.Fatal(err)
 	}
-	ids := s.Publish("a", 1, 2, 3)
+	ids := s.AppendNotes("a", 1, 2, 3)
 	first := s.Receive(s.Queue, 3)
-	s.Until("the relay waits to write its cursor", func() bool {
+	s.WaitFor("the relay waits to write its cursor", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND wait_event_type = 'Lock'`) == 1
 	})
-	stop() // it dies there
+	stop() // before the cursor is written
 	s.Commit(lock)
 	s.Run(s.Relay(outbox.New(s.DB)))
 	second := s.Receive(s.Queue, 3)
-	if !slices.Equal(outboxtest.IDsOf(first), ids) || !slices.Equal(outboxtest.IDsOf(second), ids) {
-		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.IDsOf(first),
-			outboxtest.IDsOf(second))
+	if !slices.Equal(outboxtest.MessageIDs(first), ids) ||
+		!slices.Equal(outboxtest.MessageIDs(second), ids) {
+		t.Fatalf("appended %v, received %v and %v", ids, outboxtest.MessageIDs(first),
+			outboxtest.MessageIDs(second))
 	}
 	for i := range first {
-		if !same(first[i], second[i]) {
-			t.Errorf("the copies differ:\n%+v\n%+v", first[i], second[i])
+		if !sameMessage(first[i], second[i]) {
+			t.Errorf("the two messages differ:\n%+v\n%+v", first[i], second[i])
 		}
 	}
 }
 
-func same(a, b amqp.Delivery) bool {
+func sameMessage(a, b amqp.Delivery) bool {
 	for key, value := range a.Headers {
 		if b.Headers[key] != value {
 			return false
@@ -161,24 +162,24 @@ func same(a, b amqp.Delivery) bool {
 		a.AppId == b.AppId && a.DeliveryMode == b.DeliveryMode
 }
 
-// OUT-12: a broker that is away costs no row an attempt.
-func TestAbsentBrokerCostsNoAttempt(t *testing.T) {
+// OUT-12: a broker that cannot be reached costs no row an attempt.
+func TestUnreachableBrokerSpendsNoAttempt(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL = link.URL
+	r.URL = proxy.URL
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 1))
-	link.SetDown(true)
+	s.Await(s.Queue, s.AppendNotes("a", 1))
+	proxy.SetDown(true)
 	var ids []string
 	for n := range 50 {
-		ids = append(ids, s.Publish(outboxtest.Aggregate(n), 1)...)
+		ids = append(ids, s.AppendNotes(outboxtest.Aggregate(n), 1)...)
 	}
-	s.Until("the relay has noticed", func() bool { return !r.Stats().Leading })
-	link.SetDown(false)
+	s.WaitFor("the relay has lost its session", func() bool { return !r.Stats().Leading })
+	proxy.SetDown(false)
 	s.Await(s.Queue, ids)
 	if n := s.Count(`SELECT count(*) FROM outbox_held`); n != 0 {
-		t.Errorf("%d rows were held", n)
+		t.Errorf("%d rows are held, want none", n)
 	}
 }

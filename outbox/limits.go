@@ -11,27 +11,26 @@ import (
 )
 
 const (
-	limitsValidFor  = 5 * time.Minute // an operator may have changed the broker since
-	maxRefusedTypes = 1000
-	accessCode      = 403
+	limitsValidFor    = 5 * time.Minute // then the operator may have changed the broker's limits
+	maxForbiddenTypes = 1000
+	accessCode        = 403 // access refused
 )
 
-// brokerLimits are what the broker has said when it ended a session because of one row: which rows
-// it would end the next sessions for. Without them each of many such rows costs everybody two
-// sessions.
+// brokerLimits are the limits that the broker named when it ended a session because of one row. The
+// relay quarantines rows that exceed them without publishing them. Otherwise each such row would
+// end two sessions, one to notice it and one to isolate it, and delay all other events every time.
 type brokerLimits struct {
-	largest int             // bytes of a body; 0: not known
-	refused map[string]bool // types that the user may not publish
-	until   time.Time
+	largest        int             // bytes of a body; 0: unknown
+	forbiddenTypes map[string]bool // event types that the broker's user may not publish
+	until          time.Time       // the limits are valid until then
 }
 
 var (
-	tooLarge  = regexp.MustCompile(`larger than (?:configured )?max size (\d+)`)
-	forbidden = regexp.MustCompile(`access to topic '([^']*)' in exchange`)
+	tooLarge      = regexp.MustCompile(`larger than (?:configured )?max size (\d+)`)
+	forbiddenType = regexp.MustCompile(`access to topic '([^']*)' in exchange`)
 )
 
-// learn tells whether the reason for which a session has ended says which rows the broker does not
-// take.
+// learn reports whether the error with which a session ended names a limit, and keeps that limit.
 func (l *brokerLimits) learn(err error) bool {
 	code, reason := rabbit.ServerCode(err), ""
 	if err != nil {
@@ -48,19 +47,19 @@ func (l *brokerLimits) learn(err error) bool {
 		l.largest, l.until = largest, time.Now().Add(limitsValidFor)
 		return true
 	}
-	if m := forbidden.FindStringSubmatch(reason); m != nil && code == accessCode &&
-		len(l.refused) < maxRefusedTypes {
-		if l.refused == nil {
-			l.refused = map[string]bool{}
+	if m := forbiddenType.FindStringSubmatch(reason); m != nil && code == accessCode &&
+		len(l.forbiddenTypes) < maxForbiddenTypes {
+		if l.forbiddenTypes == nil {
+			l.forbiddenTypes = map[string]bool{}
 		}
-		l.refused[m[1]], l.until = true, time.Now().Add(limitsValidFor)
+		l.forbiddenTypes[m[1]], l.until = true, time.Now().Add(limitsValidFor)
 		return true
 	}
 	return false
 }
 
-// check finds the rows that the broker would end the session for.
-func (l *brokerLimits) check(rows []row) {
+// markUnfit gives a fault to each row for which the broker would end the session.
+func (l *brokerLimits) markUnfit(rows []row) {
 	if l.until.IsZero() || time.Now().After(l.until) {
 		return
 	}
@@ -68,11 +67,11 @@ func (l *brokerLimits) check(rows []row) {
 		switch {
 		case r.fault != nil:
 		case l.largest > 0 && len(r.record.Data) > l.largest:
-			rows[i].fault = fmt.Errorf("a body of %d bytes, and the broker takes %d: raise its "+
-				"max_message_size, then replay the event",
+			rows[i].fault = fmt.Errorf("the event has %d bytes, and the broker accepts at most %d: "+
+				"raise the broker's max_message_size, then replay the event",
 				len(r.record.Data), l.largest)
-		case l.refused[r.record.Type]:
-			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: repair its topic "+
+		case l.forbiddenTypes[r.record.Type]:
+			rows[i].fault = fmt.Errorf("the broker's user may not publish %s: correct the user's topic "+
 				"permissions, then replay the event",
 				strings.ToValidUTF8(r.record.Type, "?"))
 		}

@@ -10,12 +10,11 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
+func TestBrokerLimitsAreLearnt(t *testing.T) {
 	t.Parallel()
 	var l brokerLimits
 	ended := func(code int, reason string) error {
-		return &amqp.Error{Code: code, Reason: reason,
-			Server: true}
+		return &amqp.Error{Code: code, Reason: reason, Server: true}
 	}
 	for _, err := range []error{
 		nil, errors.New("larger than max size 3"), ended(320, "larger than max size 3"),
@@ -24,7 +23,7 @@ func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 		ended(404, "access to topic 'a' in exchange"),
 	} {
 		if l.learn(err) {
-			t.Errorf("%v teaches %+v", err, l)
+			t.Errorf("the error %v is taken for a limit: %+v", err, l)
 		}
 	}
 	rows := []row{
@@ -32,27 +31,28 @@ func TestBrokerTeachesWhatItDoesNotTake(t *testing.T) {
 		{record: events.Record{Type: "a", Data: make([]byte, 4)}},
 		{record: events.Record{Type: "b", Data: make([]byte, 3)}},
 	}
-	l.check(rows)
-	faults(t, rows, false, false, false)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, false, false)
 	if !l.learn(ended(406,
 		"PRECONDITION_FAILED - message size 4 is larger than configured max size 3")) ||
 		!l.learn(ended(403, "ACCESS_REFUSED - access to topic 'b' in exchange 'x' in vhost 'v' refused "+
 			"for user 'u'")) {
-		t.Fatal("nothing is learnt")
+		t.Fatal("the limits are not learnt")
 	}
-	l.check(rows)
-	faults(t, rows, false, true, true)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, true, true)
 	l.until = time.Now().Add(-time.Second)
 	rows[1].fault, rows[2].fault = nil, nil
-	l.check(rows)
-	faults(t, rows, false, false, false)
+	l.markUnfit(rows)
+	checkFaults(t, rows, false, false, false)
 }
 
-func faults(t *testing.T, rows []row, want ...bool) {
+// checkFaults fails the test unless exactly the wanted rows have a fault.
+func checkFaults(t *testing.T, rows []row, want ...bool) {
 	t.Helper()
 	for i, r := range rows {
 		if (r.fault != nil) != want[i] {
-			t.Errorf("row %d: fault %v", i, r.fault)
+			t.Errorf("row %d: fault %v, want one: %t", i, r.fault, want[i])
 		}
 	}
 }

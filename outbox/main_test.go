@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "24") // they mostly wait for servers
+	_ = flag.Set("test.parallel", "24") // the tests mostly wait for servers
 	leaks.Main(m)
 }

@@ -1,11 +1,18 @@
-// Package outbox gets events from a database transaction to the broker. Append writes them in the
-// transaction of the business change; the Relay publishes them afterwards, with confirms.
+// Package outbox publishes events that were written in a database transaction. Append writes them
+// in the transaction of the business change; the Relay publishes them after the commit and waits
+// for the broker's confirms.
 //
-// It promises that an event is published if and only if its transaction committed, at least once,
-// always with the same id; that no event is skipped when transactions commit in another order than
-// they began; and that the events of one aggregate are published first in the order in which they
-// were appended, as long as nothing fails. It does not promise that order under faults, and nothing
-// that is built on it may depend on it.
+// It promises that an event is published if and only if its transaction committed: at least once,
+// and always with the same id. No event is skipped when transactions commit in another order than
+// they began. As long as nothing fails, the events of one aggregate are published in the order in
+// which they were appended. Under faults that order is not promised, and no consumer may depend on
+// it.
+//
+// The relay reads the outbox in windows. A window contains the rows that are visible in one
+// snapshot of the database and not in the one before, so it is exact whatever the order of sequence
+// numbers, transaction ids and commits. A cursor that only remembers the highest number would skip
+// a row that commits late, and a relay that waits for running transactions would stall behind a
+// long one.
 package outbox
 
 import (
@@ -25,9 +32,9 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations are those of the line "outbox".
+// Migrations returns the migrations of the outbox, for postgres.Migrate under the name "outbox".
 func Migrations() fs.FS {
-	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
+	files, _ := fs.Sub(migrations, "migrations") // it fails only for an invalid name
 	return files
 }
 
@@ -35,7 +42,7 @@ func Migrations() fs.FS {
 type Outbox struct {
 	db         *sqlx.DB
 	statements *postgres.Statements
-	nudge      chan struct{} // room for one: many nudges are as good as one
+	nudge      chan struct{} // holds one nudge; the relay reads everything at each of them
 }
 
 // New returns the outbox of a database.
@@ -47,12 +54,13 @@ const appendSQL = `
 INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::json[], $6::json[])`
 
-// Append writes events in tx, in one statement and in their order. It refuses events that do not
-// encode, or that are larger than events.MaxSize, before it touches the database.
+// Append writes events in tx with one statement, in the given order. It refuses events that do not
+// encode or that are larger than events.MaxSize before it uses the database, so that tx stays
+// usable.
 //
-// It must come after the rows of the aggregate were locked, so that the order of the outbox is that
-// of the changes. Somebody has to nudge the relay after the commit, as Tx does; otherwise it finds
-// the events at its next poll.
+// The caller must have locked the rows of the aggregate in tx: otherwise two transactions may
+// append in another order than they change the aggregate. After the commit the caller should nudge
+// the relay, as Tx does; without a nudge the relay finds the events at its next poll.
 func (o *Outbox) Append(ctx context.Context, tx *sqlx.Tx, published ...events.Event) error {
 	if len(published) == 0 {
 		return nil
@@ -82,14 +90,14 @@ func (o *Outbox) Append(ctx context.Context, tx *sqlx.Tx, published ...events.Ev
 	return nil
 }
 
-// aggregateType is the noun of an event type: "order" of "order.placed".
+// aggregateType returns the noun of an event type, which is "order" for "order.placed".
 func aggregateType(eventType string) string {
 	noun, _, _ := strings.Cut(eventType, ".")
 	return noun
 }
 
-// Tx runs f in a transaction and nudges the relay when it has committed. The error is that of f or
-// of the commit; see postgres.InTx.
+// Tx runs f in a transaction and nudges the relay after the commit. It returns the error of f or of
+// the commit; see postgres.InTx.
 func (o *Outbox) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	if err := postgres.InTx(ctx, o.db, f); err != nil {
 		return err
@@ -98,8 +106,8 @@ func (o *Outbox) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	return nil
 }
 
-// Nudge tells the relay that there may be something to publish. It only hurries it: the relay polls
-// as well. It never blocks.
+// Nudge makes the relay look for new events now instead of at its next poll. It never blocks. A
+// lost nudge delays an event by one poll interval at most.
 func (o *Outbox) Nudge() {
 	select {
 	case o.nudge <- struct{}{}:

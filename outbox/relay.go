@@ -15,93 +15,102 @@ import (
 
 // The bounds of the relay.
 const (
-	pollInterval    = 25 * time.Millisecond // the truth; nudges only hurry it
-	standbyInterval = 250 * time.Millisecond
-	heldInterval    = 200 * time.Millisecond
-	saveInterval    = 50 * time.Millisecond // of the cursor, in the middle of a window
-	// rows whose places are in memory; the window of a larger backlog is read in several goes
+	// Every poll finds all committed rows. Nudges only make it come earlier.
+	pollInterval    = 25 * time.Millisecond
+	standbyInterval = 250 * time.Millisecond // between two attempts to get the lead
+	heldInterval    = 200 * time.Millisecond // between two looks for held rows that are due
+	saveInterval    = 50 * time.Millisecond  // between two saves of the cursor within a window
+	// windowMax bounds the seqs that are in memory. The window of a larger backlog is read in parts.
 	windowMax = 1_000_000
-	chunkSize = 250 // rows fetched and published at once
-	// at most chunkSize × chunksInFlight, plus maxHeldBatch, await their confirm
+	chunkSize = 250 // rows that are fetched and published at once
+	// At most chunkSize × chunksInFlight rows, plus maxHeldBatch, await their confirms.
 	chunksInFlight = 3
 )
 
-// ErrMissing says that committed events which are not published yet cannot be read from the outbox
-// any more.
-var ErrMissing = errors.New("events that are not published are missing from the outbox")
+// ErrMissing says that committed rows which were not published yet have disappeared from the
+// outbox.
+var ErrMissing = errors.New("unpublished events are missing from the outbox")
 
-// Relay publishes an outbox. Any number of replicas may run one: a fenced leader publishes, the
-// others stand by.
+// Relay publishes the events of an outbox. Every replica of a service may run one: a single leader
+// publishes, and the others stand by. A leader that has lost the lead without noticing may publish
+// an event twice, which inboxes absorb, but it cannot move the cursor.
 type Relay struct {
 	Outbox *Outbox
 	URL    string // of the broker
-	// URL of the outbox's database, to hear the nudges of other replicas; empty: the poll finds their
-	// events
+	// Database is the URL of the outbox's database, on which the leader listens for the nudges of
+	// other replicas. Empty: their events wait for the next poll.
 	Database string
-	Name     string // of the service: its connection is named after it
+	Name     string // of the service; the connection to the broker has this name
 	Exchange string
-	// Mandatory are the types that somebody must be bound for: their events wait in the outbox until
-	// then. Events of other types that nobody is bound for are published to nobody, which is counted
-	// and logged; nil: none is mandatory.
+	// Mandatory reports whether an event of this type must reach a queue. Its events are held until
+	// a queue is bound for the type. An event of another type that no queue is bound for is lost,
+	// which is counted and logged. Nil: no type is mandatory.
 	Mandatory func(eventType string) bool
-	// types that nobody need be bound for: that is counted, and no news; nil: none
+	// Optional reports whether an event of this type may have no queue. Its loss is counted but not
+	// logged. Nil: no type is optional.
 	Optional func(eventType string) bool
-	// how long history stays once published, where no replica wants longer; 0: DefaultKeep, negative:
-	// without end
+	// Keep is how long published events stay in the outbox; the longest Keep of all replicas counts.
+	// 0: DefaultKeep; negative: they are never deleted.
 	Keep time.Duration
-	// Source is what the relay may stream from instead of the window, when Outbox.Use says so; nil:
-	// none.
+	// Source is a stream that the relay can use in place of the window, if Outbox.UseSource says so.
+	// Nil: there is none.
 	Source Source
-	// Ready is asked at the start of each session, before anything is published; nil: always ready.
+	// Ready is called at the start of each broker session. While it returns an error, nothing is
+	// published. Nil: always ready.
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
 
-	most           int  // rows of a window in memory; 0: windowMax
-	oneByOne       int  // flow.careful survives the session
-	replayOneByOne bool // one of the rows to be published again ends sessions
+	// What must survive a term, on the goroutine of the term:
+	suspects       int  // see state.suspects
+	replayOneByOne bool // a row of a replay ends sessions; each batch is one row
 	limits         brokerLimits
 	unrouted       unrouted
-	toldKeep       float64
-	token          atomic.Int64 // of the lead; 0: it stands by
-	swept          int64        // how far the last pass of the retention has come
-	published      atomic.Int64
-	forgotten      atomic.Int64
-	held           atomic.Int64
-	anomalies      atomic.Int64
-	oldest         atomic.Int64
-	leading        atomic.Bool
-	streaming      atomic.Bool
-	lag            atomic.Int64
+	// On the goroutine of the retention:
+	loggedKeep float64
+	retainedTo int64 // the seq that the last pass of the retention has reached
+
+	maxRows   int          // of a window in memory; 0: windowMax
+	token     atomic.Int64 // of the lead; 0: the relay stands by
+	published atomic.Int64
+	deleted   atomic.Int64
+	held      atomic.Int64
+	anomalies atomic.Int64
+	oldestSec atomic.Int64
+	leading   atomic.Bool
+	streaming atomic.Bool
+	lag       atomic.Int64
 }
 
-// Stats is what a relay has done since it was started, and what it holds now.
+// Stats counts what a relay has done since the process started, and describes its present state.
 type Stats struct {
-	Published int64
-	Forgotten int64 // old rows that were deleted
-	Held      int64
-	// windows that lacked an event, and cursors that somebody else has written: the relay begins again
+	Published int64 // events that the broker has confirmed, without replays
+	Forgotten int64 // old rows that the retention has deleted
+	Held      int64 // rows that are held now
+	// Anomalies counts windows in which an event was missing, and stored cursors that this leader did
+	// not write. The relay starts again from the stored cursor each time.
 	Anomalies int64
-	Unrouted  int64 // published while nobody was bound for them, and so gone
+	Unrouted  int64 // events that were published while no queue was bound for them; they are lost
 	Leading   bool
-	Streaming bool // from its Source, not from the window
-	// seconds that a transaction has been open that keeps old versions of rows, on the leader; 0: none
-	// for five minutes
+	Streaming bool // rows come from the Source, not from the window
+	// OldestSec is the age in seconds of the oldest transaction that prevents PostgreSQL from removing
+	// old versions of rows. Only the leader measures it; 0 if none is older than five minutes.
 	OldestSec int64
-	LagBytes  int64 // of the server's log, which it keeps for the stream
+	LagBytes  int64 // of the write-ahead log that the server keeps for the stream
 }
 
-// Stats may be called at any time.
+// Stats returns the present counts. It is safe for concurrent use.
 func (r *Relay) Stats() Stats {
-	return Stats{Published: r.published.Load(), Forgotten: r.forgotten.Load(), Held: r.held.Load(),
-		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldest.Load(),
+	return Stats{Published: r.published.Load(), Forgotten: r.deleted.Load(), Held: r.held.Load(),
+		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldestSec.Load(),
 		Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
 }
 
-// Run relays until ctx is done. Trouble with the broker or the database is waited out.
+// Run publishes until ctx is done. When the broker or the database fails, it logs the error, backs
+// off and starts again with a new session.
 func (r *Relay) Run(ctx context.Context) {
-	var beside sync.WaitGroup
-	beside.Go(func() { r.announce(ctx) })
-	defer beside.Wait()
+	var background sync.WaitGroup
+	background.Go(func() { r.announce(ctx) })
+	defer background.Wait()
 	rabbit.Supervise(ctx, r.Log, func(ctx context.Context) error {
 		session, err := rabbit.Open(ctx, r.URL, r.Name+"/publish")
 		if err != nil {
@@ -121,8 +130,8 @@ func (r *Relay) Run(ctx context.Context) {
 	})
 }
 
-// awaitLead waits for the lead and then leads. A replica without a broker never leads: it would
-// keep one that has a broker from publishing.
+// awaitLead waits for the lead and then runs a term. It is called with an open broker session only:
+// a leader that cannot reach the broker would keep a replica that can from publishing.
 func (r *Relay) awaitLead(ctx context.Context, publisher *rabbit.Publisher) error {
 	for {
 		lead, err := leader(r.Outbox.db).Try(ctx)
@@ -143,9 +152,9 @@ func (r *Relay) awaitLead(ctx context.Context, publisher *rabbit.Publisher) erro
 	}
 }
 
-// forwardNudges is what a standby does with nudges: it sends them to the leader, until it is time
-// to try for the lead again. A NOTIFY is a transaction of its own, never part of a business
-// transaction, since it makes commits wait for each other; it may fail, for the leader polls.
+// forwardNudges sends the nudges of a standby to the leader until standbyInterval has passed.
+// NOTIFY has a transaction of its own and is never part of a business transaction, because
+// transactions with a NOTIFY commit one after another. Its error is ignored: the leader polls.
 func (r *Relay) forwardNudges(ctx context.Context, publisher *rabbit.Publisher) error {
 	until := time.Now().Add(standbyInterval)
 	for time.Now().Before(until) {
@@ -166,7 +175,8 @@ func (r *Relay) listen(ctx context.Context) {
 	listener := pq.NewListener(r.Database, time.Second, time.Minute, nil)
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	defer func() { _ = listener.Close() }()
-	if err := listener.Listen(notifyChannel); err != nil { // it waits for a connection, or for Close
+	// Listen blocks until there is a connection, or until Close.
+	if err := listener.Listen(notifyChannel); err != nil {
 		return
 	}
 	for {
@@ -179,7 +189,8 @@ func (r *Relay) listen(ctx context.Context) {
 	}
 }
 
-// wait returns after d, at a nudge, or with an error when there is nothing left to wait for.
+// wait returns after d or at a nudge. It returns an error when ctx is done or the broker session
+// has ended.
 func wait(ctx context.Context, publisher *rabbit.Publisher, d time.Duration,
 	nudge <-chan struct{}) error {
 	timer := time.NewTimer(d)

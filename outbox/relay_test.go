@@ -16,8 +16,8 @@ func TestAppendedEventReachesQueue(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	ids := s.Publish("a", 1, 2, 3)
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
+	ids := s.AppendNotes("a", 1, 2, 3)
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 3)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, appended %v", got, ids)
 	}
 }
@@ -37,96 +37,97 @@ func TestEventOfRolledBackTransactionIsNotPublished(t *testing.T) {
 	if !errors.Is(err, refused) {
 		t.Fatalf("error %v", err)
 	}
-	ids := s.Publish("a", 2) // OUT-05: its seq leaves a gap, for which nobody waits
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+	ids := s.AppendNotes("a", 2) // OUT-05: the rolled back seq leaves a gap
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 		t.Fatalf("received %v, committed %v", got, ids)
 	}
 }
 
-// OUT-01, OUT-02: rows become visible in another order than their numbers and their times.
+// OUT-01, OUT-02: rows become visible in another order than that of their seqs and their times.
 func TestRowThatCommitsLateIsNotSkipped(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	early, late := outboxtest.Event(outboxtest.Note{On: "a", N: 1}),
 		outboxtest.Event(outboxtest.Note{On: "b", N: 1})
-	began := s.Begin() // it has a time and a transaction id, but inserts last
+	began := s.Begin() // it has the earliest time and transaction id, but inserts last
 	if _, err := began.Exec(`SELECT now(), pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
 	}
 	inserted := s.Begin() // it has the lowest seq, but commits late
 	s.AppendIn(inserted, early)
 	for n := range 3 {
-		ids := s.Publish("c", n)
-		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		ids := s.AppendNotes("c", n)
+		if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
 	s.Commit(inserted)
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); got[0] != early.ID {
-		t.Fatalf("received %s instead of the one that committed late, %s", got[0], early.ID)
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); got[0] != early.ID {
+		t.Fatalf("received %s, want %s, which committed late", got[0], early.ID)
 	}
 	s.AppendIn(began, late)
 	s.Commit(began)
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); got[0] != late.ID {
-		t.Fatalf("received %s instead of the one that began first, %s", got[0], late.ID)
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); got[0] != late.ID {
+		t.Fatalf("received %s, want %s, whose transaction began first", got[0], late.ID)
 	}
 }
 
-// OUT-04: the second writer of an aggregate has the lower transaction id.
-func TestOrderOfAggregateIsThatOfItsLocks(t *testing.T) {
+// OUT-04: the second writer of an aggregate has the lower transaction id, and still comes second.
+func TestAggregateOrderIsItsLockOrder(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	second := s.Begin()
 	if _, err := second.Exec(`SELECT pg_current_xact_id()`); err != nil {
 		t.Fatal(err)
 	}
-	first := s.Publish("a", 1)
+	first := s.AppendNotes("a", 1)
 	e := outboxtest.Event(outboxtest.Note{On: "a", N: 2})
 	s.AppendIn(second, e)
 	s.Commit(second)
-	s.Run(s.Relay(s.Out)) // both are in one window
-	if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); got[0] != first[0] || got[1] != e.ID {
+	s.Run(s.Relay(s.Out)) // both events are in one window
+	if got := outboxtest.MessageIDs(s.Receive(s.Queue, 2)); got[0] != first[0] || got[1] != e.ID {
 		t.Fatalf("received %v, appended %s then %s", got, first[0], e.ID)
 	}
 }
 
-// OUT-13: while confirms are awaited, no session of the database is in a transaction.
+// OUT-13: while the relay awaits confirms, it has no open transaction. A slow broker would
+// otherwise keep PostgreSQL from removing old versions of rows.
 func TestNoTransactionIsOpenWhileConfirmsAreAwaited(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL = link.URL
+	r.URL = proxy.URL
 	s.Run(r)
-	s.Publish("a", 1)
+	s.AppendNotes("a", 1)
 	s.Receive(s.Queue, 1)
-	s.Settled()
+	s.AwaitSettled()
 	const open = `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 		AND pid <> pg_backend_pid() AND query NOT LIKE '%outbox_relays%'
 			AND (state LIKE 'idle in transaction%' OR backend_xid IS NOT NULL)`
-	link.Hold(outboxtest.FromBroker) // confirms do not come any more
+	proxy.Hold(outboxtest.FromBroker) // no confirm arrives any more
 	var published []events.Event
 	for n := range 300 {
 		published = append(published, outboxtest.Event(outboxtest.Note{On: outboxtest.Aggregate(n),
 			N: 1}))
 	}
 	s.Append(published...)
-	s.Until("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
+	s.WaitFor("the relay has published", func() bool { return s.Depth(s.Queue) > 0 })
 	if n := s.Count(`SELECT count(*) FROM outbox_cursor, outbox
 		WHERE pg_visible_in_snapshot(outbox.txid, a)`); n > 1 {
 		t.Fatalf("%d rows are settled, although only one was confirmed", n)
 	}
-	// Other transactions of the leader are short; one that waits for confirms would stay open.
-	s.Until("no transaction is open while confirms are awaited",
+	// The leader's other transactions are short. One that awaits confirms would stay open.
+	s.WaitFor("no transaction is open while confirms are awaited",
 		func() bool { return s.Count(open) == 0 })
-	link.Release()
+	proxy.Release()
 	s.Receive(s.Queue, 300)
 }
 
 func TestAppendRefusesBeforeItWrites(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	tx := s.Begin()
 	big := outboxtest.Note{On: "a", Text: fmt.Sprintf("%0*d", events.MaxSize, 0)}
 	if err := s.Out.Append(t.Context(), tx, outboxtest.Event(outboxtest.Note{On: "a", N: 1}),
@@ -137,10 +138,10 @@ func TestAppendRefusesBeforeItWrites(t *testing.T) {
 		events.ErrMalformed) {
 		t.Fatalf("error %v, want %v", err, events.ErrMalformed)
 	}
-	if err := s.Out.Append(t.Context(), tx); err != nil { // nothing to say
+	if err := s.Out.Append(t.Context(), tx); err != nil { // no events
 		t.Fatal(err)
 	}
-	s.Commit(tx) // it is not in a failed state
+	s.Commit(tx) // it fails if a statement of the transaction has failed
 	if n := s.Count(`SELECT count(*) FROM outbox`); n != 0 {
 		t.Fatalf("%d rows were written", n)
 	}
@@ -148,10 +149,10 @@ func TestAppendRefusesBeforeItWrites(t *testing.T) {
 
 func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
-	ids := s.Publish("a", 1, 2)
-	s.Publish("b", 1)
-	ids = append(ids, s.Publish("a", 3)...)
+	s := outboxtest.NewWithoutBroker(t)
+	ids := s.AppendNotes("a", 1, 2)
+	s.AppendNotes("b", 1)
+	ids = append(ids, s.AppendNotes("a", 3)...)
 	history, err := s.Out.History(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
@@ -162,25 +163,25 @@ func TestHistoryIsWhatWasPublishedInOrder(t *testing.T) {
 	}
 	if !slices.Equal(got, ids) || string(history[2].Data) != `{"on":"a","n":3}` ||
 		history[2].Source != "/notes" {
-		t.Fatalf("story %+v, said %v", history, ids)
+		t.Fatalf("history %+v, appended %v", history, ids)
 	}
 }
 
-// A window that does not fit the memory is taken in several goes, each after the other.
-func TestLargeWindowIsTakenInSeveralGoes(t *testing.T) {
+// A window with more rows than the relay keeps in memory is read in parts, in order.
+func TestLargeWindowIsReadInParts(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	var want []string
 	for n := range 5 {
-		want = append(want, s.Publish(outboxtest.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
+		want = append(want, s.AppendNotes(outboxtest.Aggregate(n%2), 1, 2, 3, 4, 5, 6, 7)...)
 	}
 	r := s.Relay(s.Out)
-	r.TakeAtMost(4)
+	r.LimitWindow(4)
 	s.Run(r)
 	for i, d := range s.Receive(s.Queue, len(want)) {
 		if d.MessageId != want[i] {
 			t.Fatalf("event %d is %s, want %s", i, d.MessageId, want[i])
 		}
 	}
-	s.Until("all is settled", func() bool { return r.Stats().Published == int64(len(want)) })
+	s.WaitFor("all rows are settled", func() bool { return r.Stats().Published == int64(len(want)) })
 }

@@ -13,33 +13,33 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// replayRequest is an open request.
+// replayRequest is a row of outbox_replay that has not ended.
 type replayRequest struct {
 	ID      int64         `db:"id"`
-	Seqs    pq.Int64Array `db:"seqs"`
-	Since   *time.Time    `db:"since"`
-	LastSeq int64         `db:"last_seq"`
-	Reached int64         `db:"reached"`
+	Seqs    pq.Int64Array `db:"seqs"`     // the requested rows, or
+	Since   *time.Time    `db:"since"`    // all rows since this time
+	LastSeq int64         `db:"last_seq"` // the highest seq at the time of the request
+	Reached int64         `db:"reached"`  // the seq up to which the request is executed
 }
 
-// replayRow is a row of a request, as it is when its turn comes.
+// replayRow is the present state of a requested row.
 type replayRow struct {
 	Seq     int64   `db:"seq"`
-	Settled bool    `db:"settled"` // the relay has passed it
-	Held    *string `db:"held"`    // why it is held
-	Due     bool    `db:"due"`     // it is held, and about to be tried
+	Settled bool    `db:"settled"` // the cursor has passed it
+	Held    *string `db:"held"`    // the reason for which it is held; nil: it is not held
+	Due     bool    `db:"due"`     // it is held, and its next attempt is due
 }
 
-// result is what became of a part of a request.
-type result struct {
+// replayResult counts the outcomes of one batch of a request.
+type replayResult struct {
 	published, refused, held int
-	reason                   string
-	ended                    bool
+	reason                   string // of the last row that was refused or is held
+	ended                    bool   // the request has no further rows
 }
 
-func (r *result) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
+func (r *replayResult) refuse(reason string) { r.refused, r.reason = r.refused+1, reason }
 
-func (r *result) add(outcomes []outcome) {
+func (r *replayResult) add(outcomes []outcome) {
 	for _, o := range outcomes {
 		if o.kind == rabbit.Confirmed {
 			r.published++
@@ -49,40 +49,43 @@ func (r *result) add(outcomes []outcome) {
 	}
 }
 
-// replay publishes the next batch of the oldest open request, when its time has come.
-func (p *term) replay(ctx context.Context) error {
-	if time.Now().Before(p.replayAt) || p.publisher.Blocked() || p.brokerBroken() || p.oneByOne > 0 {
+// replayNext publishes the next batch of the oldest open request, at most one batch in each
+// replayInterval: a replay of a long history must leave the broker and the consumers capacity for
+// new events. It waits while the broker is blocked or broken, and while a row is being isolated.
+func (t *term) replayNext(ctx context.Context) error {
+	if time.Now().Before(t.replayAt) || t.publisher.Blocked() || t.brokerBroken() || t.suspects > 0 {
 		return nil
 	}
-	p.replayAt = time.Now().Add(replayIdle)
-	var open []replayRequest
-	err := p.conn.SelectContext(ctx, &open, `SELECT id, seqs, since, last_seq, reached
+	t.replayAt = time.Now().Add(replayIdle)
+	var requests []replayRequest
+	err := t.conn.SelectContext(ctx, &requests, `SELECT id, seqs, since, last_seq, reached
 		FROM outbox_replay WHERE ended_at IS NULL ORDER BY id LIMIT 1`)
-	if err != nil || len(open) == 0 {
-		return wrap("look for replays", err)
+	if err != nil || len(requests) == 0 {
+		return wrap("find replay request", err)
 	}
-	p.replayAt = time.Now().Add(replayInterval)
-	request := open[0]
-	next, err := p.nextReplay(ctx, request)
+	t.replayAt = time.Now().Add(replayInterval)
+	request := requests[0]
+	next, err := t.nextReplay(ctx, request)
 	if err != nil {
 		return err
 	}
 	if len(next) == 0 {
-		return p.skipReplay(ctx, request)
+		return t.skipReplay(ctx, request)
 	}
-	seqs, reached, r := turn(next)
+	seqs, reached, r := splitReplay(next)
 	if reached == 0 {
-		return nil // the first of them is on its way
+		return nil // the relay is about to publish the first of them anyway
 	}
 	request.Reached = reached
-	return p.publishReplay(ctx, request, seqs, r)
+	return t.publishReplay(ctx, request, seqs, r)
 }
 
-// skipReplay goes over rows none of which is asked for, or ends a request.
-func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
+// skipReplay moves a request over rows that are older than requested, or ends it when no rows are
+// left.
+func (t *term) skipReplay(ctx context.Context, request replayRequest) error {
 	var scanned int64
 	if request.Since != nil {
-		err := p.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
+		err := t.conn.GetContext(ctx, &scanned, `SELECT coalesce(max(seq), 0) FROM (
 			SELECT seq FROM outbox WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3) AS scan`,
 			request.Reached, request.LastSeq, replayScan)
 		if err != nil {
@@ -90,92 +93,94 @@ func (p *term) skipReplay(ctx context.Context, request replayRequest) error {
 		}
 	}
 	if scanned == 0 {
-		return p.saveReplay(ctx, request, result{ended: true})
+		return t.saveReplay(ctx, request, replayResult{ended: true})
 	}
 	request.Reached = scanned
-	return p.saveReplay(ctx, request, result{})
+	return t.saveReplay(ctx, request, replayResult{})
 }
 
-// turn divides the next rows of a request: those to publish, and those that are held. It ends
-// before the first that the relay has not settled yet, or that is about to be tried: what is on its
-// way is not published again before it was published.
-func turn(next []replayRow) (seqs []int64, reached int64, r result) {
-	for _, a := range next {
+// splitReplay divides the next rows of a request into those to publish and those that are held. It
+// stops before the first row that is not settled yet, or whose next attempt is due: the relay is
+// about to publish that row, and a replay must not overtake the first publication.
+func splitReplay(next []replayRow) (seqs []int64, reached int64, r replayResult) {
+	for _, n := range next {
 		switch {
-		case a.Held != nil && a.Due, a.Held == nil && !a.Settled:
+		case n.Held != nil && n.Due, n.Held == nil && !n.Settled:
 			return seqs, reached, r
-		case a.Held != nil:
-			r.held, r.reason = r.held+1, "held: "+*a.Held
+		case n.Held != nil:
+			r.held, r.reason = r.held+1, "held: "+*n.Held
 		default:
-			seqs = append(seqs, a.Seq)
+			seqs = append(seqs, n.Seq)
 		}
-		reached = a.Seq
+		reached = n.Seq
 	}
 	return seqs, reached, r
 }
 
-// publishReplay publishes rows and notes what became of them.
-func (p *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
-	r result) error {
-	rows, err := p.rows(ctx, seqs)
+// publishReplay publishes rows of a request and saves their outcomes. A row that fails is not held:
+// it was published before, and the request counts it as refused.
+func (t *term) publishReplay(ctx context.Context, request replayRequest, seqs []int64,
+	r replayResult) error {
+	rows, err := t.rows(ctx, seqs)
 	if err != nil {
 		return err
 	}
 	for range len(seqs) - len(rows) {
 		r.refuse("it is no longer in the outbox")
 	}
-	p.relay.limits.check(rows)
-	for _, row := range rows {
-		if row.fault != nil {
-			r.refuse(row.fault.Error())
+	t.relay.limits.markUnfit(rows)
+	for i := range rows {
+		if fault := rows[i].fault; fault != nil {
+			r.refuse(fault.Error())
 		}
 	}
 	rows = slices.DeleteFunc(rows, func(r row) bool { return r.fault != nil })
-	pendings, err := p.publisher.Publish(p.messages(rows))
+	confirms, err := t.publisher.Publish(t.messages(rows))
 	if err == nil {
 		var outcomes []outcome
-		if outcomes, err = p.await(ctx, rows, pendings); err != nil {
+		if outcomes, err = t.awaitConfirms(ctx, rows, confirms); err != nil {
 			return err
 		}
 		if len(outcomes) == len(rows) &&
 			(len(rows) == 0 || outcomes[len(rows)-1].kind != rabbit.Unknown) {
 			r.add(outcomes)
-			return p.saveReplay(ctx, request, r)
+			return t.saveReplay(ctx, request, r)
 		}
-		err = p.unknownOutcome()
+		err = t.unknownOutcome()
 	}
-	// With the next session the batch is published again; when one of its rows is to blame, one at a
-	// time from then on, until it is found.
-	if p.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(p.inFlight) > 0 {
+	// The next session publishes the batch again. When the broker blames a message, and no other rows
+	// were in flight, each further batch of this request has a single row; the one that then ends the
+	// session is refused.
+	if t.relay.limits.learn(err) || !blamesMessage(rabbit.ServerCode(err)) || len(t.inFlight) > 0 {
 		return err
 	}
 	if len(seqs) > 1 {
-		p.relay.replayOneByOne = true
+		t.relay.replayOneByOne = true
 		return err
 	}
 	r.refuse(err.Error())
-	return errors.Join(err, p.saveReplay(ctx, request, r))
+	return errors.Join(err, t.saveReplay(ctx, request, r))
 }
 
-// nextReplaySQL reads the rows that come next in a request. Settled is what the cursor has passed,
-// in the window that is still open as well.
+// nextReplaySQL reads the next rows of a request. A row is settled when the cursor has passed it,
+// in an earlier window or in the one that is open.
 const nextReplaySQL = `
 SELECT o.seq, h.reason AS held, coalesce(h.due <= now(), false) AS due,
 	pg_visible_in_snapshot(o.txid, $1::pg_snapshot) OR pg_visible_in_snapshot(o.txid, $2::pg_snapshot)
 		AND o.seq <= $3 AS settled
 FROM (%s) AS o LEFT JOIN outbox_held AS h USING (seq) ORDER BY o.seq`
 
-// nextReplay returns the next rows of a request, of a bounded part of the outbox: rows that are
-// asked for may be far between, and the others must not wait while they are looked for.
-func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
+// nextReplay returns the next rows of a request. It reads a bounded part of the outbox, since the
+// requested rows may be far apart and new events wait while the relay searches for them.
+func (t *term) nextReplay(ctx context.Context, request replayRequest) (next []replayRow,
 	err error) {
 	size := replayBatch
-	if p.relay.replayOneByOne {
+	if t.relay.replayOneByOne {
 		size = 1
 	}
 	where, args := `SELECT o.seq, o.txid FROM outbox AS o JOIN unnest($6::bigint[]) AS s (seq)
 		ON s.seq = o.seq WHERE o.seq > $4 ORDER BY o.seq LIMIT $5`,
-		[]any{string(p.cursor.A), string(p.cursor.B), p.cursor.LastSeq, request.Reached, size}
+		[]any{string(t.cursor.A), string(t.cursor.B), t.cursor.LastSeq, request.Reached, size}
 	if request.Since == nil {
 		args = append(args, request.Seqs)
 	} else {
@@ -184,18 +189,18 @@ func (p *term) nextReplay(ctx context.Context, request replayRequest) (next []re
 			WHERE created_at >= $7 ORDER BY seq LIMIT $5`
 		args = append(args, request.LastSeq, request.Since, replayScan)
 	}
-	err = p.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
+	err = t.conn.SelectContext(ctx, &next, fmt.Sprintf(nextReplaySQL, where), args...)
 	return next, wrap("find rows to replay", err)
 }
 
-// saveReplay writes how far a request has come. When it ends, events that were asked for by their
-// ids and are no longer in the outbox count as refused; it is done only when all were published and
-// confirmed.
-func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) error {
+// saveReplay saves the progress of a request. When the request ends, requested events that are no
+// longer in the outbox count as refused. A request is done only when the broker has confirmed all
+// of its events; otherwise it has ended without being done.
+func (t *term) saveReplay(ctx context.Context, request replayRequest, r replayResult) error {
 	if r.ended {
-		p.relay.replayOneByOne = false
+		t.relay.replayOneByOne = false
 	}
-	err := p.lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
 		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2,
 			published = published + $3, refused = refused + $4,
 			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,
@@ -212,5 +217,5 @@ func (p *term) saveReplay(ctx context.Context, request replayRequest, r result) 
 			WHERE id = $1`, request.ID)
 		return err
 	})
-	return wrap("note replay", err)
+	return wrap("save replay", err)
 }

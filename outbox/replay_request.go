@@ -14,42 +14,45 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The bounds of replaying. Its rate is that of one batch in each interval: 1000 events a second.
+// The bounds of a replay. Its rate is one batch in each interval, which is 1000 events a second.
 const (
 	replayBatch    = 100
-	replayScan     = 5000 // rows that are looked at for one batch
+	replayScan     = 5000 // rows of the outbox that are read for one batch
 	replayInterval = 100 * time.Millisecond
-	replayIdle     = 200 * time.Millisecond
-	replaySearch   = "5min" // for the rows that are asked for: it reads the whole history once
-	maxReplayIDs   = 1000
-	maxReplays     = 100 // that are listed
+	replayIdle     = 200 * time.Millisecond // between two looks for a request
+	// replaySearchTimeout bounds the search for the requested rows, which may read the whole history.
+	replaySearchTimeout = "5min"
+	maxReplayIDs        = 1000
+	maxReplays          = 100 // that are listed
 )
 
-// ErrNoSuchEvent says that an event is not in the outbox: it was never said here, or its time has
-// passed.
+// ErrNoSuchEvent says that an event is not in the outbox: this service never appended it, or the
+// retention has deleted it.
 var ErrNoSuchEvent = errors.New("no such event in the outbox")
 
-// Replay is a request to publish again, and what has become of it.
+// Replay is a request to publish a part of the history again, and its progress.
 type Replay struct {
 	ID    int64      `db:"id" json:"id"`
 	Since *time.Time `db:"since" json:"since,omitempty"`
-	// how many were asked for by their ids
+	// Events is the number of events that were requested by their ids.
 	Events    *int64 `db:"events" json:"events,omitempty"`
 	Published int64  `db:"published" json:"published"`
-	Refused   int64  `db:"refused" json:"refused"`
-	// not published again, since they are held
+	// Refused counts events that the broker did not confirm, or that are no longer in the outbox.
+	Refused int64 `db:"refused" json:"refused"`
+	// Held counts events that were not published because they are held.
 	Held int64 `db:"held" json:"held"`
-	// of the last that was refused or is held
+	// Reason is that of the last event that was refused or is held.
 	Reason      string    `db:"reason" json:"reason,omitempty"`
 	RequestedAt time.Time `db:"requested_at" json:"requested_at"`
-	// all of them were published and confirmed
-	DoneAt  *time.Time `db:"done_at" json:"done_at,omitempty"`
+	// DoneAt is set when the broker has confirmed all events.
+	DoneAt *time.Time `db:"done_at" json:"done_at,omitempty"`
+	// EndedAt is set when no events are left to publish, whether all were confirmed or not.
 	EndedAt *time.Time `db:"ended_at" json:"ended_at,omitempty"`
 }
 
-// ReplayIDs asks the leading relay to publish these events again, at most 1000. It returns the id
-// of the request, or ErrNoSuchEvent with the first one that is missing. What was held for ever is
-// tried once more, as a held event: this is for a person who has repaired the cause.
+// ReplayIDs requests that the leader publishes these events again, at most 1000. It returns the id
+// of the request, or ErrNoSuchEvent with the id of the first missing event. Quarantined events
+// among them become due as held events, for an operator who has repaired the cause.
 func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, err error) {
 	if len(ids) == 0 || len(ids) > maxReplayIDs {
 		return 0, fmt.Errorf("replay: %d events, want 1 to %d", len(ids), maxReplayIDs)
@@ -64,12 +67,12 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 			return err
 		}
 		var seqs pq.Int64Array
-		have := map[string]bool{}
+		present := map[string]bool{}
 		for _, f := range found {
-			seqs, have[f.ID] = append(seqs, f.Seq), true
+			seqs, present[f.ID] = append(seqs, f.Seq), true
 		}
 		for _, id := range ids {
-			if !have[strings.ToLower(id)] {
+			if !present[strings.ToLower(id)] {
 				return fmt.Errorf("%w: %s", ErrNoSuchEvent, id)
 			}
 		}
@@ -83,8 +86,8 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 	return request, err
 }
 
-// ReplaySince asks the leading relay to publish again all that was said since a time by the
-// database's clock. It returns the id of the request.
+// ReplaySince requests that the leader publishes all events again that were appended since a time,
+// by the database's clock. It returns the id of the request.
 func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int64, err error) {
 	err = o.request(ctx, func(tx *sqlx.Tx) error {
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (since, last_seq, reached)
@@ -96,7 +99,8 @@ func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int6
 
 func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) error {
 	err := postgres.InTx(ctx, o.db, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearch+`'`); err != nil {
+		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearchTimeout+
+			`'`); err != nil {
 			return err
 		}
 		return insert(tx)
@@ -104,7 +108,7 @@ func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) er
 	return wrap("request replay", err)
 }
 
-// Replays are the last hundred requests, the newest first.
+// Replays returns the last hundred requests, the newest first.
 func (o *Outbox) Replays(ctx context.Context) ([]Replay, error) {
 	list := []Replay{}
 	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events,

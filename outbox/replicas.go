@@ -14,15 +14,17 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The bounds of what relays know of each other.
+// The bounds of the rows by which relays know each other.
 const (
 	announceInterval = 5 * time.Second
-	relayAlive       = time.Minute    // since it was last seen
-	keepMemory       = 24 * time.Hour // how long what a relay wants counts after it was last seen
-	whoLeadsInterval = 10 * time.Minute
+	relayAlive       = time.Minute // a relay that has not announced itself for longer has ended
+	// keepMemory is how long the Keep of a relay counts after it has ended. A restart or a long
+	// deployment must not delete events that the replica wants to keep.
+	keepMemory            = 24 * time.Hour
+	foreignLeaderInterval = 10 * time.Minute // between two log lines about a leader of another service
 )
 
-// Replica is a relay of an outbox, as it tells of itself.
+// Replica is the row in which a relay announces itself to other relays.
 type Replica struct {
 	ID      string    `db:"id" json:"id"`
 	Name    string    `db:"name" json:"name"` // of its service
@@ -31,12 +33,13 @@ type Replica struct {
 	Leads   bool      `db:"leads" json:"leads"`
 	Started time.Time `db:"started_at" json:"started_at"`
 	Seen    time.Time `db:"seen_at" json:"seen_at"`
-	// how long it wants history to stay; the longest counts, less than 0 is without end
+	// Keep is how long it wants published events to stay; negative: they are never deleted.
 	Keep    time.Duration `db:"-" json:"keep"`
 	Seconds float64       `db:"keep" json:"-"`
 }
 
-// Replicas are the relays that were seen within the last minute, the leader first.
+// Replicas returns the relays that have announced themselves within the last minute, the leader
+// first.
 func (o *Outbox) Replicas(ctx context.Context) ([]Replica, error) {
 	list := []Replica{}
 	err := o.db.SelectContext(ctx, &list, `SELECT r.id::text, r.name, r.host, r.pid, r.keep,
@@ -52,16 +55,16 @@ func (o *Outbox) Replicas(ctx context.Context) ([]Replica, error) {
 	return list, wrap("list relays", err)
 }
 
-// keeps is how long the relay wants history to stay, in seconds.
-func (r *Relay) keeps() float64 {
+// ownKeep is the relay's Keep in seconds.
+func (r *Relay) ownKeep() float64 {
 	if r.Keep < 0 {
 		return math.Inf(1)
 	}
 	return cmp.Or(r.Keep, DefaultKeep).Seconds()
 }
 
-// announce tells the others of this relay until ctx is done, and tells its log which one leads. A
-// database that is away is noticed elsewhere.
+// announce writes the relay's row once in announceInterval until ctx is done, and logs which relay
+// leads. It ignores errors: when the database fails, the term and the standby log that.
 func (r *Relay) announce(ctx context.Context) {
 	id := events.NewID()
 	host, err := os.Hostname()
@@ -70,9 +73,9 @@ func (r *Relay) announce(ctx context.Context) {
 	}
 	tick := time.NewTicker(announceInterval)
 	defer tick.Stop()
-	for t := (announcer{relay: r, id: id}); ; {
+	for l := (leaderLog{relay: r, ownID: id}); ; {
 		if r.announceOnce(ctx, id, host) == nil {
-			t.announce(ctx)
+			l.report(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -83,10 +86,11 @@ func (r *Relay) announce(ctx context.Context) {
 	}
 }
 
-// announceOnce writes the relay's own row, which nobody else writes.
+// announceOnce writes the relay's own row. No other relay writes it, so an update that finds no row
+// may be followed by an insert.
 func (r *Relay) announceOnce(ctx context.Context, id, host string) error {
 	done, err := r.Outbox.db.ExecContext(ctx, `UPDATE outbox_relays SET keep = $2, token = $3,
-		seen_at = now() WHERE id = $1`, id, r.keeps(), r.token.Load())
+		seen_at = now() WHERE id = $1`, id, r.ownKeep(), r.token.Load())
 	if err != nil {
 		return err
 	}
@@ -95,11 +99,11 @@ func (r *Relay) announceOnce(ctx context.Context, id, host string) error {
 	}
 	_, err = r.Outbox.db.ExecContext(ctx, `INSERT INTO outbox_relays (id, name, host, pid, keep, token)
 		VALUES ($1, $2, $3, $4, $5, $6)`,
-		id, r.Name, host, os.Getpid(), r.keeps(), r.token.Load())
+		id, r.Name, host, os.Getpid(), r.ownKeep(), r.token.Load())
 	return err
 }
 
-// withdraw says that the relay has ended. Its wish for history counts for keepMemory.
+// withdraw marks the relay as ended. Its row stays, because its Keep counts for keepMemory.
 func (r *Relay) withdraw(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
@@ -108,46 +112,48 @@ func (r *Relay) withdraw(ctx context.Context, id string) {
 		id, relayAlive.Seconds())
 }
 
-// announcer says in the log who leads, once for each leader; that the leader is of another service
-// it says again and again.
-type announcer struct {
-	relay     *Relay
-	id        string
-	known     string
-	announced time.Time
+// leaderLog logs on a standby which relay leads, once for each leader. A leader of another service
+// means that two services share a database and one of them publishes nothing, which it logs as an
+// error again and again.
+type leaderLog struct {
+	relay    *Relay
+	ownID    string
+	leader   string // the ID of the leader in the last line
+	loggedAt time.Time
 }
 
-func (t *announcer) announce(ctx context.Context) {
-	list, err := t.relay.Outbox.Replicas(ctx)
-	if err != nil || len(list) == 0 || !list[0].Leads || list[0].ID == t.id {
+func (l *leaderLog) report(ctx context.Context) {
+	list, err := l.relay.Outbox.Replicas(ctx)
+	if err != nil || len(list) == 0 || !list[0].Leads || list[0].ID == l.ownID {
 		return
 	}
 	leader := list[0]
-	foreign := leader.Name != t.relay.Name
-	if leader.ID == t.known && (!foreign || time.Since(t.announced) < whoLeadsInterval) {
+	foreign := leader.Name != l.relay.Name
+	if leader.ID == l.leader && (!foreign || time.Since(l.loggedAt) < foreignLeaderInterval) {
 		return
 	}
-	t.known, t.announced = leader.ID, time.Now()
-	event, text := t.relay.Log.Info(), "relay stands by, another replica leads"
+	l.leader, l.loggedAt = leader.ID, time.Now()
+	event, text := l.relay.Log.Info(), "relay stands by, another replica leads"
 	if foreign {
-		event, text = t.relay.Log.Error(), "this relay publishes nothing: another service relays the "+
-			"outbox of its database, which belongs to one service. Give each its own"
+		event, text = l.relay.Log.Error(), "this relay publishes nothing: the relay of another service "+
+			"leads on the same database. Give each service a database of its own"
 	}
 	event.Str("leader", leader.Name).Str("host", leader.Host).Int("pid", leader.PID).Msg(text)
 }
 
-// longestKeep is how long history stays: as long as the most careful relay of the last day wants.
-// It also forgets relays that were not seen for longer.
+// longestKeep returns the longest Keep of the relays that were seen within keepMemory, and the name
+// and host of the relay that wants it; they are empty if no Keep is longer than own. It deletes the
+// rows of relays that were not seen for longer.
 func longestKeep(ctx context.Context, tx *sqlx.Tx, own float64) (seconds float64, name, host string,
 	err error) {
 	if _, err := tx.ExecContext(ctx, `DELETE FROM outbox_relays
 		WHERE seen_at < now() - $1 * interval '1 second'`, keepMemory.Seconds()); err != nil {
-		return 0, "", "", fmt.Errorf("forget relays: %w", err)
+		return 0, "", "", fmt.Errorf("delete rows of ended relays: %w", err)
 	}
 	var longest []Replica
 	if err := tx.SelectContext(ctx, &longest, `SELECT name, host, keep FROM outbox_relays
 		WHERE keep > $1 ORDER BY keep DESC LIMIT 1`, own); err != nil {
-		return 0, "", "", fmt.Errorf("ask how long history is kept: %w", err)
+		return 0, "", "", fmt.Errorf("read the keep of all relays: %w", err)
 	}
 	if len(longest) == 0 {
 		return own, "", "", nil
@@ -155,20 +161,22 @@ func longestKeep(ctx context.Context, tx *sqlx.Tx, own float64) (seconds float64
 	return longest[0].Seconds, longest[0].Name, longest[0].Host, nil
 }
 
-// keep asks how long history stays, and says so when that is longer than the relay's own setting.
-func (r *Relay) keep(ctx context.Context, lead *postgres.Lead) (seconds float64, err error) {
-	own := r.keeps()
+// effectiveKeep returns the longest Keep of all relays, and logs it when it is longer than the
+// relay's own.
+func (r *Relay) effectiveKeep(ctx context.Context, lead *postgres.Lead) (seconds float64,
+	err error) {
+	own := r.ownKeep()
 	var name, host string
 	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
 		seconds, name, host, err = longestKeep(ctx, tx.Tx(), own)
 		return err
 	})
-	if err == nil && seconds > own && seconds != r.toldKeep {
+	if err == nil && seconds > own && seconds != r.loggedKeep {
 		r.Log.Warn().Float64("keep_seconds", seconds).Float64("own_keep_seconds", own).Str("wanted_by",
 			name).Str("host", host).
-			Msg("history stays for longer than this replica is set to, as another one wants it, or did " +
-				"within a day")
+			Msg("published events are kept for longer than this replica's Keep, because another replica " +
+				"wants that, or wanted it within the last day")
 	}
-	r.toldKeep = seconds
+	r.loggedKeep = seconds
 	return seconds, err
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// logged is a log that a test reads.
+// logged is a log whose lines a test can read.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -24,6 +24,7 @@ func (l *logged) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
+// has reports whether one line contains all of these texts.
 func (l *logged) has(all ...string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -39,33 +40,33 @@ func (l *logged) has(all ...string) bool {
 	return false
 }
 
-// A relay that does not lead says who does, and says loudly when that is another service.
-func TestStandbyNamesTheLeader(t *testing.T) {
+// A standby logs which replica leads, and logs an error if the leader belongs to another service.
+func TestStandbyLogsTheLeader(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
-	s.Await(s.Queue, s.Publish("a", 1))
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	var sameLog, otherLog logged
 	same, other := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))),
 		s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	same.Log, other.Log, other.Name = zerolog.New(&sameLog), zerolog.New(&otherLog), "intruder"
 	s.Run(same)
 	s.Run(other)
-	s.Until("the replica says who leads",
+	s.WaitFor("the replica logs the leader",
 		func() bool {
 			return sameLog.has(`"info"`, "another replica leads", `"leader":"notes"`,
 				`"pid":`)
 		})
-	s.Until("the other service says that it publishes nothing", func() bool {
+	s.WaitFor("the other service logs that it publishes nothing", func() bool {
 		return otherLog.has(`"error"`, "this relay publishes nothing", `"leader":"notes"`, `"host":`)
 	})
 	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || !strings.HasPrefix(u.Leader, "notes on ") {
-		t.Errorf("used %+v, %v", u, err)
+		t.Errorf("source in use %+v, error %v", u, err)
 	}
 	list, err := s.Out.Replicas(t.Context())
 	if err != nil || len(list) != 3 || !list[0].Leads || list[1].Leads || list[2].Leads ||
 		list[0].Keep != outbox.DefaultKeep {
-		t.Errorf("relays %+v, %v", list, err)
+		t.Errorf("replicas %+v, error %v", list, err)
 	}
 }

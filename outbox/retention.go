@@ -9,20 +9,22 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// DefaultKeep is how long history is kept when Relay.Keep is not set.
+// DefaultKeep is how long published events stay in the outbox when Relay.Keep is not set.
 const DefaultKeep = 14 * 24 * time.Hour
 
 // The bounds of retention.
 const (
 	retainInterval = time.Minute
 	retainBatch    = 1000
-	// between two batches, so that writers and the relay go first
-	retainPause = 20 * time.Millisecond
-	retainIdle  = 20 // batches of a pass in which nothing goes
+	// retainPause is the pause between two batches. It leaves the database to the writers and to the
+	// publishing.
+	retainPause    = 20 * time.Millisecond
+	maxIdleBatches = 20 // batches without a deletion, after which a pass stops
 )
 
-// retainSQL deletes, of the next rows in the order of seq, those that may go: which the relay has
-// settled, which are not held, and which are old by the clock that dated them.
+// retainSQL reads the next rows in the order of seq and deletes those of them that are settled, not
+// held, and older than $3 seconds. The database's clock dated the rows, and so it decides their
+// age.
 const retainSQL = `
 WITH next AS MATERIALIZED (
 	SELECT seq, txid, created_at FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2
@@ -36,13 +38,13 @@ WITH next AS MATERIALIZED (
 SELECT coalesce((SELECT max(seq) FROM next), 0) AS reached, (SELECT count(*) FROM next) AS read,
 	(SELECT count(*) FROM gone) AS deleted`
 
-// retain deletes history from time to time until ctx is done, beside the relaying.
+// retain runs a pass of the retention once in retainInterval until ctx is done.
 func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	tick := time.NewTicker(retainInterval)
 	defer tick.Stop()
 	for {
-		if err := r.forget(ctx, lead); err != nil && ctx.Err() == nil {
-			r.Log.Warn().Err(err).Msg("old events are not deleted, trying again")
+		if err := r.deleteOld(ctx, lead); err != nil && ctx.Err() == nil {
+			r.Log.Warn().Err(err).Msg("old events cannot be deleted, the relay tries again")
 		}
 		select {
 		case <-ctx.Done():
@@ -52,30 +54,31 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 	}
 }
 
-// forget deletes what is older than the longest Keep of all relays, in batches. Rows are about as
-// old as their numbers say, and so the oldest are looked at in each pass, up to the first batch in
-// which nothing goes. Behind rows that stay, because they are held or dated wrongly, others may be
-// old: a bounded part of the rest is looked at as well, from where the pass before has stopped.
-func (r *Relay) forget(ctx context.Context, lead *postgres.Lead) error {
-	keep, err := r.keep(ctx, lead)
+// deleteOld deletes published events that are older than the longest Keep of all replicas, in
+// batches. Rows with low seqs are usually the oldest, so each pass begins with them and stops at
+// the first batch without a deletion. Rows that stay, because they are held or have a wrong date,
+// may hide old rows behind them. Therefore each pass also reads a bounded part of the remaining
+// rows, from the seq that the pass before has reached.
+func (r *Relay) deleteOld(ctx context.Context, lead *postgres.Lead) error {
+	keep, err := r.effectiveKeep(ctx, lead)
 	if err != nil || math.IsInf(keep, 1) {
 		return err
 	}
-	oldest, end, err := r.forgetFrom(ctx, lead, keep, 0, 1)
+	oldest, end, err := r.deleteOldFrom(ctx, lead, keep, 0, 1)
 	if err != nil || end {
 		return err
 	}
-	reached, end, err := r.forgetFrom(ctx, lead, keep, max(oldest, r.swept), retainIdle)
-	r.swept = reached
+	reached, end, err := r.deleteOldFrom(ctx, lead, keep, max(oldest, r.retainedTo), maxIdleBatches)
+	r.retainedTo = reached
 	if end {
-		r.swept = 0
+		r.retainedTo = 0
 	}
 	return err
 }
 
-// forgetFrom goes through the rows after a number, until nothing has gone in so many batches, and
-// tells where it has stopped and whether that is the end.
-func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
+// deleteOldFrom reads the rows after a seq until that many batches were without a deletion. It
+// returns the seq that it has reached, and whether that is the end of the outbox.
+func (r *Relay) deleteOldFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
 	idle int) (reached int64, end bool, err error) {
 	for reached = after; ; {
 		var batch struct{ Reached, Read, Deleted int64 }
@@ -85,7 +88,7 @@ func (r *Relay) forgetFrom(ctx context.Context, lead *postgres.Lead, keep float6
 		if err != nil {
 			return reached, false, fmt.Errorf("delete old events: %w", err)
 		}
-		r.forgotten.Add(batch.Deleted)
+		r.deleted.Add(batch.Deleted)
 		if batch.Read < retainBatch {
 			return reached, true, nil
 		}

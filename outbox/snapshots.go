@@ -8,17 +8,17 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// The bounds of watching for what keeps PostgreSQL from clearing away old versions of rows.
+// The bounds of the watch for old transactions.
 const (
-	snapshotInterval = 10 * time.Second
-	snapshotOld      = 5 * time.Minute  // a transaction that is said
-	snapshotTold     = 10 * time.Minute // between two log lines
-	cursorBloat      = 1 << 20          // bytes of a table with one row
+	snapshotInterval    = 10 * time.Second
+	oldSnapshotAge      = 5 * time.Minute  // from this age on a transaction is reported
+	snapshotLogInterval = 10 * time.Minute // between two log lines
+	cursorBloat         = 1 << 20          // bytes of outbox_cursor, which has one row
 )
 
-// OldSnapshot is the oldest transaction of the database that keeps PostgreSQL from clearing away
-// old versions of rows. The rows that the relay and others write all the time then grow slower and
-// slower.
+// OldSnapshot is a transaction that prevents PostgreSQL from removing old versions of rows. While
+// it is open, every update of the outbox cursor, and of any other row that is often written, leaves
+// a version that later reads must pass.
 type OldSnapshot struct {
 	PID         int     `db:"pid" json:"pid"`
 	Role        string  `db:"role" json:"role"`
@@ -26,10 +26,10 @@ type OldSnapshot struct {
 	Seconds     float64 `db:"seconds" json:"seconds"`
 }
 
-// OldSnapshot returns the oldest that is older than five minutes, or nil. Sessions of other roles
-// are seen only by a role with pg_read_all_stats.
+// OldSnapshot returns the oldest such transaction of the database, or nil if none is older than
+// five minutes. It sees sessions of other roles only if its own role has pg_read_all_stats.
 func (o *Outbox) OldSnapshot(ctx context.Context) (*OldSnapshot, error) {
-	return oldSnapshot(ctx, o.db, snapshotOld)
+	return oldSnapshot(ctx, o.db, oldSnapshotAge)
 }
 
 func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) (*OldSnapshot,
@@ -43,25 +43,24 @@ func oldSnapshot(ctx context.Context, q sqlx.QueryerContext, age time.Duration) 
 			AND xact_start < clock_timestamp() - $1 * interval '1 second' ORDER BY xact_start LIMIT 1`,
 		age.Seconds())
 	if err != nil || len(found) == 0 {
-		return nil, wrap("look for old snapshots", err)
+		return nil, wrap("find old transactions", err)
 	}
 	return &found[0], nil
 }
 
-// watchSnapshots looks from time to time for a transaction that keeps old versions of rows, until
-// ctx is done.
+// watchSnapshots calls watchSnapshot once in snapshotInterval until ctx is done.
 func (r *Relay) watchSnapshots(ctx context.Context) {
-	defer r.oldest.Store(0)
+	defer r.oldestSec.Store(0)
 	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
-	var reported time.Time
+	var loggedAt time.Time
 	for {
-		published, err := r.watchSnapshot(ctx, snapshotOld, time.Since(reported) > snapshotTold)
+		logged, err := r.watchSnapshot(ctx, oldSnapshotAge, time.Since(loggedAt) > snapshotLogInterval)
 		if err != nil && ctx.Err() == nil {
-			r.Log.Debug().Err(err).Msg("old snapshots are not looked for, trying again")
+			r.Log.Debug().Err(err).Msg("the search for old transactions failed, the relay tries again")
 		}
-		if published {
-			reported = time.Now()
+		if logged {
+			loggedAt = time.Now()
 		}
 		select {
 		case <-ctx.Done():
@@ -71,34 +70,35 @@ func (r *Relay) watchSnapshots(ctx context.Context) {
 	}
 }
 
-func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, tell bool) (published bool,
+// watchSnapshot looks for a transaction that is older than age, and measures the bloat that one has
+// left behind. With mayLog set, it logs what it finds and reports that it has.
+func (r *Relay) watchSnapshot(ctx context.Context, age time.Duration, mayLog bool) (logged bool,
 	err error) {
 	old, err := oldSnapshot(ctx, r.Outbox.db, age)
 	if err != nil {
 		return false, err
 	}
-	const consequence = "PostgreSQL cannot clear away old versions of rows, so that the tables " +
-		"which the relay and others write all the time " +
-		"grow and get slow: end it, or give such readers a replica or a time-out"
+	const consequence = "PostgreSQL cannot remove old versions of rows, and tables that are written " +
+		"often grow and get slow: end the transaction, or give such readers a replica or a timeout"
 	if old != nil {
-		r.oldest.Store(int64(old.Seconds))
-		if tell {
+		r.oldestSec.Store(int64(old.Seconds))
+		if mayLog {
 			r.Log.Warn().Int("pid", old.PID).Str("role", old.Role).Str("application", old.Application).
 				Str("age", (time.Duration(old.Seconds) * time.Second).String()).Msg(
-				"a transaction has been open for long: " + consequence)
+				"a transaction has been open for too long: " + consequence)
 		}
-		return tell, nil
+		return mayLog, nil
 	}
-	r.oldest.Store(0)
+	r.oldestSec.Store(0)
 	var bytes int64
 	if err := r.Outbox.db.GetContext(ctx, &bytes,
 		`SELECT pg_relation_size('outbox_cursor')`); err != nil {
 		return false, fmt.Errorf("read the size of outbox_cursor: %w", err)
 	}
-	if bytes > cursorBloat && tell {
-		r.Log.Warn().Int64("bytes", bytes).Msg("outbox_cursor has one row and is large: vacuum does " +
-			"not get at it, or a transaction " +
-			"of a role that this one cannot see was open for long. While one is, " + consequence)
+	if bytes > cursorBloat && mayLog {
+		r.Log.Warn().Int64("bytes", bytes).Msg("the table outbox_cursor has one row but is large: " +
+			"autovacuum does not process it, or a transaction of another role was open for too long, " +
+			"which this role cannot see. While such a transaction is open, " + consequence)
 	}
-	return bytes > cursorBloat && tell, nil
+	return bytes > cursorBloat && mayLog, nil
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// oldSnapshot opens a transaction that keeps PostgreSQL from clearing away old versions of rows.
+// oldSnapshot opens a transaction that keeps PostgreSQL from removing old versions of rows.
 func oldSnapshot(t *testing.T, s *outboxtest.Env) (pid int) {
 	t.Helper()
 	tx := s.Begin()
@@ -24,16 +24,16 @@ func oldSnapshot(t *testing.T, s *outboxtest.Env) (pid int) {
 	return pid
 }
 
-// To save the cursor costs the same after thousands of saves under an old snapshot.
+// A save of the cursor costs the same after thousands of saves under an old snapshot.
 func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	lead, err := outbox.Leader(s.DB).Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
 	}
 	t.Cleanup(lead.Release)
-	// as a relay's lead does
+	// The relay sets this in each term.
 	if _, err := lead.Conn().ExecContext(t.Context(), `SET synchronous_commit = off`); err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	times := func(n int) {
+	saveTimes := func(n int) {
 		for range n {
 			if err := save(); err != nil {
 				t.Fatal(err)
@@ -57,30 +57,31 @@ func TestCursorIsSavedCheaplyUnderAnOldSnapshot(t *testing.T) {
 		return s.Count(`SELECT coalesce(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read, 0)
 			FROM pg_statio_user_tables WHERE relname = 'outbox_cursor'`)
 	}
-	times(5000)
+	saveTimes(5000)
 	before, began := blocks(), time.Now()
-	times(10)
+	saveTimes(10)
 	took := time.Since(began) / 10
 	pages, touched := s.Count(`SELECT pg_relation_size('outbox_cursor') / 8192`), (blocks()-before)/10
-	t.Logf("%s and %d buffers touched for each save, of a table of %d", took, touched, pages)
+	t.Logf("each save took %s and touched %d buffers; the table has %d pages", took, touched, pages)
 	if pages < 30 || touched == 0 || touched > 20 {
-		t.Errorf("%d buffers touched in each save, of a table of %d", touched, pages)
+		t.Errorf("each save touched %d buffers, want 1 to 20; the table has %d pages, want at least 30",
+			touched, pages)
 	}
 }
 
-// The leader says which transaction it is.
+// The leader logs the transaction with an old snapshot, and its age.
 func TestOldSnapshotIsReported(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.Quiet(t)
+	s := outboxtest.NewWithoutBroker(t)
 	pid := oldSnapshot(t, s)
 	r := s.Relay(s.Out)
 	var log logged
 	r.Log = zerolog.New(&log)
 	if err := r.WatchSnapshot(t.Context(), time.Hour); err != nil || r.Stats().OldestSec != 0 ||
 		log.has("warn") {
-		t.Errorf("it is not old: %v, %+v", err, r.Stats())
+		t.Errorf("a young transaction is reported: error %v, stats %+v", err, r.Stats())
 	}
-	s.Until("it is said", func() bool {
+	s.WaitFor("the transaction is logged", func() bool {
 		if err := r.WatchSnapshot(t.Context(), time.Second); err != nil {
 			t.Fatal(err)
 		}

@@ -12,99 +12,102 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// simulation is what survives a session (the tables and the relay's own suspicion), and the broker.
+// simulation is a broker, and the part of the relay that survives a session: the tables and the
+// suspects.
 type simulation struct {
-	rows    []row
-	poison  map[int64]bool // the broker closes the session with 406 when it gets one of these
-	last    int64
-	held    map[int64]hold
-	careful int
-	got     []int64 // confirmed, in the order of the confirms
+	rows      []row
+	poison    map[int64]bool // the broker ends the session with code 406 at each of these seqs
+	lastSeq   int64
+	held      map[int64]heldRow
+	suspects  int
+	confirmed []int64 // seqs in the order of their confirms
 }
 
+// drawSimulation draws rows of several aggregates, some of which cannot be published.
 func drawSimulation(t *rapid.T) *simulation {
-	w := &simulation{poison: map[int64]bool{}, held: map[int64]hold{}}
+	sim := &simulation{poison: map[int64]bool{}, held: map[int64]heldRow{}}
 	n := rapid.IntRange(1, 40).Draw(t, "rows")
 	aggregates := rapid.IntRange(1, 8).Draw(t, "aggregates")
 	seq := int64(0)
 	for range n {
 		seq += rapid.Int64Range(1, 3).Draw(t, "gap")
-		r := row{seq: seq, at: seq}
+		r := row{seq: seq, number: seq}
 		r.record = events.Record{Subject: strconv.Itoa(rapid.IntRange(1, aggregates).Draw(t,
 			"aggregate"))}
 		switch rapid.IntRange(0, 15).Draw(t, "kind") {
 		case 0:
-			w.poison[seq] = true
+			sim.poison[seq] = true
 		case 1:
 			r.fault = errors.New("unreadable")
 		}
-		w.rows = append(w.rows, r)
+		sim.rows = append(sim.rows, r)
 	}
-	return w
+	return sim
 }
 
-// chance makes the broker's decisions.
+// chance decides at random whether the broker fails.
 type chance struct {
 	t      *rapid.T
 	faults bool
 }
 
-func (c chance) one(name string, outOf int) bool {
+// happens reports true once in outOf times, if there are faults.
+func (c chance) happens(name string, outOf int) bool {
 	return c.faults && rapid.IntRange(1, outOf).Draw(c.t, name) == 1
 }
 
-// fate is what the broker says about one row; code is that of a session that ends.
-func (w *simulation) fate(c chance, seq int64) (o outcome, code int) {
+// decide returns the broker's answer to one row. Without an outcome the session ends with the code.
+func (sim *simulation) decide(c chance, seq int64) (o outcome, code int) {
 	switch {
-	case w.poison[seq]:
+	case sim.poison[seq]:
 		return outcome{}, 406
-	case c.one("nacked", 6):
+	case c.happens("nacked", 6):
 		return outcome{kind: rabbit.Refused, reason: "nack"}, 0
-	case c.one("cut", 12):
+	case c.happens("cut", 12):
 		return outcome{}, 320
 	}
 	return outcome{kind: rabbit.Confirmed}, 0
 }
 
-// session is one lead in one session, as pump leads it. It tells whether the session survived.
-func (w *simulation) session(c chance) bool {
-	f := &state{cursor: cursor{LastSeq: w.last}, oneByOne: w.careful}
-	w.load(f)
-	if !w.retry(c, f) {
+// session simulates one term. It reports whether the broker session lasted until all rows were
+// settled.
+func (sim *simulation) session(c chance) bool {
+	s := &state{cursor: cursor{LastSeq: sim.lastSeq}, suspects: sim.suspects}
+	sim.loadHeld(s)
+	if !sim.retry(c, s) {
 		return false
 	}
-	rest := slices.Clone(w.rows)
-	rest = slices.DeleteFunc(rest, func(r row) bool { return r.seq <= f.cursor.LastSeq })
-	var flying []part
+	rest := slices.Clone(sim.rows)
+	rest = slices.DeleteFunc(rest, func(r row) bool { return r.seq <= s.cursor.LastSeq })
+	var inFlight []part
 	for len(rest) > 0 {
-		size := min(f.batch(5), len(rest))
-		flying = append(flying, f.divide(rest[:size], nil))
+		size := min(s.batch(5), len(rest))
+		inFlight = append(inFlight, s.divide(rest[:size], nil))
 		rest = rest[size:]
-		if c.one("publish fails", 12) {
-			w.save(f, f.settleLost(flying, nil, w.code(flying, nil), "cut"))
+		if c.happens("publish fails", 12) {
+			sim.save(s, s.settleLost(inFlight, nil, sim.endCode(inFlight, nil), "cut"))
 			return false
 		}
-		if len(flying) == f.batch(3) {
-			if !w.land(c, f, flying) {
+		if len(inFlight) == s.batch(3) {
+			if !sim.settleOldest(c, s, inFlight) {
 				return false
 			}
-			flying = flying[1:]
+			inFlight = inFlight[1:]
 		}
 	}
-	for ; len(flying) > 0; flying = flying[1:] {
-		if !w.land(c, f, flying) {
+	for ; len(inFlight) > 0; inFlight = inFlight[1:] {
+		if !sim.settleOldest(c, s, inFlight) {
 			return false
 		}
 	}
 	return true
 }
 
-// code is that with which the session ends when it ends now: a complaint when any row in flight
-// deserves one.
-func (w *simulation) code(flying []part, outcomes []outcome) int {
-	for _, p := range flying {
+// endCode returns the code with which the session ends now: 406 if any row in flight is poisoned.
+func (sim *simulation) endCode(inFlight []part, outcomes []outcome) int {
+	for _, p := range inFlight {
 		for _, r := range p.publish[min(len(outcomes), len(p.publish)):] {
-			if w.poison[r.seq] {
+			if sim.poison[r.seq] {
 				return 406
 			}
 		}
@@ -113,158 +116,165 @@ func (w *simulation) code(flying []part, outcomes []outcome) int {
 	return 320
 }
 
-func (w *simulation) land(c chance, f *state, flying []part) bool {
+// settleOldest settles the oldest part in flight, and reports whether the session survived.
+func (sim *simulation) settleOldest(c chance, s *state, inFlight []part) bool {
 	var outcomes []outcome
-	for _, r := range flying[0].publish {
-		o, _ := w.fate(c, r.seq)
+	for _, r := range inFlight[0].publish {
+		o, _ := sim.decide(c, r.seq)
 		if o.kind == rabbit.Unknown {
-			w.save(f, f.settleLost(flying, outcomes, w.code(flying, outcomes), "session ended"))
+			sim.save(s, s.settleLost(inFlight, outcomes, sim.endCode(inFlight, outcomes), "session ended"))
 			return false
 		}
 		if o.kind == rabbit.Confirmed {
-			w.got = append(w.got, r.seq)
+			sim.confirmed = append(sim.confirmed, r.seq)
 		}
 		outcomes = append(outcomes, o)
 	}
-	holds, intact := f.settle(flying[0], outcomes)
+	holds, intact := s.settle(inFlight[0], outcomes)
 	if !intact {
-		c.t.Fatal("all outcomes are known, yet the part is not intact")
+		c.t.Fatal("settle reports a part as not intact, although all outcomes are known")
 	}
-	w.save(f, holds)
+	sim.save(s, holds)
 	return true
 }
 
-// retry tries the held rows that are first of their aggregate until none of them is released.
-func (w *simulation) retry(c chance, f *state) bool {
+// retry publishes held rows that are due until a round releases none.
+func (sim *simulation) retry(c chance, s *state) bool {
 	for {
-		heads := w.heads(f)
+		due := sim.due(s)
 		var outcomes []outcome
 		code := 0
-		for _, h := range heads {
-			o, ends := w.fate(c, h.seq)
+		for _, h := range due {
+			o, endCode := sim.decide(c, h.seq)
 			if o.kind == rabbit.Unknown {
-				code = ends
+				code = endCode
 				break
 			}
 			outcomes = append(outcomes, o)
 		}
-		released, again, intact := f.settleHeld(heads, outcomes)
+		released, holds, intact := s.settleHeld(due, outcomes)
 		if !intact {
-			if slices.ContainsFunc(heads[len(outcomes):], func(h hold) bool { return w.poison[h.seq] }) {
+			if slices.ContainsFunc(due[len(outcomes):], func(h heldRow) bool { return sim.poison[h.seq] }) {
 				code = 406
 			}
-			again = append(again, f.quarantine(heads[len(outcomes):], 0, code, "session ended")...)
+			holds = append(holds, s.quarantine(due[len(outcomes):], 0, code, "session ended")...)
 		}
 		for _, h := range released {
-			w.got = append(w.got, h.seq)
-			delete(w.held, h.seq)
+			sim.confirmed = append(sim.confirmed, h.seq)
+			delete(sim.held, h.seq)
 		}
-		w.save(f, again)
-		w.load(f)
+		sim.save(s, holds)
+		sim.loadHeld(s)
 		if !intact || len(released) == 0 {
 			return intact
 		}
 	}
 }
 
-func (w *simulation) heads(f *state) (heads []hold) {
-	// the turn of an aggregate's rows ends with the first that has a cause of its own
-	const closed, open = 1, 2
-	turn := map[string]int{}
-	for _, seq := range w.heldSeqs() {
-		h := w.held[seq]
-		first := turn[h.aggregate] == 0
-		if (first && h.kind != heldUnsendable || turn[h.aggregate] == open && h.kind == heldBehind) &&
-			len(heads) < f.batch(4) {
-			heads = append(heads, h)
+// due returns, of each aggregate, the first held row, or the rows of kind behind with which it
+// begins. The rows after them wait, as dueSQL and nextDueSQL have it.
+func (sim *simulation) due(s *state) (due []heldRow) {
+	const allBehind, waiting = 1, 2 // what is known of an aggregate after its first row
+	seen := map[string]int{}
+	for _, seq := range sim.heldSeqs() {
+		h := sim.held[seq]
+		first := seen[h.aggregate] == 0
+		if (first && h.kind != heldQuarantined ||
+			seen[h.aggregate] == allBehind && h.kind == heldBehind) && len(due) < s.batch(4) {
+			due = append(due, h)
 		}
 		if first && h.kind == heldBehind {
-			turn[h.aggregate] = open
+			seen[h.aggregate] = allBehind
 		} else if first || h.kind != heldBehind {
-			turn[h.aggregate] = closed
+			seen[h.aggregate] = waiting
 		}
 	}
-	return heads
+	return due
 }
 
-func (w *simulation) heldSeqs() (seqs []int64) {
-	for seq := range w.held {
+func (sim *simulation) heldSeqs() (seqs []int64) {
+	for seq := range sim.held {
 		seqs = append(seqs, seq)
 	}
 	slices.Sort(seqs)
 	return seqs
 }
 
-func (w *simulation) load(f *state) {
-	f.behind, f.held, f.refused = map[string]bool{}, 0, 0
-	for _, h := range w.held {
-		f.behind[h.aggregate] = true
-		f.held++
+// loadHeld is what the relay reads from outbox_held.
+func (sim *simulation) loadHeld(s *state) {
+	s.heldAggregates, s.heldCount, s.refusedCount = map[string]bool{}, 0, 0
+	for _, h := range sim.held {
+		s.heldAggregates[h.aggregate] = true
+		s.heldCount++
 		if h.kind == heldRefused {
-			f.refused++
+			s.refusedCount++
 		}
 	}
 }
 
-func (w *simulation) save(f *state, holds []hold) {
-	w.last, w.careful = f.cursor.LastSeq, f.oneByOne
+func (sim *simulation) save(s *state, holds []heldRow) {
+	sim.lastSeq, sim.suspects = s.cursor.LastSeq, s.suspects
 	for _, h := range holds {
-		w.held[h.seq] = h
+		sim.held[h.seq] = h
 	}
 }
 
-// check is the promise: what the cursor has passed is confirmed or held, and nothing else is held.
-func (w *simulation) check(t *rapid.T) {
-	for _, r := range w.rows {
-		_, held := w.held[r.seq]
-		confirmed := slices.Contains(w.got, r.seq)
-		if r.seq <= w.last && !confirmed && !held {
-			t.Fatalf("the cursor is at %d, but row %d is neither confirmed nor held", w.last, r.seq)
+// check fails the test unless each row that the cursor has passed is confirmed or held, and no row
+// beyond the cursor is held.
+func (sim *simulation) check(t *rapid.T) {
+	for _, r := range sim.rows {
+		_, held := sim.held[r.seq]
+		confirmed := slices.Contains(sim.confirmed, r.seq)
+		if r.seq <= sim.lastSeq && !confirmed && !held {
+			t.Fatalf("the cursor is at %d, but row %d is neither confirmed nor held", sim.lastSeq, r.seq)
 		}
-		if held && r.seq > w.last {
-			t.Fatalf("row %d is held, but the cursor is at %d: it will be read again", r.seq, w.last)
+		if held && r.seq > sim.lastSeq {
+			t.Fatalf("row %d is held, but the cursor is only at %d: the row will be read again", r.seq,
+				sim.lastSeq)
 		}
 	}
 }
 
-// repaired tells whether a row must arrive once the broker is well: it can be published, and so can
-// all before it of its aggregate that are still held.
-func (w *simulation) repaired(i int) bool {
-	for _, r := range w.rows[:i+1] {
-		if r.record.Subject == w.rows[i].record.Subject && (w.poison[r.seq] || r.fault != nil) {
+// mustArrive reports whether a row must be published once the broker works: the row and all
+// earlier rows of its aggregate can be published.
+func (sim *simulation) mustArrive(i int) bool {
+	for _, r := range sim.rows[:i+1] {
+		if r.record.Subject == sim.rows[i].record.Subject && (sim.poison[r.seq] || r.fault != nil) {
 			return false
 		}
 	}
 	return true
 }
 
-func TestNothingIsPassedUnsettled(t *testing.T) {
+func TestCursorPassesOnlySettledRows(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := drawSimulation(rt)
+		sim := drawSimulation(rt)
 		for range rapid.IntRange(0, 6).Draw(rt, "bad sessions") {
-			w.session(chance{rt, true})
-			w.check(rt)
+			sim.session(chance{rt, true})
+			sim.check(rt)
 		}
-		// The broker is well now: each poisoned row may end two sessions, before it is found and then.
-		for range 2*len(w.poison) + 1 {
-			if w.session(chance{rt, false}) {
+		// The broker works now. Each poisoned row may end two sessions: one that makes rows suspects, and
+		// one that isolates it.
+		for range 2*len(sim.poison) + 1 {
+			if sim.session(chance{rt, false}) {
 				break
 			}
-			w.check(rt)
+			sim.check(rt)
 		}
-		if want := w.rows[len(w.rows)-1].seq; w.last != want {
-			rt.Fatalf("the cursor stays at %d of %d: rows behind a poisoned one starve (%d poisoned)",
-				w.last, want, len(w.poison))
+		if want := sim.rows[len(sim.rows)-1].seq; sim.lastSeq != want {
+			rt.Fatalf("the cursor stays at %d, want %d: %d poisoned rows stop the rows behind them",
+				sim.lastSeq, want, len(sim.poison))
 		}
-		for i, r := range w.rows {
-			h, held := w.held[r.seq]
-			if w.repaired(i) && !slices.Contains(w.got, r.seq) {
-				rt.Fatalf("row %d could be published and was not: %+v", r.seq, h)
+		for i, r := range sim.rows {
+			h, held := sim.held[r.seq]
+			if sim.mustArrive(i) && !slices.Contains(sim.confirmed, r.seq) {
+				rt.Fatalf("row %d can be published, but was not confirmed: %+v", r.seq, h)
 			}
-			if (w.poison[r.seq] || r.fault != nil) && !held {
-				rt.Fatalf("row %d cannot be published, but is not held: last %d careful %d held %v got %v",
-					r.seq, w.last, w.careful, w.heldSeqs(), w.got)
+			if (sim.poison[r.seq] || r.fault != nil) && !held {
+				rt.Fatalf("row %d cannot be published, but is not held: cursor %d, suspects %d, held %v, "+
+					"confirmed %v",
+					r.seq, sim.lastSeq, sim.suspects, sim.heldSeqs(), sim.confirmed)
 			}
 		}
 	})
@@ -273,31 +283,31 @@ func TestNothingIsPassedUnsettled(t *testing.T) {
 func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := drawSimulation(rt)
-		w.poison = nil
-		for i := range w.rows {
-			w.rows[i].fault = nil
+		sim := drawSimulation(rt)
+		sim.poison = nil
+		for i := range sim.rows {
+			sim.rows[i].fault = nil
 		}
-		if !w.session(chance{rt, false}) {
+		if !sim.session(chance{rt, false}) {
 			rt.Fatal("the session ended")
 		}
 		var want []int64
-		for _, r := range w.rows {
+		for _, r := range sim.rows {
 			want = append(want, r.seq)
 		}
-		if !slices.Equal(w.got, want) {
-			rt.Fatalf("published %v of %v", w.got, want)
+		if !slices.Equal(sim.confirmed, want) {
+			rt.Fatalf("published %v, want %v", sim.confirmed, want)
 		}
 	})
 }
 
-// Rows that only waited behind another have had no attempt yet when it is their turn.
+// A row that has only waited behind another has had no attempt yet when the broker refuses it.
 func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
 	t.Parallel()
-	f := state{refused: MaxHeld}
-	_, holds, intact := f.settleHeld([]hold{{seq: 2, aggregate: "a"}},
+	s := state{refusedCount: MaxHeld}
+	_, holds, intact := s.settleHeld([]heldRow{{seq: 2, aggregate: "a"}},
 		[]outcome{{rabbit.Refused, "full"}})
-	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].due != holdFirst {
+	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].retryIn != holdFirst {
 		t.Errorf("holds %+v, intact %t", holds, intact)
 	}
 }

@@ -8,170 +8,180 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// The bounds of choosing between the window and a stream.
+// The bounds of the choice between the window and a stream.
 const (
-	chooseInterval = time.Second            // how late a change of mind is noticed
-	streamRetry    = 5 * time.Second        // after a stream has failed
-	markInterval   = 200 * time.Millisecond // how much the window repeats after a stream
-	slotInterval   = 5 * time.Second        // how often the place is looked after
+	chooseInterval = time.Second     // between two reads of the wanted source
+	streamRetry    = 5 * time.Second // after a stream has failed
+	// markInterval is the time between two marks. The window publishes about as much again when it
+	// takes over from a stream.
+	markInterval = 200 * time.Millisecond
+	slotInterval = 5 * time.Second // between two checks of the slot
 )
 
-// choice is how the leader finds what was committed: through the stream, or, when it is nil,
-// through the window.
+// choice is the source of committed rows in use: the stream, or the window when stream is nil. The
+// path from the window to a stream is starting, then started, then stream; see handOver.
 type choice struct {
-	at     time.Time // the next look at what is wanted
-	stream *streaming
-	begun  chan begun // not nil while a place is being made
-	ready  *begun     // the window is to go on to its snapshot, and no further
-	tidied bool       // no place is left of an earlier time
+	nextCheck   time.Time
+	stream      *streaming
+	starting    chan streamStart // the result of Source.Begin; nil when none is running
+	started     *streamStart     // the window must reach its snapshot before the stream is used
+	slotDropped bool             // there is no slot that an earlier use of the stream has left
 }
 
-// begun is a stream and the snapshot that it begins after.
-type begun struct {
+// streamStart is the result of Source.Begin: a stream, and the snapshot after which it begins.
+type streamStart struct {
 	stream   Stream
 	snapshot postgres.Snapshot
 	err      error
 }
 
-// streaming is a stream in use. Its rows are numbered as they come, and the cursor's LastSeq counts
-// those that are settled.
+// streaming is a stream in use. A stream delivers rows in the order of their commits, not of their
+// seqs. Rows therefore get a running number as they arrive, and the cursor's LastSeq is the number
+// up to which all are settled.
 type streaming struct {
 	Stream
-	had     map[int64]bool // rows that come, and that the window has settled
-	number  int64
-	places  []numbered // up to which everything is settled once the number is
-	settled uint64
-	base    int64 // the number up to there
-	news    bool  // since the last mark
-	mark    *mark
-	marked  time.Time
-	leaving bool
-	watched time.Time
+	skip            map[int64]bool // seqs that the stream will deliver but the window has settled
+	received        int64          // the number of the last row
+	checkpoints     []checkpoint   // not confirmed yet, the oldest first
+	confirmed       uint64         // the position that was confirmed last
+	confirmedNumber int64          // the number of the last row before that position
+	unmarked        bool           // rows were published since the last mark
+	mark            *mark          // not reached yet
+	markedAt        time.Time
+	leaving         bool // the window is wanted; it takes over at the next mark
+	slotCheckedAt   time.Time
 }
 
-type numbered struct {
+// checkpoint is a position of the stream that can be confirmed when all rows up to a number are
+// settled.
+type checkpoint struct {
 	number   int64
 	position uint64
 }
 
-// mark is a snapshot all of which the stream has had when it has come to the place: a left edge for
-// the window to go on from.
+// mark is a snapshot and a position of the stream that is later than every commit in the snapshot.
+// When the stream has reached the position, all rows that are visible in the snapshot are settled,
+// and the window can go on from that snapshot.
 type mark struct {
 	snapshot postgres.Snapshot
-	place    uint64
+	position uint64
 }
 
-// streamStep publishes what the stream has, and confirms what is settled of it.
-func (p *term) streamStep(ctx context.Context) error {
-	s := p.choice.stream
-	if p.publisher.Blocked() || p.brokerBroken() {
-		if err := p.settleAll(ctx, false); err != nil {
+// streamStep publishes the next rows of the stream, and confirms positions whose rows are settled.
+func (t *term) streamStep(ctx context.Context) error {
+	s := t.choice.stream
+	if t.publisher.Blocked() || t.brokerBroken() {
+		if err := t.settleAll(ctx, false); err != nil {
 			return err
 		}
-		return wait(ctx, p.publisher, pollInterval, nil)
+		return wait(ctx, t.publisher, pollInterval, nil)
 	}
-	if err := p.publisher.Err(); err != nil {
-		return p.sessionLost(ctx, nil, err)
+	if err := t.publisher.Err(); err != nil {
+		return t.sessionLost(ctx, nil, err)
 	}
-	patience := pollInterval
-	if len(p.inFlight) > 0 {
-		patience = 0
+	timeout := pollInterval
+	if len(t.inFlight) > 0 {
+		timeout = 0 // the confirms are awaited below
 	}
-	rows, place, err := s.Next(ctx, patience)
+	rows, position, err := s.Next(ctx, timeout)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := p.settleAll(ctx, false); err != nil {
+		if err := t.settleAll(ctx, false); err != nil {
 			return err
 		}
-		return p.fallBack(ctx, err)
+		return t.fallBack(ctx, err)
 	}
-	if err := p.publishStreamed(ctx, rows); err != nil {
+	if err := t.publishStreamed(ctx, rows); err != nil {
 		return err
 	}
-	if n := len(s.places); place > s.settled && (n == 0 || place > s.places[n-1].position) {
-		s.places = append(s.places, numbered{s.number, place})
+	if n := len(s.checkpoints); position > s.confirmed &&
+		(n == 0 || position > s.checkpoints[n-1].position) {
+		s.checkpoints = append(s.checkpoints, checkpoint{s.received, position})
 	}
-	for len(rows) == 0 && len(p.inFlight) > 0 {
-		if err := p.settleOldest(ctx, false); err != nil {
+	for len(rows) == 0 && len(t.inFlight) > 0 {
+		if err := t.settleOldest(ctx, false); err != nil {
 			return err
 		}
 	}
-	s.settle(p.cursor.LastSeq)
-	return p.markStep(ctx)
+	s.confirmSettled(t.cursor.LastSeq)
+	return t.markStep(ctx)
 }
 
-func (p *term) publishStreamed(ctx context.Context, found []Row) error {
-	s := p.choice.stream
+// publishStreamed numbers rows and publishes them in chunks.
+func (t *term) publishStreamed(ctx context.Context, found []Row) error {
+	s := t.choice.stream
 	rows := make([]row, 0, len(found))
 	for _, r := range found {
-		if s.had[r.Seq] {
-			delete(s.had, r.Seq)
+		if s.skip[r.Seq] {
+			delete(s.skip, r.Seq)
 			continue
 		}
-		s.number++
-		rows = append(rows, r.row(s.number))
+		s.received++
+		rows = append(rows, r.row(s.received))
 	}
 	for len(rows) > 0 {
-		size := min(p.batch(chunkSize), len(rows)) // it may change with each part
-		for len(p.inFlight) >= p.batch(chunksInFlight) {
-			if err := p.settleOldest(ctx, false); err != nil {
+		size := min(t.batch(chunkSize), len(rows)) // it grows when no suspects are left
+		for len(t.inFlight) >= t.batch(chunksInFlight) {
+			if err := t.settleOldest(ctx, false); err != nil {
 				return err
 			}
 		}
-		if err := p.publishRows(ctx, rows[:size]); err != nil {
+		if err := t.publishRows(ctx, rows[:size]); err != nil {
 			return err
 		}
 		rows = rows[size:]
-		s.news = true
+		s.unmarked = true
 	}
 	return nil
 }
 
-// settle confirms the places that the rows up to a number have led to.
-func (s *streaming) settle(number int64) {
+// confirmSettled confirms the last checkpoint whose rows are settled; number is that of the last
+// settled row.
+func (s *streaming) confirmSettled(number int64) {
 	n := 0
-	for n < len(s.places) && s.places[n].number <= number {
+	for n < len(s.checkpoints) && s.checkpoints[n].number <= number {
 		n++
 	}
 	if n > 0 {
-		s.settled, s.base = s.places[n-1].position, s.places[n-1].number
-		s.places = slices.Delete(s.places, 0, n)
-		s.Confirm(s.settled)
+		s.confirmed, s.confirmedNumber = s.checkpoints[n-1].position, s.checkpoints[n-1].number
+		s.checkpoints = slices.Delete(s.checkpoints, 0, n)
+		s.Confirm(s.confirmed)
 	}
 }
 
-// markStep moves the cursor behind the stream: to snapshots that the stream has left behind. There
-// the window goes on, when the stream is left or lost.
-func (p *term) markStep(ctx context.Context) error {
-	s := p.choice.stream
-	if s.mark != nil && s.settled >= s.mark.place {
-		p.cursor.A, p.cursor.B = s.mark.snapshot, s.mark.snapshot
+// markStep makes the stored cursor follow the stream: it moves the cursor to the snapshot of a mark
+// that the stream has reached, and then takes the next mark. The window goes on from that snapshot
+// when the stream is left or lost.
+func (t *term) markStep(ctx context.Context) error {
+	s := t.choice.stream
+	if s.mark != nil && s.confirmed >= s.mark.position {
+		t.cursor.A, t.cursor.B = s.mark.snapshot, s.mark.snapshot
 		s.mark = nil
 		if s.leaving {
-			if err := p.settleAll(ctx, false); err != nil {
+			if err := t.settleAll(ctx, false); err != nil {
 				return err
 			}
-			p.relay.Log.Info().Msg("relay leaves the stream for the window")
-			return p.useWindow(ctx)
+			t.relay.Log.Info().Msg("relay stops streaming and uses the window")
+			return t.useWindow(ctx)
 		}
-		return p.save(ctx, nil)
+		return t.save(ctx, nil)
 	}
-	if s.mark != nil || !s.news && !s.leaving || time.Since(s.marked) < markInterval {
+	if s.mark != nil || !s.unmarked && !s.leaving || time.Since(s.markedAt) < markInterval {
 		return nil
 	}
-	s.marked = time.Now()
+	s.markedAt = time.Now()
 	var m struct {
 		Snapshot postgres.Snapshot `db:"snapshot"`
-		Place    int64             `db:"place"`
+		Position int64             `db:"position"`
 	}
-	// The snapshot is older than the place: whatever is visible in it was committed before there.
-	err := p.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,
-		(pg_current_wal_insert_lsn() - '0/0')::bigint AS place`)
+	// The snapshot is taken before the position, so that each commit in it lies before the position.
+	err := t.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,
+		(pg_current_wal_insert_lsn() - '0/0')::bigint AS position`)
 	if err != nil {
 		return wrap("mark the stream", err)
 	}
-	s.mark, s.news = &mark{m.Snapshot, uint64(m.Place)}, false
+	s.mark, s.unmarked = &mark{m.Snapshot, uint64(m.Position)}, false
 	return nil
 }

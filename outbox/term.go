@@ -13,34 +13,44 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// term is one lead in one session.
+// term is the time in which one relay leads: from the moment it has the lead until it loses the
+// lead, its database session or its broker session.
+//
+// Everything that follows from the stored cursor lives here, and the next term reads it from the
+// database again. After a crash PostgreSQL assigns those transaction ids again whose log records
+// were not on disk. A relay that kept its cursor in memory across the crash would count them as
+// settled, and skip the rows that are then written under them.
+//
+// The methods run on one goroutine, apart from those that background counts.
 type term struct {
 	state
 	relay         *Relay
 	lead          *postgres.Lead
-	conn          *sqlx.Conn // its session
+	conn          *sqlx.Conn // the database session that holds the lead
 	publisher     *rabbit.Publisher
-	heldCheckedAt time.Time
-	saved         time.Time // when the cursor was
-	inFlight      []flight
-	background    sync.WaitGroup // what the leader does beside publishing
+	heldCheckedAt time.Time      // the last time that no due held row was released
+	savedAt       time.Time      // the last time that settleOldest saved the cursor
+	inFlight      []pendingPart  // the oldest first
+	background    sync.WaitGroup // goroutines that end with the term
 
-	replayAt time.Time // the next look for requests
+	replayAt time.Time // the next time to look for a replay request
 
 	choice choice
-	stored cursor // as it was saved last
-	ctid   string // of its row in the table
+	stored cursor // the cursor as this term has last written it
+	ctid   string // the physical address of its row; see cursor.update
 }
 
+// lead runs one term.
 func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
 	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
 	defer stop()
-	p := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
-	// Losing the last cursor to a crash of the server costs duplicates, not events: whatever edge is
-	// found in the table afterwards was stored by a committed transaction. The window of a large
-	// backlog takes its time to read, and would never be read under a time-out. The table of held rows
-	// may have grown since the server last looked: its plans must not depend on that.
-	if _, err := p.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0;
+	t := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
+	// The last cursor need not survive a crash of the server. An older one costs duplicates, not
+	// events: it was stored by a committed transaction too, so its snapshots are valid. Reading the
+	// window of a large backlog may take long, and a timeout would make the relay begin the same read
+	// again and again. The plans on outbox_held must use its indexes even while the server's
+	// statistics say that the table is empty.
+	if _, err := t.conn.ExecContext(ctx, `SET synchronous_commit = off; SET statement_timeout = 0;
 		SET enable_seqscan = off`); err != nil {
 		return fmt.Errorf("prepare lead: %w", err)
 	}
@@ -49,129 +59,133 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pos
 		return err
 	}
 	if c.fitted {
-		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox was made to fit, and " +
-			"what the backup had not seen published is published")
+		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox cursor was rebased, " +
+			"and the relay now publishes every event that the backup does not know as published")
 	}
-	p.state, p.stored = state{cursor: c, oneByOne: r.oneByOne}, c
-	if err := p.countHeld(ctx); err != nil {
+	t.state, t.stored = state{cursor: c, suspects: r.suspects}, c
+	if err := t.countHeld(ctx); err != nil {
 		return err
 	}
-	r.Log.Info().Int64("epoch", c.Epoch).Int("held", p.held).Msg("relay leads")
-	p.background.Go(func() { r.retain(ctx, lead) })
-	p.background.Go(func() { r.repairHeld(ctx, lead) })
-	p.background.Go(func() { r.watchSnapshots(ctx) })
+	r.Log.Info().Int64("epoch", c.Epoch).Int("held", t.heldCount).Msg("relay leads")
+	t.background.Go(func() { r.retain(ctx, lead) })
+	t.background.Go(func() { r.repairHeld(ctx, lead) })
+	t.background.Go(func() { r.watchSnapshots(ctx) })
 	if r.Database != "" {
-		p.background.Go(func() { r.listen(ctx) })
+		t.background.Go(func() { r.listen(ctx) })
 	}
-	defer p.closeStreams()
-	defer p.background.Wait()
-	defer stop() // it ends them first
-	if err := p.resume(ctx); err != nil {
+	defer t.closeStreams()
+	defer t.background.Wait()
+	defer stop() // deferred last, so that it ends the goroutines before Wait waits for them
+	if err := t.resumeStream(ctx); err != nil {
 		return err
 	}
-	err = p.run(ctx)
-	r.oneByOne = p.oneByOne
+	err = t.run(ctx)
+	r.suspects = t.suspects
 	return err
 }
 
-// run relays one window after another until the session or the lead is lost.
-func (p *term) run(ctx context.Context) error {
+// run publishes one window after another, or one batch of a stream after another, until the session
+// or the lead is lost.
+func (t *term) run(ctx context.Context) error {
 	for {
-		if err := p.heldAndReplays(ctx); err != nil {
+		if err := t.heldAndReplays(ctx); err != nil {
 			return err
 		}
-		if err := p.chooseSource(ctx); err != nil {
+		if err := t.chooseSource(ctx); err != nil {
 			return err
 		}
-		if p.choice.stream != nil {
-			if err := p.streamStep(ctx); err != nil {
+		if t.choice.stream != nil {
+			if err := t.streamStep(ctx); err != nil {
 				return err
 			}
 			continue
 		}
-		seqs, more, err := p.nextWindow(ctx)
+		seqs, more, err := t.nextWindow(ctx)
 		if err != nil {
 			return err
 		}
 		if len(seqs) == 0 {
-			if err := wait(ctx, p.publisher, pollInterval, p.relay.Outbox.nudge); err != nil {
+			if err := wait(ctx, t.publisher, pollInterval, t.relay.Outbox.nudge); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := p.window(ctx, seqs, more); err != nil {
+		if err := t.publishWindow(ctx, seqs, more); err != nil {
 			return err
 		}
 	}
 }
 
-// heldAndReplays publishes what is not of a window: held rows, and what an operator wants published
-// again.
-func (p *term) heldAndReplays(ctx context.Context) error {
-	if err := p.retryHeld(ctx); err != nil {
+// heldAndReplays publishes the rows that come from neither a window nor a stream: held rows that
+// are due, and the next batch of a replay.
+func (t *term) heldAndReplays(ctx context.Context) error {
+	if err := t.retryHeld(ctx); err != nil {
 		return err
 	}
-	return p.replay(ctx)
+	return t.replayNext(ctx)
 }
 
-// nextWindow returns the rows that are left of a window that was begun before, or else those of the
-// window up to now; more tells that there are others behind them. While the broker is blocked or
-// counts as broken there is nothing to do.
-func (p *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
-	if p.publisher.Blocked() || p.brokerBroken() {
+// nextWindow returns the rows that are left of the open window. When no window is open (A equals
+// B), it opens one whose right edge is the current snapshot. At most maxRows are returned; more
+// reports that the window has further rows. While the broker is blocked or counts as broken it
+// returns none.
+func (t *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
+	if t.publisher.Blocked() || t.brokerBroken() {
 		return nil, false, nil
 	}
-	if p.cursor.A == p.cursor.B {
-		now, err := postgres.Now(ctx, p.conn)
-		if err != nil || now == p.cursor.A {
+	if t.cursor.A == t.cursor.B {
+		now, err := postgres.Now(ctx, t.conn)
+		if err != nil || now == t.cursor.A {
 			return nil, false, err
 		}
-		seqs, more, err := outboxLog.Window(ctx, p.conn, p.cursor.A, now, 0, p.maxRows())
+		seqs, more, err := outboxLog.Window(ctx, t.conn, t.cursor.A, now, 0, t.maxRows())
 		if err != nil || len(seqs) == 0 {
 			return nil, false, err
 		}
-		p.cursor.B, p.cursor.LastSeq = now, 0
+		t.cursor.B, t.cursor.LastSeq = now, 0
 		return seqs, more, nil
 	}
-	seqs, more, err = outboxLog.Window(ctx, p.conn, p.cursor.A, p.cursor.B, p.cursor.LastSeq,
-		p.maxRows())
-	if err == nil && len(seqs) == 0 { // all of it was settled before: it only has to be closed
-		p.finish()
-		err = p.save(ctx, nil)
+	seqs, more, err = outboxLog.Window(ctx, t.conn, t.cursor.A, t.cursor.B, t.cursor.LastSeq,
+		t.maxRows())
+	if err == nil && len(seqs) == 0 { // an earlier term has settled all its rows
+		t.closeWindow()
+		err = t.save(ctx, nil)
 	}
 	return seqs, more, err
 }
 
-// save writes the cursor with the holds that belong to it.
-func (p *term) save(ctx context.Context, holds []hold) error {
-	place, err := p.cursor.save(ctx, p.lead, p.ctid, holds)
+// save writes the cursor, and the held rows that it passes, in one transaction.
+func (t *term) save(ctx context.Context, holds []heldRow) error {
+	ctid, err := t.cursor.save(ctx, t.lead, t.ctid, holds)
 	if err == nil {
-		p.stored, p.ctid = p.cursor, place
+		t.stored, t.ctid = t.cursor, ctid
 	}
 	return err
 }
 
-// errCursorReplaced ends a lead, and the next begins with the cursor that is there.
-var errCursorReplaced = errors.New("the outbox's cursor is not the one that this leader has " +
-	"written: was the database restored while it ran? " +
-	"The relay begins again from the cursor that is there")
+// errCursorReplaced ends a term; the next term begins with the stored cursor.
+var errCursorReplaced = errors.New(
+	"the row in outbox_cursor is not the one that this leader wrote: " +
+		"was the database restored while the relay ran? " +
+		"The relay starts again from the stored cursor")
 
-// wantedSource reads which source is wanted, and makes sure that the cursor is the one that this
-// leader has written.
-func (p *term) wantedSource(ctx context.Context) (wanted string, err error) {
+// wantedSource reads which source an operator wants. It also compares the stored cursor with the
+// one that this term has written: a restore under a running relay may bring back an old cursor
+// under the same token, and no write would fail until the next event.
+func (t *term) wantedSource(ctx context.Context) (wanted string, err error) {
 	var found struct {
 		Source string `db:"source"`
 		Mine   bool   `db:"mine"`
 	}
-	c := p.stored
-	err = p.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3
+	c := t.stored
+	err = t.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3
 		AND b::text = $4 AND last_seq = $5 AS mine
 		FROM outbox_cursor`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq)
 	if err != nil {
 		return "", fmt.Errorf("read source: %w", err)
 	}
 	if !found.Mine {
-		p.relay.anomalies.Add(1)
+		t.relay.anomalies.Add(1)
 		return "", errCursorReplaced
 	}
 	return found.Source, nil
@@ -179,18 +193,18 @@ func (p *term) wantedSource(ctx context.Context) (wanted string, err error) {
 
 const outboxLog = postgres.Log("outbox")
 
-// maxRows is how many rows of a window are taken into memory.
-func (p *term) maxRows() int {
-	if p.relay.most > 0 {
-		return p.relay.most
+// maxRows bounds the rows of a window whose seqs are in memory.
+func (t *term) maxRows() int {
+	if t.relay.maxRows > 0 {
+		return t.relay.maxRows
 	}
 	return windowMax
 }
 
-// unknownOutcome ends a pump whose session ended with rows in flight.
-func (p *term) unknownOutcome() error {
-	if err := p.publisher.Err(); err != nil {
+// unknownOutcome is the error that ends the term when the broker session ended with rows in flight.
+func (t *term) unknownOutcome() error {
+	if err := t.publisher.Err(); err != nil {
 		return err
 	}
-	return errors.New("session ended with rows in flight")
+	return errors.New("the broker session ended before all published events were confirmed")
 }

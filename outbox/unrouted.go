@@ -7,17 +7,17 @@ import (
 
 const (
 	unroutedInterval = 10 * time.Minute // between two log lines about one type
-	maxUnroutedTypes = 100              // types that log lines are about
+	maxUnroutedTypes = 100              // types that have log lines; further ones are only counted
 )
 
-// unrouted counts what was published while nobody was bound for it.
+// unrouted counts events that were published while no queue was bound for their type.
 type unrouted struct {
 	total atomic.Int64
-	types map[string]*unroutedType // of the leader's goroutine
+	types map[string]*unroutedType // only the goroutine of the term uses it
 }
 
 type unroutedType struct {
-	events   int64 // since the last line
+	events   int64 // since the last log line
 	loggedAt time.Time
 }
 
@@ -26,8 +26,8 @@ func (r *Relay) mandatory(eventType string) bool {
 		r.Mandatory(eventType)
 }
 
-// countUnrouted notes an event that no queue has taken. It says so for each type, from time to
-// time.
+// countUnrouted counts an event that no queue has received. It logs at most one line for each type
+// in unroutedInterval, and none for optional types.
 func (r *Relay) countUnrouted(eventType string) {
 	r.unrouted.total.Add(1)
 	if r.Optional != nil && r.Optional(eventType) {
@@ -49,7 +49,7 @@ func (r *Relay) countUnrouted(eventType string) {
 		return
 	}
 	r.Log.Warn().Str("type", eventType).Int64("events", t.events).Str("exchange", r.Exchange).
-		Msg("events were published while no queue was bound for their type, and nobody has them: bind " +
-			"a queue and replay them, or make the type mandatory so that they wait")
+		Msg("events were published while no queue was bound for their type, and no consumer received " +
+			"them: bind a queue and replay them, or make the type mandatory so that they are held")
 	t.events, t.loggedAt = 0, time.Now()
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// What is published while nobody is bound for it is gone: it is counted, and said, unless that is
-// as it should be.
+// Events that no queue is bound for are lost. They are counted, and they are logged unless their
+// type is optional.
 func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 	t.Parallel()
 	for name, optional := range map[string]bool{"by mistake": false, "as declared": true} {
@@ -24,14 +24,14 @@ func TestUnroutedEventsAreCountedAndLogged(t *testing.T) {
 				s.Append(outboxtest.Event(outboxtest.Orphan{On: outboxtest.Aggregate(n)}))
 			}
 			s.Run(r)
-			s.Await(s.Queue, s.Publish("a", 1))
-			s.Until("all are settled", func() bool { return r.Stats().Published == 11 })
+			s.Await(s.Queue, s.AppendNotes("a", 1))
+			s.WaitFor("all events are published", func() bool { return r.Stats().Published == 11 })
 			if st := r.Stats(); st.Unrouted != 10 || st.Held != 0 {
 				t.Errorf("stats %+v", st)
 			}
-			if published := log.has(`"warn"`, "no queue was bound",
-				`"type":"orphan.born"`); published == optional {
-				t.Errorf("said: %t", published)
+			if logged := log.has(`"warn"`, "no queue was bound",
+				`"type":"orphan.born"`); logged == optional {
+				t.Errorf("logged: %t, optional: %t", logged, optional)
 			}
 		})
 	}

@@ -14,96 +14,95 @@ func Fulfilment() Topology {
 }
 
 func orders() Service {
+	cancelled := []string{"order.cancelled"}
 	return Service{
 		Name: "orders",
 		Commands: []Command{
 			{Does: "place", Type: "orders.place", Publishes: []string{"order.placed"}},
-			{Does: "cancel", Type: "orders.cancel", Publishes: []string{"order.cancelled"},
-				Undoes: "place"},
-			{Does: "expire", Type: "orders.expire", Publishes: []string{"order.cancelled"},
-				After: OrderDeadline, Undoes: "place"},
+			{Does: "cancel", Type: "orders.cancel", Publishes: cancelled, Undoes: "place"},
+			{Does: "expire", Type: "orders.expire", Publishes: cancelled, Undoes: "place",
+				After: OrderDeadline},
 		},
 		Reacts: []Reaction{
-			{Handles: "payment.declined", Does: "cancel", Publishes: []string{"order.cancelled"},
-				Undoes: "place"},
-			{Handles: "stock.rejected", Does: "cancel", Publishes: []string{"order.cancelled"},
-				Undoes: "place"},
-			{Handles: "shipment.failed", Does: "cancel", Publishes: []string{"order.cancelled"},
-				Undoes: "place"},
+			{Handles: "payment.declined", Does: "cancel", Publishes: cancelled, Undoes: "place"},
+			{Handles: "stock.rejected", Does: "cancel", Publishes: cancelled, Undoes: "place"},
+			{Handles: "shipment.failed", Does: "cancel", Publishes: cancelled, Undoes: "place"},
 			{Handles: "shipment.scheduled", Does: "confirm", Publishes: []string{"order.confirmed"}},
 		},
 	}
 }
 
 func payments() Service {
+	refunded, refund := []string{"payment.refunded"}, []string{"payments.refund"}
 	return Service{
 		Name: "payments",
-		Commands: []Command{{Does: "refund again", Type: "payments.refund_again",
-			Publishes: []string{"refund.requested"}}},
+		Commands: []Command{
+			{Does: "capture the charge", Type: "payments.charge_succeeded",
+				Publishes: []string{"payment.captured"}, Requests: refund},
+			{Does: "decline", Type: "payments.charge_declined", Publishes: []string{"payment.declined"}},
+			{Does: "close the refund", Type: "payments.refund_succeeded", Publishes: refunded},
+			{Does: "leave the refund to a person", Type: "payments.refund_refused"},
+			{Does: "refund again", Type: "payments.refund_again", Requests: refund},
+		},
 		Reacts: []Reaction{
-			{Handles: "order.placed", Does: "capture", Publishes: []string{"payment.captured",
-				"payment.declined", "charge.requested"}},
-			{Handles: "stock.rejected", Does: "refund", Publishes: []string{"payment.refunded",
-				"refund.requested"}, Undoes: "capture"},
-			{Handles: "shipment.failed", Does: "refund", Publishes: []string{"payment.refunded",
-				"refund.requested"}, Undoes: "capture"},
-			{Handles: "order.cancelled", Does: "refund", Publishes: []string{"payment.refunded",
-				"refund.requested"}, Undoes: "capture"},
-			// The outside world, asked by calls; payments answers itself.
-			{Handles: "charge.requested", Does: "call the provider", Publishes: []string{"charge.succeeded",
-				"charge.declined"}},
-			{Handles: "charge.succeeded", Does: "capture the charge",
-				Publishes: []string{"payment.captured", "refund.requested"}},
-			{Handles: "charge.declined", Does: "decline", Publishes: []string{"payment.declined"}},
-			{Handles: "refund.requested", Does: "call the provider back",
-				Publishes: []string{"refund.succeeded", "refund.refused"}, Undoes: "call the provider"},
-			{Handles: "refund.succeeded", Does: "close the refund",
-				Publishes: []string{"payment.refunded"}},
-			{Handles: "refund.refused", Does: "call a person"},
+			{Handles: "order.placed", Does: "capture",
+				Publishes: []string{"payment.captured", "payment.declined"},
+				Requests:  []string{"payments.charge"}},
+			{Handles: "stock.rejected", Does: "refund", Publishes: refunded, Requests: refund,
+				Undoes: "capture"},
+			{Handles: "shipment.failed", Does: "refund", Publishes: refunded, Requests: refund,
+				Undoes: "capture"},
+			{Handles: "order.cancelled", Does: "refund", Publishes: refunded, Requests: refund,
+				Undoes: "capture"},
+		},
+		Calls: []Call{
+			{Type: "payments.charge", Does: "charge the card",
+				Answers: []string{"payments.charge_succeeded", "payments.charge_declined"}},
+			{Type: "payments.refund", Does: "refund the card", Undoes: "charge the card",
+				Answers: []string{"payments.refund_succeeded", "payments.refund_refused"}},
 		},
 	}
 }
 
 func inventory() Service {
+	decided, released := []string{"stock.reserved", "stock.rejected"}, []string{"stock.released"}
 	return Service{
 		Name: "inventory",
 		Reacts: []Reaction{
-			{Handles: "order.placed", Does: "remember the lines", Publishes: []string{"stock.reserved",
-				"stock.rejected"}},
-			{Handles: "payment.captured", Does: "reserve", Publishes: []string{"stock.reserved",
-				"stock.rejected"}},
-			{Handles: "shipment.failed", Does: "release", Publishes: []string{"stock.released"},
-				Undoes: "reserve"},
-			{Handles: "order.cancelled", Does: "release", Publishes: []string{"stock.released"},
-				Undoes: "reserve"},
+			{Handles: "order.placed", Does: "remember the lines", Publishes: decided},
+			{Handles: "payment.captured", Does: "reserve", Publishes: decided},
+			{Handles: "shipment.failed", Does: "release", Publishes: released, Undoes: "reserve"},
+			{Handles: "order.cancelled", Does: "release", Publishes: released, Undoes: "reserve"},
 			{Handles: "order.confirmed", Does: "commit"},
 		},
 	}
 }
 
 func shipping() Service {
+	decided := []string{"shipment.scheduled", "shipment.failed"}
+	cancelled, recall := []string{"shipment.cancelled"}, []string{"shipping.recall"}
+	book := []string{"shipping.book"}
 	return Service{
 		Name: "shipping",
-		Commands: []Command{{Does: "recall again", Type: "shipping.recall_again",
-			Publishes: []string{"recall.requested"}}},
+		Commands: []Command{
+			{Does: "schedule the booking", Type: "shipping.booking_confirmed",
+				Publishes: []string{"shipment.scheduled"}, Requests: recall},
+			{Does: "fail", Type: "shipping.booking_refused", Publishes: []string{"shipment.failed"}},
+			{Does: "close the recall", Type: "shipping.recall_succeeded", Publishes: cancelled},
+			{Does: "leave the recall to a person", Type: "shipping.recall_refused"},
+			{Does: "recall again", Type: "shipping.recall_again", Requests: recall},
+		},
 		Reacts: []Reaction{
-			{Handles: "order.placed", Does: "remember the address",
-				Publishes: []string{"shipment.scheduled", "shipment.failed", "booking.requested"}},
-			{Handles: "stock.reserved", Does: "schedule", Publishes: []string{"shipment.scheduled",
-				"shipment.failed", "booking.requested"}},
-			{Handles: "order.cancelled", Does: "cancel", Publishes: []string{"shipment.cancelled",
-				"recall.requested"}, Undoes: "schedule"},
-			// The outside world, asked by calls; shipping answers itself.
-			{Handles: "booking.requested", Does: "call the carrier",
-				Publishes: []string{"booking.confirmed", "booking.refused"}},
-			{Handles: "booking.confirmed", Does: "schedule the booking",
-				Publishes: []string{"shipment.scheduled", "recall.requested"}},
-			{Handles: "booking.refused", Does: "fail", Publishes: []string{"shipment.failed"}},
-			{Handles: "recall.requested", Does: "call the carrier back",
-				Publishes: []string{"recall.succeeded", "recall.refused"}, Undoes: "call the carrier"},
-			{Handles: "recall.succeeded", Does: "close the recall",
-				Publishes: []string{"shipment.cancelled"}},
-			{Handles: "recall.refused", Does: "call a person"},
+			{Handles: "order.placed", Does: "remember the address", Publishes: decided, Requests: book},
+			{Handles: "stock.reserved", Does: "schedule", Publishes: decided, Requests: book},
+			{Handles: "order.cancelled", Does: "cancel", Publishes: cancelled, Requests: recall,
+				Undoes: "schedule"},
+		},
+		Calls: []Call{
+			{Type: "shipping.book", Does: "book with the carrier",
+				Answers: []string{"shipping.booking_confirmed", "shipping.booking_refused"}},
+			{Type: "shipping.recall", Does: "recall from the carrier", Undoes: "book with the carrier",
+				Answers: []string{"shipping.recall_succeeded", "shipping.recall_refused"}},
 		},
 	}
 }

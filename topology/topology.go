@@ -1,13 +1,12 @@
-// Package topology is the choreography as data: who publishes what, who reacts to it and how, what
-// undoes what, and by when. Exchanges, queues, bindings and permissions follow from it.
+// Package topology is the choreography as data: which service publishes what, which reacts to it
+// and how, what undoes what, and by when. Exchanges, queues, bindings and permissions follow from
+// it.
 //
-// It promises that a topology which passes Validate is closed: every event that somebody hears has
-// exactly one publisher. It does no I/O: package rabbit declares what is described here.
+// It promises that a topology which passes Validate is closed: every event that a service handles
+// has exactly one publisher. It does no I/O: package rabbit declares what is described here.
 package topology
 
 import (
-	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"time"
@@ -19,20 +18,23 @@ type Topology struct {
 	Services []Service `json:"services"`
 }
 
-// Service is one service: what sets it going from outside, and what it does about others' events.
+// Service is what one service does: about commands, about events, and to the outside.
 type Service struct {
 	Name     string     `json:"name"`
 	Commands []Command  `json:"commands,omitempty"`
 	Reacts   []Reaction `json:"reacts,omitempty"`
+	Calls    []Call     `json:"calls,omitempty"`
 }
 
-// Command is what a service does without having heard an event: for a person, or at a deadline.
+// Command is what a service does that no event has caused: for a person, at a deadline, or because
+// an outside call was answered.
 type Command struct {
 	Does string `json:"does"`
-	// Type is the event type of the payload that carries the command. A deadline needs one, since a
-	// reaction sets it by its payload.
+	// Type is the event type of the payload that carries the command. A deadline and an answer need
+	// one, since they travel as payloads.
 	Type      string   `json:"type,omitempty"`
 	Publishes []string `json:"publishes,omitempty"`
+	Requests  []string `json:"requests,omitempty"` // types of Calls
 	// a deadline: by when, unless configured otherwise
 	After  time.Duration `json:"after,omitempty"`
 	Undoes string        `json:"undoes,omitempty"` // what of the same service it takes back
@@ -43,7 +45,17 @@ type Reaction struct {
 	Handles   string   `json:"handles"`
 	Does      string   `json:"does"`
 	Publishes []string `json:"publishes,omitempty"`
-	Undoes    string   `json:"undoes,omitempty"` // what of the same service it takes back
+	Requests  []string `json:"requests,omitempty"` // types of Calls
+	Undoes    string   `json:"undoes,omitempty"`   // what of the same service it takes back
+}
+
+// Call is what a service asks of the outside, such as a payment provider. A reaction or a command
+// requests it; no other service sees it.
+type Call struct {
+	Type    string   `json:"type"` // of the payload that carries the request
+	Does    string   `json:"does"`
+	Answers []string `json:"answers,omitempty"` // types of the commands that an answer is delivered as
+	Undoes  string   `json:"undoes,omitempty"`  // what of the same service it takes back
 }
 
 var (
@@ -66,7 +78,7 @@ func (t Topology) Service(name string) (Service, bool) {
 	return t.Services[i], true
 }
 
-// Publishes returns the event types that s says, sorted.
+// Publishes returns the event types that s publishes, sorted.
 func (s Service) Publishes() []string {
 	var types []string
 	for _, c := range s.Commands {
@@ -89,29 +101,51 @@ func (s Service) Handles() []string {
 	return slices.Compact(types)
 }
 
-// MayPublish tells whether s declares that it publishes said because of cause: an event type that
-// it reacts to, or the type of one of its commands. Any other cause is a command that the topology
-// does not name by its type; such a command may publish what the commands without a type declare.
-func (s Service) MayPublish(cause, published string) bool {
+// MayPublish tells whether s declares that it publishes an event type because of cause: an event
+// type that it reacts to, or the type of one of its commands. Any other cause is a command that the
+// topology does not name by its type; such a command may publish what the commands without a type
+// declare.
+func (s Service) MayPublish(cause, eventType string) bool {
+	return s.may(cause, eventType, func(c Command) []string { return c.Publishes },
+		func(r Reaction) []string { return r.Publishes })
+}
+
+// MayRequest is MayPublish for the type of a call.
+func (s Service) MayRequest(cause, callType string) bool {
+	return s.may(cause, callType, func(c Command) []string { return c.Requests },
+		func(r Reaction) []string { return r.Requests })
+}
+
+func (s Service) may(cause, what string, ofCommand func(Command) []string,
+	ofReaction func(Reaction) []string) bool {
 	for _, r := range s.Reacts {
 		if r.Handles == cause {
-			return slices.Contains(r.Publishes, published)
+			return slices.Contains(ofReaction(r), what)
 		}
 	}
 	if c, ok := s.Command(cause); ok {
-		return slices.Contains(c.Publishes, published)
+		return slices.Contains(ofCommand(c), what)
 	}
 	return slices.ContainsFunc(s.Commands, func(c Command) bool {
-		return c.Type == "" &&
-			slices.Contains(c.Publishes, published)
+		return c.Type == "" && slices.Contains(ofCommand(c), what)
 	})
 }
 
-// MayPublishFirst tells whether s declares a command, of any type, that publishes said: whether it
-// may publish said although no event has caused it.
-func (s Service) MayPublishFirst(published string) bool {
-	return slices.ContainsFunc(s.Commands,
-		func(c Command) bool { return slices.Contains(c.Publishes, published) })
+// MayPublishFirst tells whether s declares a command, of any type, that publishes an event type:
+// whether it may publish it although no event has caused it.
+func (s Service) MayPublishFirst(eventType string) bool {
+	return slices.ContainsFunc(s.Commands, func(c Command) bool {
+		return slices.Contains(c.Publishes, eventType)
+	})
+}
+
+// Call returns the outside call whose request has this type.
+func (s Service) Call(callType string) (Call, bool) {
+	i := slices.IndexFunc(s.Calls, func(c Call) bool { return c.Type == callType })
+	if i < 0 {
+		return Call{}, false
+	}
+	return s.Calls[i], true
 }
 
 // Command returns the command whose payload has this event type.
@@ -126,7 +160,7 @@ func (s Service) Command(eventType string) (Command, bool) {
 	return s.Commands[i], true
 }
 
-// Publisher returns the service that says a type.
+// Publisher returns the service that publishes a type.
 func (t Topology) Publisher(eventType string) (string, bool) {
 	for _, s := range t.Services {
 		if slices.Contains(s.Publishes(), eventType) {
@@ -147,7 +181,7 @@ func (t Topology) Subscribers(eventType string) []string {
 	return names
 }
 
-// Types returns every event type that is said, sorted.
+// Types returns every event type that is published, sorted.
 func (t Topology) Types() []string {
 	var types []string
 	for _, s := range t.Services {
@@ -155,97 +189,4 @@ func (t Topology) Types() []string {
 	}
 	slices.Sort(types)
 	return slices.Compact(types)
-}
-
-// Validate joins all faults: names that do not fit, a type with no publisher or with two, an undo
-// of what nobody does, a deadline that no payload can set.
-func (t Topology) Validate() error {
-	var errs []error
-	if !namePattern.MatchString(t.Name) {
-		errs = append(errs, fmt.Errorf("topology name %q does not match %s", t.Name, namePattern))
-	}
-	publisher := map[string]string{}
-	seen := map[string]bool{}
-	for _, s := range t.Services {
-		if !namePattern.MatchString(s.Name) || seen[s.Name] {
-			errs = append(errs, fmt.Errorf("service name %q is not unique or does not match %s", s.Name,
-				namePattern))
-		}
-		seen[s.Name] = true
-		for _, eventType := range s.Publishes() {
-			if !typePattern.MatchString(eventType) || len(eventType) > maxRoutingKey {
-				errs = append(errs, fmt.Errorf("%s says %q, which is no event type", s.Name, eventType))
-			}
-			if other, ok := publisher[eventType]; ok {
-				errs = append(errs, fmt.Errorf("%s is said by %s and by %s", eventType, other, s.Name))
-			}
-			publisher[eventType] = s.Name
-		}
-	}
-	for _, s := range t.Services {
-		errs = append(errs, s.validate(publisher)...)
-	}
-	return errors.Join(errs...)
-}
-
-func (s Service) validate(publisher map[string]string) (errs []error) {
-	does := map[string]bool{}
-	for _, c := range s.Commands {
-		does[c.Does] = true
-	}
-	for _, r := range s.Reacts {
-		does[r.Does] = true
-	}
-	undone := func(by, what string) {
-		if what != "" && !does[what] {
-			errs = append(errs, fmt.Errorf("%s: %s undoes %q, which %s does not do", s.Name, by, what,
-				s.Name))
-		}
-	}
-	carried := map[string]string{}
-	for _, c := range s.Commands {
-		undone(c.Does, c.Undoes)
-		if other, twice := carried[c.Type]; twice && c.Type != "" {
-			errs = append(errs, fmt.Errorf("%s: %s and %s have the same type %q", s.Name, other, c.Does,
-				c.Type))
-		}
-		carried[c.Type] = c.Does
-		errs = append(errs, s.validateType(c, publisher)...)
-	}
-	handled := map[string]bool{}
-	for _, r := range s.Reacts {
-		undone(r.Does, r.Undoes)
-		if _, ok := publisher[r.Handles]; !ok {
-			errs = append(errs, fmt.Errorf("%s hears %q, which nobody says", s.Name, r.Handles))
-		}
-		if handled[r.Handles] {
-			errs = append(errs, fmt.Errorf("%s reacts to %s twice: make it one reaction", s.Name, r.Handles))
-		}
-		handled[r.Handles] = true
-	}
-	return errs
-}
-
-// validateType returns the faults of a command's type.
-func (s Service) validateType(c Command, publisher map[string]string) (errs []error) {
-	switch {
-	case c.After < 0:
-		errs = append(errs, fmt.Errorf("%s: the deadline of %s is %s after now: it must not be negative",
-			s.Name, c.Does, c.After))
-	case c.After > 0 && c.Type == "":
-		errs = append(errs, fmt.Errorf("%s: %s is a deadline without a type: nothing can set it", s.Name,
-			c.Does))
-	}
-	if c.Type == "" {
-		return errs
-	}
-	if !typePattern.MatchString(c.Type) || len(c.Type) > maxRoutingKey {
-		errs = append(errs, fmt.Errorf("%s: %s has the type %q, which is no event type", s.Name, c.Does,
-			c.Type))
-	}
-	if other, ok := publisher[c.Type]; ok {
-		errs = append(errs, fmt.Errorf("%s: %s has the type %s, which is an event that %s says: a "+
-			"command needs a type of its own", s.Name, c.Does, c.Type, other))
-	}
-	return errs
 }

@@ -31,7 +31,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s (go test -update writes it anew):\n%s\nwant\n%s", path, got, want)
+		t.Errorf("%s (go test -update writes it):\n%s\nwant\n%s", path, got, want)
 	}
 }
 
@@ -80,8 +80,8 @@ func TestValidateFindsFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, s := range map[string]topology.Service{
-		"which nobody says": service("c", topology.Reaction{Handles: "x.gone", Does: "follow"}),
-		"is said by a and by c": {Name: "c",
+		"which no service publishes": service("c", topology.Reaction{Handles: "x.gone", Does: "follow"}),
+		"is published by a and by c": {Name: "c",
 			Commands: []topology.Command{{Does: "go", Publishes: []string{"a.gone"}}}},
 		"is not unique":    service("a"),
 		`service name "C"`: service("C"),
@@ -98,10 +98,20 @@ func TestValidateFindsFaults(t *testing.T) {
 		"must not be negative": {Name: "c",
 			Commands: []topology.Command{{Does: "land", Type: "c.land", After: -time.Hour}}},
 		`has the type "c.*"`: {Name: "c", Commands: []topology.Command{{Does: "land", Type: "c.*"}}},
-		"is an event that a says": {Name: "c",
+		"is an event that a publishes": {Name: "c",
 			Commands: []topology.Command{{Does: "land", Type: "a.gone"}}},
 		"have the same type": {Name: "c",
 			Commands: []topology.Command{{Does: "land", Type: "c.land"}, {Does: "sink", Type: "c.land"}}},
+		`requests "c.call", which is no call`: {Name: "c",
+			Commands: []topology.Command{{Does: "land", Requests: []string{"c.call"}}}},
+		"which is the type of no command of c": {Name: "c",
+			Calls: []topology.Call{{Type: "c.call", Does: "call", Answers: []string{"c.answered"}}}},
+		`call and land have the same type`: {Name: "c",
+			Commands: []topology.Command{{Does: "call", Type: "c.call"}},
+			Calls:    []topology.Call{{Type: "c.call", Does: "land"}}},
+		`call has the type a.gone`: {Name: "c", Calls: []topology.Call{{Type: "a.gone", Does: "call"}}},
+		`c: call undoes "follow"`: {Name: "c",
+			Calls: []topology.Call{{Type: "c.call", Does: "call", Undoes: "follow"}}},
 	} {
 		if err := sound.With(s).Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", want, err)

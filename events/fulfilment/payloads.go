@@ -147,19 +147,6 @@ func Samples(orderID string) []events.Payload {
 		ShipmentScheduled{OrderID: orderID, Country: "GB"},
 		ShipmentFailed{OrderID: orderID, Reason: ReasonNotServed},
 		ShipmentCancelled{OrderID: orderID},
-		ChargeRequested{OrderID: orderID, Customer: "ada", Amount: 5300, Currency: "EUR",
-			Card: "tok_visa"},
-		ChargeSucceeded{OrderID: orderID},
-		ChargeDeclined{OrderID: orderID, Reason: "insufficient funds"},
-		RefundRequested{OrderID: orderID, Amount: 5300, Currency: "EUR"},
-		RefundSucceeded{OrderID: orderID},
-		RefundRefused{OrderID: orderID, Reason: "account closed"},
-		BookingRequested{OrderID: orderID, Address: address},
-		BookingConfirmed{OrderID: orderID},
-		BookingRefused{OrderID: orderID, Reason: "no capacity"},
-		RecallRequested{OrderID: orderID},
-		RecallSucceeded{OrderID: orderID},
-		RecallRefused{OrderID: orderID, Reason: "on its way"},
 	}
 }
 

@@ -92,6 +92,7 @@ func Explore(m Model) (check.Report, error) {
 	}
 	return check.Explore(check.Model{
 		Topology: topology.Fulfilment(), Reactors: m.reactors(), Duplicates: m.Duplicates,
+		Outside:  m.outside(),
 		Commands: commands,
 		Begin:    map[string]consumer.Memory{"payments": pay, "inventory": stock},
 		Always:   m.always, AtRest: m.atRest, Outcome: m.outcome,

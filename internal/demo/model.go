@@ -2,11 +2,9 @@ package demo
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/inventory"
 	"github.com/quadrille-go/quadrille/internal/orders"
 	"github.com/quadrille-go/quadrille/internal/payments"
@@ -18,49 +16,13 @@ import (
 // carrier.
 func Reactors() []consumer.Reactor { return Model{}.reactors() }
 
-// reactors returns the production reactions of the four services and a reaction for each outside
-// call. The exploration delivers the answer of a call at any time, like any other event.
+// reactors returns the production reactions of the four services. Without a carrier, shipping
+// decides by itself.
 func (m Model) reactors() []consumer.Reactor {
-	pay, ship := payments.Participant, shipping.Participant(m.Carrier, shipping.Countries...)
-	pay.React = append(slices.Clone(pay.React),
-		answer[payments.State](m.Refuses == simulator.Charges, func(e fulfilment.ChargeRequested) (yes,
-			no events.Payload) {
-			return fulfilment.ChargeSucceeded{OrderID: e.OrderID},
-				fulfilment.ChargeDeclined{OrderID: e.OrderID, Reason: "no"}
-		}),
-		answer[payments.State](m.Refuses == simulator.Refunds, func(e fulfilment.RefundRequested) (yes,
-			no events.Payload) {
-			return fulfilment.RefundSucceeded{OrderID: e.OrderID},
-				fulfilment.RefundRefused{OrderID: e.OrderID, Reason: "no"}
-		}))
-	ship.React = append(slices.Clone(ship.React),
-		answer[shipping.State](m.Refuses == simulator.Bookings, func(e fulfilment.BookingRequested) (yes,
-			no events.Payload) {
-			return fulfilment.BookingConfirmed{OrderID: e.OrderID},
-				fulfilment.BookingRefused{OrderID: e.OrderID, Reason: "no"}
-		}),
-		answer[shipping.State](m.Refuses == simulator.Recalls, func(e fulfilment.RecallRequested) (yes,
-			no events.Payload) {
-			return fulfilment.RecallSucceeded(e), fulfilment.RecallRefused{OrderID: e.OrderID, Reason: "no"}
-		}))
 	return []consumer.Reactor{
-		orders.Participant.Reactor(), m.withJournal(pay.Reactor(), "charge.succeeded",
-			"refund.succeeded"),
-		inventory.Participant.Reactor(), m.withJournal(ship.Reactor(), "booking.confirmed",
-			"recall.succeeded"),
+		orders.Participant.Reactor(), payments.Participant.Reactor(), inventory.Participant.Reactor(),
+		shipping.Participant(m.Carrier, shipping.Countries...).Reactor(),
 	}
-}
-
-// answer is a reaction that takes the place of an outside call.
-func answer[S any, T events.Payload](refuses bool,
-	of func(T) (yes, no events.Payload)) consumer.Reaction[S] {
-	return consumer.On(func(_ *S, e events.Of[T]) []events.Payload {
-		yes, no := of(e.Data)
-		if refuses {
-			return []events.Payload{no}
-		}
-		return []events.Payload{yes}
-	})
 }
 
 // journal counts the effects of an outside peer for one order. The invariants compare it with the
@@ -69,34 +31,53 @@ type journal struct{ Done, Undone int }
 
 const outsideTable = "outside"
 
-// withJournal wraps a reactor so that it records the effects of the outside peer in the memory of
-// the calling service. If the model has duplicates, a repeated request has the same idempotency key
-// and no second effect.
-func (m Model) withJournal(r consumer.Reactor, does, undoes string) consumer.Reactor {
-	keyed := m.Duplicates > 0
-	return consumer.Reactor{Name: r.Name, React: func(m consumer.Memory,
-		e events.Event) ([]events.Payload, error) {
-		published, err := r.React(m, e)
-		for _, p := range published {
+// outside returns the answers of the provider and the carrier to the calls of payments and
+// shipping. They keep a journal and have no second effect for one idempotency key. An order has one
+// key for each kind of call, because no order requests the same call twice.
+func (m Model) outside() map[string]func(consumer.Memory, events.Payload) (events.Payload, error) {
+	answers := func(kind string, undoes bool, yes, no func(order string) events.Payload,
+	) func(consumer.Memory, events.Payload) (events.Payload, error) {
+		return func(memory consumer.Memory, request events.Payload) (events.Payload, error) {
+			order := request.Subject()
+			if m.Refuses == kind {
+				return no(order), nil
+			}
 			var j journal
-			if p.EventType() != does && p.EventType() != undoes {
-				continue
-			}
-			if _, err := m.Row(outsideTable, p.Subject(), &j); err != nil {
+			if _, err := memory.Row(outsideTable, order, &j); err != nil {
 				return nil, err
 			}
-			switch {
-			case p.EventType() == does && (!keyed || j.Done == 0):
-				j.Done++
-			case p.EventType() == undoes && (!keyed || j.Undone == 0):
-				j.Undone++
+			done := &j.Done
+			if undoes {
+				done = &j.Undone
 			}
-			if err := m.Put(outsideTable, p.Subject(), j); err != nil {
-				return nil, err
+			if m.Duplicates == 0 || *done == 0 {
+				*done++
 			}
+			return yes(order), memory.Put(outsideTable, order, j)
 		}
-		return published, err
-	}}
+	}
+	return map[string]func(consumer.Memory, events.Payload) (events.Payload, error){
+		payments.Charge{}.EventType(): answers(simulator.Charges, false,
+			func(order string) events.Payload { return payments.ChargeSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return payments.ChargeDeclined{OrderID: order, Reason: "no"}
+			}),
+		payments.Refund{}.EventType(): answers(simulator.Refunds, true,
+			func(order string) events.Payload { return payments.RefundSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return payments.RefundWasRefused{OrderID: order, Reason: "no"}
+			}),
+		shipping.Book{}.EventType(): answers(simulator.Bookings, false,
+			func(order string) events.Payload { return shipping.BookingConfirmed{OrderID: order} },
+			func(order string) events.Payload {
+				return shipping.BookingRefused{OrderID: order, Reason: "no"}
+			}),
+		shipping.Recall{}.EventType(): answers(simulator.Recalls, true,
+			func(order string) events.Payload { return shipping.RecallSucceeded{OrderID: order} },
+			func(order string) events.Payload {
+				return shipping.RecallWasRefused{OrderID: order, Reason: "no"}
+			}),
+	}
 }
 
 // checkJournals checks the journals at rest: a confirmed order was charged and booked once, and for

@@ -10,7 +10,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
@@ -48,12 +47,9 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 	if err := web.Check(fulfilment.CheckName("sku", sku), quantity); err != nil {
 		return err
 	}
-	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		s, published, err := Participant.Apply(ctx, tx,
-			events.Command(Receive{SKU: sku, Quantity: in.Quantity}, time.Now()))
-		if err == nil {
-			err = web.Refused(published)
-		}
+	return web.Once(w, r, a.service, body, func(ctx context.Context, _ *sqlx.Tx) (web.Answer, error) {
+		s, err := quadrille.Execute(ctx, a.service, Participant,
+			Receive{SKU: sku, Quantity: in.Quantity})
 		if err != nil {
 			return web.Answer{}, err
 		}

@@ -3,13 +3,11 @@ package inventory
 import (
 	"cmp"
 	"math"
-	"net/http"
 	"slices"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/web"
 )
 
 // Participant is the part of inventory in the choreography, with its own command.
@@ -56,10 +54,10 @@ func locks(s *State, e events.Event) {
 }
 
 // remember keeps the lines, and reserves them if the payment was heard of first.
-func remember(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
+func remember(s *State, e events.Of[fulfilment.OrderPlaced]) (consumer.Effects, error) {
 	r, known := s.Reservations.Get(e.Data.OrderID)
 	if known && (r.State != Waiting || len(r.Lines.V) > 0) {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	r.OrderID, r.State, r.Lines.V, r.UpdatedAt = e.Data.OrderID, Waiting, articles(e.Data.Lines),
 		e.Time
@@ -67,26 +65,26 @@ func remember(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
 }
 
 // paid reserves the lines, or notes that they may be reserved as soon as they are known.
-func paid(s *State, e events.Of[fulfilment.PaymentCaptured]) []events.Payload {
+func paid(s *State, e events.Of[fulfilment.PaymentCaptured]) (consumer.Effects, error) {
 	r, known := s.Reservations.Get(e.Data.OrderID)
 	if known && r.State != Waiting {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	r.OrderID, r.State, r.Paid, r.UpdatedAt = e.Data.OrderID, Waiting, true, e.Time
 	return reserve(s, r)
 }
 
 // reserve sets all lines aside, or none, once they are known and paid.
-func reserve(s *State, r Reservation) []events.Payload {
+func reserve(s *State, r Reservation) (consumer.Effects, error) {
 	if !r.Paid || len(r.Lines.V) == 0 {
 		s.Reservations.Set(r.OrderID, r)
-		return nil
+		return consumer.Effects{}, nil
 	}
 	for _, l := range r.Lines.V {
 		if stock, _ := s.Stock.Get(l.SKU); stock.OnHand < l.Quantity {
 			r.State, r.Reason = Rejected, fulfilment.ReasonOutOfStock+": "+l.SKU
 			s.Reservations.Set(r.OrderID, r)
-			return []events.Payload{fulfilment.StockRejected{OrderID: r.OrderID, Reason: r.Reason}}
+			return consumer.Publish(fulfilment.StockRejected{OrderID: r.OrderID, Reason: r.Reason}), nil
 		}
 	}
 	r.State = Reserved
@@ -96,30 +94,30 @@ func reserve(s *State, r Reservation) []events.Payload {
 		commitNow(s, &r)
 	}
 	s.Reservations.Set(r.OrderID, r)
-	return []events.Payload{fulfilment.StockReserved{OrderID: r.OrderID}}
+	return consumer.Publish(fulfilment.StockReserved{OrderID: r.OrderID}), nil
 }
 
 // release frees what was set aside, once. When nothing was yet, it leaves a tombstone, so that a
 // late event does not reserve.
-func release[T events.Payload](s *State, e events.Of[T]) []events.Payload {
+func release[T events.Payload](s *State, e events.Of[T]) (consumer.Effects, error) {
 	id := e.Data.Subject()
 	r, known := s.Reservations.Get(id)
 	if known && r.State != Waiting && r.State != Reserved {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	if !known || r.State == Waiting {
 		s.Reservations.Set(id, Reservation{OrderID: id, State: Void, UpdatedAt: e.Time})
-		return nil
+		return consumer.Effects{}, nil
 	}
 	move(s, r,
 		func(stock *Stock, quantity int64) { stock.Reserved -= quantity; stock.OnHand += quantity })
 	r.State, r.UpdatedAt = Released, e.Time
 	s.Reservations.Set(id, r)
-	return []events.Payload{fulfilment.StockReleased{OrderID: id}}
+	return consumer.Publish(fulfilment.StockReleased{OrderID: id}), nil
 }
 
 // commit makes the reservation final, or notes that it will be as soon as there is one.
-func commit(s *State, e events.Of[fulfilment.OrderConfirmed]) []events.Payload {
+func commit(s *State, e events.Of[fulfilment.OrderConfirmed]) (consumer.Effects, error) {
 	r, known := s.Reservations.Get(e.Data.OrderID)
 	switch {
 	case !known || r.State == Waiting:
@@ -128,10 +126,10 @@ func commit(s *State, e events.Of[fulfilment.OrderConfirmed]) []events.Payload {
 		r.Confirmed, r.UpdatedAt = true, e.Time
 		commitNow(s, &r)
 	default:
-		return nil
+		return consumer.Effects{}, nil
 	}
 	s.Reservations.Set(r.OrderID, r)
-	return nil
+	return consumer.Effects{}, nil
 }
 
 func commitNow(s *State, r *Reservation) {
@@ -141,17 +139,16 @@ func commitNow(s *State, r *Reservation) {
 }
 
 // receive takes goods in; the first of an article make its row.
-func receive(s *State, e events.Of[Receive]) []events.Payload {
+func receive(s *State, e events.Of[Receive]) (consumer.Effects, error) {
 	stock, _ := s.Stock.Get(e.Data.SKU)
 	if stock.Received > math.MaxInt64-e.Data.Quantity {
-		return []events.Payload{web.Refusal{Status: http.StatusUnprocessableEntity,
-			Detail: "the stock would not fit 64 bits", About: e.Data.SKU}}
+		return consumer.Effects{}, consumer.Refuse(consumer.Invalid, "the stock would not fit 64 bits")
 	}
 	stock.SKU = e.Data.SKU
 	stock.Received += e.Data.Quantity
 	stock.OnHand += e.Data.Quantity
 	s.Stock.Set(stock.SKU, stock)
-	return nil
+	return consumer.Effects{}, nil
 }
 
 // move changes the stock of every line.

@@ -2,7 +2,6 @@ package orders
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -100,12 +99,12 @@ func (a api) place(w http.ResponseWriter, r *http.Request) error {
 }
 
 // placeAll takes orders, each with an id of its own.
-func (a api) placeAll(ctx context.Context, tx *sqlx.Tx, places []Place) ([]web.Answer, error) {
+func (a api) placeAll(ctx context.Context, _ *sqlx.Tx, places []Place) ([]web.Answer, error) {
 	commands := make([]events.Payload, len(places))
 	for i, p := range places {
 		commands[i] = p
 	}
-	s, err := a.apply(ctx, tx, commands...)
+	s, err := quadrille.Execute(ctx, a.service, Participant, commands...)
 	if err != nil {
 		return nil, err
 	}
@@ -118,41 +117,17 @@ func (a api) placeAll(ctx context.Context, tx *sqlx.Tx, places []Place) ([]web.A
 	return answers, nil
 }
 
-// apply runs commands and puts what they say into the outbox.
-func (a api) apply(ctx context.Context, tx *sqlx.Tx, commands ...events.Payload) (*State, error) {
-	// The deadline runs by the database's clock, so what is told of it must not come from another one.
-	var now time.Time
-	if err := tx.GetContext(ctx, &now, `SELECT clock_timestamp()`); err != nil {
-		return nil, fmt.Errorf("ask for the time: %w", err)
-	}
-	batch := make([]events.Event, len(commands))
-	for i, c := range commands {
-		batch[i] = events.Command(c, now)
-	}
-	s, published, err := Participant.Apply(ctx, tx, batch...)
-	if err != nil {
-		return nil, err
-	}
-	return s, a.service.Emit(ctx, tx, published...)
-}
-
 func (a api) cancel(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.OrderID(r)
 	if err != nil {
 		return err
 	}
-	var o Order
-	var known bool
-	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, err := a.apply(ctx, tx, Cancel{OrderID: id})
-		if err == nil {
-			o, known = s.Orders.Get(id)
-		}
+	s, err := quadrille.Execute(r.Context(), a.service, Participant, Cancel{OrderID: id})
+	if err != nil {
 		return err
-	})
+	}
+	o, known := s.Orders.Get(id)
 	switch {
-	case err != nil:
-		return err
 	case !known:
 		return web.NotFound("order", id)
 	case o.State == Confirmed:

@@ -42,10 +42,10 @@ func (c Cancel) Subject() string     { return c.OrderID }
 func (c Expire) Subject() string     { return c.OrderID }
 func locks(s *State, e events.Event) { s.Orders.Lock(e.Data.Subject()) }
 
-func place(s *State, e events.Of[Place]) []events.Payload {
+func place(s *State, e events.Of[Place]) (consumer.Effects, error) {
 	c := e.Data
 	if _, known := s.Orders.Get(c.OrderID); known {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	amount, err := fulfilment.Total(c.Lines)
 	if err != nil {
@@ -58,54 +58,54 @@ func place(s *State, e events.Of[Place]) []events.Payload {
 	}
 	o.Lines.V, o.Address.V = c.Lines, c.Address
 	s.Orders.Set(c.OrderID, o)
-	return []events.Payload{c.OrderPlaced, consumer.Deadline{After: c.Within,
-		Payload: Expire{OrderID: c.OrderID}}}
+	return consumer.Publish(c.OrderPlaced).And(consumer.Schedule(c.Within,
+		Expire{OrderID: c.OrderID})), nil
 }
 
-func cancel(s *State, e events.Of[Cancel]) []events.Payload {
+func cancel(s *State, e events.Of[Cancel]) (consumer.Effects, error) {
 	if _, known := s.Orders.Get(e.Data.OrderID); !known {
-		return nil // nobody to ask whether it exists: the caller answers 404
+		return consumer.Effects{}, nil // nobody to ask whether it exists: the caller answers 404
 	}
 	return end(s, e.Event, fulfilment.ReasonCustomer)
 }
 
-func expire(s *State, e events.Of[Expire]) []events.Payload {
+func expire(s *State, e events.Of[Expire]) (consumer.Effects, error) {
 	return end(s, e.Event, fulfilment.ReasonDeadline)
 }
 
-func declined(s *State, e events.Of[fulfilment.PaymentDeclined]) []events.Payload {
+func declined(s *State, e events.Of[fulfilment.PaymentDeclined]) (consumer.Effects, error) {
 	return end(s, e.Event, e.Data.Reason)
 }
 
-func rejected(s *State, e events.Of[fulfilment.StockRejected]) []events.Payload {
+func rejected(s *State, e events.Of[fulfilment.StockRejected]) (consumer.Effects, error) {
 	return end(s, e.Event, e.Data.Reason)
 }
 
-func failed(s *State, e events.Of[fulfilment.ShipmentFailed]) []events.Payload {
+func failed(s *State, e events.Of[fulfilment.ShipmentFailed]) (consumer.Effects, error) {
 	return end(s, e.Event, e.Data.Reason)
 }
 
 // end cancels an order that is still open.
-func end(s *State, e events.Event, reason string) []events.Payload {
+func end(s *State, e events.Event, reason string) (consumer.Effects, error) {
 	o := adopt(s, e)
 	if o.State != Placed {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	o.State, o.Reason, o.UpdatedAt = Cancelled, reason, e.Time
 	s.Orders.Set(o.OrderID, o)
-	return []events.Payload{fulfilment.OrderCancelled{OrderID: o.OrderID, Reason: reason}}
+	return consumer.Publish(fulfilment.OrderCancelled{OrderID: o.OrderID, Reason: reason}), nil
 }
 
 // confirm ends an order well, unless it was cancelled before: then everybody has heard of that, and
 // undoes.
-func confirm(s *State, e events.Of[fulfilment.ShipmentScheduled]) []events.Payload {
+func confirm(s *State, e events.Of[fulfilment.ShipmentScheduled]) (consumer.Effects, error) {
 	o := adopt(s, e.Event)
 	if o.State != Placed {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	o.State, o.UpdatedAt = Confirmed, e.Time
 	s.Orders.Set(o.OrderID, o)
-	return []events.Payload{fulfilment.OrderConfirmed{OrderID: o.OrderID}}
+	return consumer.Publish(fulfilment.OrderConfirmed{OrderID: o.OrderID}), nil
 }
 
 // adopt returns the order that an event is about; one that is not known is open.

@@ -3,10 +3,10 @@ package payments
 import (
 	"context"
 	"net/http"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/eventstore"
@@ -26,11 +26,7 @@ func (a api) open(w http.ResponseWriter, r *http.Request) error {
 		fulfilment.CheckCurrency(in.Currency)); err != nil {
 		return err
 	}
-	var account Account
-	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		account, err = a.command(ctx, tx, customer, Open{Customer: customer, Currency: in.Currency})
-		return err
-	})
+	account, err := a.command(r.Context(), customer, Open{Customer: customer, Currency: in.Currency})
 	if err != nil {
 		return err
 	}
@@ -51,22 +47,18 @@ func (a api) deposit(w http.ResponseWriter, r *http.Request) error {
 		in.Currency)); err != nil {
 		return err
 	}
-	return web.Once(w, r, a.service, body, func(ctx context.Context, tx *sqlx.Tx) (web.Answer, error) {
-		account, err := a.command(ctx, tx, customer, Deposit{Customer: customer, Currency: in.Currency,
+	return web.Once(w, r, a.service, body, func(ctx context.Context, _ *sqlx.Tx) (web.Answer, error) {
+		account, err := a.command(ctx, customer, Deposit{Customer: customer, Currency: in.Currency,
 			Amount: in.Amount})
 		return web.Answer{Status: http.StatusCreated, Location: "/accounts/" + customer, Body: account},
 			err
 	})
 }
 
-// command applies a command about one account and returns the account after it.
-func (a api) command(ctx context.Context, tx *sqlx.Tx, customer string, c events.Payload) (Account,
-	error) {
-	s, published, err := Participant.Apply(ctx, tx, events.Command(c, time.Now()))
+// command executes a command about one account and returns the account after it.
+func (a api) command(ctx context.Context, customer string, c events.Payload) (Account, error) {
+	s, err := quadrille.Execute(ctx, a.service, Participant, c)
 	if err != nil {
-		return Account{}, err
-	}
-	if err := web.Refused(published); err != nil {
 		return Account{}, err
 	}
 	account, _ := s.Accounts.Get(customer)
@@ -79,11 +71,7 @@ func (a api) close(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var account Account
-	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		account, err = a.command(ctx, tx, customer, Close{Customer: customer})
-		return err
-	})
+	account, err := a.command(r.Context(), customer, Close{Customer: customer})
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,7 @@
 package payments
 
 import (
-	"net/http"
-
+	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
@@ -19,83 +18,84 @@ func (RefundAgain) EventType() string { return "payments.refund_again" }
 func (c RefundAgain) Subject() string { return c.OrderID }
 
 // request asks for the charge of a payment.
-func request(s *State, p Payment) []events.Payload {
+func request(s *State, p Payment) (consumer.Effects, error) {
 	p.State = Charging
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.ChargeRequested{OrderID: p.OrderID, Customer: p.Customer,
-		Amount: p.Amount, Currency: p.Currency, Card: p.Card}}
+	return consumer.Request(Charge{OrderID: p.OrderID, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency, Card: p.Card}), nil
 }
 
 // charged captures what the provider has taken, or asks for it back when nobody wants it any more.
-func charged(s *State, e events.Of[fulfilment.ChargeSucceeded]) []events.Payload {
+func charged(s *State, e events.Of[ChargeSucceeded]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	p.UpdatedAt = e.Time
 	switch p.State {
 	case Charging:
 		p.State = Captured
 		s.Payments.Set(p.OrderID, p)
-		return []events.Payload{fulfilment.PaymentCaptured{OrderID: p.OrderID, Customer: p.Customer,
-			Amount: p.Amount, Currency: p.Currency}}
+		return consumer.Publish(fulfilment.PaymentCaptured{OrderID: p.OrderID, Customer: p.Customer,
+			Amount: p.Amount, Currency: p.Currency}), nil
 	case Unwanted:
 		return giveBack(s, p)
 	}
-	return nil
+	return consumer.Effects{}, nil
 }
 
 // declined ends the payment; an order that is cancelled already need not hear of it.
-func declined(s *State, e events.Of[fulfilment.ChargeDeclined]) []events.Payload {
+func declined(s *State, e events.Of[ChargeDeclined]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	wanted := p.State == Charging
 	if !wanted && p.State != Unwanted {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	p.State, p.Reason, p.UpdatedAt = Declined, e.Data.Reason, e.Time
 	s.Payments.Set(p.OrderID, p)
 	if !wanted {
-		return nil
+		return consumer.Effects{}, nil
 	}
-	return []events.Payload{fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}}
+	return consumer.Publish(fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}), nil
 }
 
 // giveBack asks the provider for the refund of a charge.
-func giveBack(s *State, p Payment) []events.Payload {
+func giveBack(s *State, p Payment) (consumer.Effects, error) {
 	p.State = Refunding
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.RefundRequested{OrderID: p.OrderID, Amount: p.Amount,
-		Currency: p.Currency}}
+	return consumer.Request(Refund{OrderID: p.OrderID, Amount: p.Amount,
+		Currency: p.Currency}), nil
 }
 
 // refunded closes the refund.
-func refunded(s *State, e events.Of[fulfilment.RefundSucceeded]) []events.Payload {
+func refunded(s *State, e events.Of[RefundSucceeded]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	if p.State != Refunding {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	p.State, p.Reason, p.UpdatedAt = Refunded, "", e.Time
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.PaymentRefunded{OrderID: p.OrderID, Customer: p.Customer,
-		Amount: p.Amount, Currency: p.Currency}}
+	return consumer.Publish(fulfilment.PaymentRefunded{OrderID: p.OrderID, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency}), nil
 }
 
 // refused leaves the payment where a person finds it; nobody else waits for it.
-func refused(s *State, e events.Of[fulfilment.RefundRefused]) []events.Payload {
+func refused(s *State, e events.Of[RefundWasRefused]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	if p.State == Refunding {
 		p.State, p.Reason, p.UpdatedAt = RefundRefused, e.Data.Reason, e.Time
 		s.Payments.Set(p.OrderID, p)
 	}
-	return nil
+	return consumer.Effects{}, nil
 }
 
 // refundAgain asks once more, under a new idempotency key: the old one would be refused for ever.
-func refundAgain(s *State, e events.Of[RefundAgain]) []events.Payload {
+func refundAgain(s *State, e events.Of[RefundAgain]) (consumer.Effects, error) {
 	p, known := s.Payments.Get(e.Data.OrderID)
 	switch {
 	case !known || p.State == Void:
-		return refuse(e.Data, http.StatusNotFound, "there is no payment for order "+e.Data.OrderID)
+		return consumer.Effects{}, consumer.Refuse(consumer.NotFound,
+			"there is no payment for order %s", e.Data.OrderID)
 	case p.State != RefundRefused:
-		return refuse(e.Data, http.StatusConflict, "the payment for order "+e.Data.OrderID+" is "+p.State+
-			": no refund of it was refused")
+		return consumer.Effects{}, consumer.Refuse(consumer.Conflict,
+			"the payment for order %s is %s: no refund of it was refused", e.Data.OrderID, p.State)
 	}
 	p.UpdatedAt = e.Time
 	return giveBack(s, p)

@@ -1,15 +1,11 @@
 package payments
 
 import (
-	"context"
 	"net/http"
-	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
@@ -83,21 +79,10 @@ func (a api) refundAgain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var payment Payment
-	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, published, err := Participant.Apply(ctx, tx, events.Command(RefundAgain{OrderID: id},
-			time.Now()))
-		if err != nil {
-			return err
-		}
-		if err := web.Refused(published); err != nil {
-			return err
-		}
-		payment, _ = s.Payments.Get(id)
-		return a.service.Emit(ctx, tx, published...)
-	})
+	s, err := quadrille.Execute(r.Context(), a.service, Participant, RefundAgain{OrderID: id})
 	if err != nil {
 		return err
 	}
+	payment, _ := s.Payments.Get(id)
 	return web.Write(w, http.StatusOK, payment)
 }

@@ -37,7 +37,7 @@ func (p provider) handlers() []consumer.Handler {
 }
 
 func (p provider) charge(ctx context.Context,
-	e events.Of[fulfilment.ChargeRequested]) (events.Payload, error) {
+	e events.Of[Charge]) (events.Payload, error) {
 	c := e.Data
 	if p.peer == nil { // there was one when it was asked for, and nobody knows what came of it
 		return nil, errNoProvider
@@ -49,27 +49,27 @@ func (p provider) charge(ctx context.Context,
 	limit := resilience.Limit{DB: db, Rate: chargeRate, Burst: chargeBurst}
 	err = p.peer.Post(ctx, "/charges", e.ID, c, limit.Guard("charges of "+c.Customer))
 	if no := (outside.RefusedError{}); errors.As(err, &no) {
-		return fulfilment.ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)},
+		return ChargeDeclined{OrderID: c.OrderID, Reason: fulfilment.ShortReason(no.Reason)},
 			nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return fulfilment.ChargeSucceeded{OrderID: c.OrderID}, nil
+	return ChargeSucceeded{OrderID: c.OrderID}, nil
 }
 
 func (p provider) refund(ctx context.Context,
-	e events.Of[fulfilment.RefundRequested]) (events.Payload, error) {
+	e events.Of[Refund]) (events.Payload, error) {
 	if p.peer == nil {
 		return nil, errNoProvider
 	}
 	err := p.peer.Post(ctx, "/refunds", e.ID, e.Data)
 	if no := (outside.RefusedError{}); errors.As(err, &no) {
-		return fulfilment.RefundRefused{OrderID: e.Data.OrderID,
+		return RefundWasRefused{OrderID: e.Data.OrderID,
 			Reason: fulfilment.ShortReason(no.Reason)}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return fulfilment.RefundSucceeded{OrderID: e.Data.OrderID}, nil
+	return RefundSucceeded{OrderID: e.Data.OrderID}, nil
 }

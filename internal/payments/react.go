@@ -1,12 +1,9 @@
 package payments
 
 import (
-	"net/http"
-
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/web"
 )
 
 // Participant is the part of payments in the choreography, with its own commands.
@@ -75,10 +72,10 @@ func locks(s *State, e events.Event) {
 
 // capture takes the money, or declines. An order that is known already is left alone: it was
 // captured before, or a tombstone blocks it.
-func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
+func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) (consumer.Effects, error) {
 	o := e.Data
 	if _, known := s.Payments.Get(o.OrderID); known {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	amount, err := fulfilment.Total(o.Lines)
 	if err != nil {
@@ -105,32 +102,32 @@ func (t capture) capture(s *State, e events.Of[fulfilment.OrderPlaced]) []events
 	}
 	s.Accounts.Record(e.Event, withdrawn)
 	s.Payments.Set(o.OrderID, p)
-	return []events.Payload{fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer,
-		Amount: amount, Currency: o.Currency}}
+	return consumer.Publish(fulfilment.PaymentCaptured{OrderID: o.OrderID, Customer: o.Customer,
+		Amount: amount, Currency: o.Currency}), nil
 }
 
-func decline(s *State, p Payment) []events.Payload {
+func decline(s *State, p Payment) (consumer.Effects, error) {
 	p.State = Declined
 	s.Payments.Set(p.OrderID, p)
-	return []events.Payload{fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}}
+	return consumer.Publish(fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}), nil
 }
 
 // refund gives the money back once, whatever asks for it. When there is nothing to give back yet,
 // it leaves a tombstone, so that a late order.placed is not captured.
-func refund[T events.Payload](s *State, e events.Of[T]) []events.Payload {
+func refund[T events.Payload](s *State, e events.Of[T]) (consumer.Effects, error) {
 	id := e.Data.Subject()
 	p, known := s.Payments.Get(id)
 	if !known {
 		s.Payments.Set(id, Payment{OrderID: id, State: Void, UpdatedAt: e.Time})
-		return nil
+		return consumer.Effects{}, nil
 	}
 	switch {
 	case p.State == Charging: // it is asked back when it has succeeded
 		p.State, p.UpdatedAt = Unwanted, e.Time
 		s.Payments.Set(id, p)
-		return nil
+		return consumer.Effects{}, nil
 	case p.State != Captured:
-		return nil
+		return consumer.Effects{}, nil
 	case p.Card != "":
 		p.UpdatedAt = e.Time
 		return giveBack(s, p)
@@ -143,54 +140,52 @@ func refund[T events.Payload](s *State, e events.Of[T]) []events.Payload {
 	s.Accounts.Record(e.Event, refunded)
 	p.State, p.UpdatedAt = Refunded, e.Time
 	s.Payments.Set(id, p)
-	return []events.Payload{fulfilment.PaymentRefunded{OrderID: id, Customer: p.Customer,
-		Amount: p.Amount, Currency: p.Currency}}
+	return consumer.Publish(fulfilment.PaymentRefunded{OrderID: id, Customer: p.Customer,
+		Amount: p.Amount, Currency: p.Currency}), nil
 }
 
 // open opens an account; opening it again with the same currency changes nothing.
-func open(s *State, e events.Of[Open]) []events.Payload {
+func open(s *State, e events.Of[Open]) (consumer.Effects, error) {
 	account, ok := s.Accounts.Get(e.Data.Customer)
 	switch {
 	case !ok:
 		s.Accounts.Record(e.Event, AccountOpened(e.Data))
 	case account.Closed:
-		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is closed")
+		return consumer.Effects{}, consumer.Refuse(consumer.Conflict,
+			"the account of %s is closed", account.Customer)
 	case account.Currency != e.Data.Currency:
-		return refuse(e.Data, http.StatusConflict, "the account of "+account.Customer+" is in "+
-			account.Currency)
+		return consumer.Effects{}, consumer.Refuse(consumer.Conflict,
+			"the account of %s is in %s", account.Customer, account.Currency)
 	}
-	return nil
+	return consumer.Effects{}, nil
 }
 
-func deposit(s *State, e events.Of[Deposit]) []events.Payload {
+func deposit(s *State, e events.Of[Deposit]) (consumer.Effects, error) {
 	account, ok := s.Accounts.Get(e.Data.Customer)
 	if !ok {
-		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer+
-			": open it with PUT /accounts/"+e.Data.Customer)
+		return consumer.Effects{}, consumer.Refuse(consumer.NotFound,
+			"there is no account of %s: open it with PUT /accounts/%s", e.Data.Customer, e.Data.Customer)
 	}
 	switch deposited, refusal := account.deposit(e.Data.Amount, e.Data.Currency); refusal {
 	case "":
 		s.Accounts.Record(e.Event, deposited)
-		return nil
+		return consumer.Effects{}, nil
 	case tooMuch:
-		return refuse(e.Data, http.StatusUnprocessableEntity, refusal)
+		return consumer.Effects{}, consumer.Refuse(consumer.Invalid, "%s", refusal)
 	default:
-		return refuse(e.Data, http.StatusConflict, refusal)
+		return consumer.Effects{}, consumer.Refuse(consumer.Conflict, "%s", refusal)
 	}
 }
 
 // closeAccount closes an account, whatever is in it; closing it again changes nothing.
-func closeAccount(s *State, e events.Of[Close]) []events.Payload {
+func closeAccount(s *State, e events.Of[Close]) (consumer.Effects, error) {
 	account, ok := s.Accounts.Get(e.Data.Customer)
 	if !ok {
-		return refuse(e.Data, http.StatusNotFound, "there is no account of "+e.Data.Customer)
+		return consumer.Effects{}, consumer.Refuse(consumer.NotFound, "there is no account of %s",
+			e.Data.Customer)
 	}
 	if !account.Closed {
 		s.Accounts.Record(e.Event, AccountClosed(e.Data))
 	}
-	return nil
-}
-
-func refuse(command events.Payload, status int, why string) []events.Payload {
-	return []events.Payload{web.Refusal{Status: status, Detail: why, About: command.Subject()}}
+	return consumer.Effects{}, nil
 }

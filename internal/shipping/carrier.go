@@ -1,11 +1,9 @@
 package shipping
 
 import (
-	"net/http"
-
+	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/web"
 )
 
 // A carrier answers late, or never. So a shipment that is booked with one has states in between,
@@ -19,75 +17,75 @@ func (RecallAgain) EventType() string { return "shipping.recall_again" }
 func (c RecallAgain) Subject() string { return c.OrderID }
 
 // booked schedules what the carrier has confirmed, or recalls what nobody wants any more.
-func booked(s *State, e events.Of[fulfilment.BookingConfirmed]) []events.Payload {
+func booked(s *State, e events.Of[BookingConfirmed]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	shipment.UpdatedAt = e.Time
 	switch shipment.State {
 	case Booking:
 		shipment.State = Scheduled
 		s.Shipments.Set(shipment.OrderID, shipment)
-		return []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
-			Country: shipment.Address.V.Country}}
+		return consumer.Publish(fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
+			Country: shipment.Address.V.Country}), nil
 	case Unwanted:
 		return recall(s, shipment)
 	}
-	return nil
+	return consumer.Effects{}, nil
 }
 
 // notBooked fails the shipment; an order that is cancelled already need not hear of it.
-func notBooked(s *State, e events.Of[fulfilment.BookingRefused]) []events.Payload {
+func notBooked(s *State, e events.Of[BookingRefused]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	wanted := shipment.State == Booking
 	if !wanted && shipment.State != Unwanted {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	shipment.State, shipment.Reason, shipment.UpdatedAt = Failed, e.Data.Reason, e.Time
 	s.Shipments.Set(shipment.OrderID, shipment)
 	if !wanted {
-		return nil
+		return consumer.Effects{}, nil
 	}
-	return []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
-		Reason: shipment.Reason}}
+	return consumer.Publish(fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
+		Reason: shipment.Reason}), nil
 }
 
-func recall(s *State, shipment Shipment) []events.Payload {
+func recall(s *State, shipment Shipment) (consumer.Effects, error) {
 	shipment.State = Recalling
 	s.Shipments.Set(shipment.OrderID, shipment)
-	return []events.Payload{fulfilment.RecallRequested{OrderID: shipment.OrderID}}
+	return consumer.Request(Recall{OrderID: shipment.OrderID}), nil
 }
 
 // recalled closes the recall.
-func recalled(s *State, e events.Of[fulfilment.RecallSucceeded]) []events.Payload {
+func recalled(s *State, e events.Of[RecallSucceeded]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	if shipment.State != Recalling {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	shipment.State, shipment.Reason, shipment.UpdatedAt = Cancelled, "", e.Time
 	s.Shipments.Set(shipment.OrderID, shipment)
-	return []events.Payload{fulfilment.ShipmentCancelled{OrderID: shipment.OrderID}}
+	return consumer.Publish(fulfilment.ShipmentCancelled{OrderID: shipment.OrderID}), nil
 }
 
 // notRecalled leaves the shipment where a person finds it; nobody else waits for it.
-func notRecalled(s *State, e events.Of[fulfilment.RecallRefused]) []events.Payload {
+func notRecalled(s *State, e events.Of[RecallWasRefused]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	if shipment.State == Recalling {
 		shipment.State, shipment.Reason, shipment.UpdatedAt = RecallRefused, e.Data.Reason, e.Time
 		s.Shipments.Set(shipment.OrderID, shipment)
 	}
-	return nil
+	return consumer.Effects{}, nil
 }
 
 // recallAgain asks once more, under a new idempotency key: the old one would be refused for ever.
-func recallAgain(s *State, e events.Of[RecallAgain]) []events.Payload {
+func recallAgain(s *State, e events.Of[RecallAgain]) (consumer.Effects, error) {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	switch {
 	case !known || shipment.State == Void || shipment.State == Waiting:
-		return []events.Payload{web.Refusal{Status: http.StatusNotFound,
-			Detail: "there is no shipment for order " + e.Data.OrderID, About: e.Data.OrderID}}
+		return consumer.Effects{}, consumer.Refuse(consumer.NotFound,
+			"there is no shipment for order %s", e.Data.OrderID)
 	case shipment.State != RecallRefused:
-		return []events.Payload{web.Refusal{Status: http.StatusConflict,
-			Detail: "the shipment for order " + e.Data.OrderID + " is " + shipment.State +
-				": no recall of it was refused", About: e.Data.OrderID}}
+		return consumer.Effects{}, consumer.Refuse(consumer.Conflict,
+			"the shipment for order %s is %s: no recall of it was refused", e.Data.OrderID,
+			shipment.State)
 	}
 	shipment.UpdatedAt = e.Time
 	return recall(s, shipment)

@@ -1,16 +1,13 @@
 package shipping
 
 import (
-	"context"
 	"net/http"
 	"time"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
@@ -91,21 +88,10 @@ func (a api) recallAgain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var shipment Shipment
-	err = web.InTx(r.Context(), a.service, func(ctx context.Context, tx *sqlx.Tx) error {
-		s, published, err := a.participant.Apply(ctx, tx, events.Command(RecallAgain{OrderID: id},
-			time.Now()))
-		if err != nil {
-			return err
-		}
-		if err := web.Refused(published); err != nil {
-			return err
-		}
-		shipment, _ = s.Shipments.Get(id)
-		return a.service.Emit(ctx, tx, published...)
-	})
+	s, err := quadrille.Execute(r.Context(), a.service, a.participant, RecallAgain{OrderID: id})
 	if err != nil {
 		return err
 	}
+	shipment, _ := s.Shipments.Get(id)
 	return web.Write(w, http.StatusOK, view(shipment))
 }

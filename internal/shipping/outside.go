@@ -20,28 +20,28 @@ func (d desk) handlers() []consumer.Handler {
 	return []consumer.Handler{consumer.Call(d.book), consumer.Call(d.recall)}
 }
 
-func (d desk) book(ctx context.Context, e events.Of[fulfilment.BookingRequested]) (events.Payload,
+func (d desk) book(ctx context.Context, e events.Of[Book]) (events.Payload,
 	error) {
 	reason, err := d.call(ctx, "/bookings", e.Event)
 	if err != nil {
 		return nil, err
 	}
 	if reason != "" {
-		return fulfilment.BookingRefused{OrderID: e.Data.OrderID, Reason: reason}, nil
+		return BookingRefused{OrderID: e.Data.OrderID, Reason: reason}, nil
 	}
-	return fulfilment.BookingConfirmed{OrderID: e.Data.OrderID}, nil
+	return BookingConfirmed{OrderID: e.Data.OrderID}, nil
 }
 
-func (d desk) recall(ctx context.Context, e events.Of[fulfilment.RecallRequested]) (events.Payload,
+func (d desk) recall(ctx context.Context, e events.Of[Recall]) (events.Payload,
 	error) {
 	reason, err := d.call(ctx, "/recalls", e.Event)
 	if err != nil {
 		return nil, err
 	}
 	if reason != "" {
-		return fulfilment.RecallRefused{OrderID: e.Data.OrderID, Reason: reason}, nil
+		return RecallWasRefused{OrderID: e.Data.OrderID, Reason: reason}, nil
 	}
-	return fulfilment.RecallSucceeded{OrderID: e.Data.OrderID}, nil
+	return RecallSucceeded{OrderID: e.Data.OrderID}, nil
 }
 
 // call returns the reason of a refusal, empty for none.

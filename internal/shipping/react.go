@@ -16,14 +16,14 @@ var Countries = []string{
 
 // carrier knows which countries are served, and whether parcels are booked with an outside world.
 type carrier struct {
-	serves  map[string]bool
-	entries bool
+	serves map[string]bool
+	books  bool
 }
 
 // Participant is the part of shipping in the choreography, for a carrier that serves the given
 // countries. When books is false there is no carrier to ask, and parcels go at once.
-func Participant(entries bool, countries ...string) consumer.Participant[State] {
-	c := carrier{serves: map[string]bool{}, entries: entries}
+func Participant(books bool, countries ...string) consumer.Participant[State] {
+	c := carrier{serves: map[string]bool{}, books: books}
 	for _, country := range countries {
 		c.serves[country] = true
 	}
@@ -38,10 +38,10 @@ func Participant(entries bool, countries ...string) consumer.Participant[State] 
 func locks(s *State, e events.Event) { s.Shipments.Lock(e.Data.Subject()) }
 
 // remember keeps the address, and schedules if the reservation was heard of first.
-func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) []events.Payload {
+func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) (consumer.Effects, error) {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	if known && (shipment.State != Waiting || shipment.Address.V.Country != "") {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	shipment.OrderID, shipment.State, shipment.Address.V, shipment.UpdatedAt = e.Data.OrderID, Waiting,
 		e.Data.Address, e.Time
@@ -49,10 +49,11 @@ func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) []event
 }
 
 // reserved schedules, or notes that it may be scheduled as soon as the address is known.
-func (c carrier) reserved(s *State, e events.Of[fulfilment.StockReserved]) []events.Payload {
+func (c carrier) reserved(s *State, e events.Of[fulfilment.StockReserved]) (consumer.Effects,
+	error) {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	if known && shipment.State != Waiting {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	shipment.OrderID, shipment.State, shipment.Reserved, shipment.UpdatedAt = e.Data.OrderID, Waiting,
 		true, e.Time
@@ -60,48 +61,47 @@ func (c carrier) reserved(s *State, e events.Of[fulfilment.StockReserved]) []eve
 }
 
 // schedule sends the parcel, or refuses, once the address and the reservation are known.
-func (c carrier) schedule(s *State, shipment Shipment) []events.Payload {
+func (c carrier) schedule(s *State, shipment Shipment) (consumer.Effects, error) {
 	country := shipment.Address.V.Country
-	var published []events.Payload
+	var effects consumer.Effects
 	switch {
 	case !shipment.Reserved || country == "":
 	case !c.serves[country]:
 		shipment.State, shipment.Reason = Failed, fulfilment.ReasonNotServed+": "+country
-		published = []events.Payload{fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
-			Reason: shipment.Reason}}
-	case c.entries:
+		effects = consumer.Publish(fulfilment.ShipmentFailed{OrderID: shipment.OrderID,
+			Reason: shipment.Reason})
+	case c.books:
 		shipment.State, shipment.Booked = Booking, true
-		published = []events.Payload{fulfilment.BookingRequested{OrderID: shipment.OrderID,
-			Address: shipment.Address.V}}
+		effects = consumer.Request(Book{OrderID: shipment.OrderID, Address: shipment.Address.V})
 	default:
 		shipment.State = Scheduled
-		published = []events.Payload{fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
-			Country: country}}
+		effects = consumer.Publish(fulfilment.ShipmentScheduled{OrderID: shipment.OrderID,
+			Country: country})
 	}
 	s.Shipments.Set(shipment.OrderID, shipment)
-	return published
+	return effects, nil
 }
 
 // cancel stops the parcel, once. When there is none yet it leaves a tombstone, so that a late event
 // does not schedule one.
-func cancel(s *State, e events.Of[fulfilment.OrderCancelled]) []events.Payload {
+func cancel(s *State, e events.Of[fulfilment.OrderCancelled]) (consumer.Effects, error) {
 	id := e.Data.OrderID
 	shipment, known := s.Shipments.Get(id)
 	switch {
 	case !known || shipment.State == Waiting:
 		s.Shipments.Set(id, Shipment{OrderID: id, State: Void, UpdatedAt: e.Time})
-		return nil
+		return consumer.Effects{}, nil
 	case shipment.State == Booking: // it is recalled when it is confirmed
 		shipment.State, shipment.UpdatedAt = Unwanted, e.Time
 		s.Shipments.Set(id, shipment)
-		return nil
+		return consumer.Effects{}, nil
 	case shipment.State != Scheduled:
-		return nil
+		return consumer.Effects{}, nil
 	case shipment.Booked:
 		shipment.UpdatedAt = e.Time
 		return recall(s, shipment)
 	}
 	shipment.State, shipment.UpdatedAt = Cancelled, e.Time
 	s.Shipments.Set(id, shipment)
-	return []events.Payload{fulfilment.ShipmentCancelled{OrderID: id}}
+	return consumer.Publish(fulfilment.ShipmentCancelled{OrderID: id}), nil
 }

@@ -169,7 +169,7 @@ func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idemp
 	for i, a := range batch {
 		requests[i] = a.request
 	}
-	err = InTx(ctx, g.t, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+	err = g.t.Tx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		defer func() { // a panic fails these requests, not the process
 			if cause := recover(); cause != nil {
 				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())

@@ -10,15 +10,13 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/idempotency"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Transactor runs transactions. quadrille.Service implements it.
+// Transactor runs transactions, and runs one again if it conflicts with another one.
+// quadrille.Service implements it.
 type Transactor interface {
-	Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error
-	Context(ctx context.Context) context.Context
+	Tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error
 }
 
 // Answer is the answer of an effect to the client.
@@ -26,22 +24,6 @@ type Answer struct {
 	Status   int
 	Location string
 	Body     any
-}
-
-// maxRaces bounds how often a transaction is run because it conflicts with others.
-const maxRaces = 10
-
-// InTx runs f in a transaction, and again if it conflicts with another transaction.
-func InTx(ctx context.Context, t Transactor, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	ctx = t.Context(ctx)
-	var err error
-	for range maxRaces {
-		err = t.Tx(ctx, func(tx *sqlx.Tx) error { return f(ctx, tx) })
-		if postgres.ClassOf(err) != postgres.Retry {
-			return err
-		}
-	}
-	return err
 }
 
 // Once runs the effect of a request with an Idempotency-Key and answers. The effect, the claim of
@@ -55,7 +37,7 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	}
 	var response idempotency.Response
 	var replayed bool
-	err = InTx(r.Context(), t, func(ctx context.Context, tx *sqlx.Tx) error {
+	err = t.Tx(r.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
 		response, replayed, err = idempotency.Do(ctx, tx, request, func() (idempotency.Response, error) {
 			answer, err := effect(ctx, tx)
 			if err != nil {
@@ -101,29 +83,6 @@ func respond(w http.ResponseWriter, response idempotency.Response, replayed bool
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.Status)
 	_, _ = w.Write(response.Body) // an error means that the client has disconnected
-}
-
-// Refusal is returned by a reaction to a command instead of an effect. It is never published: the
-// HTTP handler turns it into an answer.
-type Refusal struct {
-	Status int
-	Detail string
-	About  string
-}
-
-func (Refusal) EventType() string { return "refused" }
-
-// Subject returns the subject of the refused command.
-func (r Refusal) Subject() string { return r.About }
-
-// Refused returns the first Refusal among the results of reactions as a Problem, or nil.
-func Refused(published []events.Event) error {
-	for _, e := range published {
-		if r, ok := e.Data.(Refusal); ok {
-			return Problemf(r.Status, "%s", r.Detail)
-		}
-	}
-	return nil
 }
 
 // Invalid turns the error of a payload's Validate method into a Problem.

@@ -78,7 +78,7 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		}
 		running(t, s.Kit)
 		answers(t, s, "/readyz?full=1", http.StatusOK, `"consumer":"ok"`)
-		err := s.Kit.Tx(t.Context(), func(tx *sqlx.Tx) error {
+		err := s.Kit.Tx(t.Context(), func(_ context.Context, tx *sqlx.Tx) error {
 			return s.Kit.Publish(t.Context(), tx, joined{"ada"})
 		})
 		if err != nil {

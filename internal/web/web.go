@@ -21,6 +21,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -79,9 +80,12 @@ func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 // the answer is 503: the client may repeat the request with the same key and gets the result.
 func problemOf(err error) Problem {
 	var p Problem
+	var refusal *consumer.Refusal
 	switch {
 	case errors.As(err, &p):
 		return p
+	case errors.As(err, &refusal):
+		return Problemf(statusOf(refusal.Code), "%s", refusal.Detail)
 	case errors.Is(err, idempotency.ErrKey):
 		return Problem{Status: http.StatusBadRequest, Title: "Idempotency-Key", Detail: err.Error(),
 			Type: "https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header"}
@@ -100,6 +104,17 @@ func problemOf(err error) Problem {
 	default:
 		return internal()
 	}
+}
+
+// statusOf returns the status of a refusal. An unknown code is answered as a refusal, too.
+func statusOf(code string) int {
+	switch code {
+	case consumer.NotFound:
+		return http.StatusNotFound
+	case consumer.Conflict:
+		return http.StatusConflict
+	}
+	return http.StatusUnprocessableEntity
 }
 
 // incomplete is the answer to a request whose connection ended first. A client that has closed only

@@ -8,21 +8,21 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// BenchmarkWays relays the same rows, committed a hundred at a time, through the window and through
-// the stream, by turns.
-func BenchmarkWays(b *testing.B) {
+// BenchmarkSources publishes the same rows through the window and through the stream in turns. The
+// rows are committed a hundred at a time.
+func BenchmarkSources(b *testing.B) {
 	const rows, each = 20_000, 100
 	s := outboxtest.New(b)
 	took := map[string]time.Duration{}
 	for b.Loop() {
-		for _, way := range []string{outbox.FromWindow, outbox.FromStream} {
+		for _, source := range []string{outbox.FromWindow, outbox.FromStream} {
 			r := s.Relay(s.Out)
-			r.Source = source(b, s)
-			if err := s.Out.UseSource(b.Context(), way); err != nil {
+			r.Source = cdcSource(b, s)
+			if err := s.Out.UseSource(b.Context(), source); err != nil {
 				b.Fatal(err)
 			}
 			stop := s.Run(r)
-			goes(s, way, r)
+			awaitLeader(s, source, r)
 			began := time.Now()
 			for range rows / each {
 				s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers)
@@ -32,8 +32,8 @@ func BenchmarkWays(b *testing.B) {
 						"correlationid":"0190a0e0-0000-7000-8000-000000000001",
 						"time":"2026-01-02T03:04:05.678901Z"}' FROM generate_series(1, $1) g`, each)
 			}
-			s.Until("all is relayed", func() bool { return r.Stats().Published >= rows })
-			took[way] += time.Since(began)
+			s.WaitFor("all rows are published", func() bool { return r.Stats().Published >= rows })
+			took[source] += time.Since(began)
 			stop()
 			if _, err := s.Admin.QueuePurge(s.Queue, false); err != nil {
 				b.Fatal(err)

@@ -1,13 +1,16 @@
-// Package cdc streams the outbox out of PostgreSQL's own log: logical replication with pgoutput, as
-// a second source for the relay. It is for those who have it running already, or who want no query
-// against the outbox; the window of package outbox needs neither privileges nor a slot.
+// Package cdc streams the outbox out of PostgreSQL's write-ahead log. It uses logical replication
+// with the output plugin pgoutput, and is a second source for the relay. It suits a service whose
+// database has logical replication anyway, or on which the relay must not poll the outbox. The
+// window of package outbox needs neither privileges nor a slot.
 //
-// It promises that no committed row is missing from the stream and that the hand-over from the
-// window is exact: a slot is made at a snapshot, the window goes on to that snapshot, and the
-// stream has what comes after it. It needs wal_level = logical and a role with REPLICATION. While
-// nobody streams, the server keeps its log for the slot: set max_slot_wal_keep_size. The stream has
-// what is in the server's own log: with synchronous standbys an event may be out before they have
-// confirmed its transaction, which the window never does.
+// It promises that no committed row is missing from the stream, and that the hand-over from the
+// window is exact: the slot is created at a snapshot, the window goes on to that snapshot, and the
+// stream delivers the rows after it.
+//
+// It needs wal_level = logical and a role with REPLICATION. While no relay streams, the server
+// keeps its log for the slot; set max_slot_wal_keep_size to bound it. With synchronous standbys the
+// stream may deliver an event before the standbys have confirmed its transaction. The window never
+// does that.
 package cdc
 
 import (
@@ -31,28 +34,31 @@ import (
 // The bounds of a session.
 const (
 	connectTimeout = 5 * time.Second
-	senderTimeout  = 10 * time.Second // a stopped process keeps the slot no longer
-	resumePatience = 2 * time.Second  // for the session before to let the slot go
+	senderTimeout  = 10 * time.Second // after it the server ends the session of a stopped process
+	resumePatience = 2 * time.Second  // for the former session to release the slot
 	resumePoll     = 100 * time.Millisecond
 	publication    = "quadrille_outbox"
 )
 
-// ErrNotLogical says that the server is not set up for logical replication, and how to do that.
+// ErrNotLogical says that the server or the role lacks a setting for logical replication. The error
+// that wraps it contains the statement that changes the setting.
 var ErrNotLogical = errors.New("the server is not set up for logical replication")
 
-// Source is the stream of one database's outbox.
+// Source streams the outbox of one database.
 type Source struct {
 	URL string // of the database, with a role that has REPLICATION and owns the outbox
 	DB  *sqlx.DB
 	Log zerolog.Logger
 }
 
-// For returns what a quadrille.Service takes: the stream of the database that it opens.
+// For returns the value for the field Stream of a quadrille.Service, which calls it with the
+// database that the service opens.
 func For(url string, log zerolog.Logger) func(db *sqlx.DB) outbox.Source {
 	return func(db *sqlx.DB) outbox.Source { return Source{URL: url, DB: db, Log: log} }
 }
 
-// slot is the name of the replication slot; slots of all databases of a server share their names.
+// slot returns the name of the replication slot. Slots of all databases of a server share one
+// namespace, so the name contains a hash of the database's name.
 func (s Source) slot(ctx context.Context) (string, error) {
 	var database string
 	if err := s.DB.GetContext(ctx, &database, `SELECT current_database()`); err != nil {
@@ -62,17 +68,17 @@ func (s Source) slot(ctx context.Context) (string, error) {
 	return "quadrille_outbox_" + hex.EncodeToString(sum[:8]), nil
 }
 
-// Begin makes a new slot in place of an old one, at the snapshot that it returns. It waits for the
-// transactions that are running.
+// Begin replaces the slot by a new one at the snapshot that it returns. The server creates a slot
+// only after the running transactions have ended, and Begin waits for that.
 func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.prepare(ctx); err != nil {
 		return nil, "", err
 	}
 	slot, err := s.slot(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	// also when there will be no other: the server keeps its log for it
+	// The old slot is dropped even if no new one can be created: the server keeps its log for it.
 	if err := s.Drop(ctx); err != nil {
 		return nil, "", err
 	}
@@ -83,63 +89,63 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 	if err != nil {
 		return nil, "", err
 	}
-	snapshot, err := create(ctx, conn, slot)
+	snapshot, err := createSlot(ctx, conn, slot)
 	if err == nil {
 		var stream *stream
-		if stream, err = start(ctx, conn, slot); err == nil {
-			s.Log.Info().Str("slot", slot).Msg("replication slot made")
+		if stream, err = startStream(ctx, conn, slot); err == nil {
+			s.Log.Info().Str("slot", slot).Msg("replication slot created")
 			return stream, snapshot, nil
 		}
 	}
 	_ = conn.Close(context.WithoutCancel(ctx))
-	return nil, "", fmt.Errorf("begin to stream: %w", err)
+	return nil, "", fmt.Errorf("begin stream: %w", err)
 }
 
-// create makes the slot and returns its snapshot, from inside of the transaction that the server
-// has given that snapshot to.
-func create(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
-	if _,
-		err := conn.Exec(ctx, `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`).ReadAll(); err != nil {
+// createSlot creates the slot and returns its snapshot. USE_SNAPSHOT gives the slot's snapshot to
+// the transaction that creates the slot, and only that transaction can read it.
+func createSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
+	const begin = `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`
+	if _, err := conn.Exec(ctx, begin).ReadAll(); err != nil {
 		return "", err
 	}
 	options := pglogrepl.CreateReplicationSlotOptions{Mode: pglogrepl.LogicalReplication,
 		SnapshotAction: "USE_SNAPSHOT"}
 	if _, err := pglogrepl.CreateReplicationSlot(ctx, conn, slot, "pgoutput", options); err != nil {
-		return "", fmt.Errorf("make slot: %w", err)
+		return "", fmt.Errorf("create slot: %w", err)
 	}
 	results, err := conn.Exec(ctx, `SELECT pg_current_snapshot()::text; COMMIT`).ReadAll()
 	if err != nil {
-		return "", fmt.Errorf("take the slot's snapshot: %w", err)
+		return "", fmt.Errorf("read the slot's snapshot: %w", err)
 	}
 	return postgres.Snapshot(results[0].Rows[0][0]), nil
 }
 
-// Resume goes on at the place that was confirmed last.
+// Resume continues after the position that was confirmed last.
 func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 	slot, err := s.slot(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for until := time.Now().Add(resumePatience); ; {
-		w, err := s.State(ctx)
+		state, err := s.State(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if w.State == "" || w.State == "lost" {
+		if state.State == "" || state.State == "lost" {
 			return nil, fmt.Errorf("%w: slot %s: %s", outbox.ErrNoCheckpoint, slot,
-				cmp.Or(w.State, "there is none"))
+				cmp.Or(state.State, "it does not exist"))
 		}
-		if !w.Active {
+		if !state.Active {
 			break
 		}
 		if time.Now().After(until) {
-			return nil, fmt.Errorf("slot %s is in use by another session", slot)
+			return nil, fmt.Errorf("resume stream: another session uses slot %s", slot)
 		}
 		if err := pause(ctx, resumePoll); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.fits(ctx, slot); err != nil {
+	if err := s.checkSlot(ctx, slot); err != nil {
 		return nil, err
 	}
 	if err := s.refuseStandby(ctx, slot); err != nil {
@@ -149,32 +155,32 @@ func (s Source) Resume(ctx context.Context) (outbox.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	stream, err := start(ctx, conn, slot)
+	stream, err := startStream(ctx, conn, slot)
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("resume the stream: %w", err)
+		return nil, fmt.Errorf("resume stream: %w", err)
 	}
 	return stream, nil
 }
 
-// fits refuses a slot whose place lies beyond the log, as after a restore to an earlier time, and
-// a publication without the table.
-func (s Source) fits(ctx context.Context, slot string) error {
+// checkSlot refuses a slot whose confirmed position lies beyond the end of the log, as after a
+// restore to an earlier time, and a publication that does not contain the table.
+func (s Source) checkSlot(ctx context.Context, slot string) error {
 	var fits bool
 	err := s.DB.GetContext(ctx, &fits,
 		`SELECT confirmed_flush_lsn <= pg_current_wal_insert_lsn() AND `+publishedSQL+`
 		FROM pg_replication_slots WHERE slot_name = $2`, publication, slot)
 	if err != nil {
-		return fmt.Errorf("look at slot %s: %w", slot, err)
+		return fmt.Errorf("check slot %s: %w", slot, err)
 	}
 	if !fits {
-		return fmt.Errorf("%w: slot %s, or its publication, is not that of this outbox",
+		return fmt.Errorf("%w: slot %s or its publication does not belong to this outbox",
 			outbox.ErrNoCheckpoint, slot)
 	}
 	return nil
 }
 
-// Drop gives the slot up. There need not be one.
+// Drop drops the slot, if there is one.
 func (s Source) Drop(ctx context.Context) error {
 	slot, err := s.slot(ctx)
 	if err != nil {
@@ -188,7 +194,7 @@ func (s Source) Drop(ctx context.Context) error {
 	return nil
 }
 
-// State tells how the slot fares.
+// State returns the state of the slot. Its Fault wraps ErrStandby.
 func (s Source) State(ctx context.Context) (outbox.SlotState, error) {
 	slot, err := s.slot(ctx)
 	if err != nil {
@@ -202,15 +208,16 @@ func (s Source) State(ctx context.Context) (outbox.SlotState, error) {
 	err = s.DB.SelectContext(ctx, &found, `SELECT coalesce(wal_status, 'lost') AS state, active,
 		coalesce(pg_current_wal_lsn() - confirmed_flush_lsn, 0)::bigint AS lag FROM pg_replication_slots
 			WHERE slot_name = $1`, slot)
-	w := outbox.SlotState{Name: slot}
+	state := outbox.SlotState{Name: slot}
 	if err != nil {
-		return w, fmt.Errorf("watch slot %s: %w", slot, err)
+		return state, fmt.Errorf("read state of slot %s: %w", slot, err)
 	}
-	if w.Fault = s.refuseStandby(ctx, slot); w.Fault != nil && !errors.Is(w.Fault, ErrStandby) {
-		return w, w.Fault
+	state.Fault = s.refuseStandby(ctx, slot)
+	if state.Fault != nil && !errors.Is(state.Fault, ErrStandby) {
+		return state, state.Fault
 	}
 	for _, f := range found {
-		w.State, w.Active, w.LagBytes = f.State, f.Active, f.Lag
+		state.State, state.Active, state.LagBytes = f.State, f.Active, f.Lag
 	}
-	return w, nil
+	return state, nil
 }

@@ -12,39 +12,41 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// publishedSQL tells whether the publication has the table, which may have been made anew since.
+// publishedSQL reports whether the publication contains the present table. A table that was dropped
+// and created again is no longer part of it.
 const publishedSQL = `EXISTS (SELECT FROM pg_publication AS p JOIN pg_publication_rel AS r
 	ON r.prpubid = p.oid
 	WHERE p.pubname = $1 AND p.pubinsert AND r.prrelid = 'outbox'::regclass)`
 
-// check refuses a server or a role that cannot stream, and makes the publication.
-func (s Source) check(ctx context.Context) error {
-	var is struct {
-		Level string `db:"level"`
-		Role  string `db:"role"`
-		May   bool   `db:"may"`
-		Keep  string `db:"keep"`
-		There bool   `db:"there"`
+// prepare refuses a server or a role that cannot stream, and creates the publication if needed.
+func (s Source) prepare(ctx context.Context) error {
+	var found struct {
+		Level        string `db:"level"`
+		Keep         string `db:"keep"`
+		Role         string `db:"role"`
+		MayReplicate bool   `db:"may_replicate"`
+		Published    bool   `db:"published"`
 	}
-	err := s.DB.GetContext(ctx, &is, `SELECT current_setting('wal_level') AS level,
+	err := s.DB.GetContext(ctx, &found, `SELECT current_setting('wal_level') AS level,
 		current_setting('max_slot_wal_keep_size') AS keep,
-		current_user AS role, rolreplication OR rolsuper AS may, `+publishedSQL+` AS there
+		current_user AS role, rolreplication OR rolsuper AS may_replicate, `+publishedSQL+`
+		AS published
 		FROM pg_roles WHERE rolname = current_user`, publication)
 	switch {
 	case err != nil:
 		return fmt.Errorf("check logical replication: %w", err)
-	case is.Level != "logical":
+	case found.Level != "logical":
 		return fmt.Errorf("%w: wal_level is %s: set it with ALTER SYSTEM SET wal_level = 'logical', "+
-			"and restart the server", ErrNotLogical, is.Level)
-	case !is.May:
+			"and restart the server", ErrNotLogical, found.Level)
+	case !found.MayReplicate:
 		return fmt.Errorf("%w: the role may not replicate: ALTER ROLE %q REPLICATION", ErrNotLogical,
-			is.Role)
+			found.Role)
 	}
-	if is.Keep == "-1" {
-		s.Log.Warn().Msg(
-			"max_slot_wal_keep_size is not set: while nobody streams, the log may fill the disk")
+	if found.Keep == "-1" {
+		s.Log.Warn().Msg("max_slot_wal_keep_size is not set: while no relay streams, the server's " +
+			"write-ahead log may fill the disk")
 	}
-	if is.There {
+	if found.Published {
 		return nil
 	}
 	if _, err := s.DB.ExecContext(ctx, `DROP PUBLICATION IF EXISTS `+publication); err != nil {
@@ -57,8 +59,8 @@ func (s Source) check(ctx context.Context) error {
 	return nil
 }
 
-// connect opens a session of the replication protocol. The options of the URL that are for another
-// driver, or for ordinary sessions, are left out.
+// connect opens a session of the replication protocol. It removes options of the URL that are for
+// another driver or for ordinary sessions: pgx would send them to the server as settings.
 func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
 	u, err := postgres.AddressURL(s.URL)
 	if err != nil {
@@ -81,7 +83,7 @@ func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error
 			"the driver refuses")
 	}
 	config.ConnectTimeout = connectTimeout
-	config.RuntimeParams["application_name"] = slot // by which refuseStandby knows it
+	config.RuntimeParams["application_name"] = slot // refuseStandby looks for it
 	conn, err := pgconn.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
@@ -89,7 +91,7 @@ func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error
 	return conn, nil
 }
 
-func start(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
+func startStream(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
 	err := pglogrepl.StartReplication(ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
 		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'",
 			"publication_names '" + publication + "'"},

@@ -11,8 +11,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 )
 
-// A service that can stream its outbox out of PostgreSQL's log, once an operator wants it to:
-// quadrille relay use stream SERVICE.
+// The service can stream its outbox from PostgreSQL's write-ahead log. An operator switches to the
+// stream with: quadrille relay use stream SERVICE.
 func ExampleFor() {
 	database, log := os.Getenv("DATABASE_URL"), zerolog.New(os.Stderr)
 	s := &quadrille.Service{

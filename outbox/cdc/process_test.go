@@ -12,7 +12,8 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// relayEndlessly is what this test binary does as a process.
+// relayEndlessly runs a relay until the process is killed. outboxtest.StartProcess starts this test
+// binary for it.
 func relayEndlessly(database, broker string) {
 	db, err := postgres.Open(database)
 	if err != nil {

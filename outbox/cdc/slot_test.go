@@ -15,53 +15,54 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// From one way to the other and back, again and again, while hostile writers write.
-func TestChangeOfTheWayInARunningSystem(t *testing.T) {
+// The source is changed again and again while hostile writers write.
+func TestSwitchOfSourceUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	first, second := relay(t, s, outbox.FromWindow), relay(t, s, outbox.FromWindow)
+	first, second := newRelay(t, s, outbox.FromWindow), newRelay(t, s, outbox.FromWindow)
 	s.Run(first)
 	s.Run(second)
-	stop := load(t, s, 6)
+	stop := startWriters(t, s, 6)
 	for n := range int64(6) {
-		way := []string{outbox.FromStream, outbox.FromWindow}[n%2]
-		use(t, s, way)
-		goes(s, way, first, second)
-		published(s, 300*(n+1))
+		source := []string{outbox.FromStream, outbox.FromWindow}[n%2]
+		useSource(t, s, source)
+		awaitLeader(s, source, first, second)
+		awaitCommitted(s, 300*(n+1))
 	}
 	stop()
-	t.Logf("%d events came twice", judge(t, s))
-	s.Until("the slot is given up", func() bool {
+	t.Logf("%d events were delivered more than once", checkDelivered(t, s))
+	s.WaitFor("the slot is dropped", func() bool {
 		return s.Count(
 			`SELECT count(*) FROM pg_replication_slots WHERE database = current_database()`) == 0
 	})
 }
 
-// The hand-over to the stream is exact: what was committed before it and after it comes once.
+// The hand-over to the stream is exact: each event is published once, whether it was committed
+// before or after.
 func TestHandOverToTheStreamIsExact(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	r := relay(t, s, outbox.FromWindow)
+	r := newRelay(t, s, outbox.FromWindow)
 	s.Run(r)
-	stop := load(t, s, 6)
-	published(s, 300)
-	use(t, s, outbox.FromStream)
-	goes(s, outbox.FromStream, r)
-	published(s, 1500)
+	stop := startWriters(t, s, 6)
+	awaitCommitted(s, 300)
+	useSource(t, s, outbox.FromStream)
+	awaitLeader(s, outbox.FromStream, r)
+	awaitCommitted(s, 1500)
 	stop()
-	judge(t, s)
-	once(t, s, r)
+	checkDelivered(t, s)
+	checkPublishedOnce(t, s, r)
 }
 
-// private is a stage on a server of its own, with some settings changed.
-func private(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
+// privateEnv returns an Env on a database server of its own, with these settings.
+func privateEnv(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
 		outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	s := outboxtest.On(t, servers.PostgresURL)
+	s := outboxtest.NewOn(t, servers.PostgresURL)
 	for _, setting := range settings {
 		s.Exec(`ALTER SYSTEM SET ` + setting)
 	}
@@ -69,62 +70,63 @@ func private(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Serve
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		s.Until("it is back", func() bool { return s.DB.Ping() == nil })
+		s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 	}
 	return s, servers
 }
 
-// A slot that the server has given up is noticed; the window takes over where the stream was, and
-// then a new slot is made.
+// The server has removed the log of a slot. The window takes over where the stream was, and then
+// the relay creates a new slot.
 func TestLostSlotLosesNothing(t *testing.T) {
 	t.Parallel()
-	s, _ := private(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`,
+	s, _ := privateEnv(t, `max_slot_wal_keep_size = '1MB'`, `min_wal_size = '32MB'`,
 		`max_wal_size = '32MB'`)
-	r := relay(t, s, outbox.FromStream)
+	r := newRelay(t, s, outbox.FromStream)
 	stop := s.Run(r)
-	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Publish("a", 1))
+	awaitLeader(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	stop()
-	missed := s.Publish("a", 2, 3)
+	missed := s.AppendNotes("a", 2, 3)
 	s.Exec(`CREATE TABLE noise (t text)`)
-	s.Until("the slot is lost", func() bool {
+	s.WaitFor("the slot is lost", func() bool {
 		s.Exec(`INSERT INTO noise SELECT repeat(md5(g::text), 100) FROM generate_series(1, 10000) g`)
 		s.Exec(`CHECKPOINT`)
 		return s.Count(`SELECT count(*) FROM pg_replication_slots WHERE wal_status = 'lost'`) == 1
 	})
-	if w, err := source(t, s).State(t.Context()); err != nil || w.State != "lost" {
-		t.Errorf("watched %+v, %v", w, err)
+	if state, err := cdcSource(t, s).State(t.Context()); err != nil || state.State != "lost" {
+		t.Errorf("state %+v, error %v", state, err)
 	}
 	s.Run(r)
 	s.Await(s.Queue, missed)
-	goes(s, outbox.FromStream, r) // from a new slot
-	s.Await(s.Queue, s.Publish("a", 4))
+	awaitLeader(s, outbox.FromStream, r) // from a new slot
+	s.Await(s.Queue, s.AppendNotes("a", 4))
 	if n := s.Count(
 		`SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost' AND active`); n != 1 {
-		t.Errorf("%d slots", n)
+		t.Errorf("%d slots are active, want 1", n)
 	}
 }
 
-// Without what it needs, the source says what and how to get it, and the window relays.
+// When a setting or a privilege is missing, the error names the statement that adds it, and the
+// relay uses the window.
 func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 	t.Parallel()
-	s, servers := private(t, `wal_level = replica`)
+	s, servers := privateEnv(t, `wal_level = replica`)
 	_, _, err := cdc.Source{URL: s.Database, DB: s.DB}.Begin(t.Context())
 	if !errors.Is(err, cdc.ErrNotLogical) ||
 		!strings.Contains(err.Error(), "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("error %v", err)
 	}
-	r := relay(t, s, outbox.FromStream)
+	r := newRelay(t, s, outbox.FromStream)
 	s.Run(r)
-	s.Await(s.Queue, s.Publish("a", 1))
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	if r.Stats().Streaming {
-		t.Error("it streams")
+		t.Error("the relay streams without logical replication")
 	}
 	s.Exec(`ALTER SYSTEM SET wal_level = logical`)
 	if err := servers.RestartPostgres(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("it is back", func() bool { return s.DB.Ping() == nil })
+	s.WaitFor("the server is back", func() bool { return s.DB.Ping() == nil })
 	s.Exec(`CREATE ROLE plain LOGIN PASSWORD 'x'`)
 	s.Exec(`GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain`)
 	plain := strings.Replace(s.Database,
@@ -134,29 +136,32 @@ func TestWithoutLogicalReplicationTheWindowRelays(t *testing.T) {
 		!strings.Contains(err.Error(), `ALTER ROLE "plain" REPLICATION`) {
 		t.Errorf("error %v", err)
 	}
-	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Publish("a", 2))
+	awaitLeader(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.AppendNotes("a", 2))
 }
 
-// The stream's session never counts as a synchronous standby: commits would hang when it stops. It
-// is refused, or left when the setting changes while it runs, with an error that says what to set;
-// the window relays.
+// The stream's session must never count as a synchronous standby: commits would hang when the relay
+// stops. Begin refuses it, and the relay leaves the stream when the setting changes later; the
+// error names the statement that corrects the setting.
 func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	t.Parallel()
-	s, _ := private(t)
-	s = s.Moved(t, s.Database+"&synchronous_commit=local") // there is no other standby
-	r := relay(t, s, outbox.FromStream)
+	s, _ := privateEnv(t)
+	s = s.WithDatabase(t, s.Database+"&synchronous_commit=local") // there is no other standby
+	r := newRelay(t, s, outbox.FromStream)
 	stop := s.Run(r)
-	goes(s, outbox.FromStream, r)
+	awaitLeader(s, outbox.FromStream, r)
 	standbys := func(names string) {
 		s.Exec(`ALTER SYSTEM SET synchronous_standby_names = '` + names + `'`)
 		s.Exec(`SELECT pg_reload_conf()`)
 	}
 	const counted = `SELECT count(*) FROM pg_stat_replication WHERE sync_priority > 0`
 	standbys("ANY 1 (*)")
-	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
-	s.Await(s.Queue, s.Publish("a", 1))
-	_, _, err := source(t, s).Begin(t.Context())
+	s.WaitFor("the stream is left", func() bool {
+		return !r.Stats().Streaming &&
+			s.Count(counted) == 0
+	})
+	s.Await(s.Queue, s.AppendNotes("a", 1))
+	_, _, err := cdcSource(t, s).Begin(t.Context())
 	if !errors.Is(err, cdc.ErrStandby) ||
 		!strings.Contains(err.Error(),
 			"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)'") {
@@ -164,21 +169,24 @@ func TestStreamIsNoSynchronousStandby(t *testing.T) {
 	}
 	stop()
 	if n := s.Count(`SELECT count(*) FROM pg_replication_slots`); n != 0 {
-		t.Errorf("the server keeps its log for %d slots", n)
+		t.Errorf("%d slots are left, for which the server keeps its log", n)
 	}
 	standbys("FIRST 1 (another)")
-	s.Until("the setting is there", func() bool {
+	s.WaitFor("the setting is in effect", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_settings
 		WHERE setting LIKE '%another%'`) == 1
 	})
 	s.Run(r)
-	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Publish("a", 2))
+	awaitLeader(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.AppendNotes("a", 2))
 	if n := s.Count(counted); n != 0 {
-		t.Error("it counts as a standby")
+		t.Error("the stream counts as a synchronous standby")
 	}
 	standbys("another, " + slotOf(t, s))
-	s.Until("the stream is left", func() bool { return !r.Stats().Streaming && s.Count(counted) == 0 })
+	s.WaitFor("the stream is left", func() bool {
+		return !r.Stats().Streaming &&
+			s.Count(counted) == 0
+	})
 }
 
 func slotOf(t *testing.T, s *outboxtest.Env) (name string) {
@@ -189,14 +197,14 @@ func slotOf(t *testing.T, s *outboxtest.Env) (name string) {
 	return name
 }
 
-// While the outbox is quiet and other databases write, the server can forget its log all the same.
-func TestQuietOutboxKeepsNoLog(t *testing.T) {
+// The server must be able to remove its log while the outbox is idle and other databases write.
+func TestIdleOutboxRetainsNoWAL(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	r := relay(t, s, outbox.FromStream)
+	r := newRelay(t, s, outbox.FromStream)
 	s.Run(r)
-	goes(s, outbox.FromStream, r)
-	s.Await(s.Queue, s.Publish("a", 1))
+	awaitLeader(s, outbox.FromStream, r)
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	other := outboxtest.OpenDB(t, devstack.Database(t, "empty",
 		func(context.Context, string) error { return nil }))
 	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t
@@ -204,41 +212,41 @@ func TestQuietOutboxKeepsNoLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	end := s.Count(`SELECT (pg_current_wal_lsn() - '0/0')::bigint`)
-	s.Until("what the others wrote is confirmed", func() bool {
+	s.WaitFor("the stream confirms the log of the other database", func() bool {
 		return s.Count(`SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots
 			WHERE database = current_database()`) >= end
 	})
-	w, err := source(t, s).State(t.Context())
-	if err != nil || w.State != "reserved" || !w.Active ||
-		!strings.HasPrefix(w.Name, "quadrille_outbox_") {
-		t.Errorf("watched %+v, %v", w, err)
+	state, err := cdcSource(t, s).State(t.Context())
+	if err != nil || state.State != "reserved" || !state.Active ||
+		!strings.HasPrefix(state.Name, "quadrille_outbox_") {
+		t.Errorf("state %+v, error %v", state, err)
 	}
 }
 
-// A relay that has no source uses the window, whatever is wanted, also where another one has
-// streamed.
+// A relay without a source uses the window even if the stream is wanted, and goes on where another
+// replica has streamed.
 func TestReplicaWithoutASourceUsesTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	able := relay(t, s, outbox.FromStream)
+	able := newRelay(t, s, outbox.FromStream)
 	stop := s.Run(able)
-	goes(s, outbox.FromStream, able)
-	s.Await(s.Queue, s.Publish("a", 1))
+	awaitLeader(s, outbox.FromStream, able)
+	s.Await(s.Queue, s.AppendNotes("a", 1))
 	stop()
-	published := s.Publish("a", 2)
+	published := s.AppendNotes("a", 2)
 	s.Run(s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database))))
 	s.Await(s.Queue, published)
 	u, err := s.Out.SourceInUse(t.Context())
 	if err != nil || u.Wanted != outbox.FromStream || u.Source != outbox.FromWindow || u.Token != 2 {
-		t.Errorf("used %+v, %v", u, err)
+		t.Errorf("source in use %+v, error %v", u, err)
 	}
 	if err := s.Out.UseSource(t.Context(), "kafka"); err == nil {
-		t.Error("another source is taken")
+		t.Error("UseSource accepts an unknown source")
 	}
 }
 
-// Debezium's outbox event router finds what it expects, by name and type, and the payload as it was
-// said. See docs/patterns.md for its configuration.
+// Debezium's outbox event router expects these columns, with these types, and the payload as it was
+// appended. See docs/patterns.md for its configuration.
 func TestDebeziumContract(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -259,17 +267,17 @@ func TestDebeziumContract(t *testing.T) {
 		delete(want, c.Name)
 	}
 	if len(want) > 0 {
-		t.Errorf("missing: %v", want)
+		t.Errorf("missing columns: %v", want)
 	}
 	stream, _, err := cdc.Source{URL: s.Database, DB: s.DB, Log: zerolog.Nop()}.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	source(t, s) // drops the slot in the end
+	cdcSource(t, s) // drops the slot in the end
 	defer stream.Close()
-	id := s.Publish("a", 7)[0]
+	id := s.AppendNotes("a", 7)[0]
 	var rows []outbox.Row
-	s.Until("it comes", func() bool {
+	s.WaitFor("the row is delivered", func() bool {
 		found, _, err := stream.Next(t.Context(), 0)
 		if err != nil {
 			t.Fatal(err)
@@ -284,6 +292,6 @@ func TestDebeziumContract(t *testing.T) {
 	}
 	if n := s.Count(`SELECT count(*) FROM outbox WHERE aggregatetype = 'note' AND id = $1`,
 		id); n != 1 {
-		t.Error("the aggregate's type is not its noun")
+		t.Error("the column aggregatetype is not the noun of the event type")
 	}
 }

@@ -7,31 +7,32 @@ import (
 	"strings"
 )
 
-// ErrStandby says that the server would take the stream for a synchronous standby, and how to
-// repair that.
-var ErrStandby = errors.New("the server would take the stream for a synchronous standby")
+// ErrStandby says that the server would count the stream as a synchronous standby. The error that
+// wraps it contains the statement that prevents that.
+var ErrStandby = errors.New("the server would count the stream as a synchronous standby")
 
-// refuseStandby refuses to stream where synchronous_standby_names matches the stream's session. Any
-// session that receives the log counts, a logical one as well: every commit would wait for the
-// relay, and hang while none runs.
+// refuseStandby returns an error if synchronous_standby_names matches the stream's session. The
+// server counts logical replication sessions as well as physical ones: every commit would wait for
+// the relay's confirmation, and would hang while no relay runs.
 func (s Source) refuseStandby(ctx context.Context, slot string) error {
 	var names string
 	if err := s.DB.GetContext(ctx, &names,
 		`SELECT current_setting('synchronous_standby_names')`); err != nil {
-		return fmt.Errorf("look for synchronous standbys: %w", err)
+		return fmt.Errorf("read synchronous_standby_names: %w", err)
 	}
-	if !matches(names, slot) {
+	if !matchesStandby(names, slot) {
 		return nil
 	}
 	return fmt.Errorf("%w: synchronous_standby_names is %q, and every commit would wait for the "+
-		"relay. Name the standbys there, "+
+		"relay. Name only the real standbys, "+
 		"such as ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (standby1)', then "+
 		"SELECT pg_reload_conf()", ErrStandby, names)
 }
 
-// matches tells whether a session of this name counts as one of the standbys. It goes by the words
-// without their grammar, and rather sees one too many.
-func matches(names, session string) bool {
+// matchesStandby reports whether names may contain this session. It compares single words and
+// ignores the grammar of the setting, so that it may report a match that the server does not see;
+// that only makes the relay use the window.
+func matchesStandby(names, session string) bool {
 	if strings.Contains(names, "*") {
 		return true
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,54 +17,57 @@ import (
 
 // The bounds of a stream.
 const (
-	maxRows = 250 // that Next returns at once
-	// transactions, or parts of large ones, that are read ahead
-	ahead          = 256
-	statusInterval = 100 * time.Millisecond // between two confirmations
-	askInterval    = time.Second            // between two questions how far the server is
+	maxRows        = 250 // rows that Next returns at once
+	readAhead      = 256 // changes that are read ahead of Next
+	statusInterval = 100 * time.Millisecond
+	replyInterval  = time.Second // between two status updates that request a reply
 )
 
-// stream reads changes ahead of Next, in a goroutine that alone uses the connection.
+// stream reads changes ahead of Next, on a goroutine that alone uses the connection. The server
+// ends a session that does not answer within wal_sender_timeout, and the goroutine answers while
+// the relay waits for its broker.
 type stream struct {
 	conn      *pgconn.PgConn
-	found     chan change
+	changes   chan change
 	confirmed atomic.Uint64
 	stop      context.CancelFunc
 	running   sync.WaitGroup
-	err       error // set before found is closed
+	err       error // it is set before changes is closed
 
-	rest  *change // what did not fit into the last Next
-	place uint64  // of the last Next
+	// Used by Next:
+	remainder *change // the rows that exceeded maxRows in the last call
+	position  uint64  // that the last call returned
 
-	// Of the goroutine:
-	columns  map[uint32][]string
-	rows     []outbox.Row // of the transaction that is being read
-	sent     uint64
-	reported time.Time // when the server was last told
-	asked    time.Time
-	received time.Time // when the server was last heard of, or could not be
-	passed   uint64    // the last place that was put into found
+	// Used by the goroutine:
+	columns       map[uint32][]string // by the id of the relation
+	rows          []outbox.Row        // of the transaction that is being read
+	reported      uint64              // the position of the last status update
+	reportedAt    time.Time           // the time of the last status update
+	requestedAt   time.Time           // the time of the last one that requested a reply
+	lastMessageAt time.Time           // the end of the last message's handling
+	queued        uint64              // the last position in changes
 }
 
-// change is a transaction, or a part of a large one; place is 0 until its end.
+// change is a transaction, or a part of a large one. Its position is 0 unless it ends a
+// transaction.
 type change struct {
-	rows  []outbox.Row
-	place uint64
+	rows     []outbox.Row
+	position uint64
 }
 
 func newStream(conn *pgconn.PgConn) *stream {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &stream{conn: conn, found: make(chan change, ahead), stop: cancel,
-		columns: map[uint32][]string{}, received: time.Now()}
+	s := &stream{conn: conn, changes: make(chan change, readAhead), stop: cancel,
+		columns: map[uint32][]string{}, lastMessageAt: time.Now()}
 	s.running.Go(func() {
 		s.err = s.read(ctx)
-		close(s.found)
+		close(s.changes)
 	})
 	return s
 }
 
-// Confirm lets the server forget its log up to a place, a moment later.
-func (s *stream) Confirm(place uint64) { s.confirmed.Store(place) }
+// Confirm lets the server remove its log up to a position. The next status update reports it.
+func (s *stream) Confirm(position uint64) { s.confirmed.Store(position) }
 
 // Close ends the session.
 func (s *stream) Close() {
@@ -76,49 +78,50 @@ func (s *stream) Close() {
 	_ = s.conn.Close(ctx)
 }
 
-// Next returns what has come, at most maxRows.
-func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, place uint64,
+// Next returns the rows that have arrived, at most maxRows. It waits only while there are none.
+func (s *stream) Next(ctx context.Context, wait time.Duration) (rows []outbox.Row, position uint64,
 	err error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for len(rows) < maxRows {
-		c := s.rest
-		s.rest = nil
+		c := s.remainder
+		s.remainder = nil
 		if c == nil {
 			var more, ok bool
 			var next change
-			if next, more, ok = s.take(ctx, timer.C, len(rows) == 0); !ok {
+			if next, more, ok = s.nextChange(ctx, timer.C, len(rows) == 0); !ok {
 				break
 			}
 			if !more {
 				if len(rows) > 0 {
-					break // first what has come before
+					break // the next call returns the error
 				}
-				return nil, s.place, fmt.Errorf("stream: %w", s.err)
+				return nil, s.position, fmt.Errorf("stream: %w", s.err)
 			}
 			c = &next
 		}
 		if free := maxRows - len(rows); len(c.rows) > free {
 			rows = append(rows, c.rows[:free]...)
-			s.rest = &change{c.rows[free:], c.place}
+			s.remainder = &change{c.rows[free:], c.position}
 			break
 		}
 		rows = append(rows, c.rows...)
-		if c.place > 0 {
-			s.place = c.place
+		if c.position > 0 {
+			s.position = c.position
 		}
 		if len(c.rows) == 0 && len(rows) == 0 {
-			break // news of a place alone
+			break // the change has a position and no rows
 		}
 	}
-	return rows, s.place, ctx.Err()
+	return rows, s.position, ctx.Err()
 }
 
-// take returns the next change; more is false when the stream has ended, ok when nothing has come.
-func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait bool) (c change, more,
-	ok bool) {
+// nextChange returns the next change. When the stream has ended, more is false; when no change has
+// come in time, ok is false.
+func (s *stream) nextChange(ctx context.Context, timeout <-chan time.Time,
+	mayWait bool) (c change, more, ok bool) {
 	select {
-	case c, more = <-s.found:
+	case c, more = <-s.changes:
 		return c, more, true
 	default:
 	}
@@ -126,7 +129,7 @@ func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait boo
 		return c, false, false
 	}
 	select {
-	case c, more = <-s.found:
+	case c, more = <-s.changes:
 		return c, more, true
 	case <-timeout:
 	case <-ctx.Done():
@@ -137,16 +140,17 @@ func (s *stream) take(ctx context.Context, timeout <-chan time.Time, mayWait boo
 // read receives messages until ctx is done or the session ends.
 func (s *stream) read(ctx context.Context) error {
 	for {
-		if err := s.report(ctx); err != nil {
+		if err := s.sendStatus(ctx); err != nil {
 			return err
 		}
-		message, err := s.message(ctx)
+		message, err := s.receiveMessage(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && pgconn.Timeout(err):
-			if silent := time.Since(s.received); silent > senderTimeout { // it is asked every second
-				return fmt.Errorf("the server has not been heard of for %s", silent)
+			// The server is requested to reply once in replyInterval.
+			if silent := time.Since(s.lastMessageAt); silent > senderTimeout {
+				return fmt.Errorf("no message from the server for %s", silent)
 			}
 			continue
 		case err != nil:
@@ -154,10 +158,10 @@ func (s *stream) read(ctx context.Context) error {
 		}
 		switch m := message.(type) {
 		case *pgproto3.CopyData:
-			if err := s.receive(ctx, m.Data); err != nil {
+			if err := s.handleCopyData(ctx, m.Data); err != nil {
 				return err
 			}
-			s.received = time.Now() // after the wait for room
+			s.lastMessageAt = time.Now() // not earlier: handleCopyData may wait for Next
 		case *pgproto3.ErrorResponse:
 			return pgconn.ErrorResponseToPgError(m)
 		case *pgproto3.CopyDone:
@@ -166,131 +170,83 @@ func (s *stream) read(ctx context.Context) error {
 	}
 }
 
-// message waits for one, no longer than until there may be something to tell.
-func (s *stream) message(ctx context.Context) (pgproto3.BackendMessage, error) {
+// receiveMessage waits for a message, at most until the next status update may be due.
+func (s *stream) receiveMessage(ctx context.Context) (pgproto3.BackendMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusInterval)
 	defer cancel()
 	return s.conn.ReceiveMessage(ctx)
 }
 
-// report sends the server what is confirmed, and asks it from time to time how far it is.
-func (s *stream) report(ctx context.Context) error {
+// sendStatus reports the confirmed position to the server, and requests a reply once in
+// replyInterval: a reply contains the server's position, and shows that the connection works.
+func (s *stream) sendStatus(ctx context.Context) error {
 	now := time.Now()
 	confirmed := s.confirmed.Load()
-	ask := now.Sub(s.asked) >= askInterval
-	if !ask && (confirmed == s.sent || now.Sub(s.reported) < statusInterval) {
+	requestReply := now.Sub(s.requestedAt) >= replyInterval
+	if !requestReply && (confirmed == s.reported || now.Sub(s.reportedAt) < statusInterval) {
 		return nil
 	}
-	s.reported, s.sent = now, confirmed
-	if ask {
-		s.asked = now
+	s.reportedAt, s.reported = now, confirmed
+	if requestReply {
+		s.requestedAt = now
 	}
-	place := pglogrepl.LSN(confirmed)
+	position := pglogrepl.LSN(confirmed)
 	return pglogrepl.SendStandbyStatusUpdate(ctx, s.conn, pglogrepl.StandbyStatusUpdate{
-		WALWritePosition: place, WALFlushPosition: place, WALApplyPosition: place, ReplyRequested: ask,
+		WALWritePosition: position, WALFlushPosition: position, WALApplyPosition: position,
+		ReplyRequested: requestReply,
 	})
 }
 
-func (s *stream) receive(ctx context.Context, data []byte) error {
+func (s *stream) handleCopyData(ctx context.Context, data []byte) error {
 	switch data[0] {
 	case pglogrepl.PrimaryKeepaliveMessageByteID:
-		k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
+		keepalive, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
 		if err != nil {
 			return err
 		}
-		if k.ReplyRequested {
-			s.sent = 0 // the next tell answers
-			s.reported = time.Time{}
+		if keepalive.ReplyRequested {
+			s.reported = 0 // this makes the next sendStatus send an update
+			s.reportedAt = time.Time{}
 		}
-		// Between transactions this is how far the server has come, whatever other databases write.
-		if at := uint64(k.ServerWALEnd); len(s.rows) == 0 && at > s.passed {
-			s.passed = at
-			return s.put(ctx, change{place: at})
+		// Between two transactions, the server has sent everything up to this position. Without
+		// it the confirmed position would stand still while only other databases write, and the server
+		// would keep its log.
+		if end := uint64(keepalive.ServerWALEnd); len(s.rows) == 0 && end > s.queued {
+			s.queued = end
+			return s.enqueue(ctx, change{position: end})
 		}
 	case pglogrepl.XLogDataByteID:
-		x, err := pglogrepl.ParseXLogData(data[1:])
+		walData, err := pglogrepl.ParseXLogData(data[1:])
 		if err != nil {
 			return err
 		}
-		return s.decode(ctx, x.WALData)
+		return s.decode(ctx, walData.WALData)
 	}
 	return nil
 }
 
-func (s *stream) decode(ctx context.Context, data []byte) error {
-	message, err := pglogrepl.Parse(data)
-	if err != nil {
-		return fmt.Errorf("decode change: %w", err)
-	}
-	switch m := message.(type) {
-	case *pglogrepl.RelationMessage:
-		names := make([]string, len(m.Columns))
-		for i, c := range m.Columns {
-			names[i] = c.Name
-		}
-		s.columns[m.RelationID] = names
-	case *pglogrepl.InsertMessage:
-		r, err := rowOf(s.columns[m.RelationID], m.Tuple)
-		if err != nil {
-			return err
-		}
-		if s.rows = append(s.rows, r); len(s.rows) == maxRows { // a large transaction comes in parts
-			return s.flush(ctx, 0)
-		}
-	case *pglogrepl.CommitMessage:
-		s.passed = uint64(m.TransactionEndLSN)
-		return s.flush(ctx, s.passed)
-	}
-	return nil
-}
-
-func (s *stream) flush(ctx context.Context, place uint64) error {
-	c := change{s.rows, place}
+// flush enqueues the rows that are read; position is 0 in the middle of a transaction.
+func (s *stream) flush(ctx context.Context, position uint64) error {
+	c := change{s.rows, position}
 	s.rows = nil
-	return s.put(ctx, c)
+	return s.enqueue(ctx, c)
 }
 
-// put waits for room, and keeps the session alive meanwhile.
-func (s *stream) put(ctx context.Context, c change) error {
+// enqueue waits until changes has room, and meanwhile keeps the session alive with status updates.
+func (s *stream) enqueue(ctx context.Context, c change) error {
 	for {
-		timer := time.NewTimer(askInterval)
+		timer := time.NewTimer(replyInterval)
 		select {
-		case s.found <- c:
+		case s.changes <- c:
 			timer.Stop()
 			return nil
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
 		case <-timer.C:
-			if err := s.report(ctx); err != nil {
+			if err := s.sendStatus(ctx); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-func rowOf(columns []string, tuple *pglogrepl.TupleData) (r outbox.Row, err error) {
-	if tuple == nil || len(tuple.Columns) != len(columns) {
-		return r, errors.New("decode change: a row without the columns of its table")
-	}
-	for i, name := range columns {
-		text := string(tuple.Columns[i].Data)
-		switch name {
-		case "seq":
-			if r.Seq, err = strconv.ParseInt(text, 10, 64); err != nil {
-				return r, fmt.Errorf("decode change: seq %q", text)
-			}
-		case "id":
-			r.ID = text
-		case "aggregateid":
-			r.AggregateID = text
-		case "type":
-			r.Type = text
-		case "payload":
-			r.Payload = text
-		case "headers":
-			r.Headers = text
-		}
-	}
-	return r, nil
 }

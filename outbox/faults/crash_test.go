@@ -16,19 +16,19 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// cluster is a stage on a PostgreSQL of its own.
-func cluster(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
+// privateEnv returns an Env on a PostgreSQL server of its own.
+func privateEnv(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
 	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
 		outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}
-	return outboxtest.On(t, servers.PostgresURL), servers
+	return outboxtest.NewOn(t, servers.PostgresURL), servers
 }
 
-// burn uses up transaction ids that nothing in the log tells of.
-func burn(s *outboxtest.Env, n int) (highest int64) {
+// burnTransactionIDs uses transaction ids of which no log record reaches the disk.
+func burnTransactionIDs(s *outboxtest.Env, n int) (highest int64) {
 	for range n {
 		tx := s.Begin()
 		if err := tx.Get(&highest, `SELECT pg_current_xact_id()::text::bigint`); err != nil {
@@ -39,25 +39,26 @@ func burn(s *outboxtest.Env, n int) (highest int64) {
 	return highest
 }
 
-// polled waits until the relay has looked at the database after now.
-func polled(t *testing.T, s *outboxtest.Env) {
+// awaitPoll waits until the relay has polled the database once more.
+func awaitPoll(t *testing.T, s *outboxtest.Env) {
 	t.Helper()
 	var now time.Time
 	if err := s.DB.Get(&now, `SELECT clock_timestamp()`); err != nil {
 		t.Fatal(err)
 	}
-	s.Until("the relay polls", func() bool {
+	s.WaitFor("the relay polls", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_visible_in_snapshot%'
 			AND pid <> pg_backend_pid() AND query_start > $1`, now) > 0
 	})
 }
 
-// After a crash PostgreSQL gives out transaction ids again that the relay has seen in a snapshot. A
-// relay that had moved its left edge there, in memory only, would skip what is written under them.
+// After a crash PostgreSQL assigns transaction ids again that the relay has seen in a snapshot. A
+// relay that had moved its left edge beyond them, in memory only, would skip the rows that are
+// written under them.
 func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 	t.Parallel()
-	s, servers := cluster(t)
-	// On a slow machine the log of the ids that are burned would be written before the crash.
+	s, servers := privateEnv(t)
+	// On a slow machine the log records of these ids would reach the disk before the crash.
 	for _, setting := range []string{`ALTER SYSTEM SET wal_writer_delay = '10s'`,
 		`SELECT pg_reload_conf()`} {
 		if _, err := s.DB.Exec(setting); err != nil {
@@ -70,12 +71,13 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 		if attempt > 5 {
 			t.Fatal("no transaction id was reused in 5 crashes: the test proves nothing")
 		}
-		s.Await(s.Queue, s.Publish("a", 2*attempt))
-		// The relay has looked, and nobody has written under a later id, which would be in the log.
+		s.Await(s.Queue, s.AppendNotes("a", 2*attempt))
+		// The relay must have seen these ids, and no later id may be in the log: it would put all earlier
+		// ones out of use.
 		var highest int64
 		for later := true; later; {
-			highest = burn(s, 100)
-			polled(t, s)
+			highest = burnTransactionIDs(s, 100)
+			awaitPoll(t, s)
 			later = s.Count(`SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint`) > highest+1
 		}
 		if err := servers.KillPostgres(); err != nil {
@@ -84,16 +86,16 @@ func TestReusedTransactionIDsAreNotSkipped(t *testing.T) {
 		if err := servers.RestartPostgres(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		ids := s.Publish("a", 2*attempt+1)
+		ids := s.AppendNotes("a", 2*attempt+1)
 		reused = s.Count(`SELECT txid::text::bigint FROM outbox WHERE id = $1`, ids[0]) <= highest
 		s.Await(s.Queue, ids)
 	}
 }
 
-// A crash while writers and the relay are busy.
+// The server crashes while a writer and the relay are busy.
 func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	t.Parallel()
-	s, servers := cluster(t)
+	s, servers := privateEnv(t)
 	r := s.Relay(s.Out)
 	s.Run(r)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -109,7 +111,8 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	}()
 	for range 2 {
 		published := r.Stats().Published
-		s.Until("the relay is busy", func() bool { return r.Stats().Published > published+100 })
+		s.WaitFor("the relay has published another 100 events",
+			func() bool { return r.Stats().Published > published+100 })
 		if err := servers.KillPostgres(); err != nil {
 			t.Fatal(err)
 		}
@@ -126,32 +129,32 @@ func TestNothingCommittedIsLostInACrash(t *testing.T) {
 	s.Await(s.Queue, committed)
 }
 
-// A dump of one cluster, restored into another.
+// A dump of one cluster is restored into another one.
 func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	r := s.Relay(s.Out)
-	r.Mandatory = outboxtest.OnlyOrphan
+	r.Mandatory = outboxtest.IsOrphan
 	stop := s.Run(r)
 	held := outboxtest.Event(outboxtest.Orphan{On: "held"})
 	s.Append(held)
-	s.Await(s.Queue, s.Publish("a", 1, 2, 3))
-	s.Until("one is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
-	s.Until("all is settled", func() bool {
+	s.Await(s.Queue, s.AppendNotes("a", 1, 2, 3))
+	s.WaitFor("the event is held", func() bool { return len(s.HeldIDs(`true`)) == 1 })
+	s.WaitFor("all rows are settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox_cursor k, outbox
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, k.a)`) == 0
 	})
 	stop()
-	want := append(s.Publish("b", 1, 2), held.ID)
+	want := append(s.AppendNotes("b", 1, 2), held.ID)
 
 	servers := devstack.PrivatePostgres(t)
 	restore(t, s.Database, servers.PostgresURL)
-	there := s.Moved(t, servers.PostgresURL)
-	want = append(want, there.Publish("c", 1)...) // before anybody looks at the cursor
+	there := s.WithDatabase(t, servers.PostgresURL)
+	want = append(want, there.AppendNotes("c", 1)...) // before the cursor is rebased
 	if err := outbox.Fit(t.Context(), there.DB); err != nil {
 		t.Fatal(err)
 	}
-	want = append(want, there.Publish("c", 2)...)
+	want = append(want, there.AppendNotes("c", 2)...)
 	s.Bind(s.Queue, "orphan.born")
 	there.Run(there.Relay(there.Out))
 	missing := map[string]bool{}
@@ -160,22 +163,23 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	}
 	for _, d := range there.Receive(s.Queue, len(want)) {
 		if !missing[d.MessageId] {
-			t.Errorf("%s came again", d.Body)
+			t.Errorf("%s was published again", d.Body)
 		}
 		delete(missing, d.MessageId)
 	}
-	there.NothingElse(s.Queue)
+	there.ExpectNoMore(s.Queue)
 	if len(missing) > 0 {
 		t.Errorf("missing: %v", missing)
 	}
 }
 
-// restore is what an operator does with pg_dump and psql.
+// restore copies a database with pg_dump and psql, as an operator does.
 func restore(t *testing.T, from, to string) {
 	t.Helper()
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(bins) == 0 {
-		t.Fatalf("pg_dump is not where PostgreSQL's package puts it: %v", err)
+		t.Fatalf("found no pg_dump in /usr/lib/postgresql: install Debian's PostgreSQL client (error %v)",
+			err)
 	}
 	dump := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "pg_dump"), from)
 	load := exec.CommandContext(t.Context(), filepath.Join(bins[len(bins)-1], "psql"), "-q", "-v",

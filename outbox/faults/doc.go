@@ -1,3 +1,3 @@
-// Package faults is the tests of the outbox that take longer than a glance: they crash and stop
-// servers and processes, fill queues, and write millions of rows. It has no code of its own.
+// Package faults contains the slow tests of the outbox. They crash and stop servers and processes,
+// fill queues, and write millions of rows. The package has no other code.
 package faults

@@ -9,26 +9,26 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// To go through a long history takes longer than a silent leader would be left alone for, and than
-// a replica waits for another.
-func TestFitTakesItsTime(t *testing.T) {
+// A rebase of a long history may take longer than a silent session keeps the lead, and longer than
+// another replica waits in Fit. The lead must not change meanwhile.
+func TestFitOfALongHistoryKeepsTheLead(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	s.Publish("a", 1, 2)
+	s.AppendNotes("a", 1, 2)
 	s.Exec(`UPDATE outbox_cursor SET system = 'another'`)
 	s.Exec(`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
 		'BEGIN PERFORM pg_sleep(6); RETURN NEW; END'`)
 	s.Exec(`CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow()`)
 	fitted, other := make(chan error, 1), make(chan error, 1)
 	go func() { fitted <- outbox.Fit(t.Context(), s.DB) }()
-	s.Until("it goes through the history", func() bool {
+	s.WaitFor("the first Fit updates the history", func() bool {
 		return s.Count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 			AND state = 'active' AND query LIKE 'UPDATE outbox SET txid%'`) > 0
 	})
 	db := outboxtest.OpenDB(t, s.Database)
 	go func() {
 		err := outbox.Fit(t.Context(), db)
-		// it has waited for long enough, and is started again
+		// Its patience may end before the first Fit does.
 		for errors.Is(err, postgres.ErrSuperseded) {
 			err = outbox.Fit(t.Context(), db)
 		}

@@ -16,13 +16,13 @@ import (
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(outboxtest.RelayDatabase); url != "" {
-		relay(url, os.Getenv(outboxtest.RelayBroker))
+		runRelay(url, os.Getenv(outboxtest.RelayBroker))
 	}
-	_ = flag.Set("test.parallel", "8") // they mostly wait for servers
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for servers
 	leaks.Main(m)
 }
 
-func relay(database, broker string) {
+func runRelay(database, broker string) {
 	db, err := postgres.Open(database)
 	if err != nil {
 		panic(err)

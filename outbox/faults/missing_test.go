@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// logged is a log that a test reads.
+// logged is a log whose text a test can read.
 type logged struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -29,24 +29,28 @@ func (l *logged) has(s string) bool {
 	return strings.Contains(l.text.String(), s)
 }
 
-// A row of a window that is gone when it is to be published is not passed in silence.
+// A row of a window is deleted before the relay publishes it. The relay must report it instead of
+// passing it in silence.
 func TestMissingRowStopsTheWindow(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	var log logged
 	r := s.Relay(s.Out)
-	r.URL, r.Log = link.URL, zerolog.New(&log)
-	ids := s.Publish("a", seq(1, 4000)...)
-	link.Hold(outboxtest.FromBroker)
+	r.URL, r.Log = proxy.URL, zerolog.New(&log)
+	ids := s.AppendNotes("a", seq(1, 4000)...)
+	proxy.Hold(outboxtest.FromBroker)
 	s.Run(r)
-	s.Until("the relay connects", func() bool { return link.Waiting(outboxtest.FromBroker) })
+	s.WaitFor("the relay connects", func() bool { return proxy.Waiting(outboxtest.FromBroker) })
 	s.Exec(`CREATE FUNCTION gone() RETURNS trigger LANGUAGE plpgsql AS
 		'BEGIN DELETE FROM outbox WHERE seq = 3900; RETURN NEW; END'`)
 	s.Exec(`CREATE TRIGGER gone AFTER UPDATE OF last_seq ON outbox_cursor FOR EACH ROW
 		WHEN (NEW.last_seq > 0 AND NEW.last_seq < 3000) EXECUTE FUNCTION gone()`)
-	link.Release()
-	s.Until("it is said", func() bool { return r.Stats().Anomalies > 0 && log.has("seq 3900") })
-	// once it is known that it is not there, the others go on
+	proxy.Release()
+	s.WaitFor("the missing row is logged", func() bool {
+		return r.Stats().Anomalies > 0 &&
+			log.has("seq 3900")
+	})
+	// The next read of the window does not find the row, and the others are published.
 	s.Await(s.Queue, append(ids[:3899:3899], ids[3900:]...))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// explainer explains what it is asked before it answers.
+// explainer keeps the plan of each query before it runs the query.
 type explainer struct {
 	*sqlx.Conn
 	t    *testing.T
@@ -45,18 +45,18 @@ func (e *explainer) QueryxContext(ctx context.Context, query string, args ...any
 	return e.Conn.QueryxContext(ctx, query, args...)
 }
 
-// check walks the plan: the table is reached through outbox_window and nothing else.
+// check fails the test if the plan scans anything but the index outbox_window.
 func (e *explainer) check(p plan) {
 	if strings.Contains(p.Node, "Scan") && !strings.Contains(p.Node, "Bitmap Heap") &&
 		p.Index != "outbox_window" {
-		e.t.Errorf("%s %s", p.Node, p.Index)
+		e.t.Errorf("the plan has a %s of %q, want outbox_window only", p.Node, p.Index)
 	}
 	for _, child := range p.Plans {
 		e.check(child)
 	}
 }
 
-// The window is read at the same cost however much has been published before.
+// The cost to read a window must not depend on how many rows were published before.
 func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -65,14 +65,14 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running := s.Begin() // its id is in the left edge, and it commits later
+	running := s.Begin() // it is running in the left edge, and commits later
 	s.AppendIn(running, outboxtest.Event(outboxtest.Note{On: "late", N: 1}))
 	left, err := postgres.Now(t.Context(), s.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 100 {
-		s.Publish(outboxtest.Aggregate(n), 1, 2, 3)
+		s.AppendNotes(outboxtest.Aggregate(n), 1, 2, 3)
 	}
 	s.Commit(running)
 	for _, statistics := range []string{"stale", "fresh"} {
@@ -88,15 +88,16 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Logf("statistics %s, %s", statistics, mode)
-			window(t, conn, now, now, 0, 200) // a few for each transaction that other tests have open
-			window(t, conn, left, "", 301, 2000)
+			checkWindow(t, conn, now, now, 0, 200) // some for the open transactions of other tests
+			checkWindow(t, conn, left, "", 301, 2000)
 			_ = conn.Close()
 		}
 	}
 }
 
-// window reads one window, up to now when no right edge is given, and bounds what it cost.
-func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers int) {
+// checkWindow reads a window, up to the current snapshot if b is empty, and checks how many rows
+// and buffers it reads.
+func checkWindow(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers int) {
 	t.Helper()
 	if b == "" {
 		var err error
@@ -116,10 +117,10 @@ func window(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers
 	}
 }
 
-// writeHistory fills the outbox with rows that were published long ago, each under an id of its
-// own.
+// writeHistory inserts rows that look as if they were published long ago, each in a transaction of
+// its own.
 func writeHistory(s *outboxtest.Env) {
-	// to build them at the end is quicker
+	// It is faster to build the indexes after the rows.
 	s.Exec(`DROP INDEX outbox_window; DROP INDEX outbox_aggregate`)
 	s.Exec(`SET statement_timeout = 0; INSERT INTO outbox (txid, id, aggregatetype, aggregateid, type,
 		payload, headers)

@@ -8,42 +8,43 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// OUT-07: a leader that is stopped with events in flight loses the lead, and what it does when it
-// wakes counts for nothing.
+// OUT-07: a leader that is stopped with events in flight loses the lead. When it continues, it
+// cannot move the cursor.
 func TestStoppedLeaderLosesTheLead(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
-	zombie := outboxtest.StartProcess(t, s.Database, link.URL)
-	zombie.Output("relay leads")
-	s.Await(s.Queue, s.Publish("a", 0))
-	s.Settled()
-	link.Hold(outboxtest.FromBroker)
-	ids := s.Publish("a", 1, 2, 3) // published, and their confirms are on the way
+	proxy := outboxtest.NewProxy(t, s.AMQP)
+	zombie := outboxtest.StartProcess(t, s.Database, proxy.URL)
+	zombie.AwaitOutput("relay leads")
+	s.Await(s.Queue, s.AppendNotes("a", 0))
+	s.AwaitSettled()
+	proxy.Hold(outboxtest.FromBroker)
+	ids := s.AppendNotes("a", 1, 2, 3) // published, but their confirms are held back
 	s.Await(s.Queue, ids)
 	zombie.Signal(syscall.SIGSTOP)
-	link.Release()
+	proxy.Release()
 	successor := s.Relay(s.Out)
 	stop := s.Run(successor)
-	s.Until("the standby leads", func() bool { return successor.Stats().Leading })
-	s.Await(s.Queue, ids) // again: nobody knew that they were confirmed
-	s.Await(s.Queue, s.Publish("a", 4))
-	s.Until("all is settled", func() bool { return successor.Stats().Published == 4 })
-	const where = `SELECT epoch + last_seq + hashtext(a::text) + hashtext(b::text) FROM outbox_cursor`
-	cursor := s.Count(where)
+	s.WaitFor("the standby leads", func() bool { return successor.Stats().Leading })
+	s.Await(s.Queue, ids) // published again, since no cursor has passed them
+	s.Await(s.Queue, s.AppendNotes("a", 4))
+	s.WaitFor("all events are published", func() bool { return successor.Stats().Published == 4 })
+	const cursorSQL = `SELECT epoch + last_seq + hashtext(a::text) + hashtext(b::text)
+		FROM outbox_cursor`
+	cursor := s.Count(cursorSQL)
 	zombie.Signal(syscall.SIGCONT)
-	zombie.Output("broker session ended")
-	if now := s.Count(where); now != cursor || !successor.Stats().Leading {
-		t.Errorf("the zombie has moved the cursor\n%s", s.Diagnose())
+	zombie.AwaitOutput("broker session ended")
+	if now := s.Count(cursorSQL); now != cursor || !successor.Stats().Leading {
+		t.Errorf("the former leader has moved the cursor\n%s", s.Diagnose())
 	}
-	s.Await(s.Queue, s.Publish("a", 5))
+	s.Await(s.Queue, s.AppendNotes("a", 5))
 	stop()
-	zombie.Output("relay leads") // it has become an ordinary replica
-	s.Await(s.Queue, s.Publish("a", 6))
+	zombie.AwaitOutput("relay leads") // it is a replica again
+	s.Await(s.Queue, s.AppendNotes("a", 6))
 }
 
-// A leader that is stopped while it is being sent an answer, which no time-out of an idle session
-// ends.
+// A leader is stopped while the server sends it an answer. Its session is not idle, so the timeout
+// for idle sessions does not end it.
 func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -57,8 +58,8 @@ func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = rows.Close() }() // nobody reads them
-	s.Until("another one leads", func() bool {
+	defer func() { _ = rows.Close() }() // the test does not read them
+	s.WaitFor("another replica leads", func() bool {
 		next, err := postgres.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A reader's snapshot and a writer's transaction id, held for ever, in this database and in another
-// one of the cluster, hold up nothing (OUT-03).
+// OUT-03: open transactions of readers and writers, in this database and in another one of the
+// cluster, do not delay later events.
 func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
@@ -37,8 +37,8 @@ func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	}
 	s.Run(s.Relay(s.Out))
 	for n := range 5 {
-		ids := s.Publish("a", n)
-		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		ids := s.AppendNotes("a", n)
+		if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
@@ -49,7 +49,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	s := outboxtest.New(t)
-	s.Versions()
+	s.CreateVersionTable()
 	r := s.Relay(s.Out)
 	s.Run(r)
 	var writers sync.WaitGroup
@@ -57,7 +57,7 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 		writers.Go(func() {
 			random := rand.New(rand.NewPCG(seed, w))
 			for range 25 {
-				if err := s.Hostile(t.Context(), random); err != nil {
+				if err := s.HostileWrite(t.Context(), random); err != nil {
 					t.Errorf("writer %d: %v", w, err)
 				}
 			}
@@ -69,23 +69,24 @@ func TestHostileWritersLoseAndReorderNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := s.Receive(s.Queue, len(committed))
-	inOrder(t, got)
-	ids := outboxtest.IDsOf(got)
+	checkOrder(t, got)
+	ids := outboxtest.MessageIDs(got)
 	slices.Sort(ids)
 	slices.Sort(committed)
 	if !slices.Equal(ids, committed) {
 		t.Fatalf("received %d ids (%d different), committed %d", len(ids), len(slices.Compact(ids)),
 			len(committed))
 	}
-	s.Settled()
-	// The queue cannot be asked: a busy broker may forget acknowledgements when a channel is closed.
+	s.AwaitSettled()
+	// The depth of the queue is no proof: when a channel closes, a busy broker may forget
+	// acknowledgements.
 	if n := r.Stats().Published; n != int64(len(committed)) {
-		t.Fatalf("%d of %d events were published", n, len(committed))
+		t.Fatalf("%d events were published, want %d", n, len(committed))
 	}
 }
 
-// inOrder fails the test unless the notes of each aggregate ascend.
-func inOrder(t *testing.T, got []amqp.Delivery) {
+// checkOrder fails the test unless the notes of each aggregate are in order.
+func checkOrder(t *testing.T, got []amqp.Delivery) {
 	t.Helper()
 	last := map[string]int{}
 	for i, d := range got {
@@ -94,7 +95,7 @@ func inOrder(t *testing.T, got []amqp.Delivery) {
 			t.Fatal(err)
 		}
 		if n.N <= last[n.On] {
-			t.Errorf("delivery %d: %s %d came after %d", i, n.On, n.N, last[n.On])
+			t.Errorf("delivery %d: %s %d is after %d", i, n.On, n.N, last[n.On])
 		}
 		last[n.On] = n.N
 	}

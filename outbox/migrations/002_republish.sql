@@ -1,11 +1,11 @@
 -- +goose Up
--- Requests of operators to publish again what was published: the leader executes them.
+-- Requests of operators to publish events again, which the leader executes.
 CREATE TABLE outbox_republish (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    seqs         bigint[],            -- these rows,
-    since        timestamptz,         -- or all that were said since then
-    last_seq     bigint      NOT NULL, -- up to here; what comes later is new
-    reached      bigint      NOT NULL DEFAULT 0, -- up to here it is done
+    seqs         bigint[],            -- these rows, or
+    since        timestamptz,         -- all rows since this time
+    last_seq     bigint      NOT NULL, -- the last row at the time of the request
+    reached      bigint      NOT NULL DEFAULT 0, -- the request is executed up to this row
     published    bigint      NOT NULL DEFAULT 0,
     refused      bigint      NOT NULL DEFAULT 0,
     reason       text        NOT NULL DEFAULT '', -- of the last refusal

@@ -1,6 +1,6 @@
 -- +goose Up
--- A stream has rows whose commit still waits for a synchronous standby: no query sees them yet, and they
--- must be held all the same. What is held is not deleted from the outbox in any case.
+-- A stream delivers rows whose commit still waits for a synchronous standby. No query sees them yet, so
+-- a foreign key would refuse to hold them. The retention does not delete held rows from the outbox in any case.
 ALTER TABLE outbox_held DROP CONSTRAINT outbox_held_seq_fkey;
 
 -- +goose Down

@@ -1,7 +1,7 @@
 -- +goose Up
--- A request is done when all that it asks for was published again and confirmed. It may end without that.
+-- A request is done when all of its events were published again and confirmed. It may end without that.
 ALTER TABLE outbox_republish
-    ADD COLUMN held     bigint NOT NULL DEFAULT 0, -- rows that are held, and so were not published
+    ADD COLUMN held     bigint NOT NULL DEFAULT 0, -- rows that were not published because they are held
     ADD COLUMN ended_at timestamptz;
 UPDATE outbox_republish SET ended_at = done_at, done_at = CASE WHEN refused = 0 THEN done_at END WHERE done_at IS NOT NULL;
 CREATE INDEX outbox_republish_going ON outbox_republish (id) WHERE ended_at IS NULL;

@@ -1,6 +1,6 @@
 -- +goose Up
--- The tables use the names of the program: a request to publish history again is a replay, and a row that can
--- never be sent as it is is quarantined.
+-- The tables use the names of the program: a request to publish events again is a replay, and a row that can
+-- never be published in its present form is quarantined.
 ALTER TABLE outbox_republish RENAME TO outbox_replay;
 ALTER INDEX outbox_republish_going RENAME TO outbox_replay_open;
 ALTER TABLE outbox_held DROP CONSTRAINT outbox_held_kind_check;

@@ -135,7 +135,7 @@ func BenchmarkLatency(b *testing.B) {
 		for range pings {
 			<-tick.C
 			p := ping{ID: events.NewID(), At: time.Now()}
-			if err := s.Tx(b.Context(), func(tx *sqlx.Tx) error {
+			if err := s.Tx(b.Context(), func(_ context.Context, tx *sqlx.Tx) error {
 				return s.Publish(b.Context(), tx, p)
 			}); err != nil {
 				b.Fatal(err)

@@ -81,6 +81,13 @@ type (
 	Overdue struct {
 		Order string `json:"order"`
 	}
+	// Inquire is a request of an outside call, and Inquired is its answer.
+	Inquire struct {
+		Order string `json:"order"`
+	}
+	Inquired struct {
+		Order string `json:"order"`
+	}
 	// Undeclared is in no topology.
 	Undeclared struct {
 		Order string `json:"order"`
@@ -111,6 +118,10 @@ func (Answered) EventType() string   { return "question.answered" }
 func (p Answered) Subject() string   { return p.Order }
 func (Overdue) EventType() string    { return "payment.overdue" }
 func (p Overdue) Subject() string    { return p.Order }
+func (Inquire) EventType() string    { return "bank.inquire" }
+func (p Inquire) Subject() string    { return p.Order }
+func (Inquired) EventType() string   { return "bank.inquired" }
+func (p Inquired) Subject() string   { return p.Order }
 func (Undeclared) EventType() string { return "nobody.declared" }
 func (p Undeclared) Subject() string { return p.Order }
 
@@ -141,8 +152,14 @@ func Topology() topology.Topology {
 		{Name: Stall, Commands: []topology.Command{{Does: "open", Publishes: []string{"stall.opened"}}}},
 		{
 			Name: Service,
-			Commands: []topology.Command{{Does: "expire", Type: "order.expired",
-				Publishes: []string{"payment.overdue"}, After: time.Hour}},
+			Commands: []topology.Command{
+				{Does: "expire", Type: "order.expired", Publishes: []string{"payment.overdue"},
+					After: time.Hour},
+				{Does: "pass the answer on", Type: "bank.inquired",
+					Publishes: []string{"question.answered"}},
+			},
+			Calls: []topology.Call{{Type: "bank.inquire", Does: "inquire",
+				Answers: []string{"bank.inquired"}}},
 			Reacts: []topology.Reaction{
 				{Handles: "order.placed", Does: "capture", Publishes: []string{"payment.captured"}},
 				{Handles: "order.cancelled", Does: "refund", Publishes: []string{"payment.refunded"},
@@ -150,7 +167,8 @@ func Topology() topology.Topology {
 				{Handles: "money.moved", Does: "move"},
 				{Handles: "order.reminded", Does: "remind"},
 				{Handles: "order.noted", Does: "note"},
-				{Handles: "order.asked", Does: "answer", Publishes: []string{"question.answered"}},
+				{Handles: "order.asked", Does: "answer", Publishes: []string{"question.answered"},
+					Requests: []string{"bank.inquire"}},
 				{Handles: "stall.opened", Does: "note"},
 			},
 		},
@@ -181,11 +199,11 @@ type State struct {
 // Participant returns the bank. First, if set, runs before the reaction to Placed, for a test to
 // make trouble; what it returns is said instead.
 func Participant(first func(s *State,
-	e events.Of[Placed]) []events.Payload) consumer.Participant[State] {
-	placed := func(s *State, e events.Of[Placed]) []events.Payload {
+	e events.Of[Placed]) (consumer.Effects, error)) consumer.Participant[State] {
+	placed := func(s *State, e events.Of[Placed]) (consumer.Effects, error) {
 		if first != nil {
-			if published := first(s, e); published != nil {
-				return published
+			if effects, err := first(s, e); err != nil || len(effects.Publish) > 0 {
+				return effects, err
 			}
 		}
 		return Capture(s, e)
@@ -224,45 +242,44 @@ func (s *State) add(customer string, amount int64) {
 }
 
 // Capture is the reaction to Placed.
-func Capture(s *State, e events.Of[Placed]) []events.Payload {
+func Capture(s *State, e events.Of[Placed]) (consumer.Effects, error) {
 	d := e.Data
 	if _, known := s.Payments.Get(d.Order); known {
-		return nil
+		return consumer.Effects{}, nil
 	}
 	s.Payments.Set(d.Order, Payment{Order: d.Order, Customer: d.Customer, Amount: d.Amount,
 		Status: "captured"})
 	s.add(d.Customer, -d.Amount)
-	return []events.Payload{Captured{Order: d.Order, Amount: d.Amount}}
+	return consumer.Publish(Captured{Order: d.Order, Amount: d.Amount}), nil
 }
 
 // Refund is the reaction to Cancelled.
-func Refund(s *State, e events.Of[Cancelled]) []events.Payload {
+func Refund(s *State, e events.Of[Cancelled]) (consumer.Effects, error) {
 	p, known := s.Payments.Get(e.Data.Order)
 	switch {
 	case !known: // a tombstone: Placed will come, and must not take anything
 		s.Payments.Set(e.Data.Order, Payment{Order: e.Data.Order, Status: "cancelled"})
-		return nil
+		return consumer.Effects{}, nil
 	case p.Status != "captured":
-		return nil
+		return consumer.Effects{}, nil
 	}
 	p.Status = "refunded"
 	s.Payments.Set(p.Order, p)
 	s.add(p.Customer, p.Amount)
-	return []events.Payload{Refunded{Order: p.Order, Amount: p.Amount}}
+	return consumer.Publish(Refunded{Order: p.Order, Amount: p.Amount}), nil
 }
 
 // Move is the reaction to Moved.
-func Move(s *State, e events.Of[Moved]) []events.Payload {
+func Move(s *State, e events.Of[Moved]) (consumer.Effects, error) {
 	s.add(e.Data.From, -e.Data.Amount)
 	s.add(e.Data.To, e.Data.Amount)
-	return nil
+	return consumer.Effects{}, nil
 }
 
-func remind(_ *State, e events.Of[Reminded]) []events.Payload {
-	return []events.Payload{consumer.Deadline{After: e.Data.At.Sub(e.Time),
-		Payload: Expired{Order: e.Data.Order}}}
+func remind(_ *State, e events.Of[Reminded]) (consumer.Effects, error) {
+	return consumer.Schedule(e.Data.At.Sub(e.Time), Expired{Order: e.Data.Order}), nil
 }
 
-func expire(_ *State, e events.Of[Expired]) []events.Payload {
-	return []events.Payload{Overdue{Order: e.Data.Order}}
+func expire(_ *State, e events.Of[Expired]) (consumer.Effects, error) {
+	return consumer.Publish(Overdue{Order: e.Data.Order}), nil
 }

@@ -9,8 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 )
@@ -21,21 +20,23 @@ func Event(p events.Payload) events.Event {
 }
 
 // React applies payloads in one transaction, again if it conflicts with another one, as the
-// consumer does with a batch. It returns the published events.
+// consumer does with a batch. It returns the published events and the requested calls.
 func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	payloads ...events.Payload) ([]events.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	var published []events.Event
-	err := s.Apply(ctx, func(ctx context.Context, tx *sqlx.Tx) (_ []events.Event, err error) {
-		batch := make([]events.Event, len(payloads))
-		for i, payload := range payloads {
-			batch[i] = Event(payload)
+	batch := make([]events.Event, len(payloads))
+	for i, payload := range payloads {
+		batch[i] = Event(payload)
+	}
+	_, results, err := quadrille.Apply(ctx, s.Kit, p, batch...)
+	var all []events.Event
+	for _, r := range results {
+		for _, payload := range append(r.Effects.Publish, r.Effects.Request...) {
+			all = append(all, events.Cause(r.Cause, "/"+s.Kit.Name, time.Now(), payload))
 		}
-		_, published, err = p.Apply(ctx, tx, batch...)
-		return published, err
-	})
-	return published, err
+	}
+	return all, err
 }
 
 // Together runs f n times at once and reports its errors.
@@ -100,7 +101,8 @@ func Permute(t testing.TB, reactor consumer.Reactor, begin consumer.Memory, list
 			if err != nil {
 				t.Fatalf("after %q: %s: %v", way, p.EventType(), err)
 			}
-			walk(next, append(slices.Clip(published), more...), append(slices.Clip(way), p.EventType()))
+			walk(next, append(slices.Clip(published), append(more.Publish, more.Request...)...),
+				append(slices.Clip(way), p.EventType()))
 			used[i] = false
 		}
 	}

@@ -214,19 +214,6 @@ func (s *Service) Int(query string, args ...any) int64 {
 	return n
 }
 
-// Apply runs f in a transaction of the service, again if it conflicts with another one, and writes
-// the events that f returns to the outbox.
-func (s *Service) Apply(ctx context.Context,
-	f func(ctx context.Context, tx *sqlx.Tx) ([]events.Event, error)) error {
-	return web.InTx(ctx, s.Kit, func(ctx context.Context, tx *sqlx.Tx) error {
-		published, err := f(ctx, tx)
-		if err != nil {
-			return err
-		}
-		return s.Kit.Emit(ctx, tx, published...)
-	})
-}
-
 // Eventually polls until ok returns true, or fails the test with the last diagnosis.
 func Eventually(t testing.TB, what string, ok func() (done bool, diagnosis string)) {
 	t.Helper()

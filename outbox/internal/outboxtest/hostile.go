@@ -11,17 +11,18 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Versions makes the table that hostile writers meet on.
-func (s *Env) Versions() {
+// CreateVersionTable creates the table whose rows HostileWrite locks.
+func (s *Env) CreateVersionTable() {
 	s.t.Helper()
 	s.Exec(`CREATE TABLE version (id text PRIMARY KEY, n int NOT NULL)`)
 	s.Exec(`INSERT INTO version SELECT 'aggregate-' || g, 0 FROM generate_series(0, 5) g`)
 }
 
-// Hostile is a transaction of a writer that does all that makes numbers, ids and commits disagree.
-// It says the next two notes of one of six aggregates, or rolls back. The table of Versions must be
-// there.
-func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
+// HostileWrite is the transaction of a writer that makes sequence numbers, transaction ids and
+// commits disagree in their order: with early transaction ids, savepoints, pauses and rollbacks. It
+// appends the next two notes of one of six aggregates, or rolls back. It needs the table of
+// CreateVersionTable.
+func (s *Env) HostileWrite(ctx context.Context, random *rand.Rand) error {
 	pause := func() {
 		timer := time.NewTimer(time.Duration(random.IntN(3)) * time.Millisecond)
 		<-timer.C
@@ -34,7 +35,7 @@ func (s *Env) Hostile(ctx context.Context, random *rand.Rand) error {
 			}
 			pause()
 		}
-		if random.IntN(3) == 0 { // a savepoint that is undone, before the lock
+		if random.IntN(3) == 0 { // this savepoint is rolled back
 			stray := Event(Note{On: "stray", N: 1})
 			if _, err := tx.ExecContext(ctx, `SAVEPOINT s`); err != nil {
 				return err

@@ -14,20 +14,21 @@ import (
 	"time"
 )
 
-// The environment with which a test binary is a process that relays.
+// The environment variables that make a test binary run a relay instead of its tests.
 const (
 	RelayDatabase = "QUADRILLE_TEST_RELAY_DATABASE"
 	RelayBroker   = "QUADRILLE_TEST_RELAY_BROKER"
 )
 
-// Process is this test binary once more, as a relay; its TestMain must look for RelayDatabase.
+// Process is a second process of the test binary that runs a relay. The TestMain of the package
+// must look for RelayDatabase.
 type Process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	output chan string
 }
 
-// StartProcess relays the outbox of a database to a broker until the end of the test.
+// StartProcess starts a relay from a database to a broker, which is killed at the end of the test.
 func StartProcess(t testing.TB, database, broker string) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(os.Args[0]), output: make(chan string, 1000)}
@@ -54,18 +55,19 @@ func StartProcess(t testing.TB, database, broker string) *Process {
 	return p
 }
 
-// Signal sends a signal; after SIGSTOP it waits until every thread is stopped.
+// Signal sends a signal. After SIGSTOP it waits until every thread is stopped: until then the relay
+// may still work.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil {
 		p.t.Fatal(err)
 	}
-	for s == syscall.SIGSTOP && !p.stopped() { // until then it goes on
+	for s == syscall.SIGSTOP && !p.stopped() {
 		runtime.Gosched()
 	}
 }
 
-// stopped tells whether every thread is.
+// stopped reports whether every thread of the process is stopped.
 func (p *Process) stopped() bool {
 	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
 	if err != nil || len(stats) == 0 {
@@ -80,10 +82,10 @@ func (p *Process) stopped() bool {
 	return true
 }
 
-// Output waits until the relay has logged something.
-func (p *Process) Output(what string) {
+// AwaitOutput waits until the relay has logged a line that contains what.
+func (p *Process) AwaitOutput(what string) {
 	p.t.Helper()
-	deadline := time.NewTimer(Patience)
+	deadline := time.NewTimer(Timeout)
 	defer deadline.Stop()
 	for {
 		select {
@@ -92,7 +94,7 @@ func (p *Process) Output(what string) {
 				return
 			}
 		case <-deadline.C:
-			p.t.Fatalf("the relay process does not say %q", what)
+			p.t.Fatalf("the relay process did not log %q within %s", what, Timeout)
 		}
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// A migration changes the types of columns while the relay runs: what it has prepared is outdated
-// in every session, and it goes on under the same lead.
-func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
+// A migration changes the types of columns while the relay runs, so that the statements that are
+// prepared in its sessions become invalid. The relay prepares them again and keeps the lead.
+func TestMigrationDoesNotStopTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	s.Run(s.Relay(s.Out))
 	for n := range 3 {
-		ids := s.Publish("a", n)
-		if got := outboxtest.IDsOf(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
+		ids := s.AppendNotes("a", n)
+		if got := outboxtest.MessageIDs(s.Receive(s.Queue, 1)); !slices.Equal(got, ids) {
 			t.Fatalf("received %v, committed %v", got, ids)
 		}
 	}
@@ -28,8 +28,8 @@ func TestMigrationUnderTheRelayStopsNothing(t *testing.T) {
 			ALTER TABLE outbox_cursor ALTER COLUMN source TYPE varchar(20)`,
 	} {
 		s.Exec(change)
-		ids := s.Publish("b", n, n+1)
-		if got := outboxtest.IDsOf(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
+		ids := s.AppendNotes("b", n, n+1)
+		if got := outboxtest.MessageIDs(s.Receive(s.Queue, 2)); !slices.Equal(got, ids) {
 			t.Fatalf("after %s: received %v, committed %v", change, got, ids)
 		}
 	}

@@ -13,22 +13,22 @@ import (
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
-// many is more than make a broken broker.
+// many refused rows would make the broker count as broken.
 const many = outbox.MaxHeld + 100
 
-// What is held for a cause of its own keeps no other event from going, however much of it there is:
-// not what nobody is bound for, not what is too large for the broker, not a type that the user may
-// not publish, not what waits behind another row.
-func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
+// Any number of rows that cannot be published must not stop other events: rows that no queue is
+// bound for, that are too large for the broker, whose type the broker's user may not publish, or
+// that wait behind another row.
+func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(t *testing.T, s *outboxtest.Env, r *outbox.Relay){
 		"unroutable": func(_ *testing.T, s *outboxtest.Env, r *outbox.Relay) {
-			r.Mandatory = outboxtest.OnlyOrphan
+			r.Mandatory = outboxtest.IsOrphan
 			s.Append(orphans(many)...)
 		},
 		"too large": func(_ *testing.T, s *outboxtest.Env, _ *outbox.Relay) {
-			for n := range 60 { // each would cost two sessions
-				s.Raw(outboxtest.Aggregate(n), "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
+			for n := range 60 { // without limits, each would end two sessions
+				s.InsertRaw(outboxtest.Aggregate(n), "note.taken", outboxtest.TooBig(), outboxtest.PlainHeaders)
 			}
 		},
 		"forbidden": func(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
@@ -47,7 +47,7 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			s.Append(orphans(many)...)
 		},
 		"behind one": func(_ *testing.T, s *outboxtest.Env, r *outbox.Relay) {
-			r.Mandatory = outboxtest.OnlyOrphan
+			r.Mandatory = outboxtest.IsOrphan
 			s.Append(outboxtest.Event(outboxtest.Orphan{On: "a"}))
 		},
 	} {
@@ -59,25 +59,24 @@ func TestManyRowsThatCannotBePublishedStopNoOthers(t *testing.T) {
 			want := s.Count(`SELECT count(*) FROM outbox`)
 			s.Run(r)
 			if name == "behind one" {
-				held(s, 1)
-				s.Publish("a", seq(1, many)...)
+				awaitHeld(s, 1)
+				s.AppendNotes("a", seq(1, many)...)
 				want += many
 			}
-			held(s, want)
+			awaitHeld(s, want)
 			if r.Mandatory != nil {
-				s.Until("they are tried again", func() bool {
-					return s.Count(`SELECT max(attempts)
-					FROM outbox_held`) > 2
+				s.WaitFor("the held rows are published again", func() bool {
+					return s.Count(`SELECT max(attempts) FROM outbox_held`) > 2
 				})
 			}
-			s.Await(s.Queue, s.Publish("innocent", 1))
+			s.Await(s.Queue, s.AppendNotes("innocent", 1))
 		})
 	}
 }
 
-// held waits until so many rows are held.
-func held(s *outboxtest.Env, n int64) {
-	s.Until("all of them are held",
+// awaitHeld waits until exactly n rows are held.
+func awaitHeld(s *outboxtest.Env, n int64) {
+	s.WaitFor("the rows are held",
 		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == n })
 }
 
@@ -88,33 +87,34 @@ func orphans(n int) (published []events.Event) {
 	return published
 }
 
-// The rows behind one that is released go in turns with the others.
-func TestReleasedRowsDoNotKeepOthersWaiting(t *testing.T) {
+// The rows behind a released one are published in batches, in turns with the rows of windows.
+func TestReleasedRowsDoNotDelayOtherAggregates(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	link := outboxtest.NewLink(t, s.AMQP)
+	proxy := outboxtest.NewProxy(t, s.AMQP)
 	r := s.Relay(s.Out)
-	r.URL, r.Mandatory = link.URL, outboxtest.OnlyOrphan
+	r.URL, r.Mandatory = proxy.URL, outboxtest.IsOrphan
 	const behind = 3000
 	s.Append(outboxtest.Event(outboxtest.Orphan{On: "a"}))
 	s.Run(r)
-	held(s, 1)
-	s.Publish("a", seq(1, behind)...)
-	held(s, behind+1)
-	s.Settled()
+	awaitHeld(s, 1)
+	s.AppendNotes("a", seq(1, behind)...)
+	awaitHeld(s, behind+1)
+	s.AwaitSettled()
 	s.Exec(`UPDATE outbox_held SET due = 'infinity'`)
 	s.Bind(s.Queue, "orphan.born")
-	link.Hold(outboxtest.FromBroker)
+	proxy.Hold(outboxtest.FromBroker)
 	s.Exec(`UPDATE outbox_held SET due = now() WHERE seq = (SELECT min(seq) FROM outbox_held)`)
-	next, stop := s.Stream(s.Queue)
+	next, stop := s.Consume(s.Queue)
 	defer stop()
-	next() // the first is published, and its confirm is awaited
-	innocent := s.Publish("innocent", 1)[0]
-	link.Release()
+	next() // the first row is published, and its confirm is held back
+	innocent := s.AppendNotes("innocent", 1)[0]
+	proxy.Release()
 	for n := 1; next().MessageId != innocent; n++ {
 		if n == behind {
-			t.Fatal("all the others came first")
+			t.Fatal("all rows behind the released one were published first")
 		}
 	}
-	s.Until("nothing is held", func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
+	s.WaitFor("nothing is held",
+		func() bool { return s.Count(`SELECT count(*) FROM outbox_held`) == 0 })
 }

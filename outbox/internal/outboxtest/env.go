@@ -1,5 +1,5 @@
-// Package outboxtest is the database, the broker and the events that the tests of the relay play
-// with.
+// Package outboxtest provides what the tests of the relay share: an Env with a database and a
+// vhost, a proxy in front of the broker, a relay as a process of its own, and hostile writers.
 package outboxtest
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Note is the event of these tests: note N about aggregate On.
+// Note is the event of these tests, which is note number N about the aggregate On.
 type Note struct {
 	On   string `json:"on"`
 	N    int    `json:"n"`
@@ -34,7 +34,7 @@ type Note struct {
 func (Note) EventType() string { return "note.taken" }
 func (n Note) Subject() string { return n.On }
 
-// Orphan is an event of a type that nobody is bound for, unless a test says so.
+// Orphan is an event for whose type no queue is bound until a test binds one.
 type Orphan struct {
 	On string `json:"on"`
 }
@@ -42,10 +42,10 @@ type Orphan struct {
 func (Orphan) EventType() string { return "orphan.born" }
 func (o Orphan) Subject() string { return o.On }
 
-// Exchange is where the relays publish.
+// Exchange is the exchange on which the relays publish.
 const Exchange = "notes.events"
 
-// Env is a database with an outbox, a vhost with an exchange and a quorum queue, and relays.
+// Env is a database with an outbox, and a vhost with an exchange and a quorum queue.
 type Env struct {
 	t        testing.TB
 	Database string // URL
@@ -57,16 +57,16 @@ type Env struct {
 	Admin    *amqp.Channel
 }
 
-// New returns a stage on the shared servers.
+// New returns an Env on the shared servers.
 func New(t testing.TB) *Env {
 	t.Helper()
-	return On(t, database(t))
+	return NewOn(t, database(t))
 }
 
-// Quiet returns a stage without a broker, for what happens in the database alone.
-func Quiet(t testing.TB) *Env {
+// NewWithoutBroker returns an Env without a vhost, for tests that use the database alone.
+func NewWithoutBroker(t testing.TB) *Env {
 	t.Helper()
-	return (&Env{}).Moved(t, database(t))
+	return (&Env{}).WithDatabase(t, database(t))
 }
 
 func database(t testing.TB) string {
@@ -76,10 +76,10 @@ func database(t testing.TB) string {
 	})
 }
 
-// On returns a stage on a database that has the migrations, and on the shared broker.
-func On(t testing.TB, database string) *Env {
+// NewOn returns an Env on a database that has the migrations, and on the shared broker.
+func NewOn(t testing.TB, database string) *Env {
 	t.Helper()
-	s := (&Env{Queue: "notes.in"}).Moved(t, database)
+	s := (&Env{Queue: "notes.in"}).WithDatabase(t, database)
 	s.AMQP, s.Manage = devstack.Vhost(t)
 	s.Admin = s.Channel()
 	s.DeclareExchange()
@@ -88,8 +88,8 @@ func On(t testing.TB, database string) *Env {
 	return s
 }
 
-// Moved returns the same stage with another database.
-func (s *Env) Moved(t testing.TB, database string) *Env {
+// WithDatabase returns the same Env with another database.
+func (s *Env) WithDatabase(t testing.TB, database string) *Env {
 	t.Helper()
 	moved := *s
 	moved.t, moved.Database, moved.DB = t, database, OpenDB(t, database)
@@ -97,7 +97,7 @@ func (s *Env) Moved(t testing.TB, database string) *Env {
 	return &moved
 }
 
-// DeclareExchange declares the one that the relays publish on.
+// DeclareExchange declares the exchange on which the relays publish.
 func (s *Env) DeclareExchange() {
 	s.t.Helper()
 	if err := s.Admin.ExchangeDeclare(Exchange, "topic", true, false, false, false, nil); err != nil {
@@ -105,7 +105,7 @@ func (s *Env) DeclareExchange() {
 	}
 }
 
-// OpenDB opens a pool until the test ends.
+// OpenDB opens a connection pool, which is closed at the end of the test.
 func OpenDB(t testing.TB, url string) *sqlx.DB {
 	t.Helper()
 	db, err := postgres.Open(url)
@@ -116,7 +116,8 @@ func OpenDB(t testing.TB, url string) *sqlx.DB {
 	return db
 }
 
-// migrationsKey changes with the migrations.
+// migrationsKey identifies the present migrations, so that a template database is not used with
+// others.
 func migrationsKey(t testing.TB) string {
 	t.Helper()
 	sum := sha256.New()
@@ -134,7 +135,7 @@ func migrationsKey(t testing.TB) string {
 	return "outbox " + hex.EncodeToString(sum.Sum(nil))
 }
 
-// Channel opens a connection of the test's own.
+// Channel opens a channel on a new connection, which is closed at the end of the test.
 func (s *Env) Channel() *amqp.Channel {
 	s.t.Helper()
 	conn, err := amqp.Dial(s.AMQP)
@@ -165,7 +166,7 @@ func (s *Env) Bind(queue, key string) {
 	}
 }
 
-// Relay returns a relay of this outbox that logs into the test.
+// Relay returns a relay of this outbox that logs to the test.
 func (s *Env) Relay(out *outbox.Outbox) *outbox.Relay {
 	return &outbox.Relay{
 		Outbox: out, URL: s.AMQP, Database: s.Database, Name: "notes", Exchange: Exchange,
@@ -173,7 +174,7 @@ func (s *Env) Relay(out *outbox.Outbox) *outbox.Relay {
 	}
 }
 
-// Run runs a relay until the test ends or the returned function is called.
+// Run runs a relay until the test ends or stop is called.
 func (s *Env) Run(r *outbox.Relay) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -183,13 +184,13 @@ func (s *Env) Run(r *outbox.Relay) (stop func()) {
 	return stop
 }
 
-// Event makes an event of a payload.
+// Event returns a new event with this payload.
 func Event(p events.Payload) events.Event {
 	return events.Cause(events.Event{}, "/notes", time.Now(), p)
 }
 
-// Publish appends notes about one aggregate, in one transaction, and returns their ids.
-func (s *Env) Publish(on string, numbers ...int) []string {
+// AppendNotes appends notes about one aggregate in one transaction and returns their ids.
+func (s *Env) AppendNotes(on string, numbers ...int) []string {
 	s.t.Helper()
 	var published []events.Event
 	var ids []string
@@ -212,11 +213,11 @@ func (s *Env) Append(published ...events.Event) {
 	}
 }
 
-// Receive takes n messages off a queue and acknowledges them; what is delivered beyond n goes back
-// to it.
+// Receive consumes n messages of a queue and acknowledges them. Further deliveries go back to the
+// queue.
 func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	s.t.Helper()
-	next, stop := s.Stream(queue)
+	next, stop := s.Consume(queue)
 	defer stop()
 	var got []amqp.Delivery
 	for len(got) < n {
@@ -225,10 +226,10 @@ func (s *Env) Receive(queue string, n int) []amqp.Delivery {
 	return got
 }
 
-// Stream takes messages off a queue one after another and acknowledges them. Its channel stays open
-// until the end of the test: a broker that is busy forgets the last acknowledgements when the
-// channel closes, and would deliver again what a test counts.
-func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
+// Consume returns a function that receives and acknowledges one message of a queue. Its channel
+// stays open until the end of the test: when a channel closes, a busy broker may forget the last
+// acknowledgements and deliver those messages again.
+func (s *Env) Consume(queue string) (next func() amqp.Delivery, stop func()) {
 	s.t.Helper()
 	ch := s.Channel()
 	if err := ch.Qos(1000, 0, false); err != nil {
@@ -241,7 +242,7 @@ func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 	got := 0
 	return func() amqp.Delivery {
 		s.t.Helper()
-		deadline := time.NewTimer(Patience)
+		deadline := time.NewTimer(Timeout)
 		defer deadline.Stop()
 		select {
 		case d, ok := <-deliveries:
@@ -254,38 +255,38 @@ func (s *Env) Stream(queue string) (next func() amqp.Delivery, stop func()) {
 			got++
 			return d
 		case <-deadline.C:
-			s.t.Fatalf("%s: nothing came for %s after %d messages\n%s", queue, Patience, got, s.Diagnose())
+			s.t.Fatalf("no message in %s for %s, after %d messages\n%s", queue, Timeout, got, s.Diagnose())
 		}
 		return amqp.Delivery{}
-	}, func() { putBack(ch, deliveries) }
+	}, func() { cancelConsumer(ch, deliveries) }
 }
 
-// putBack ends a consumer and returns what it was sent in excess. An error means that the channel
-// has ended, and then the broker takes it back by itself.
-func putBack(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
+// cancelConsumer ends a consumer and returns the deliveries that were not received to the queue. On
+// an error the channel has ended, and the broker requeues them by itself.
+func cancelConsumer(ch *amqp.Channel, deliveries <-chan amqp.Delivery) {
 	if ch.Cancel("test", false) != nil {
 		return
 	}
 	for d := range deliveries {
 		_ = d.Nack(false, true)
 	}
-	_ = ch.Qos(0, 0, false) // its answer comes when the broker has read all that
+	_ = ch.Qos(0, 0, false) // the broker answers after it has read the nacks
 }
 
-// NothingElse fails the test when anything is in a queue beside what has been taken off it: a
-// marker that the relays publish comes next.
-func (s *Env) NothingElse(queue string) {
+// ExpectNoMore fails the test if the queue contains a message. It appends a marker, which the relay
+// must publish, and expects it as the next message.
+func (s *Env) ExpectNoMore(queue string) {
 	s.t.Helper()
-	marker := s.Publish("marker", 1)
+	marker := s.AppendNotes("marker", 1)
 	if got := s.Receive(queue, 1); got[0].MessageId != marker[0] {
-		s.t.Errorf("%s came in excess: %s", got[0].MessageId, got[0].Body)
+		s.t.Errorf("unexpected message %s: %s", got[0].MessageId, got[0].Body)
 	}
 }
 
-// Await takes messages off a queue until each of the ids has come, in any order and any number.
+// Await consumes a queue until each of the ids was delivered, in any order and any number of times.
 func (s *Env) Await(queue string, ids []string) {
 	s.t.Helper()
-	next, stop := s.Stream(queue)
+	next, stop := s.Consume(queue)
 	defer stop()
 	missing := map[string]bool{}
 	for _, id := range ids {
@@ -296,34 +297,36 @@ func (s *Env) Await(queue string, ids []string) {
 	}
 }
 
-// Patience is how long a test waits for what must come; only a failing test waits that long.
-const Patience = 2 * time.Minute
+// Timeout is how long a test waits for something that must happen. Only a failing test waits that
+// long.
+const Timeout = 2 * time.Minute
 
-// Until polls a condition and fails the test with a diagnosis when it does not come true.
-func (s *Env) Until(what string, f func() bool) {
+// WaitFor polls a condition, and fails the test with a diagnosis if it does not hold within
+// Timeout.
+func (s *Env) WaitFor(what string, f func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(Patience)
+	deadline := time.Now().Add(Timeout)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !f() {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("not within %s: %s\n%s", Patience, what, s.Diagnose())
+			s.t.Fatalf("timeout after %s, waiting until %s\n%s", Timeout, what, s.Diagnose())
 		}
 		<-tick.C
 	}
 }
 
-// Settled waits until the relay has seen the confirms of all that was appended. Before a link holds
-// confirms back, this keeps that of an earlier event out of them: the next would not be published.
-func (s *Env) Settled() {
+// AwaitSettled waits until the relay has settled all rows. A test calls it before a proxy holds
+// back confirms: the relay publishes nothing more while it awaits the confirm of an earlier event.
+func (s *Env) AwaitSettled() {
 	s.t.Helper()
-	s.Until("all is settled", func() bool {
+	s.WaitFor("all rows are settled", func() bool {
 		return s.Count(`SELECT count(*) FROM outbox, outbox_cursor
 			WHERE NOT pg_visible_in_snapshot(outbox.txid, a)`) == 0
 	})
 }
 
-// Diagnose says where the relay stands.
+// Diagnose describes the cursor, the held rows and the outbox.
 func (s *Env) Diagnose() string {
 	var text strings.Builder
 	for _, query := range []string{
@@ -357,7 +360,7 @@ func (s *Env) Count(query string, args ...any) (n int64) {
 	return n
 }
 
-// Depth is how many messages are ready in a queue, or 0 while the queue is too busy to tell.
+// Depth returns the number of ready messages in a queue. A busy queue may report 0.
 func (s *Env) Depth(queue string) int {
 	s.t.Helper()
 	q, err := s.Admin.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -367,7 +370,7 @@ func (s *Env) Depth(queue string) int {
 	return q.Messages
 }
 
-func IDsOf(got []amqp.Delivery) []string {
+func MessageIDs(got []amqp.Delivery) []string {
 	ids := make([]string, len(got))
 	for i, d := range got {
 		ids[i] = d.MessageId
@@ -377,7 +380,7 @@ func IDsOf(got []amqp.Delivery) []string {
 
 func Aggregate(i int) string { return "aggregate-" + strconv.Itoa(i) }
 
-// Begin opens a transaction that the test commits by hand.
+// Begin opens a transaction that the test commits; otherwise it is rolled back at the end.
 func (s *Env) Begin() *sqlx.Tx {
 	s.t.Helper()
 	tx, err := s.DB.BeginTxx(s.t.Context(), nil)
@@ -408,10 +411,12 @@ func EventIDs(published []events.Event) (ids []string) {
 	}
 	return ids
 }
-func OnlyOrphan(eventType string) bool { return eventType == "orphan.born" }
 
-// Raw inserts a row that Append would refuse and returns its id.
-func (s *Env) Raw(on, eventType, payload, headers string) string {
+// IsOrphan makes Orphan the only mandatory type of a relay.
+func IsOrphan(eventType string) bool { return eventType == "orphan.born" }
+
+// InsertRaw inserts a row that Append would refuse, and returns the event's id.
+func (s *Env) InsertRaw(on, eventType, payload, headers string) string {
 	s.t.Helper()
 	id := events.NewID()
 	s.Exec(`INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, headers) VALUES ($1,
@@ -420,13 +425,14 @@ func (s *Env) Raw(on, eventType, payload, headers string) string {
 	return id
 }
 
+// PlainHeaders are valid headers of a row.
 const PlainHeaders = `{"source":"/notes","dataschema":"urn:quadrille:note.taken:1",` +
 	`"correlationid":"c","time":"2026-01-02T03:04:05Z"}`
 
-// TooBig is JSON that exceeds the broker's max_message_size of 1 MiB.
+// TooBig returns JSON that exceeds the broker's max_message_size of 1 MiB.
 func TooBig() string { return `"` + strings.Repeat("x", 1<<20) + `"` }
 
-// HeldIDs are the ids of the rows that are held, of those that match the condition.
+// HeldIDs returns the event ids of the held rows h that match a condition, in the order of seq.
 func (s *Env) HeldIDs(where string) (ids []string) {
 	s.t.Helper()
 	if err := s.DB.Select(&ids, `SELECT id::text FROM outbox JOIN outbox_held h USING (seq) WHERE `+
@@ -436,4 +442,5 @@ func (s *Env) HeldIDs(where string) (ids []string) {
 	return ids
 }
 
-const Always = `h.kind = 'quarantined'`
+// QuarantinedSQL is a condition for HeldIDs.
+const QuarantinedSQL = `h.kind = 'quarantined'`

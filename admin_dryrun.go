@@ -1,0 +1,79 @@
+package quadrille
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// DryRunResult is what would come of a parked event.
+type DryRunResult struct {
+	Error     string           `json:"error,omitempty"`
+	Publishes []PublishedEvent `json:"publishes"`
+}
+
+func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
+	p, found, ok := s.findParked(w, r)
+	if !ok {
+		return
+	}
+	result := DryRunResult{Publishes: []PublishedEvent{}}
+	effects, err := p.consumer.DryRun(r.Context(), found)
+	switch class := postgres.ClassOf(err); {
+	case errors.Is(err, consumer.ErrCallNotRun):
+		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
+		return
+	case err != nil && (class == postgres.Lost || class == postgres.Busy || class == postgres.Retry):
+		s.problem(w, err)
+		return
+	case err != nil:
+		result.Error = err.Error()
+	}
+	if err := result.add(s.Name, effects); err != nil { // it was published in vain
+		result.Error = err.Error()
+	}
+	answer(w, result)
+}
+
+// add lists what would have happened. Deadlines and requests have no id before they are written.
+func (r *DryRunResult) add(service string, effects consumer.Effects) error {
+	now := time.Now()
+	list := func(p events.Payload, after *time.Duration, call bool) error {
+		record, err := events.Cause(events.Event{}, topology.SourceOf(service), now, p).Record()
+		if err != nil {
+			return err
+		}
+		e := publishedOf(record)
+		e.ID = ""
+		if call {
+			e.Call = &Call{}
+		}
+		if after != nil {
+			due := record.Time.Add(*after)
+			e.Due = &due
+		}
+		r.Publishes = append(r.Publishes, e)
+		return nil
+	}
+	for _, p := range effects.Publish {
+		if err := list(p, nil, false); err != nil {
+			return err
+		}
+	}
+	for _, d := range effects.Schedule {
+		if err := list(d.Payload, &d.After, false); err != nil {
+			return err
+		}
+	}
+	for _, p := range effects.Request {
+		if err := list(p, nil, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package quadrille
+
+import (
+	"context"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+// Tx runs f in a transaction of the service's database, and hurries the relay and the outside calls
+// when it has committed. It runs f again, up to consumer.MaxReruns times, when another transaction
+// was first: f must be repeatable. What f publishes happens if, and only if, Tx returns nil, or
+// postgres.ErrUnknownOutcome and the commit arrived. The context that f gets is the one to pass on.
+func (s *Service) Tx(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	p, err := s.parts(ctx)
+	if err != nil {
+		return err
+	}
+	return p.consumer.Tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		return f(context.WithValue(ctx, txKey{}, openTx{s, tx}), tx)
+	})
+}
+
+// Publish puts events into the outbox in tx: they are published if, and only if, it commits. In a
+// handler they are caused by the event that is handled.
+func (s *Service) Publish(ctx context.Context, tx *sqlx.Tx, payloads ...events.Payload) error {
+	return s.Do(ctx, tx, consumer.Publish(payloads...))
+}
+
+// Do writes effects in tx, as Publish does: events, deadlines and requests of outside calls.
+func (s *Service) Do(ctx context.Context, tx *sqlx.Tx, e consumer.Effects) error {
+	p, err := s.parts(ctx)
+	if err != nil {
+		return err
+	}
+	return p.consumer.Execute(ctx, tx, e)
+}
+
+// Execute runs commands of a participant: in one transaction it locks and loads the rows that they
+// name, runs the reactions, saves what has changed, and publishes, schedules and requests what they
+// return. It returns the state after the commands. When a reaction refuses, the error is a
+// *consumer.Refusal and nothing has happened.
+//
+// In a context that Tx has passed to its function, Execute joins that transaction; then nothing
+// happens unless Tx returns nil.
+func Execute[S any](ctx context.Context, s *Service, p consumer.Participant[S],
+	commands ...events.Payload) (state *S, err error) {
+	err = s.join(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		// Deadlines run by the database's clock, and so must the time of a command that sets one.
+		var now time.Time
+		if err := tx.GetContext(ctx, &now, `SELECT clock_timestamp()`); err != nil {
+			return err
+		}
+		batch := make([]events.Event, len(commands))
+		for i, c := range commands {
+			batch[i] = events.Command(c, now)
+		}
+		state, _, err = apply(ctx, s, tx, p, batch)
+		return err
+	})
+	return state, err
+}
+
+// Apply is Execute for events instead of commands: for tests, and for events that have not come
+// through the broker. It does not deduplicate them. It also returns the effects that it has
+// executed.
+func Apply[S any](ctx context.Context, s *Service, p consumer.Participant[S],
+	batch ...events.Event) (state *S, results []consumer.Result, err error) {
+	err = s.join(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		state, results, err = apply(ctx, s, tx, p, batch)
+		return err
+	})
+	return state, results, err
+}
+
+func apply[S any](ctx context.Context, s *Service, tx *sqlx.Tx, p consumer.Participant[S],
+	batch []events.Event) (*S, []consumer.Result, error) {
+	parts, err := s.parts(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return consumer.Apply(ctx, parts.consumer, tx, p, batch...)
+}
+
+// join runs f in the transaction of ctx if there is one, and in one of its own otherwise.
+func (s *Service) join(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	if open, ok := ctx.Value(txKey{}).(openTx); ok && open.service == s {
+		return f(ctx, open.tx)
+	}
+	return s.Tx(ctx, f)
+}
+
+// txKey is the context's key of the transaction that Tx has opened.
+type txKey struct{}
+
+type openTx struct {
+	service *Service
+	tx      *sqlx.Tx
+}
