@@ -1,4 +1,4 @@
-# Every target says what it does in the comment behind it; `make` lists them.
+# The comment after each target describes it; `make` lists the targets with their comments.
 SHELL := /bin/sh
 GO    ?= go
 
@@ -14,7 +14,7 @@ servers: ## install RabbitMQ and PostgreSQL from Debian's packages, if they are 
 build: ## build the command line and the four services into bin/
 	@$(GO) build -o bin/ ./cmd/...
 
-demo: servers build ## fulfil and refuse orders on private servers, and account for every one
+demo: servers build ## run orders through every outcome on private servers, and check each of them
 	@bin/quadrille demo
 
 test: servers build ## run all tests on private servers, with the race detector
@@ -24,7 +24,7 @@ test: servers build ## run all tests on private servers, with the race detector
 up: servers build ## start everything and stay until Ctrl-C
 	@bin/quadrille up
 
-down: build ## stop what up --detach has started
+down: build ## stop the processes that up --detach started
 	@bin/quadrille down
 
 check: build ## explore every interleaving of the reactions
@@ -33,16 +33,16 @@ check: build ## explore every interleaving of the reactions
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 
-bench-orchestrator: servers ## measure the choreography beside the same work under an orchestrator
+bench-orchestrator: servers ## compare the choreography with an orchestrator that does the same work
 	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
 
-bench: servers build ## measure relay, consumption and the whole choreography, each beside its limit
+bench: servers build ## measure the relay, the consumer and the order flow, each with the limit of the machine
 	@$(GO) test -run '^$$' -bench 'Relay$$' -benchtime 3x -timeout 60m ./outbox
 	@$(GO) test -run '^$$' -bench . -benchtime 40000x -timeout 60m ./consumer
 	@$(GO) test -run '^$$' -bench . -benchtime 3x -timeout 60m ./outbox/cdc ./eventstore
 	@$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./tests/bench
 
-bench-history: servers ## measure the relay with ten million rows behind it, beside one with none
+bench-history: servers ## measure the relay with ten million old rows, and with none
 	@$(GO) test -run '^$$' -bench History -benchtime 5x -timeout 60m ./outbox
 
 soak: servers build ## the end-to-end test under faults, with more orders and more faults
@@ -52,5 +52,5 @@ fuzz: ## fuzz the decoders for a minute each
 	@$(GO) test -run '^$$' -fuzz FuzzDecode -fuzztime 60s ./events
 	@$(GO) test -run '^$$' -fuzz FuzzRecord -fuzztime 60s ./rabbit
 
-clean: ## remove what was built
+clean: ## remove bin/
 	@rm -rf bin

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml hands to the containers: a random password for each service and
-# for the administrators of both servers, a token for HTTP, and the files that follow from them.
+# Creates the secrets that compose.yaml passes to the containers: a random password for each service and
+# for the administrators of both servers, a token for HTTP, and the files that are derived from them.
 #
-#   deploy/secrets.sh [FOLDER]     the folder is secrets, beside compose.yaml, unless given
+#   deploy/secrets.sh [FOLDER]     default: the folder secrets next to compose.yaml
 #
-# It needs nothing but a POSIX shell with its usual tools. Run it again after a change, such as a new
-# service in the list below: passwords and tokens that are there are kept, all else is written anew.
+# It needs only a POSIX shell with the usual tools. Run it again after a change, such as a new service in
+# the list below: it keeps existing passwords and tokens and writes all other files again.
 set -eu
 umask 077
 
@@ -19,19 +19,19 @@ fail() {
 	exit 1
 }
 
-# random prints 192 random bits in characters that need no quoting anywhere: URL, JSON, SQL, shell.
+# random prints 192 random bits in characters that need no quoting in URLs, JSON, SQL or a shell.
 random() {
 	value=$(od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n')
-	[ ${#value} -eq 48 ] || fail 'no random numbers can be read from /dev/urandom'
+	[ ${#value} -eq 48 ] || fail 'cannot read random numbers from /dev/urandom'
 	printf %s "$value"
 }
 
-# keep FILE COMMAND... replaces a file whole by what a command prints; when the command fails, all
-# does. Containers read the file under other user ids and Compose cannot change its owner, so it is
-# open; the folder around it is closed to everybody else.
+# keep FILE COMMAND... replaces a file atomically with the output of a command. If the command fails, the
+# script fails. Containers read the file under other user ids and Compose cannot change its owner, so
+# every user may read it; its folder is closed to other users.
 #
-# What commands need of each other they put into variables first: the shell overlooks the failure of
-# a substitution anywhere else, and the secret would be empty.
+# A command assigns the output of another one to a variable first. Anywhere else the shell ignores the
+# failure of a substitution, and the secret would be empty.
 keep() {
 	file=$dir/$1
 	shift
@@ -50,7 +50,7 @@ sha256() {
 	if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-64
 }
 
-# unhex prints the bytes that its argument says in hexadecimal digits.
+# unhex prints the bytes of its argument, which is in hexadecimal digits.
 unhex() {
 	for byte in $(printf %s "$1" | fold -w2); do
 		# shellcheck disable=SC2059 # the format is the byte
@@ -58,19 +58,19 @@ unhex() {
 	done
 }
 
-# hash prints what RabbitMQ stores of a password: salt and SHA-256 of salt and password, in Base64.
+# hash prints the form in which RabbitMQ stores a password: salt and SHA-256 of salt and password, Base64.
 hash() {
 	salt=$(random)
 	salt=${salt%"${salt#????????}"} # four bytes
 	digest=$({ unhex "$salt" && printf %s "$1"; } | sha256)
 	hashed=$(unhex "$salt$digest" | base64 | tr -d '\n')
-	[ ${#hashed} -eq 48 ] || fail 'a password cannot be hashed: fold, base64, and sha256sum or shasum are needed'
+	[ ${#hashed} -eq 48 ] || fail 'cannot hash a password: install fold, base64, and sha256sum or shasum'
 	printf %s "$hashed"
 }
 
-# definitions prints what RabbitMQ loads at each start: the virtual host, the accounts, and what each
-# may do. A service writes its own exchange, reads its own queues and configures nothing; the
-# topology is declared by the operator.
+# definitions prints the file that RabbitMQ loads at each start: the virtual host, the accounts and their
+# permissions. A service writes to its own exchange, reads its own queues and configures nothing; the
+# operator declares the topology.
 definitions() {
 	printf '{\n  "vhosts": [{"name": "%s"}],\n  "users": [\n' "$vhost"
 	for account in $services operator; do
@@ -92,8 +92,8 @@ definitions() {
 }
 
 # databases prints SQL for psql, which may run any number of times: a role and a database for each
-# service, which nobody else may enter. A role may stream the server's log (quadrille relay use stream)
-# only where STREAM is set.
+# service, to which no other role may connect. A role may stream the log of the server (quadrille relay
+# use stream) only if STREAM is set.
 databases() {
 	echo 'REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;'
 	for service in $services; do
@@ -107,7 +107,7 @@ databases() {
 	done
 }
 
-# operator prints the settings of the command line inside of the containers' network.
+# operator prints the settings of the command line inside the network of the containers.
 operator() {
 	secret=$(password operator)
 	printf "export QUADRILLE_AMQP_URL='amqp://operator:%s@rabbitmq:5672/%s'\n" "$secret" "$vhost"
@@ -130,11 +130,12 @@ if [ ! -s "$dir/tokens" ]; then
 	keep tokens printf '# A line "client token" for each client of the HTTP API, "client token admin" for an admin.\noperator %s admin\n' "$token"
 fi
 token=$(awk '$1 == "operator" { print $2; exit }' "$dir/tokens")
-[ -n "$token" ] || fail "$dir/tokens names no client \"operator\", whom the command line speaks as"
+[ -n "$token" ] || fail "$dir/tokens has no line for the client \"operator\", whose token the command line needs"
 
 for service in $services; do
 	secret=$(password "$service")
-	# Between containers of one machine nothing is encrypted. Across a network: sslmode=verify-full, amqps.
+	# Traffic between the containers of one machine is not encrypted. Across a network use
+	# sslmode=verify-full and amqps.
 	keep "${service}_database_url" printf 'postgres://%s:%s@postgres:5432/%s?sslmode=disable\n' "$service" "$secret" "$service"
 	keep "${service}_amqp_url" printf 'amqp://%s:%s@rabbitmq:5672/%s\n' "$service" "$secret" "$vhost"
 done

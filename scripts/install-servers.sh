@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs the servers that the tests, the demo and `quadrille up` start
-# privately: RabbitMQ, PostgreSQL and PgBouncer, from Debian's packages. It installs only
-# what is lacking, starts no daemon and creates no cluster. When everything is
-# there it says nothing.
+# Installs the servers that the tests, the demo and `quadrille up` start privately:
+# RabbitMQ, PostgreSQL and PgBouncer, from the packages of Debian. It installs only
+# missing packages, starts no daemon and creates no cluster. If nothing is missing,
+# it prints nothing.
 set -eu
 
-# Servers that are given by their addresses need nothing installed.
+# Servers whose addresses are given need no installation.
 if [ -n "${QUADRILLE_AMQP_URL:-}" ] && [ -n "${QUADRILLE_POSTGRES_URL:-}" ]; then
 	exit 0
 fi
@@ -18,14 +18,14 @@ any() {
 	return 1
 }
 
-# user NAME succeeds when there is one. The programs of a package are there as
-# soon as it is unpacked, its user comes later.
+# user NAME succeeds when the user exists. A package creates its user after its
+# programs are unpacked, so the programs alone do not prove that it is installed.
 user() {
 	id "$1" >/dev/null 2>&1
 }
 
-# lacking prints what must be installed, by package.
-lacking() {
+# missing prints the packages that must be installed.
+missing() {
 	any /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server && user rabbitmq || printf ' rabbitmq-server'
 	any /usr/lib/postgresql/*/bin/postgres && user postgres || printf ' postgresql'
 	any /usr/sbin/pgbouncer || printf ' pgbouncer'
@@ -37,43 +37,43 @@ policy=/usr/sbin/policy-rc.d
 cluster=/etc/postgresql-common/createcluster.conf
 saved=.quadrille-saved
 
-# stale succeeds when there are temporary changes of a run: of one that was
-# killed, unless one is under way.
+# stale succeeds when temporary changes of a run exist: of a run that was killed,
+# or of one that is in progress.
 stale() {
 	[ -e "$policy$saved" ] || [ -e "$cluster$saved" ] || grep -q -s 'quadrille install-servers' "$policy"
 }
 
-# Another run may be in the midst of it.
+# Wait for a run that is in progress.
 if [ -r "$lock" ]; then
 	exec 9<"$lock"
 	flock -s 9
 	exec 9<&-
 fi
-packages=$(lacking)
+packages=$(missing)
 if [ -z "$packages" ] && { [ "$(id -u)" -ne 0 ] || ! stale; }; then
 	exit 0
 fi
 
-# fail explains on the standard error output why nothing was installed.
+# fail prints on standard error why nothing was installed.
 fail() {
 	echo "install-servers: $*" >&2
 	exit 1
 }
 
 if [ -n "$packages" ] && ! command -v apt-get >/dev/null 2>&1; then
-	fail "lacking:$packages; there is no apt-get here. Install these with your system's package manager," \
-		"or set QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to servers that run already."
+	fail "missing:$packages; this system has no apt-get. Install these packages with its package manager," \
+		"or set QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL to running servers."
 fi
 if [ "$(id -u)" -ne 0 ]; then
-	fail "lacking:$packages; installing needs root. Run: sudo $0"
+	fail "missing:$packages; the installation needs root. Run: sudo $0"
 fi
 
-# Two runs at once would restore each other's temporary files.
+# Two simultaneous runs would restore each other's temporary files.
 exec 9>"$lock"
 flock 9
 
-# restore undoes the temporary changes; it also serves after a failed or
-# interrupted run, and at the next run after a killed one.
+# restore undoes the temporary changes. It runs at the end, also of a failed or
+# interrupted run, and at the start, in case the previous run was killed.
 restore() {
 	if [ -e "$policy$saved" ]; then
 		mv -f "$policy$saved" "$policy"
@@ -85,13 +85,13 @@ restore() {
 	fi
 }
 restore
-packages=$(lacking)
+packages=$(missing)
 [ -n "$packages" ] || exit 0
 trap restore EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# No package may start a daemon: these servers are only ever started privately.
+# No package may start a daemon: these servers are started only privately.
 if [ -e "$policy" ]; then
 	cp -p "$policy" "$policy$saved.new"
 	mv "$policy$saved.new" "$policy$saved"
@@ -99,8 +99,8 @@ fi
 printf '#!/bin/sh\n# quadrille install-servers (temporary)\nexit 101\n' >"$policy"
 chmod 755 "$policy"
 
-# No package may create a cluster. A file that was not there before stays (the
-# package would have asked about it), one that was there is put back.
+# No package may create a cluster. A file that is new stays; one that existed is
+# restored.
 case $packages in
 *postgresql*)
 	mkdir -p "${cluster%/*}"
@@ -112,8 +112,8 @@ case $packages in
 	;;
 esac
 
-# update refreshes the package lists, again for five minutes when another program
-# is doing so: their lock has no time-out, as that of dpkg has.
+# update refreshes the package lists. While another program does so it retries for
+# five minutes, because the lock of the lists has no time-out, unlike that of dpkg.
 update() {
 	tries=30
 	until LC_ALL=C apt-get -q -q update >"$log" 2>&1 9>&-; do
@@ -126,12 +126,12 @@ update() {
 	done
 }
 
-# Debian's `postgresql` also brings a service of its own; the versioned package
-# has all that is needed, where its name is known.
+# The package `postgresql` of Debian also installs a service. The versioned package
+# contains everything needed, if it exists under this name.
 export DEBIAN_FRONTEND=noninteractive
-echo "install-servers: installing$packages from Debian's packages" >&2
+echo "install-servers: installing$packages from the packages of Debian" >&2
 update ||
-	echo "install-servers: apt-get update failed; trying with the package lists that are here" >&2
+	echo "install-servers: apt-get update failed; trying the existing package lists" >&2
 case $packages in
 *postgresql*)
 	if apt-cache show postgresql-15 >/dev/null 2>&1; then
@@ -139,12 +139,12 @@ case $packages in
 	fi
 	;;
 esac
-# shellcheck disable=SC2086 # the packages are several words
+# shellcheck disable=SC2086 # $packages contains several words
 apt-get -q -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
 	-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold \
 	install --no-install-recommends $packages >"$log" 2>&1 9>&- || {
 	tail -n 30 "$log" >&2
-	fail "apt-get could not install$packages (the whole output is in $log)"
+	fail "apt-get could not install$packages (its output is in $log)"
 }
-packages=$(lacking)
-[ -z "$packages" ] || fail "installed, but still lacking:$packages"
+packages=$(missing)
+[ -z "$packages" ] || fail "installed, but still missing:$packages"

@@ -1,8 +1,8 @@
-// Package boot starts one of the four services: configuration from the environment, logs, HTTP, and
-// a graceful end.
+// Package boot starts one of the four services: it reads the configuration from the environment,
+// sets up logs and HTTP, and shuts down gracefully.
 //
-// It promises that a wrong setting ends the program at once with a line that names it, and that
-// a database or a broker that is away does not.
+// It promises that a wrong setting ends the program at once with a line that names it, and that an
+// unavailable database or broker does not.
 package boot
 
 import (
@@ -29,21 +29,21 @@ import (
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
-// The least that a setting may be: below, a mistake of the unit is likelier than an intention.
+// The minimum values of settings. A smaller value is more likely a wrong unit than an intention.
 const (
-	leastKeep = time.Minute
-	leastOpen = 100 * time.Millisecond
+	minKeep = time.Minute
+	minOpen = 100 * time.Millisecond
 )
 
-// healthTimeout is above the time that /readyz gives its own probes.
+// healthTimeout is longer than the time-out of the probes of /readyz.
 const healthTimeout = 5 * time.Second
 
-// Config is what a service is told by its environment. For the service orders the variables are
-// QUADRILLE_ORDERS_DATABASE_URL, QUADRILLE_ORDERS_AMQP_URL, QUADRILLE_ORDERS_URL (the address at
-// which it serves), and optionally QUADRILLE_ORDERS_LISTEN (another address to listen on),
-// QUADRILLE_TOKENS_FILE, QUADRILLE_LOG_LEVEL and QUADRILLE_OUTBOX_KEEP (how long what was published
-// stays in the outbox). A variable with _FILE behind its name names a file
-// that holds the value.
+// Config is the configuration of a service, read from its environment. For the service orders the
+// variables are QUADRILLE_ORDERS_DATABASE_URL, QUADRILLE_ORDERS_AMQP_URL and QUADRILLE_ORDERS_URL
+// (the address of its API). Optional variables are QUADRILLE_ORDERS_LISTEN (another address to
+// listen on), QUADRILLE_TOKENS_FILE, QUADRILLE_LOG_LEVEL and QUADRILLE_OUTBOX_KEEP (how long
+// published events stay in the outbox). A variable with the suffix _FILE names a file that contains
+// the value.
 type Config struct {
 	Database string
 	AMQP     string
@@ -55,20 +55,20 @@ type Config struct {
 	errs   []error
 }
 
-// Build makes a service of its configuration.
+// Build creates a service and its API from its configuration.
 type Build func(c *Config) (*quadrille.Service, http.Handler)
 
 // Main runs a service until SIGINT or SIGTERM and returns the exit code. With the argument
-// healthcheck it asks the service that already runs in this environment, and returns 0 if it is
-// ready.
+// healthcheck it requests /readyz of the service that runs in the same environment, and returns 0
+// if that is ready.
 func Main(name string, build Build) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	zerolog.TimeFieldFormat = time.RFC3339Nano // of the whole program: only main may say so
-	strange, err := Misspelt(os.Environ(), name)
-	if len(strange) > 0 {
-		fmt.Fprintf(os.Stderr, "%s: ignored, since they are no settings of this release: %s\n", name,
-			strings.Join(strange, ", "))
+	zerolog.TimeFieldFormat = time.RFC3339Nano // a global setting, so only main may change it
+	unknown, err := Misspelt(os.Environ(), name)
+	if len(unknown) > 0 {
+		fmt.Fprintf(os.Stderr, "%s: ignored, because this release has no such settings: %s\n", name,
+			strings.Join(unknown, ", "))
 	}
 	if err == nil {
 		err = command(ctx, name, os.Args[1:], os.LookupEnv, build)
@@ -89,15 +89,16 @@ func command(ctx context.Context, name string, args []string, lookup func(string
 		return healthcheck(ctx, read(name, lookup).Listen)
 	}
 	return fmt.Errorf(
-		"%q: the only argument there is is healthcheck; settings come from the environment", args)
+		"%q: unknown arguments: the only argument is healthcheck, and settings come from the environment",
+		args)
 }
 
-// healthcheck asks /readyz. It is in the program because a container's image with nothing but the
-// program in it has nothing else to ask with.
+// healthcheck requests /readyz. It is part of the program because its container image contains no
+// other program that could.
 func healthcheck(ctx context.Context, listen string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	// To a dialler 0.0.0.0 is this machine.
+	// A connection to 0.0.0.0 reaches this machine.
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+"/readyz", nil)
 	if err != nil {
 		return fmt.Errorf("check health: %w", err)
@@ -116,7 +117,7 @@ func healthcheck(ctx context.Context, listen string) error {
 func run(ctx context.Context, name string, lookup func(string) (string, bool), build Build) error {
 	c := read(name, lookup)
 	service, api := build(c)
-	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, leastKeep)
+	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, minKeep)
 	if leader := c.String(prefixOf(name)+"LEADER_DATABASE_URL", ""); leader != "" {
 		service.LeaderDatabase, service.Stream = leader, cdc.For(leader, c.Log)
 	}
@@ -160,13 +161,13 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	return c
 }
 
-// level returns the level of the log.
+// level returns the log level of a setting.
 func (c *Config) level(name string) zerolog.Level {
 	levels := []string{"trace", "debug", "info", "warn", "error", "fatal", "panic", "disabled"}
 	value := c.String(name, "info")
 	level, err := zerolog.ParseLevel(value)
 	if err != nil || !slices.Contains(levels, value) {
-		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is no level: use one of %s", name, value,
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is not a log level: use one of %s", name, value,
 			strings.Join(levels, ", ")))
 		return zerolog.InfoLevel
 	}
@@ -175,14 +176,14 @@ func (c *Config) level(name string) zerolog.Level {
 
 func prefixOf(name string) string { return prefix + strings.ToUpper(name) + "_" }
 
-// String returns a setting, from the environment or from the file that it names.
-func (c *Config) String(name, otherwise string) string {
+// String returns a setting from the environment, or from the file that its _FILE variable names.
+func (c *Config) String(name, fallback string) string {
 	if value, ok := c.lookup(name); ok && value != "" {
 		return value
 	}
 	path, ok := c.lookup(name + "_FILE")
 	if !ok || path == "" {
-		return otherwise
+		return fallback
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -190,21 +191,21 @@ func (c *Config) String(name, otherwise string) string {
 	}
 	value := strings.TrimSpace(string(content))
 	if err == nil && value == "" {
-		c.errs = append(c.errs, fmt.Errorf("%s_FILE: %s is empty", name, path))
+		c.errs = append(c.errs, fmt.Errorf("%s_FILE: the file %s is empty", name, path))
 	}
 	return value
 }
 
-// Require is String for a setting without which the service cannot run.
+// Require is String for a required setting.
 func (c *Config) Require(name string) string {
 	value := c.String(name, "")
 	if value == "" {
-		c.errs = append(c.errs, fmt.Errorf("%s is not set (or %s_FILE)", name, name))
+		c.errs = append(c.errs, fmt.Errorf("%s is not set: set it or %s_FILE", name, name))
 	}
 	return value
 }
 
-// hostOf returns host and port of the address at which the service serves.
+// hostOf returns the host and port of the address of the API.
 func (c *Config) hostOf(name, address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Port() == "" ||
@@ -216,22 +217,22 @@ func (c *Config) hostOf(name, address string) string {
 	return u.Host
 }
 
-// longest is the longest duration that a setting may have.
-const longest = 10 * 365 * 24 * time.Hour
+// maxDuration is the maximum of a duration in a setting.
+const maxDuration = 10 * 365 * 24 * time.Hour
 
-// Duration returns a setting such as "15m", which must be at least least.
-func (c *Config) Duration(name string, otherwise, least time.Duration) time.Duration {
-	value := c.String(name, otherwise.String())
+// Duration returns a setting such as "15m", which must be at least minimum.
+func (c *Config) Duration(name string, fallback, minimum time.Duration) time.Duration {
+	value := c.String(name, fallback.String())
 	d, err := time.ParseDuration(value)
-	if err != nil || d < least || d > longest {
+	if err != nil || d < minimum || d > maxDuration {
 		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is not a duration such as 15m between %s and %s",
-			name, value, least, longest))
+			name, value, minimum, maxDuration))
 	}
 	return d
 }
 
-// Peer returns the outside world at the address that a setting gives, nil for none. All breakers
-// stay open for QUADRILLE_BREAKER_OPEN.
+// Peer returns the outside peer at the address of a setting, or nil if it is not set. Its breaker
+// stays open for QUADRILLE_BREAKER_OPEN.
 func (c *Config) Peer(name, setting string) *outside.Peer {
 	address := c.String(setting, "")
 	if u, err := url.Parse(address); address != "" && (err != nil || u.Scheme != "http" &&
@@ -239,14 +240,14 @@ func (c *Config) Peer(name, setting string) *outside.Peer {
 		c.errs = append(c.errs, fmt.Errorf("%s: want an address such as http://127.0.0.1:7709", setting))
 	}
 	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN", resilience.DefaultOpen,
-		leastOpen), c.Log)
+		minOpen), c.Log)
 }
 
-// List returns a setting of words with commas between them.
-func (c *Config) List(name string, otherwise []string) []string {
+// List returns a setting that is a list of words, separated by commas.
+func (c *Config) List(name string, fallback []string) []string {
 	value := c.String(name, "")
 	if value == "" {
-		return otherwise
+		return fallback
 	}
 	var list []string
 	for word := range strings.SplitSeq(value, ",") {
@@ -255,19 +256,20 @@ func (c *Config) List(name string, otherwise []string) []string {
 		}
 	}
 	if len(list) == 0 {
-		c.errs = append(c.errs, fmt.Errorf("%s: %.40q names nothing; leave it out for %s", name, value,
-			strings.Join(otherwise, ",")))
+		c.errs = append(c.errs, fmt.Errorf("%s: %.40q is an empty list; remove the setting to use %s",
+			name, value,
+			strings.Join(fallback, ",")))
 	}
 	return list
 }
 
-// Countries returns a List of countries by their codes of ISO 3166-1 alpha-2.
-func (c *Config) Countries(name string, otherwise []string) []string {
-	list := c.List(name, otherwise)
+// Countries is List for country codes of ISO 3166-1 alpha-2.
+func (c *Config) Countries(name string, fallback []string) []string {
+	list := c.List(name, fallback)
 	for _, code := range list {
 		if len(code) != 2 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 			c.errs = append(c.errs,
-				fmt.Errorf("%s: %.16q is not a country's code of two capitals, such as DE", name, code))
+				fmt.Errorf("%s: %.16q is not a country code of two capital letters, such as DE", name, code))
 		}
 	}
 	return list

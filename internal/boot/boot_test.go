@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { webtest.Main(m) }
 
-// settings are those of a service whose servers are away.
+// settings returns the settings of a service whose servers are away.
 func settings(more map[string]string) map[string]string {
 	env := map[string]string{
 		"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d?sslmode=disable",
@@ -40,12 +40,12 @@ func plain(c *Config) (*quadrille.Service, http.Handler) {
 		http.NotFoundHandler()
 }
 
-// boots runs the service until ctx is done, or until it fails.
-func boots(ctx context.Context, env map[string]string) error {
+// runPlain runs the service until ctx is done or the service fails.
+func runPlain(ctx context.Context, env map[string]string) error {
 	return run(ctx, "plain", lookupIn(env), plain)
 }
 
-func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
+func TestWrongSettingIsNamedWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
 	for want, more := range map[string]map[string]string{
@@ -56,11 +56,11 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
 		"QUADRILLE_PLAIN_AMQP_URL_FILE: ": {"QUADRILLE_PLAIN_AMQP_URL": "",
 			"QUADRILLE_PLAIN_AMQP_URL_FILE": none},
-		"QUADRILLE_TOKENS_FILE: ":                          {"QUADRILLE_TOKENS_FILE": none},
-		`QUADRILLE_LOG_LEVEL: "loud" is no level: use one`: {"QUADRILLE_LOG_LEVEL": "loud"},
-		`QUADRILLE_LOG_LEVEL: "7" is no level`:             {"QUADRILLE_LOG_LEVEL": "7"},
-		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:    {"QUADRILLE_OUTBOX_KEEP": "1s"},
-		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":  {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
+		"QUADRILLE_TOKENS_FILE: ":                             {"QUADRILLE_TOKENS_FILE": none},
+		`QUADRILLE_LOG_LEVEL: "loud" is not a log level: use`: {"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "7" is not a log level`:         {"QUADRILLE_LOG_LEVEL": "7"},
+		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:       {"QUADRILLE_OUTBOX_KEEP": "1s"},
+		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":     {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
 		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ": {
 			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"database URL of 127.0.0.1:1/d: sslmode is not": {
@@ -68,16 +68,16 @@ func TestAWrongSettingIsNamedAndNoSecretIs(t *testing.T) {
 		"broker URL: want amqp://": {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
-		err := boots(ctx, settings(more))
+		err := runPlain(ctx, settings(more))
 		cancel()
 		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "hush") {
-			t.Errorf("%s, want %q", text, want)
+			t.Errorf("error %s, want one with %q and without the password", text, want)
 		}
 	}
-	all := fmt.Sprint(boots(t.Context(), nil))
+	all := fmt.Sprint(runPlain(t.Context(), nil))
 	for _, name := range []string{"DATABASE_URL", "AMQP_URL", "URL"} {
 		if !strings.Contains(all, "QUADRILLE_PLAIN_"+name+" is not set") {
-			t.Errorf("of three settings %s is not named: %s", name, all)
+			t.Errorf("three settings are missing, and the error does not name %s: %s", name, all)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func TestASettingMayBeInAFile(t *testing.T) {
 	env := settings(map[string]string{
 		"QUADRILLE_PLAIN_DATABASE_URL": "", "QUADRILLE_PLAIN_DATABASE_URL_FILE": webtest.File(t,
 			"  from a file\n"),
-		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not this"),
+		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not used"),
 		"QUADRILLE_PLAIN_LISTEN":        "127.0.0.1:7",
 	})
 	c := read("plain", lookupIn(env))
@@ -97,24 +97,25 @@ func TestASettingMayBeInAFile(t *testing.T) {
 	}
 }
 
-// A variable that is nearly a setting is an error, since its value would be ignored; another one
-// that begins like a setting is told of, and the rest is nobody's business.
+// A variable whose name is nearly that of a setting is an error, because its value would be
+// ignored. Another name with the prefix of settings is returned as unknown. Other variables are not
+// checked.
 func TestMisspeltSettingsAreNamed(t *testing.T) {
 	t.Parallel()
-	strange, err := Misspelt([]string{
+	unknown, err := Misspelt([]string{
 		"QUADRILLE_ORDES_DATABASE_URL=postgres://u:hush@x/y", "QUADRILLE_OUTBOX_KEP=1h",
 		"QUADRILLE_PLAIN_AMQP_URL_FILES=x",
 		"QUADRILLE_SOMETHING_ELSE=1", "PATH=/", "QUADRILLE_PLAIN_URL=x",
 		"QUADRILLE_PAYMENTS_AMQP_URL_FILE=x", "QUADRILLE_TOKENS_FILE=x",
 	}, "plain")
-	if len(strange) != 1 || strange[0] != "QUADRILLE_SOMETHING_ELSE" ||
+	if len(unknown) != 1 || unknown[0] != "QUADRILLE_SOMETHING_ELSE" ||
 		strings.Contains(fmt.Sprint(err), "hush") {
-		t.Errorf("strange %v, %v", strange, err)
+		t.Errorf("unknown %v, %v", unknown, err)
 	}
 	for _, want := range []string{
-		"QUADRILLE_ORDES_DATABASE_URL is no setting: did you mean QUADRILLE_ORDERS_DATABASE_URL?",
-		"QUADRILLE_OUTBOX_KEP is no setting: did you mean QUADRILLE_OUTBOX_KEEP?",
-		"QUADRILLE_PLAIN_AMQP_URL_FILES is no setting: did you mean QUADRILLE_PLAIN_AMQP_URL_FILE?",
+		"QUADRILLE_ORDES_DATABASE_URL is not a setting: did you mean QUADRILLE_ORDERS_DATABASE_URL?",
+		"QUADRILLE_OUTBOX_KEP is not a setting: did you mean QUADRILLE_OUTBOX_KEEP?",
+		"QUADRILLE_PLAIN_AMQP_URL_FILES is not a setting: did you mean QUADRILLE_PLAIN_AMQP_URL_FILE?",
 	} {
 		if !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%q is not in %v", want, err)
@@ -122,7 +123,7 @@ func TestMisspeltSettingsAreNamed(t *testing.T) {
 	}
 }
 
-// Each name that the programs ask for is known, and so is each that the guide for operators names.
+// Every setting that the programs read or that docs/operations.md names is known.
 func TestAllSettingsAreKnown(t *testing.T) {
 	t.Parallel()
 	name := regexp.MustCompile(`QUADRILLE_[A-Z_]*[A-Z]`)
@@ -144,7 +145,7 @@ func TestAllSettingsAreKnown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, found := range name.FindAllString(string(content), -1) {
-			if strange, err := Misspelt([]string{found}); (len(strange) > 0 || err != nil) &&
+			if unknown, err := Misspelt([]string{found}); (len(unknown) > 0 || err != nil) &&
 				!strings.HasPrefix(found, "QUADRILLE_DEVSTACK_") {
 				t.Errorf("%s: %s is not known: %v", path, found, err)
 			}
@@ -173,19 +174,19 @@ func TestDurationsAndLists(t *testing.T) {
 	}
 }
 
-// Servers that are away do not end the program; a signal does, in good order.
-func TestAServiceServesWithItsServersAwayUntilItIsTold(t *testing.T) {
+// Unavailable servers do not end the program. A signal ends it gracefully.
+func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 	t.Parallel()
 	addr := devstack.Addresses(t, 1)[0]
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- boots(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
+		done <- runPlain(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
 			addr}))
 	}()
 	client := &webtest.Service{TB: t, URL: "http://" + addr}
-	webtest.Eventually(t, "it is alive", func() (bool, string) {
+	webtest.Eventually(t, "the service is alive", func() (bool, string) {
 		a, err := client.Try(ctx, "GET", "/healthz", "")
 		return err == nil && a.Status == http.StatusOK, fmt.Sprint(a, err)
 	})
@@ -200,23 +201,23 @@ func TestAServiceServesWithItsServersAwayUntilItIsTold(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(webtest.Patience):
-		t.Error("it does not end")
+		t.Error("the service does not end after it was stopped")
 	}
 }
 
-// Two that want one address: the second says so and ends.
+// If the address is in use, the program ends with an error that names the setting.
 func TestAnAddressInUseEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	err := boots(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
+	err := runPlain(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
 	if err == nil || !strings.Contains(err.Error(), "QUADRILLE_PLAIN_LISTEN or _URL: ") {
 		t.Errorf("%v", err)
 	}
 }
 
-// What is read from a file is never logged either.
-func TestTheConfigurationHoldsNoSecretInItsLog(t *testing.T) {
+// Passwords of the configuration are never logged.
+func TestLogContainsNoSecret(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "log")
 	file, err := os.Create(path)
@@ -231,7 +232,7 @@ func TestTheConfigurationHoldsNoSecretInItsLog(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, "plain", lookupIn(settings(nil)), build) }()
-	webtest.Eventually(t, "it complains about the database", func() (bool, string) {
+	webtest.Eventually(t, "the log reports the missing database", func() (bool, string) {
 		data, _ := os.ReadFile(path)
 		return strings.Contains(string(data), "waiting for the database"), string(data)
 	})

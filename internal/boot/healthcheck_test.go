@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/devstack"
 )
 
-// The check is asked for in the environment of the service, in which it listens on 0.0.0.0.
+// The health check runs in the environment of the service, in which the service listens on 0.0.0.0.
 func TestHealthcheck(t *testing.T) {
 	tests := map[string]struct {
 		ready int
@@ -28,7 +28,7 @@ func TestHealthcheck(t *testing.T) {
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter,
 				r *http.Request) {
 				if r.URL.Path != "/readyz" || r.URL.RawQuery != "" {
-					t.Errorf("asked for %s, want /readyz", r.URL)
+					t.Errorf("the health check requested %s, want /readyz", r.URL)
 				}
 				w.WriteHeader(test.ready)
 			}))
@@ -46,7 +46,7 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
-func TestHealthcheckOfNothing(t *testing.T) {
+func TestHealthcheckWithoutAService(t *testing.T) {
 	address := devstack.Addresses(t, 1)[0]
 	for name, env := range map[string]map[string]string{
 		"nobody listens": {"QUADRILLE_ORDERS_LISTEN": address},
@@ -54,17 +54,18 @@ func TestHealthcheckOfNothing(t *testing.T) {
 	} {
 		if err := command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env),
 			nil); err == nil {
-			t.Errorf("%s: the service counts as healthy", name)
+			t.Errorf("%s: the health check succeeds", name)
 		}
 	}
 }
 
-// A service that ignored a mistyped word would start a second time instead of checking the first.
+// If the service ignored a mistyped argument, it would start a second time instead of checking the
+// first.
 func TestUnknownArgument(t *testing.T) {
 	for _, args := range [][]string{{"health"}, {"healthcheck", "now"}} {
 		err := command(t.Context(), "orders", args, lookupIn(nil), nil)
 		if got := textOf(err); !strings.Contains(got, "healthcheck") {
-			t.Errorf("%q: error %q, want one that names what there is", args, got)
+			t.Errorf("%q: error %q, want one that names healthcheck", args, got)
 		}
 	}
 }

@@ -11,21 +11,21 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// prefix begins the names of all settings.
+// prefix is the prefix of all settings.
 const prefix = "QUADRILLE_"
 
-// near is how many letters a name may differ from that of a setting to be taken for a misspelt one.
-const near = 2
+// maxDistance is the maximum edit distance at which a name counts as a misspelt setting.
+const maxDistance = 2
 
 // known returns the names of all settings of the services, the simulators and the command line,
-// since they may share one environment, with those that name a file.
+// which may share one environment. It includes the _FILE variables.
 func known(services ...string) []string {
 	names := []string{
 		"AMQP_URL", "MANAGEMENT_URL", "POSTGRES_URL", "TOKEN", "TOKENS_FILE", "LOG_LEVEL", "BREAKER_OPEN",
 		"OUTBOX_KEEP",
 		"ORDER_DEADLINE", "PAYMENTS_PROVIDER_URL", "SHIPPING_CARRIER_URL", "SHIPPING_COUNTRIES",
 		"SIMULATORS_LISTEN", "SIMULATORS_URL",
-		"SOAK", // the length of a test
+		"SOAK", // selects the long version of a test
 	}
 	for _, s := range topology.Fulfilment().Services {
 		services = append(services, s.Name)
@@ -43,10 +43,10 @@ func known(services ...string) []string {
 	return names
 }
 
-// Misspelt judges the names in an environment, as os.Environ returns it. One that is nearly that of
-// a setting is an error, since its value would be ignored. Others that begin like a setting are
-// returned: they may belong to another release.
-func Misspelt(environment []string, services ...string) (strange []string, err error) {
+// Misspelt checks the names in an environment, in the form of os.Environ. A name that is nearly
+// that of a setting is an error, because its value would be ignored. Other names with the prefix of
+// settings are returned as unknown: they may belong to another release.
+func Misspelt(environment []string, services ...string) (unknown []string, err error) {
 	names := known(services...)
 	var errs []error
 	for _, variable := range environment {
@@ -55,14 +55,14 @@ func Misspelt(environment []string, services ...string) (strange []string, err e
 			strings.HasPrefix(name, prefix+"TEST_") {
 			continue
 		}
-		nearest := slices.MinFunc(names, func(a, b string) int {
+		closest := slices.MinFunc(names, func(a, b string) int {
 			return levenshtein.ComputeDistance(a, name) - levenshtein.ComputeDistance(b, name)
 		})
-		if levenshtein.ComputeDistance(nearest, name) <= near {
-			errs = append(errs, fmt.Errorf("%s is no setting: did you mean %s?", name, nearest))
+		if levenshtein.ComputeDistance(closest, name) <= maxDistance {
+			errs = append(errs, fmt.Errorf("%s is not a setting: did you mean %s?", name, closest))
 			continue
 		}
-		strange = append(strange, name)
+		unknown = append(unknown, name)
 	}
-	return strange, errors.Join(errs...)
+	return unknown, errors.Join(errs...)
 }

@@ -15,11 +15,11 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
-// simulatorsListen is where the simulators serve unless they are told otherwise.
+// simulatorsListen is the default address of the simulators.
 const simulatorsListen = "127.0.0.1:7709"
 
 // Simulators runs the simulators of the outside world until SIGINT or SIGTERM and returns the exit
-// code. With the argument healthcheck it asks those that run already.
+// code. With the argument healthcheck it checks the simulators that already run.
 func Simulators() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -53,11 +53,12 @@ func simulators(ctx context.Context, args []string, lookup func(string) (string,
 		return healthcheck(ctx, listen)
 	}
 	return fmt.Errorf(
-		"%q: the only argument there is is healthcheck; settings come from the environment", args)
+		"%q: unknown arguments: the only argument is healthcheck, and settings come from the environment",
+		args)
 }
 
 func serveSimulators(ctx context.Context, listen string, local bool) error {
-	// No time-out for writing: to answer late, or never, is what they are for.
+	// There is no write time-out, because the simulators answer late or never on purpose.
 	server := &http.Server{Addr: listen, Handler: web.Guard(simulator.New().Handler(), !local),
 		ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

@@ -8,8 +8,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// A value that nobody can mean is an error with the name of its setting.
-func TestValuesThatNobodyCanMean(t *testing.T) {
+// An impossible value is an error that names its setting.
+func TestImpossibleValues(t *testing.T) {
 	t.Parallel()
 	empty := webtest.File(t, " \n")
 	for name, values := range map[string][]string{
@@ -41,6 +41,6 @@ func TestValuesThatNobodyCanMean(t *testing.T) {
 	}
 	if err := simulators(t.Context(), []string{"health"}, lookupIn(nil)); err == nil ||
 		!strings.Contains(fmt.Sprint(err), "healthcheck") {
-		t.Errorf("an unknown word: %v", err)
+		t.Errorf("an unknown argument: error %v, want one that names healthcheck", err)
 	}
 }

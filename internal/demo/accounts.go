@@ -17,15 +17,16 @@ import (
 	"github.com/quadrille-go/quadrille/internal/payments"
 )
 
-// The bounds of waiting for a projection.
+// The bounds of the wait for a projection.
 const (
 	rebuildPoll    = 100 * time.Millisecond
 	rebuildTimeout = time.Hour
 )
 
 func accounts(e *cli.Env) *cobra.Command {
-	group := &cobra.Command{Use: "accounts", Aliases: []string{"account"}, Short: "Customers' money"}
-	print := func(a payments.Account) error {
+	group := &cobra.Command{Use: "accounts", Aliases: []string{"account"},
+		Short: "Show, verify and fill accounts"}
+	printAccount := func(a payments.Account) error {
 		return e.Print(a, func(t *cli.Text) {
 			closed := ""
 			if a.Closed {
@@ -36,8 +37,9 @@ func accounts(e *cli.Env) *cobra.Command {
 	}
 	var currency string
 	deposit := &cobra.Command{
-		Use: "deposit CUSTOMER AMOUNT", Short: "Pay into an account, and open it if need be; AMOUNT is " +
-			"in minor units",
+		Use: "deposit CUSTOMER AMOUNT",
+		Short: "Deposit money, and open the account if necessary; AMOUNT " +
+			"is in minor units",
 		Example: "  quadrille accounts deposit ada 100000", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			amount, err := number("AMOUNT", args[1])
@@ -54,7 +56,7 @@ func accounts(e *cli.Env) *cobra.Command {
 				map[string]any{"amount": amount, "currency": currency}, &a); err != nil {
 				return err
 			}
-			return print(a)
+			return printAccount(a)
 		},
 	}
 	deposit.Flags().StringVar(&currency, "currency", "EUR", "ISO 4217")
@@ -67,7 +69,7 @@ func accounts(e *cli.Env) *cobra.Command {
 				&a); err != nil {
 				return err
 			}
-			return print(a)
+			return printAccount(a)
 		},
 	}
 	group.AddCommand(deposit, show, history(e), verify(e), rebuild(e))
@@ -76,7 +78,7 @@ func accounts(e *cli.Env) *cobra.Command {
 
 func history(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "history CUSTOMER", Short: "List what has happened to an account, as it is stored",
+		Use: "history CUSTOMER", Short: "List the stored events of an account",
 		Example: "  quadrille accounts history ada", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			all := []payments.Event{}
@@ -105,7 +107,8 @@ func history(e *cli.Env) *cobra.Command {
 	}
 }
 
-// fieldsOf lists the fields of an event in one line, without the customer that they are all about.
+// fieldsOf lists the fields of an event in one line, without the customer, who is the same for all
+// events.
 func fieldsOf(data json.RawMessage) string {
 	var fields map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -124,11 +127,11 @@ func fieldsOf(data json.RawMessage) string {
 
 func verify(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "verify [CUSTOMER...]", Short: "Check the chain of hashes of accounts, and all that is " +
+		Use: "verify [CUSTOMER...]", Short: "Verify the chain of hashes of accounts, and the data " +
 			"derived from it",
-		Long: "Check the chain of hashes of accounts, and all that is derived from it: snapshots and " +
+		Long: "Verify the chain of hashes of accounts, and the data derived from it: snapshots and " +
 			"projections.\n" +
-			"Without a customer all accounts are checked. The exit code is 5 when one does not fit.",
+			"Without a customer all accounts are verified. The exit code is 5 if one does not match.",
 		Example: "  quadrille accounts verify\n  quadrille accounts verify ada",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, customers []string) error {
@@ -144,8 +147,9 @@ func verify(e *cli.Env) *cobra.Command {
 			}
 			err = e.Print(list, func(t *cli.Text) { printVerified(t, list) })
 			if err == nil && bad > 0 {
-				err = cli.Error{Code: cli.ExitProblems, Err: fmt.Errorf("%d of %d accounts do not fit", bad,
-					len(list))}
+				err = cli.Error{Code: cli.ExitProblems,
+					Err: fmt.Errorf("%d of %d accounts do not match their events", bad,
+						len(list))}
 			}
 			return err
 		},
@@ -165,7 +169,7 @@ func printVerified(t *cli.Text, list []payments.Verified) {
 	}
 }
 
-// verifyAll verifies these customers' accounts, or all.
+// verifyAll verifies the accounts of these customers, or all accounts if there are none.
 func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payments.Verified,
 	err error) {
 	all = []payments.Verified{}
@@ -193,15 +197,15 @@ func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payme
 
 func rebuild(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "rebuild [PROJECTION...]", Short: "Fill the tables for reading anew from the events, " +
-			"beside those that are being read",
+		Use: "rebuild [PROJECTION...]", Short: "Fill projections again from the events, while the " +
+			"current ones are read",
 		Example:   "  quadrille accounts rebuild\n  quadrille accounts rebuild account_statement",
 		ValidArgs: projectionNames(), Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, names []string) error {
 			for _, name := range names {
 				if !slices.Contains(projectionNames(), name) {
 					return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %.64q", name),
-						Next: "they are " + strings.Join(projectionNames(), " and ")}
+						Next: "the projections are " + strings.Join(projectionNames(), " and ")}
 				}
 			}
 			if len(names) == 0 {
@@ -235,10 +239,10 @@ func projectionNames() (names []string) {
 	return names
 }
 
-// Rebuild asks for a projection to be rebuilt and waits until readers see it; told hears how far it
-// is.
+// Rebuild requests the rebuild of a projection and waits until readers see it. It calls report with
+// the progress.
 func Rebuild(ctx context.Context, e *cli.Env, name string,
-	toldCount func(eventstore.Progress)) (p eventstore.Progress, err error) {
+	report func(eventstore.Progress)) (p eventstore.Progress, err error) {
 	var list []eventstore.Progress
 	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild",
 		nil, nil, &list); err != nil {
@@ -251,17 +255,17 @@ func Rebuild(ctx context.Context, e *cli.Env, name string,
 		p, ok := newest(list, name)
 		switch {
 		case !ok || p.Generation > wanted.Generation:
-			return p, fmt.Errorf("%s is being rebuilt by somebody else", name)
+			return p, fmt.Errorf("another rebuild of %s has begun: wait for it", name)
 		case p.Live:
 			return p, nil
 		case p.Done != reported:
-			toldCount(p)
+			report(p)
 			reported = p.Done
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return p, fmt.Errorf("the service goes on to rebuild %s without us: %w", name, ctx.Err())
+			return p, fmt.Errorf("stopped waiting; the service continues to rebuild %s: %w", name, ctx.Err())
 		}
 		list = nil
 		if err := e.Call(ctx, "payments", "GET", "/admin/projections", nil, nil, &list); err != nil {
@@ -270,7 +274,7 @@ func Rebuild(ctx context.Context, e *cli.Env, name string,
 	}
 }
 
-// newest is the latest generation of a projection.
+// newest returns the latest generation of a projection.
 func newest(list []eventstore.Progress, name string) (found eventstore.Progress, ok bool) {
 	for _, p := range list {
 		if p.Name == name && p.Generation > found.Generation {

@@ -8,7 +8,7 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 )
 
-// rebuildAll fills the tables for reading anew while orders are under way.
+// rebuildAll rebuilds the projections while orders are in progress.
 func (d *player) rebuildAll(ctx context.Context) (string, error) {
 	var lines []string
 	for _, name := range projectionNames() {
@@ -16,15 +16,15 @@ func (d *player) rebuildAll(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		lines = append(lines, fmt.Sprintf("%s rebuilt from %d events beside live traffic", p.Name,
+		lines = append(lines, fmt.Sprintf("%s rebuilt from %d events during live traffic", p.Name,
 			p.Done))
 	}
 	return strings.Join(lines, ", "), nil
 }
 
-// ledgersAgree looks through every account: its chain of hashes, its snapshot, and what the rebuilt
-// tables say of it.
-func (d *player) ledgersAgree(ctx context.Context) (violations []string, err error) {
+// checkAccounts verifies every account: its chain of hashes, its snapshot and its rows in the
+// rebuilt projections.
+func (d *player) checkAccounts(ctx context.Context) (violations []string, err error) {
 	list, err := verifyAll(ctx, d.Env, nil)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (d *player) ledgersAgree(ctx context.Context) (violations []string, err err
 	}
 	if len(list) < 2 {
 		violations = append(violations,
-			fmt.Sprintf("%d accounts were verified, want those of both customers", len(list)))
+			fmt.Sprintf("only %d accounts were verified, want those of both customers", len(list)))
 	}
 	return violations, nil
 }

@@ -16,22 +16,23 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Model is a situation that is explored: orders for one article, and what there is at first.
+// Model is a situation to explore: orders for one article, and the initial money and stock.
 type Model struct {
 	Name       string
-	Orders     int   // each for one piece at 100
-	Funds      int64 // of their customer
+	Orders     int   // each for one piece at a price of 100
+	Funds      int64 // of the customer
 	Stock      int64
 	Country    string
 	Duplicates int
-	// The outside world: whether a card pays and a carrier is asked, and what of it is refused.
+	// Card and Carrier are set if a card pays and if a carrier is called. Refuses is the call that the
+	// outside world refuses, or empty.
 	Card    bool
 	Carrier bool
-	Refuses string // charges, refunds, bookings or recalls
+	Refuses string // simulator.Charges, Refunds, Bookings or Recalls
 }
 
-// Models are the situations of the choreography: one order with every outcome, and two that fight
-// for the last piece or for the last money.
+// Models returns the situations to explore: one order with every outcome, and two orders that
+// compete for the last piece or for the money.
 func Models() []Model {
 	return []Model{
 		{Name: "one order", Orders: 1, Funds: 1000, Stock: 5, Country: "DE", Duplicates: 2},
@@ -98,8 +99,8 @@ func Explore(m Model) (check.Report, error) {
 	})
 }
 
-// facts are what the four services say about one order.
-type facts struct {
+// orderStates are the states of one order in the four services and at the outside peers.
+type orderStates struct {
 	charges     journal // of the payment provider
 	bookings    journal // of the carrier
 	order       orders.Order
@@ -108,8 +109,8 @@ type facts struct {
 	shipment    shipping.Shipment
 }
 
-func factsOf(w check.System, i int) facts {
-	var f facts
+func statesOf(w check.System, i int) orderStates {
+	var f orderStates
 	w.Row("payments", outsideTable, orderID(i), &f.charges)
 	w.Row("shipping", outsideTable, orderID(i), &f.bookings)
 	w.Row("orders", "orders", orderID(i), &f.order)
@@ -119,7 +120,7 @@ func factsOf(w check.System, i int) facts {
 	return f
 }
 
-// always: money and stock are conserved, nothing is negative, and nobody pays for nothing.
+// always checks the invariants of every state: money and stock are conserved and never negative.
 func (m Model) always(w check.System) error {
 	var account payments.Account
 	w.Row("payments", "account", customer, &account)
@@ -127,7 +128,7 @@ func (m Model) always(w check.System) error {
 	w.Row("inventory", "stock", sku, &stock)
 	paid, reserved, committed := int64(0), int64(0), int64(0)
 	for i := range m.Orders {
-		f := factsOf(w, i)
+		f := statesOf(w, i)
 		if f.payment.State == payments.Captured && !m.Card {
 			paid += f.payment.Amount
 		}
@@ -149,13 +150,14 @@ func (m Model) always(w check.System) error {
 	return nil
 }
 
-// atRest: every order is in one of two ends, and all four services agree on which.
+// atRest checks the invariants of a state in which nothing more happens: every order is confirmed
+// or cancelled, and all four services agree.
 func (m Model) atRest(w check.System) error {
 	for i := range m.Orders {
-		f := factsOf(w, i)
+		f := statesOf(w, i)
 		confirmed := f.order.State == orders.Confirmed && f.payment.State == payments.Captured &&
 			f.reservation.State == inventory.Committed && f.shipment.State == shipping.Scheduled
-		if err := m.witnessed(f, confirmed); err != nil {
+		if err := m.checkJournals(f, confirmed); err != nil {
 			return fmt.Errorf("order %d: %w: %s", i+1, err, f)
 		}
 		cancelled := f.order.State == orders.Cancelled && m.undone(f) &&
@@ -170,12 +172,12 @@ func (m Model) atRest(w check.System) error {
 func (m Model) outcome(w check.System) string {
 	var each []string
 	for i := range m.Orders {
-		each = append(each, factsOf(w, i).String())
+		each = append(each, statesOf(w, i).String())
 	}
 	return strings.Join(each, " | ")
 }
 
-func (f facts) String() string {
+func (f orderStates) String() string {
 	none := func(state string) string {
 		if state == "" {
 			return "none"

@@ -21,7 +21,7 @@ func TestEveryInterleaving(t *testing.T) {
 				t.Logf("  %d × %s", n, outcome)
 			}
 			if !r.Complete {
-				t.Error("not every state was visited")
+				t.Error("the exploration stopped before it had visited every state")
 			}
 			for _, v := range r.Violations {
 				t.Errorf("%s", v)

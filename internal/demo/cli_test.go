@@ -28,7 +28,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// services are the four services in this process, with the command line in front of them.
+// services are the four services in the process of the test, with settings for the command
+// line.
 type services struct {
 	*testing.T
 	settings map[string]string
@@ -47,7 +48,7 @@ func startServices(t *testing.T) *services {
 			return orders.New(db, amqp, time.Hour, log)
 		},
 		"payments": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return payments.New(db, amqp, outsider(t), log)
+			return payments.New(db, amqp, absentProvider(t), log)
 		},
 		"inventory": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 			return inventory.New(db, amqp, log)
@@ -86,7 +87,7 @@ func (b *services) start(name string, service webtest.New) {
 	webtest.Eventually(b, name+" is connected", func() (bool, string) { return s.Connected(), name })
 }
 
-// run runs a command line.
+// run runs the command line with these arguments.
 func (b *services) run(in string, args ...string) (code int, out, errOut string) {
 	b.Helper()
 	var o, e bytes.Buffer
@@ -95,24 +96,24 @@ func (b *services) run(in string, args ...string) (code int, out, errOut string)
 	return code, o.String(), e.String()
 }
 
-// line is a command line, with its words between spaces, and what must come of it.
-type line struct {
+// commandLine is a command line, with its expected exit code and output.
+type commandLine struct {
 	args, in string
 	code     int
-	says     string // on standard output, or on standard error unless the code is 0
+	want     string // part of standard output, or also of standard error if the code is not 0
 }
 
-// check runs it for a person, and then once more as JSON if there is any.
-func (b *services) check(l line, asJSON bool) {
+// check runs a command line with text output, and if asJSON is set again with JSON output.
+func (b *services) check(l commandLine, asJSON bool) {
 	b.Helper()
 	args := strings.Fields(l.args)
 	code, out, errOut := b.run(l.in, args...)
-	published := out
+	printed := out
 	if l.code != 0 {
-		published += errOut
+		printed += errOut
 	}
-	if code != l.code || !strings.Contains(published, l.says) || code != 0 && errOut == "" {
-		b.Errorf("%s: exit %d, want %d with %q\n%s%s", l.args, code, l.code, l.says, out, errOut)
+	if code != l.code || !strings.Contains(printed, l.want) || code != 0 && errOut == "" {
+		b.Errorf("%s: exit %d, want %d with %q\n%s%s", l.args, code, l.code, l.want, out, errOut)
 	}
 	if !asJSON {
 		return
@@ -123,16 +124,16 @@ func (b *services) check(l line, asJSON bool) {
 	}
 }
 
-// outsider is a provider that is away.
-func outsider(t *testing.T) *outside.Peer {
+// absentProvider returns a payment provider that is away.
+func absentProvider(t *testing.T) *outside.Peer {
 	peer := outside.New("provider", "http://127.0.0.1:1", time.Minute, zerolog.Nop())
 	t.Cleanup(peer.Close)
 	return peer
 }
 
-// commands are command lines about an event and an order, whose ids nobody else uses.
-func commands(id, order string) []line {
-	return []line{
+// commands returns command lines about an event and an order, whose ids are not used elsewhere.
+func commands(id, order string) []commandLine {
+	return []commandLine{
 		{"version", "", 0, "quadrille"},
 		{"topology show", "", 0, "order.placed"},
 		{"topology apply", "", 0, "applied"},
@@ -176,8 +177,8 @@ func commands(id, order string) []line {
 	}
 }
 
-// Each command does what its help says, prints JSON where it prints data, and ends with the code
-// that is documented.
+// Each command does what its help says, prints JSON if it prints data, and ends with the documented
+// exit code.
 func TestCommands(t *testing.T) {
 	t.Parallel()
 	b := startServices(t)
@@ -185,7 +186,7 @@ func TestCommands(t *testing.T) {
 	for _, l := range commands(id, order) {
 		b.check(l, l.code == 0)
 	}
-	for _, l := range []line{
+	for _, l := range []commandLine{
 		{"topology show --mermaid", "", 0, "flowchart"},
 		{"completion bash", "", 0, "quadrille"},
 		{"__complete publish order.p", "", 0, "order.placed"},
@@ -194,7 +195,7 @@ func TestCommands(t *testing.T) {
 		b.check(l, false)
 	}
 	misspelt := webtest.File(t, "QUADRILLE_ORDES_URL=x\n")
-	b.check(line{"version --env-file " + misspelt, "", cli.ExitUsage,
+	b.check(commandLine{"version --env-file " + misspelt, "", cli.ExitUsage,
 		"did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
 	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
@@ -210,8 +211,8 @@ func TestCommands(t *testing.T) {
 		}
 		return code == 0 && bad != "", fmt.Sprint(code, out, errOut)
 	})
-	b.check(line{"parked list", "", 0, "order.placed"}, true)
-	b.check(line{"parked list --limit 1", "", 0, "order.placed"}, true)
-	b.check(line{"parked show " + bad, "", 0, "order.placed"}, true)
-	b.check(line{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
+	b.check(commandLine{"parked list", "", 0, "order.placed"}, true)
+	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
+	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
+	b.check(commandLine{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
 }

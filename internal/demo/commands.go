@@ -19,7 +19,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// App is the command line of the choreography.
+// App returns the command line of the order flow.
 func App() cli.App {
 	return cli.App{
 		Name: "quadrille", Topology: topology.Fulfilment(), Catalogue: fulfilment.Catalogue(),
@@ -30,13 +30,15 @@ func App() cli.App {
 	}
 }
 
-// checkSettings refuses a name that is nearly that of a setting, in the environment or in the file.
+// checkSettings refuses a name that is nearly that of a setting, in the environment or in the env
+// file.
 func checkSettings(names []string) error {
 	_, err := boot.Misspelt(append(os.Environ(), names...))
 	return err
 }
 
-// sample is about a new order each time: the same one twice would be a repetition.
+// sample returns a sample event about a new order, because a second event about the same order
+// could be a duplicate.
 func sample(eventType string) (events.Payload, bool) {
 	for _, p := range fulfilment.Samples(events.NewID()) {
 		if p.EventType() == eventType {
@@ -46,7 +48,7 @@ func sample(eventType string) (events.Payload, bool) {
 	return nil, false
 }
 
-// checkAll explores all models of the choreography.
+// checkAll explores all models.
 func checkAll() (cli.Checked, error) {
 	var names []string
 	var reports []check.Report
@@ -57,11 +59,12 @@ func checkAll() (cli.Checked, error) {
 		}
 		names, reports = append(names, m.Name), append(reports, r)
 	}
-	return sumUp(names, reports), nil
+	return combineReports(names, reports), nil
 }
 
-// sumUp makes one result of the reports of several models. A cause that they share is told once.
-func sumUp(names []string, reports []check.Report) cli.Checked {
+// combineReports combines the reports of several models. A violation that several models share is
+// listed once.
+func combineReports(names []string, reports []check.Report) cli.Checked {
 	all := cli.Checked{Complete: true}
 	models := map[string]any{}
 	var causes []check.Violation
@@ -90,7 +93,7 @@ func sumUp(names []string, reports []check.Report) cli.Checked {
 	return all
 }
 
-// root returns the checkout that the command runs in, or else this folder.
+// root returns the folder of the checkout in which the command runs, or else the current folder.
 func root() (string, error) {
 	here, err := os.Getwd()
 	if err != nil {
@@ -118,9 +121,9 @@ func up(e *cli.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "up", Short: "Start servers and services on this machine, and stop them on Ctrl-C",
 		Long: "Start a private RabbitMQ and PostgreSQL and the four services, apply migrations and the " +
-			"topology, and print where they are.\n" +
-			"With --detach it returns when all are ready; called again, it restarts what has died " +
-			"and leaves what runs.",
+			"topology, and print their addresses.\n" +
+			"With --detach it returns when all are ready. If it is called again, it restarts the " +
+			"processes that have ended and keeps the others.",
 		Example: "  quadrille up\n  quadrille up --detach --replicas 2\n  quadrille up --without " +
 			"payments   # to run it under a debugger",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
@@ -144,7 +147,7 @@ func up(e *cli.Env) *cobra.Command {
 				return err
 			}
 			if err == nil {
-				s.Log("everything is up; Ctrl-C stops it")
+				s.Log("all servers and services are ready; Ctrl-C stops them")
 				<-ctx.Done()
 			}
 			s.Log("stopping")
@@ -153,13 +156,13 @@ func up(e *cli.Env) *cobra.Command {
 	}
 	c.Flags().BoolVar(&s.Detached, "detach", false,
 		"return when all are ready; quadrille down stops them")
-	c.Flags().IntVar(&s.Replicas, "replicas", 1, "how many of each service")
-	c.Flags().StringVar(&without, "without", "", "services to leave out, with commas between them")
+	c.Flags().IntVar(&s.Replicas, "replicas", 1, "number of replicas of each service")
+	c.Flags().StringVar(&without, "without", "", "services to leave out, separated by commas")
 	c.Flags().BoolVar(&s.Servers, "servers", false, "start only the servers")
 	return c
 }
 
-// describe is what up prints as JSON.
+// describe returns the output of up for JSON.
 func (s *Stack) describe() map[string]any {
 	urls := map[string]string{}
 	for _, service := range s.services() {
@@ -173,7 +176,7 @@ func (s *Stack) describe() map[string]any {
 
 func down(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "down", Short: "Stop what up has started", Example: "  quadrille down",
+		Use: "down", Short: "Stop the servers and services that up started", Example: "  quadrille down",
 		RunE: func(c *cobra.Command, _ []string) error {
 			folder, err := root()
 			if err != nil {

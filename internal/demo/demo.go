@@ -16,43 +16,43 @@ import (
 
 // The bounds of the demo.
 const (
-	settleTimeout = 30 * time.Second // for one order to come to its end
+	settleTimeout = 30 * time.Second // for one order to end
 	demoReplicas  = 2
 	demoStack     = "demo"
-	demoBreaker   = 2 * time.Second // how long an open breaker stays so
+	demoBreaker   = 2 * time.Second // how long an open breaker stays open
 )
 
-// Outcome is one order of the demo: what was expected of it, and what became of it.
+// Outcome is one order of the demo with its expected and its actual end.
 type Outcome struct {
 	Name       string    `json:"name"`
 	OrderID    string    `json:"order_id"`
-	Card       bool      `json:"card"` // it pays
+	Card       bool      `json:"card"` // a card pays
 	Expected   Ending    `json:"expected"`
 	Got        Ending    `json:"got"`
 	AsExpected bool      `json:"as_expected"`
 	Trace      cli.Trace `json:"trace"`
 }
 
-// Result is all that the demo shows.
+// Result is the output of the demo.
 type Result struct {
 	Orders     []Outcome    `json:"orders"`
 	Ledger     Ledger       `json:"ledger"`
 	Parked     []cli.Parked `json:"parked"`
-	Outage     string       `json:"outage"`  // how that of the payment provider went
-	Rebuilt    string       `json:"rebuilt"` // projections, while orders were under way
-	Relayed    string       `json:"relayed"` // through which ways out of the outboxes
+	Outage     string       `json:"outage"`  // of the payment provider, summarised
+	Rebuilt    string       `json:"rebuilt"` // projections, while orders were in progress
+	Relayed    string       `json:"relayed"` // how the relays were switched
 	Violations []string     `json:"violations"`
 	AsExpected int          `json:"as_expected"`
-	Seconds    float64      `json:"seconds"` // after the servers were up
+	Seconds    float64      `json:"seconds"` // since all services were ready
 }
 
 func demo(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "demo", Short: "Fulfil and refuse orders on this machine, and account for every one",
-		Long: "Start everything with two replicas of each service, take orders through every row of " +
-			"the choreography, print each order's story,\n" +
-			"then money, stock and shipments. It ends with one line and exits 0 only when every " +
-			"order ended as expected.",
+		Use: "demo", Short: "Run orders through every outcome on this machine, and check each of them",
+		Long: "Start everything with two replicas of each service, place orders that use every event " +
+			"of the topology, and print the trace of each order,\n" +
+			"then money, stock and shipments. The last line is a summary; the exit code is 0 only " +
+			"if every order ended as expected.",
 		Example: "  quadrille demo\n  quadrille demo -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			folder, err := root()
@@ -70,7 +70,7 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
 		return fmt.Errorf("make folder of the demo: %w", err)
 	}
-	// Also after an error or Ctrl-C: nothing is left running.
+	// This also runs after an error or Ctrl-C, so that no process is left running.
 	defer func() { err = errors.Join(err, s.Down(context.WithoutCancel(ctx))) }()
 	if err := s.Reset(ctx); err != nil {
 		return err
@@ -91,33 +91,34 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 	if err != nil {
 		return err
 	}
-	result, err := d.account(ctx)
+	result, err := d.collect(ctx)
 	if err != nil {
 		return err
 	}
-	result.Rebuilt, result.Relayed = rebuilt, d.relayed
+	result.Rebuilt, result.Relayed = rebuilt, d.relays
 	result.Seconds = time.Since(began).Seconds()
 	if err := e.Print(result, result.print); err != nil {
 		return err
 	}
 	if result.AsExpected != len(result.Orders) || len(result.Violations) > 0 {
 		return cli.Error{Code: cli.ExitProblems, Err: errors.New("the demo did not end as expected"),
-			Next: "the services' logs are in " + filepath.Join(s.dir(), "logs")}
+			Next: "see the logs of the services in " + filepath.Join(s.dir(), "logs")}
 	}
 	return nil
 }
 
-// account waits for every order to end, collects the stories, and adds everything up.
-func (d *player) account(ctx context.Context) (Result, error) {
+// collect waits until every order has ended, and collects the traces, the ledger and the
+// violations.
+func (d *player) collect(ctx context.Context) (Result, error) {
 	r := Result{Orders: []Outcome{}, Violations: []string{}}
-	for _, act := range d.scenes {
-		got, ok, err := d.await(ctx, act)
+	for _, o := range d.orders {
+		got, ok, err := d.await(ctx, o)
 		if err != nil {
 			return r, err
 		}
-		history, err := d.Trace(ctx, act.order)
+		trace, err := d.Trace(ctx, o.order)
 		if err == nil {
-			err = cli.MissingError(history.Missing)
+			err = cli.MissingError(trace.Missing)
 		}
 		if err != nil {
 			return r, err
@@ -125,7 +126,7 @@ func (d *player) account(ctx context.Context) (Result, error) {
 		if ok {
 			r.AsExpected++
 		}
-		r.Orders = append(r.Orders, Outcome{act.name, act.order, act.card, act.expect, got, ok, history})
+		r.Orders = append(r.Orders, Outcome{o.name, o.order, o.card, o.expect, got, ok, trace})
 	}
 	var err error
 	if r.Ledger, err = d.ledger(ctx, r.Orders); err != nil {
@@ -135,19 +136,19 @@ func (d *player) account(ctx context.Context) (Result, error) {
 		return r, err
 	}
 	r.Violations = append(r.Violations, r.Ledger.violations()...)
-	r.Violations = append(r.Violations, d.wrongParked(r.Parked)...)
-	outside, err := d.witnessed(ctx, r.Orders)
+	r.Violations = append(r.Violations, d.parkedViolations(r.Parked)...)
+	journalViolations, err := d.checkJournal(ctx, r.Orders)
 	if err != nil {
 		return r, err
 	}
-	entries, err := d.ledgersAgree(ctx)
+	accountViolations, err := d.checkAccounts(ctx)
 	if err != nil {
 		return r, err
 	}
-	r.Outage = d.sinceOpened()
-	r.Violations = append(r.Violations, entries...)
-	r.Violations = append(r.Violations, outside...)
-	r.Violations = append(r.Violations, unexpected(r.Orders)...)
+	r.Outage = d.outageSummary()
+	r.Violations = append(r.Violations, accountViolations...)
+	r.Violations = append(r.Violations, journalViolations...)
+	r.Violations = append(r.Violations, missingSteps(r.Orders)...)
 	return r, nil
 }
 
@@ -162,7 +163,7 @@ func (r Result) print(t *cli.Text) {
 	}
 	t.Printf("\n")
 	r.Ledger.print(t)
-	t.Printf("\nparked: %d, of what was malformed or forged\n", len(r.Parked))
+	t.Printf("\nparked: %d malformed or forged events\n", len(r.Parked))
 	for _, p := range r.Parked {
 		reason, _, _ := strings.Cut(p.Reason, "\n")
 		t.Printf("  %-10s %-16s %s\n", p.Service, p.Type, reason)

@@ -1,4 +1,3 @@
-// Package demo puts the four services together: the commands of the command line that are about
-// this very choreography (up, down, demo, order), its samples, and the model that package check
-// explores.
+// Package demo combines the four services: it contains the commands for this order flow (up, down,
+// demo, order, accounts, stock), their samples, and the models that package check explores.
 package demo

@@ -14,17 +14,17 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// tests publishes events about orders that the service orders has never seen.
-func (d *player) tests(ctx context.Context) error {
-	five := events.NewID()
-	placed := fulfilment.OrderPlaced{OrderID: five, Customer: rich, Currency: "EUR",
+// testEvents publishes events about orders that the service orders does not know.
+func (d *player) testEvents(ctx context.Context) error {
+	repeated := events.NewID()
+	placed := fulfilment.OrderPlaced{OrderID: repeated, Customer: rich, Currency: "EUR",
 		Lines: newBody(rich, plenty, "GB").Lines, Address: newBody(rich, plenty, "GB").Address}
 	copies := events.Cause(events.Command(placed, time.Now()), "/orders", time.Now(), placed)
 	unknown := events.NewID()
 	lone := fulfilment.PaymentDeclined{OrderID: unknown, Reason: fulfilment.ReasonNoFunds}
-	d.scenes = append(d.scenes,
-		act{"one test event published five times", five, confirmed, false},
-		act{"known only from a test event", unknown, adopted, false})
+	d.orders = append(d.orders,
+		expectedOrder{"one test event published five times", repeated, confirmed, false},
+		expectedOrder{"known only from a test event", unknown, adopted, false})
 	record, err := copies.Record()
 	if err != nil {
 		return err
@@ -41,7 +41,8 @@ func (d *player) tests(ctx context.Context) error {
 	return d.publish(ctx, messages...)
 }
 
-// forged publishes what no service has said: each must end parked, and do nothing.
+// forged publishes a forged and a malformed event. Services must park them, and they must have no
+// effect.
 func (d *player) forged(ctx context.Context) error {
 	claim := fulfilment.Samples(events.NewID())[0]
 	record, err := events.Cause(events.Command(claim, time.Now()), "/orders", time.Now(),
@@ -49,7 +50,8 @@ func (d *player) forged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	forged := message("shipping", record) // through shipping's exchange, under a key that is routed
+	// through the exchange of shipping, under a routing key that is bound
+	forged := message("shipping", record)
 	forged.Key = "shipment.scheduled"
 	garbage := rabbit.Message{Exchange: topology.ExchangeOf("orders"), Key: "order.placed",
 		Publishing: amqp.Publishing{
@@ -69,7 +71,7 @@ func message(owner string, r events.Record) rabbit.Message {
 		Publishing: rabbit.Publishing(r)}
 }
 
-// publish publishes as the operator, with confirms.
+// publish publishes messages as the operator and waits for the confirms.
 func (d *player) publish(ctx context.Context, messages ...rabbit.Message) error {
 	session, err := rabbit.Open(ctx, d.stack.operatorURL(), "demo")
 	if err != nil {

@@ -9,15 +9,16 @@ import (
 	"github.com/quadrille-go/quadrille/internal/devstack"
 )
 
-// What tests do to a running stack. None of it is safe for concurrent use.
+// These methods are for tests of a running stack. They are not safe for concurrent use.
 
-// Names lists the service processes of the stack, such as "orders-1".
+// Names returns the names of the service processes of the stack, such as "orders-1".
 func (s *Stack) Names() []string { return s.names() }
 
-// Kill ends a service process at once, wherever it is.
+// Kill ends a service process with SIGKILL.
 func (s *Stack) Kill(name string) { s.state.signal(name, syscall.SIGKILL) }
 
-// Revive starts every service process that has ended, each on its old address, and does not wait.
+// Revive starts every service process that has ended, each at its old address. It does not wait
+// until they are ready.
 func (s *Stack) Revive(ctx context.Context) error {
 	binaries, err := s.binaries(ctx)
 	if err != nil {
@@ -37,21 +38,21 @@ func (s *Stack) Revive(ctx context.Context) error {
 	return nil
 }
 
-// URL is where a replica serves.
+// URL returns the address of a replica.
 func (s *Stack) URL(service string, replica int) string {
 	return "http://" + s.state.address(fmt.Sprintf("%s-%d", service, replica))
 }
 
-// SimulatorsURL is where the outside world is.
+// SimulatorsURL returns the address of the simulators.
 func (s *Stack) SimulatorsURL() string { return "http://" + s.state.address(simulators) }
 
-// DatabaseURL is the address of a service's database.
+// DatabaseURL returns the URL of the database of a service.
 func (s *Stack) DatabaseURL(service string) string { return s.databaseURL(service) }
 
-// Backends are the servers of the stack.
+// Backends returns the servers of the stack.
 func (s *Stack) Backends() *devstack.Servers { return s.servers }
 
-// Tails are the ends of the logs of all services, for a test that failed.
+// Tails returns the ends of the logs of all services, for a failed test.
 func (s *Stack) Tails() string {
 	var b strings.Builder
 	for _, name := range s.names() {

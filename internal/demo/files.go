@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// lockTimeout is how long one up, down or demo of a stack waits for another one.
+// lockTimeout is how long an up, down or demo of a stack waits for another one.
 const lockTimeout = 3 * time.Minute
 
-// lock keeps other programs from starting or stopping the same stack meanwhile: two that read one
-// state would start each process twice. The kernel lets go of it when the program ends.
+// lock prevents other programs from starting or stopping the same stack at the same time: two
+// programs that read one state would start each process twice. The kernel releases the lock when
+// the program ends.
 func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
 	return lockFile(ctx, filepath.Join(s.dir(), "stack.lock"), lockTimeout)
 }
@@ -37,7 +38,8 @@ func lockFile(ctx context.Context, path string, atMost time.Duration) (unlock fu
 			break
 		}
 		if time.Now().After(deadline) {
-			err = fmt.Errorf("another up or down of it has not ended after %s: wait for it, or end it",
+			err = fmt.Errorf(
+				"another up or down of this stack has not ended after %s: wait for it, or end it",
 				atMost)
 			break
 		}
@@ -49,8 +51,8 @@ func lockFile(ctx context.Context, path string, atMost time.Duration) (unlock fu
 	return nil, fmt.Errorf("lock the stack (%s): %w", path, err)
 }
 
-// writeFile replaces a file whole: after a crash, also of the machine, it is the old one or the new
-// one.
+// writeFile replaces a file atomically: after a crash, also of the machine, it has either the old
+// or the new content.
 func writeFile(path, content string) error {
 	err := writeAndSync(path+".new", content)
 	if err == nil {

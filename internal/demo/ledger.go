@@ -15,8 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Ending is what the four services say about an order; "none" where one has nothing, and several
-// words where timing decides which.
+// Ending is the state of an order in each of the four services: "none" if a service does not know
+// it, and alternatives separated by | if timing decides.
 type Ending struct {
 	Order    string `json:"order"`
 	Payment  string `json:"payment"`
@@ -29,7 +29,7 @@ func (e Ending) String() string {
 		e.Shipment)
 }
 
-// The ways in which an order of the demo ends.
+// The expected ends of the orders of the demo.
 var (
 	confirmed      = Ending{"confirmed", "captured", "committed", "scheduled"}
 	declined       = Ending{"cancelled", "declined", "none", "none"}
@@ -43,14 +43,14 @@ var (
 	recallRefused  = Ending{"cancelled", "refunded", "released", "recall_refused"}
 )
 
-// fits tells whether got is one of the ways that e allows.
-func (e Ending) fits(got Ending) bool {
+// allows reports whether got is one of the ends that e allows.
+func (e Ending) allows(got Ending) bool {
 	one := func(want, got string) bool { return slices.Contains(strings.Split(want, "|"), got) }
 	return one(e.Order, got.Order) && one(e.Payment, got.Payment) && one(e.Stock, got.Stock) &&
 		one(e.Shipment, got.Shipment)
 }
 
-// ending asks the four services about an order.
+// ending requests the states of an order from the four services.
 func (d *player) ending(ctx context.Context, id string) (Ending, error) {
 	order, err1 := d.stateOf(ctx, "orders", "/orders/"+id)
 	payment, err2 := d.stateOf(ctx, "payments", "/payments/"+id)
@@ -59,7 +59,8 @@ func (d *player) ending(ctx context.Context, id string) (Ending, error) {
 	return Ending{order, payment, stock, shipment}, errors.Join(err1, err2, err3, err4)
 }
 
-// stateOf asks one service for a state, "none" where it has nothing.
+// stateOf requests a state from one service. It returns "none" if the service does not know the
+// order.
 func (d *player) stateOf(ctx context.Context, service, path string) (string, error) {
 	var out struct {
 		State string `json:"state"`
@@ -72,14 +73,15 @@ func (d *player) stateOf(ctx context.Context, service, path string) (string, err
 	return out.State, err
 }
 
-// poll asks until it is answered or the time is up; ok tells which.
-func poll(ctx context.Context, ask func() (bool, error)) (ok bool, err error) {
+// poll calls check until it returns true or an error, for at most settleTimeout. ok reports whether
+// it returned true.
+func poll(ctx context.Context, check func() (bool, error)) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		if ok, err = ask(); ok || err != nil {
+		if ok, err = check(); ok || err != nil {
 			return ok, err
 		}
 		select {
@@ -90,29 +92,30 @@ func poll(ctx context.Context, ask func() (bool, error)) (ok bool, err error) {
 	}
 }
 
-// await waits until an order has ended as expected.
-func (d *player) await(ctx context.Context, a act) (got Ending, ok bool, err error) {
+// await waits until an order has its expected end, and returns its last known end.
+func (d *player) await(ctx context.Context, o expectedOrder) (got Ending, ok bool, err error) {
 	ok, err = poll(ctx, func() (bool, error) {
-		got, err = d.ending(ctx, a.order)
-		return a.expect.fits(got), err
+		got, err = d.ending(ctx, o.order)
+		return o.expect.allows(got), err
 	})
 	return got, ok, err
 }
 
-// awaitReservation waits until the stock of an order is in one of the states.
+// awaitReservation waits until the reservation of an order has one of the states.
 func (d *player) awaitReservation(ctx context.Context, id string, states ...string) error {
 	ok, err := poll(ctx, func() (bool, error) {
 		got, err := d.stateOf(ctx, "inventory", "/reservations/"+id)
 		return slices.Contains(states, got), err
 	})
 	if err == nil && !ok {
-		err = fmt.Errorf("the stock of order %s is not %s after %s", id, strings.Join(states, " or "),
+		err = fmt.Errorf("the reservation of order %s is not %s after %s", id,
+			strings.Join(states, " or "),
 			settleTimeout)
 	}
 	return err
 }
 
-// awaitParked waits until so many events are parked.
+// awaitParked waits until n events are parked.
 func (d *player) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
 	_, err = poll(ctx, func() (bool, error) {
 		all := d.ListParked(ctx, 0)
@@ -122,8 +125,8 @@ func (d *player) awaitParked(ctx context.Context, n int) (list []cli.Parked, err
 	return list, err
 }
 
-// wrongParked compares what is parked with what should be.
-func (d *player) wrongParked(list []cli.Parked) (violations []string) {
+// parkedViolations compares the parked events with the expected ones.
+func (d *player) parkedViolations(list []cli.Parked) (violations []string) {
 	want := map[badMessage]int{}
 	for _, b := range d.bad {
 		want[b]++
@@ -133,19 +136,20 @@ func (d *player) wrongParked(list []cli.Parked) (violations []string) {
 	}
 	for b, n := range want {
 		if n != 0 {
-			violations = append(violations, fmt.Sprintf("parked at %s: %+d of %s", b.service, -n,
-				b.eventType))
+			violations = append(violations,
+				fmt.Sprintf("parked at %s: %+d of %s, compared with the expected number", b.service, -n,
+					b.eventType))
 		}
 	}
 	return violations
 }
 
-// Ledger is where the money and the goods are.
+// Ledger shows where the money and the goods are at the end of the demo.
 type Ledger struct {
 	Accounts  []payments.Account `json:"accounts"`
 	Deposited int64              `json:"deposited"`
 	Captured  int64              `json:"captured"` // and not refunded
-	Charged   int64              `json:"charged"`  // to cards, and not refunded
+	Charged   int64              `json:"charged"`  // to cards and not refunded
 	Stock     []inventory.Stock  `json:"stock"`
 	Shipments map[string]int     `json:"shipments"` // by state
 	Confirmed int                `json:"confirmed"`
@@ -185,8 +189,8 @@ func (d *player) ledger(ctx context.Context, outcome []Outcome) (Ledger, error) 
 	return l, err
 }
 
-// violations: money and goods are conserved, nothing stays reserved, and as many parcels go as
-// orders were confirmed.
+// violations checks that money and goods are conserved, that nothing is still reserved, and that
+// the number of shipments is that of the confirmed orders.
 func (l Ledger) violations() (found []string) {
 	var balances int64
 	for _, a := range l.Accounts {
@@ -214,7 +218,7 @@ func (l Ledger) print(t *cli.Text) {
 		t.Printf("  %-10s %10d %s\n", a.Customer, a.Balance, a.Currency)
 	}
 	t.Printf("  %-10s %10d\n  %-10s %10d deposited\n", "captured", l.Captured, "together", l.Deposited)
-	t.Printf("  %-10s %10d to cards, by the journal of the provider, too\n", "charged", l.Charged)
+	t.Printf("  %-10s %10d to cards, as in the journal of the provider\n", "charged", l.Charged)
 	t.Printf("stock\n")
 	for _, s := range l.Stock {
 		t.Printf("  %-10s %4d received = %d on hand + %d reserved + %d committed\n", s.SKU, s.Received,
@@ -224,9 +228,9 @@ func (l Ledger) print(t *cli.Text) {
 		l.Shipments["scheduled"], l.Confirmed, l.Shipments["cancelled"], l.Shipments["failed"])
 }
 
-// unexpected names the rows of the table that no order of the demo went through: an event that
-// nobody said, or that one of its hearers has not handled.
-func unexpected(outcome []Outcome) (missing []string) {
+// missingSteps returns the parts of the topology that no order of the demo used: an event that no
+// service published, or that a subscriber has not handled.
+func missingSteps(outcome []Outcome) (missing []string) {
 	seen := map[string]bool{}
 	for _, o := range outcome {
 		for _, step := range o.Trace.Steps {
@@ -238,7 +242,7 @@ func unexpected(outcome []Outcome) (missing []string) {
 	}
 	for _, eventType := range topology.Fulfilment().Types() {
 		if !seen[eventType] {
-			missing = append(missing, "nobody said "+eventType)
+			missing = append(missing, "no service published "+eventType)
 		}
 		for _, subscriber := range topology.Fulfilment().Subscribers(eventType) {
 			if !seen[eventType+" → "+subscriber] {

@@ -12,10 +12,12 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// Reactors are the reactions of production, without an outside.
+// Reactors returns the production reactions of the four services, without a payment provider and a
+// carrier.
 func Reactors() []consumer.Reactor { return Model{}.reactors() }
 
-// reactors are the reactions of production. Without a carrier shipping does not ask one.
+// reactors returns the production reactions of the four services. Without a carrier, shipping
+// decides by itself.
 func (m Model) reactors() []consumer.Reactor {
 	return []consumer.Reactor{
 		orders.Participant.Reactor(), payments.Participant.Reactor(), inventory.Participant.Reactor(),
@@ -23,14 +25,15 @@ func (m Model) reactors() []consumer.Reactor {
 	}
 }
 
-// journal is what the outside has done about one order, which it knows better than any service.
+// journal counts the effects of an outside peer for one order. The invariants compare it with the
+// states of the services.
 type journal struct{ Done, Undone int }
 
 const outsideTable = "outside"
 
-// outside answers the calls of payments and shipping as the provider and the carrier do: it keeps a
-// journal, and does nothing twice under one idempotency key. There is one key for each order and
-// kind of call, since no order asks for the same thing twice.
+// outside returns the answers of the provider and the carrier to the calls of payments and
+// shipping. They keep a journal and have no second effect for one idempotency key. An order has one
+// key for each kind of call, because no order requests the same call twice.
 func (m Model) outside() map[string]func(consumer.Memory, events.Payload) (events.Payload, error) {
 	answers := func(kind string, undoes bool, yes, no func(order string) events.Payload,
 	) func(consumer.Memory, events.Payload) (events.Payload, error) {
@@ -77,28 +80,28 @@ func (m Model) outside() map[string]func(consumer.Memory, events.Payload) (event
 	}
 }
 
-// witnessed: the outside world charged and booked what is confirmed, once, and took everything else
-// back, unless it refuses to.
-func (m Model) witnessed(f facts, confirmed bool) error {
-	kept := func(j journal, asked, refuses bool) bool {
+// checkJournals checks the journals at rest: a confirmed order was charged and booked once, and for
+// any other order the charge and the booking were undone, unless the peer refuses.
+func (m Model) checkJournals(f orderStates, confirmed bool) error {
+	correct := func(j journal, requested, refuses bool) bool {
 		want := 0
-		if confirmed && asked || refuses && j.Done > 0 {
+		if confirmed && requested || refuses && j.Done > 0 {
 			want = 1
 		}
 		return j.Done <= 1 && j.Done-j.Undone == want
 	}
-	if !kept(f.charges, m.Card, m.Refuses == simulator.Refunds) {
-		return fmt.Errorf("charged and refunded: %+v", f.charges)
+	if !correct(f.charges, m.Card, m.Refuses == simulator.Refunds) {
+		return fmt.Errorf("charges and refunds at the provider: %+v", f.charges)
 	}
-	if !kept(f.bookings, m.Carrier, m.Refuses == simulator.Recalls) {
-		return fmt.Errorf("booked and recalled: %+v", f.bookings)
+	if !correct(f.bookings, m.Carrier, m.Refuses == simulator.Recalls) {
+		return fmt.Errorf("bookings and recalls at the carrier: %+v", f.bookings)
 	}
 	return nil
 }
 
-// undone: nothing is paid, nothing is shipped, and nothing is under way. What the outside world
-// refuses to undo waits for a person, in a state of its own.
-func (m Model) undone(f facts) bool {
+// undone reports whether nothing is paid, shipped or in progress. A refused refund or recall counts
+// as undone in a model in which the peer refuses it.
+func (m Model) undone(f orderStates) bool {
 	switch f.payment.State {
 	case payments.Captured, payments.Charging, payments.Unwanted, payments.Refunding:
 		return false

@@ -72,7 +72,7 @@ func orderPlace(e *cli.Env) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&o.Customer, "customer", "ada", "whose account pays")
+	c.Flags().StringVar(&o.Customer, "customer", "ada", "the customer whose account pays")
 	c.Flags().StringVar(&o.Currency, "currency", "EUR", "ISO 4217")
 	c.Flags().StringArrayVar(&lines, "line", []string{"teapot:1:2500"},
 		"sku:quantity:unit price in minor units")
@@ -80,9 +80,9 @@ func orderPlace(e *cli.Env) *cobra.Command {
 	c.Flags().StringVar(&o.Card, "card", "",
 		"a card pays: a token of the payment provider, such as tok_visa")
 	c.Flags().Int64Var(&o.DeadlineSeconds, "deadline", 0,
-		"by when it must be confirmed, in seconds (default: the service's)")
+		"seconds within which it must be confirmed (default: that of the service)")
 	c.Flags().StringVar(&key, "idempotency-key", "",
-		"repeat a request with the same key (default: a new one)")
+		"key of the request; the same key repeats a request (default: a new key)")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until it is confirmed or cancelled")
 	return c
 }
@@ -95,7 +95,7 @@ func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
 	})
 	if err == nil && !ok {
 		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State, settleTimeout),
-			Next: "see what has happened: quadrille trace " + o.ID}
+			Next: "see its events: quadrille trace " + o.ID}
 	}
 	return err
 }
@@ -150,8 +150,8 @@ func orderList(e *cli.Env) *cobra.Command {
 	}
 	c.Flags().StringVar(&customer, "customer", "", "only of this customer")
 	c.Flags().StringVar(&state, "state", "", "only in this state: placed, confirmed or cancelled")
-	c.Flags().StringVar(&after, "after", "", "only those placed before this order: the next page")
-	c.Flags().IntVar(&limit, "limit", 50, "how many")
+	c.Flags().StringVar(&after, "after", "", "only orders placed before this one, for the next page")
+	c.Flags().IntVar(&limit, "limit", 50, "maximum number of orders")
 	return c
 }
 

@@ -12,26 +12,26 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// player plays the demo: it is the customers, the operator and the trouble.
+// player runs the demo: it acts as the customers and the operator, and causes the faults.
 type player struct {
 	*cli.Env
 	stack  *Stack
-	scenes []act
+	orders []expectedOrder
 	bad    []badMessage
 
-	repaired cli.Breaker // that of the provider, after its outage
-	relayed  string      // how the ways out of the outboxes changed
+	closed cli.Breaker // the breaker of the provider after the outage
+	relays string      // how the relays were switched
 }
 
-// act is one order and what is expected of it.
-type act struct {
+// expectedOrder is one order and its expected end.
+type expectedOrder struct {
 	name   string
 	order  string
 	expect Ending
-	card   bool // it pays
+	card   bool // a card pays
 }
 
-// badMessage is something that must end parked at a service.
+// badMessage is a message that a service must park.
 type badMessage struct{ service, eventType string }
 
 // The customers and the goods of the demo.
@@ -40,21 +40,22 @@ const (
 	plenty, scarce = "teapot", "samovar"
 	deposits       = 1_000_000
 	received       = 100
-	shortDeadline  = 8 // seconds, in which a busy machine must take the payment and the stock
+	shortDeadline  = 8 // seconds; a busy machine must capture and reserve within them
 )
 
-// run takes orders through every row of the choreography.
+// run places orders that together use every event of the topology.
 func (d *player) run(ctx context.Context) error {
-	for _, scene := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused,
-		d.repeated, d.early, d.held, d.cards, d.outage, d.windowed, d.tests, d.forged} {
-		if err := scene(ctx); err != nil {
+	for _, part := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused,
+		d.repeated, d.cancelledEarly, d.shippingStopped, d.cards, d.outage, d.windowed, d.testEvents,
+		d.forged} {
+		if err := part(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stock opens accounts and fills the shelves.
+// stock opens the accounts and receives the goods.
 func (d *player) stock(ctx context.Context) error {
 	for customer, amount := range map[string]int64{rich: deposits, poor: 100} {
 		if err := d.Call(ctx, "payments", "PUT", "/accounts/"+customer, nil,
@@ -79,14 +80,14 @@ func newBody(customer, sku, country string) newOrder {
 	}
 }
 
-// place places an order and notes what is expected of it.
+// place places an order and records its expected end.
 func (d *player) place(ctx context.Context, name string, body newOrder, expect Ending) (string,
 	error) {
 	var o orders.View
 	if err := d.Call(ctx, "orders", "POST", "/orders", idempotent(), body, &o); err != nil {
 		return "", fmt.Errorf("%s: %w", name, err)
 	}
-	d.scenes = append(d.scenes, act{name, o.ID, expect, body.Card != ""})
+	d.orders = append(d.orders, expectedOrder{name, o.ID, expect, body.Card != ""})
 	return o.ID, nil
 }
 
@@ -103,11 +104,11 @@ func (d *player) ordinary(ctx context.Context) error {
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	if _, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]); err != nil {
+	if _, _, err := d.await(ctx, d.orders[len(d.orders)-1]); err != nil {
 		return err
 	}
 	if err := d.cancel(ctx, id); err == nil {
-		d.scenes[len(d.scenes)-1].expect.Order = "409 when it was cancelled after its confirmation"
+		d.orders[len(d.orders)-1].expect.Order = "409 for a cancellation after the confirmation"
 	}
 	return nil
 }
@@ -120,7 +121,7 @@ func (d *player) refused(ctx context.Context) error {
 	return errors.Join(err1, err2, err3, err4)
 }
 
-// repeated sends one request three times with one key.
+// repeated sends one request three times with the same key.
 func (d *player) repeated(ctx context.Context) error {
 	once := idempotent()
 	ids := map[string]bool{}
@@ -134,16 +135,17 @@ func (d *player) repeated(ctx context.Context) error {
 	}
 	expect := confirmed
 	if len(ids) != 1 {
-		expect.Order = fmt.Sprintf("one order, not %d", len(ids))
+		expect.Order = fmt.Sprintf("one order instead of %d", len(ids))
 	}
-	d.scenes = append(d.scenes, act{"the same POST three times: one order", o.ID, expect, false})
-	_, _, err := d.await(ctx, d.scenes[len(d.scenes)-1]) // before processes are stopped
+	d.orders = append(d.orders, expectedOrder{"the same POST three times: one order", o.ID, expect,
+		false})
+	_, _, err := d.await(ctx, d.orders[len(d.orders)-1]) // the next parts stop processes
 	return err
 }
 
-// early cancels while payments cannot have heard of the order yet: whichever of the two events it
-// then hears first, nobody pays.
-func (d *player) early(ctx context.Context) error {
+// cancelledEarly cancels an order while payments is stopped. Payments then handles the two events
+// in any order, and must not keep a charge.
+func (d *player) cancelledEarly(ctx context.Context) error {
 	d.signal("payments", syscall.SIGSTOP)
 	defer d.signal("payments", syscall.SIGCONT)
 	id, err := d.place(ctx, "the customer cancels early", newBody(rich, plenty, "GB"), cancelledEarly)
@@ -153,11 +155,11 @@ func (d *player) early(ctx context.Context) error {
 	return d.cancel(ctx, id)
 }
 
-// held stops shipping: one order is cancelled while its stock is reserved, the other runs into its
-// deadline. The one replica that is left then hears of the reservation first and of the end after
-// it, so that it schedules and cancels. All three have ended when it returns: what the carrier was
-// told about one of them is forgotten in the next scene.
-func (d *player) held(ctx context.Context) error {
+// shippingStopped stops shipping: two orders are cancelled while their stock is reserved, and a
+// third reaches its deadline. The remaining replica then handles the reservation before the
+// cancellation, so it schedules and cancels. All three orders have ended when it returns, because
+// the next part clears the fault rules of the carrier.
+func (d *player) shippingStopped(ctx context.Context) error {
 	d.stack.stop(ctx, "shipping-2")
 	d.stack.state.signal("shipping-1", syscall.SIGSTOP)
 	resume := func() { d.stack.state.signal("shipping-1", syscall.SIGCONT) }
@@ -166,52 +168,52 @@ func (d *player) held(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stuck,
-		err := d.place(ctx, "the customer cancels late, and the carrier does not give the parcel back",
+	refused, err := d.place(ctx, "the customer cancels late, and the carrier refuses the recall",
 		newBody(rich, plenty, "GB"), recallRefused)
 	if err != nil {
 		return err
 	}
-	if err := d.print(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: stuck,
+	if err := d.setRule(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: refused,
 		Do: simulator.Refuse}); err != nil {
 		return err
 	}
 	body := newBody(rich, plenty, "GB")
 	body.DeadlineSeconds = shortDeadline
-	expired, err := d.place(ctx, "the deadline passes while shipping stands still", body, expired)
+	expired, err := d.place(ctx, "the deadline passes while shipping is stopped", body, expired)
 	if err != nil {
 		return err
 	}
-	for _, id := range []string{late, stuck} {
+	for _, id := range []string{late, refused} {
 		if err := d.awaitReservation(ctx, id, "reserved"); err != nil {
 			return err
 		}
 	}
-	// On a slow machine the deadline has passed by now: what is released was reserved.
+	// On a slow machine the deadline may have passed already; then the stock was reserved and is
+	// released.
 	if err := d.awaitReservation(ctx, expired, "reserved", "released"); err != nil {
 		return err
 	}
-	if err := errors.Join(d.cancel(ctx, late), d.cancel(ctx, stuck)); err != nil {
+	if err := errors.Join(d.cancel(ctx, late), d.cancel(ctx, refused)); err != nil {
 		return err
 	}
-	for _, id := range []string{late, stuck, expired} {
+	for _, id := range []string{late, refused, expired} {
 		if err := d.awaitReservation(ctx, id, "released"); err != nil {
 			return err
 		}
 	}
 	resume()
-	if err := d.stack.startServices(ctx); err != nil { // the replica that was stopped
+	if err := d.stack.startServices(ctx); err != nil { // restarts the replica that was stopped
 		return err
 	}
-	for _, a := range d.scenes[len(d.scenes)-3:] {
-		if _, _, err := d.await(ctx, a); err != nil {
+	for _, o := range d.orders[len(d.orders)-3:] {
+		if _, _, err := d.await(ctx, o); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// signal is for all replicas of a service.
+// signal sends a signal to all replicas of a service.
 func (d *player) signal(service string, sig syscall.Signal) {
 	for i := 1; i <= d.stack.Replicas; i++ {
 		d.stack.state.signal(fmt.Sprintf("%s-%d", service, i), sig)

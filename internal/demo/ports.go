@@ -11,29 +11,29 @@ import (
 	"time"
 )
 
-// address is where a replica serves: the same again after a restart.
+// address returns the address of a process. It stays the same after a restart.
 func (s *state) address(name string) string {
 	for s.Ports[name] == 0 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		// of one that is not started yet
+		// The port may be reserved for a process that has not been started yet.
 		ours := slices.Contains(slices.Collect(maps.Values(s.Ports)), port)
-		if !ours && free(port) {
+		if !ours && isFree(port) {
 			s.Ports[name] = port
 		}
 	}
 	return local(s.Ports[name])
 }
 
-// awaitPort waits until the port that a process is to have is free: one that was killed holds its
-// port until its last thread has ended. Another port is never chosen, since clients know this one.
+// awaitPort waits until the port of a process is free: a killed process holds its port until its
+// last thread has ended. It never chooses another port, because clients know this one.
 func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
 	address := s.address(name)
 	deadline := time.Now().Add(atMost)
-	for !free(s.Ports[name]) {
+	for !isFree(s.Ports[name]) {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the address %s of %s is still taken after %s by a program that is not of "+
-				"this stack: end that program,"+
-				" or run: quadrille down, which gives up the address", address, name, atMost)
+			return fmt.Errorf("the address %s of %s is still taken after %s by a program outside this "+
+				"stack: end that program, or run quadrille down, which gives up the address", address, name,
+				atMost)
 		}
 		if err := pause(ctx, pollEvery); err != nil {
 			return fmt.Errorf("wait for the address %s of %s: %w", address, name, err)
@@ -42,13 +42,13 @@ func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration
 	return nil
 }
 
-// release gives up the ports that other programs took. It is for the end of a stack, after which
-// nobody may rely on its addresses.
+// release gives up the ports that other programs took. It runs when the stack ends, because clients
+// may rely on the addresses until then.
 func (s *state) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	for name, port := range s.Ports {
-		for !s.alive(name) && !free(port) {
+		for !s.alive(name) && !isFree(port) {
 			if pause(ctx, pollEvery) != nil {
 				delete(s.Ports, name)
 				break
@@ -59,7 +59,7 @@ func (s *state) release(ctx context.Context) {
 
 func local(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-func free(port int) bool {
+func isFree(port int) bool {
 	l, err := net.Listen("tcp", local(port))
 	if err == nil {
 		_ = l.Close()

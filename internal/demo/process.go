@@ -19,18 +19,19 @@ import (
 
 const (
 	pollEvery = 50 * time.Millisecond
-	logTail   = 2000 // bytes of a log that are shown when a service does not come up
+	logTail   = 2000 // bytes of a log that are shown when a service does not become ready
 
-	// Below the ports that the kernel hands out by itself, so that none is taken at a restart.
+	// Ports are chosen below the ephemeral ports of the kernel, so that none is taken when a process
+	// restarts.
 	firstPort, lastPort = 20000, 32000
 
-	portTimeout    = 20 * time.Second // for a process that was killed to let go of its port
+	portTimeout    = 20 * time.Second // for a killed process to release its port
 	releaseTimeout = 2 * time.Second
 
 	terminate = syscall.SIGTERM
 )
 
-// state is what a stack remembers between two commands.
+// state is the part of a stack that is saved between two commands.
 type state struct {
 	path      string
 	Secrets   map[string]string  `json:"secrets"`
@@ -38,10 +39,10 @@ type state struct {
 	Processes map[string]process `json:"processes"`
 }
 
-// process is told from another one that got the same id later by when it was started.
+// process identifies a process by its id and its start time, because the kernel reuses ids.
 type process struct {
 	PID     int    `json:"pid"`
-	Started string `json:"started"` // in clock ticks since the machine was
+	Started string `json:"started"` // in clock ticks since the start of the machine
 }
 
 func loadState(dir string) (*state, error) {
@@ -55,9 +56,10 @@ func loadState(dir string) (*state, error) {
 		err = json.Unmarshal(content, s)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the state of the stack: %s is damaged; end the processes in %s "+
-			"and remove it: %w",
-			s.path, filepath.Join(dir, "pids"), err)
+		return nil,
+			fmt.Errorf("read the state of the stack: %s is damaged: end the processes listed in %s, "+
+				"then remove the file: %w",
+				s.path, filepath.Join(dir, "pids"), err)
 	}
 	return s, nil
 }
@@ -90,14 +92,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// started returns when a process was started, in clock ticks, empty when there is none or it is
-// a zombie.
-func started(pid int) string {
+// startTime returns the start time of a process in clock ticks. It is empty if the process does not
+// exist or is a zombie.
+func startTime(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
 	}
-	// The name of the program is in parentheses and may hold anything.
+	// The name of the program is in parentheses and may contain any character.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 20 || fields[0] == "Z" {
 		return ""
@@ -107,17 +109,17 @@ func started(pid int) string {
 
 func (s *state) alive(name string) bool {
 	p := s.Processes[name]
-	// One that ended before its start was read has none, as its successor under that id would.
-	return p.PID != 0 && p.Started != "" && started(p.PID) == p.Started
+	// A process that ended before its start time was read has an empty one and is not alive.
+	return p.PID != 0 && p.Started != "" && startTime(p.PID) == p.Started
 }
 
 func (s *state) signal(name string, sig syscall.Signal) {
 	if s.alive(name) {
-		_ = syscall.Kill(s.Processes[name].PID, sig) // it may have ended by itself
+		_ = syscall.Kill(s.Processes[name].PID, sig) // an error means that it has ended
 	}
 }
 
-// awaitEnd waits until a process is gone; at the end of ctx it is killed.
+// awaitEnd waits until a process has ended, and kills it when ctx is done.
 func (s *state) awaitEnd(ctx context.Context, name string) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -131,8 +133,8 @@ func (s *state) awaitEnd(ctx context.Context, name string) {
 	}
 }
 
-// spawner starts processes from one thread that lives as long as this process: the kernel ties "end
-// with your parent" to the thread.
+// spawner starts processes from one thread that lives as long as this process, because Pdeathsig
+// refers to the parent thread, not to the parent process.
 type spawner struct {
 	once sync.Once
 	jobs chan func()
@@ -151,10 +153,10 @@ func (s *spawner) do(job func()) {
 	s.jobs <- job
 }
 
-// simulators is the process that plays the outside world.
+// simulators is the name of the process that simulates the payment provider and the carrier.
 const simulators = "simulators"
 
-// spawn starts one replica of a service.
+// spawn starts a replica of a service with its settings.
 func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error {
 	prefix := "QUADRILLE_" + strings.ToUpper(service) + "_"
 	outside := "http://" + s.state.address(simulators)
@@ -174,8 +176,8 @@ func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error
 	return s.start(ctx, name, filepath.Join(binaries, service), append(env, s.Settings...))
 }
 
-// start starts a process on its port, once that is free, and remembers it. Its output goes to its
-// log.
+// start waits until the port of a process is free, starts the process and saves it in the state.
+// Its output goes to its log.
 func (s *Stack) start(ctx context.Context, name, program string, env []string) error {
 	if err := s.state.awaitPort(ctx, name, portTimeout); err != nil {
 		return err
@@ -190,23 +192,25 @@ func (s *Stack) start(ctx context.Context, name, program string, env []string) e
 	command.Dir = s.dir()
 	command.Stdout, command.Stderr = log, log
 	command.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
-	// A group of its own: Ctrl-C is for the parent, which stops the services in order.
+	// The process has its own group, so that Ctrl-C reaches only the parent, which stops the services
+	// in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if !s.Detached {
-		command.SysProcAttr.Pdeathsig = syscall.SIGKILL // the parent has crashed
+		command.SysProcAttr.Pdeathsig = syscall.SIGKILL // in case the parent crashes
 	}
 	done := make(chan error)
 	s.spawner.do(func() { done <- command.Start() })
 	if err := <-done; err != nil {
 		return err
 	}
-	s.state.Processes[name] = process{PID: command.Process.Pid, Started: started(command.Process.Pid)}
-	go func() { _ = command.Wait() }() // reaps it
-	// at once: an up that is killed now must not leave a process that nobody knows
+	s.state.Processes[name] = process{PID: command.Process.Pid,
+		Started: startTime(command.Process.Pid)}
+	go func() { _ = command.Wait() }() // reap the process
+	// The state is saved at once. Otherwise an up that is killed now would leave an unknown process.
 	return s.state.save()
 }
 
-// awaitReady waits until a replica is ready, the broker included.
+// awaitReady waits until a replica is ready, including its broker session and its consumer.
 func (s *Stack) awaitReady(ctx context.Context, name string) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -223,7 +227,8 @@ func (s *Stack) awaitReady(ctx context.Context, name string) error {
 			}
 		}
 		if !s.state.alive(name) {
-			return fmt.Errorf("%s has ended; the end of its log:\n%s", name, s.tail(name))
+			return fmt.Errorf("%s has ended before it was ready; the end of its log:\n%s", name,
+				s.tail(name))
 		}
 		select {
 		case <-tick.C:
@@ -241,7 +246,8 @@ func (s *Stack) tail(name string) string {
 	return string(content[max(0, len(content)-logTail):])
 }
 
-// binaries returns the folder with the services: beside this program, or built from the checkout.
+// binaries returns the folder with the programs of the services: that of this program, or one built
+// from the checkout.
 func (s *Stack) binaries(ctx context.Context) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		if _, err := os.Stat(filepath.Join(filepath.Dir(self), "orders")); err == nil {
@@ -249,8 +255,9 @@ func (s *Stack) binaries(ctx context.Context) (string, error) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(s.Root, "cmd", "orders", "main.go")); err != nil {
-		return "", fmt.Errorf("the services' programs are not beside this one, and %s is not a "+
-			"checkout to build them from; run: make build", s.Root)
+		return "",
+			fmt.Errorf("the programs of the services are not in the folder of this program, and %s is "+
+				"not a checkout to build them from: run make build in a checkout", s.Root)
 	}
 	folder := filepath.Join(s.dir(), "bin")
 	if s.built {

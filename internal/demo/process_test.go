@@ -11,21 +11,22 @@ import (
 	"time"
 )
 
-// A process that ended before anybody read when it was started is dead, and stays so.
+// A process that ended before its start time was read is not alive.
 func TestProcessThatEndedAtOnceIsNotAlive(t *testing.T) {
 	command := exec.Command("true")
 	if err := command.Run(); err != nil {
 		t.Fatal(err)
 	}
 	pid := command.Process.Pid
-	s := &state{Processes: map[string]process{"orders-1": {PID: pid, Started: started(pid)}}}
+	s := &state{Processes: map[string]process{"orders-1": {PID: pid, Started: startTime(pid)}}}
 	if s.alive("orders-1") {
-		t.Error("it is taken for alive")
+		t.Error("a process that has ended counts as alive")
 	}
 }
 
-// The address of a process is the same after a restart: one that is still held by a dying process
-// is waited for, and what another program keeps is an error, never another port.
+// A process keeps its address over a restart. While a dying process holds the port, the start
+// waits. A port that another program holds is an error, and the process never moves to another
+// port.
 func TestAProcessKeepsItsPort(t *testing.T) {
 	holder, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -51,50 +52,51 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 	go func() { started <- s.start(t.Context(), "orders-1", "/bin/true", nil) }()
 	select {
 	case err := <-started:
-		t.Fatalf("it did not wait for its port: %v", err)
+		t.Fatalf("the process was started before its port was free: %v", err)
 	case <-time.After(3 * pollEvery):
 	}
 	_ = holder.Close()
 	if err := <-started; err != nil || s.state.address("orders-1") != local(port) {
-		t.Errorf("it came back at %s: %v", s.state.address("orders-1"), err)
+		t.Errorf("the process restarted at %s: %v", s.state.address("orders-1"), err)
 	}
-	again, err := loadState(s.dir()) // what is started is known at once, also to others
+	again, err := loadState(s.dir()) // the state is saved at once, also for other programs
 	if err != nil || again.Processes["orders-1"].PID != s.state.Processes["orders-1"].PID ||
 		again.Ports["orders-1"] != port {
-		t.Errorf("%+v: %v", again, err)
+		t.Errorf("the saved state is %+v: %v", again, err)
 	}
 }
 
-// The end of a stack gives up a port that another program took, and no other one; no port is given
-// out twice.
-func TestPortsOfOthersAreGivenUpAtTheEnd(t *testing.T) {
+// The end of a stack gives up a port that another program took, and no other port. No port is
+// assigned twice.
+func TestForeignPortsAreGivenUp(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = taken.Close() })
 	port := taken.Addr().(*net.TCPAddr).Port
-	self := process{PID: os.Getpid(), Started: started(os.Getpid())}
+	self := process{PID: os.Getpid(), Started: startTime(os.Getpid())}
 	s := &state{Ports: map[string]int{"orders-1": port, "orders-2": port},
 		Processes: map[string]process{"orders-2": self}}
 	kept := s.address("simulators")
 	s.release(t.Context())
 	if s.address("orders-1") == local(port) {
-		t.Error("the port of a dead process was kept, though another program has it")
+		t.Error("the port of an ended process was kept although another program has it")
 	}
 	if s.address("orders-2") != local(port) || s.address("simulators") != kept {
-		t.Errorf("a process moved without need: %v", s.Ports)
+		t.Errorf("a process lost its port without need: %v", s.Ports)
 	}
 	left := lastPort - 100
 	for p := firstPort; p < left; p++ {
 		s.Ports[strconv.Itoa(p)] = p
 	}
 	if s.address("payments-1"); s.Ports["payments-1"] < left {
-		t.Errorf("port %d was given out twice", s.Ports["payments-1"])
+		t.Errorf("port %d was assigned twice", s.Ports["payments-1"])
 	}
 }
 
-// Of two that start or stop one stack at the same time, the second waits, and says so at the end.
+// Of two programs that start or stop one stack at the same time, the second waits, and returns an
+// error after its time limit.
 func TestOneUpAtATime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "stack.lock")
 	unlock, err := lockFile(t.Context(), path, time.Minute)
@@ -103,7 +105,7 @@ func TestOneUpAtATime(t *testing.T) {
 	}
 	if _, err := lockFile(t.Context(), path, 2*pollEvery); err == nil ||
 		!strings.Contains(err.Error(), "another up or down") {
-		t.Errorf("two at once: %v", err)
+		t.Errorf("a second lock: error %v, want one that names the other up or down", err)
 	}
 	next := make(chan error)
 	go func() {
@@ -119,7 +121,7 @@ func TestOneUpAtATime(t *testing.T) {
 	}
 }
 
-// A state that is damaged is an error that names the file.
+// A damaged state file is an error that names the file.
 func TestDamagedStateIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state.json")
@@ -127,6 +129,6 @@ func TestDamagedStateIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := loadState(dir); err == nil || !strings.Contains(err.Error(), path+" is damaged") {
-		t.Errorf("error %v", err)
+		t.Errorf("error %v, want one that names the damaged file", err)
 	}
 }

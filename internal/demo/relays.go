@@ -9,25 +9,25 @@ import (
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
-// streamed lets every relay leave the window for PostgreSQL's own log, with orders under way.
+// streamed switches every relay from the window to the stream while orders are in progress.
 func (d *player) streamed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromStream) }
 
-// windowed is the way back.
+// windowed switches every relay back to the window.
 func (d *player) windowed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromWindow) }
 
 func (d *player) relayFrom(ctx context.Context, source string) error {
 	if d.stack.servers.Given {
-		d.relayed = "the servers were given: the relays stayed with the window"
+		d.relays = "the servers are not private: the relays stayed with the window"
 		return nil
 	}
 	if source == outbox.FromStream {
-		if err := d.stack.mayStream(ctx); err != nil {
+		if err := d.stack.grantReplication(ctx); err != nil {
 			return err
 		}
 	}
-	// Two orders are under way while the relays change.
+	// Two orders are in progress while the relays are switched.
 	for range 2 {
-		if _, err := d.place(ctx, "confirmed, while the relays change to the "+source,
+		if _, err := d.place(ctx, "confirmed, while the relays switch to the "+source,
 			newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
@@ -40,8 +40,8 @@ func (d *player) relayFrom(ctx context.Context, source string) error {
 		}
 		tokens = append(tokens, fmt.Sprintf("%s (token %d)", s.Name, r.Token))
 	}
-	line := fmt.Sprintf("at %s the relays went over to the %s: %s", time.Now().Format(time.TimeOnly),
+	line := fmt.Sprintf("at %s the relays switched to the %s: %s", time.Now().Format(time.TimeOnly),
 		source, strings.Join(tokens, ", "))
-	d.relayed = strings.TrimPrefix(d.relayed+"\n"+line, "\n")
+	d.relays = strings.TrimPrefix(d.relays+"\n"+line, "\n")
 	return nil
 }

@@ -19,11 +19,11 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// account is the name under which a service is known to both servers: a stack's own, so that two
-// stacks on given servers do not meet.
+// account is the name of a service's accounts on both servers. It contains the name of the stack,
+// so that two stacks can share given servers.
 func (s *Stack) account(service string) string { return s.Name + "_" + service }
 
-// operatorURL is the administrator's address in the stack's virtual host.
+// operatorURL returns the URL of the administrator for the virtual host of the stack.
 func (s *Stack) operatorURL() string { return withPath(s.servers.AMQPURL, s.Name) }
 
 func (s *Stack) amqpURL(service string) string {
@@ -38,7 +38,7 @@ func (s *Stack) databaseURL(service string) string {
 func withPath(raw, path string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return raw // the servers' own addresses were used already
+		return raw // it cannot fail: the URL was used before
 	}
 	u.Path = "/" + path
 	return u.String()
@@ -62,8 +62,8 @@ func redacted(raw string) string {
 	return u.Redacted()
 }
 
-// prepareBroker makes the virtual host and one user for each service, with the permissions that
-// follow from the topology.
+// prepareBroker creates the virtual host and a user for each service, with the permissions of the
+// topology.
 func (s *Stack) prepareBroker(ctx context.Context) error {
 	put := func(path string, body any) error {
 		return devstack.Manage(ctx, s.servers.ManagementURL, "PUT", path, body, nil)
@@ -95,7 +95,8 @@ func (s *Stack) prepareBroker(ctx context.Context) error {
 	return s.state.save()
 }
 
-// prepareDatabases makes a role and a database for each service; nobody may enter another's.
+// prepareDatabases creates a role and a database for each service, to which no other role may
+// connect.
 func (s *Stack) prepareDatabases(ctx context.Context) error {
 	db, err := postgres.Open(s.servers.PostgresURL)
 	if err != nil {
@@ -105,7 +106,7 @@ func (s *Stack) prepareDatabases(ctx context.Context) error {
 	if !s.servers.Given {
 		if _, err := db.ExecContext(ctx,
 			"REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"); err != nil {
-			return fmt.Errorf("close the databases of the server itself: %w", err)
+			return fmt.Errorf("revoke the access to the databases postgres and template1: %w", err)
 		}
 	}
 	for _, service := range s.services() {
@@ -142,9 +143,9 @@ func (s *Stack) prepareDatabase(ctx context.Context, db *sqlx.DB, name, password
 	return nil
 }
 
-// mayStream gives the roles of the services the right to stream the log of the server, which is
-// that of all its databases: they have it only where a stream is used.
-func (s *Stack) mayStream(ctx context.Context) error {
+// grantReplication gives the roles of the services the right to stream the log of the server. The
+// log contains all databases, so the roles get this right only where a stream is used.
+func (s *Stack) grantReplication(ctx context.Context) error {
 	db, err := postgres.Open(s.servers.PostgresURL)
 	if err != nil {
 		return err
@@ -153,15 +154,16 @@ func (s *Stack) mayStream(ctx context.Context) error {
 	for _, service := range s.services() {
 		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+
 			" REPLICATION"); err != nil {
-			return fmt.Errorf("let %s stream its outbox: %w", service.Name, err)
+			return fmt.Errorf("grant REPLICATION to the role of %s: %w", service.Name, err)
 		}
 	}
 	return nil
 }
 
-// Reset empties the stack; its services must not run. Private servers begin anew, without their
-// data: a quorum queue that is declared again right after its virtual host was deleted meets the
-// remains of the old one. On given servers the databases and the virtual host are dropped.
+// Reset empties the stack, whose services must not run. Private servers are started without their
+// data. Deleting the virtual host instead does not work: a quorum queue that is declared again soon
+// afterwards conflicts with the remains of the old one. On given servers the databases and the
+// virtual host are dropped.
 func (s *Stack) Reset(ctx context.Context) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
@@ -207,7 +209,8 @@ func (s *Stack) dropAll(ctx context.Context) error {
 	return nil
 }
 
-// apply declares the topology, again when the broker is still removing the queues of a reset.
+// apply declares the topology, and retries while the broker is still removing the queues after a
+// reset.
 func (s *Stack) apply(ctx context.Context) (err error) {
 	_, waited := poll(ctx, func() (bool, error) {
 		err = rabbit.Apply(ctx, s.operatorURL(), topology.Fulfilment())
@@ -216,10 +219,11 @@ func (s *Stack) apply(ctx context.Context) (err error) {
 	return errors.Join(err, waited)
 }
 
-// internalError is the reply code of AMQP 0-9-1 for trouble inside the broker.
+// internalError is the reply code of AMQP 0-9-1 for an internal error of the broker.
 const internalError = 541
 
-// settings are what a person's own tools need to join in, in the order in which they are written.
+// settings returns the settings with which other programs can use the stack, in the order in which
+// they are written.
 func (s *Stack) settings() [][2]string {
 	list := [][2]string{{"QUADRILLE_AMQP_URL", s.operatorURL()},
 		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
@@ -235,7 +239,7 @@ func (s *Stack) settings() [][2]string {
 	return list
 }
 
-// replicaURLs are where all replicas of a service serve, with commas between them.
+// replicaURLs returns the addresses of all replicas of a service, separated by commas.
 func (s *Stack) replicaURLs(service string) string {
 	var list []string
 	for i := 1; i <= s.Replicas; i++ {
@@ -244,7 +248,7 @@ func (s *Stack) replicaURLs(service string) string {
 	return strings.Join(list, ",")
 }
 
-// writeEnv writes the settings in shell syntax, for their owner only.
+// writeEnv writes the settings in shell syntax, readable by the owner only.
 func (s *Stack) writeEnv() error {
 	var b strings.Builder
 	for _, pair := range s.settings() {
@@ -253,10 +257,10 @@ func (s *Stack) writeEnv() error {
 	if err := writeFile(filepath.Join(s.dir(), "env"), b.String()); err != nil {
 		return err
 	}
-	return s.state.save() // with the ports that were chosen for it
+	return s.state.save() // with the ports that settings chose
 }
 
-// writePIDs writes one "name pid" a line, servers included.
+// writePIDs writes a line "name pid" for each process, including the servers.
 func (s *Stack) writePIDs() error {
 	var b strings.Builder
 	for _, name := range []string{"rabbitmq", "postgres"} {

@@ -21,15 +21,16 @@ const (
 	maxReplicas  = 20
 )
 
-// Stack is the whole system on this machine: private servers, and the four services as processes.
+// Stack is the whole system on this machine: private servers, the four services and the simulators
+// as processes.
 type Stack struct {
 	Root     string // the checkout, or any folder
-	Name     string // two stacks of one folder have two names
+	Name     string // different for each stack of a folder
 	Replicas int    // of each service
 	Without  []string
-	Servers  bool     // only the servers
-	Detached bool     // it outlives this process
-	Settings []string // more of the services' environment, as NAME=value
+	Servers  bool     // start only the servers
+	Detached bool     // the stack outlives this process
+	Settings []string // additional environment of the services, as NAME=value
 	Log      func(format string, args ...any)
 
 	state   *state
@@ -40,7 +41,7 @@ type Stack struct {
 
 func (s *Stack) services() []topology.Service { return topology.Fulfilment().Services }
 
-// dir holds the stack's settings, process ids and logs.
+// dir returns the folder with the settings, process ids and logs of the stack.
 func (s *Stack) dir() string {
 	if s.Name == DefaultStack {
 		return filepath.Join(s.Root, ".quadrille")
@@ -48,19 +49,19 @@ func (s *Stack) dir() string {
 	return filepath.Join(s.Root, ".quadrille", s.Name)
 }
 
-// DefaultStack is the stack of up; the demo has its own.
+// DefaultStack is the name of the stack of up. The demo has its own stack.
 const DefaultStack = "quadrille"
 
 func (s *Stack) serverDir() string { return devstack.Dir(s.Root, s.Name) }
 
-// Up starts what does not run and leaves what runs: the servers, databases, users and the topology,
-// then the services. When it returns, all are ready.
+// Up starts the servers, prepares databases, users and the topology, and then starts the services.
+// It keeps what already runs. When it returns, all services are ready.
 func (s *Stack) Up(ctx context.Context) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
-		return fmt.Errorf("make folder of the stack: %w", err)
+		return fmt.Errorf("create the folder of the stack: %w", err)
 	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
@@ -75,7 +76,7 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.Log("servers are up")
+	s.Log("the servers are ready")
 	if err := s.prepare(ctx); err != nil {
 		return fmt.Errorf("prepare servers: %w", err)
 	}
@@ -101,8 +102,8 @@ func (s *Stack) validate() error {
 	return nil
 }
 
-// prepare makes the virtual host, one broker user and one database with its role for each service,
-// and applies the topology. All of it may be there already.
+// prepare creates the virtual host and, for each service, a broker user and a database with its
+// role, and applies the topology. All of them may exist already.
 func (s *Stack) prepare(ctx context.Context) error {
 	if err := s.prepareBroker(ctx); err != nil {
 		return err
@@ -162,7 +163,7 @@ func (s *Stack) names() []string {
 	return names
 }
 
-// processes are names, and that of the outside world, which ends last.
+// processes returns names and the simulators, which must end last.
 func (s *Stack) processes() []string {
 	names := s.names()
 	if s.state.Processes[simulators].PID != 0 {
@@ -171,7 +172,7 @@ func (s *Stack) processes() []string {
 	return names
 }
 
-// Down stops the services and then the servers of a stack, whoever started them.
+// Down stops the services and then the servers of a stack, also those that another process started.
 func (s *Stack) Down(ctx context.Context) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
@@ -183,7 +184,7 @@ func (s *Stack) Down(ctx context.Context) error {
 	}
 	s.stopServices(ctx)
 	s.state.release(ctx)
-	_ = s.state.save() // a port that is kept by mistake is waited for the next time
+	_ = s.state.save() // after an error, the next start waits for the ports
 	if err := devstack.Stop(s.serverDir()); err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func (s *Stack) Down(ctx context.Context) error {
 	return nil
 }
 
-// stopServices ends the services gracefully, and at the end of their time hard.
+// stopServices stops the services gracefully and kills those that have not ended after stopTimeout.
 func (s *Stack) stopServices(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
@@ -206,10 +207,10 @@ func (s *Stack) stopServices(ctx context.Context) {
 		s.state.awaitEnd(ctx, name)
 		delete(s.state.Processes, name)
 	}
-	_ = s.state.save() // what is not saved is found dead the next time
+	_ = s.state.save() // after an error, the next command finds these processes ended
 }
 
-// Print tells a person where everything is.
+// Print returns the addresses and files of the stack for a person.
 func (s *Stack) Print() string {
 	var b strings.Builder
 	for _, service := range s.services() {
@@ -225,7 +226,7 @@ func (s *Stack) Print() string {
 	return b.String()
 }
 
-// stop ends one replica gracefully.
+// stop stops one replica gracefully.
 func (s *Stack) stop(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()

@@ -25,8 +25,8 @@ func number(argument, text string) (int64, error) {
 }
 
 func stock(e *cli.Env) *cobra.Command {
-	group := &cobra.Command{Use: "stock", Short: "Goods"}
-	print := func(list ...inventory.Stock) error {
+	group := &cobra.Command{Use: "stock", Short: "Receive and list goods"}
+	show := func(list ...inventory.Stock) error {
 		return e.Print(list, func(t *cli.Text) {
 			t.Table("SKU\tON HAND\tRESERVED\tCOMMITTED", func(row func(...any)) {
 				for _, s := range list {
@@ -36,7 +36,7 @@ func stock(e *cli.Env) *cobra.Command {
 		})
 	}
 	receive := &cobra.Command{
-		Use: "receive SKU QUANTITY", Short: "Take goods in",
+		Use: "receive SKU QUANTITY", Short: "Add goods to the stock",
 		Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
 			quantity, err := number("QUANTITY", args[1])
@@ -48,7 +48,7 @@ func stock(e *cli.Env) *cobra.Command {
 				idempotent(), map[string]any{"quantity": quantity}, &s); err != nil {
 				return err
 			}
-			return print(s)
+			return show(s)
 		},
 	}
 	list := &cobra.Command{
@@ -60,7 +60,7 @@ func stock(e *cli.Env) *cobra.Command {
 			if err := e.Call(c.Context(), "inventory", "GET", "/stock", nil, nil, &all); err != nil {
 				return err
 			}
-			return print(all.Stock...)
+			return show(all.Stock...)
 		},
 	}
 	group.AddCommand(receive, list)

@@ -7,10 +7,10 @@ import (
 	"github.com/quadrille-go/quadrille/check"
 )
 
-// A cause that several models share is told once, with all of them, and its schedule step by step.
+// A violation that several models share is listed once, with the names of the models and its steps.
 func TestACauseOfSeveralModelsIsListedOnce(t *testing.T) {
 	shared := check.Violation{What: "it is wrong", Way: []string{"first", "second"}, States: 3}
-	all := sumUp([]string{"a", "b"}, []check.Report{
+	all := combineReports([]string{"a", "b"}, []check.Report{
 		{States: 1, Complete: true, Violations: []check.Violation{shared}},
 		{States: 2, Complete: true, Violations: []check.Violation{shared,
 			{What: "so is this", States: 1}}},

@@ -14,49 +14,51 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// bodyTimeout bounds how long a body may take to arrive. With requestTimeout it is within
-// writeTimeout.
+// bodyTimeout bounds how long a body may take to arrive. The sum of it and requestTimeout is less
+// than writeTimeout.
 const bodyTimeout = 6 * time.Second
 
-// whole gives a handler only a body that has arrived as a whole, within its bounds, and that is
-// JSON without hidden characters. No handler meets a part of a request.
-func whole(h http.Handler) http.Handler {
+// withBody reads the body before the handler runs. It refuses a body that is incomplete, too large,
+// not JSON or contains invisible characters, so that no handler sees part of a request.
+func withBody(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A recorder of a test has no deadlines; the server's bounds are in force then.
+		// A ResponseRecorder has no deadlines; this error is harmless, since the server has time-outs of
+		// its own.
 		control := http.NewResponseController(w)
 		_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-		body, err := readWhole(w, r)
+		body, err := readBody(w, r)
 		if err != nil {
 			WriteProblem(w, problemOf(err))
 			return
 		}
-		// The server goes on reading, to learn when the client goes. Its deadline for that would end the
-		// request's context.
+		// The server keeps reading to detect that the client disconnects. If the deadline remained, it
+		// would cancel the request's context.
 		_ = control.SetReadDeadline(time.Time{})
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		h.ServeHTTP(w, r)
 	})
 }
 
-func readWhole(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > 0 && !isJSON(r.Header) {
-		return nil, errNotJSON()
+		return nil, wrongContentType()
 	}
 	body, err := Read(w, r)
 	if err != nil || len(body) == 0 {
 		return nil, err
 	}
-	if !isJSON(r.Header) { // of unknown length before
-		return nil, errNotJSON()
+	if !isJSON(r.Header) { // a chunked body, whose length was not known before
+		return nil, wrongContentType()
 	}
 	return body, checkJSON(body)
 }
 
-func errNotJSON() error {
+func wrongContentType() error {
 	return Problemf(http.StatusUnsupportedMediaType, "Content-Type: must be application/json")
 }
 
-// isJSON asks for the one type that a web page of somebody else may not send without leave.
+// isJSON requires the one content type that a foreign web page cannot send without a CORS
+// preflight.
 func isJSON(h http.Header) bool {
 	values := h.Values("Content-Type")
 	if len(values) != 1 {
@@ -67,7 +69,7 @@ func isJSON(h http.Header) bool {
 	return err == nil && kind == "application/json" && (!given || strings.EqualFold(charset, "utf-8"))
 }
 
-// Read returns the body of a request, or a problem when it is too large or has not arrived.
+// Read returns the body of a request, or a Problem if it is too large or incomplete.
 func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
@@ -76,16 +78,17 @@ func Read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil, Problemf(http.StatusRequestTimeout,
-			"the body has not arrived within %s; nothing was done", bodyTimeout)
+			"the body did not arrive within %s; the request had no effect", bodyTimeout)
 	}
 	if err != nil {
 		return nil, Problemf(http.StatusBadRequest,
-			"the body could not be read to its end; nothing was done")
+			"the body is incomplete; the request had no effect")
 	}
 	return body, nil
 }
 
-// checkJSON refuses what is not one JSON value, and one with hidden characters in a text.
+// checkJSON refuses a body that is not exactly one JSON value, and invisible characters in its
+// strings.
 func checkJSON(body []byte) error {
 	decoder := jsontext.NewDecoder(bytes.NewReader(body))
 	for first := true; ; first = false {
@@ -96,20 +99,20 @@ func checkJSON(body []byte) error {
 			return nil
 		case ended:
 			return Problemf(http.StatusBadRequest,
-				"body: there is more after the value, which ends after %d bytes", decoder.InputOffset())
+				"body: unexpected data after the JSON value, which ends after %d bytes", decoder.InputOffset())
 		case err != nil:
-			return notJSON(err)
+			return jsonProblem(err)
 		case token.Kind() == '"':
-			if err := checkSeen(fieldOf(decoder.StackPointer()), token.String()); err != nil {
+			if err := checkVisible(fieldOf(decoder.StackPointer()), token.String()); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// notJSON is the problem of a body that is not JSON.
-func notJSON(err error) error {
-	where, what := jsontext.Pointer("/body"), "this is not JSON"
+// jsonProblem returns the Problem for a body that is not JSON.
+func jsonProblem(err error) error {
+	where, what := jsontext.Pointer("/body"), "not valid JSON"
 	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		what = fmt.Sprintf("%s after %d bytes", syntactic.Err, syntactic.ByteOffset)
 		if syntactic.JSONPointer != "" {

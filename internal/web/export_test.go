@@ -1,6 +1,6 @@
 package web
 
-// Waiting is how many requests wait for a transaction.
+// Waiting returns the number of requests that wait for a transaction.
 func (g *Group[C]) Waiting() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -11,11 +11,12 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// answered sees to it that no request ends without an answer, which net/http would make a 200 with
-// nothing in it: the client would take for done what was not done.
-func answered(log zerolog.Logger, h http.Handler) http.Handler {
+// ensureAnswer ensures that every request gets an answer. Without it, net/http answers 200 with an
+// empty body when a handler writes nothing, and the client would believe that its request took
+// effect.
+func ensureAnswer(log zerolog.Logger, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f := &framed{ResponseWriter: w}
+		f := &answerWriter{ResponseWriter: w}
 		defer func() {
 			cause := recover()
 			if cause == nil && f.wrote {
@@ -29,15 +30,16 @@ func answered(log zerolog.Logger, h http.Handler) http.Handler {
 					Str("method", r.Method).Str("path", r.URL.Path).Msg("request failed")
 			}
 			if f.wrote {
-				panic(http.ErrAbortHandler) // a part of an answer must not pass for the whole
+				panic(http.ErrAbortHandler) // the client must not accept an incomplete answer
 			}
 			clear(w.Header())
 			if cause == nil && r.Context().Err() != nil {
-				WriteProblem(w, unfinished())
+				WriteProblem(w, incomplete())
 				return
 			}
 			if cause == nil {
-				log.Error().Str("method", r.Method).Str("path", r.URL.Path).Msg("request was not answered")
+				log.Error().Str("method", r.Method).Str("path",
+					r.URL.Path).Msg("handler returned without an answer")
 			}
 			WriteProblem(w, internal())
 		}()
@@ -45,45 +47,45 @@ func answered(log zerolog.Logger, h http.Handler) http.Handler {
 	})
 }
 
-// framed knows whether there is an answer, and makes problems of what the standard library answers
-// in plain text: 404 and 405.
-type framed struct {
+// answerWriter records whether an answer was written, and replaces the plain-text 404 and 405
+// answers of the standard library with problem details.
+type answerWriter struct {
 	http.ResponseWriter
-	wrote bool
-	mute  bool
+	wrote    bool
+	replaced bool
 }
 
-func (f *framed) WriteHeader(status int) {
-	f.wrote = f.wrote || status >= http.StatusOK // below, the answer is still to come
+func (f *answerWriter) WriteHeader(status int) {
+	f.wrote = f.wrote || status >= http.StatusOK // a 1xx status precedes the answer
 	if status < http.StatusBadRequest ||
 		!strings.HasPrefix(f.Header().Get("Content-Type"), "text/plain") {
 		f.ResponseWriter.WriteHeader(status)
 		return
 	}
-	f.mute = true
+	f.replaced = true
 	WriteProblem(f.ResponseWriter, Problemf(status, ""))
 }
 
-func (f *framed) Write(b []byte) (int, error) {
+func (f *answerWriter) Write(b []byte) (int, error) {
 	f.wrote = true
-	if f.mute {
+	if f.replaced {
 		return len(b), nil
 	}
 	return f.ResponseWriter.Write(b)
 }
 
-// Unwrap is for http.ResponseController.
-func (f *framed) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+// Unwrap lets http.ResponseController reach the connection.
+func (f *answerWriter) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
-// Guard keeps web pages of others away, which a browser on this machine may have open. A request
-// that changes something must not come from a page of another origin. Where there is no token to
-// ask for, the host must be this machine's by name or number: a page whose own name leads here is
-// of the same origin for its browser.
+// Guard protects against foreign web pages in a browser on this machine. A request that changes
+// something must not come from a page of another origin. Without tokens, the Host must also be
+// localhost or a loopback address: a page whose own host name resolves to this machine counts as
+// the same origin in its browser.
 func Guard(h http.Handler, tokens bool) http.Handler {
 	origin := http.NewCrossOriginProtection()
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		WriteProblem(w, Problemf(http.StatusForbidden,
-			"a web page of another origin may not ask for this"))
+			"requests from a web page of another origin are refused"))
 	}))
 	h = origin.Handler(h)
 	if tokens {
@@ -96,7 +98,7 @@ func Guard(h http.Handler, tokens bool) http.Handler {
 		}
 		if !Loopback(host) {
 			WriteProblem(w, Problemf(http.StatusMisdirectedRequest,
-				"Host: %.100q is not localhost or a loopback address, and others are served with tokens only",
+				"Host: %.100q is not localhost or a loopback address; other hosts need a tokens file",
 				r.Host))
 			return
 		}
@@ -104,7 +106,7 @@ func Guard(h http.Handler, tokens bool) http.Handler {
 	})
 }
 
-// Loopback tells whether a host is this machine, without asking anybody.
+// Loopback reports whether a host is this machine, without a DNS lookup.
 func Loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()

@@ -18,8 +18,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// framed serves an API in the frame of a service, without a database.
-func framed(t *testing.T, api http.Handler) *webtest.Service {
+// serve serves an API through web.Mux, without a database.
+func serve(t *testing.T, api http.Handler) *webtest.Service {
 	t.Helper()
 	tokens, err := web.LoadTokens("")
 	if err != nil {
@@ -30,7 +30,7 @@ func framed(t *testing.T, api http.Handler) *webtest.Service {
 	return &webtest.Service{TB: t, URL: server.URL}
 }
 
-// A handler that ends without an answer is no success, however it ends.
+// A handler that ends without an answer, by return or panic, is not answered with success.
 func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
 	gone := web.Handle(zerolog.Nop(), func(_ http.ResponseWriter, r *http.Request) error {
@@ -63,7 +63,7 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 			panic("hush")
 		}},
 	} {
-		a, err := framed(t, c.api).Try(t.Context(), "GET", "/", "")
+		a, err := serve(t, c.api).Try(t.Context(), "GET", "/", "")
 		if c.status == 0 && err == nil || c.status != 0 && (err != nil || a.Status != c.status) ||
 			strings.Contains(a.Body, "hush") || a.Header.Get("Location") != "" {
 			t.Errorf("%s: %+v, %v", name, a, err)
@@ -71,20 +71,19 @@ func TestNoRequestEndsWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// A client that has ended its side of the connection still reads: its request's end is told.
-func TestEndOfARequestIsTold(t *testing.T) {
+// A client that has closed its sending side still reads, so its request is answered 408.
+func TestEndedRequestIsAnswered(t *testing.T) {
 	t.Parallel()
 	for name, api := range map[string]http.Handler{
 		"by the handler": web.Handle(zerolog.Nop(), func(_ http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
-			return fmt.Errorf("the driver's own words")
+			return fmt.Errorf("an error of the driver")
 		}),
-		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter,
-			r *http.Request) {
+		"by the frame": http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 		}),
 	} {
-		s := framed(t, api)
+		s := serve(t, api)
 		c := dial(t, s.URL)
 		_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		if err == nil {
@@ -100,10 +99,10 @@ func TestEndOfARequestIsTold(t *testing.T) {
 	}
 }
 
-// Characters that belong to the spelling of a name are not refused.
+// Invisible characters that belong to the spelling of a name are accepted.
 func TestSpellingsAreNotRefused(t *testing.T) {
 	t.Parallel()
-	s := framed(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := web.Read(w, r)
 		if err == nil {
 			err = web.Write(w, http.StatusOK, string(body))

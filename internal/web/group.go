@@ -16,31 +16,31 @@ import (
 
 // The bounds of a group.
 const (
-	groupMost         = 100 // requests in one transaction
-	groupTransactions = 2   // at a time
+	maxGroup        = 100 // requests in one transaction
+	maxTransactions = 2   // that run at a time
 )
 
-// Group is Once for a kind of request that many make at the same time: what comes in while one
-// transaction runs is the next, so that many requests cost little more than one, and a lone one is
-// not kept waiting. When a transaction fails each of its requests is run by itself, so that only
-// the culprit suffers.
+// Group is Once for a kind of request that many clients make at the same time. The requests that
+// arrive while a transaction runs share the next transaction, so many requests cost little more
+// than one, and a single request does not wait. If a transaction fails, each of its requests runs
+// in its own, so that only the faulty request fails.
 type Group[C any] struct {
 	t      Transactor
 	effect func(ctx context.Context, tx *sqlx.Tx, commands []C) ([]Answer, error)
 
 	mu      sync.Mutex
 	waiting []*queued[C]
-	running int // transactions
+	running int // number of transactions
 }
 
-// NewGroup returns a group whose effect runs commands in a transaction, and returns an answer for
-// each.
+// NewGroup returns a group. Its effect runs the commands in a transaction and returns one answer
+// for each.
 func NewGroup[C any](t Transactor, effect func(ctx context.Context, tx *sqlx.Tx,
 	commands []C) ([]Answer, error)) *Group[C] {
 	return &Group[C]{t: t, effect: effect}
 }
 
-// queued is a request in a group.
+// queued is a request that waits for a transaction or is in one.
 type queued[C any] struct {
 	ctx     context.Context
 	request idempotency.Request
@@ -49,19 +49,19 @@ type queued[C any] struct {
 	done    chan struct{}
 }
 
-// Once runs a command once for its Idempotency-Key, and answers. A client that goes meanwhile
-// learns what became of it when it asks again.
+// Once runs a command once for its Idempotency-Key and answers. A client that disconnects learns
+// the result when it repeats the request.
 func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, command C) error {
 	request, err := requestOf(r, body)
 	if err != nil {
 		return err
 	}
 	a := &queued[C]{ctx: r.Context(), request: request, command: command, done: make(chan struct{})}
-	g.enter(a)
+	g.add(a)
 	select {
 	case <-a.done:
 	case <-r.Context().Done():
-		g.leave(a)
+		g.remove(a)
 		return r.Context().Err()
 	}
 	if a.result.Err != nil {
@@ -71,29 +71,30 @@ func (g *Group[C]) Once(w http.ResponseWriter, r *http.Request, body []byte, com
 	return nil
 }
 
-// enter lets a request wait for its turn, and sees to it that somebody takes it.
-func (g *Group[C]) enter(a *queued[C]) {
+// add queues a request and starts a worker unless enough are running.
+func (g *Group[C]) add(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = append(g.waiting, a)
-	if g.running < groupTransactions {
+	if g.running < maxTransactions {
 		g.running++
 		go g.work()
 	}
 }
 
-// leave forgets a request that nobody waits for any more, unless a transaction has it.
-func (g *Group[C]) leave(a *queued[C]) {
+// remove removes a request whose client has disconnected, unless it is already in a transaction.
+func (g *Group[C]) remove(a *queued[C]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = slices.DeleteFunc(g.waiting, func(other *queued[C]) bool { return other == a })
 }
 
-// next takes what waits, nil when there is nothing: then the caller ends.
+// next returns the next batch of waiting requests. If there are none it returns nil, and the
+// calling worker must end.
 func (g *Group[C]) next() []*queued[C] {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := min(len(g.waiting), groupMost)
+	n := min(len(g.waiting), maxGroup)
 	if n == 0 {
 		g.running--
 		return nil
@@ -105,14 +106,14 @@ func (g *Group[C]) next() []*queued[C] {
 
 func (g *Group[C]) work() {
 	for batch := g.next(); batch != nil; batch = g.next() {
-		results, err := g.bounded(batch)
-		// While the database is away, one by one would be no better.
+		results, err := g.runWithTimeout(batch)
+		// Running them one by one does not help while the database is away or busy.
 		if class := postgres.ClassOf(err); err != nil && len(batch) > 1 && class != postgres.Lost &&
 			class != postgres.Busy {
 			for i, a := range batch {
-				err := a.ctx.Err() // nobody waits for it any more
+				err := a.ctx.Err() // set if its client has disconnected
 				if err == nil {
-					results, err = g.bounded(batch[i : i+1])
+					results, err = g.runWithTimeout(batch[i : i+1])
 				}
 				finish(batch[i:i+1], results, err)
 			}
@@ -133,10 +134,10 @@ func finish[C any](batch []*queued[C], results []idempotency.Result, err error) 
 	}
 }
 
-// bounded is run for no longer than a request may take: on a line that has gone silent the driver
-// waits, whatever its context says, and all others would wait with it. Its transaction goes on when
-// a client goes, for it is not the only one.
-func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
+// runWithTimeout is run with a time limit. On a silent connection the driver ignores its context
+// and would block all other requests; runWithTimeout returns anyway. The transaction does not end
+// when one client disconnects, because it also serves other clients.
+func (g *Group[C]) runWithTimeout(batch []*queued[C]) ([]idempotency.Result, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(batch[0].ctx), requestTimeout)
 	type outcome struct {
 		results []idempotency.Result
@@ -154,14 +155,14 @@ func (g *Group[C]) bounded(batch []*queued[C]) ([]idempotency.Result, error) {
 	case <-ctx.Done():
 	}
 	select {
-	case o := <-ended: // cancel comes after it
+	case o := <-ended: // the result is sent before cancel runs
 		return o.results, o.err
 	default:
 		return nil, ctx.Err()
 	}
 }
 
-// run is one transaction.
+// run handles a batch in one transaction.
 func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idempotency.Result,
 	err error) {
 	requests := make([]idempotency.Request, len(batch))
@@ -169,7 +170,7 @@ func (g *Group[C]) run(ctx context.Context, batch []*queued[C]) (results []idemp
 		requests[i] = a.request
 	}
 	err = g.t.Tx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		defer func() { // it fails its requests, not the process
+		defer func() { // a panic fails these requests, not the process
 			if cause := recover(); cause != nil {
 				err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 			}

@@ -23,8 +23,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
-// commands is an API whose commands are texts, of which "poison" fails whatever shares its
-// transaction. Each transaction says that it has begun, and waits at the gate.
+// commands is an API whose commands are texts. "poison" fails every command in its transaction.
+// Each transaction sends to begun and then waits until gate is closed.
 type commands struct {
 	*webtest.Service
 	t       *testing.T
@@ -58,9 +58,8 @@ func newCommands(t *testing.T) *commands {
 		})
 		return service, c.handler
 	})
-	if _,
-		err := c.DB.Exec(
-		`CREATE TABLE took (command text, txid xid8 DEFAULT pg_current_xact_id())`); err != nil {
+	_, err := c.DB.Exec(`CREATE TABLE took (command text, txid xid8 DEFAULT pg_current_xact_id())`)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -96,8 +95,7 @@ func (c *commands) submit(ctx context.Context, key, command string) {
 	})
 }
 
-// busy begins two transactions, which is as many as there are at a time, so that all that is asked
-// next waits.
+// busy begins the maximum of two transactions, so that the following requests wait.
 func (c *commands) busy() {
 	for i := range 2 {
 		c.submit(c.t.Context(), fmt.Sprint("busy", i), "busy")
@@ -105,7 +103,7 @@ func (c *commands) busy() {
 	}
 }
 
-// waits waits until so many requests wait for their transaction.
+// waits waits until n requests wait for a transaction.
 func (c *commands) waits(n int) {
 	c.t.Helper()
 	webtest.Eventually(c.t, fmt.Sprint(n, " requests wait"), func() (bool, string) {
@@ -118,12 +116,13 @@ func (c *commands) open() { close(c.gate); c.running.Wait() }
 func (c *commands) want(answer string, times int) {
 	c.t.Helper()
 	if c.answers[answer] != times {
-		c.t.Errorf("%q %d times, want %d: %v", answer, c.answers[answer], times, c.answers)
+		c.t.Errorf("answer %q: %d times, want %d; all answers: %v", answer, c.answers[answer], times,
+			c.answers)
 	}
 }
 
-// What comes while transactions run is one transaction, and each request has its own effect and
-// answer.
+// Requests that arrive while transactions run share one transaction, and each has its own effect
+// and answer.
 func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
@@ -140,12 +139,12 @@ func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 		t.Errorf("%d effects", n)
 	}
 	if n := c.Int(`SELECT count(DISTINCT txid) FROM took WHERE command <> 'busy'`); n != 1 {
-		t.Errorf("%d transactions", n)
+		t.Errorf("%d transactions, want 1", n)
 	}
 }
 
-// A request that fails harms no other in its transaction.
-func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
+// A request that fails does not harm the others in its transaction.
+func TestFailingRequestInAGroupFailsAlone(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
@@ -167,9 +166,9 @@ func TestPoisonInAGroupHarmsItselfOnly(t *testing.T) {
 	}
 }
 
-// A key that is asked twice in one transaction has one effect, and so has one that was used before;
-// what nobody waits for any more has none.
-func TestAGroupTakesAKeyOnce(t *testing.T) {
+// Two requests with one key in one transaction have one effect, and so has a key that was used
+// before. A request whose client has disconnected has none.
+func TestGroupUsesAKeyOnce(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
@@ -195,9 +194,9 @@ func TestAGroupTakesAKeyOnce(t *testing.T) {
 	}
 }
 
-// A transaction that hangs, as on a line that has gone silent, keeps nobody out for longer than a
-// request takes.
-func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
+// A transaction that hangs, for example on a silent connection, blocks other requests for at most
+// the time limit of a request.
+func TestHangingTransactionReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	c := newCommands(t)
 	c.busy()
@@ -208,7 +207,7 @@ func TestHangingTransactionGivesItsPlaceBack(t *testing.T) {
 	select {
 	case <-c.begun:
 	case <-time.After(webtest.Patience):
-		t.Error("nobody takes the next request")
+		t.Error("the next request is not run after the time limit of the hanging ones")
 	}
 	c.open()
 	c.want("k next 201", 1)

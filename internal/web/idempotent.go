@@ -13,20 +13,22 @@ import (
 	"github.com/quadrille-go/quadrille/idempotency"
 )
 
-// Transactor runs transactions, again when another one was first: a quadrille.Service.
+// Transactor runs transactions, and runs one again if it conflicts with another one.
+// quadrille.Service implements it.
 type Transactor interface {
 	Tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error
 }
 
-// Answer is what an effect wants to say.
+// Answer is the answer of an effect to the client.
 type Answer struct {
 	Status   int
 	Location string
 	Body     any
 }
 
-// Once runs the effect of a request with an Idempotency-Key in one transaction with the claim of
-// the key and the answer, and answers; a request that was completed before gets the stored answer.
+// Once runs the effect of a request with an Idempotency-Key and answers. The effect, the claim of
+// the key and the stored answer are one transaction. A request that was completed before gets the
+// stored answer.
 func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	effect func(ctx context.Context, tx *sqlx.Tx) (Answer, error)) error {
 	request, err := requestOf(r, body)
@@ -52,7 +54,8 @@ func Once(w http.ResponseWriter, r *http.Request, t Transactor, body []byte,
 	return nil
 }
 
-// requestOf identifies a request by its client, its key and all that it asks.
+// requestOf identifies a request by its client, its key and a fingerprint of its method, path and
+// body.
 func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
 	key, err := idempotency.KeyOf(r.Header)
 	return idempotency.Request{
@@ -61,7 +64,7 @@ func requestOf(r *http.Request, body []byte) (idempotency.Request, error) {
 	}, err
 }
 
-// encode makes of an answer what is stored and sent.
+// encode returns an answer in the form in which it is stored and sent.
 func encode(answer Answer) (idempotency.Response, error) {
 	var b bytes.Buffer
 	if err := json.MarshalWrite(&b, answer.Body); err != nil {
@@ -79,10 +82,10 @@ func respond(w http.ResponseWriter, response idempotency.Response, replayed bool
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.Status)
-	_, _ = w.Write(response.Body) // the client has gone when this fails
+	_, _ = w.Write(response.Body) // an error means that the client has disconnected
 }
 
-// Invalid turns the error of a payload's Validate into a problem.
+// Invalid turns the error of a payload's Validate method into a Problem.
 func Invalid(err error) error {
 	if err == nil {
 		return nil
@@ -90,7 +93,7 @@ func Invalid(err error) error {
 	return Problemf(http.StatusBadRequest, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// NotFound is the answer to a question about what is not there.
+// NotFound returns the Problem for an object that does not exist.
 func NotFound(what, id string) error {
 	return Problemf(http.StatusNotFound, "there is no %s %.64q", what, id)
 }

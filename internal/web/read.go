@@ -17,13 +17,13 @@ import (
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
 
-// Reader is what has a database to read: a quadrille.Service.
+// Reader gives access to a database. quadrille.Service implements it.
 type Reader interface {
 	DB(ctx context.Context) (*sqlx.DB, error)
 }
 
-// Columns lists the columns that T has fields for, as a SELECT names them. An asterisk would also
-// return the columns that a later release has added, which T has no place for.
+// Columns lists the columns for which T has fields, for a SELECT. An asterisk would also return
+// columns that a later release adds, for which T has no field.
 func Columns[T any]() string {
 	var names []string
 	for _, f := range reflectx.NewMapper("db").TypeMap(reflect.TypeFor[T]()).Index {
@@ -34,7 +34,7 @@ func Columns[T any]() string {
 	return strings.Join(names, ", ")
 }
 
-// GetOne reads one row, nil when there is none.
+// GetOne reads one row. It returns nil if there is none.
 func GetOne[T any](ctx context.Context, from Reader, query string, args ...any) (*T, error) {
 	db, err := from.DB(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func GetAll[T any](ctx context.Context, from Reader, query string, args ...any) 
 	return rows, nil
 }
 
-// OrderID returns the order that the path names.
+// OrderID returns the order id of the path.
 func OrderID(r *http.Request) (string, error) {
 	id := r.PathValue("order")
 	if err := fulfilment.CheckOrderID(id); err != nil {
@@ -73,19 +73,19 @@ func OrderID(r *http.Request) (string, error) {
 	return id, nil
 }
 
-// Name returns what the path names under a field: a customer, a SKU.
+// Name returns a name from the path, such as that of a customer or a SKU.
 func Name(r *http.Request, field string) (string, error) {
 	name := r.PathValue(field)
 	return name, Check(fulfilment.CheckName(field, name))
 }
 
-// Check joins what is wrong with the fields of a request into one problem.
+// Check joins the errors of the fields of a request into one Problem.
 func Check(errs ...error) error { return Invalid(errors.Join(errs...)) }
 
-// Page returns the limit of a list that is read in pages with the parameters limit and after. It
-// refuses parameters that are neither of these nor among others.
-func Page(r *http.Request, usual, most int, others ...string) (limit int, err error) {
-	known := append(others, "limit", "after")
+// Page returns the parameter limit of a paged list, which also has the parameter after. It refuses
+// parameters other than these two and more.
+func Page(r *http.Request, usual, most int, more ...string) (limit int, err error) {
+	known := append(more, "limit", "after")
 	for name := range r.URL.Query() {
 		if !slices.Contains(known, name) {
 			return 0, Problemf(http.StatusBadRequest, "unknown parameter %.40q: use %s", name,

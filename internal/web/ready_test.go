@@ -25,11 +25,10 @@ type joined struct {
 func (joined) EventType() string { return "user.joined" }
 func (j joined) Subject() string { return j.Name }
 
-// listener is a service that hears its own event.
+// listener is a service that consumes its own event.
 func listener(broker string, handle func() error) webtest.New {
 	return func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-		handler := consumer.Handle(func(context.Context, *sqlx.Tx,
-			events.Of[joined]) error {
+		handler := consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[joined]) error {
 			return handle()
 		})
 		return &quadrille.Service{
@@ -39,7 +38,7 @@ func listener(broker string, handle func() error) webtest.New {
 	}
 }
 
-// running runs a service until the end of the test.
+// running runs a service until the test ends.
 func running(t *testing.T, s *quadrille.Service) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
@@ -53,17 +52,17 @@ func running(t *testing.T, s *quadrille.Service) {
 	})
 }
 
-// answers waits until a path is answered with a status and a text.
+// answers waits until a request for a path is answered with a status and a text.
 func answers(t *testing.T, s *webtest.Service, path string, status int, text string) {
 	t.Helper()
-	webtest.Eventually(t, path+" tells of "+text, func() (bool, string) {
+	webtest.Eventually(t, path+" to answer "+text, func() (bool, string) {
 		a := s.Call("GET", path, "")
 		return a.Status == status && strings.Contains(a.Body, text), a.Body
 	})
 }
 
-// A service that cannot consume is not ready when all is asked for, and a metric tells the cause;
-// its HTTP is ready all the while.
+// A service that cannot consume fails /readyz?full=1, and a metric shows the cause. /readyz stays
+// 200, because the API works.
 func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 	t.Parallel()
 	t.Run("a handler hangs", func(t *testing.T) {
@@ -80,8 +79,7 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		running(t, s.Kit)
 		answers(t, s, "/readyz?full=1", http.StatusOK, `"consumer":"ok"`)
 		err := s.Kit.Tx(t.Context(), func(_ context.Context, tx *sqlx.Tx) error {
-			return s.Kit.Publish(t.Context(), tx,
-				joined{"ada"})
+			return s.Kit.Publish(t.Context(), tx, joined{"ada"})
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -26,7 +26,8 @@ const (
 	adminTimeout      = 8 * time.Second
 )
 
-// Serve serves until ctx is done, then lets requests in hand finish within a bound.
+// Serve serves until ctx is done, then waits for the requests in progress, for at most
+// shutdownTimeout.
 func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerolog.Logger) error {
 	server := &http.Server{
 		Handler: h, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
@@ -34,7 +35,7 @@ func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerol
 		IdleTimeout:  idleTimeout, MaxHeaderBytes: maxHeader,
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(listener) }() // ends with Shutdown
+	go func() { failed <- server.Serve(listener) }() // returns after Shutdown
 	log.Info().Str("url", "http://"+listener.Addr().String()).Msg("serving")
 	select {
 	case err := <-failed:
@@ -49,25 +50,24 @@ func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerol
 	return nil
 }
 
-// Mux is the frame of a service's HTTP: health and metrics for everybody, the service's API and the
-// admin endpoint for clients.
+// Mux returns the HTTP handler of a service: health and metrics without a token, the API of the
+// service for clients, and the admin endpoint for admins.
 func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_ = Write(w, http.StatusOK, map[string]string{"status": "alive"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ready(w, r,
-			service)
+		ready(w, r, service)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
-	mux.Handle("/admin/", tokens.RequireAdmin(whole(within(adminTimeout, service.Admin()))))
-	mux.Handle("/", tokens.Require(whole(api)))
-	return answered(service.Log, Guard(legible(mux), tokens.configured()))
+	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
+	mux.Handle("/", tokens.Require(withBody(api)))
+	return ensureAnswer(service.Log, Guard(checkAddress(mux), tokens.configured()))
 }
 
-// within bounds a handler in time.
-func within(bound time.Duration, h http.Handler) http.Handler {
+// withTimeout limits the time of a handler.
+func withTimeout(bound time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), bound)
 		defer cancel()

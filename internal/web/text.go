@@ -10,16 +10,17 @@ import (
 	"unicode/utf8"
 )
 
-// hidden returns the first character of a text that a reader does not see, or that changes the
-// order in which the others are seen: control and format characters, separators of lines, what is
-// not assigned, and bytes that are not UTF-8. Two texts that look alike are then alike.
-func hidden(text string) (rune, bool) {
+// invisible returns the first character of a text that a reader does not see or that changes the
+// order in which the other characters appear: control and format characters, line separators,
+// unassigned characters, and bytes that are not UTF-8. Without them, two texts that look equal are
+// equal.
+func invisible(text string) (rune, bool) {
 	var before rune
 	for i, r := range text {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
 			return r, true
-		case spells(before, r):
+		case partOfSpelling(before, r):
 		case !unicode.IsGraphic(r), unicode.In(r, unicode.Other_Default_Ignorable_Code_Point,
 			unicode.Variation_Selector):
 			return r, true
@@ -29,10 +30,10 @@ func hidden(text string) (rune, bool) {
 	return 0, false
 }
 
-// spells tells whether r, which is not seen by itself, belongs to the spelling of the character
-// before it: a joiner in the scripts that need it, a selector of the form of an ideograph or of a
+// partOfSpelling reports whether the invisible character r belongs to the spelling of the character
+// before it: a joiner in a script that needs it, or a variation selector of an ideograph or a
 // symbol.
-func spells(before, r rune) bool {
+func partOfSpelling(before, r rune) bool {
 	switch {
 	case r == '\u200c' || r == '\u200d':
 		return unicode.In(before, unicode.Arabic, unicode.Syriac, unicode.Devanagari, unicode.Bengali,
@@ -45,14 +46,14 @@ func spells(before, r rune) bool {
 	return false
 }
 
-// escaped shows hidden characters by their numbers, as in \u202e.
-func escaped(text string) string {
-	if _, bad := hidden(text); !bad {
+// escapeInvisible replaces invisible characters with their code points, such as \u202e.
+func escapeInvisible(text string) string {
+	if _, bad := invisible(text); !bad {
 		return text
 	}
 	var b strings.Builder
 	for _, r := range text {
-		if _, bad := hidden(string(r)); bad {
+		if _, bad := invisible(string(r)); bad {
 			fmt.Fprintf(&b, `\u%04x`, r)
 			continue
 		}
@@ -61,20 +62,20 @@ func escaped(text string) string {
 	return b.String()
 }
 
-// checkSeen refuses a text of a request with a character that is not seen.
-func checkSeen(where, text string) error {
-	if r, bad := hidden(text); bad {
+// checkVisible returns a Problem if a text of a request contains an invisible character.
+func checkVisible(where, text string) error {
+	if r, bad := invisible(text); bad {
 		return Problemf(http.StatusBadRequest,
-			"%.200s: has the character %U, which is not seen, or is not UTF-8", where, r)
+			"%.200s: contains the invisible character %U, or is not UTF-8", where, r)
 	}
 	return nil
 }
 
-// legible refuses an address with characters that are not seen, and one whose parameters cannot be
-// told apart: otherwise they would be ignored.
-func legible(h http.Handler) http.Handler {
+// checkAddress refuses a request whose path or query contains invisible characters, and one whose
+// query cannot be parsed: net/http would ignore the parameters that it cannot parse.
+func checkAddress(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := checkSeen("path", r.URL.Path)
+		err := checkVisible("path", r.URL.Path)
 		if err == nil {
 			err = checkQuery(r.URL.RawQuery)
 		}
@@ -90,11 +91,11 @@ func checkQuery(raw string) error {
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
 		return Problemf(http.StatusBadRequest,
-			"query: must be name=value with & between them, percent-encoded")
+			"query: must be percent-encoded name=value pairs, separated by &")
 	}
 	for name, values := range parameters {
 		for _, text := range slices.Concat([]string{name}, values) {
-			if err := checkSeen("query", text); err != nil {
+			if err := checkVisible("query", text); err != nil {
 				return err
 			}
 		}

@@ -12,27 +12,27 @@ import (
 	"strings"
 )
 
-// anonymous is the one client when no tokens are configured.
+// anonymous is the name of every client when no tokens are configured.
 const anonymous = "anonymous"
 
-// minToken is the shortest token that is accepted, in characters.
+// minToken is the minimum length of a token in bytes.
 const minToken = 16
 
-// roleAdmin is the one role that there is.
+// roleAdmin is the only role.
 const roleAdmin = "admin"
 
-// client is an application that asks, and acts for all customers that it names.
+// client is an application that makes requests. It acts for every customer that it names.
 type client struct {
 	name  string
-	admin bool // it may look into the service, and ask about what belongs to all customers
+	admin bool // may use the admin endpoint and read data of all customers
 }
 
-// Tokens names the client of a bearer token. With none configured everybody is one client, who is
-// an admin, and only a loopback address may be served.
+// Tokens maps bearer tokens to clients. If none are configured, every request is from one client
+// with the role admin, and only a loopback address may be served.
 type Tokens struct{ clients map[[sha256.Size]byte]client }
 
-// LoadTokens reads a file with a line "client token" for each client, and "client token admin" for
-// one that is an admin; an empty path means none.
+// LoadTokens reads a file with a line "client token" for each client and "client token admin" for
+// an admin. An empty path means no tokens.
 func LoadTokens(path string) (*Tokens, error) {
 	t := &Tokens{clients: map[[sha256.Size]byte]client{}}
 	if path == "" {
@@ -49,7 +49,7 @@ func LoadTokens(path string) (*Tokens, error) {
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
 			continue
 		}
-		_, bad := hidden(strings.Join(fields, " "))
+		_, bad := invisible(strings.Join(fields, " "))
 		if len(fields) < 2 || len(fields) > 3 || len(fields[1]) < minToken || bad {
 			return nil, fmt.Errorf("tokens: line %d of %s is not \"client token\" or \"client token %s\" "+
 				"with a token of %d characters or more",
@@ -57,13 +57,14 @@ func LoadTokens(path string) (*Tokens, error) {
 		}
 		if len(fields) == 3 && fields[2] != roleAdmin {
 			return nil,
-				fmt.Errorf("tokens: line %d of %s has a role that is not %s, the only one that there is", n,
+				fmt.Errorf("tokens: line %d of %s has an unknown role: the only role is %s", n,
 					path, roleAdmin)
 		}
 		token := sha256.Sum256([]byte(fields[1]))
 		if _, twice := t.clients[token]; twice {
 			return nil,
-				fmt.Errorf("tokens: line %d of %s has the token of another line: who uses it is not known", n,
+				fmt.Errorf("tokens: line %d of %s repeats the token of another line: give each client its own",
+					n,
 					path)
 		}
 		t.clients[token] = client{name: fields[0], admin: len(fields) == 3}
@@ -72,14 +73,14 @@ func LoadTokens(path string) (*Tokens, error) {
 		return nil, fmt.Errorf("tokens: %w", err)
 	}
 	if len(t.clients) == 0 {
-		return nil, fmt.Errorf("tokens: %s names no client", path)
+		return nil, fmt.Errorf("tokens: %s names no client: add a line \"client token\"", path)
 	}
 	return t, nil
 }
 
 func (t *Tokens) configured() bool { return len(t.clients) > 0 }
 
-// Listen listens on addr. Without tokens it refuses an address that others can reach.
+// Listen listens on addr. Without tokens it refuses every address that is not a loopback address.
 func (t *Tokens) Listen(addr string) (net.Listener, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -98,19 +99,19 @@ func (t *Tokens) Listen(addr string) (net.Listener, error) {
 
 type clientKey struct{}
 
-// ClientOf returns the name of the client whose request this is.
+// ClientOf returns the name of the client that made the request.
 func ClientOf(ctx context.Context) string {
-	requests, _ := ctx.Value(clientKey{}).(client)
-	return requests.name
+	c, _ := ctx.Value(clientKey{}).(client)
+	return c.name
 }
 
-// isAdmin tells whether the client whose request this is has the role.
+// isAdmin reports whether the client that made the request is an admin.
 func isAdmin(ctx context.Context) bool {
-	requests, _ := ctx.Value(clientKey{}).(client)
-	return requests.admin
+	c, _ := ctx.Value(clientKey{}).(client)
+	return c.admin
 }
 
-// RequireAdmin is the problem of a client that is not an admin, nil for one that is.
+// RequireAdmin returns a Problem unless the client is an admin.
 func RequireAdmin(ctx context.Context) error {
 	if isAdmin(ctx) {
 		return nil
@@ -119,7 +120,7 @@ func RequireAdmin(ctx context.Context) error {
 		"be \"client token %s\"", ClientOf(ctx), roleAdmin)
 }
 
-// ForAdmin is a handler of what belongs to all customers, or is for a person who repairs something.
+// ForAdmin restricts a handler to admins. It is for data of all customers and for repairs.
 func ForAdmin(h Handler) Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := RequireAdmin(r.Context()); err != nil {
@@ -129,26 +130,27 @@ func ForAdmin(h Handler) Handler {
 	}
 }
 
-// Require lets only known clients through.
+// Require answers 401 to requests without a known token and records the client in the context.
 func (t *Tokens) Require(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		requests := client{name: anonymous, admin: true}
+		c := client{name: anonymous, admin: true}
 		if t.configured() {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			// Looking up the hash takes the same time however much of the token is right.
+			// Comparing hashes takes the same time regardless of how many characters of the token are right.
 			known, ok := t.clients[sha256.Sum256([]byte(token))]
 			if !ok || !strings.EqualFold(scheme, "Bearer") {
 				w.Header().Set("WWW-Authenticate", "Bearer")
-				WriteProblem(w, Problemf(http.StatusUnauthorized, "a bearer token is required"))
+				WriteProblem(w, Problemf(http.StatusUnauthorized,
+					"a bearer token of the tokens file is required"))
 				return
 			}
-			requests = known
+			c = known
 		}
-		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, requests)))
+		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, c)))
 	})
 }
 
-// RequireAdmin lets only admins through.
+// RequireAdmin is Require for admins only.
 func (t *Tokens) RequireAdmin(h http.Handler) http.Handler {
 	return t.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := RequireAdmin(r.Context()); err != nil {

@@ -1,9 +1,10 @@
-// Package web is what the HTTP of the four services has in common: strict JSON in, JSON or RFC 9457
-// problem details out, bounds on everything, bearer tokens, idempotent requests, health and
-// metrics.
+// Package web contains the common HTTP code of the four services: strict JSON input, JSON or RFC
+// 9457 problem details as output, limits on everything, bearer tokens, idempotent requests, health
+// and metrics.
 //
-// It promises that no request body is read beyond its bound, that what a client cannot have meant
-// is refused with the path of the field, and that an internal error says nothing about the inside.
+// It promises that no request body is read beyond its limit, that input which a client cannot have
+// meant is refused with the path of the field, and that the answer to an internal error reveals no
+// internals.
 package web
 
 import (
@@ -32,7 +33,7 @@ const (
 	retryAfter     = 1 // seconds
 )
 
-// Problem is an error that the client is told. Its form is that of RFC 9457.
+// Problem is an error that is sent to the client, as problem details of RFC 9457.
 type Problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
@@ -42,17 +43,17 @@ type Problem struct {
 
 func (p Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Title, p.Detail) }
 
-// Problemf makes a Problem with the status's own title.
+// Problemf returns a Problem whose title is the text of the status.
 func Problemf(status int, format string, args ...any) Problem {
 	return Problem{Status: status, Title: http.StatusText(status),
 		Detail: fmt.Sprintf(format, args...)}
 }
 
-// Handler is an HTTP handler that returns what goes wrong.
+// Handler is an HTTP handler that returns an error.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
-// Handle bounds a handler in time and turns its error into a problem; what the client is not told
-// is logged.
+// Handle limits the time of a handler and turns its error into a Problem. Errors of class 5xx are
+// logged, because the client does not see them.
 func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
@@ -63,9 +64,9 @@ func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 		}
 		p := problemOf(err)
 		if p.Status >= http.StatusInternalServerError && ctx.Err() != nil {
-			// The driver of the database has its own words for it.
+			// The database driver returns errors of its own when the context ends.
 			if p = problemOf(ctx.Err()); r.Context().Err() != nil {
-				p = unfinished()
+				p = incomplete()
 			}
 		}
 		if p.Status >= http.StatusInternalServerError {
@@ -75,8 +76,8 @@ func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 	}
 }
 
-// problemOf maps errors to answers. A database that is away, and a commit whose outcome is unknown,
-// are 503: the client may repeat the request with the same key and will learn what became of it.
+// problemOf maps errors to answers. If the database is away or the outcome of a commit is unknown,
+// the answer is 503: the client may repeat the request with the same key and gets the result.
 func problemOf(err error) Problem {
 	var p Problem
 	var refusal *consumer.Refusal
@@ -93,20 +94,19 @@ func problemOf(err error) Problem {
 	case errors.Is(err, idempotency.ErrMismatch):
 		return Problemf(http.StatusUnprocessableEntity, "%s", err)
 	case errors.Is(err, context.Canceled):
-		return unfinished()
+		return incomplete()
 	case errors.Is(err, context.DeadlineExceeded):
 		return Problemf(http.StatusServiceUnavailable, "the request took longer than %s", requestTimeout)
 	}
 	switch postgres.ClassOf(err) {
 	case postgres.Lost, postgres.Busy, postgres.Retry:
-		return Problemf(http.StatusServiceUnavailable, "the database is not available, try again")
+		return Problemf(http.StatusServiceUnavailable, "the database is not available; try again")
 	default:
 		return internal()
 	}
 }
 
-// statusOf returns the status of a refusal. A code that is not known here is a refusal all the
-// same.
+// statusOf returns the status of a refusal. An unknown code is answered as a refusal, too.
 func statusOf(code string) int {
 	switch code {
 	case consumer.NotFound:
@@ -117,19 +117,19 @@ func statusOf(code string) int {
 	return http.StatusUnprocessableEntity
 }
 
-// unfinished is the answer to a request whose connection ended first, or seemed to: a client that
-// has closed only its own side still reads.
-func unfinished() Problem {
+// incomplete is the answer to a request whose connection ended first. A client that has closed only
+// its sending side still reads it.
+func incomplete() Problem {
 	return Problemf(http.StatusRequestTimeout, "the connection ended before the request was "+
-		"handled; ask again, with the same Idempotency-Key")
+		"handled; repeat the request with the same Idempotency-Key")
 }
 
-// internal says nothing about the inside.
+// internal is the answer to an internal error. It reveals no internals.
 func internal() Problem {
 	return Problemf(http.StatusInternalServerError, "the request could not be handled")
 }
 
-// WriteProblem answers with a problem; one that may pass says when to come again.
+// WriteProblem answers with a Problem. If a retry may succeed, the answer has a Retry-After header.
 func WriteProblem(w http.ResponseWriter, p Problem) {
 	if p.Status == http.StatusServiceUnavailable || p.Status == http.StatusConflict {
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
@@ -137,10 +137,11 @@ func WriteProblem(w http.ResponseWriter, p Problem) {
 	if p.Status == http.StatusRequestTimeout {
 		w.Header().Set("Connection", "close")
 	}
-	p.Detail = escaped(p.Detail)
+	p.Detail = escapeInvisible(p.Detail)
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_ = json.MarshalWrite(w, p, jsontext.AllowInvalidUTF8(true)) // the client has gone when this fails
+	// an error means that the client has disconnected
+	_ = json.MarshalWrite(w, p, jsontext.AllowInvalidUTF8(true))
 }
 
 // Write answers with JSON.
@@ -151,12 +152,12 @@ func Write(w http.ResponseWriter, status int, body any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // the client has gone when this fails
+	_, _ = w.Write(b.Bytes()) // an error means that the client has disconnected
 	return nil
 }
 
-// Decode reads a body as strict JSON: no unknown fields, no duplicate keys, nothing behind it. What
-// is wrong is told with the path of the field.
+// Decode reads a body as strict JSON: no unknown fields, no duplicate keys, no data after it. An
+// error names the path of the field.
 func Decode(body []byte, into any) error {
 	err := json.Unmarshal(body, into, json.RejectUnknownMembers(true))
 	if err == nil {
@@ -164,14 +165,14 @@ func Decode(body []byte, into any) error {
 	}
 	semantic, ok := errors.AsType[*json.SemanticError](err)
 	if _, syntactic := errors.AsType[*jsontext.SyntacticError](err); syntactic || !ok {
-		return notJSON(err)
+		return jsonProblem(err)
 	}
-	what := fmt.Sprintf("a %s does not fit here", semantic.JSONKind)
+	what := fmt.Sprintf("a %s is not valid here", semantic.JSONKind)
 	switch {
 	case errors.Is(err, json.ErrUnknownName):
 		what = "unknown field"
 	case len(semantic.JSONValue) > 0:
-		what = fmt.Sprintf("%.40s does not fit here", semantic.JSONValue)
+		what = fmt.Sprintf("%.40s is not valid here", semantic.JSONValue)
 	}
 	where := semantic.JSONPointer
 	if where == "" {
@@ -180,7 +181,7 @@ func Decode(body []byte, into any) error {
 	return Problemf(http.StatusBadRequest, "%.200s: %.200s", fieldOf(where), what)
 }
 
-// fieldOf writes a JSON pointer as the checks of fields do: lines[0].quantity.
+// fieldOf formats a JSON pointer like the checks of fields do: lines[0].quantity.
 func fieldOf(pointer jsontext.Pointer) string {
 	var b strings.Builder
 	for token := range pointer.Tokens() {
@@ -196,7 +197,7 @@ func fieldOf(pointer jsontext.Pointer) string {
 	return b.String()
 }
 
-// ReadJSON is Read and Decode; the bytes are what an Idempotency-Key is compared by.
+// ReadJSON calls Read and Decode. The returned bytes are for the fingerprint of an Idempotency-Key.
 func ReadJSON(w http.ResponseWriter, r *http.Request, into any) ([]byte, error) {
 	body, err := Read(w, r)
 	if err != nil {

@@ -24,20 +24,20 @@ import (
 
 func TestMain(m *testing.M) { webtest.Main(m) }
 
-// answer runs a handler on a request.
+// answer returns the answer of a handler to a request.
 func answer(h http.Handler, r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
 }
 
-func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
+func TestErrorsBecomeAnswersWithoutInternals(t *testing.T) {
 	t.Parallel()
 	secret := errors.New("password hush of table accounts")
 	for _, c := range []struct {
 		err    error
 		status int
-		says   string
+		want   string
 		retry  bool
 	}{
 		{web.Problemf(http.StatusTeapot, "short and %s", "stout"), http.StatusTeapot, "short and stout",
@@ -59,7 +59,7 @@ func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
 		h := web.Handle(zerolog.Nop(), func(http.ResponseWriter, *http.Request) error { return c.err })
 		w := answer(h, httptest.NewRequest("GET", "/", nil))
 		body := w.Body.String()
-		if w.Code != c.status || !strings.Contains(body, c.says) || strings.Contains(body, "hush") {
+		if w.Code != c.status || !strings.Contains(body, c.want) || strings.Contains(body, "hush") {
 			t.Errorf("%v: %d %s", c.err, w.Code, body)
 		}
 		if got := w.Header().Get("Retry-After") != ""; got != c.retry ||
@@ -69,8 +69,8 @@ func TestErrorsBecomeAnswersThatSayNothingOfTheInside(t *testing.T) {
 	}
 }
 
-// The bound of a body holds for one without end, and nothing beyond it is read.
-func TestABodyIsReadToItsBound(t *testing.T) {
+// An endless body is refused, and hardly more than the limit is read.
+func TestBodyIsReadUpToItsLimit(t *testing.T) {
 	t.Parallel()
 	endless := &zeros{}
 	r := httptest.NewRequest("POST", "/", endless)
@@ -78,7 +78,7 @@ func TestABodyIsReadToItsBound(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if endless.read > 1<<20 {
-		t.Errorf("%d bytes were read", endless.read)
+		t.Errorf("%d bytes of an endless body were read, want at most 1 MiB", endless.read)
 	}
 	if body, err := web.Read(httptest.NewRecorder(), httptest.NewRequest("POST", "/",
 		strings.NewReader(strings.Repeat("x", 64<<10)))); err != nil || len(body) != 64<<10 {
@@ -98,7 +98,7 @@ func TestStrictJSON(t *testing.T) {
 		} `json:"list"`
 	}
 	for body, want := range map[string]string{
-		`{"list":[{"n":1},{"n":1e2}]}`: "list[1].n: 1e2 does not fit",
+		`{"list":[{"n":1},{"n":1e2}]}`: "list[1].n: 1e2 is not valid",
 		`{"list":[{"n":"1"}]}`:         "list[0].n: ", `{"list":[{"m":1}]}`: "list[0].m: unknown field",
 		`{"list":[],"list":[]}`: "list", `{"list":[]}x`: "body: ", ``: "body: ",
 		`{"LIST":[]}`: "LIST: unknown field", "\ufeff{}": "body: ",
@@ -121,18 +121,17 @@ func TestStrictJSON(t *testing.T) {
 func TestTokensNameTheirClients(t *testing.T) {
 	t.Parallel()
 	const ada, eve = "0123456789abcdef", "fedcba9876543210"
-	tokens, err := web.LoadTokens(webtest.File(t, "# who may come\n\nada "+ada+"\n  eve\t"+eve+"  \n"))
+	tokens, err := web.LoadTokens(webtest.File(t, "# a comment\n\nada "+ada+"\n  eve\t"+eve+"  \n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := tokens.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_,
-			_ = w.Write([]byte(web.ClientOf(r.Context())))
+		_, _ = w.Write([]byte(web.ClientOf(r.Context())))
 	}))
 	for header, client := range map[string]string{
 		"Bearer " + ada: "ada", "bearer " + eve: "eve", "": "", ada: "", "Bearer": "", "Bearer ": "",
 		"Basic " + ada:        "",
-		"Bearer " + ada + " ": "", "Bearer " + ada[:15]: "", "Bearer # who": "",
+		"Bearer " + ada + " ": "", "Bearer " + ada[:15]: "", "Bearer # a": "",
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", header)
@@ -150,8 +149,7 @@ func TestTokensNameTheirClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := answer(none.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_,
-			_ = w.Write([]byte(web.ClientOf(r.Context())))
+		_, _ = w.Write([]byte(web.ClientOf(r.Context())))
 	})),
 		httptest.NewRequest("GET", "/", nil))
 	if w.Body.String() != "anonymous" {
@@ -159,7 +157,7 @@ func TestTokensNameTheirClients(t *testing.T) {
 	}
 }
 
-func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
+func TestInvalidTokensFileIsRefused(t *testing.T) {
 	t.Parallel()
 	const good = "ada 0123456789abcdef\n"
 	for content, want := range map[string]string{
@@ -176,11 +174,11 @@ func TestATokensFileThatIsWrongIsRefused(t *testing.T) {
 		}
 	}
 	if _, err := web.LoadTokens(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 }
 
-func TestWithoutTokensOnlyThisMachineIsServed(t *testing.T) {
+func TestWithoutTokensOnlyLoopbackIsServed(t *testing.T) {
 	t.Parallel()
 	none, err := web.LoadTokens("")
 	if err != nil {
@@ -210,12 +208,12 @@ func TestWithoutTokensOnlyThisMachineIsServed(t *testing.T) {
 	for _, bad := range []string{"", "x", "127.0.0.1", "127.0.0.1:x"} {
 		if l, err := some.Listen(bad); err == nil {
 			_ = l.Close()
-			t.Errorf("%q is served", bad)
+			t.Errorf("Listen accepts the address %q", bad)
 		}
 	}
 }
 
-// plain is a service with nothing of its own.
+// plain is a service without handlers or tables of its own.
 func plain(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /client", func(w http.ResponseWriter, r *http.Request) {
@@ -224,7 +222,7 @@ func plain(database string, log zerolog.Logger) (*quadrille.Service, http.Handle
 	return &quadrille.Service{Name: "plain", Database: database, AMQP: webtest.NoBroker, Log: log}, mux
 }
 
-func TestTheFrameOfAService(t *testing.T) {
+func TestHealthMetricsAndAdminRoutes(t *testing.T) {
 	t.Parallel()
 	const token = "0123456789abcdef"
 	s := webtest.On(t, webtest.Database(t, plain), plain, webtest.File(t, "ada "+token+" admin\n"))
@@ -259,8 +257,8 @@ func TestTheFrameOfAService(t *testing.T) {
 	}
 }
 
-// A shutdown lets the request in hand finish.
-func TestServeFinishesWhatIsInHand(t *testing.T) {
+// A shutdown waits for the request in progress.
+func TestServeFinishesRequestsInProgress(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -284,16 +282,16 @@ func TestServeFinishesWhatIsInHand(t *testing.T) {
 	}()
 	<-entered
 	stop()
-	webtest.Eventually(t, "no more connections are taken", func() (bool, string) {
+	webtest.Eventually(t, "no more connections are accepted", func() (bool, string) {
 		c, err := net.DialTimeout("tcp", listener.Addr().String(), time.Second)
 		if err == nil {
 			_ = c.Close()
 		}
-		return err != nil, "it still listens"
+		return err != nil, "the server still listens"
 	})
 	close(leave)
 	if a := <-answered; a.Status != http.StatusOK || a.Body != "done" {
-		t.Errorf("the request in hand: %+v", a)
+		t.Errorf("the request in progress was answered %+v", a)
 	}
 	if err := <-served; err != nil {
 		t.Error(err)

@@ -1,5 +1,6 @@
-// Package house_test holds the house to its rules: who may import whom, how large a piece may be,
-// who may publish and acknowledge, and that each promise names a test that exists.
+// Package arch_test checks the rules of the project: which package may import which, how large
+// files and functions may be, which packages may publish and acknowledge, and that each guarantee
+// names a test that exists.
 package arch_test
 
 import (
@@ -18,15 +19,15 @@ import (
 
 const module = "github.com/quadrille-go/quadrille"
 
-// The limits of a piece.
+// The limits of files, functions and lines.
 const (
 	maxFileLines     = 300
 	maxTestFileLines = 500
 	maxFuncLines     = 70
-	maxColumns       = 100 // a tab is one
+	maxColumns       = 100 // a tab counts as one
 )
 
-// file is a parsed Go file with its path from the root.
+// file is a parsed Go file and its path relative to the root.
 type file struct {
 	path string
 	ast  *ast.File
@@ -41,17 +42,18 @@ func (f file) lines() int  { return f.set.File(f.ast.Pos()).LineCount() }
 func (f file) text() []string {
 	content, err := os.ReadFile(filepath.Join("..", "..", f.path))
 	if err != nil {
-		panic(err) // it was parsed a moment ago
+		panic(err) // the file was just parsed
 	}
 	return strings.Split(string(content), "\n")
 }
 
-// support tells what only tests import.
+// support reports whether only tests import the file.
 func (f file) support() bool {
 	return strings.Contains(f.dir(), "/internal/") || strings.HasPrefix(f.path, "tests/")
 }
 
-// kit tells the public packages; internal folders below them are test support.
+// kit reports whether the file belongs to a public package. Internal folders below public packages
+// are test support and do not count.
 func (f file) kit() bool {
 	for part := range strings.SplitSeq(f.dir(), "/") {
 		if part == "internal" || part == "cmd" || part == "tests" {
@@ -100,7 +102,7 @@ func files(t *testing.T) []file {
 	return files
 }
 
-// mayImport lists what the packages of the kit may import of the project.
+// mayImport lists the packages of the project that each kit package may import.
 var mayImport = map[string][]string{
 	"events":            {},
 	"events/fulfilment": {"events"},
@@ -120,7 +122,7 @@ var mayImport = map[string][]string{
 		"resilience", "topology"},
 }
 
-// heavy lists modules that only some packages of the kit may need.
+// heavy lists the external modules that only the named kit packages may import.
 var heavy = map[string][]string{
 	"github.com/spf13/cobra":         {"cli"},
 	"github.com/prometheus":          {},
@@ -151,7 +153,7 @@ func TestImports(t *testing.T) {
 				}
 			}
 			if strings.HasPrefix(f.path, "tests/loyalty/") && strings.HasPrefix(i, module+"/internal") {
-				t.Errorf("%s: the stranger's service imports %s", f.path, i)
+				t.Errorf("%s: the example service may use only the public packages, and imports %s", f.path, i)
 			}
 		}
 	}
@@ -169,15 +171,16 @@ func serviceOf(path string) (string, bool) {
 func kitImport(t *testing.T, f file, path string) {
 	allowed, known := mayImport[f.dir()]
 	if !known {
-		t.Errorf("%s: package %s is not in the list of the kit's packages", f.path, f.dir())
+		t.Errorf("%s: package %s is not in mayImport: add it with the packages that it may import",
+			f.path, f.dir())
 	}
 	if own, ok := strings.CutPrefix(path, module+"/"); ok && !strings.HasPrefix(own, "internal") &&
 		!slices.Contains(allowed, own) {
-		t.Errorf("%s: %s may not import %s", f.path, f.dir(), own)
+		t.Errorf("%s: %s may not import %s: see mayImport and heavy", f.path, f.dir(), own)
 	}
 	for prefix, users := range heavy {
 		if (path == prefix || strings.HasPrefix(path, prefix+"/")) && !slices.Contains(users, f.dir()) {
-			t.Errorf("%s: %s may not import %s", f.path, f.dir(), path)
+			t.Errorf("%s: %s may not import %s: see mayImport and heavy", f.path, f.dir(), path)
 		}
 	}
 }
@@ -207,26 +210,27 @@ func TestSizes(t *testing.T) {
 }
 
 func TestEveryPackageHasADocComment(t *testing.T) {
-	published := map[string]bool{}
+	documented := map[string]bool{}
 	for _, f := range files(t) {
 		if !f.test() {
-			published[f.dir()] = published[f.dir()] || f.ast.Doc != nil
+			documented[f.dir()] = documented[f.dir()] || f.ast.Doc != nil
 		}
 	}
-	for dir, ok := range published {
+	for dir, ok := range documented {
 		if !ok {
-			t.Errorf("package %s has no comment", dir)
+			t.Errorf("package %s has no package comment", dir)
 		}
 	}
 }
 
-// only lists calls that only some folders may make, tests apart.
-var only = []struct {
+// restricted lists the calls that only the packages in some folders may make. Tests are exempt.
+var restricted = []struct {
 	selector *regexp.Regexp
 	in       []string
 	why      string
 }{
-	{regexp.MustCompile(`\.Ack$`), []string{"rabbit", "consumer"}, "only the consumer acknowledges"},
+	{regexp.MustCompile(`\.Ack$`), []string{"rabbit", "consumer"},
+		"only the consumer acknowledges deliveries"},
 	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"rabbit"},
 		"only the confirmed publisher publishes"},
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
@@ -237,7 +241,7 @@ var only = []struct {
 		"transactions begin in postgres.InTx"},
 }
 
-func TestWhoMayDoWhat(t *testing.T) {
+func TestRestrictedCalls(t *testing.T) {
 	for _, f := range files(t) {
 		ast.Inspect(f.ast, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
@@ -257,7 +261,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			if f.support() {
 				return true
 			}
-			for _, rule := range only {
+			for _, rule := range restricted {
 				if rule.selector.MatchString(name) && !slices.Contains(rule.in, f.dir()) {
 					t.Errorf("%s: %s: %s", f.path, name, rule.why)
 				}
@@ -267,8 +271,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 }
 
-// TestGuarantees reads the table of promises: each row names a test that exists and the break with
-// which it was seen to fail.
+// TestGuarantees reads the tables of docs/guarantees.md: each row must name a test that exists and
+// the break with which the test was seen to fail.
 func TestGuarantees(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("..", "..", "docs", "guarantees.md"))
 	if err != nil {
@@ -304,23 +308,23 @@ func TestGuarantees(t *testing.T) {
 			}
 		}
 		if strings.TrimSpace(m[4]) == "" || m[4] == "–" {
-			t.Errorf("%s was never seen to fail", m[1])
+			t.Errorf("%s names no break with which its test was seen to fail", m[1])
 		}
 	}
-	published, err := os.ReadFile(filepath.Join("..", "..", "docs", "consistency.md"))
+	consistency, err := os.ReadFile(filepath.Join("..", "..", "docs", "consistency.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := name.FindAllStringSubmatch(string(published), -1)
+	named := name.FindAllStringSubmatch(string(consistency), -1)
 	for _, n := range named {
 		if !tests[n[1]+"."+n[2]] {
 			t.Errorf("docs/consistency.md names %s.%s, which does not exist", n[1], n[2])
 		}
 	}
 	if len(named) < 8 {
-		t.Errorf("docs/consistency.md names %d tests", len(named))
+		t.Errorf("docs/consistency.md names only %d tests, want at least 8", len(named))
 	}
 	if rows < 60 {
-		t.Errorf("only %d rows were recognised", rows)
+		t.Errorf("docs/guarantees.md has only %d rows in the expected form, want at least 60", rows)
 	}
 }

@@ -8,25 +8,25 @@ import (
 	"testing"
 )
 
-// constant lists the calls whose results nobody changes.
+// constant lists the calls whose results are never changed.
 var constant = []string{"errors.New", "fmt.Errorf", "regexp.MustCompile", "prometheus.NewDesc"}
 
-// mayBeGlobal lists the other variables of packages, tests apart, with the reason for each. None of
-// them is assigned to, which the test sees to.
+// mayBeGlobal lists the other package variables outside tests, with the reason for each. The test
+// also checks that none of them is assigned to.
 var mayBeGlobal = map[string]string{
-	"check.now":       "a moment, which cannot be a constant",
-	"consumer.mapper": "a cache of how types are mapped, safe to share; the same for everybody",
+	"check.now":       "a time, which cannot be a constant",
+	"consumer.mapper": "a cache of type mappings; safe for concurrent use",
 	"consumer/internal/consumertest.patience": "a flag of go test",
-	"internal/demo.confirmed":                 "an end of an order, a plain value",
-	"internal/demo.declined":                  "an end of an order, a plain value",
-	"internal/demo.outOfStock":                "an end of an order, a plain value",
-	"internal/demo.notShipped":                "an end of an order, a plain value",
-	"internal/demo.cancelledEarly":            "an end of an order, a plain value",
-	"internal/demo.cancelledLate":             "an end of an order, a plain value",
-	"internal/demo.expired":                   "an end of an order, a plain value",
-	"internal/demo.adopted":                   "an end of an order, a plain value",
-	"internal/demo.refundRefused":             "an end of an order, a plain value",
-	"internal/demo.recallRefused":             "an end of an order, a plain value",
+	"internal/demo.confirmed":                 "an expected end of an order, a plain value",
+	"internal/demo.declined":                  "an expected end of an order, a plain value",
+	"internal/demo.outOfStock":                "an expected end of an order, a plain value",
+	"internal/demo.notShipped":                "an expected end of an order, a plain value",
+	"internal/demo.cancelledEarly":            "an expected end of an order, a plain value",
+	"internal/demo.cancelledLate":             "an expected end of an order, a plain value",
+	"internal/demo.expired":                   "an expected end of an order, a plain value",
+	"internal/demo.adopted":                   "an expected end of an order, a plain value",
+	"internal/demo.refundRefused":             "an expected end of an order, a plain value",
+	"internal/demo.recallRefused":             "an expected end of an order, a plain value",
 	"internal/devstack.shared":                "the servers that all tests of a process share",
 	"internal/devstack.drops":                 "the databases that the tests of a process drop",
 	"internal/devstack.stackScript":           "an embedded file",
@@ -38,8 +38,8 @@ var mayBeGlobal = map[string]string{
 	"internal/simulator.verbs":                "a table",
 }
 
-// TestNoInitAndNoGlobals: a program's state is in values. Nothing runs before main, and what a
-// package keeps in a variable is a constant in all but name.
+// TestNoInitAndNoGlobals checks that the state of a program is in values: no code runs before main,
+// and a package variable is never changed.
 func TestNoInitAndNoGlobals(t *testing.T) {
 	found := map[string]bool{}
 	files := files(t)
@@ -56,14 +56,15 @@ func TestNoInitAndNoGlobals(t *testing.T) {
 			global := filepath.ToSlash(f.dir()) + "." + name
 			found[global] = true
 			if mayBeGlobal[global] == "" {
-				t.Errorf("%s: the variable %s is state outside of values: make it a field or a constant",
+				t.Errorf(
+					"%s: %s is a package variable: make it a field or a constant, or add it to mayBeGlobal",
 					f.path, name)
 			}
 		}
 	}
 	for global := range mayBeGlobal {
 		if !found[global] {
-			t.Errorf("%s is gone: take it off the list", global)
+			t.Errorf("%s does not exist: remove it from mayBeGlobal", global)
 		}
 	}
 	for _, f := range files {
@@ -73,14 +74,14 @@ func TestNoInitAndNoGlobals(t *testing.T) {
 		for _, name := range assigned(f) {
 			if global := filepath.ToSlash(f.dir()) + "." + name; found[global] ||
 				declaresError(files, f.dir(), name) {
-				t.Errorf("%s assigns to %s, a variable of the package", f.path, name)
+				t.Errorf("%s assigns to the package variable %s", f.path, name)
 			}
 		}
 	}
 }
 
-// globals returns the variables of a file that are not constants in all but name: errors, compiled
-// expressions, embedded folders and assertions that a type has an interface.
+// globals returns the package variables of a file, except those that are never changed: errors,
+// compiled expressions, embedded folders and assertions that a type implements an interface.
 func globals(f file) (names []string) {
 	for _, d := range f.ast.Decls {
 		g, ok := d.(*ast.GenDecl)
@@ -114,8 +115,8 @@ func selector(e ast.Expr) string {
 	return ""
 }
 
-// assigned returns the names that a file assigns to, elements and fields included, and that no
-// function of it declares.
+// assigned returns the names that a file assigns to, elements and fields included, and that none of
+// its functions declares.
 func assigned(f file) (names []string) {
 	note := func(e ast.Expr) {
 		for {
@@ -147,11 +148,12 @@ func assigned(f file) (names []string) {
 		}
 		return true
 	})
-	// guarded by its own lock
+	// shared is guarded by its own lock
 	return slices.DeleteFunc(names, func(name string) bool { return name == "shared" })
 }
 
-// declaresError tells whether a package has a variable of that name that is a constant otherwise.
+// declaresError reports whether a package declares a variable of that name, such as an error, which
+// globals does not list.
 func declaresError(files []file, dir, name string) bool {
 	for _, f := range files {
 		if f.dir() != dir || f.test() {

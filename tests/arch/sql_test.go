@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// everyColumn is an asterisk that takes the columns of a table as they are at the time. Those of
-// unnest are named by the statement itself, and a view keeps those that it was created with.
+// everyColumn finds an asterisk that selects all columns which the table has at run time.
+// namedInSQL finds the harmless ones: a statement names the columns of unnest itself, and a view
+// keeps the columns with which it was created.
 var (
 	everyColumn = regexp.MustCompile(
 		`(?is)\bselect\s+(?:distinct\s+)?(?:\w+\.)?\*|\breturning\s+(?:\w+\.)?\*`)
@@ -17,14 +18,14 @@ var (
 		`(?is)\bselect\s+\*\s+from\s+unnest\(|\bas select \* from (?:%s)?$|\bselect\s+next\.\*`)
 )
 
-// An asterisk returns the columns that a later release has added as well, which the structs of this
-// one have no place for: each statement names its columns.
+// An asterisk would also return columns that a later release adds, for which the structs of this
+// release have no field. Each statement therefore names its columns.
 func TestStatementsNameTheirColumns(t *testing.T) {
 	found := everyColumn.MatchString("SELECT * FROM orders") &&
 		everyColumn.MatchString("UPDATE x SET y = 1 RETURNING t.*") &&
 		!everyColumn.MatchString("SELECT count(*) FROM orders")
 	if !found {
-		t.Error("the expression does not find what it is for")
+		t.Error("everyColumn does not recognise its examples")
 	}
 	for _, f := range files(t) {
 		if f.test() || f.support() {
@@ -40,7 +41,8 @@ func TestStatementsNameTheirColumns(t *testing.T) {
 				t.Errorf("%s: %v", f.path, err)
 			}
 			if everyColumn.MatchString(namedInSQL.ReplaceAllString(text, "")) {
-				t.Errorf("%s: name the columns: %s", f.set.Position(literal.Pos()), text)
+				t.Errorf("%s: name the columns instead of using an asterisk: %s", f.set.Position(literal.Pos()),
+					text)
 			}
 			return true
 		})

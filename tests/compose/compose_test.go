@@ -1,5 +1,5 @@
-// Package compose_test holds compose.yaml and what belongs to it to their rules, and runs them, all
-// but the containers, on servers of its own.
+// Package compose_test checks the rules for compose.yaml and its files. It also runs the commands
+// of the containers, without containers, on private servers.
 package compose_test
 
 import (
@@ -16,7 +16,7 @@ import (
 
 const root = "../.."
 
-// project is what compose.yaml says.
+// project is the parsed compose.yaml, with its text.
 type project struct {
 	*types.Project
 	text string
@@ -26,7 +26,7 @@ func (p project) services() []string {
 	return slices.DeleteFunc(p.programs(), func(name string) bool { return name == "simulators" })
 }
 
-// programs are the services, and the outside world.
+// programs returns the services and the simulators.
 func (p project) programs() []string {
 	var names []string
 	for _, s := range p.ServiceNames() {
@@ -46,8 +46,8 @@ func hasEnv(s types.ServiceConfig, prefix string) bool {
 	return false
 }
 
-// once tells the services that prepare something and end.
-func (p project) once(name string) bool {
+// oneShot reports whether a service prepares something and ends.
+func (p project) oneShot(name string) bool {
 	for _, s := range p.Services {
 		if s.DependsOn[name].Condition == types.ServiceConditionCompletedSuccessfully {
 			return true
@@ -65,8 +65,8 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// load loads a compose file as if it were in dir, in an empty environment: a variable that it
-// needed would be an error or empty.
+// load loads a compose file as if it were in dir, in an empty environment, so that a variable
+// without a value would be an error or empty.
 func load(dir, text string) (project, error) {
 	path := filepath.Join(dir, "compose.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -93,12 +93,12 @@ func TestComposeFollowsItsRules(t *testing.T) {
 	}
 }
 
-// TestRulesCanBeBroken breaks each rule once: one that never complains would prove nothing.
+// TestRulesCanBeBroken breaks each rule, because a rule that never fails would prove nothing.
 func TestRulesCanBeBroken(t *testing.T) {
 	text := read(t, "compose.yaml")
 	for _, rule := range rules(t) {
 		if len(rule.breaks) == 0 {
-			t.Errorf("%s: nothing breaks it", rule.name)
+			t.Errorf("%s: the rule has no change that breaks it", rule.name)
 		}
 		for _, b := range rule.breaks {
 			if !strings.Contains(text, b.old) {
@@ -107,11 +107,12 @@ func TestRulesCanBeBroken(t *testing.T) {
 			}
 			p, err := load(t.TempDir(), strings.Replace(text, b.old, b.new, 1))
 			if err != nil {
-				t.Errorf("%s: %q in the place of %q is not even valid: %v", rule.name, b.new, b.old, err)
+				t.Errorf("%s: compose.yaml is not valid with %q instead of %q: %v", rule.name, b.new, b.old,
+					err)
 				continue
 			}
 			if len(rule.broken(p)) == 0 {
-				t.Errorf("%s: does not mind %q in the place of %q", rule.name, b.new, b.old)
+				t.Errorf("%s: the rule accepts %q instead of %q", rule.name, b.new, b.old)
 			}
 		}
 	}
@@ -120,6 +121,6 @@ func TestRulesCanBeBroken(t *testing.T) {
 func TestComposeIsChecked(t *testing.T) {
 	text := strings.Replace(read(t, "compose.yaml"), "healthcheck:", "healthchekc:", 1)
 	if _, err := load(t.TempDir(), text); err == nil {
-		t.Error("a misspelt key is not noticed")
+		t.Error("a misspelt key is accepted")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// instructions returns the lines of a Dockerfile that say something.
+// instructions returns the instructions of a Dockerfile, without comments.
 func instructions(text string) []string {
 	var lines []string
 	for line := range strings.SplitSeq(strings.ReplaceAll(text, "\\\n", " "), "\n") {
@@ -22,7 +22,7 @@ func instructions(text string) []string {
 
 var number = regexp.MustCompile(`^USER [1-9][0-9]*:[1-9][0-9]*$`)
 
-// faults returns what is wrong with a Dockerfile, for the Go version of the module.
+// faults returns the faults of a Dockerfile, for the Go version of the module.
 func faults(text, version string) []string {
 	var c complaints
 	lines := instructions(text)
@@ -33,21 +33,22 @@ func faults(text, version string) []string {
 		}
 	}
 	build, final := lines[:last], lines[last:]
-	c.unless(slices.Contains(build, "FROM golang:"+version+" AS build"), "it is not built with Go %s",
+	c.unless(slices.Contains(build, "FROM golang:"+version+" AS build"),
+		"the programs are not built with Go %s",
 		version)
 	c.unless(slices.ContainsFunc(build, func(l string) bool {
 		return strings.HasPrefix(l, "RUN CGO_ENABLED=0 go build ") && strings.HasSuffix(l, " ./cmd/...")
-	}), "it does not build all commands, without C")
+	}), "it does not build all commands with CGO_ENABLED=0")
 	c.unless(strings.HasPrefix(final[0], "FROM gcr.io/distroless/static-debian12:nonroot"),
-		"the image is made %s", final[0])
-	// As a number, since only a number can be checked not to be root by those who run it.
-	c.unless(slices.ContainsFunc(final, number.MatchString), "it may run as root")
+		"the final image is made %s", final[0])
+	// The user must be a number, because a runtime can only check a number not to be root.
+	c.unless(slices.ContainsFunc(final, number.MatchString), "the image may run as root")
 	c.unless(!strings.Contains(text, "ARG") && !strings.Contains(text, "ENV"),
-		"it has arguments, which the image would keep")
+		"it has ARG or ENV, whose values the image would keep")
 	for _, line := range final {
 		c.unless(!strings.HasPrefix(line, "COPY") || strings.HasPrefix(line, "COPY --from=build "),
-			"more than the programs is in it: %s", line)
-		c.unless(!strings.HasPrefix(line, "RUN"), "it runs something that it does not have: %s", line)
+			"the image contains more than the programs: %s", line)
+		c.unless(!strings.HasPrefix(line, "RUN"), "the final image has no shell for: %s", line)
 	}
 	return c
 }
@@ -77,25 +78,27 @@ func TestDockerfile(t *testing.T) {
 		if !strings.Contains(text, b.old) {
 			t.Errorf("the Dockerfile has no %q to break", b.old)
 		} else if len(faults(strings.Replace(text, b.old, b.new, 1), goVersion(t))) == 0 {
-			t.Errorf("%q in the place of %q is not minded", b.new, b.old)
+			t.Errorf("the Dockerfile may have %q instead of %q", b.new, b.old)
 		}
 	}
 }
 
-// TestSecretsStayOut: neither an image nor the repository gets the secrets, nor the data of `up`.
+// TestSecretsStayOut checks that neither an image nor the repository contains the secrets or the
+// data of `quadrille up`.
 func TestSecretsStayOut(t *testing.T) {
 	for file, want := range map[string][]string{".dockerignore": {"secrets", ".quadrille", ".git"},
 		".gitignore": {"/secrets/", "/.quadrille/"}} {
 		lines := strings.Split(read(t, file), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
-				t.Errorf("%s does not keep out %s", file, line)
+				t.Errorf("%s does not exclude %s", file, line)
 			}
 		}
 	}
 }
 
-// TestImageHasWhatItNeeds: what is embedded into the programs is not kept from their build.
+// TestImageHasWhatItNeeds checks that .dockerignore does not exclude files that are embedded into
+// the programs.
 func TestImageHasWhatItNeeds(t *testing.T) {
 	ignored := strings.Split(read(t, ".dockerignore"), "\n")
 	embedded := 0
@@ -113,12 +116,12 @@ func TestImageHasWhatItNeeds(t *testing.T) {
 		if strings.Contains(string(text), "\n//go:embed ") && folder != "tests" {
 			embedded++
 			if slices.Contains(ignored, folder) || strings.Contains(string(text), "//go:embed testdata") {
-				t.Errorf("%s embeds what .dockerignore keeps out", rel)
+				t.Errorf("%s embeds files that .dockerignore excludes", rel)
 			}
 		}
 		return err
 	})
 	if err != nil || embedded == 0 {
-		t.Errorf("%d files embed something: %v", embedded, err)
+		t.Errorf("found %d files with //go:embed: %v", embedded, err)
 	}
 }

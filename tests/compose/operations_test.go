@@ -29,9 +29,10 @@ func words(pattern, text string) []string {
 	return slices.Compact(found)
 }
 
-// TestGuideNamesTheSettings: every variable that a service reads, and no other.
+// TestGuideNamesTheSettings checks that the guide names every variable that a service reads, and no
+// other.
 func TestGuideNamesTheSettings(t *testing.T) {
-	published := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
+	documented := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
 	want := []string{
 		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL",
 		"QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
@@ -46,8 +47,8 @@ func TestGuideNamesTheSettings(t *testing.T) {
 		}
 	}
 	slices.Sort(want)
-	if want = slices.Compact(want); !slices.Equal(published, want) {
-		t.Errorf("the guide names %q, want %q", published, want)
+	if want = slices.Compact(want); !slices.Equal(documented, want) {
+		t.Errorf("docs/operations.md names the settings %q, want %q", documented, want)
 	}
 }
 
@@ -61,27 +62,28 @@ func TestGuideNamesTheMetrics(t *testing.T) {
 	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens,
 		http.NotFoundHandler()).ServeHTTP(w, r)
 	served := words(`(?m)^quadrille_\w+`, w.Body.String())
-	if published := words(`\bquadrille_\w+`, read(t, guide)); len(published) == 0 ||
-		!slices.Equal(published, served) {
-		t.Errorf("the guide names %q, served are %q", published, served)
+	if documented := words(`\bquadrille_\w+`, read(t, guide)); len(documented) == 0 ||
+		!slices.Equal(documented, served) {
+		t.Errorf("docs/operations.md names the metrics %q, but /metrics has %q", documented, served)
 	}
 }
 
-func TestGuideTellsThePermissions(t *testing.T) {
+func TestGuideListsThePermissions(t *testing.T) {
 	p := topology.PermissionOf("orders")
 	row := fmt.Sprintf("| the service `orders` | `%s` | `%s` | `%s` |", p.Configure, p.Write,
 		strings.ReplaceAll(p.Read, "|", `\|`))
 	if !strings.Contains(read(t, guide), row) {
-		t.Errorf("the guide has no row %s", row)
+		t.Errorf("docs/operations.md lacks the row %s", row)
 	}
 }
 
-// TestGuideTellsTheBounds reckons each bound from the source.
-func TestGuideTellsTheBounds(t *testing.T) {
+// TestGuideListsTheBounds compares each bound of the guide with the constant in the source.
+func TestGuideListsTheBounds(t *testing.T) {
 	rows := regexp.MustCompile(
 		"(?m)^\\| `([a-z]+)\\.([A-Za-z]+)` \\| ([0-9a-z]+) \\|").FindAllStringSubmatch(read(t, guide), -1)
 	if len(rows) < 20 {
-		t.Fatalf("only %d bounds were found", len(rows))
+		t.Fatalf("docs/operations.md has only %d bounds in the expected form, want at least 20",
+			len(rows))
 	}
 	for _, row := range rows {
 		dir := row[1]
@@ -98,12 +100,12 @@ func TestGuideTellsTheBounds(t *testing.T) {
 			known, row[3] = known && d > 0, fmt.Sprint(int64(d))
 		}
 		if !known || value != row[3] {
-			t.Errorf("%s.%s is %s, not %s", row[1], row[2], value, row[3])
+			t.Errorf("docs/operations.md: %s.%s is %s in the source, not %s", row[1], row[2], value, row[3])
 		}
 	}
 }
 
-// bound finds a constant of a package, in nanoseconds if it is a time.
+// bound returns the value of a constant of a package, in nanoseconds if it is a duration.
 func bound(t *testing.T, dir, name string) (value string, known bool) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, dir, "*.go"))
@@ -119,7 +121,7 @@ func bound(t *testing.T, dir, name string) (value string, known bool) {
 			spec, ok := n.(*ast.ValueSpec)
 			for i := 0; ok && i < len(spec.Values); i++ {
 				if spec.Names[i].Name == name {
-					if v := reckon(spec.Values[i]); v != nil {
+					if v := evaluate(spec.Values[i]); v != nil {
 						value, known = v.ExactString(), true
 					}
 				}
@@ -130,8 +132,8 @@ func bound(t *testing.T, dir, name string) (value string, known bool) {
 	return value, known
 }
 
-// reckon understands numbers, times, and what is made of two of them.
-func reckon(e ast.Expr) constant.Value {
+// evaluate evaluates numbers, time units, and binary expressions of them.
+func evaluate(e ast.Expr) constant.Value {
 	switch e := e.(type) {
 	case *ast.BasicLit:
 		return constant.MakeFromLiteral(e.Value, e.Kind, 0)
@@ -142,7 +144,7 @@ func reckon(e ast.Expr) constant.Value {
 			return constant.MakeInt64(int64(unit))
 		}
 	case *ast.BinaryExpr:
-		x, y := reckon(e.X), reckon(e.Y)
+		x, y := evaluate(e.X), evaluate(e.Y)
 		if x == nil || y == nil {
 			return nil
 		}

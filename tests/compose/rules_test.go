@@ -19,7 +19,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// rule is something that must hold, with ways to break it.
+// rule is a rule for compose.yaml, with changes that break it.
 type rule struct {
 	name   string
 	broken func(project) []string
@@ -28,7 +28,7 @@ type rule struct {
 
 type change struct{ old, new string }
 
-// complaints collects.
+// complaints collects failures of a rule.
 type complaints []string
 
 func (c *complaints) unless(holds bool, format string, args ...any) {
@@ -37,8 +37,8 @@ func (c *complaints) unless(holds bool, format string, args ...any) {
 	}
 }
 
-// minGrace is above what a service takes to finish what it has in hand: the drain of its consumer,
-// twice at worst, and HTTP beside it.
+// minGrace is longer than a service needs to finish its work in progress: at worst twice the drain
+// of its consumer, with HTTP in parallel.
 const minGrace = 25 * time.Second
 
 func rules(t *testing.T) []rule {
@@ -47,16 +47,16 @@ func rules(t *testing.T) []rule {
 	return []rule{
 		{"the servers are RabbitMQ 4 and PostgreSQL 17", images, []change{{"rabbitmq:4-", "rabbitmq:3-"},
 			{"image: postgres:17", "image: postgres:16"}}},
-		{"the services of the topology are there", services, []change{
+		{"every service of the topology exists", services, []change{
 			{"entrypoint: [/payments]", "entrypoint: [/orders]"}, {"  shipping:\n    <<: *service",
 				"  parcels:\n    <<: *service"}, {"build: .", "platform: linux/amd64"}}},
-		{"whatever stays says whether it is healthy", health, []change{
+		{"every service that keeps running has a health check", health, []change{
 			{"[CMD, /orders, healthcheck]", "[NONE]"}, {"[CMD, /orders, healthcheck]",
 				"[CMD, /payments, healthcheck]"},
 			{"check_port_listener, \"5672\"]", "check_port_listener, \"5672\"]\n      disable: true"}}},
 		{"ports are published on this machine only", ports, []change{{"127.0.0.1:8083:8080", "8083:8080"},
 			{"127.0.0.1:15672:", "0.0.0.0:15672:"}, {"127.0.0.1:8083:8080", "[::]:8083:8080"}}},
-		{"no secret is written down or has a default", literals, []change{
+		{"no secret is in the file or has a default", noSecrets, []change{
 			{"POSTGRES_PASSWORD_FILE: /run/secrets/postgres_password", "POSTGRES_PASSWORD: postgres"},
 			{"QUADRILLE_ORDERS_AMQP_URL_FILE: /run/secrets/orders_amqp_url",
 				"QUADRILLE_ORDERS_AMQP_URL: amqp://rabbitmq:5672/quadrille"},
@@ -65,29 +65,29 @@ func rules(t *testing.T) []rule {
 			{"name: quadrille\n", "name: ${NAME:-quadrille}\n"},
 			{"{file: ./secrets/tokens}", "{environment: TOKENS}"},
 			{"{file: ./secrets/tokens}", "{file: ./deploy/tokens}"}}},
-		{"every setting is one that the service reads",
+		{"a service reads each of its settings",
 			func(p project) []string { return environment(p, known) }, []change{
 				{"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_SHIPPING_LISTENS"},
 				{"QUADRILLE_SHIPPING_LISTEN", "QUADRILLE_ORDERS_LISTEN"},
 				{"QUADRILLE_TOKENS_FILE", "QUADRILLE_TOKENS"}, {"QUADRILLE_ORDERS_DATABASE_URL_FILE",
 					"QUADRILLE_ORDERS_DATABASE_FILE"}}},
-		{"every file that is named is mounted", mounts, []change{
+		{"every secret that is named is mounted", mounts, []change{
 			{"secrets: [orders_database_url, orders_amqp_url, tokens]",
 				"secrets: [orders_database_url, orders_amqp_url]"},
 			{"target: operator.env", "target: operator"},
 			{"target: definitions.json", "target: definitions"}, {"secrets: [postgres_password]",
 				"labels: {}"}}},
-		{"containers can do little", contained, []change{
+		{"containers have few rights", rights, []change{
 			{"init: true", "init: false"}, {"read_only: true", "read_only: false"},
 			{"cap_drop: [ALL]", "cap_drop: [NET_RAW]"},
 			{"no-new-privileges:true", "no-new-privileges:false"},
 			{"image: rabbitmq:4-management\n    user: rabbitmq", "image: rabbitmq:4-management"},
 			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]"},
 			{"cap_drop: [ALL]", "cap_drop: [ALL]\n  privileged: true"}}},
-		{"what stays comes again and may finish", lifetimes, []change{
+		{"services restart and have time to finish", restarts, []change{
 			{"restart: unless-stopped", "restart: \"no\""},
 			{"stop_grace_period: 45s", "stop_grace_period: 10s"}, {"hostname: rabbitmq", "labels: {}"}}},
-		{"everything waits for what it needs", order, []change{
+		{"every service waits for its dependencies", order, []change{
 			{"databases: {condition: service_completed_successfully}",
 				"databases: {condition: service_started}"},
 			{"rabbitmq: {condition: service_healthy}", "rabbitmq: {condition: service_started}"}}},
@@ -123,10 +123,10 @@ func health(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
 		check := s.HealthCheck
-		if p.once(name) {
+		if p.oneShot(name) {
 			continue
 		}
-		// CMD, and not CMD-SHELL: there is no shell in the image of the services.
+		// CMD, not CMD-SHELL: the image of the services has no shell.
 		if check == nil || check.Disable || len(check.Test) < 2 || check.Test[0] != "CMD" {
 			c.unless(false, "%s has no health check", name)
 			continue
@@ -149,7 +149,7 @@ func ports(p project) []string {
 		}
 		c.unless(s.NetworkMode == "", "%s uses the network %q", name, s.NetworkMode)
 	}
-	c.unless(n >= 5, "only %d ports were seen", n)
+	c.unless(n >= 5, "only %d published ports were found, want at least 5", n)
 	return c
 }
 
@@ -158,29 +158,29 @@ var (
 	secretName  = regexp.MustCompile(`(?i)(pass|secret|token|cookie|_url)`)
 )
 
-func literals(p project) []string {
+func noSecrets(p project) []string {
 	var c complaints
-	c.unless(!credentials.MatchString(p.text), "there is a URL with a password")
+	c.unless(!credentials.MatchString(p.text), "compose.yaml contains a URL with a password")
 	c.unless(!strings.Contains(strings.ReplaceAll(p.text, "$$", ""), "${"),
-		"there is a variable, which may have a default")
+		"compose.yaml contains a variable, which may have a default")
 	for name, s := range p.Services {
 		for variable, value := range s.Environment {
-			played := value != nil && *value == "http://simulators:8080" // which take everybody
+			simulated := value != nil && *value == "http://simulators:8080" // needs no secret
 			c.unless(!secretName.MatchString(variable) || strings.HasSuffix(variable, "_FILE") ||
-				played, "%s has %s in its environment", name, variable)
+				simulated, "%s has %s in its environment", name, variable)
 		}
 	}
 	for name, secret := range p.Secrets {
 		folder := filepath.Join(p.WorkingDir, "secrets") + string(filepath.Separator)
 		c.unless(strings.HasPrefix(secret.File, folder),
-			"the secret %s is not a file in secrets/, but %q", name, secret.File)
+			"the secret %s is %q, which is not a file in secrets/", name, secret.File)
 	}
-	c.unless(len(p.Secrets) > 0, "there are no secrets")
+	c.unless(len(p.Secrets) > 0, "compose.yaml has no secrets")
 	return c
 }
 
-// settings returns, from the source, the names that are read by internal/boot, and under each
-// service's own name those that its main function reads.
+// settings returns string literals from the source: those of internal/boot under "boot", and those
+// of the main function of each service under its name. The names of the settings are among them.
 func settings(t *testing.T) map[string][]string {
 	t.Helper()
 	found := map[string][]string{}
@@ -218,7 +218,7 @@ func environment(p project, known map[string][]string) []string {
 			"LISTEN"} {
 			c.unless(has(required), "%s lacks %s", name, required)
 		}
-		// It listens for other containers, which it refuses without tokens.
+		// A service listens for other containers, which needs tokens.
 		c.unless(has("QUADRILLE_TOKENS_FILE"), "%s lacks QUADRILLE_TOKENS_FILE", name)
 		for variable := range p.Services[name].Environment {
 			c.unless(reads(known, name, prefix, variable) ||
@@ -237,37 +237,38 @@ func reads(known map[string][]string, service, prefix, variable string) bool {
 
 var mounted = regexp.MustCompile(`/run/secrets/[A-Za-z0-9._-]+`)
 
-// named returns the secrets' paths that a service's environment and command speak of.
-func named(s types.ServiceConfig, conf string) []string {
-	published := slices.Concat(s.Entrypoint, s.Command, []string{conf})
+// secretPaths returns the paths of secrets in the environment and the command of a service, and in
+// conf.
+func secretPaths(s types.ServiceConfig, conf string) []string {
+	texts := slices.Concat(s.Entrypoint, s.Command, []string{conf})
 	for _, value := range s.Environment {
 		if value != nil {
-			published = append(published, *value)
+			texts = append(texts, *value)
 		}
 	}
-	return mounted.FindAllString(strings.Join(published, "\n"), -1)
+	return mounted.FindAllString(strings.Join(texts, "\n"), -1)
 }
 
 func mounts(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
 		conf := ""
-		if name == "rabbitmq" { // its settings name a file, too
+		if name == "rabbitmq" { // its configuration names a file, too
 			content, err := os.ReadFile(filepath.Join(root, "deploy", "rabbitmq.conf"))
 			c.unless(err == nil && len(s.Configs) == 1, "the settings of rabbitmq: %d, %v", len(s.Configs),
 				err)
 			conf = string(content)
 		}
-		var there []string
+		var targets []string
 		for _, secret := range s.Secrets {
-			there = append(there, targetOf(secret))
+			targets = append(targets, targetOf(secret))
 			_, declared := p.Secrets[secret.Source]
 			c.unless(declared, "%s mounts %s, which is not declared", name, secret.Source)
 		}
-		for _, path := range named(s, conf) {
-			c.unless(slices.Contains(there, path), "%s names %s, but mounts %q", name, path, there)
+		for _, path := range secretPaths(s, conf) {
+			c.unless(slices.Contains(targets, path), "%s names %s, but mounts %q", name, path, targets)
 		}
-		c.unless(len(named(s, conf)) >= len(s.Secrets), "%s mounts more than it uses", name)
+		c.unless(len(secretPaths(s, conf)) >= len(s.Secrets), "%s mounts more than it uses", name)
 	}
 	return c
 }
@@ -283,25 +284,25 @@ func targetOf(secret types.ServiceSecretConfig) string {
 	return target
 }
 
-func contained(p project) []string {
+func rights(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
-		c.unless(s.Init != nil && *s.Init, "%s has no init", name)
-		c.unless(s.ReadOnly, "%s may write its image", name)
+		c.unless(s.Init != nil && *s.Init, "%s has no init process", name)
+		c.unless(s.ReadOnly, "%s has a writable root file system", name)
 		c.unless(slices.Equal(s.CapDrop, []string{"ALL"}) && len(s.CapAdd) == 0 &&
 			!s.Privileged, "%s has capabilities", name)
 		c.unless(slices.Contains(s.SecurityOpt, "no-new-privileges:true"), "%s may gain privileges", name)
-		// The image of the services has a user of its own: see TestDockerfile.
+		// The user of the services is set in their image: see TestDockerfile.
 		c.unless(s.Build != nil || s.User != "" && s.User != "root" && !strings.HasPrefix(s.User, "0"),
 			"%s runs as %q", name, s.User)
 	}
 	return c
 }
 
-func lifetimes(p project) []string {
+func restarts(p project) []string {
 	var c complaints
 	for name, s := range p.Services {
-		if p.once(name) {
+		if p.oneShot(name) {
 			continue
 		}
 		c.unless(s.Restart == types.RestartPolicyUnlessStopped, "%s: restart is %q", name, s.Restart)
@@ -311,7 +312,7 @@ func lifetimes(p project) []string {
 		}
 		c.unless(grace > minGrace, "%s has %s to stop", name, grace)
 	}
-	// The node's data is in a folder that is named after the host.
+	// RabbitMQ names its data directory after the host.
 	c.unless(p.Services["rabbitmq"].Hostname != "", "rabbitmq would lose its data with its container")
 	return c
 }

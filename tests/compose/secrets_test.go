@@ -18,7 +18,7 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// definitions is what RabbitMQ loads.
+// definitions is the file that RabbitMQ loads.
 type definitions struct {
 	VHosts []struct {
 		Name string `json:"name"`
@@ -36,7 +36,7 @@ type definitions struct {
 	} `json:"permissions"`
 }
 
-// matches tells whether a hash is one of a password, as RabbitMQ reckons it.
+// matches reports whether RabbitMQ accepts a password for a hash.
 func matches(hash []byte, password string) bool {
 	if len(hash) != 4+sha256.Size {
 		return false
@@ -45,8 +45,8 @@ func matches(hash []byte, password string) bool {
 	return bytes.Equal(sum[:], hash[4:])
 }
 
-// secrets runs deploy/secrets.sh. It is read as well: go test would otherwise not notice that it
-// was changed and repeat an old result.
+// secrets runs deploy/secrets.sh. It also reads the file, because otherwise go test would not
+// notice a change of it and report a cached result.
 func secrets(t *testing.T, dir string) {
 	t.Helper()
 	read(t, "deploy/secrets.sh")
@@ -69,7 +69,7 @@ func parse(t *testing.T, text string) *url.URL {
 	t.Helper()
 	u, err := url.Parse(text)
 	if err != nil {
-		t.Fatal("a URL among the secrets is not one") // its text is in the error
+		t.Fatal("a secret is not a valid URL") // err would contain the secret
 	}
 	return u
 }
@@ -91,7 +91,7 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	sql := content(t, filepath.Join(dir, "databases.sql"))
 	if !strings.HasPrefix(sql, "REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC;\n") ||
 		strings.Contains(sql, "REPLICATION") {
-		t.Errorf("the roles may do more than they need: %s", sql)
+		t.Errorf("the roles have more rights than they need: %s", sql)
 	}
 	operator := content(t, filepath.Join(dir, "operator.env"))
 	if len(d.VHosts) != 1 || d.VHosts[0].Name != "quadrille" {
@@ -108,50 +108,50 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	for _, p := range d.Permissions {
 		rights[p.User] = p.Permission
 		if p.VHost != "quadrille" {
-			t.Errorf("%s may enter %s", p.User, p.VHost)
+			t.Errorf("%s has permissions in the virtual host %s", p.User, p.VHost)
 		}
 	}
 	names := []string{"operator"}
 	for _, s := range topology.Fulfilment().Services {
 		names = append(names, s.Name)
 		if rights[s.Name] != topology.PermissionOf(s.Name) {
-			t.Errorf("%s may %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
+			t.Errorf("%s has %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
 		}
 		amqp, database := parse(t, content(t, filepath.Join(dir, s.Name+"_amqp_url"))),
 			parse(t, content(t, filepath.Join(dir, s.Name+"_database_url")))
 		password, _ := amqp.User.Password()
 		if !matches(hashes[s.Name], password) || amqp.User.Username() != s.Name ||
 			amqp.Host != "rabbitmq:5672" || amqp.Path != "/quadrille" {
-			t.Errorf("%s would not get into %s", s.Name, amqp.Redacted())
+			t.Errorf("%s could not log in at %s", s.Name, amqp.Redacted())
 		}
 		password, _ = database.User.Password()
 		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" PASSWORD '`+password+`';`) ||
 			database.User.Username() != s.Name ||
 			database.Host != "postgres:5432" || database.Path != "/"+s.Name ||
 			database.Query().Get("sslmode") == "" {
-			t.Errorf("%s would not get into %s", s.Name, database.Redacted())
+			t.Errorf("%s could not log in at %s", s.Name, database.Redacted())
 		}
 		if setting := "export QUADRILLE_" + strings.ToUpper(s.Name) + "_URL='http://" + s.Name +
 			":8080'"; !strings.Contains(operator, setting) {
-			t.Errorf("the operator does not know where %s is", s.Name)
+			t.Errorf("operator.env lacks the address of %s", s.Name)
 		}
 	}
 	password := content(t, filepath.Join(dir, "passwords", "operator"))
 	if !matches(hashes["operator"], password) ||
 		!strings.Contains(operator, "export QUADRILLE_AMQP_URL='amqp://operator:"+password+
 			"@rabbitmq:5672/quadrille'") {
-		t.Error("the operator would not get into the broker")
+		t.Error("the operator could not log in at the broker")
 	}
 	if len(hashes) != len(names) || len(rights) != len(names) {
-		t.Errorf("%d accounts with %d permissions, want %q and no other", len(hashes), len(rights), names)
+		t.Errorf("%d accounts with %d permissions, want exactly %q", len(hashes), len(rights), names)
 	}
 	line := strings.Fields(strings.Split(content(t, filepath.Join(dir, "tokens")), "\n")[1])
 	if len(line) != 3 || line[2] != "admin" {
-		t.Fatalf("the operator's line is %q", line)
+		t.Fatalf("the tokens line of the operator is %q, want three words and the role admin", line)
 	}
 	client, token := line[0], line[1]
 	if client != "operator" || !strings.Contains(operator, "export QUADRILLE_TOKEN='"+token+"'") {
-		t.Error("the operator's token is not among the tokens")
+		t.Error("the token of operator.env is not in the tokens file")
 	}
 }
 
@@ -163,7 +163,7 @@ func TestSecretsAreRandomAndClosed(t *testing.T) {
 	for _, dir := range []string{filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")} {
 		secrets(t, dir)
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-			t.Errorf("others may look into the folder: %v, %v", info.Mode(), err)
+			t.Errorf("the folder has the mode %v (%v), want 0700", info.Mode(), err)
 		}
 		passwords, err := filepath.Glob(filepath.Join(dir, "passwords", "*"))
 		if err != nil || len(passwords) != 6 {
@@ -172,15 +172,15 @@ func TestSecretsAreRandomAndClosed(t *testing.T) {
 		for _, path := range append(passwords, filepath.Join(dir, "tokens")) {
 			secret := hexadecimal.FindString(content(t, path))
 			if secret == "" || seen[secret] != "" {
-				t.Errorf("%s is not a secret of its own; the same is in %q", path, seen[secret])
+				t.Errorf("%s has no secret of its own; %q has the same", path, seen[secret])
 			}
 			seen[secret] = path
 		}
 	}
 }
 
-// TestSecretsForContainers: each file of compose.yaml is there, and may be read by the user of
-// a container, who owns nothing outside of it.
+// TestSecretsForContainers checks that each file of compose.yaml exists and that the user of a
+// container, who owns no files outside it, may read it.
 func TestSecretsForContainers(t *testing.T) {
 	dir := t.TempDir()
 	secrets(t, filepath.Join(dir, "secrets"))
@@ -201,7 +201,8 @@ func TestSecretsForContainers(t *testing.T) {
 	}
 }
 
-// TestSecretsAreKept: services that run have the old passwords.
+// TestSecretsAreKept checks that a second run keeps existing passwords and tokens, which running
+// services use.
 func TestSecretsAreKept(t *testing.T) {
 	dir := t.TempDir()
 	secrets(t, dir)
@@ -219,32 +220,32 @@ func TestSecretsAreKept(t *testing.T) {
 	secrets(t, dir)
 	for name, url := range before {
 		if same := url == content(t, filepath.Join(dir, name+"_amqp_url")); same != (name != "shipping") {
-			t.Errorf("%s has its old password: %t", name, same)
+			t.Errorf("%s still has its old password: %t", name, same)
 		}
 	}
 	if !strings.Contains(content(t, filepath.Join(dir, "operator.env")),
 		"QUADRILLE_TOKEN='0123456789abcdef'") ||
 		content(t, filepath.Join(dir, "tokens")) != strings.TrimSpace(clients) {
-		t.Error("the tokens were not kept, or the operator does not use his own")
+		t.Error("the tokens were not kept, or operator.env has another token")
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "*.new"))
 	if err != nil || len(left) > 0 {
-		t.Errorf("left behind: %q, %v", left, err)
+		t.Errorf("temporary files were left: %q, %v", left, err)
 	}
 }
 
-// TestSecretsFailWhole: a tool that is lacking must not make a secret that is empty.
-func TestSecretsFailWhole(t *testing.T) {
+// TestSecretsFailCompletely checks that a missing tool never leads to an empty secret.
+func TestSecretsFailCompletely(t *testing.T) {
 	tools := []string{"od", "tr", "cut", "fold", "base64", "sha256sum", "awk", "cat", "chmod", "mkdir",
 		"mv", "dirname"}
-	for _, lacking := range append(tools, "none") {
+	for _, missing := range append(tools, "none") {
 		bin := t.TempDir()
 		for _, tool := range tools {
 			path, err := exec.LookPath(tool)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if tool != lacking {
+			if tool != missing {
 				if err := os.Symlink(path, filepath.Join(bin, tool)); err != nil {
 					t.Fatal(err)
 				}
@@ -254,16 +255,16 @@ func TestSecretsFailWhole(t *testing.T) {
 		script := exec.Command("/bin/sh", filepath.Join(root, "deploy", "secrets.sh"), dir)
 		script.Env = []string{"PATH=" + bin}
 		output, err := script.CombinedOutput()
-		// The folder is only found by dirname when none is given.
-		if wrong := lacking != "none" && lacking != "dirname"; (err != nil) != wrong {
-			t.Errorf("without %s: %v\n%s", lacking, err, output)
+		// The script needs dirname only if no folder is given.
+		if wrong := missing != "none" && missing != "dirname"; (err != nil) != wrong {
+			t.Errorf("without %s: %v\n%s", missing, err, output)
 		}
 		walk := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasSuffix(path, ".new") {
-				return nil // a script that failed early has made nothing
+				return nil // a script that failed early has written nothing
 			}
 			if info, err := d.Info(); err != nil || info.Size() == 0 {
-				t.Errorf("without %s, %s is empty", lacking, path)
+				t.Errorf("without %s, %s is empty", missing, path)
 			}
 			return nil
 		})
@@ -273,10 +274,10 @@ func TestSecretsFailWhole(t *testing.T) {
 	}
 }
 
-func TestHashIsRabbitMQs(t *testing.T) {
-	// The example of RabbitMQ's documentation.
+func TestHashIsThatOfRabbitMQ(t *testing.T) {
+	// This is the example in RabbitMQ's documentation.
 	hash, err := base64.StdEncoding.DecodeString("kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR")
 	if err != nil || !matches(hash, "test12") || matches(hash, "test13") {
-		t.Error("hashes are not reckoned as RabbitMQ does")
+		t.Error("matches does not compute hashes as RabbitMQ does")
 	}
 }

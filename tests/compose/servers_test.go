@@ -19,11 +19,11 @@ import (
 	"github.com/quadrille-go/quadrille/internal/devstack"
 )
 
-// patience bounds what is waited for.
+// patience is the time limit of each wait.
 const patience = 2 * time.Minute
 
-// machine runs the containers' commands as processes of this machine: with the environment, the
-// secrets and the health checks of compose.yaml, on a private RabbitMQ and PostgreSQL.
+// machine runs the commands of the containers as processes on this machine: with the environment,
+// the secrets and the health checks of compose.yaml, on a private RabbitMQ and PostgreSQL.
 type machine struct {
 	*testing.T
 	p       project
@@ -32,7 +32,7 @@ type machine struct {
 	replace *strings.Replacer
 }
 
-// start makes the secrets, the programs and the servers.
+// start creates the secrets, builds the programs and starts the servers.
 func start(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{T: t, dir: t.TempDir(), bin: t.TempDir()}
@@ -48,7 +48,7 @@ func start(t *testing.T) *machine {
 	}
 	servers := devstack.Private(t)
 	broker, database := parse(t, servers.AMQPURL), parse(t, servers.PostgresURL)
-	// Addresses are all that differs between the containers' network and this machine.
+	// Only addresses differ between the network of the containers and this machine.
 	addresses := []string{
 		"rabbitmq:5672", broker.Host, "postgres:5432", database.Host,
 		"--host=postgres", "--host=127.0.0.1", "--username=postgres", "--username=" +
@@ -70,7 +70,7 @@ func start(t *testing.T) *machine {
 	loaded := json.RawMessage(content(t, filepath.Join(m.dir, "secrets", "definitions.json")))
 	if err := devstack.Manage(ctx, servers.ManagementURL, http.MethodPost, "/api/definitions", loaded,
 		nil); err != nil {
-		t.Fatalf("the definitions: %v", err)
+		t.Fatalf("load the definitions: %v", err)
 	}
 	return m
 }
@@ -82,8 +82,8 @@ func (m *machine) write(path, text string) {
 	}
 }
 
-// command is what a container of the service would run: its entrypoint before other words, with the
-// secrets that it mounts and no other, and with no environment but its own.
+// command returns the command of a container of the service: its entrypoint followed by words, with
+// only the secrets that it mounts and only its own environment.
 func (m *machine) command(ctx context.Context, name string, words ...string) *exec.Cmd {
 	m.Helper()
 	s := m.p.Services[name]
@@ -116,7 +116,7 @@ func (m *machine) command(ctx context.Context, name string, words ...string) *ex
 	return c
 }
 
-// run runs a command to its end and returns what it printed.
+// run runs a command to its end and returns its output.
 func (m *machine) run(name string, words ...string) string {
 	m.Helper()
 	ctx, cancel := context.WithTimeout(m.Context(), patience)
@@ -153,12 +153,12 @@ func (m *machine) service(name string) (stop func()) {
 		late := time.AfterFunc(time.Duration(*m.p.Services[name].StopGracePeriod), kill)
 		defer late.Stop()
 		if err := c.Wait(); err != nil {
-			m.Errorf("%s did not stop well: %v", name, err)
+			m.Errorf("%s did not stop gracefully: %v", name, err)
 		}
 	}
 }
 
-// healthy asks a service's health check until it agrees.
+// healthy runs the health check of a service until it succeeds.
 func (m *machine) healthy(name string) {
 	m.Helper()
 	ctx, cancel := context.WithTimeout(m.Context(), patience)
@@ -179,14 +179,15 @@ func (m *machine) healthy(name string) {
 	}
 }
 
-// TestRunsWithoutContainers goes through compose.yaml as Compose does, and places an order.
+// TestRunsWithoutContainers runs the services of compose.yaml in the order in which Compose does,
+// and places an order.
 func TestRunsWithoutContainers(t *testing.T) {
 	m := start(t)
-	for range 2 { // again at each start
+	for range 2 { // both run again at each start
 		m.run("databases", m.p.Services["databases"].Command...)
-		if published := m.run("operator",
-			m.p.Services["operator"].Command...); !strings.Contains(published, "applied") {
-			t.Errorf("the operator says %q", published)
+		if output := m.run("operator",
+			m.p.Services["operator"].Command...); !strings.Contains(output, "applied") {
+			t.Errorf("topology apply printed %q, want applied", output)
 		}
 	}
 	var stops []func()
@@ -196,7 +197,7 @@ func TestRunsWithoutContainers(t *testing.T) {
 	for _, name := range m.p.programs() {
 		m.healthy(name)
 	}
-	// Nothing is in stock: orders run to their refusal, through all that a service may do.
+	// Nothing is in stock, so the order is cancelled after every service has used its rights.
 	var order struct{ ID, State string }
 	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place")),
 		&order); err != nil {
@@ -219,14 +220,15 @@ func TestRunsWithoutContainers(t *testing.T) {
 		&parked); err != nil || len(parked.Parked)+len(parked.Missing) > 0 {
 		t.Errorf("parked: %+v, %v", parked, err)
 	}
-	m.closed()
+	m.checkAccess()
 	for _, stop := range stops {
 		stop()
 	}
 }
 
-// closed looks from outside: without a token, and with another service's password.
-func (m *machine) closed() {
+// checkAccess checks the access from outside: without a token, and to the database of another
+// service.
+func (m *machine) checkAccess() {
 	m.Helper()
 	orders := m.p.Services["orders"]
 	_, port, err := net.SplitHostPort(*orders.Environment["QUADRILLE_ORDERS_LISTEN"])
@@ -244,14 +246,14 @@ func (m *machine) closed() {
 	}
 	_ = response.Body.Close()
 	if response.StatusCode != http.StatusUnauthorized {
-		m.Errorf("without a token the answer is %s", response.Status)
+		m.Errorf("without a token the answer is %s, want 401", response.Status)
 	}
 	own := m.replace.Replace(content(m.T, m.p.Secrets["orders_database_url"].File))
 	for url, want := range map[string]bool{own: true, strings.Replace(own, "/orders?", "/payments?",
 		1): false} {
 		err := exec.Command("psql", "--no-psqlrc", "--dbname="+url, "--command=SELECT 1").Run()
 		if (err == nil) != want {
-			m.Errorf("orders may enter %s: %t", parse(m.T, url).Path, err == nil)
+			m.Errorf("the role orders may connect to %s: %t", parse(m.T, url).Path, err == nil)
 		}
 	}
 }

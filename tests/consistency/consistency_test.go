@@ -1,5 +1,5 @@
-// Package consistency_test holds docs/consistency.md to what happens: in each test something really
-// is away, and clients ask meanwhile.
+// Package consistency_test checks the statements of docs/consistency.md: in each test a server or a
+// service is really away while clients make requests.
 package consistency_test
 
 import (
@@ -11,10 +11,10 @@ import (
 	"github.com/quadrille-go/quadrille/tests/env"
 )
 
-// usual is a deadline that no order of these tests meets.
-const usual = 10 * time.Minute
+// longDeadline is an order deadline that is not reached in these tests.
+const longDeadline = 10 * time.Minute
 
-// start lets all but one choreography, on lines.
+// start runs all services but one, through proxies.
 func start(t *testing.T, deadline time.Duration, absent string) *env.Env {
 	t.Helper()
 	d := env.ThroughProxies(t, deadline)
@@ -32,7 +32,7 @@ func order(t *testing.T, d *env.Env, key string) string {
 	return id
 }
 
-// state is what a service answers about an order, "none" when it knows nothing.
+// state returns the state of an order in a service, "none" if the service does not know it.
 func state(d *env.Env, service, path, id string) string {
 	r, err := d.Request(service, "GET", path+id, "", "", http.StatusOK)
 	if err != nil {
@@ -41,11 +41,11 @@ func state(d *env.Env, service, path, id string) string {
 	return r["state"].(string)
 }
 
-// agree waits until the four services say the same about an order.
+// agree waits until an order has these states in the four services.
 func agree(t *testing.T, d *env.Env, id, orders, payments, inventory, shipping string) {
 	t.Helper()
 	want := fmt.Sprint(orders, " ", payments, " ", inventory, " ", shipping)
-	env.Await(t, "the four to agree on "+want, func() (string, bool) {
+	env.Await(t, "the four services to agree on "+want, func() (string, bool) {
 		got := fmt.Sprint(state(d, "orders", "/orders/", id), " ", state(d, "payments", "/payments/", id),
 			" ",
 			state(d, "inventory", "/reservations/", id), " ", state(d, "shipping", "/shipments/", id))
@@ -58,7 +58,8 @@ func confirmed(t *testing.T, d *env.Env, id string) {
 	agree(t, d, id, "confirmed", "captured", "committed", "scheduled")
 }
 
-// refusedAtOnce makes a request that must be answered with 503 and Retry-After, soon.
+// refusedAtOnce waits until a request is answered with 503. Every answer must come soon, and the
+// 503 with Retry-After.
 func refusedAtOnce(t *testing.T, d *env.Env, service, method, path, key, body string) {
 	t.Helper()
 	env.Await(t, service+" to notice that its database is away", func() (string, bool) {
@@ -74,34 +75,34 @@ func refusedAtOnce(t *testing.T, d *env.Env, service, method, path, key, body st
 	})
 }
 
-// brokers takes the brokers of all services away, or brings them back.
+// brokers takes the broker away from all services, or brings it back.
 func brokers(d *env.Env, down bool) {
-	for _, lines := range d.Proxies {
+	for _, proxies := range d.Proxies {
 		if down {
-			lines.Broker.Down()
+			proxies.Broker.Down()
 		} else {
-			lines.Broker.Up()
+			proxies.Broker.Up()
 		}
 	}
 }
 
-// A client reads what it has written, from every API, while nothing else is to be heard of it; what
-// others know of it comes later.
+// A client reads its own writes from every API, although no service publishes or consumes. The
+// other services learn of them later.
 func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	t.Parallel()
-	d := env.ThroughProxies(t, usual) // nobody dances
+	d := env.ThroughProxies(t, longDeadline) // no service runs
 	d.StockUp()
 	id := order(t, d, "k")
-	for _, look := range []struct{ service, path, field, want string }{
+	for _, get := range []struct{ service, path, field, want string }{
 		{"orders", "/orders/" + id, "state", "placed"},
 		{"orders", "/orders?customer=ada", "orders", "[map["},
 		{"payments", "/accounts/ada", "balance", "1e+09"},
 		{"inventory", "/stock/teapot", "on_hand", "1e+06"},
 	} {
-		answer, err := d.Request(look.service, "GET", look.path, "", "", http.StatusOK)
-		if got := fmt.Sprint(answer[look.field]); err != nil ||
-			got[:min(len(got), len(look.want))] != look.want {
-			t.Errorf("%s: %v, %v", look.path, got, err)
+		answer, err := d.Request(get.service, "GET", get.path, "", "", http.StatusOK)
+		if got := fmt.Sprint(answer[get.field]); err != nil ||
+			got[:min(len(got), len(get.want))] != get.want {
+			t.Errorf("%s: %v, %v", get.path, got, err)
 		}
 	}
 	if _, err := d.Request("orders", "POST", "/orders/"+id+"/cancellation", "", "",
@@ -114,31 +115,31 @@ func TestEachAPIShowsWhatWasWritten(t *testing.T) {
 	for service, path := range map[string]string{"payments": "/payments/",
 		"inventory": "/reservations/", "shipping": "/shipments/"} {
 		if s := state(d, service, path, id); s != "none" {
-			t.Errorf("%s knows the order already, as %s", service, s)
+			t.Errorf("%s knows the order before its event was published, as %s", service, s)
 		}
 	}
-	// The list of accounts is a projection: it is empty until somebody fills it.
+	// The list of accounts is a projection. It is empty until the service runs and fills it.
 	if answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK); err != nil ||
 		fmt.Sprint(answer["accounts"]) != "[]" {
 		t.Errorf("accounts %v, %v", answer, err)
 	}
 	d.Run()
 	agree(t, d, id, "cancelled", "none", "none", "none")
-	env.Await(t, "the list to have the account", func() (string, bool) {
+	env.Await(t, "the list to contain the account", func() (string, bool) {
 		answer, err := d.Request("payments", "GET", "/accounts", "", "", http.StatusOK)
 		return fmt.Sprint(answer, err), err == nil && fmt.Sprint(answer["accounts"]) != "[]"
 	})
 }
 
-// While the broker is away every API answers as ever, also for writing; orders stay placed. When it
-// is back, all of them end.
+// While the broker is away, every API accepts reads and writes, and orders stay placed. When it is
+// back, all orders end.
 func TestWhileTheBrokerIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	confirmed(t, d, order(t, d, "before"))
 	brokers(d, true)
 	id, cancelled := order(t, d, "meanwhile"), order(t, d, "cancelled meanwhile")
-	for _, ask := range []struct {
+	for _, request := range []struct {
 		service, method, path, key, body string
 		want                             int
 	}{
@@ -149,8 +150,8 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 			http.StatusCreated},
 		{"payments", "GET", "/accounts/ada", "", "", http.StatusOK},
 	} {
-		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body,
-			ask.want); err != nil {
+		if _, err := d.Request(request.service, request.method, request.path, request.key, request.body,
+			request.want); err != nil {
 			t.Error(err)
 		}
 	}
@@ -158,9 +159,8 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 		if service.Ready(t.Context()) != nil {
 			t.Errorf("%s is not ready", name)
 		}
-		env.Await(t, name+" to notice", func() (string, bool) {
-			return "connected",
-				!service.Connected()
+		env.Await(t, name+" to notice that the broker is away", func() (string, bool) {
+			return "connected", !service.Connected()
 		})
 	}
 	if s := state(d, "orders", "/orders/", id); s != "placed" {
@@ -168,8 +168,8 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 	}
 	brokers(d, false)
 	confirmed(t, d, id)
-	// Whether the money was taken before the cancellation was heard of is open; that it is back is
-	// not.
+	// The payment may have been captured before payments handled the cancellation, but then it must be
+	// refunded.
 	env.Await(t, "the cancelled order to be undone", func() (string, bool) {
 		payment, reservation, shipment := state(d, "payments", "/payments/", cancelled),
 			state(d, "inventory", "/reservations/", cancelled), state(d, "shipping", "/shipments/",
@@ -180,11 +180,11 @@ func TestWhileTheBrokerIsAway(t *testing.T) {
 	})
 }
 
-// While one database is away its service answers 503 at once, and nobody else does; orders are
-// taken, and wait for it.
+// While one database is away, only its service answers 503, and at once. Orders are accepted and
+// wait for it.
 func TestWhileOneDatabaseIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	d.Proxies["payments"].Database.Down()
 	refusedAtOnce(t, d, "payments", "GET", "/accounts/ada", "", "")
 	refusedAtOnce(t, d, "payments", "POST", "/accounts/ada/deposits", "meanwhile",
@@ -200,17 +200,16 @@ func TestWhileOneDatabaseIsAway(t *testing.T) {
 	confirmed(t, d, id)
 }
 
-// While the database of orders is away no order is taken, and those that were taken go on to where
-// they need orders again.
+// While the database of orders is away, no order is accepted. Accepted orders continue until they
+// need orders again.
 func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	t.Parallel()
-	d := env.ThroughProxies(t, usual)
+	d := env.ThroughProxies(t, longDeadline)
 	d.StockUp()
 	id := order(t, d, "before")
 	d.Run()
 	env.Await(t, "the order to be published", func() (string, bool) {
-		return "not yet",
-			d.Services["orders"].Stats().Relay.Published > 0
+		return "not yet", d.Services["orders"].Stats().Relay.Published > 0
 	})
 	d.Proxies["orders"].Database.Down()
 	refusedAtOnce(t, d, "orders", "POST", "/orders", "meanwhile",
@@ -224,13 +223,13 @@ func TestWhileTheDatabaseOfOrdersIsAway(t *testing.T) {
 	confirmed(t, d, id)
 }
 
-// While one service is away the others go on without it: an order waits for it, or, when its
-// deadline comes first, is undone everywhere.
+// While one service is away, the others continue. An order waits for the service, or is undone
+// everywhere if its deadline comes first.
 func TestWhileOneServiceIsAway(t *testing.T) {
 	t.Parallel()
 	t.Run("and comes back", func(t *testing.T) {
 		t.Parallel()
-		d := start(t, usual, "inventory")
+		d := start(t, longDeadline, "inventory")
 		id := order(t, d, "k")
 		env.Await(t, "the payment to be captured", func() (string, bool) {
 			s := state(d, "payments", "/payments/", id)
@@ -247,7 +246,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		d := start(t, 2*time.Second, "inventory")
 		id := order(t, d, "k")
 		agree(t, d, id, "cancelled", "refunded", "none", "none")
-		env.Run(t, d.Services["inventory"]) // it hears of both at once
+		env.Run(t, d.Services["inventory"]) // it handles both events at once
 		second, err := d.Request("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
 		if err != nil || second["reason"] != "not confirmed in time" {
 			t.Errorf("order %v, %v", second, err)
@@ -261,17 +260,17 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 	})
 }
 
-// While the provider is away, orders by card wait, and those from an account do not notice.
+// While the provider is away, orders by card wait, and orders from an account are confirmed.
 func TestWhileTheProviderIsAway(t *testing.T) {
 	t.Parallel()
-	d := start(t, usual, "")
+	d := start(t, longDeadline, "")
 	d.PeerProxies["provider"].Down()
 	card, err := d.OrderBy("card", "teapot", "DE", "tok_visa")
 	if err != nil {
 		t.Fatal(err)
 	}
 	confirmed(t, d, order(t, d, "account"))
-	env.Await(t, "the payment by card to be asked for", func() (string, bool) {
+	env.Await(t, "the charge of the card to be requested", func() (string, bool) {
 		s := state(d, "payments", "/payments/", card)
 		return s, s == "charging"
 	})

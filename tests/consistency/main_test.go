@@ -7,6 +7,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	_ = flag.Set("test.parallel", "4") // they mostly wait for servers
+	_ = flag.Set("test.parallel", "4") // the tests mostly wait for servers
 	os.Exit(m.Run())
 }

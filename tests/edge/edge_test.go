@@ -1,4 +1,4 @@
-// Package edge_test asks every route of every service what no route may get wrong.
+// Package edge_test checks on every route of every service the rules that hold for all routes.
 package edge_test
 
 import (
@@ -27,13 +27,13 @@ import (
 )
 
 const (
-	clerk = "0123456789abcdef" // the token of a client
-	chief = "fedcba9876543210" // and of an admin
+	clientToken = "0123456789abcdef"
+	adminToken  = "fedcba9876543210"
 )
 
 func TestMain(m *testing.M) { webtest.Main(m) }
 
-// services are the four, as their programs make them.
+// services returns the four services, configured as in their programs.
 func services() map[string]webtest.New {
 	return map[string]webtest.New{
 		"orders": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
@@ -56,7 +56,7 @@ type route struct{ method, path string }
 
 var registered = regexp.MustCompile(`mux\.Handle(?:Func)?\("([A-Z]+) (/[^"]*)"`)
 
-// routesOf reads from the source what a service serves, so that no new route is left out.
+// routesOf reads the routes of a service from the source, so that a new route is always included.
 func routesOf(t *testing.T, service string) []route {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", "..", "internal", service, "*.go"))
@@ -79,24 +79,24 @@ func routesOf(t *testing.T, service string) []route {
 		}
 	}
 	if len(routes) < 17 {
-		t.Fatalf("%s has only %d routes: %v", service, len(routes), routes)
+		t.Fatalf("%s: only %d routes were found in the source: %v", service, len(routes), routes)
 	}
 	return routes
 }
 
 func (r route) String() string { return r.method + " " + r.path }
 
-// with replaces the variables of the path.
+// with replaces the variables of the path with a segment.
 func (r route) with(segment string) string {
 	return regexp.MustCompile(`\{\w+\}`).ReplaceAllString(r.path, segment)
 }
 
-// open are the routes of the frame that ask for no token and read no body.
-func (r route) open() bool {
+// public reports whether the route needs no token and reads no body.
+func (r route) public() bool {
 	return r.path == "/healthz" || r.path == "/readyz" || r.path == "/metrics"
 }
 
-// each runs a test on every service, with tokens or without.
+// each runs a test for every service. tokens is the path of a tokens file, or empty.
 func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Service,
 	routes []route)) {
 	for name, service := range services() {
@@ -108,8 +108,8 @@ func each(t *testing.T, tokens string, test func(t *testing.T, s *webtest.Servic
 	}
 }
 
-// A character that is not seen is refused wherever it comes: in the path, the parameters and the
-// texts of the body. So are bytes that are not UTF-8, and parameters that cannot be read.
+// An invisible character is refused in the path, the parameters and the strings of the body. So are
+// bytes that are not UTF-8, and parameters that cannot be parsed.
 func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 	t.Parallel()
 	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
@@ -129,12 +129,12 @@ func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 					requests["name"] = [2]string{r.with("x"), fmt.Sprintf(`{"a":{"b\u%04x":1}}`, []rune(bad)[0])}
 				}
 				if bad == "\U000e0041" {
-					delete(requests, "body") // it takes two escapes in JSON
+					delete(requests, "body") // JSON needs two escapes for it
 					delete(requests, "name")
 				}
-				for where, ask := range requests {
-					a := s.Call(r.method, ask[0], ask[1], "Idempotency-Key", key())
-					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "which is not seen") ||
+				for where, request := range requests {
+					a := s.Call(r.method, request[0], request[1], "Idempotency-Key", key())
+					if a.Status != http.StatusBadRequest || !strings.Contains(a.Body, "the invisible character") ||
 						strings.Contains(a.Body, bad) && bad != "\xff" {
 						t.Errorf("%s with %q in the %s: %d %q", r, bad, where, a.Status, a.Body)
 					}
@@ -149,9 +149,9 @@ func TestHiddenCharactersAreRefusedOnEveryRoute(t *testing.T) {
 	})
 }
 
-// A browser on this machine may have a page open that asks for what it likes: by another type of
-// body than one it needs leave for, from another origin, or under a name of its own that leads
-// here.
+// A browser on this machine may run a foreign page that sends requests: with a content type that
+// needs no CORS preflight, from another origin, or under a host name of its own that resolves to
+// this machine.
 func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 	t.Parallel()
 	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
@@ -171,7 +171,7 @@ func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 				}
 			}
 			if r.method == http.MethodGet {
-				continue // it changes nothing, and no other origin may read the answer
+				continue // it changes nothing, and a page of another origin cannot read the answer
 			}
 			for _, page := range [][]string{
 				{"Origin", "http://evil.example"}, {"Origin", "null"}, {"Origin", "http://127.0.0.1:1"},
@@ -196,25 +196,24 @@ func TestForeignWebPagesAreRefusedOnEveryRoute(t *testing.T) {
 	})
 }
 
-// Without the role a client gets nothing from the admin endpoint, nor what belongs to all
-// customers.
-func TestOnlyAnAdminLooksIntoAService(t *testing.T) {
+// A client without the role admin may not use the admin endpoint or read data of all customers.
+func TestOnlyAnAdminInspectsAService(t *testing.T) {
 	t.Parallel()
-	staff := map[string]bool{
+	adminRoutes := map[string]bool{
 		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true,
 		"GET /verifications": true, "GET /payments": true,
 		"POST /payments/{order}/refund": true, "GET /shipments": true,
 		"POST /shipments/{order}/recall": true,
 	}
-	each(t, webtest.File(t, "clerk "+clerk+"\nchief "+chief+" admin\n"),
+	each(t, webtest.File(t, "client "+clientToken+"\nadmin "+adminToken+" admin\n"),
 		func(t *testing.T, s *webtest.Service, routes []route) {
 			for _, r := range routes {
-				if r.open() {
+				if r.public() {
 					continue
 				}
-				admin := strings.HasPrefix(r.path, "/admin/") || staff[r.String()]
-				for token, status := range map[string]int{"": http.StatusUnauthorized, chief +
-					"x": http.StatusUnauthorized, clerk: http.StatusForbidden, chief: 0} {
+				admin := strings.HasPrefix(r.path, "/admin/") || adminRoutes[r.String()]
+				for token, status := range map[string]int{"": http.StatusUnauthorized, adminToken +
+					"x": http.StatusUnauthorized, clientToken: http.StatusForbidden, adminToken: 0} {
 					a := s.Call(r.method, r.with("x"), "", "Authorization", "Bearer "+token)
 					if want := status == a.Status; status == http.StatusUnauthorized && !want ||
 						status == http.StatusForbidden && want != admin ||
@@ -226,12 +225,13 @@ func TestOnlyAnAdminLooksIntoAService(t *testing.T) {
 		})
 }
 
-// A request whose body does not come is no success, whether its client waits or has ended its side.
+// A request whose body is incomplete is not answered with success, whether its client waits or has
+// closed its sending side.
 func TestUnfinishedRequestsAreNoSuccess(t *testing.T) {
 	t.Parallel()
 	each(t, "", func(t *testing.T, s *webtest.Service, routes []route) {
 		for _, r := range routes {
-			if r.open() {
+			if r.public() {
 				continue
 			}
 			for how, status := range map[string]string{"waits": " 408 ", "ends": " 400 "} {
@@ -239,7 +239,7 @@ func TestUnfinishedRequestsAreNoSuccess(t *testing.T) {
 					t.Parallel()
 					line := unfinished(t, s.URL, r, how == "ends")
 					if !strings.Contains(line, status) {
-						t.Errorf("%q, want%s", line, status)
+						t.Errorf("answer %q, want status%s", line, status)
 					}
 				})
 			}
@@ -247,7 +247,7 @@ func TestUnfinishedRequestsAreNoSuccess(t *testing.T) {
 	})
 }
 
-// unfinished sends one byte of a thousand and returns what is answered.
+// unfinished sends one of a thousand bytes and returns the status line of the answer.
 func unfinished(t *testing.T, address string, r route, ends bool) string {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(address, "http://"))

@@ -1,5 +1,5 @@
-// Package env runs the four services inside a test, on the servers that the tests share: each
-// with its own database and its own broker user, with the rights that follow from the topology.
+// Package env runs the four services in a test, on the servers that the tests share. Each service
+// has its own database and its own broker user, with the permissions of the topology.
 package env
 
 import (
@@ -31,27 +31,27 @@ import (
 // awaitTimeout bounds every wait of a test.
 const awaitTimeout = 2 * time.Minute
 
-// Env are the four running services.
+// Env is the four services, their servers and the simulated outside world.
 type Env struct {
 	t           testing.TB
-	Admin       string // the broker for an operator
+	Admin       string // the URL of the broker for an operator
 	Services    map[string]*quadrille.Service
 	Databases   map[string]string
 	Outside     *simulator.Simulator // the payment provider and the carrier
 	Peers       map[string]*outside.Peer
-	Proxies     map[string]Proxies // of each service, ThroughProxies
-	PeerProxies map[string]*Proxy  // to the provider and the carrier, ThroughProxies
+	Proxies     map[string]Proxies // of each service, with ThroughProxies
+	PeerProxies map[string]*Proxy  // to the provider and the carrier, with ThroughProxies
 	api         map[string]http.Handler
 	deadline    time.Duration
 }
 
-// Proxies are those of one service.
+// Proxies are the proxies between one service and its servers.
 type Proxies struct{ Database, Broker *Proxy }
 
-// breakerOpen is how long an open breaker of the tests stays so.
+// breakerOpen is how long an open breaker stays open in the tests.
 const breakerOpen = 500 * time.Millisecond
 
-// Start runs the four services until the end of the test. When it returns, all are connected.
+// Start runs the four services until the test ends. When it returns, all are connected.
 func Start(t testing.TB) *Env {
 	t.Helper()
 	d := Prepare(t)
@@ -59,11 +59,13 @@ func Start(t testing.TB) *Env {
 	return d
 }
 
-// Prepare makes the four services, whose APIs work, but lets none of them publish or consume.
+// Prepare creates the four services. Their APIs work, but they neither publish nor consume before
+// Run.
 func Prepare(t testing.TB) *Env { t.Helper(); return prepare(t, topology.OrderDeadline, false) }
 
-// Alone is Prepare without an outside world: no cards are taken, and no carrier is asked.
-func Alone(t testing.TB) *Env {
+// WithoutPeers is Prepare without a payment provider and a carrier: cards are declined, and
+// shipping decides by itself.
+func WithoutPeers(t testing.TB) *Env {
 	t.Helper()
 	d := prepare(t, topology.OrderDeadline, false)
 	for name, s := range d.Services {
@@ -75,14 +77,14 @@ func Alone(t testing.TB) *Env {
 	return d
 }
 
-// ThroughProxies is Prepare with lines between the services and their servers, and another deadline
-// for orders.
+// ThroughProxies is Prepare with proxies between the services and their servers, and another
+// deadline for orders.
 func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 	t.Helper()
 	return prepare(t, deadline, true)
 }
 
-func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
+func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	t.Helper()
 	admin, management := devstack.Vhost(t)
 	if err := rabbit.Apply(context.Background(), admin, topology.Fulfilment()); err != nil {
@@ -91,12 +93,12 @@ func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
 	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{},
 		Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
 		Proxies: map[string]Proxies{}, PeerProxies: map[string]*Proxy{}, deadline: deadline}
-	world := httptest.NewServer(d.Outside.Handler())
-	t.Cleanup(world.Close)
+	simulators := httptest.NewServer(d.Outside.Handler())
+	t.Cleanup(simulators.Close)
 	d.Peers = map[string]*outside.Peer{}
 	for _, name := range []string{"provider", "carrier"} {
-		address := world.URL
-		if onLines {
+		address := simulators.URL
+		if proxied {
 			d.PeerProxies[name], address = NewProxy(t, address)
 		}
 		d.Peers[name] = outside.New(name, address, breakerOpen, zerolog.Nop())
@@ -107,21 +109,21 @@ func prepare(t testing.TB, deadline time.Duration, onLines bool) *Env {
 		d.Databases[s.Name] = EmptyDatabase(t)
 		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure,
 			p.Write, p.Read)
-		if onLines {
-			var lines Proxies
-			lines.Database, database = NewProxy(t, database)
-			lines.Broker, amqp = NewProxy(t, amqp)
-			d.Proxies[s.Name] = lines
+		if proxied {
+			var proxies Proxies
+			proxies.Database, database = NewProxy(t, database)
+			proxies.Broker, amqp = NewProxy(t, amqp)
+			d.Proxies[s.Name] = proxies
 		}
 		d.Services[s.Name], d.api[s.Name] = d.build(s.Name, database, amqp)
 	}
 	return d
 }
 
-// Run runs the services until the end of the test. When it returns, all are connected.
+// Run runs the services until the test ends. When it returns, all are connected.
 func (d *Env) Run() { d.t.Helper(); d.RunWithout("") }
 
-// RunWithout is Dance without one of them.
+// RunWithout is Run without one of the services.
 func (d *Env) RunWithout(absent string) {
 	d.t.Helper()
 	for name, service := range d.Services {
@@ -134,8 +136,7 @@ func (d *Env) RunWithout(absent string) {
 			continue
 		}
 		Await(d.t, name+" to be connected", func() (string, bool) {
-			return "not connected",
-				service.Connected()
+			return "not connected", service.Connected()
 		})
 	}
 }
@@ -152,13 +153,13 @@ func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handl
 	return shipping.New(database, amqp, d.Peers["carrier"], shipping.Countries, zerolog.Nop())
 }
 
-// EmptyDatabase is one that a service migrates itself.
+// EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
 func EmptyDatabase(t testing.TB) string {
 	t.Helper()
 	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
 }
 
-// Run runs a service until the end of the test.
+// Run runs a service until the test ends.
 func Run(t testing.TB, service *quadrille.Service) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -171,14 +172,15 @@ func Run(t testing.TB, service *quadrille.Service) {
 	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// Request makes a request to a service's API and returns its answer; another status than want is an
-// error. As a client should, it asks again with the same key when a busy service answers 503.
+// Request makes a request to the API of a service and returns its answer. A status other than want
+// is an error. Like a client, it repeats the request with the same key when a busy service answers
+// 503.
 func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any,
 	err error) {
-	again := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
+	retry := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
 	for until := time.Now().Add(awaitTimeout); ; {
 		status, answer, err := d.requestOnce(service, method, path, key, body, want)
-		if status != http.StatusServiceUnavailable || !again || time.Now().After(until) {
+		if status != http.StatusServiceUnavailable || !retry || time.Now().After(until) {
 			return answer, err
 		}
 	}
@@ -191,7 +193,7 @@ func (d *Env) requestOnce(service, method, path, key, body string, want int) (st
 		r.Header.Set("Idempotency-Key", key)
 	}
 	w := httptest.NewRecorder()
-	tokens, err := web.LoadTokens("") // none: who asks on this machine is an admin
+	tokens, err := web.LoadTokens("") // without tokens every client is an admin
 	if err != nil {
 		return 0, nil, err
 	}
@@ -203,10 +205,10 @@ func (d *Env) requestOnce(service, method, path, key, body string, want int) (st
 	return w.Code, answer, json.Unmarshal(w.Body.Bytes(), &answer)
 }
 
-// StockUp gives ada money and the shelves teapots.
+// StockUp deposits money for the customer ada and adds teapots to the stock.
 func (d *Env) StockUp() {
 	d.t.Helper()
-	for _, ask := range []struct {
+	for _, request := range []struct {
 		service, method, path, key, body string
 		want                             int
 	}{
@@ -215,19 +217,19 @@ func (d *Env) StockUp() {
 			http.StatusCreated},
 		{"inventory", "POST", "/stock/teapot/receipts", "r", `{"quantity":1000000}`, http.StatusCreated},
 	} {
-		if _, err := d.Request(ask.service, ask.method, ask.path, ask.key, ask.body,
-			ask.want); err != nil {
+		if _, err := d.Request(request.service, request.method, request.path, request.key, request.body,
+			request.want); err != nil {
 			d.t.Fatal(err)
 		}
 	}
 }
 
-// Order places ada's order for one teapot, and returns its id.
+// Order places an order of ada for one teapot and returns its id.
 func (d *Env) Order(key, country string) (string, error) {
 	return d.OrderBy(key, "teapot", country, "")
 }
 
-// OrderBy is Order of any article, by a card unless that is empty.
+// OrderBy is Order for any article. If card is not empty, the card pays.
 func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
 	answer, err := d.Request("orders", "POST", "/orders", key,
 		fmt.Sprintf(`{"customer":"ada","currency":"EUR","card":%q,
@@ -240,25 +242,25 @@ func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
 	return answer["id"].(string), nil
 }
 
-// Await polls until it is so, or fails with what was last seen.
-func Await(t testing.TB, what string, ask func() (seen string, ok bool)) {
+// Await polls until check returns true, or fails the test with what check last saw.
+func Await(t testing.TB, what string, check func() (seen string, ok bool)) {
 	t.Helper()
-	AwaitFor(t, awaitTimeout, what, ask)
+	AwaitFor(t, awaitTimeout, what, check)
 }
 
-// AwaitFor is Await with a bound of its own.
-func AwaitFor(t testing.TB, bound time.Duration, what string, ask func() (seen string, ok bool)) {
+// AwaitFor is Await with another time limit.
+func AwaitFor(t testing.TB, bound time.Duration, what string, check func() (seen string, ok bool)) {
 	t.Helper()
 	deadline := time.Now().Add(bound)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for ; ; <-tick.C {
-		seen, ok := ask()
+		seen, ok := check()
 		if ok {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("waited for %s in vain: %s", what, seen)
+			t.Fatalf("waited %s for %s; last seen: %s", bound, what, seen)
 		}
 	}
 }

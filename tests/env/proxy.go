@@ -11,38 +11,39 @@ import (
 	"testing"
 )
 
-// Proxy is the network between a service and one of its servers: it can be down, so that
-// connections end and new ones are refused.
+// Proxy is the network between a service and one of its servers. While it is down, it has closed
+// all connections and refuses new ones.
 type Proxy struct {
-	t        testing.TB
-	address  string // at which it listens
-	guard    int    // a socket that keeps the address while nobody listens there
-	server   string
-	mu       sync.Mutex
-	listener net.Listener // nil while it is down
-	open     map[net.Conn]bool
-	running  sync.WaitGroup
+	t           testing.TB
+	address     string // on which it listens
+	guard       int    // a socket that reserves the address while the proxy is down
+	server      string
+	mu          sync.Mutex
+	listener    net.Listener // nil while the proxy is down
+	connections map[net.Conn]bool
+	running     sync.WaitGroup
 }
 
-// NewProxy puts a line before a server, and returns the URL that leads through it.
+// NewProxy starts a proxy for a server and returns the URL that leads through it.
 func NewProxy(t testing.TB, server string) (*Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Proxy{t: t, server: u.Host, open: map[net.Conn]bool{}}
-	if l.guard, l.address, err = reserve(); err != nil {
+	p := &Proxy{t: t, server: u.Host, connections: map[net.Conn]bool{}}
+	if p.guard, p.address, err = reserve(); err != nil {
 		t.Fatal(err)
 	}
-	l.Up()
-	u.Host = l.address
-	t.Cleanup(func() { l.Down(); l.running.Wait(); _ = syscall.Close(l.guard) })
-	return l, u.String()
+	p.Up()
+	u.Host = p.address
+	t.Cleanup(func() { p.Down(); p.running.Wait(); _ = syscall.Close(p.guard) })
+	return p, u.String()
 }
 
-// reserve binds a socket to a free port without listening: the kernel gives the port to nobody who
-// asks for any, refuses connections to it, and lets only who asks for it listen.
+// reserve binds a socket to a free port without listening. The kernel then does not assign the port
+// to programs that request any free port, and refuses connections to it, but Up can still listen on
+// it.
 func reserve() (guard int, address string, err error) {
 	guard, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -61,61 +62,61 @@ func reserve() (guard int, address string, err error) {
 	return guard, net.JoinHostPort("127.0.0.1", strconv.Itoa(bound.(*syscall.SockaddrInet4).Port)), nil
 }
 
-// Up lets connections through, again at the same address.
-func (l *Proxy) Up() {
-	listener, err := net.Listen("tcp", l.address)
+// Up accepts connections, always at the same address.
+func (p *Proxy) Up() {
+	listener, err := net.Listen("tcp", p.address)
 	if err != nil {
-		l.t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.listener = listener
-	l.running.Go(func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener = listener
+	p.running.Go(func() {
 		for {
 			client, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			l.carry(client)
+			p.forward(client)
 		}
 	})
 }
 
-// Down ends all connections and refuses new ones.
-func (l *Proxy) Down() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.listener != nil {
-		_ = l.listener.Close()
-		l.listener = nil
+// Down closes all connections and refuses new ones.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
 	}
-	for c := range l.open {
+	for c := range p.connections {
 		_ = c.Close()
 	}
 }
 
-func (l *Proxy) carry(client net.Conn) {
-	server, err := net.Dial("tcp", l.server)
+func (p *Proxy) forward(client net.Conn) {
+	server, err := net.Dial("tcp", p.server)
 	if err != nil {
 		_ = client.Close()
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.listener == nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener == nil {
 		_ = client.Close()
 		_ = server.Close()
 		return
 	}
 	for from, to := range map[net.Conn]net.Conn{client: server, server: client} {
-		l.open[from] = true
-		l.running.Go(func() {
+		p.connections[from] = true
+		p.running.Go(func() {
 			_, _ = io.Copy(to, from)
 			_ = to.Close()
 			_ = from.Close()
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			delete(l.open, from)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.connections, from)
 		})
 	}
 }

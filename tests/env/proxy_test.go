@@ -9,13 +9,14 @@ import (
 	"testing"
 )
 
-// A line that is down refuses, nobody else gets its port, and it comes up again there.
+// A proxy that is down refuses connections, no other program gets its port, and it comes up again
+// on the same port.
 func TestProxyKeepsItsPort(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(server.Close)
-	l, url := NewProxy(t, server.URL)
-	// as one that asks for any port
+	p, url := NewProxy(t, server.URL)
+	// This listener does not set SO_REUSEADDR, like a program that requests any free port.
 	polite := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var refused error
 		err := c.Control(func(fd uintptr) {
@@ -24,16 +25,16 @@ func TestProxyKeepsItsPort(t *testing.T) {
 		return errors.Join(err, refused)
 	}}
 	for range 3 {
-		l.Down()
-		if conn, err := net.Dial("tcp", l.address); err == nil {
+		p.Down()
+		if conn, err := net.Dial("tcp", p.address); err == nil {
 			_ = conn.Close()
-			t.Error("it is down and takes a connection")
+			t.Error("the proxy is down and accepts a connection")
 		}
-		if other, err := polite.Listen(t.Context(), "tcp", l.address); err == nil {
+		if other, err := polite.Listen(t.Context(), "tcp", p.address); err == nil {
 			_ = other.Close()
-			t.Error("it is down, and another program gets its port")
+			t.Error("the proxy is down, and another program gets its port")
 		}
-		l.Up()
+		p.Up()
 		answer, err := http.Get(url)
 		if err != nil {
 			t.Fatal(err)

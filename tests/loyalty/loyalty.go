@@ -1,5 +1,6 @@
-// Package loyalty is a fifth service, made by a stranger: it grants points for every order that is
-// confirmed, and says so. It uses the public packages only, and nothing else had to change for it.
+// Package loyalty is an example of a fifth service: it grants points for every confirmed order and
+// publishes an event about them. It uses the public packages only, and no other service had to
+// change for it.
 package loyalty
 
 import (
@@ -21,24 +22,25 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// perOrder is how many points an order brings.
+// perOrder is the number of points for an order.
 const perOrder = 10
 
-// PointsGranted is the stranger's own event.
+// PointsGranted is the event that the service publishes.
 type PointsGranted struct {
 	OrderID string `json:"order_id"`
 	Points  int64  `json:"points"`
 }
 
-// EventType is the routing key.
+// EventType returns the type of the event, which is also its routing key.
 func (PointsGranted) EventType() string { return "points.granted" }
 
-// Subject is the order.
+// Subject returns the order id.
 func (p PointsGranted) Subject() string { return p.OrderID }
 
-// New returns the service. It joins the choreography: it hears what orders says.
+// New returns the service. It consumes events of orders, so it names the topology in which they are
+// declared.
 func New(database, amqp string, log zerolog.Logger) *quadrille.Service {
-	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
+	files, _ := fs.Sub(migrations, "migrations") // it cannot fail: the folder is embedded
 	s := &quadrille.Service{
 		Name: "loyalty", Publishes: []events.Payload{PointsGranted{}},
 		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),

@@ -1,7 +1,6 @@
-// Package orchestrator_test measures the choreography beside the same work under an orchestrator: a
-// durable workflow, on the same PostgreSQL, whose steps run the services' own reactions on the
-// services' own databases. It is a module of its own, so that nobody else needs the orchestrator's
-// dependencies.
+// Package orchestrator_test compares the choreography with an orchestrator: a durable workflow on
+// the same PostgreSQL, whose steps run the reactions of the services on the databases of the
+// services. It is a separate module, so that other packages do not depend on the orchestrator.
 package orchestrator_test
 
 import (
@@ -28,9 +27,9 @@ import (
 )
 
 const (
-	backlog = 3000 // orders
-	atOnce  = 32   // workflows
-	singles = 200  // orders one after the other
+	backlog = 3000 // orders placed before the measurement
+	atOnce  = 32   // simultaneous workflows
+	singles = 200  // orders placed one after the other
 )
 
 func placed(d *env.Env, b *testing.B, key string) fulfilment.OrderPlaced {
@@ -45,8 +44,8 @@ func placed(d *env.Env, b *testing.B, key string) fulfilment.OrderPlaced {
 	}
 }
 
-// step runs reactions of one service in a transaction of its database; they may be repeated, as the
-// steps of a workflow are after a crash.
+// step runs reactions of one service in a transaction of its database. They may be repeated,
+// because a workflow repeats its steps after a crash.
 func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participant[S],
 	payloads ...events.Payload) (string, error) {
 	ctx = s.Context(ctx)
@@ -63,11 +62,11 @@ func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participa
 		return "", err
 	}
 	defer func() { _ = tx.Rollback() }()
-	_, said, err := p.Apply(ctx, tx, batch...)
+	_, published, err := p.Apply(ctx, tx, batch...)
 	if err != nil {
 		return "", err
 	}
-	for _, e := range said {
+	for _, e := range published {
 		switch e.Data.(type) {
 		case fulfilment.PaymentDeclined, fulfilment.StockRejected, fulfilment.ShipmentFailed:
 			return "", fmt.Errorf("refused: %+v", e.Data)
@@ -76,7 +75,7 @@ func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participa
 	return "", tx.Commit()
 }
 
-// fulfil is the orchestration of an order that goes well.
+// fulfil is the workflow of an order that is confirmed.
 func fulfil(d *env.Env) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
 	carrierless := shipping.Participant(false, shipping.Countries...)
 	return func(ctx dbos.Context, o fulfilment.OrderPlaced) (string, error) {
@@ -110,7 +109,7 @@ func fulfil(d *env.Env) func(ctx dbos.Context, o fulfilment.OrderPlaced) (string
 	}
 }
 
-// orchestrated returns what runs one order to its end.
+// orchestrated returns a function that runs the workflow of one order to its end.
 func orchestrated(b *testing.B, d *env.Env) func(o fulfilment.OrderPlaced) error {
 	ctx, err := dbos.NewContext(context.Background(), dbos.Config{AppName: "orders",
 		DatabaseURL: env.EmptyDatabase(b), Logger: slog.New(slog.DiscardHandler)})
@@ -134,7 +133,7 @@ func orchestrated(b *testing.B, d *env.Env) func(o fulfilment.OrderPlaced) error
 }
 
 func BenchmarkOrchestrated(b *testing.B) {
-	d := env.Alone(b)
+	d := env.WithoutPeers(b)
 	d.StockUp()
 	run := orchestrated(b, d)
 	var all []fulfilment.OrderPlaced
@@ -174,7 +173,7 @@ func BenchmarkOrchestrated(b *testing.B) {
 }
 
 func BenchmarkChoreographed(b *testing.B) {
-	d := env.Alone(b)
+	d := env.WithoutPeers(b)
 	d.StockUp()
 	for i := range backlog {
 		placed(d, b, fmt.Sprint("backlog-", i))
@@ -204,16 +203,17 @@ func BenchmarkChoreographed(b *testing.B) {
 	}
 }
 
-// confirmed waits until so many orders are, in the books of the last service that hears of it.
+// confirmed waits until n orders are committed in inventory, the last service that handles an
+// order.
 func confirmed(b *testing.B, d *env.Env, n int) {
 	b.Helper()
 	db, err := d.Services["inventory"].DB(context.Background())
 	if err != nil {
 		b.Fatal(err)
 	}
-	env.AwaitFor(b, 5*time.Minute, "all to be confirmed", func() (string, bool) {
-		return count(db),
-			count(db) == fmt.Sprint(n)
+	env.AwaitFor(b, 5*time.Minute, "all orders to be confirmed", func() (string, bool) {
+		got := count(db)
+		return got, got == fmt.Sprint(n)
 	})
 }
 

@@ -1,5 +1,5 @@
-// Package outside_test dances with an outside world in trouble, on real servers: its journal is the
-// witness.
+// Package outside_test runs orders on real servers with a payment provider and a carrier that fail.
+// Their journal shows which charges and bookings really happened.
 package outside_test
 
 import (
@@ -14,7 +14,7 @@ import (
 
 const visa = "tok_visa"
 
-// ends waits until the services say so about an order.
+// ends waits until an order has these states in three services.
 func ends(t *testing.T, d *env.Env, id, order, payment, shipment string) {
 	t.Helper()
 	state := func(service, path string) string {
@@ -41,7 +41,8 @@ func place(t *testing.T, d *env.Env, key, sku string) string {
 	return id
 }
 
-// done counts what really happened outside, and under how many keys it was asked for.
+// done returns how often a call was made for an order, how often it took effect, and its number of
+// idempotency keys.
 func done(d *env.Env, id, call string) (effects, calls, keys int) {
 	seen := map[string]bool{}
 	for _, e := range d.Outside.Journal(id, call) {
@@ -54,28 +55,28 @@ func done(d *env.Env, id, call string) (effects, calls, keys int) {
 	return effects, calls, len(seen)
 }
 
-// SAG-13: a refund that the provider refuses for ever waits for a person, in a state of its own;
-// other orders go on, and when its cause is repaired, asking once more is enough.
-func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
+// SAG-13: a refund that the provider refuses waits for a person in a state of its own. Other orders
+// continue, and after the cause is repaired one more request is enough.
+func TestRefusedRefundWaitsAndBlocksNothing(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
 	d.StockUp()
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Refunds, Do: simulator.Refuse})
-	bad := place(t, d, "bad", "samovar") // there is none, so the charge is to be refunded
+	bad := place(t, d, "bad", "samovar") // there are none, so the charge must be refunded
 	ends(t, d, bad, "cancelled", "refund_refused", "none")
-	// more than once, where an answer came after its time
-	_, asked, _ := done(d, bad, simulator.Refunds)
+	// There is more than one call if an answer came after the time-out.
+	_, before, _ := done(d, bad, simulator.Refunds)
 	good := place(t, d, "good", "teapot")
 	ends(t, d, good, "confirmed", "captured", "scheduled")
 	list, err := d.Request("payments", "GET", "/payments?state=refund_refused", "", "", http.StatusOK)
 	if err != nil || len(list["payments"].([]any)) != 1 {
-		t.Errorf("the list for a person is %v (%v)", list, err)
+		t.Errorf("the list of refused refunds is %v (%v), want one", list, err)
 	}
-	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != asked ||
+	if effects, calls, keys := done(d, bad, simulator.Refunds); effects != 0 || calls != before ||
 		keys != 1 {
 		t.Errorf(
-			"%d refunds in %d calls, %d before the answer, under %d keys: a definite no is not asked again",
-			effects, calls, asked, keys)
+			"%d refunds in %d calls, %d until the refusal, under %d keys: it must not be retried",
+			effects, calls, before, keys)
 	}
 	if _, err := d.Request("payments", "POST", "/payments/"+good+"/refund", "", "",
 		http.StatusConflict); err != nil {
@@ -92,9 +93,9 @@ func TestRefusedRefundWaitsForAPersonAndForNobodyElse(t *testing.T) {
 	}
 }
 
-// A success that arrives after the order was cancelled is refunded, once; and a parcel that is
-// confirmed after it, recalled.
-func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
+// A charge that succeeds after the order was cancelled is refunded once, and a booking that
+// succeeds then is recalled once.
+func TestLateSuccessIsUndoneOnce(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
 	d.StockUp()
@@ -102,10 +103,10 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 		{simulator.Charges, simulator.Refunds, "payments", "/payments/", "charging"},
 		{simulator.Bookings, simulator.Recalls, "shipping", "/shipments/", "booking"},
 	} {
-		// it is done, and the answer comes after the time-out
+		// The call takes effect, and its answer comes after the time-out.
 		d.Outside.SetRule(simulator.Rule{Call: c.call, Do: simulator.Late})
 		id := place(t, d, c.call, "teapot")
-		env.Await(t, "the call to be done, and made again in vain", func() (string, bool) {
+		env.Await(t, "the call to take effect and its retries to time out", func() (string, bool) {
 			effects, calls, _ := done(d, id, c.call)
 			now, err := d.Request(c.service, "GET", c.path+id, "", "", http.StatusOK)
 			return fmt.Sprint(effects, calls, now, err), effects >= 1 && calls >= 3 && err == nil &&
@@ -129,9 +130,9 @@ func TestSuccessThatComesTooLateIsTakenBackOnce(t *testing.T) {
 	}
 }
 
-// RET-16: while the provider is away, no more than the breaker lets through is asked of it, nothing
-// is parked, and when it is back all that has waited is done, once each.
-func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
+// RET-16: while the provider is away, only the calls that the breaker permits are made and nothing
+// is parked. When it is back, each waiting charge is made once.
+func TestProviderOutageLosesNothing(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
 	d.StockUp()
@@ -146,10 +147,11 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 		return fmt.Sprintf("%+v", breaker.Stats()), breaker.Stats().Opened >= 4
 	})
 	calls := len(d.Outside.Journal("", simulator.Charges))
-	// Five failures open it, with at most sixteen calls under way beside them; then one call each
-	// time.
+	// Five failures open the breaker while at most sixteen other calls are in progress; each later
+	// opening has one call.
 	if opened := int(breaker.Stats().Opened); calls > 5+16+opened {
-		t.Errorf("%d calls of a provider that is away, with the breaker opened %d times", calls, opened)
+		t.Errorf("%d calls to a provider that is away, although the breaker opened %d times", calls,
+			opened)
 	}
 	d.Outside.SetRule(simulator.Rule{Call: simulator.Charges, Do: simulator.OK})
 	for _, id := range ids {
@@ -159,15 +161,15 @@ func TestProviderOutageLosesNothingAndStormsNothing(t *testing.T) {
 		}
 	}
 	if s := breaker.Stats(); s.State != "closed" || s.Refused == 0 {
-		t.Errorf("in the end the breaker is %+v", s)
+		t.Errorf("at the end the breaker is %+v, want it closed after refused calls", s)
 	}
 	if s := d.Services["payments"].Stats().Consumer; s.Parked != 0 {
-		t.Errorf("%d were parked", s.Parked)
+		t.Errorf("%d events were parked, want none", s.Parked)
 	}
 }
 
-// A provider that hangs holds up who pays by card, and nobody else.
-func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
+// A provider that hangs delays orders by card, and no other orders.
+func TestHangingProviderDelaysOnlyCards(t *testing.T) {
 	t.Parallel()
 	d := env.Start(t)
 	d.StockUp()

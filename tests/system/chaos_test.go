@@ -11,15 +11,15 @@ import (
 	"github.com/quadrille-go/quadrille/internal/demo"
 )
 
-// The size of the ordinary run and of the long one (QUADRILLE_SOAK=1).
+// The sizes of the normal run and of the long run (QUADRILLE_SOAK=1).
 const (
 	ordinaryOrders = 500
 	soakOrders     = 10_000
-	ordersPerSec   = 20 // so that the faults happen in the middle of them
+	ordersPerSec   = 20 // slow enough that the faults happen during the load
 	clients        = 8
 	settleTimeout  = 5 * time.Minute
-	// times the expected duration, and the time that servers take to come back: from then on the load
-	// is stuck
+	// The load is stuck after loadTimeout times its expected duration plus backTimeout, which the
+	// servers need to come back.
 	loadTimeout = 4
 	backTimeout = 5 * time.Minute
 )
@@ -27,9 +27,9 @@ const (
 // TestChaos fulfils orders with a mix of outcomes on two replicas of each service, while processes
 // are killed and restarted at random, the broker is restarted once, PostgreSQL is killed once, and
 // the outside world fails, hangs and answers late. Afterwards every order has ended, all four
-// services agree, money and stock add up, every event that was said has reached everybody who hears
-// it, nothing is parked, and the outside world's own journal has one charge and one booking for
-// each order that is confirmed, and none that was not taken back for any other.
+// services agree, money and stock add up, every published event was handled by every subscriber,
+// and nothing is parked. The journal of the simulators has one charge and one booking for each
+// confirmed order, and none that was not undone for any other.
 func TestChaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -45,7 +45,7 @@ func TestChaos(t *testing.T) {
 			t.Log(s.Tails())
 		}
 		if err := s.Down(context.Background()); err != nil {
-			t.Errorf("stop: %v", err)
+			t.Errorf("stop the stack: %v", err)
 		}
 	}()
 	if err := s.Reset(t.Context()); err != nil {
@@ -56,7 +56,7 @@ func TestChaos(t *testing.T) {
 	}
 	w := newChaosRun(t, s, seed)
 	w.stockUp(t.Context())
-	// It bounds the load alone: what comes before and after it has its own bounds.
+	// This time limit is for the load only. The steps before and after it have their own.
 	ctx, cancel := context.WithTimeoutCause(t.Context(), loadTimeout*expected+backTimeout,
 		errors.New("the load is stuck"))
 	defer cancel()
@@ -85,12 +85,12 @@ func TestChaos(t *testing.T) {
 	if t.Failed() {
 		cancel()
 		<-placed
-		t.Fatalf("after the faults %v: %v", w.done, context.Cause(ctx))
+		t.Fatalf("the load failed after the faults %v: %v", w.done, context.Cause(ctx))
 	}
-	if err := s.Up(t.Context()); err != nil { // what is dead is started, and all are ready
+	if err := s.Up(t.Context()); err != nil { // starts killed processes and waits until all are ready
 		t.Fatal(err)
 	}
 	t.Logf("faults: %v", w.done)
-	w.settle(t.Context(), settleTimeout)
+	w.awaitRest(t.Context(), settleTimeout)
 	w.check(t.Context())
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// root is the checkout.
+// root returns the folder of the checkout.
 func root(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("../..")
@@ -31,20 +31,20 @@ func root(t *testing.T) string {
 	return dir
 }
 
-// chaosRun is the load, the trouble, and the journal of what the clients were told.
+// chaosRun is the load, the faults, and the orders that the clients placed.
 type chaosRun struct {
 	t      *testing.T
 	stack  *demo.Stack
 	random *rand.Rand // of the faults
-	draw   *rand.Rand // of the orders, which another goroutine draws
+	draw   *rand.Rand // of the orders, drawn by another goroutine
 	http   *http.Client
 	done   map[string]int // faults, by kind
 
 	mu     sync.Mutex
-	orders map[string]string // idempotency key → the order that the client was given
+	orders map[string]string // idempotency key → order id of the answer
 }
 
-// plan is one order as a client will place it.
+// plan is one order that a client will place.
 type plan struct {
 	key    string
 	body   map[string]any
@@ -52,8 +52,8 @@ type plan struct {
 	repeat bool
 }
 
-// The customers and the goods. "poor" can pay for few orders, "nobody" for none; there are fewer
-// samovars than orders for them.
+// The customers and the goods. The customer "poor" can pay for few orders and "nobody" for none.
+// There are fewer samovars than orders for them.
 const (
 	customers = 10
 	deposit   = 10_000_000
@@ -62,8 +62,8 @@ const (
 	samovars  = 20
 )
 
-// A request is repeated until it is answered, for no longer than the slowest server takes to come
-// back.
+// A request is repeated until it is answered, for at most the time that the slowest server needs to
+// come back.
 const (
 	tryTimeout    = 10 * time.Second
 	answerTimeout = 2 * time.Minute
@@ -94,7 +94,7 @@ func (w *chaosRun) stockUp(ctx context.Context) {
 	}
 }
 
-// plan draws an order. It is called from one goroutine.
+// plan draws a random order. Only one goroutine may call it.
 func (w *chaosRun) plan(i int) plan {
 	customer, sku, country := fmt.Sprintf("customer-%d", i%customers), "teapot", "DE"
 	switch w.draw.IntN(20) {
@@ -125,7 +125,7 @@ func (w *chaosRun) plan(i int) plan {
 	}
 }
 
-// client places orders; each request is repeated with its key until it is answered.
+// client places orders and repeats each request with its key until it is answered.
 func (w *chaosRun) client(ctx context.Context, work <-chan plan) {
 	for p := range work {
 		var o struct{ ID string }
@@ -134,7 +134,7 @@ func (w *chaosRun) client(ctx context.Context, work <-chan plan) {
 			var again struct{ ID string }
 			w.request(ctx, "orders", "POST", "/orders", p.key, p.body, &again)
 			if again.ID != o.ID {
-				w.t.Errorf("key %s made order %s and order %s", p.key, o.ID, again.ID)
+				w.t.Errorf("idempotency key %s created two orders, %s and %s", p.key, o.ID, again.ID)
 			}
 		}
 		w.mu.Lock()
@@ -146,8 +146,8 @@ func (w *chaosRun) client(ctx context.Context, work <-chan plan) {
 	}
 }
 
-// request repeats a request, at one replica and then at the other, until it gets an answer that is
-// final: of the class 2xx, or 409 for a cancellation that came too late.
+// request repeats a request, alternating between the two replicas, until it gets a final answer:
+// 2xx, or 409 for a cancellation after the confirmation.
 func (w *chaosRun) request(ctx context.Context, service, method, path, key string, body, out any) {
 	data, err := json.Marshal(body)
 	if err != nil {
@@ -186,38 +186,39 @@ func (w *chaosRun) request(ctx context.Context, service, method, path, key strin
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if !w.t.Failed() { // else there is a better reason already
+			if !w.t.Failed() { // otherwise the first failure is the reason
 				w.t.Errorf("%s %s: %v; the last answer was: %s", method, path, context.Cause(ctx), last)
 			}
 			return
 		}
 	}
-	w.t.Errorf("%s %s was never answered; the last was: %s", method, path, last)
+	w.t.Errorf("%s %s: no final answer within %s; the last answer was: %s", method, path,
+		answerTimeout, last)
 }
 
-// faults kills and revives at random until the load is done, restarts the broker at a third of the
-// expected time, and kills PostgreSQL at two thirds.
+// faults kills and restarts processes at random until the load is done. It restarts the broker at a
+// third of the expected time and kills PostgreSQL at two thirds.
 func (w *chaosRun) faults(ctx context.Context, placed <-chan struct{}, expected time.Duration) {
 	began := time.Now()
 	broker, database := began.Add(expected/3), began.Add(expected*2/3)
-	problem := []string{simulator.Late, simulator.Fail, simulator.Hang, simulator.Twice, simulator.OK}
+	rules := []string{simulator.Late, simulator.Fail, simulator.Hang, simulator.Twice, simulator.OK}
 	next := began.Add(expected / 6)
 	for {
 		pause := time.NewTimer(time.Duration(300+w.random.IntN(1500)) * time.Millisecond)
 		select {
 		case <-placed:
 			pause.Stop()
-			w.fault("outside: ok", w.log(ctx, simulator.Rule{Do: simulator.OK}))
+			w.fault("outside: ok", w.setRule(ctx, simulator.Rule{Do: simulator.OK}))
 			return
 		case <-pause.C:
 		}
 		if w.t.Failed() {
-			return // what is wrong must not be covered by more faults
+			return // more faults would hide the first failure
 		}
 		switch now := time.Now(); {
-		case now.After(next) && len(problem) > 0:
-			w.fault("outside: "+problem[0], w.log(ctx, simulator.Rule{Do: problem[0]}))
-			problem, next = problem[1:], now.Add(expected/6)
+		case now.After(next) && len(rules) > 0:
+			w.fault("outside: "+rules[0], w.setRule(ctx, simulator.Rule{Do: rules[0]}))
+			rules, next = rules[1:], now.Add(expected/6)
 		case now.After(broker):
 			broker = now.Add(24 * time.Hour)
 			w.fault("restart broker",
@@ -244,8 +245,8 @@ func (w *chaosRun) fault(kind string, err error) {
 	w.done[kind]++
 }
 
-// retry gives a server on a loaded machine more than one try to come up: how it starts is not what
-// is tested here.
+// retry starts a server up to three times, because a loaded machine may time out and the start of
+// servers is not under test here.
 func (w *chaosRun) retry(start func() error) (err error) {
 	for range 3 {
 		if err = start(); err == nil {

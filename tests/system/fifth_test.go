@@ -15,16 +15,15 @@ import (
 	"github.com/quadrille-go/quadrille/tests/loyalty"
 )
 
-// TestFifthService lets a stranger's service join the running choreography: it hears of every
-// confirmed order once, and of no other.
+// TestFifthService lets a fifth service join the running order flow. It must handle every confirmed
+// order once, and no other.
 func TestFifthService(t *testing.T) {
 	d := env.Start(t)
 	database := env.EmptyDatabase(t)
 	fifth := loyalty.New(database, d.Admin, zerolog.Nop())
 	env.Run(t, fifth)
 	env.Await(t, "the fifth service to be connected", func() (string, bool) {
-		return "not connected",
-			fifth.Connected()
+		return "not connected", fifth.Connected()
 	})
 
 	d.StockUp()
@@ -43,19 +42,19 @@ func TestFifthService(t *testing.T) {
 		n := len(points(t, db))
 		return fmt.Sprintf("%d of 10", n), n == 10
 	})
-	env.Await(t, "the order that is refused", func() (string, bool) {
+	env.Await(t, "the refused order to be cancelled", func() (string, bool) {
 		o, err := d.Request("orders", "GET", "/orders/"+bad, "", "", http.StatusOK)
 		return fmt.Sprint(o, err), err == nil && o["state"] == orders.Cancelled
 	})
 	for _, id := range points(t, db) {
 		if !good[id] {
-			t.Errorf("points for %s, which was not confirmed", id)
+			t.Errorf("points were granted for order %s, which was not confirmed", id)
 		}
 	}
 	var published int
 	if err := db.Get(&published,
 		`SELECT count(*) FROM outbox WHERE type = 'points.granted'`); err != nil || published != 10 {
-		t.Errorf("said %d times points.granted (%v)", published, err)
+		t.Errorf("points.granted was published %d times, want 10 (%v)", published, err)
 	}
 }
 

@@ -13,83 +13,83 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// databases opens the four databases, by service.
-func (w *chaosRun) databases() map[string]*sqlx.DB {
-	open := map[string]*sqlx.DB{}
+// openDatabases opens the databases of the four services.
+func (w *chaosRun) openDatabases() map[string]*sqlx.DB {
+	databases := map[string]*sqlx.DB{}
 	for _, s := range topology.Fulfilment().Services {
 		db, err := postgres.Open(w.stack.DatabaseURL(s.Name))
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		open[s.Name] = db
+		databases[s.Name] = db
 	}
-	return open
+	return databases
 }
 
-// settle waits until nothing is under way any more: every order has ended, every outbox is drained,
-// and everybody has handled what they hear.
-func (w *chaosRun) settle(ctx context.Context, limit time.Duration) {
-	open := w.databases()
-	defer closeAll(open)
+// awaitRest waits until nothing is in progress: every order has ended, every outbox is empty, and
+// every subscriber has handled its events.
+func (w *chaosRun) awaitRest(ctx context.Context, limit time.Duration) {
+	databases := w.openDatabases()
+	defer closeAll(databases)
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for ; ; <-tick.C {
-		moving := w.moving(ctx, open)
-		if moving == "" {
+		progress := w.inProgress(ctx, databases)
+		if progress == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("not at rest after %s: %s", limit, moving)
+			w.t.Fatalf("not at rest after %s: %s", limit, progress)
 		}
 	}
 }
 
-func closeAll(open map[string]*sqlx.DB) {
-	for _, db := range open {
+func closeAll(databases map[string]*sqlx.DB) {
+	for _, db := range databases {
 		_ = db.Close()
 	}
 }
 
-// moving says what is still under way.
-func (w *chaosRun) moving(ctx context.Context, open map[string]*sqlx.DB) string {
+// inProgress describes something that is still in progress, or returns an empty string.
+func (w *chaosRun) inProgress(ctx context.Context, databases map[string]*sqlx.DB) string {
 	var placed int
-	if err := open["orders"].GetContext(ctx, &placed, `SELECT count(*) FROM orders
+	if err := databases["orders"].GetContext(ctx, &placed, `SELECT count(*) FROM orders
 		WHERE state = 'placed'`); err != nil || placed > 0 {
 		return fmt.Sprintf("%d orders are placed (%v)", placed, err)
 	}
 	var outside int
-	err1 := open["payments"].GetContext(ctx, &outside, `SELECT count(*) FROM payments
+	err1 := databases["payments"].GetContext(ctx, &outside, `SELECT count(*) FROM payments
 		WHERE state IN ('charging', 'unwanted', 'refunding')`)
 	if err1 != nil || outside > 0 {
 		return fmt.Sprintf("%d payments wait for the provider (%v)", outside, err1)
 	}
-	err2 := open["shipping"].GetContext(ctx, &outside, `SELECT count(*) FROM shipments
+	err2 := databases["shipping"].GetContext(ctx, &outside, `SELECT count(*) FROM shipments
 		WHERE state IN ('booking', 'unwanted', 'recalling')`)
 	if err2 != nil || outside > 0 {
 		return fmt.Sprintf("%d shipments wait for the carrier (%v)", outside, err2)
 	}
-	for _, service := range slices.Sorted(maps.Keys(open)) {
+	for _, service := range slices.Sorted(maps.Keys(databases)) {
 		var held, waiting int
-		err := open[service].QueryRowxContext(ctx, `SELECT (SELECT count(*) FROM outbox_held),
+		err := databases[service].QueryRowxContext(ctx, `SELECT (SELECT count(*) FROM outbox_held),
 			(SELECT count(*) FROM pending WHERE due IS NOT NULL AND exchange <> '')`).Scan(&held, &waiting)
 		if err != nil || held+waiting > 0 {
 			return fmt.Sprintf("%s holds %d and retries %d (%v)", service, held, waiting, err)
 		}
 	}
-	lost, _ := w.compare(ctx, open)
+	lost, _ := w.compare(ctx, databases)
 	if len(lost) > 0 {
 		return fmt.Sprintf("%d events are not handled, such as %s", len(lost), lost[0])
 	}
 	return ""
 }
 
-// compare returns the events that a subscriber has not handled, and those that were handled
-// although nobody said them.
-func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost,
+// compare returns the events that a subscriber has not handled, and the handled events that no
+// service published.
+func (w *chaosRun) compare(ctx context.Context, databases map[string]*sqlx.DB) (lost,
 	unexpected []string) {
 	published := map[string]map[string]bool{}
-	for service, db := range open {
+	for service, db := range databases {
 		var rows []struct {
 			ID   string `db:"id"`
 			Type string `db:"type"`
@@ -106,7 +106,7 @@ func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost,
 			}
 		}
 	}
-	for service, db := range open {
+	for service, db := range databases {
 		var handled []string
 		if err := db.SelectContext(ctx, &handled, `SELECT owner || ' ' || type || ' ' || event_id
 			FROM inbox`); err != nil {
@@ -125,14 +125,14 @@ func (w *chaosRun) compare(ctx context.Context, open map[string]*sqlx.DB) (lost,
 	return lost, unexpected
 }
 
-// end is what the four services say about one order.
+// end is the state of one order in each of the four services.
 type end struct{ order, payment, stock, shipment string }
 
-// check checks what must hold at rest.
+// check checks the invariants at rest.
 func (w *chaosRun) check(ctx context.Context) {
-	open := w.databases()
-	defer closeAll(open)
-	if lost, unexpected := w.compare(ctx, open); len(lost)+len(unexpected) > 0 {
+	databases := w.openDatabases()
+	defer closeAll(databases)
+	if lost, unexpected := w.compare(ctx, databases); len(lost)+len(unexpected) > 0 {
 		w.t.Errorf("%d events lost, %d unexpected: %.500v %.500v", len(lost), len(unexpected), lost,
 			unexpected)
 	}
@@ -142,7 +142,7 @@ func (w *chaosRun) check(ctx context.Context) {
 			ID    string `db:"id"`
 			State string `db:"state"`
 		}
-		if err := open[service].SelectContext(ctx, &rows, query); err != nil {
+		if err := databases[service].SelectContext(ctx, &rows, query); err != nil {
 			w.t.Fatal(err)
 		}
 		for _, r := range rows {
@@ -160,7 +160,7 @@ func (w *chaosRun) check(ctx context.Context) {
 	read("shipping", `SELECT order_id::text AS id, state FROM shipments`,
 		func(e *end, s string) { e.shipment = s })
 	if len(ends) != len(w.orders) {
-		w.t.Errorf("%d orders for %d keys", len(ends), len(w.orders))
+		w.t.Errorf("%d orders exist for %d idempotency keys", len(ends), len(w.orders))
 	}
 	outcomes := map[end]int{}
 	for id, e := range ends {
@@ -169,17 +169,17 @@ func (w *chaosRun) check(ctx context.Context) {
 		undone := e.order == "cancelled" && e.payment != "captured" && e.stock != "reserved" &&
 			e.stock != "committed" && e.shipment != "scheduled"
 		if good == undone {
-			w.t.Errorf("order %s: %+v", id, e)
+			w.t.Errorf("order %s is neither confirmed nor cancelled everywhere: %+v", id, e)
 		}
 	}
 	for _, id := range w.orders {
 		if ends[id].order == "" {
-			w.t.Errorf("order %s was answered and is not there", id)
+			w.t.Errorf("order %s was acknowledged to its client and does not exist", id)
 		}
 	}
 	w.t.Logf("%d orders: %v", len(ends), outcomes)
 	var withCard []string
-	if err := open["payments"].SelectContext(ctx, &withCard, `SELECT order_id::text FROM payments
+	if err := databases["payments"].SelectContext(ctx, &withCard, `SELECT order_id::text FROM payments
 		WHERE card <> ''`); err != nil {
 		w.t.Fatal(err)
 	}
@@ -187,14 +187,14 @@ func (w *chaosRun) check(ctx context.Context) {
 	for _, id := range withCard {
 		cards[id] = true
 	}
-	w.witnessed(ctx, ends, cards)
-	w.conserved(ctx, open)
+	w.checkJournal(ctx, ends, cards)
+	w.checkTotals(ctx, databases)
 }
 
-// conserved: money and stock are where they were put, and nothing waits for a person.
-func (w *chaosRun) conserved(ctx context.Context, open map[string]*sqlx.DB) {
+// checkTotals checks that money and stock are conserved and that nothing is parked.
+func (w *chaosRun) checkTotals(ctx context.Context, databases map[string]*sqlx.DB) {
 	var balances, captured int64
-	err := open["payments"].QueryRowxContext(ctx, `SELECT (SELECT sum(CASE
+	err := databases["payments"].QueryRowxContext(ctx, `SELECT (SELECT sum(CASE
 		WHEN type = 'funds.withdrawn' THEN -1 ELSE 1 END * (payload ->> 'amount')::bigint)
 			FROM eventstore),
 		(SELECT coalesce(sum(amount), 0) FROM payments WHERE state = 'captured' AND card = '')`).Scan(
@@ -207,7 +207,8 @@ func (w *chaosRun) conserved(ctx context.Context, open map[string]*sqlx.DB) {
 		SKU                                   string
 		Received, OnHand, Reserved, Committed int64
 	}
-	if err := open["inventory"].SelectContext(ctx, &stock, `SELECT sku, received, on_hand AS onhand,
+	if err := databases["inventory"].SelectContext(ctx, &stock, `SELECT sku, received,
+		on_hand AS onhand,
 		reserved, committed FROM stock`); err != nil {
 		w.t.Fatal(err)
 	}
@@ -217,7 +218,7 @@ func (w *chaosRun) conserved(ctx context.Context, open map[string]*sqlx.DB) {
 			w.t.Errorf("stock: %+v", s)
 		}
 	}
-	for service, db := range open {
+	for service, db := range databases {
 		var parked []string
 		if err := db.SelectContext(ctx, &parked, `SELECT type || ': ' || reason FROM pending
 			WHERE due IS NULL`); err != nil || len(parked) > 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/simulator"
 )
 
-// simulators asks the outside world itself.
-func (w *chaosRun) simulators(ctx context.Context, method, path string, in, out any) error {
+// callSimulators makes a request to the simulators.
+func (w *chaosRun) callSimulators(ctx context.Context, method, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
@@ -35,14 +35,15 @@ func (w *chaosRun) simulators(ctx context.Context, method, path string, in, out 
 	return json.NewDecoder(response.Body).Decode(out)
 }
 
-func (w *chaosRun) log(ctx context.Context, rule simulator.Rule) error {
-	return w.simulators(ctx, http.MethodPut, "/rules", rule, nil)
+// setRule sets a fault rule of the simulators.
+func (w *chaosRun) setRule(ctx context.Context, rule simulator.Rule) error {
+	return w.callSimulators(ctx, http.MethodPut, "/rules", rule, nil)
 }
 
-// witnessed asks the journal what really happened outside.
-func (w *chaosRun) witnessed(ctx context.Context, ends map[string]end, cards map[string]bool) {
+// checkJournal compares the orders with the journal of the simulators.
+func (w *chaosRun) checkJournal(ctx context.Context, ends map[string]end, cards map[string]bool) {
 	var journal []simulator.Entry
-	if err := w.simulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
+	if err := w.callSimulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
 		w.t.Fatal(err)
 	}
 	done := map[string]map[string]int{}
@@ -78,6 +79,6 @@ func (w *chaosRun) witnessed(ctx context.Context, ends map[string]end, cards map
 	}
 	if all[simulator.Charges+" done"] == 0 ||
 		all[simulator.Charges] == all[simulator.Charges+" done"] {
-		w.t.Errorf("the outside world had no trouble: %v", all)
+		w.t.Errorf("the simulated faults had no effect on the charges: %v", all)
 	}
 }

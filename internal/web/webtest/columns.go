@@ -2,8 +2,8 @@ package webtest
 
 import "fmt"
 
-// AddColumns does to every table what the migration of a later release may do while this one runs:
-// it adds a column. Views show it from then on.
+// AddColumns adds a column to every table and its views, as the migration of a later release may do
+// while this release runs.
 func (s *Service) AddColumns() {
 	s.Helper()
 	var tables []string

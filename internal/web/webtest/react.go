@@ -14,13 +14,13 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// Event is what somebody said.
+// Event returns an event with the payload, as if a service had published it.
 func Event(p events.Payload) events.Event {
 	return events.Cause(events.Event{}, "/test", time.Now(), p)
 }
 
-// React applies payloads in one transaction, again when another was first, as the consumer does
-// with a batch, and returns what was published and requested.
+// React applies payloads in one transaction, again if it conflicts with another one, as the
+// consumer does with a batch. It returns the published events and the requested calls.
 func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	payloads ...events.Payload) ([]events.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
@@ -39,7 +39,7 @@ func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	return all, err
 }
 
-// Together runs f n times at once and reports what goes wrong.
+// Together runs f n times at once and reports its errors.
 func Together(t testing.TB, n int, f func(i int) error) {
 	t.Helper()
 	var running sync.WaitGroup
@@ -56,7 +56,7 @@ func Together(t testing.TB, n int, f func(i int) error) {
 	running.Wait()
 }
 
-// Count counts the types of what was said.
+// Count counts the payloads by type.
 func Count(published []events.Payload) map[string]int {
 	count := map[string]int{}
 	for _, p := range published {
@@ -65,8 +65,8 @@ func Count(published []events.Payload) map[string]int {
 	return count
 }
 
-// Permute calls visit with every order of the events on a fresh copy of the memory, until it fails;
-// equal events are not told apart. It returns how many orders there are.
+// Permute calls visit with every order of the events, each on a copy of the memory, and fails the
+// test at the first error. Equal events are interchangeable. It returns the number of orders.
 func Permute(t testing.TB, reactor consumer.Reactor, begin consumer.Memory, list []events.Payload,
 	visit func(m consumer.Memory, published []events.Payload) error,
 ) int {

@@ -1,5 +1,5 @@
-// Package webtest runs one of the services over HTTP in a test: on a database of its own, and with
-// the broker away, since the API must work without it.
+// Package webtest runs a service over HTTP in a test, with its own database and without a broker,
+// because the API must work without one.
 package webtest
 
 import (
@@ -34,16 +34,16 @@ import (
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
-// NoBroker is the URL of a broker that is away: nobody listens on that port.
+// NoBroker is the URL of a broker that is away: no program listens on its port.
 const NoBroker = "amqp://nobody:nothing@127.0.0.1:1/"
 
-// Patience is how long a test waits for what must happen.
+// Patience is how long a test waits for an expected result.
 const Patience = 2 * time.Minute
 
-// New makes a service and its API on a database, as a service's own New does.
+// New returns a service and its API for a database, as the New function of a service does.
 type New func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler)
 
-// Service is a running API.
+// Service is a service whose API is served.
 type Service struct {
 	testing.TB
 	Kit      *quadrille.Service
@@ -52,13 +52,14 @@ type Service struct {
 	DB       *sqlx.DB // the service's own pool
 }
 
-// Start serves a service on a fresh database.
+// Start serves the API of a service on a new database.
 func Start(t testing.TB, service New) *Service {
 	t.Helper()
 	return On(t, Database(t, service), service, "")
 }
 
-// On serves a service on a given database; tokens is the path of a tokens file or empty.
+// On serves the API of a service on the given database. tokens is the path of a tokens file, or
+// empty.
 func On(t testing.TB, database string, service New, tokens string) *Service {
 	t.Helper()
 	s, api := service(database, zerolog.New(zerolog.NewTestWriter(t)))
@@ -80,7 +81,7 @@ func On(t testing.TB, database string, service New, tokens string) *Service {
 	return &Service{TB: t, Kit: s, URL: server.URL, Database: database, DB: db}
 }
 
-// Database makes a database with the tables of a service.
+// Database returns the URL of a new database with the tables of a service.
 func Database(t testing.TB, service New) string {
 	t.Helper()
 	s, _ := service("", zerolog.Nop())
@@ -93,7 +94,8 @@ func Database(t testing.TB, service New) string {
 	})
 }
 
-// hashOf changes whenever a migration does.
+// hashOf returns a hash of the migrations and projections, so that a template database is not used
+// after a change of them.
 func hashOf(t testing.TB, s *quadrille.Service) string {
 	t.Helper()
 	lines := []fs.FS{inbox.Migrations(), outbox.Migrations(), eventstore.Migrations()}
@@ -120,14 +122,14 @@ func hashOf(t testing.TB, s *quadrille.Service) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// Answer is what the service answered.
+// Answer is an HTTP answer.
 type Answer struct {
 	Status int
 	Header http.Header
 	Body   string
 }
 
-// Call makes a request; headers are names and values by turns.
+// Call makes a request. headers are alternating names and values.
 func (s *Service) Call(method, path, body string, headers ...string) Answer {
 	s.Helper()
 	answer, err := s.Try(s.Context(), method, path, body, headers...)
@@ -137,7 +139,7 @@ func (s *Service) Call(method, path, body string, headers ...string) Answer {
 	return answer
 }
 
-// Try is Call for other goroutines than the test's.
+// Try is Call for goroutines other than that of the test.
 func (s *Service) Try(ctx context.Context, method, path, body string, headers ...string) (Answer,
 	error) {
 	request, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
@@ -166,14 +168,14 @@ func (s *Service) Try(ctx context.Context, method, path, body string, headers ..
 	return Answer{Status: response.StatusCode, Header: response.Header, Body: string(data)}, err
 }
 
-// Post makes a request with a fresh Idempotency-Key.
+// Post makes a request with a new Idempotency-Key.
 func (s *Service) Post(path, body string) Answer {
 	s.Helper()
 	return s.Call(http.MethodPost, path, body, "Idempotency-Key", events.NewID())
 }
 
-// Want fails the test unless the answer has this status, and its body these parts. A status that
-// tells of an error must come with problem details.
+// Want fails the test unless the answer has this status and its body contains these parts. An error
+// status must come with problem details.
 func (s *Service) Want(a Answer, status int, parts ...string) Answer {
 	s.Helper()
 	if a.Status != status {
@@ -194,7 +196,7 @@ func (s *Service) Want(a Answer, status int, parts ...string) Answer {
 	return a
 }
 
-// Decode reads the body of an answer.
+// Decode decodes the body of an answer.
 func (s *Service) Decode(a Answer, into any) {
 	s.Helper()
 	if err := json.Unmarshal([]byte(a.Body), into); err != nil {
@@ -202,7 +204,7 @@ func (s *Service) Decode(a Answer, into any) {
 	}
 }
 
-// Int returns the one number that a query selects.
+// Int returns the number that a query selects.
 func (s *Service) Int(query string, args ...any) int64 {
 	s.Helper()
 	var n int64
@@ -212,7 +214,7 @@ func (s *Service) Int(query string, args ...any) int64 {
 	return n
 }
 
-// Eventually polls until ok, or fails the test with the last diagnosis.
+// Eventually polls until ok returns true, or fails the test with the last diagnosis.
 func Eventually(t testing.TB, what string, ok func() (done bool, diagnosis string)) {
 	t.Helper()
 	deadline := time.NewTimer(Patience)
@@ -232,7 +234,7 @@ func Eventually(t testing.TB, what string, ok func() (done bool, diagnosis strin
 	}
 }
 
-// File writes a file for a test and returns its path.
+// File writes a temporary file and returns its path.
 func File(t testing.TB, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -242,9 +244,9 @@ func File(t testing.TB, content string) string {
 	return path
 }
 
-// Main runs the tests of a package and fails if a goroutine is left.
+// Main runs the tests of a package and fails if a goroutine is left running.
 func Main(m *testing.M) {
 	flag.Parse()
-	_ = flag.Set("test.parallel", "8") // they wait for servers, not for the processor
+	_ = flag.Set("test.parallel", "8") // the tests wait for servers, not for the processor
 	leaks.Main(m)
 }

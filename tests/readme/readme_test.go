@@ -1,5 +1,5 @@
-// Package newcomer_test does what the README says, in a copy of the checkout in a folder that
-// others may not enter, with nothing running from before.
+// Package readme_test runs the commands of the README, in a copy of the checkout in a folder that
+// other users may not enter, without any running servers.
 package readme_test
 
 import (
@@ -20,7 +20,7 @@ import (
 
 const root = "../.."
 
-// step is a command of the README and what it printed there.
+// step is a command of the README with its output there.
 type step struct {
 	command string
 	output  []string
@@ -35,7 +35,7 @@ func readme(t *testing.T) string {
 	return string(content)
 }
 
-// blocks returns the code blocks of one language, in their order.
+// blocks returns the code blocks of one language, in order.
 func blocks(text, language string) []string {
 	var found []string
 	for _, m := range regexp.MustCompile("(?ms)^```"+language+
@@ -59,7 +59,7 @@ func steps(text string) []step {
 	return list
 }
 
-// clone copies what git knows or would know, to a folder of mode 0700.
+// clone copies the tracked and untracked files, without the ignored ones, to a folder of mode 0700.
 func clone(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "quadrille")
@@ -71,7 +71,7 @@ func clone(t *testing.T) string {
 	return dir
 }
 
-// sh runs a command line and returns what it printed on standard output.
+// sh runs a command line and returns its standard output.
 func sh(t *testing.T, dir, command string) string {
 	t.Helper()
 	out, err := try(dir, command)
@@ -85,7 +85,8 @@ func try(dir, command string) (string, error) {
 	var out, errOut bytes.Buffer
 	c := exec.Command("sh", "-c", command)
 	c.Dir, c.Stdout, c.Stderr = dir, &out, &errOut
-	// A newcomer has not started make, even if this test was: a make below another one talks.
+	// The commands must not inherit the variables of a make that started this test: a nested make
+	// prints more.
 	c.Env = slices.DeleteFunc(os.Environ(),
 		func(setting string) bool { return strings.HasPrefix(setting, "MAKE") })
 	if err := c.Run(); err != nil {
@@ -94,13 +95,13 @@ func try(dir, command string) (string, error) {
 	return out.String(), nil
 }
 
-// TestReadmeCommands runs every command of the README in the order in which it stands there, and
-// compares what is printed, apart from ids, times and the order of what happens at the same time.
+// TestReadmeCommands runs every command of the README in order and compares its output, except for
+// ids, times and the order of simultaneous events.
 func TestReadmeCommands(t *testing.T) {
 	dir := clone(t)
 	t.Cleanup(func() {
 		_, _ = try(dir, "bin/quadrille down")
-		for _, stack := range []string{"quadrille", "demo"} { // this copy comes never again
+		for _, stack := range []string{"quadrille", "demo"} { // no later run uses this copy
 			_ = os.RemoveAll(devstack.Dir(dir, stack))
 		}
 	})
@@ -111,7 +112,7 @@ func TestReadmeCommands(t *testing.T) {
 			command = strings.ReplaceAll(command, old, now)
 		}
 		switch command {
-		case "make test": // this is it
+		case "make test": // it would run this test again
 			sh(t, dir, "make -n test")
 			continue
 		case "make demo":
@@ -137,7 +138,8 @@ var (
 	treePattern = regexp.MustCompile(`[│├└─ ]+`)
 )
 
-// compare runs a command until it prints what the README shows: a story may not be complete yet.
+// compare runs a command and compares its output with the README. It repeats trace and history,
+// which may not be complete yet.
 func compare(t *testing.T, dir, command string, want []string, ids map[string]string) {
 	t.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
@@ -165,7 +167,7 @@ func compare(t *testing.T, dir, command string, want []string, ids map[string]st
 	}
 }
 
-// plain drops what differs from run to run.
+// plain removes the ids and times, which differ between runs, and sorts the lines.
 func plain(lines []string) []string {
 	var list []string
 	for _, l := range lines {
@@ -177,7 +179,8 @@ func plain(lines []string) []string {
 	return list
 }
 
-// TestReadmeShowsTheExample: the README's first code is the example that a test runs.
+// TestReadmeShowsTheExample checks that the first Go code of the README is the example in
+// example_test.go, which is tested.
 func TestReadmeShowsTheExample(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "example_test.go"))
 	if err != nil {
@@ -186,21 +189,22 @@ func TestReadmeShowsTheExample(t *testing.T) {
 	m := regexp.MustCompile(`(?s)// README begin\n(.*?)// README end`).FindSubmatch(content)
 	code := blocks(readme(t), "go")
 	if m == nil || len(code) == 0 {
-		t.Fatal("there is no code to compare")
+		t.Fatal("the README has no Go code, or example_test.go has no README marks")
 	}
-	// A stranger pastes a program; an example is the same under another name.
+	// The README shows a program; the example has the same body under another name.
 	program := "package main\n\n" + strings.Replace(string(m[1]), "func ExampleService()",
 		"func main()", 1)
 	if strings.TrimSpace(code[0]) != strings.TrimSpace(program) {
-		t.Error("the README's first go block is not what stands between the README marks of " +
-			"example_test.go")
+		t.Error("the first Go block of the README differs from the code between the README marks of " +
+			"example_test.go: copy it")
 	}
 }
 
-// TestReadmeDrawsTheTopology: the picture is the one that the topology draws of itself.
+// TestReadmeDrawsTheTopology checks that the diagram of the README is the one of the topology.
 func TestReadmeDrawsTheTopology(t *testing.T) {
 	pictures := blocks(readme(t), "mermaid")
 	if len(pictures) != 1 || pictures[0] != topology.Fulfilment().Mermaid() {
-		t.Error("the README's picture is not: quadrille topology show --mermaid")
+		t.Error("the diagram of the README differs: replace it with the output of quadrille topology " +
+			"show --mermaid")
 	}
 }
