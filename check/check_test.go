@@ -181,10 +181,19 @@ func TestABoundMakesItIncomplete(t *testing.T) {
 
 func TestAModelThatIsWrongIsAnError(t *testing.T) {
 	t.Parallel()
+	most := duel()
+	most.Commands, most.MaxStates = slices.Repeat(most.Commands, 32), 1
+	if r := explore(t, most); r.States != 1 {
+		t.Errorf("as many commands as there may be: %+v", r)
+	}
 	for want, change := range map[string]func(m *check.Model){
 		"no reactor for service second": func(
 			m *check.Model) {
 			m.Reactors = m.Reactors[:1]
+		},
+		"33 commands, at most 32": func(m *check.Model) {
+			m.Commands,
+				m.MaxStates = slices.Repeat(m.Commands, 33), 1
 		},
 		"command first.ask is for nobody": func(
 			m *check.Model) {
@@ -313,6 +322,11 @@ func without(r consumer.Reactor) consumer.Reactor {
 // it.
 func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 	t.Parallel()
+	outcomes := map[string]string{ // what is refused has no effect on the service either
+		"second publishes answered on asked":                 "map[ag:1]",
+		"first publishes asked on first.ask":                 "map[:1]",
+		"first sets the deadline first.give-up on first.ask": "map[:1]",
+	}
 	for want, change := range map[string]func(m *check.Model){
 		"second publishes answered on asked": func(m *check.Model) {
 			m.Topology.Services[1].Reacts[0].Publishes = nil
@@ -332,6 +346,9 @@ func TestWhatIsNotDeclaredIsAViolation(t *testing.T) {
 		if len(r.Violations) != 1 || !strings.HasPrefix(r.Violations[0].What, want) ||
 			len(r.Violations[0].Way) == 0 {
 			t.Errorf("%s: %v", want, r.Violations)
+		}
+		if fmt.Sprint(r.TerminalOutcomes) != outcomes[want] {
+			t.Errorf("%s: it ends as %v", want, r.TerminalOutcomes)
 		}
 	}
 }
@@ -358,5 +375,65 @@ func TestACauseIsListedOnce(t *testing.T) {
 	}
 	if text := explore(t, m).Violations[0].String(); strings.Count(text, "\n    ") != 3 {
 		t.Errorf("not a line for each step: %s", text)
+	}
+}
+
+// The causes that are listed are few, and of a long way the first and the last steps are shown.
+func TestAReportStaysShort(t *testing.T) {
+	t.Parallel()
+	m := duel()
+	m.Always = func(w check.System) error { return fmt.Errorf("heard %q", handled(w)) } // six of them
+	if r := explore(t, m); len(r.Violations) != 5 {
+		t.Errorf("%d causes are listed: %v", len(r.Violations), r.Violations)
+	}
+	for n, want := range map[int]int{40: 40, 41: 41, 100: 41} {
+		way := make([]string, n)
+		for i := range way {
+			way[i] = fmt.Sprint("step ", i)
+		}
+		text := check.Violation{Way: way}.String()
+		if got := strings.Count(text, "\n    "); got != want ||
+			strings.Contains(text, fmt.Sprint("… ", n-40, " steps …")) != (n > 40) ||
+			!strings.HasSuffix(text, fmt.Sprint("step ", n-1)) || n > 40 &&
+			strings.Contains(text, "step 20\n") {
+			t.Errorf("%d steps on %d lines: %s", n, got, text)
+		}
+		for i := n - 20; i < n; i++ {
+			if !strings.Contains(text, fmt.Sprint("step ", i)) {
+				t.Errorf("step %d of %d is not shown", i, n)
+			}
+		}
+	}
+}
+
+// A delivery may happen twice, but it need not: what comes to rest only by a duplicate does not
+// come to rest.
+func TestADuplicateBringsNothingToRest(t *testing.T) {
+	t.Parallel()
+	m := ring(func(id string) string { return id }, false)
+	expects := func(s *notes) string { n, _ := s.Notes.Get("x"); return n.Heard }
+	first := consumer.Participant[notes]{Name: "first",
+		Locks: func(s *notes, _ events.Event) { s.Notes.Lock("x") }, React: []consumer.Reaction[notes]{
+			consumer.On(func(s *notes, _ events.Of[Ask]) (consumer.Effects, error) {
+				s.Notes.Set("x", Note{ID: "x", Heard: "0"})
+				return consumer.Publish(Asked{"0"}), nil
+			}),
+			consumer.On(func(s *notes, e events.Of[Answer]) (consumer.Effects, error) {
+				if e.Data.ID != expects(s) { // it came before
+					s.Notes.Set("x", Note{ID: "x", Heard: "over"})
+					return consumer.Effects{}, nil
+				}
+				next := map[string]string{"0": "1", "1": "0"}[e.Data.ID]
+				s.Notes.Set("x", Note{ID: "x", Heard: next})
+				return consumer.Publish(Asked{next}), nil
+			}),
+			add("g", silent[GiveUp]),
+		}}
+	m.Reactors[0] = first.Reactor()
+	m.Duplicates = 1
+	r := explore(t, m)
+	if r.TerminalStates == 0 || len(r.Violations) != 1 ||
+		!strings.Contains(r.Violations[0].What, "does not come to rest") {
+		t.Errorf("%d states of rest: %v", r.TerminalStates, r.Violations)
 	}
 }

@@ -2,6 +2,7 @@ package consumer_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,29 +70,39 @@ func TestAnotherEventUnderAKnownIDIsParked(t *testing.T) {
 	}
 }
 
-// What came before is a duplicate when it comes again, also right behind another event under its
-// id.
+// What came before is a duplicate when it comes again, and another event under its id is a clash,
+// whichever of the two comes first in a batch.
 func TestDuplicateBehindAClashIsADuplicate(t *testing.T) {
 	t.Parallel()
-	w := consumertest.New(t)
-	first := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
-	other := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "two"})
-	other.ID = first.ID
-	w.Publish(w.Message(first))
-	_, stop := w.Bank(note("bank"))
-	w.Becomes(1, notesCount)
-	stop()
-	w.Drained()
-	w.Publish(w.Message(other), w.Message(first)) // in one batch
-	c, stop := w.Bank(note("bank"))
-	w.Eventually("both are settled", func() (bool, string) {
-		s := c.Stats()
-		return s.Duplicates+s.Parked == 2, fmt.Sprintf("%+v", s)
-	})
-	stop()
-	w.Drained()
-	if s := c.Stats(); s.Duplicates != 1 || s.Parked != 1 {
-		t.Errorf("stats %+v, want one duplicate and one that is parked: %s", s, w.Diagnosis())
+	for name, clashFirst := range map[string]bool{"behind the clash": true,
+		"before the clash": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := consumertest.New(t)
+			first := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "one"})
+			other := consumertest.Event(consumertest.Shop, consumertest.Noted{Order: "o", Text: "two"})
+			other.ID = first.ID
+			w.Publish(w.Message(first))
+			_, stop := w.Bank(note("bank"))
+			w.Becomes(1, notesCount)
+			stop()
+			w.Drained()
+			batch := []rabbit.Message{w.Message(first), w.Message(other)}
+			if clashFirst {
+				slices.Reverse(batch)
+			}
+			w.Publish(batch...)
+			c, stop := w.Bank(note("bank"))
+			w.Eventually("both are settled", func() (bool, string) {
+				s := c.Stats()
+				return s.Duplicates+s.Parked == 2, fmt.Sprintf("%+v", s)
+			})
+			stop()
+			w.Drained()
+			if s := c.Stats(); s.Duplicates != 1 || s.Parked != 1 {
+				t.Errorf("stats %+v, want one duplicate and one that is parked: %s", s, w.Diagnosis())
+			}
+		})
 	}
 }
 

@@ -245,3 +245,76 @@ func TestKeyStoredMeanwhileIsARace(t *testing.T) {
 		t.Errorf("%s, %v, %v", answer.Body, replayed, err)
 	}
 }
+
+// Each of several requests in one transaction has its own outcome, under its own client and key.
+func TestSeveralRequestsHaveEachTheirOwnOutcome(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	if _, _, err := do(t.Context(), db, "ada", "old", "old", http.StatusAccepted); err != nil {
+		t.Fatal(err)
+	}
+	request := func(client, key, body string) idempotency.Request {
+		return idempotency.Request{Client: client, Key: key, Fingerprint: idempotency.Fingerprint("POST",
+			"/", []byte(body))}
+	}
+	requests := []idempotency.Request{
+		request("ada", "k", "first"), request("eve", "k", "second"), request("ada", "old", "old"),
+		request("ada", "k", "first"), request("ada", "old", "other"), request("ada", "l", "third"),
+	}
+	want := []string{"201 /0 0", "201 /1 1", "202 /old replayed", idempotency.ErrInProgress.Error(),
+		idempotency.ErrMismatch.Error(), "201 /5 5"}
+	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+		results, err := idempotency.DoAll(t.Context(), tx, requests,
+			func(todo []int) ([]idempotency.Response, error) {
+				var answers []idempotency.Response
+				for _, i := range todo {
+					answers = append(answers, idempotency.Response{Status: http.StatusCreated,
+						Location: fmt.Sprint("/", i), Body: fmt.Append(nil, i)})
+				}
+				return answers, nil
+			})
+		for i, r := range results {
+			got := fmt.Sprintf("%d %s %s", r.Status, r.Location, r.Body)
+			if r.Replayed {
+				got = fmt.Sprintf("%d %s replayed", r.Status, r.Location)
+			}
+			if r.Err != nil {
+				got = r.Err.Error()
+			}
+			if got != want[i] {
+				t.Errorf("request %d: %s, want %s", i, got, want[i])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, body := range []string{"first", "second"} { // each was stored under its own client
+		client := requests[i].Client
+		if answer, replayed, err := do(t.Context(), db, client, "k", body,
+			http.StatusTeapot); err != nil || !replayed || string(answer.Body) != fmt.Sprint(i) {
+			t.Errorf("again as %s: %+v, %t, %v", client, answer, replayed, err)
+		}
+	}
+}
+
+// While a request is in progress, that of another client under the same key is none the worse.
+func TestAKeyInProgressIsThatOfItsClient(t *testing.T) {
+	t.Parallel()
+	db := database(t)
+	request := idempotency.Request{Client: "ada", Key: "k", Fingerprint: []byte{1}}
+	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+		_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
+			if _, replayed, err := do(t.Context(), db, "eve", "k", "x", http.StatusCreated); err != nil ||
+				replayed {
+				t.Errorf("another client meanwhile: %t, %v", replayed, err)
+			}
+			return idempotency.Response{Status: http.StatusCreated}, nil
+		})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

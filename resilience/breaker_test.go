@@ -48,7 +48,11 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		if after, ok := notMade(err); !ok || called || after != resilience.DefaultOpen-20*time.Second {
 			t.Fatalf("an open breaker: %v, called %t, retry after %s", err, called, after)
 		}
-		<-time.After(40*time.Second + time.Millisecond) // the breaker is half-open now
+		<-time.After(40 * time.Second) // at the last moment of an open breaker
+		if after, ok := notMade(guard(t.Context(), succeed)); !ok || after <= 0 {
+			t.Fatalf("about to be half-open: not made %t, again after %s", ok, after)
+		}
+		<-time.After(time.Millisecond) // half-open now
 		err = guard(t.Context(), fail)
 		if after, down := peerDown(err); !errors.Is(err, errDown) || !down ||
 			after != resilience.DefaultOpen {
@@ -61,7 +65,7 @@ func TestBreakerOpensAndClosesAgain(t *testing.T) {
 		if err := guard(t.Context(), succeed); err != nil {
 			t.Fatal(err)
 		}
-		if s := b.Stats(); s.State != "closed" || s.Opened != 2 || s.Refused != 2 ||
+		if s := b.Stats(); s.State != "closed" || s.Opened != 2 || s.Refused != 3 ||
 			s.Name != "provider" {
 			t.Errorf("stats %+v", s)
 		}
@@ -132,14 +136,107 @@ func TestOnlyFailuresOfThePeerCount(t *testing.T) {
 // and not a NotMadeError.
 func TestRetryHidesNoCallThatWasMade(t *testing.T) {
 	t.Parallel()
+	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond,
+		Longest: time.Microsecond})
 	b := &resilience.Breaker{Name: "provider", Failures: 1}
-	guard := resilience.Chain(resilience.Retry(resilience.Retries{Max: 3, First: time.Microsecond,
-		Longest: time.Microsecond}), b.Guard())
+	guard := resilience.Chain(retry, b.Guard())
 	if err := guard(t.Context(), fail); !errors.Is(err, errDown) {
 		t.Errorf("the first call: %v", err)
 	}
 	if _, ok := notMade(guard(t.Context(), succeed)); !ok {
 		t.Error("the breaker is not open")
+	}
+	tries := 0
+	// the calls of others fill the bulkhead meanwhile
+	err := retry(t.Context(), func(context.Context) error {
+		if tries++; tries == 1 {
+			return errDown
+		}
+		return resilience.NotMadeError{Why: "full"}
+	})
+	if _, ok := notMade(err); ok || !errors.Is(err, errDown) || tries != 2 {
+		t.Errorf("one call that failed and one that was not made: %v after %d tries", err, tries)
+	}
+}
+
+// Only a call that failed is one to a peer that is down: an answer and a call that was not made
+// stay what they are, although the breaker has been opened by others meanwhile.
+func TestOnlyAFailedCallTellsThatThePeerIsDown(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		err  error
+		down bool
+	}{
+		"an answer":                  {resilience.Answered(errors.New("no")), false},
+		"a call that was not made":   {resilience.NotMadeError{Why: "full"}, false},
+		"a call that failed as well": {errors.New("reset"), true},
+	} {
+		b := &resilience.Breaker{Name: "provider", Failures: 1}
+		guard := b.Guard()
+		err := guard(t.Context(), func(context.Context) error {
+			_ = guard(t.Context(), fail) // another call, at the same time
+			return c.err
+		})
+		if _, down := peerDown(err); down != c.down || !errors.Is(err, c.err) ||
+			b.Stats().State != "open" {
+			t.Errorf("%s: %v, %+v", name, err, b.Stats())
+		}
+	}
+}
+
+// The single call of a half-open breaker gives the probe back however it ends, and only after it
+// has ended.
+func TestProbeIsGivenBackHoweverItsCallEnds(t *testing.T) {
+	for name, end := range map[string]func(release chan struct{}) error{
+		"succeeds":            func(chan struct{}) error { return nil },
+		"fails":               func(chan struct{}) error { return errDown },
+		"panics":              func(chan struct{}) error { panic("boom") },
+		"ends its goroutine":  func(chan struct{}) error { runtime.Goexit(); return nil },
+		"ignores its context": func(release chan struct{}) error { <-release; return nil },
+		"is not made after all": func(
+			chan struct{}) error {
+			return resilience.NotMadeError{Why: "full"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { probed(t, end) }) })
+	}
+}
+
+// probed opens a breaker, lets another replica probe first, and then makes the call that ends in a
+// given way.
+func probed(t *testing.T, end func(release chan struct{}) error) {
+	release := make(chan struct{})
+	defer close(release)
+	asked, may := 0, false
+	var left atomic.Int32 // a call that ignores its context reads it in its own goroutine
+	b := &resilience.Breaker{Name: "provider", Failures: 1, Probe: func(context.Context) (func(),
+		bool) {
+		asked++
+		return func() { left.Add(1) }, may
+	}}
+	guard := b.Guard()
+	_ = guard(t.Context(), fail)
+	if asked != 0 {
+		t.Error("a closed breaker asked for the probe")
+	}
+	<-time.After(resilience.DefaultOpen + time.Millisecond)
+	if _, refused := notMade(guard(t.Context(), succeed)); !refused || asked != 1 || left.Load() != 0 {
+		t.Errorf("while another probes: refused %t, asked %d, left %d times", refused, asked, left.Load())
+	}
+	may = true
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	func() {
+		defer func() { _ = recover() }()
+		_ = guard(ctx, func(context.Context) error {
+			if left.Load() != 0 {
+				t.Error("the probe was given back before the call")
+			}
+			return end(release)
+		})
+	}()
+	if asked != 2 || left.Load() != 1 {
+		t.Errorf("asked %d times for the probe, gave it back %d times", asked, left.Load())
 	}
 }
 

@@ -35,6 +35,37 @@ func TestTimeoutBoundsACall(t *testing.T) {
 	})
 }
 
+// A call ends at the deadline of its caller where that comes before the end of the time-out.
+func TestTimeoutEndsAtTheEarlierDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct{ own, caller time.Duration }{
+			{2 * time.Second, time.Second}, {time.Second, 2 * time.Second},
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), c.caller)
+			began := time.Now()
+			err := resilience.Timeout(c.own)(ctx, func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			})
+			cancel()
+			took := time.Since(began)
+			if took != time.Second || !errors.Is(err, context.DeadlineExceeded) ||
+				strings.Contains(err.Error(), "no answer within") != (c.own == time.Second) {
+				t.Errorf("a time-out of %s with a caller's of %s: %v after %s", c.own, c.caller, err, took)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		err := resilience.Timeout(time.Hour)(ctx, func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("a caller that gives up: %v", err)
+		}
+	})
+}
+
 // A call that ignores its context is also bounded, and releases its slot in the bulkhead.
 func TestTimeoutBoundsACallThatIgnoresIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -73,6 +104,37 @@ func TestRetryHasABoundAndPauses(t *testing.T) {
 	})
 }
 
+// A pause is drawn from nothing to the whole, so that calls that failed together come back apart.
+func TestPausesAreSpreadOverTheWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		retry := resilience.Retry(resilience.Retries{Max: 1, First: time.Second, Longest: time.Second})
+		shortest, longest := time.Hour, time.Duration(0)
+		for range 200 {
+			began := time.Now()
+			_ = retry(t.Context(), fail)
+			shortest, longest = min(shortest, time.Since(began)), max(longest, time.Since(began))
+		}
+		// One time in a thousand million no pause of 200 is in the first, or in the last, tenth.
+		if shortest > 100*time.Millisecond || longest < 900*time.Millisecond || longest > time.Second {
+			t.Errorf("the pauses are from %s to %s", shortest, longest)
+		}
+	})
+}
+
+// A retry ends with its context, also during a pause.
+func TestRetryEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		retry := resilience.Retry(resilience.Retries{Max: 1000, First: time.Minute, Longest: time.Minute})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		began := time.Now()
+		if err := retry(ctx, fail); !errors.Is(err, context.DeadlineExceeded) ||
+			time.Since(began) != time.Hour {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
+}
+
 func TestSomeErrorsAreNotRetried(t *testing.T) {
 	t.Parallel()
 	retry := resilience.Retry(resilience.Retries{Max: 3, First: time.Millisecond,
@@ -80,6 +142,7 @@ func TestSomeErrorsAreNotRetried(t *testing.T) {
 	for name, err := range map[string]error{
 		"an answer":                resilience.Answered(errDown),
 		"a call that was not made": resilience.NotMadeError{Why: "x"},
+		"a peer that is down":      resilience.PeerDownError{Err: errDown, After: time.Minute},
 	} {
 		calls := 0
 		got := retry(t.Context(), func(context.Context) error { calls++; return err })

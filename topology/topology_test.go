@@ -120,9 +120,31 @@ func TestValidateFindsFaults(t *testing.T) {
 	if len(sound.Services) != 2 {
 		t.Error("With has changed its receiver")
 	}
+	longest := strings.Repeat("c", 255) // the longest routing key of AMQP
+	for eventType, want := range map[string]bool{longest: true, longest + "c": false} {
+		for kind, c := range map[string]topology.Command{"says": {Does: "go",
+			Publishes: []string{eventType}}, "has the type": {Does: "go", Type: eventType}} {
+			err := sound.With(topology.Service{Name: "c", Commands: []topology.Command{c}}).Validate()
+			if (err == nil) != want || err != nil && !strings.Contains(err.Error(), "is no event type") {
+				t.Errorf("a service that %s %d characters: %v", kind, len(eventType), err)
+			}
+		}
+	}
 	sound.Name = "no name"
 	if sound.Validate() == nil {
 		t.Error("a topology without a proper name is valid")
+	}
+}
+
+// Two topologies that grow out of the same one do not change each other, also where a list has room
+// left.
+func TestWithChangesNoOtherTopology(t *testing.T) {
+	t.Parallel()
+	base := topology.Topology{Name: "test", Services: append(make([]topology.Service, 0, 8),
+		service("a"))}
+	b, c := base.With(service("b")), base.With(service("c"))
+	if len(base.Services) != 1 || b.Services[1].Name != "b" || c.Services[1].Name != "c" {
+		t.Errorf("base %v, b %v, c %v", base.Services, b.Services, c.Services)
 	}
 }
 

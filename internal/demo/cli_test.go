@@ -215,4 +215,10 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
+	amqp, management := devstack.Vhost(t) // a broker without the topology
+	bare := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,
+		"QUADRILLE_MANAGEMENT_URL": management}}
+	bare.check(commandLine{"topology audit", "", cli.ExitProblems,
+		"the broker is not as fulfilment wants it"}, true)
+	bare.check(commandLine{"publish order.placed", "", cli.ExitUnreachable, "topology apply"}, false)
 }

@@ -1,6 +1,8 @@
 package demo
 
 import (
+	"context"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -86,12 +88,26 @@ func TestForeignPortsAreGivenUp(t *testing.T) {
 	if s.address("orders-2") != local(port) || s.address("simulators") != kept {
 		t.Errorf("a process lost its port without need: %v", s.Ports)
 	}
-	left := lastPort - 100
+	left := lastPort - 400
 	for p := firstPort; p < left; p++ {
 		s.Ports[strconv.Itoa(p)] = p
 	}
 	if s.address("payments-1"); s.Ports["payments-1"] < left {
 		t.Errorf("port %d was assigned twice", s.Ports["payments-1"])
+	}
+	for p := left; p < lastPort; p++ { // four in five of what is left belong to other programs
+		if p%5 == 0 {
+			continue
+		}
+		if l, err := net.Listen("tcp", local(p)); err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+		}
+	}
+	for i := range 4 {
+		name := "inventory-" + strconv.Itoa(i)
+		if s.address(name); s.Ports[name]%5 != 0 {
+			t.Errorf("%s is to have port %d, which another program has", name, s.Ports[name])
+		}
 	}
 }
 
@@ -118,6 +134,26 @@ func TestOneUpAtATime(t *testing.T) {
 	unlock()
 	if err := <-next; err != nil {
 		t.Error(err)
+	}
+}
+
+// While a stack is started or stopped, nothing else starts, stops or empties it.
+func TestNothingChangesALockedStack(t *testing.T) {
+	s := &Stack{Root: t.TempDir(), Name: DefaultStack, Replicas: 1, Log: t.Logf}
+	unlock, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	for name, change := range map[string]func(context.Context) error{"up": s.Up, "down": s.Down,
+		"reset": s.Reset} {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*pollEvery)
+		err := change(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "lock the stack") ||
+			!errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s beside another one: %v", name, err)
+		}
 	}
 }
 

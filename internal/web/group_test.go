@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
@@ -75,6 +77,10 @@ func (c *commands) take(ctx context.Context, tx *sqlx.Tx, commands []string) ([]
 			return nil, errors.New("poison")
 		case "panic":
 			panic("at the effect")
+		case "away":
+			return nil, &net.OpError{Op: "read", Err: errors.New("connection reset")}
+		case "full":
+			return nil, &pq.Error{Code: "53300"} // too_many_connections
 		}
 		if _, err := tx.ExecContext(ctx, `INSERT INTO took (command) VALUES ($1)`, command); err != nil {
 			return nil, err
@@ -143,6 +149,25 @@ func TestRequestsThatComeTogetherShareATransaction(t *testing.T) {
 	}
 }
 
+// What waits is taken in transactions of a bounded size.
+func TestATransactionTakesNoMoreThanItsBound(t *testing.T) {
+	t.Parallel()
+	c := newCommands(t)
+	c.busy()
+	for i := range 150 {
+		c.submit(t.Context(), fmt.Sprint("k", i), fmt.Sprint("c", i))
+	}
+	c.waits(150)
+	c.open()
+	if most := c.Int(`SELECT max(n) FROM (SELECT count(*) AS n
+		FROM took GROUP BY txid) AS transactions`); most != 100 {
+		t.Errorf("%d requests in one transaction", most)
+	}
+	if n := c.Int(`SELECT count(*) FROM took`); n != 152 {
+		t.Errorf("%d effects", n)
+	}
+}
+
 // A request that fails does not harm the others in its transaction.
 func TestFailingRequestInAGroupFailsAlone(t *testing.T) {
 	t.Parallel()
@@ -163,6 +188,26 @@ func TestFailingRequestInAGroupFailsAlone(t *testing.T) {
 	}
 	if n := c.Int(`SELECT count(*) FROM idempotency_keys WHERE key = 'b'`); n != 0 {
 		t.Error("the failed request is stored")
+	}
+}
+
+// While the database is away, or has no room, the requests of a transaction are not run one by one.
+func TestAGroupAsksNoAbsentDatabaseAgain(t *testing.T) {
+	t.Parallel()
+	for _, problem := range []string{"away", "full"} {
+		c := newCommands(t)
+		c.busy()
+		for i := range 5 {
+			c.submit(t.Context(), fmt.Sprint("k", i), problem)
+		}
+		c.waits(5)
+		c.open()
+		for i := range 5 {
+			c.want(fmt.Sprintf("k%d %s 503", i, problem), 1)
+		}
+		if n := len(c.begun); n != 1 {
+			t.Errorf("%s: %d transactions, want 1", problem, n)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ func TestErrorsBecomeAnswersWithoutInternals(t *testing.T) {
 		{web.Invalid(errors.New("a: 1\nb: 2")), http.StatusBadRequest, "a: 1; b: 2", false},
 		{web.NotFound("order", "a\r\nb\xff"), http.StatusNotFound, `a\\r\\nb\\xff`, false},
 		{web.Problemf(http.StatusBadRequest, "\xff"), http.StatusBadRequest, "\uFFFD", false},
+		{web.Problemf(http.StatusBadRequest, "a\u202eb"), http.StatusBadRequest, `a\\u202eb`, false},
 	} {
 		h := web.Handle(zerolog.Nop(), func(http.ResponseWriter, *http.Request) error { return c.err })
 		w := answer(h, httptest.NewRequest("GET", "/", nil))
@@ -65,6 +66,18 @@ func TestErrorsBecomeAnswersWithoutInternals(t *testing.T) {
 		if got := w.Header().Get("Retry-After") != ""; got != c.retry ||
 			w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%v: headers %v", c.err, w.Header())
+		}
+	}
+}
+
+// What has not arrived as a whole may be followed by its rest: the connection is not used again.
+func TestUnfinishedRequestEndsItsConnection(t *testing.T) {
+	t.Parallel()
+	for err, closes := range map[error]bool{context.Canceled: true, context.DeadlineExceeded: false} {
+		h := web.Handle(zerolog.Nop(), func(http.ResponseWriter, *http.Request) error { return err })
+		if w := answer(h, httptest.NewRequest("GET", "/",
+			nil)); (w.Header().Get("Connection") == "close") != closes {
+			t.Errorf("%v: %d, %v", err, w.Code, w.Header())
 		}
 	}
 }
@@ -96,10 +109,14 @@ func TestStrictJSON(t *testing.T) {
 		List []struct {
 			N int64 `json:"n"`
 		} `json:"list"`
+		A struct {
+			B int64 `json:"b"`
+		} `json:"a"`
 	}
 	for body, want := range map[string]string{
 		`{"list":[{"n":1},{"n":1e2}]}`: "list[1].n: 1e2 is not valid",
 		`{"list":[{"n":"1"}]}`:         "list[0].n: ", `{"list":[{"m":1}]}`: "list[0].m: unknown field",
+		`{"a":{"b":"1"}}`:       "a.b: ",
 		`{"list":[],"list":[]}`: "list", `{"list":[]}x`: "body: ", ``: "body: ",
 		`{"LIST":[]}`: "LIST: unknown field", "\ufeff{}": "body: ",
 		`{"` + strings.Repeat("k", 60<<10) + `":1}`: "kkk", `{"list":{}}`: "list: ",

@@ -47,11 +47,12 @@ func matches(hash []byte, password string) bool {
 
 // secrets runs deploy/secrets.sh. It also reads the file, because otherwise go test would not
 // notice a change of it and report a cached result.
-func secrets(t *testing.T, dir string) {
+func secrets(t *testing.T, dir string, settings ...string) {
 	t.Helper()
 	read(t, "deploy/secrets.sh")
-	if output, err := exec.Command("sh", filepath.Join(root, "deploy", "secrets.sh"),
-		dir).CombinedOutput(); err != nil {
+	script := exec.Command("sh", filepath.Join(root, "deploy", "secrets.sh"), dir)
+	script.Env = append(os.Environ(), settings...)
+	if output, err := script.CombinedOutput(); err != nil {
 		t.Fatalf("secrets.sh: %v\n%s", err, output)
 	}
 }
@@ -152,6 +153,23 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 	client, token := line[0], line[1]
 	if client != "operator" || !strings.Contains(operator, "export QUADRILLE_TOKEN='"+token+"'") {
 		t.Error("the token of operator.env is not in the tokens file")
+	}
+}
+
+// A role may stream the log of the server, which is that of all its databases, only where it is
+// asked for.
+func TestRolesStreamOnlyWhereItIsAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	secrets(t, dir, "STREAM=1")
+	sql := content(t, filepath.Join(dir, "databases.sql"))
+	for _, s := range topology.Fulfilment().Services {
+		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" REPLICATION PASSWORD `) {
+			t.Errorf("%s may not stream: %s", s.Name, sql)
+		}
+	}
+	secrets(t, dir)
+	if sql := content(t, filepath.Join(dir, "databases.sql")); strings.Contains(sql, " REPLICATION") {
+		t.Errorf("roles may stream, though nobody has asked for it: %s", sql)
 	}
 }
 

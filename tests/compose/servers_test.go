@@ -249,11 +249,14 @@ func (m *machine) checkAccess() {
 		m.Errorf("without a token the answer is %s, want 401", response.Status)
 	}
 	own := m.replace.Replace(content(m.T, m.p.Secrets["orders_database_url"].File))
-	for url, want := range map[string]bool{own: true, strings.Replace(own, "/orders?", "/payments?",
-		1): false} {
-		err := exec.Command("psql", "--no-psqlrc", "--dbname="+url, "--command=SELECT 1").Run()
-		if (err == nil) != want {
-			m.Errorf("the role orders may connect to %s: %t", parse(m.T, url).Path, err == nil)
+	for database, want := range map[string]bool{"orders": true, "payments": false, "postgres": false,
+		"template1": false} {
+		url := strings.Replace(own, "/orders?", "/"+database+"?", 1)
+		output, err := exec.Command("psql", "--no-psqlrc", "--dbname="+url,
+			"--command=SELECT 1").CombinedOutput()
+		if (err == nil) != want || !want &&
+			!strings.Contains(string(output), "permission denied for database") {
+			m.Errorf("orders may enter the database %s: %t\n%s", database, err == nil, output)
 		}
 	}
 }
