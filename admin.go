@@ -58,7 +58,7 @@ type Call struct {
 //	POST /admin/parked/{id}/dry-run  what would come of it now; everything is rolled back
 //	POST /admin/replay        publish {"ids": […]} or what was said {"since": time} again
 //	GET  /admin/breakers         the circuit breakers of this replica
-//	GET  /admin/replay        the requests to do so, and how far they are
+//	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
 //	GET  /admin/relay            who relays, and from where
 //	POST /admin/relay            use {"source": "window"} or {"source": "stream"}
 //	GET  /admin/projections      the tables for reading, and how far they are
@@ -158,14 +158,9 @@ func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		return
 	}
-	limit := maxParked
-	if text := r.URL.Query().Get("limit"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > maxParked {
-			writeProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: must be between 1 and %d", maxParked))
-			return
-		}
-		limit = n
+	limit, ok := pageLimit(w, r, maxParked)
+	if !ok {
+		return
 	}
 	list, next, err := p.inbox.ListParked(r.Context(), r.URL.Query().Get("after"), limit)
 	switch {
@@ -176,6 +171,21 @@ func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
 	default:
 		answer(w, ParkedPage{Parked: list, Next: next})
 	}
+}
+
+// pageLimit returns the size of the page that is asked for. It answers the request itself unless
+// ok.
+func pageLimit(w http.ResponseWriter, r *http.Request, most int) (limit int, ok bool) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return most, true
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > most {
+		writeProblem(w, http.StatusBadRequest, fmt.Sprintf("limit: must be between 1 and %d", most))
+		return 0, false
+	}
+	return n, true
 }
 
 func (s *Service) parkedOne(w http.ResponseWriter, r *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
@@ -77,15 +78,37 @@ func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// RepublicationPage is a page of the list of requests to publish again, the newest first.
+type RepublicationPage struct {
+	Replays []outbox.Replay `json:"replays"`
+	Next    string          `json:"next,omitempty"` // the parameter after of the next page
+}
+
 func (s *Service) replays(w http.ResponseWriter, r *http.Request) {
 	p := s.partsFor(w, r)
 	if p == nil {
 		return
 	}
-	list, err := p.outbox.Replays(r.Context())
+	limit, ok := pageLimit(w, r, outbox.MaxReplays)
+	if !ok {
+		return
+	}
+	var after int64
+	if text := r.URL.Query().Get("after"); text != "" {
+		var err error
+		if after, err = strconv.ParseInt(text, 10, 64); err != nil || after < 1 {
+			writeProblem(w, http.StatusBadRequest, "after: must be the field next of an earlier page")
+			return
+		}
+	}
+	list, next, err := p.outbox.Replays(r.Context(), after, limit)
 	if err != nil {
 		s.problem(w, err)
 		return
 	}
-	answer(w, list)
+	page := RepublicationPage{Replays: list}
+	if next != 0 {
+		page.Next = strconv.FormatInt(next, 10)
+	}
+	answer(w, page)
 }

@@ -161,7 +161,7 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 				s.Handlers...)
 		},
 		`handles "user.joined", which no service`: func(s *quadrille.Service) { s.Publishes = nil },
-		`service name "Members"`:            func(s *quadrille.Service) { s.Name = "Members" },
+		`service name "Members"`:                  func(s *quadrille.Service) { s.Name = "Members" },
 		"sslmode is not set": func(
 			s *quadrille.Service) {
 			s.Database = "postgres://u:hush@h/d"

@@ -2,9 +2,11 @@ package quadrille_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,9 +50,9 @@ func TestReplayedIsADuplicate(t *testing.T) {
 		{[]string{"members", "--since", time.Now().Add(time.Hour).Format(time.RFC3339)}, 0},
 	} {
 		code, out, errOut := replay(c.args...)
-		var done cli.Replay
-		if err := json.Unmarshal([]byte(out), &done); err != nil || code != 0 ||
-			done.Published != c.published {
+		var done struct{ Replays []cli.Replay }
+		err := json.Unmarshal([]byte(out), &done)
+		if err != nil || code != 0 || len(done.Replays) != 1 || done.Replays[0].Published != c.published {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
 	}
@@ -74,5 +76,50 @@ func TestReplayedIsADuplicate(t *testing.T) {
 		if code, out, errOut := replay(c.args...); code != c.code || errOut == "" {
 			t.Errorf("%s: exit %d, want %d: %s %s", name, code, c.code, out, errOut)
 		}
+	}
+}
+
+// The list of requests to publish again comes in pages, the newest request first.
+func TestRepublicationsArePaged(t *testing.T) {
+	t.Parallel()
+	broker, _ := devstack.Vhost(t)
+	s := members(t, database(t), broker)
+	run(t, s)
+	admin := httptest.NewServer(s.Admin())
+	defer admin.Close()
+	db, err := s.DB(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const requests = 250
+	if _, err := db.ExecContext(t.Context(), `INSERT INTO outbox_replay (since, last_seq, reached,
+		ended_at)
+		SELECT now(), 0, 0, now() FROM generate_series(1, $1)`, requests); err != nil {
+		t.Fatal(err)
+	}
+	var ids []int64
+	pages := 0
+	for after := ""; pages == 0 || after != ""; pages++ {
+		var page quadrille.RepublicationPage
+		get(t, admin.URL+"/admin/replay?after="+after, "", 200, &page)
+		if n := len(page.Replays); n == 0 || n > 100 || pages > 2 {
+			t.Fatalf("page %d has %d requests", pages, n)
+		}
+		for _, r := range page.Replays {
+			ids = append(ids, r.ID)
+		}
+		after = page.Next
+	}
+	if len(ids) != requests || !slices.IsSortedFunc(ids,
+		func(a, b int64) int { return cmp.Compare(b, a) }) {
+		t.Errorf("%d requests in %d pages, want %d, newest first", len(ids), pages, requests)
+	}
+	var page quadrille.RepublicationPage
+	get(t, admin.URL+"/admin/replay?limit=1&after=8", "", 200, &page)
+	if len(page.Replays) != 1 || page.Replays[0].ID != 7 || page.Next != "7" {
+		t.Errorf("the request before 8 is %+v", page)
+	}
+	for _, bad := range []string{"limit=0", "limit=101", "after=x", "after=-1"} {
+		get(t, admin.URL+"/admin/replay?"+bad, "", 400, nil)
 	}
 }

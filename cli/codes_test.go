@@ -70,7 +70,8 @@ func TestWhatWasNotPublishedAgainIsAProblem(t *testing.T) {
 				_, _ = w.Write([]byte(`{"id":7}`))
 				return
 			}
-			_, _ = fmt.Fprintf(w, `[{"id":6},{"id":7,"ended_at":"2026-01-02T15:04:05Z",%s}]`, counts)
+			_, _ = fmt.Fprintf(w, `{"replays":[{"id":6},{"id":7,"ended_at":"2026-01-02T15:04:05Z",%s}]}`,
+				counts)
 		}, "replay", "here", "--since", "1h")
 		if code != want || strings.Contains(counts, "why") != strings.Contains(errOut, "why") {
 			t.Errorf("%s: exit %d, want %d\n%s%s", counts, code, want, out, errOut)

@@ -152,7 +152,7 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 			continue
 		}
 		if err != nil {
-			missing = append(missing, Missing{Service: s.Name, Error: err.Error(), err: err})
+			missing = append(missing, NewMissing(s.Name, err))
 			continue
 		}
 		found.Service = s.Name
@@ -185,7 +185,7 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 			continue
 		}
 		if err != nil {
-			missing = append(missing, Missing{Service: s.Name, Error: err.Error(), err: err})
+			missing = append(missing, NewMissing(s.Name, err))
 			continue
 		}
 		err = e.Print(result, func(t *Text) {

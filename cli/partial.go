@@ -15,6 +15,11 @@ type Missing struct {
 	err error
 }
 
+// NewMissing is a service that did not answer because of err.
+func NewMissing(service string, err error) Missing {
+	return Missing{Service: service, Error: err.Error(), err: err}
+}
+
 // MissingError returns the first error of services that did not answer, nil when all did.
 func MissingError(missing []Missing) error {
 	if len(missing) == 0 {
@@ -25,20 +30,42 @@ func MissingError(missing []Missing) error {
 
 // each asks all services at the same time, and returns those that did not answer.
 func (e *Env) each(ask func(service string) error) []Missing {
-	services := e.App.Topology.Services
-	errs := make([]error, len(services))
-	var asking sync.WaitGroup
-	for i, s := range services {
-		asking.Go(func() { errs[i] = ask(s.Name) })
+	names := make([]string, len(e.App.Topology.Services))
+	for i, s := range e.App.Topology.Services {
+		names[i] = s.Name
 	}
-	asking.Wait()
 	missing := []Missing{}
-	for i, err := range errs {
+	for i, err := range atOnce(names, ask) {
 		if err != nil {
-			missing = append(missing, Missing{Service: services[i].Name, Error: err.Error(), err: err})
+			missing = append(missing, NewMissing(names[i], err))
 		}
 	}
 	return missing
+}
+
+// change asks the named services at the same time to do something. It returns those that cannot be
+// reached, and the errors of those that answered and did not do it.
+func change(services []string, ask func(service string) error) (missing []Missing, failed error) {
+	missing = []Missing{}
+	for i, err := range atOnce(services, ask) {
+		if IsUnreachable(err) {
+			missing = append(missing, NewMissing(services[i], err))
+		} else {
+			failed = errors.Join(failed, err)
+		}
+	}
+	return missing, failed
+}
+
+// atOnce asks the named services at the same time, and returns the error of each.
+func atOnce(services []string, ask func(service string) error) []error {
+	errs := make([]error, len(services))
+	var asking sync.WaitGroup
+	for i, service := range services {
+		asking.Go(func() { errs[i] = ask(service) })
+	}
+	asking.Wait()
+	return errs
 }
 
 // collect asks all services at the same time for a list, and joins the lists in the order of the
@@ -62,24 +89,42 @@ func collect[T any](e *Env, ask func(service string) ([]T, error)) (all []T, mis
 	return all, missing
 }
 
-// partial makes the error of a command after it has printed what did answer: err, or one that names
-// what did not. When nothing answered it has the code of the first error.
+// partial makes the error of a command that asks all services, after it has printed what did
+// answer: err, or one that names what did not. When nothing answered it has the code of the first
+// error.
 func (e *Env) partial(missing []Missing, err error) error {
-	if err != nil || len(missing) == 0 {
-		return err
-	}
+	return e.Partial(len(e.App.Topology.Services)-len(missing), missing, err)
+}
+
+// Partial is the error of a command that has printed what so many services answered. It names those
+// that are missing on standard error. The result is err, or an error with ExitPartial, or, when
+// none answered, one with the code of the first that is missing.
+func (e *Env) Partial(answered int, missing []Missing, err error) error {
 	var names []string
 	for _, m := range missing {
 		names = append(names, m.Service)
 		e.Notef("%s does not answer: %s", m.Service, m.Error)
 	}
-	if len(missing) == len(e.App.Topology.Services) {
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	if answered == 0 {
+		err = errors.New("no service answers")
+		if len(missing) == 1 {
+			err = fmt.Errorf("%s does not answer", missing[0].Service)
+		}
 		var coded Error
 		if errors.As(missing[0].err, &coded) {
-			return Error{Code: coded.Code, Err: errors.New("no service answers")}
+			return Error{Code: coded.Code, Err: err}
 		}
-		return errors.New("no service answers")
+		return err
 	}
 	return Error{Code: ExitPartial, Err: fmt.Errorf("the answer is partial: without %s",
 		strings.Join(names, ", "))}
+}
+
+// IsPartial tells whether err says that a command did a part of its work.
+func IsPartial(err error) bool {
+	var coded Error
+	return errors.As(err, &coded) && coded.Code == ExitPartial
 }

@@ -53,6 +53,8 @@ func TestOneServiceAwayHidesNoOther(t *testing.T) {
 		"trace 1": {`[{"id":"i-1","type":"user.joined","time":"2026-01-02T15:04:05Z"}]`,
 			"user.joined"},
 		"parked show i": {`{"id":"i-1"}`, "i-1"},
+
+		"relay use window away here": {`{"source":"window","wanted":"window"}`, "window"},
 	} {
 		run := club(t, c.body)
 		want := cli.ExitPartial

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,29 +53,47 @@ func (e *Env) relay() *cobra.Command {
 		Long: "Let the relays of services find what was committed through the window, which needs " +
 			"nothing, or through the stream,\n" +
 			"which is PostgreSQL's logical replication. The change loses nothing; what may come " +
-			"twice is handled once.",
+			"twice is handled once.\n" +
+			"A service that does not answer delays no other service; the exit code is 7 then.",
 		Example: "  " + e.App.Name + " relay use stream orders payments\n  " + e.App.Name +
 			" relay use window orders payments",
 		Args: cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
 		RunE: func(c *cobra.Command, args []string) error {
-			for _, service := range args[1:] {
-				if _, ok := e.App.Topology.Service(service); !ok {
-					return usage(fmt.Errorf("there is no service %q", service))
-				}
+			if err := e.known(args[1:]...); err != nil {
+				return usage(err)
 			}
-			all := []Relay{}
-			for _, service := range args[1:] {
-				r, err := e.UseRelay(c.Context(), service, args[0])
-				if err != nil {
-					return err
-				}
-				all = append(all, r)
-			}
-			return e.Print(all, func(t *Text) { printRelays(t, all) })
+			return e.useRelays(c.Context(), args[1:], args[0])
 		},
 	}
 	group.AddCommand(show, use)
 	return group
+}
+
+// useRelays changes the relays of services at the same time, and prints those that have changed.
+func (e *Env) useRelays(ctx context.Context, services []string, source string) error {
+	var mu sync.Mutex
+	found := map[string]Relay{}
+	missing, failed := change(services, func(service string) error {
+		r, err := e.UseRelay(ctx, service, source)
+		if err == nil {
+			mu.Lock()
+			found[service] = r
+			mu.Unlock()
+		}
+		return err
+	})
+	all := []Relay{}
+	for _, service := range services {
+		if r, ok := found[service]; ok {
+			all = append(all, r)
+		}
+	}
+	if len(all) == 0 && len(missing) == 0 {
+		return failed
+	}
+	err := e.Print(map[string]any{"relays": all, "missing": missing},
+		func(t *Text) { printRelays(t, all) })
+	return e.Partial(len(all), missing, cmp.Or(err, failed))
 }
 
 func printRelays(t *Text, all []Relay) {
@@ -95,7 +114,7 @@ func printRelays(t *Text, all []Relay) {
 	}
 }
 
-// UseRelay says which source a service's relay is to use, and waits until it does.
+// UseRelay sets which source a service's relay uses, and waits until it does.
 func (e *Env) UseRelay(ctx context.Context, service, source string) (r Relay, err error) {
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
 	defer cancel()

@@ -34,7 +34,7 @@ func (e *Env) requestReplicas(ctx context.Context, service, method, path string,
 	alive := hedge(ctx, addresses, func(ctx context.Context, address string) ([]byte, error) {
 		return e.request(ctx, address, service, http.MethodGet, probePath, nil, nil)
 	})
-	if isUnreachable(alive.err) {
+	if IsUnreachable(alive.err) {
 		return nil, alive.err
 	}
 	return e.request(ctx, alive.address, service, method, path, header, sent)
@@ -71,7 +71,7 @@ func hedge(ctx context.Context, addresses []string,
 	for {
 		select {
 		case a := <-answers:
-			if ended++; !isUnreachable(a.err) || ended == len(addresses) {
+			if ended++; !IsUnreachable(a.err) || ended == len(addresses) {
 				return a
 			}
 			start()
@@ -81,7 +81,9 @@ func hedge(ctx context.Context, addresses []string,
 	}
 }
 
-func isUnreachable(err error) bool {
+// IsUnreachable tells whether err says that a service, or the setting with its address, is not
+// there.
+func IsUnreachable(err error) bool {
 	var coded Error
 	return errors.As(err, &coded) && coded.Code == ExitUnreachable
 }

@@ -42,7 +42,8 @@ func BenchmarkConsume(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.ResetTimer()
-		deliveries, err := rabbit.Subscribe(session, queue, consumer.Prefetch, consumer.MaxBytesInHand)
+		deliveries, err := rabbit.Subscribe(session, queue, "", consumer.Prefetch,
+			consumer.MaxBytesInHand)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -59,6 +59,7 @@ type Consumer struct {
 	inHand       sync.WaitGroup // the lanes of all sessions
 	prefetch     prefetch       // of the next session
 	hanging      hanging
+	identity     atomic.Pointer[string] // of the database, when it was last asked
 	sessions     health
 	stats        struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 }
@@ -136,27 +137,6 @@ func (c *Consumer) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { running.Wait(); c.inHand.Wait() })
 	waitAtMost(&all, c.bounds.ShutdownTimeout+closeTimeout)
-}
-
-// subscribe opens a session on one of the service's queues.
-func (c *Consumer) subscribe(ctx context.Context, name, queue string,
-	prefetch int) (*rabbit.Deliveries, error) {
-	session, err := rabbit.Open(ctx, c.URL, c.Name+"/"+name)
-	if err != nil {
-		return nil, err
-	}
-	if c.Ready != nil {
-		err = c.Ready(session)
-	}
-	var deliveries *rabbit.Deliveries
-	if err == nil {
-		deliveries, err = rabbit.Subscribe(session, queue, prefetch, c.bounds.PrefetchBytes)
-	}
-	if err != nil {
-		session.Close()
-		return nil, err
-	}
-	return deliveries, nil
 }
 
 // session is one session with the broker.

@@ -23,8 +23,10 @@ const (
 	// replaySearchTimeout bounds the search for the requested rows, which may read the whole history.
 	replaySearchTimeout = "5min"
 	maxReplayIDs        = 1000
-	maxReplays          = 100 // that are listed
 )
+
+// MaxReplays is how many requests are in one page of their list.
+const MaxReplays = 100
 
 // ErrNoSuchEvent says that an event is not in the outbox: this service never appended it, or the
 // retention has deleted it.
@@ -108,11 +110,23 @@ func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) er
 	return wrap("request replay", err)
 }
 
-// Replays returns the last hundred requests, the newest first.
-func (o *Outbox) Replays(ctx context.Context) ([]Replay, error) {
-	list := []Replay{}
-	err := o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events,
+// Replays returns a page of the requests, the newest first, and the id after which the next page
+// begins, 0 when there is none. The first page is after 0. The limit is 1 to MaxReplays.
+func (o *Outbox) Replays(ctx context.Context, after int64, limit int) (list []Replay, next int64,
+	err error) {
+	if limit < 1 || limit > MaxReplays {
+		return nil, 0, fmt.Errorf("list replays: limit %d, want 1 to %d", limit, MaxReplays)
+	}
+	list = []Replay{}
+	err = o.db.SelectContext(ctx, &list, `SELECT id, since, cardinality(seqs)::bigint AS events,
 		published, refused, held, reason, requested_at, done_at, ended_at
-		FROM outbox_replay ORDER BY id DESC LIMIT $1`, maxReplays)
-	return list, wrap("list replays", err)
+		FROM outbox_replay WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, after, limit+1)
+	if err != nil {
+		return nil, 0, wrap("list replays", err)
+	}
+	if len(list) > limit {
+		list = list[:limit]
+		next = list[limit-1].ID
+	}
+	return list, next, nil
 }

@@ -61,8 +61,9 @@ type listing struct {
 }
 
 // Audit compares a broker with a topology through the management API. It includes policies, since
-// the settings that a policy adds are not among the arguments of a queue and may drop messages. It
-// checks the virtual host in the broker's URL. Its errors contain no password.
+// the settings that a policy adds are not among the arguments of a queue and may drop messages. A
+// queue that is consumed for two databases is a conflict. It checks the virtual host in the
+// broker's URL. Its errors contain no password.
 func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding,
 	error) {
 	uri, err := parseURL(brokerURL)
@@ -78,7 +79,12 @@ func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topo
 			return nil, fmt.Errorf("audit topology: %w", err)
 		}
 	}
-	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t))
+	consumers, unknown, err := subscriptions(ctx, managementURL, uri.Vhost)
+	if err != nil {
+		return nil, fmt.Errorf("audit topology: %w", err)
+	}
+	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t),
+		divided(consumers, t), unknown)
 	slices.SortStableFunc(found, func(a, b Finding) int {
 		return cmp.Or(-cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object))
 	})
@@ -105,7 +111,7 @@ func list(ctx context.Context, managementURL, path string, into any) error {
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("get %s: %s", path, response.Status)
+		return fmt.Errorf("get %s: %w", path, statusError(response.StatusCode))
 	}
 	decoder := json.NewDecoder(io.LimitReader(response.Body, maxListing))
 	decoder.UseNumber() // a float64 would print 1e+06 for 1000000, which is then a difference
@@ -114,6 +120,11 @@ func list(ctx context.Context, managementURL, path string, into any) error {
 	}
 	return nil
 }
+
+// statusError is an answer of the management API that is not 200.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("%d %s", int(e), http.StatusText(int(e))) }
 
 const applyCommand = "quadrille topology apply"
 

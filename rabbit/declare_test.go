@@ -39,7 +39,7 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	for _, s := range topo.Services {
 		session := open(t, serviceURL(t, url, manage, s.Name))
 		must(t, session.CheckApplied(topo))
-		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), 1, 0) // the session continues
+		_, err := rabbit.Subscribe(session, topology.QueueOf(s.Name), "", 1, 0) // the session continues
 		must(t, err)
 	}
 	if err := open(t, url).CheckApplied(topo.With(topology.Service{Name: "fifth"})); !errors.Is(err,
@@ -72,7 +72,7 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	forged.UserId = "payments"
 	expect(t, p, publish(t, p, forged)[0], rabbit.Unknown)
 	for _, queue := range []string{"payments.in", "payments.dead"} {
-		if _, err := rabbit.Subscribe(open(t, orders), queue, 1,
+		if _, err := rabbit.Subscribe(open(t, orders), queue, "", 1,
 			0); rabbit.ServerCode(err) != amqp.AccessRefused {
 			t.Errorf("reading %s: %v", queue, err)
 		}

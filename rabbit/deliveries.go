@@ -10,16 +10,20 @@ import (
 type Deliveries struct {
 	*Session
 	messages <-chan amqp.Delivery
+	tag      string
 }
 
+// consumerTag is followed by an @ and the identity of a database, where that is known.
 const consumerTag = "quadrille"
 
-// Subscribe consumes a queue on the session, which it takes over. At most prefetch deliveries, at
-// least 1, are unacknowledged at a time. While the unacknowledged deliveries have maxBytes or more,
-// the session reads no further ones; AMQP 0-9-1 itself has no bound on bytes. If that lasts for
-// long, the session ends with a BytesInHandError. It also ends when the broker cancels the
-// subscription.
-func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliveries, error) {
+// Subscribe consumes a queue on the session, which it takes over. The identity of the database for
+// which the queue is consumed becomes part of the consumer tag, by which Audit finds a queue that
+// is consumed for two databases; it may be empty. At most prefetch deliveries, at least 1, are
+// unacknowledged at a time. While the unacknowledged deliveries have maxBytes or more, the session
+// reads no further ones; AMQP 0-9-1 itself has no bound on bytes. If that lasts for long, the
+// session ends with a BytesInHandError. It also ends when the broker cancels the subscription.
+func Subscribe(s *Session, queue, database string, prefetch int, maxBytes int64) (*Deliveries,
+	error) {
 	s.socket.frames.gate.setBound(maxBytes,
 		func(why BytesInHandError) { s.end(fmt.Errorf("%w: %w", ErrClosed, why)) })
 	// The bound is per consumer, since quorum queues refuse a global one.
@@ -27,9 +31,13 @@ func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliver
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
 	}
 	cancelled := s.ch.NotifyCancel(make(chan string, 1))
+	tag := consumerTag
+	if database != "" {
+		tag += "@" + database
+	}
 	var messages <-chan amqp.Delivery
 	err := s.call(func() (err error) {
-		messages, err = s.ch.Consume(queue, consumerTag, false, false, false, false, nil)
+		messages, err = s.ch.Consume(queue, tag, false, false, false, false, nil)
 		return err
 	})
 	if err != nil {
@@ -41,7 +49,7 @@ func Subscribe(s *Session, queue string, prefetch int, maxBytes int64) (*Deliver
 				ErrClosed, queue))
 		}
 	}()
-	return &Deliveries{Session: s, messages: messages}, nil
+	return &Deliveries{Session: s, messages: messages, tag: tag}, nil
 }
 
 // C returns the channel of the deliveries. It is closed at the end of the session or after Stop.
@@ -51,7 +59,7 @@ func (d *Deliveries) C() <-chan amqp.Delivery { return d.messages }
 // the deliveries that are already on their way. Unacknowledged deliveries can still be
 // acknowledged.
 func (d *Deliveries) Stop() error {
-	if err := d.call(func() error { return d.ch.Cancel(consumerTag, true) }); err != nil {
+	if err := d.call(func() error { return d.ch.Cancel(d.tag, true) }); err != nil {
 		return fmt.Errorf("cancel consumer: %w", err)
 	}
 	return nil

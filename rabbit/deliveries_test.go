@@ -13,7 +13,7 @@ import (
 
 func subscribe(t *testing.T, url string, prefetch int) *rabbit.Deliveries {
 	t.Helper()
-	d, err := rabbit.Subscribe(open(t, url), "q", prefetch, 0)
+	d, err := rabbit.Subscribe(open(t, url), "q", "", prefetch, 0)
 	must(t, err)
 	return d
 }
@@ -136,7 +136,7 @@ func TestDeletedQueueEndsSession(t *testing.T) {
 func TestMissingQueueIsReported(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, nil)
-	if _, err := rabbit.Subscribe(open(t, url), "missing", 1,
+	if _, err := rabbit.Subscribe(open(t, url), "missing", "", 1,
 		0); rabbit.ServerCode(err) != amqp.NotFound {
 		t.Errorf("error %v", err)
 	}

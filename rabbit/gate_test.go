@@ -28,7 +28,7 @@ func TestUnackedBytesAreBounded(t *testing.T) {
 	for _, pending := range publish(t, p, messages...) {
 		expect(t, p, pending, rabbit.Confirmed)
 	}
-	d, err := rabbit.Subscribe(open(t, url), "q", count, bound)
+	d, err := rabbit.Subscribe(open(t, url), "q", "", count, bound)
 	must(t, err)
 	var unacked []amqp.Delivery
 	for range count {
@@ -56,7 +56,7 @@ func TestClosedGateDoesNotDelayTheEnd(t *testing.T) {
 	for _, pending := range publish(t, p, messages...) {
 		expect(t, p, pending, rabbit.Confirmed)
 	}
-	d, err := rabbit.Subscribe(open(t, url), "q", 10, 1)
+	d, err := rabbit.Subscribe(open(t, url), "q", "", 10, 1)
 	must(t, err)
 	m := next(t, d)
 	must(t, d.Stop())
@@ -83,14 +83,14 @@ func TestGateThatStaysClosedEndsTheSession(t *testing.T) {
 	}
 	s := open(t, url)
 	s.SetGateTimeout(100 * time.Millisecond)
-	d, err := rabbit.Subscribe(s, "q", 20, 500_000)
+	d, err := rabbit.Subscribe(s, "q", "", 20, 500_000)
 	must(t, err)
 	waitFor(t, "the session is over", func() bool { return d.Err() != nil })
 	why, ok := errors.AsType[rabbit.BytesInHandError](d.Err())
 	if !ok || why.Messages != 5 || why.Bytes < 500_000 || rabbit.CauseOf(d.Err()) != "bytes" {
 		t.Errorf("the session ended with %v", d.Err())
 	}
-	d, err = rabbit.Subscribe(open(t, url), "q", why.Messages/2, 500_000)
+	d, err = rabbit.Subscribe(open(t, url), "q", "", why.Messages/2, 500_000)
 	must(t, err)
 	for range 20 {
 		must(t, d.Ack(next(t, d)))

@@ -134,7 +134,7 @@ func TestCallTimesOutWithoutAnAnswer(t *testing.T) {
 	s := open(t, url)
 	s.SetReplyTimeout(200 * time.Millisecond)
 	silence()
-	_, err := rabbit.Subscribe(s, "q", 1, 0)
+	_, err := rabbit.Subscribe(s, "q", "", 1, 0)
 	if !errors.Is(err, rabbit.ErrClosed) ||
 		!strings.Contains(err.Error(), "did not answer within 200ms") {
 		t.Errorf("error %v", err)

@@ -128,7 +128,7 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	if err != nil {
 		return fmt.Errorf("QUADRILLE_TOKENS_FILE: %w", err)
 	}
-	listener, err := tokens.Listen(c.Listen)
+	listener, err := c.listen(tokens, c.Listen)
 	if err != nil {
 		return fmt.Errorf("%sLISTEN or _URL: %w", prefixOf(name), err)
 	}

@@ -25,7 +25,8 @@ func known(services ...string) []string {
 		"OUTBOX_KEEP",
 		"ORDER_DEADLINE", "PAYMENTS_PROVIDER_URL", "SHIPPING_CARRIER_URL", "SHIPPING_COUNTRIES",
 		"SIMULATORS_LISTEN", "SIMULATORS_URL",
-		"SOAK", // selects the long version of a test
+		"LISTEN_FD", // the descriptor of a socket that is already open
+		"SOAK",      // selects the long version of a test
 	}
 	for _, s := range topology.Fulfilment().Services {
 		services = append(services, s.Name)

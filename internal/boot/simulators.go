@@ -48,7 +48,7 @@ func simulators(ctx context.Context, args []string, lookup func(string) (string,
 	}
 	switch {
 	case len(args) == 0:
-		return serveSimulators(ctx, listen, web.Loopback(host))
+		return c.serveSimulators(ctx, listen, web.Loopback(host))
 	case len(args) == 1 && args[0] == "healthcheck":
 		return healthcheck(ctx, listen)
 	}
@@ -57,13 +57,20 @@ func simulators(ctx context.Context, args []string, lookup func(string) (string,
 		args)
 }
 
-func serveSimulators(ctx context.Context, listen string, local bool) error {
+func (c *Config) serveSimulators(ctx context.Context, listen string, local bool) error {
+	listener, err := c.inherited(listen)
+	if listener == nil && err == nil {
+		listener, err = net.Listen("tcp", listen)
+	}
+	if err != nil {
+		return fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: %w", err)
+	}
 	// There is no write time-out, because the simulators answer late or never on purpose.
-	server := &http.Server{Addr: listen, Handler: web.Guard(simulator.New().Handler(), !local),
+	server := &http.Server{Handler: web.Guard(simulator.New().Handler(), !local),
 		ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	fmt.Fprintf(os.Stderr, "simulators serve at http://%s\n", listen)
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("QUADRILLE_SIMULATORS_LISTEN: %w", err)
 	}
 	return nil

@@ -6,21 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/internal/payments"
-)
-
-// The bounds of the wait for a projection.
-const (
-	rebuildPoll    = 100 * time.Millisecond
-	rebuildTimeout = time.Hour
 )
 
 func accounts(e *cli.Env) *cobra.Command {
@@ -81,29 +73,44 @@ func history(e *cli.Env) *cobra.Command {
 		Use: "history CUSTOMER", Short: "List the stored events of an account",
 		Example: "  quadrille accounts history ada", Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			all := []payments.Event{}
-			for after := ""; ; {
-				var page struct {
-					Events []payments.Event `json:"events"`
-					Next   string           `json:"next"`
-				}
-				path := "/accounts/" + url.PathEscape(args[0]) + "/history?limit=1000&after=" + after
-				if err := e.Call(c.Context(), "payments", "GET", path, nil, nil, &page); err != nil {
-					return err
-				}
-				all = append(all, page.Events...)
-				if after = page.Next; after == "" {
-					break
-				}
+			all, missing, err := readHistory(c.Context(), e, args[0])
+			if err != nil {
+				return err
 			}
-			return e.Print(all, func(t *cli.Text) {
+			document := map[string]any{"events": all, "missing": missing}
+			return e.Partial(len(all), missing, e.Print(document, func(t *cli.Text) {
 				t.Table("VERSION\tTIME\tEVENT\tDATA", func(row func(...any)) {
 					for _, h := range all {
 						row(h.Version, h.Time.Local().Format(time.DateTime), h.Type, fieldsOf(h.Data))
 					}
 				})
-			})
+			}))
 		},
+	}
+}
+
+// readHistory reads all pages. When the service stops answering in between, the pages before are
+// returned, and the service is missing.
+func readHistory(ctx context.Context, e *cli.Env, customer string) (all []payments.Event,
+	missing []cli.Missing, err error) {
+	all, missing = []payments.Event{}, []cli.Missing{}
+	for after := ""; ; {
+		var page struct {
+			Events []payments.Event `json:"events"`
+			Next   string           `json:"next"`
+		}
+		path := "/accounts/" + url.PathEscape(customer) + "/history?limit=1000&after=" + after
+		err := e.Call(ctx, "payments", "GET", path, nil, nil, &page)
+		if err != nil && len(all) > 0 {
+			return all, append(missing, cli.NewMissing("payments", err)), nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, page.Events...)
+		if after = page.Next; after == "" {
+			return all, missing, nil
+		}
 	}
 }
 
@@ -123,163 +130,4 @@ func fieldsOf(data json.RawMessage) string {
 		}
 	}
 	return strings.Join(list, " ")
-}
-
-func verify(e *cli.Env) *cobra.Command {
-	return &cobra.Command{
-		Use: "verify [CUSTOMER...]", Short: "Verify the chain of hashes of accounts, and the data " +
-			"derived from it",
-		Long: "Verify the chain of hashes of accounts, and the data derived from it: snapshots and " +
-			"projections.\n" +
-			"Without a customer all accounts are verified. The exit code is 5 if one does not match.",
-		Example: "  quadrille accounts verify\n  quadrille accounts verify ada",
-		Args:    cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, customers []string) error {
-			list, err := verifyAll(c.Context(), e, customers)
-			if err != nil {
-				return err
-			}
-			bad := 0
-			for _, v := range list {
-				if !v.Fits {
-					bad++
-				}
-			}
-			err = e.Print(list, func(t *cli.Text) { printVerified(t, list) })
-			if err == nil && bad > 0 {
-				err = cli.Error{Code: cli.ExitProblems,
-					Err: fmt.Errorf("%d of %d accounts do not match their events", bad,
-						len(list))}
-			}
-			return err
-		},
-	}
-}
-
-func printVerified(t *cli.Text, list []payments.Verified) {
-	for _, v := range list {
-		switch {
-		case v.Misfit != nil:
-			t.Printf("%s: event %d does not fit: %s\n", v.Customer, v.Misfit.Version, v.Misfit.Why)
-		case !v.Fits:
-			t.Printf("%s: %d events fit, but %s\n", v.Customer, v.Events, strings.Join(v.Disagree, "; "))
-		default:
-			t.Printf("%s: %d events fit\n", v.Customer, v.Events)
-		}
-	}
-}
-
-// verifyAll verifies the accounts of these customers, or all accounts if there are none.
-func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payments.Verified,
-	err error) {
-	all = []payments.Verified{}
-	for _, customer := range customers {
-		var v payments.Verified
-		if err := e.Call(ctx, "payments", "POST", "/accounts/"+url.PathEscape(customer)+"/verification",
-			nil, nil, &v); err != nil {
-			return nil, err
-		}
-		all = append(all, v)
-	}
-	for after, more := "", len(customers) == 0; more; more = after != "" {
-		var page struct {
-			Accounts []payments.Verified `json:"accounts"`
-			Next     string              `json:"next"`
-		}
-		if err := e.Call(ctx, "payments", "GET", "/verifications?after="+url.QueryEscape(after), nil, nil,
-			&page); err != nil {
-			return nil, err
-		}
-		all, after = append(all, page.Accounts...), page.Next
-	}
-	return all, nil
-}
-
-func rebuild(e *cli.Env) *cobra.Command {
-	return &cobra.Command{
-		Use: "rebuild [PROJECTION...]", Short: "Fill projections again from the events, while the " +
-			"current ones are read",
-		Example:   "  quadrille accounts rebuild\n  quadrille accounts rebuild account_statement",
-		ValidArgs: projectionNames(), Args: cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, names []string) error {
-			for _, name := range names {
-				if !slices.Contains(projectionNames(), name) {
-					return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("there is no projection %.64q", name),
-						Next: "the projections are " + strings.Join(projectionNames(), " and ")}
-				}
-			}
-			if len(names) == 0 {
-				names = projectionNames()
-			}
-			ctx, cancel := context.WithTimeout(c.Context(), rebuildTimeout)
-			defer cancel()
-			done := []eventstore.Progress{}
-			for _, name := range names {
-				p, err := Rebuild(ctx, e, name, func(p eventstore.Progress) {
-					e.Notef("%s: %d of about %d events", p.Name, p.Done, p.Of)
-				})
-				if err != nil {
-					return err
-				}
-				done = append(done, p)
-			}
-			return e.Print(done, func(t *cli.Text) {
-				for _, p := range done {
-					t.Printf("%s: rebuilt from %d events\n", p.Name, p.Done)
-				}
-			})
-		},
-	}
-}
-
-func projectionNames() (names []string) {
-	for _, p := range payments.Projections() {
-		names = append(names, p.Name)
-	}
-	return names
-}
-
-// Rebuild requests the rebuild of a projection and waits until readers see it. It calls report with
-// the progress.
-func Rebuild(ctx context.Context, e *cli.Env, name string,
-	report func(eventstore.Progress)) (p eventstore.Progress, err error) {
-	var list []eventstore.Progress
-	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild",
-		nil, nil, &list); err != nil {
-		return p, err
-	}
-	wanted, _ := newest(list, name)
-	tick := time.NewTicker(rebuildPoll)
-	defer tick.Stop()
-	for reported := int64(-1); ; {
-		p, ok := newest(list, name)
-		switch {
-		case !ok || p.Generation > wanted.Generation:
-			return p, fmt.Errorf("another rebuild of %s has begun: wait for it", name)
-		case p.Live:
-			return p, nil
-		case p.Done != reported:
-			report(p)
-			reported = p.Done
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return p, fmt.Errorf("stopped waiting; the service continues to rebuild %s: %w", name, ctx.Err())
-		}
-		list = nil
-		if err := e.Call(ctx, "payments", "GET", "/admin/projections", nil, nil, &list); err != nil {
-			return p, err
-		}
-	}
-}
-
-// newest returns the latest generation of a projection.
-func newest(list []eventstore.Progress, name string) (found eventstore.Progress, ok bool) {
-	for _, p := range list {
-		if p.Name == name && p.Generation > found.Generation {
-			found, ok = p, true
-		}
-	}
-	return found, ok
 }

@@ -124,6 +124,24 @@ func (b *services) check(l commandLine, asJSON bool) {
 	}
 }
 
+// turnPages runs a command line that lists, and then the command line that it names for the next
+// page.
+func (b *services) turnPages(args string, want int) {
+	b.Helper()
+	pages := 0
+	for more := true; more; pages++ {
+		code, out, errOut := b.run("", strings.Fields(args)...)
+		if code != 0 || out == "" || pages == want {
+			b.Fatalf("%s: page %d, want %d pages: exit %d\n%s%s", args, pages+1, want, code, out, errOut)
+		}
+		_, args, more = strings.Cut(strings.TrimSpace(errOut),
+			"there is more; for the next page: quadrille ")
+	}
+	if pages != want {
+		b.Errorf("%d pages, want %d", pages, want)
+	}
+}
+
 // absentProvider returns a payment provider that is away.
 func absentProvider(t *testing.T) *outside.Peer {
 	peer := outside.New("provider", "http://127.0.0.1:1", time.Minute, zerolog.Nop())
@@ -211,6 +229,15 @@ func TestCommands(t *testing.T) {
 		}
 		return code == 0 && bad != "", fmt.Sprint(code, out, errOut)
 	})
+	for range 3 {
+		b.check(commandLine{"order place --customer pat", "", 0, "placed"}, false)
+	}
+	for _, sku := range []string{"cup", "pot"} {
+		b.check(commandLine{"stock receive " + sku + " 5", "", 0, sku}, true)
+	}
+	b.turnPages("order list --customer pat --limit 2", 2)
+	b.turnPages("stock list --limit 1", 2)
+	b.check(commandLine{"order list --customer pat --limit 3", "", 0, "pat"}, true)
 	b.check(commandLine{"parked list", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
@@ -221,4 +248,73 @@ func TestCommands(t *testing.T) {
 	bare.check(commandLine{"topology audit", "", cli.ExitProblems,
 		"the broker is not as fulfilment wants it"}, true)
 	bare.check(commandLine{"publish order.placed", "", cli.ExitUnreachable, "topology apply"}, false)
+}
+
+// A service that is away hides no other one: what answers is done and printed, and the exit code
+// and standard error name the rest. A command of one service alone cannot be done in part.
+func TestCommandsWithoutAService(t *testing.T) {
+	t.Parallel()
+	b := startServices(t)
+	away := httptest.NewServer(nil)
+	away.Close()
+	b.settings["QUADRILLE_PAYMENTS_URL"] = away.URL
+	for _, l := range []commandLine{
+		{"relay use window payments orders", "", cli.ExitPartial, "orders"},
+		{"replay payments orders --since 1h", "", cli.ExitPartial, "orders: 0 events published again"},
+		{"relay show", "", cli.ExitPartial, "shipping"},
+		{"breakers", "", cli.ExitPartial, "SERVICE"},
+		{"parked list", "", cli.ExitPartial, "without payments"},
+	} {
+		b.check(l, true)
+		b.check(commandLine{l.args, l.in, l.code, "payments does not answer"}, false)
+	}
+	for _, l := range []commandLine{
+		{"relay use window payments", "", cli.ExitUnreachable, "payments"},
+		{"replay payments --since 1h", "", cli.ExitUnreachable, "payments"},
+		{"accounts verify ada", "", cli.ExitUnreachable, "payments"},
+		{"accounts history ada", "", cli.ExitUnreachable, "payments"},
+		{"accounts rebuild", "", cli.ExitUnreachable, "payments"},
+		{"replay payments orders " + events.NewID(), "", cli.ExitUsage, "the one service"},
+		{"relay use window payments nobody", "", cli.ExitUsage, "nobody"},
+		{"relay use river orders payments", "", cli.ExitUsage, `{"source": "window"}`},
+	} {
+		b.check(l, false)
+	}
+}
+
+// A service that stops answering in the middle of a command leaves what it answered before.
+func TestWhatWasAnsweredIsPrinted(t *testing.T) {
+	t.Parallel()
+	payments := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, ok := map[string]string{
+			"POST /accounts/ada/verification":  `{"customer":"ada","events":7,"fits":true}`,
+			"POST /accounts/cleo/verification": `{"customer":"cleo","events":9,"fits":true}`,
+			"GET /verifications?after=": `{"accounts":[{"customer":"ada",` +
+				`"events":7,"fits":true}],"next":"ada"}`,
+			"GET /accounts/ada/history?limit=1000&after=": `{"events":[{"version":1,` +
+				`"type":"account.opened","data":{}}],"next":"1"}`,
+			"POST /admin/projections/account_balances/rebuild": `[{"name":"account_balances",` +
+				`"generation":2,"live":true,"done":5,"of":5}]`,
+			"POST /admin/projections/account_statement/rebuild": "",
+		}[r.Method+" "+r.URL.RequestURI()]
+		switch {
+		case strings.Contains(r.URL.Path, "nobody"):
+			w.WriteHeader(http.StatusNotFound)
+		case !ok || body == "":
+			panic(http.ErrAbortHandler) // the connection ends without an answer
+		default:
+			_, _ = w.Write([]byte(body))
+		}
+	}))
+	t.Cleanup(payments.Close)
+	b := &services{T: t, settings: map[string]string{"QUADRILLE_PAYMENTS_URL": payments.URL}}
+	for _, l := range []commandLine{
+		{"accounts verify ada bob", "", cli.ExitPartial, "ada: 7 events fit"},
+		{"accounts verify ada nobody cleo", "", cli.ExitNotFound, "cleo: 9 events fit"},
+		{"accounts verify", "", cli.ExitPartial, "ada: 7 events fit"},
+		{"accounts history ada", "", cli.ExitPartial, "account.opened"},
+		{"accounts rebuild", "", cli.ExitPartial, "account_balances: rebuilt from 5 events"},
+	} {
+		b.check(l, true)
+	}
 }

@@ -140,8 +140,8 @@ func up(e *cli.Env) *cobra.Command {
 			}
 			ctx := c.Context()
 			err = s.Up(ctx)
-			if err == nil {
-				err = e.Print(s.describe(), func(t *cli.Text) { t.Lines("", s.Print()) })
+			if err == nil || cli.IsPartial(err) {
+				err = errors.Join(e.Print(s.describe(), func(t *cli.Text) { t.Lines("", s.Print()) }), err)
 			}
 			if s.Detached {
 				return err
@@ -166,12 +166,12 @@ func up(e *cli.Env) *cobra.Command {
 func (s *Stack) describe() map[string]any {
 	urls := map[string]string{}
 	for _, service := range s.services() {
-		if s.state.Processes[service.Name+"-1"].PID != 0 {
+		if s.runs(service.Name + "-1") {
 			urls[service.Name] = s.state.url(service.Name)
 		}
 	}
-	return map[string]any{"services": urls, "settings": filepath.Join(s.dir(), "env"),
-		"pids": filepath.Join(s.dir(), "pids")}
+	return map[string]any{"services": urls, "missing": append([]cli.Missing{}, s.missing...),
+		"settings": filepath.Join(s.dir(), "env"), "pids": filepath.Join(s.dir(), "pids")}
 }
 
 func down(e *cli.Env) *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
@@ -132,7 +133,7 @@ func orderList(e *cli.Env) *cobra.Command {
 	var customer, state, after string
 	var limit int
 	c := &cobra.Command{
-		Use: "list", Short: "List orders, newest first",
+		Use: "list", Short: "List orders, newest first, a page at a time",
 		Example: "  quadrille order list --customer ada --state cancelled",
 		RunE: func(c *cobra.Command, _ []string) error {
 			q := url.Values{"customer": {customer}, "state": {state}, "after": {after},
@@ -145,6 +146,7 @@ func orderList(e *cli.Env) *cobra.Command {
 				&page); err != nil {
 				return err
 			}
+			noteMore(e, c, page.Next)
 			return e.Print(page, func(t *cli.Text) { orderTable(t, page.Orders...) })
 		},
 	}
@@ -153,6 +155,20 @@ func orderList(e *cli.Env) *cobra.Command {
 	c.Flags().StringVar(&after, "after", "", "only orders placed before this one, for the next page")
 	c.Flags().IntVar(&limit, "limit", 50, "maximum number of orders")
 	return c
+}
+
+// noteMore says on standard error that a list has another page, and which command shows it.
+func noteMore(e *cli.Env, c *cobra.Command, next string) {
+	if next == "" {
+		return
+	}
+	command := c.CommandPath()
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != "after" {
+			command += fmt.Sprintf(" --%s %s", f.Name, f.Value)
+		}
+	})
+	e.Notef("there is more; for the next page: %s --after %s", command, next)
 }
 
 func orderTable(t *cli.Text, list ...orders.View) {

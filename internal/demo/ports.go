@@ -24,22 +24,26 @@ func (s *state) address(name string) string {
 	return local(s.Ports[name])
 }
 
-// awaitPort waits until the port of a process is free: a killed process holds its port until its
-// last thread has ended. It never chooses another port, because clients know this one.
-func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) error {
+// awaitPort opens the port of a process once it is free: a killed process holds its port until its
+// last thread has ended. It never chooses another port, because clients know this one. The process
+// inherits the open socket, so that no other program can take the port before it starts.
+func (s *state) awaitPort(ctx context.Context, name string, atMost time.Duration) (*net.TCPListener,
+	error) {
 	address := s.address(name)
 	deadline := time.Now().Add(atMost)
-	for !isFree(s.Ports[name]) {
+	for {
+		if listener, err := net.Listen("tcp", address); err == nil {
+			return listener.(*net.TCPListener), nil
+		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("the address %s of %s is still taken after %s by a program outside this "+
-				"stack: end that program, or run quadrille down, which gives up the address", address, name,
-				atMost)
+			return nil, fmt.Errorf("the address %s of %s is still taken after %s by a program outside "+
+				"this stack: end that program, or run quadrille down, which gives up the address", address,
+				name, atMost)
 		}
 		if err := pause(ctx, pollEvery); err != nil {
-			return fmt.Errorf("wait for the address %s of %s: %w", address, name, err)
+			return nil, fmt.Errorf("wait for the address %s of %s: %w", address, name, err)
 		}
 	}
-	return nil
 }
 
 // release gives up the ports that other programs took. It runs when the stack ends, because clients

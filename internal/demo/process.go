@@ -179,9 +179,16 @@ func (s *Stack) spawn(ctx context.Context, name, service, binaries string) error
 // start waits until the port of a process is free, starts the process and saves it in the state.
 // Its output goes to its log.
 func (s *Stack) start(ctx context.Context, name, program string, env []string) error {
-	if err := s.state.awaitPort(ctx, name, portTimeout); err != nil {
+	listener, err := s.state.awaitPort(ctx, name, portTimeout)
+	if err != nil {
 		return err
 	}
+	defer func() { _ = listener.Close() }() // the process has a copy, with which the port ends
+	socket, err := listener.File()
+	if err != nil {
+		return fmt.Errorf("hand over the address of %s: %w", name, err)
+	}
+	defer func() { _ = socket.Close() }()
 	log, err := os.OpenFile(filepath.Join(s.dir(), "logs", name+".log"),
 		os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -191,7 +198,9 @@ func (s *Stack) start(ctx context.Context, name, program string, env []string) e
 	command := exec.Command(program)
 	command.Dir = s.dir()
 	command.Stdout, command.Stderr = log, log
-	command.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
+	command.ExtraFiles = []*os.File{socket} // they begin at descriptor 3
+	command.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
+		"QUADRILLE_LISTEN_FD=3"}, env...)
 	// The process has its own group, so that Ctrl-C reaches only the parent, which stops the services
 	// in order.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -45,7 +46,7 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.state.Ports["orders-1"] = port
-	err = s.state.awaitPort(t.Context(), "orders-1", 3*pollEvery)
+	_, err = s.state.awaitPort(t.Context(), "orders-1", 3*pollEvery)
 	if err == nil || !strings.Contains(err.Error(), "orders-1 is still taken") ||
 		s.state.Ports["orders-1"] != port {
 		t.Errorf("a port that another program keeps: %v, port %d", err, s.state.Ports["orders-1"])
@@ -65,6 +66,53 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 	if err != nil || again.Processes["orders-1"].PID != s.state.Processes["orders-1"].PID ||
 		again.Ports["orders-1"] != port {
 		t.Errorf("the saved state is %+v: %v", again, err)
+	}
+}
+
+// A process has its port from the moment at which the port is found free: no other program can take
+// it before the process listens, and clients that connect meanwhile wait and are not refused.
+func TestAPortIsHandedOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	program := filepath.Join(dir, "slow") // it never listens by itself, and has what it is handed
+	if err := os.WriteFile(program,
+		[]byte("#!/bin/sh\necho fd=$QUADRILLE_LISTEN_FD\nexec sleep 600\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf}
+	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.state, err = loadState(s.dir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.start(t.Context(), "orders-1", program, nil); err != nil {
+		t.Fatal(err)
+	}
+	end := func() {
+		s.state.signal("orders-1", syscall.SIGKILL)
+		s.state.awaitEnd(t.Context(), "orders-1")
+	}
+	t.Cleanup(end)
+	address := s.state.address("orders-1")
+	if other, err := net.Listen("tcp", address); err == nil {
+		_ = other.Close()
+		t.Error("another program can take the port of a process that has been started")
+	}
+	early, err := net.DialTimeout("tcp", address, time.Second)
+	if err != nil {
+		t.Fatalf("a connection before the process listens: %v", err)
+	}
+	_ = early.Close()
+	end()
+	listener, err := s.state.awaitPort(t.Context(), "orders-1", portTimeout)
+	if err != nil {
+		t.Fatalf("the port did not end with its process: %v", err)
+	}
+	_ = listener.Close()
+	if log := s.tail("orders-1"); !strings.Contains(log, "fd=3") {
+		t.Errorf("the process was not told its descriptor: %s", log)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -36,7 +37,8 @@ type Stack struct {
 	state   *state
 	servers *devstack.Servers
 	spawner spawner
-	built   bool // the services were built from the checkout
+	built   bool          // the services were built from the checkout
+	missing []cli.Missing // processes that could not be started, or did not become ready
 }
 
 func (s *Stack) services() []topology.Service { return topology.Fulfilment().Services }
@@ -114,42 +116,6 @@ func (s *Stack) prepare(ctx context.Context) error {
 	return s.apply(ctx)
 }
 
-// startServices starts the replicas that do not run and waits until all are ready.
-func (s *Stack) startServices(ctx context.Context) error {
-	binaries, err := s.binaries(ctx)
-	if err != nil {
-		return err
-	}
-	if !s.state.alive(simulators) {
-		env := []string{"QUADRILLE_SIMULATORS_LISTEN=" + s.state.address(simulators)}
-		if err := s.start(ctx, simulators, filepath.Join(binaries, simulators), env); err != nil {
-			return fmt.Errorf("start %s: %w", simulators, err)
-		}
-	}
-	for _, service := range s.services() {
-		for i := 1; i <= s.Replicas && !slices.Contains(s.Without, service.Name); i++ {
-			name := fmt.Sprintf("%s-%d", service.Name, i)
-			if s.state.alive(name) {
-				continue
-			}
-			if err := s.spawn(ctx, name, service.Name, binaries); err != nil {
-				return fmt.Errorf("start %s: %w", name, err)
-			}
-		}
-	}
-	if err := errors.Join(s.state.save(), s.writePIDs()); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	for _, name := range s.processes() {
-		if err := s.awaitReady(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // names lists the processes of services that this stack has started, in the order of the services.
 func (s *Stack) names() []string {
 	var names []string
@@ -210,15 +176,21 @@ func (s *Stack) stopServices(ctx context.Context) {
 	_ = s.state.save() // after an error, the next command finds these processes ended
 }
 
+// runs tells whether this stack has started a process that has become ready.
+func (s *Stack) runs(name string) bool {
+	lacks := slices.ContainsFunc(s.missing, func(m cli.Missing) bool { return m.Service == name })
+	return s.state.Processes[name].PID != 0 && !lacks
+}
+
 // Print returns the addresses and files of the stack for a person.
 func (s *Stack) Print() string {
 	var b strings.Builder
 	for _, service := range s.services() {
-		if p := s.state.Processes[service.Name+"-1"]; p.PID != 0 {
+		if s.runs(service.Name + "-1") {
 			fmt.Fprintf(&b, "%-10s %s\n", service.Name, s.state.url(service.Name))
 		}
 	}
-	if s.state.Processes[simulators].PID != 0 {
+	if s.runs(simulators) {
 		fmt.Fprintf(&b, "%-10s http://%s\n", simulators, s.state.address(simulators))
 	}
 	fmt.Fprintf(&b, "%-10s %s\n", "broker", redacted(s.servers.ManagementURL))

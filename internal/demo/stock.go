@@ -26,15 +26,6 @@ func number(argument, text string) (int64, error) {
 
 func stock(e *cli.Env) *cobra.Command {
 	group := &cobra.Command{Use: "stock", Short: "Receive and list goods"}
-	show := func(list ...inventory.Stock) error {
-		return e.Print(list, func(t *cli.Text) {
-			t.Table("SKU\tON HAND\tRESERVED\tCOMMITTED", func(row func(...any)) {
-				for _, s := range list {
-					row(s.SKU, s.OnHand, s.Reserved, s.Committed)
-				}
-			})
-		})
-	}
 	receive := &cobra.Command{
 		Use: "receive SKU QUANTITY", Short: "Add goods to the stock",
 		Example: "  quadrille stock receive teapot 10", Args: cobra.ExactArgs(2),
@@ -48,21 +39,42 @@ func stock(e *cli.Env) *cobra.Command {
 				idempotent(), map[string]any{"quantity": quantity}, &s); err != nil {
 				return err
 			}
-			return show(s)
+			return e.Print([]inventory.Stock{s}, func(t *cli.Text) { stockTable(t, s) })
 		},
 	}
-	list := &cobra.Command{
-		Use: "list", Short: "List the stock", Example: "  quadrille stock list",
+	group.AddCommand(receive, stockList(e))
+	return group
+}
+
+func stockList(e *cli.Env) *cobra.Command {
+	var after string
+	var limit int
+	c := &cobra.Command{
+		Use: "list", Short: "List the stock by article, a page at a time",
+		Example: "  quadrille stock list --limit 50",
 		RunE: func(c *cobra.Command, _ []string) error {
-			var all struct {
+			q := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
+			var page struct {
 				Stock []inventory.Stock `json:"stock"`
+				Next  string            `json:"next,omitempty"`
 			}
-			if err := e.Call(c.Context(), "inventory", "GET", "/stock", nil, nil, &all); err != nil {
+			if err := e.Call(c.Context(), "inventory", "GET", "/stock?"+q.Encode(), nil, nil,
+				&page); err != nil {
 				return err
 			}
-			return show(all.Stock...)
+			noteMore(e, c, page.Next)
+			return e.Print(page, func(t *cli.Text) { stockTable(t, page.Stock...) })
 		},
 	}
-	group.AddCommand(receive, list)
-	return group
+	c.Flags().StringVar(&after, "after", "", "only articles that come after this one: the next page")
+	c.Flags().IntVar(&limit, "limit", 1000, "at most so many")
+	return c
+}
+
+func stockTable(t *cli.Text, list ...inventory.Stock) {
+	t.Table("SKU\tON HAND\tRESERVED\tCOMMITTED", func(row func(...any)) {
+		for _, s := range list {
+			row(s.SKU, s.OnHand, s.Reserved, s.Committed)
+		}
+	})
 }

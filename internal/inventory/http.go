@@ -16,7 +16,7 @@ import (
 
 const (
 	maxReceipt = 1_000_000_000 // articles in one receipt
-	maxListed  = 1000
+	maxListed  = 1000          // articles in one page
 )
 
 type api struct{ service *quadrille.Service }
@@ -58,13 +58,33 @@ func (a api) receive(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// all returns the stock in the order of the articles; after is the last one of the page before.
 func (a api) all(w http.ResponseWriter, r *http.Request) error {
-	list, err := web.GetAll[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+
-		` FROM stock ORDER BY sku LIMIT $1`, maxListed)
+	limit, err := web.Page(r, maxListed, maxListed)
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, map[string]any{"stock": list})
+	after := r.URL.Query().Get("after")
+	if after != "" {
+		if err := web.Check(fulfilment.CheckName("after", after)); err != nil {
+			return err
+		}
+	}
+	list, err := web.GetAll[Stock](r.Context(), a.service, "SELECT "+web.Columns[Stock]()+` FROM stock
+		WHERE sku > $1 ORDER BY sku LIMIT $2`, after, limit+1)
+	if err != nil {
+		return err
+	}
+	var page struct {
+		Stock []Stock `json:"stock"`
+		Next  string  `json:"next,omitzero"` // pass it as after
+	}
+	if len(list) > limit {
+		list = list[:limit]
+		page.Next = list[limit-1].SKU
+	}
+	page.Stock = list
+	return web.Write(w, http.StatusOK, page)
 }
 
 func (a api) stock(w http.ResponseWriter, r *http.Request) error {

@@ -1,8 +1,10 @@
 package inventory_test
 
 import (
+	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,4 +85,51 @@ func TestAReservationIsShownButNotItsTombstone(t *testing.T) {
 	w.react(placed(other, line("teapot", 2), line("teapot", 1)), captured(other))
 	w.Want(w.Call("GET", "/reservations/"+other, ""), http.StatusOK, `"state":"reserved"`,
 		`"lines":[{"sku":"teapot","quantity":3}]`)
+}
+
+// The list of the stock comes in pages in the order of the articles, and the last page names no
+// other.
+func TestTheStockIsPagedByArticle(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	var want []string
+	for i := range 7 {
+		sku := fmt.Sprintf("cup-%d", i)
+		w.receive(sku, 1)
+		want = append(want, sku)
+	}
+	var got []string
+	for after, pages := "", 0; pages == 0 || after != ""; pages++ {
+		var page struct {
+			Stock []inventory.Stock
+			Next  string
+		}
+		query := "?limit=3"
+		if after != "" {
+			query += "&after=" + after
+		}
+		w.Decode(w.Want(w.Call("GET", "/stock"+query, ""), http.StatusOK), &page)
+		if len(page.Stock) > 3 || pages > 2 {
+			t.Fatalf("page %d has %d articles", pages, len(page.Stock))
+		}
+		for _, s := range page.Stock {
+			got = append(got, s.SKU)
+		}
+		after = page.Next
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+	for query, answer := range map[string]string{
+		"?limit=7":     `"sku":"cup-6","received":1,"on_hand":1,"reserved":0,"committed":0}]}`,
+		"?after=cup-6": `{"stock":[]}`,
+	} {
+		w.Want(w.Call("GET", "/stock"+query, ""), http.StatusOK, answer)
+	}
+	for query, field := range map[string]string{
+		"?page=2": "unknown parameter", "?limit=0": "limit: ", "?limit=1001": "limit: ",
+		"?after=tea%20pot": "after: ",
+	} {
+		w.Want(w.Call("GET", "/stock"+query, ""), http.StatusBadRequest, field)
+	}
 }

@@ -181,19 +181,21 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 		` FROM orders
 		WHERE ($1 = '' OR customer = $1) AND ($2 = '' OR state = $2) AND order_id < $3::uuid
 			ORDER BY order_id DESC LIMIT $4`,
-		q.Get("customer"), state, after, limit)
+		q.Get("customer"), state, after, limit+1)
 	if err != nil {
 		return err
 	}
-	page := struct {
+	var page struct {
 		Orders []View `json:"orders"`
 		Next   string `json:"next,omitzero"` // pass it as after
-	}{Orders: make([]View, len(found))}
+	}
+	if len(found) > limit {
+		found = found[:limit]
+		page.Next = found[limit-1].OrderID
+	}
+	page.Orders = make([]View, len(found))
 	for i, o := range found {
 		page.Orders[i] = view(o)
-	}
-	if len(found) == limit {
-		page.Next = found[limit-1].OrderID
 	}
 	return web.Write(w, http.StatusOK, page)
 }

@@ -164,6 +164,12 @@ func TestTheListIsPagedNewestFirst(t *testing.T) {
 			t.Errorf("%q lists %v, want %v", query, got, ids)
 		}
 	}
+	for query, more := range map[string]string{"?limit=7": "", "?limit=6": want[5],
+		"?customer=bob&limit=3": ""} {
+		if _, next := list(query); next != more {
+			t.Errorf("%q continues after %q, want %q", query, next, more)
+		}
+	}
 	for query, field := range map[string]string{
 		"?page=2": "unknown parameter", "?Limit=2": "unknown parameter", "?limit=0": "limit: ",
 		"?limit=501": "limit: ", "?limit=x": "limit: ",

@@ -80,15 +80,23 @@ func LoadTokens(path string) (*Tokens, error) {
 
 func (t *Tokens) configured() bool { return len(t.clients) > 0 }
 
-// Listen listens on addr. Without tokens it refuses every address that is not a loopback address.
-func (t *Tokens) Listen(addr string) (net.Listener, error) {
+// Allow refuses an address that other machines can reach, unless there are tokens.
+func (t *Tokens) Allow(addr string) error {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("listen: %w", err)
 	}
 	if !Loopback(host) && !t.configured() {
-		return nil, errors.New("listen: without tokens only a loopback address is served; configure a " +
+		return errors.New("listen: without tokens only a loopback address is served; configure a " +
 			"tokens file, or listen on 127.0.0.1")
+	}
+	return nil
+}
+
+// Listen listens on addr, which must be allowed.
+func (t *Tokens) Listen(addr string) (net.Listener, error) {
+	if err := t.Allow(addr); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -98,7 +98,7 @@ func TestReplayIsDoneOnlyWhenAllWasPublished(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.WaitFor("the request has ended", hasEnded(s, request))
-		list, err := s.Out.Replays(t.Context())
+		list, _, err := s.Out.Replays(t.Context(), 0, outbox.MaxReplays)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +181,7 @@ func TestReplayByID(t *testing.T) {
 		t.Errorf("replayed %v, want %v", got, []string{ids[0], ids[2]})
 	}
 	s.WaitFor("the request is done", isDone(s, request))
-	list, err := s.Out.Replays(t.Context())
+	list, _, err := s.Out.Replays(t.Context(), 0, outbox.MaxReplays)
 	if err != nil || len(list) != 1 || list[0].ID != request || list[0].Published != 2 ||
 		*list[0].Events != 2 {
 		t.Errorf("replays %+v, error %v", list, err)

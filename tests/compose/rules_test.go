@@ -199,6 +199,7 @@ func settings(t *testing.T) map[string][]string {
 		})
 	}
 	of("boot", "internal/boot/boot.go")
+	of("boot", "internal/boot/listen.go")
 	for _, s := range topology.Fulfilment().Services {
 		of(s.Name, filepath.Join("cmd", s.Name, "main.go"))
 	}

@@ -1,0 +1,50 @@
+package consumer
+
+import (
+	"context"
+	"time"
+
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+)
+
+// identityTimeout is how long the beginning of a session waits for the identity of the database.
+const identityTimeout = 5 * time.Second
+
+// subscribe opens a session on one of the service's queues.
+func (c *Consumer) subscribe(ctx context.Context, name, queue string,
+	prefetch int) (*rabbit.Deliveries, error) {
+	session, err := rabbit.Open(ctx, c.URL, c.Name+"/"+name)
+	if err != nil {
+		return nil, err
+	}
+	if c.Ready != nil {
+		err = c.Ready(session)
+	}
+	var deliveries *rabbit.Deliveries
+	if err == nil {
+		deliveries, err = rabbit.Subscribe(session, queue, c.database(ctx), prefetch,
+			c.bounds.PrefetchBytes)
+	}
+	if err != nil {
+		session.Close()
+		return nil, err
+	}
+	return deliveries, nil
+}
+
+// database returns the identity of the database, for the broker's list of consumers. Each session
+// asks, since a database may be restored while replicas run. One that does not answer is the one it
+// was, for its absence must not keep a session from beginning.
+func (c *Consumer) database(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
+	defer cancel()
+	if identity, err := postgres.Identity(ctx, c.DB); err == nil {
+		c.identity.Store(&identity)
+		return identity
+	}
+	if known := c.identity.Load(); known != nil {
+		return *known
+	}
+	return ""
+}
