@@ -7,11 +7,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/resilience"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -22,32 +21,6 @@ const (
 	maxIDs       = 1000
 	maxAdminBody = 64 << 10
 )
-
-// PublishedEvent is an event of a story: what the service said about one subject.
-type PublishedEvent struct {
-	ID            string          `json:"id"`
-	Type          string          `json:"type"`
-	Source        string          `json:"source"`
-	Subject       string          `json:"subject"`
-	CorrelationID string          `json:"correlation_id"`
-	CausationID   string          `json:"causation_id,omitempty"`
-	Time          time.Time       `json:"time"`
-	Data          json.RawMessage `json:"data"`
-	// Due is when a deadline is delivered to the service itself.
-	Due *time.Time `json:"due,omitempty"`
-	// Call is what became of an outside call; nil: this is an event.
-	Call *Call `json:"call,omitempty"`
-}
-
-// Call is what became of an outside call that a service has requested.
-type Call struct {
-	Attempts   int             `json:"attempts"` // that failed
-	Reason     string          `json:"reason,omitempty"`
-	Parked     bool            `json:"parked,omitempty"`
-	Answer     string          `json:"answer,omitempty"` // the type of the answer
-	AnswerData json.RawMessage `json:"answer_data,omitempty"`
-	AnsweredAt *time.Time      `json:"answered_at,omitempty"` // nil: not yet
-}
 
 // Admin returns the endpoint through which the command line looks into the service:
 //
@@ -97,15 +70,16 @@ func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	history := make([]PublishedEvent, 0, len(records)+len(calls))
+	history := make([]admin.Event, 0, len(records)+len(calls))
 	for _, r := range records {
 		history = append(history, publishedOf(r))
 	}
 	for _, c := range calls {
-		history = append(history, PublishedEvent{
-			ID: c.ID, Type: c.Type, Source: topology.SourceOf(s.Name), Subject: r.PathValue("subject"),
+		history = append(history, admin.Event{
+			ID: c.ID, Type: c.Type, Source: topology.SourceOf(s.config.Name),
+			Subject:       r.PathValue("subject"),
 			CorrelationID: c.CorrelationID, CausationID: c.CausationID, Time: c.RequestedAt,
-			Data: c.Request, Due: c.Due, Call: &Call{
+			Data: c.Request, Due: c.Due, Call: &admin.Call{
 				Attempts: c.Attempts, Reason: c.Reason, Parked: c.Due == nil && c.AnsweredAt == nil,
 				Answer: c.AnswerType, AnswerData: c.Answer, AnsweredAt: c.AnsweredAt,
 			},
@@ -114,8 +88,8 @@ func (s *Service) history(w http.ResponseWriter, r *http.Request) {
 	answer(w, history)
 }
 
-func publishedOf(r events.Record) PublishedEvent {
-	return PublishedEvent{
+func publishedOf(r events.Record) admin.Event {
+	return admin.Event{
 		ID: r.ID, Type: r.Type, Source: r.Source, Subject: r.Subject, CorrelationID: r.CorrelationID,
 		CausationID: r.CausationID, Time: r.Time, Data: r.Data,
 	}
@@ -144,13 +118,11 @@ func (s *Service) handled(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	answer(w, handled)
-}
-
-// ParkedPage is a page of the list of parked events.
-type ParkedPage struct {
-	Parked []inbox.Listed `json:"parked"`
-	Next   string         `json:"next,omitempty"` // the parameter after of the next page
+	all := make([]admin.Handled, len(handled))
+	for i, h := range handled {
+		all[i] = admin.Handled(h)
+	}
+	answer(w, all)
 }
 
 func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
@@ -169,7 +141,13 @@ func (s *Service) parked(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.problem(w, err)
 	default:
-		answer(w, ParkedPage{Parked: list, Next: next})
+		page := admin.ParkedPage{Parked: make([]admin.Parked, len(list)), Next: next}
+		for i, p := range list {
+			page.Parked[i] = admin.Parked{Owner: p.Owner, ID: p.Key, Kind: string(p.Kind), Type: p.Type,
+				Size: p.Size, Attempts: p.Attempts, Reason: p.Reason, CreatedAt: p.CreatedAt,
+				UpdatedAt: p.UpdatedAt}
+		}
+		answer(w, page)
 	}
 }
 
@@ -212,13 +190,22 @@ func (s *Service) findParked(w http.ResponseWriter, r *http.Request) (p *parts, 
 	return p, found, true
 }
 
-func (s *Service) breakers(w http.ResponseWriter, _ *http.Request) {
-	stats := make([]resilience.BreakerStats, len(s.Breakers))
-	for i, b := range s.Breakers {
-		stats[i] = b.Stats()
+// BreakerLister is a component that has circuit breakers around outside calls, such as
+// resilience.Breakers.
+type BreakerLister interface{ BreakerStates() []admin.Breaker }
+
+// Breakers returns the circuit breakers of this replica.
+func (s *Service) Breakers() []admin.Breaker {
+	all := []admin.Breaker{}
+	for _, c := range s.config.Components {
+		if lister, ok := c.(BreakerLister); ok {
+			all = append(all, lister.BreakerStates()...)
+		}
 	}
-	answer(w, stats)
+	return all
 }
+
+func (s *Service) breakers(w http.ResponseWriter, _ *http.Request) { answer(w, s.Breakers()) }
 
 // partsFor answers 503 and returns nil when the database is not there yet.
 func (s *Service) partsFor(w http.ResponseWriter, r *http.Request) *parts {
@@ -231,7 +218,7 @@ func (s *Service) partsFor(w http.ResponseWriter, r *http.Request) *parts {
 }
 
 func (s *Service) problem(w http.ResponseWriter, err error) {
-	s.Log.Error().Err(err).Msg("admin request")
+	s.config.Log.Error().Err(err).Msg("admin request")
 	w.Header().Set("Retry-After", "1")
 	writeProblem(w, http.StatusServiceUnavailable, "the service's database cannot be read")
 }

@@ -5,24 +5,19 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/postgres"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// DryRunResult is what would come of a parked event.
-type DryRunResult struct {
-	Error     string           `json:"error,omitempty"`
-	Publishes []PublishedEvent `json:"publishes"`
-}
-
 func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 	p, found, ok := s.findParked(w, r)
 	if !ok {
 		return
 	}
-	result := DryRunResult{Publishes: []PublishedEvent{}}
+	result := admin.DryRun{Publishes: []admin.Event{}}
 	effects, err := p.consumer.DryRun(r.Context(), found)
 	switch class := postgres.ClassOf(err); {
 	case errors.Is(err, consumer.ErrCallNotRun):
@@ -34,14 +29,14 @@ func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		result.Error = err.Error()
 	}
-	if err := result.add(s.Name, effects); err != nil { // it was published in vain
+	if err := add(&result, s.config.Name, effects); err != nil { // it was published in vain
 		result.Error = err.Error()
 	}
 	answer(w, result)
 }
 
 // add lists what would have happened. Deadlines and requests have no id before they are written.
-func (r *DryRunResult) add(service string, effects consumer.Effects) error {
+func add(r *admin.DryRun, service string, effects consumer.Effects) error {
 	now := time.Now()
 	list := func(p events.Payload, after *time.Duration, call bool) error {
 		record, err := events.Cause(events.Event{}, topology.SourceOf(service), now, p).Record()
@@ -51,7 +46,7 @@ func (r *DryRunResult) add(service string, effects consumer.Effects) error {
 		e := publishedOf(record)
 		e.ID = ""
 		if call {
-			e.Call = &Call{}
+			e.Call = &admin.Call{}
 		}
 		if after != nil {
 			due := record.Time.Add(*after)

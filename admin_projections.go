@@ -1,42 +1,62 @@
 package quadrille
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
-	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/admin"
+)
+
+// ProjectionLister is a component with projections that a person may look at and rebuild, such as
+// eventstore.Projector.
+type ProjectionLister interface {
+	ProjectionStates(ctx context.Context) ([]admin.Projection, error)
+	// Rebuild begins to fill a projection again. Its error wraps ErrNoSuchProjection, or ErrBlocked
+	// with what is in the way.
+	Rebuild(ctx context.Context, name string) error
+}
+
+// The errors of a ProjectionLister that are not the service's fault.
+var (
+	ErrNoSuchProjection = errors.New("no such projection")
+	ErrBlocked          = errors.New("blocked")
 )
 
 func (s *Service) projections(w http.ResponseWriter, r *http.Request) {
-	p := s.partsFor(w, r)
-	if p == nil {
+	if s.partsFor(w, r) == nil {
 		return
 	}
-	list := []eventstore.Progress{}
-	if p.projector != nil {
-		var err error
-		if list, err = p.projector.Progress(r.Context()); err != nil {
+	all := []admin.Projection{}
+	for _, c := range s.config.Components {
+		lister, ok := c.(ProjectionLister)
+		if !ok {
+			continue
+		}
+		list, err := lister.ProjectionStates(r.Context())
+		if err != nil {
 			s.problem(w, err)
 			return
 		}
+		all = append(all, list...)
 	}
-	answer(w, list)
+	answer(w, all)
 }
 
 func (s *Service) rebuild(w http.ResponseWriter, r *http.Request) {
-	p := s.partsFor(w, r)
-	if p == nil {
+	if s.partsFor(w, r) == nil {
 		return
 	}
-	err := eventstore.ErrNoSuchProjection
-	if p.projector != nil {
-		err = p.projector.Rebuild(r.Context(), r.PathValue("name"))
+	err := ErrNoSuchProjection
+	for _, c := range s.config.Components {
+		if lister, ok := c.(ProjectionLister); ok && errors.Is(err, ErrNoSuchProjection) {
+			err = lister.Rebuild(r.Context(), r.PathValue("name"))
+		}
 	}
-	blocked, isBlocked := errors.AsType[*eventstore.BlockedError](err)
 	switch {
-	case isBlocked:
-		writeProblem(w, http.StatusConflict, blocked.Error())
-	case errors.Is(err, eventstore.ErrNoSuchProjection):
+	case errors.Is(err, ErrBlocked):
+		writeProblem(w, http.StatusConflict, err.Error())
+	case errors.Is(err, ErrNoSuchProjection):
 		writeProblem(w, http.StatusNotFound,
 			"there is no such projection: GET /admin/projections lists them")
 	case err != nil:

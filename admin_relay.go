@@ -7,40 +7,25 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
-// RelayState is how the leader among the replicas finds what was committed.
-type RelayState struct {
-	outbox.SourceState
-	// of the stream, where this replica could use one
-	Slot     *outbox.SlotState `json:"slot,omitempty"`
-	Replicas []outbox.Replica  `json:"replicas"` // that run, the leader first
-	Warnings []string          `json:"warnings,omitempty"`
-}
-
-// look adds who relays, and what an operator should see to.
-func (state *RelayState) look(ctx context.Context, p *parts) (err error) {
-	if state.Replicas, err = p.outbox.Replicas(ctx); err != nil {
-		return err
-	}
+// warnings tells an operator what is wrong with the relays of a database.
+func warnings(ctx context.Context, p *parts, state *admin.Relay) error {
 	for _, r := range state.Replicas {
 		if r.Name != p.relay.Name {
 			state.Warnings = append(state.Warnings, fmt.Sprintf("the service %s on %s (process %d) has a "+
-				"relay on this database, which belongs to %s: "+
-				"one of the two publishes nothing; give each a database of its own", r.Name, r.Host, r.PID,
-				p.relay.Name))
+				"relay on this database, which belongs to %s: one of the two publishes nothing; give each a "+
+				"database of its own", r.Name, r.Host, r.PID, p.relay.Name))
 		}
 	}
 	old, err := p.outbox.OldSnapshot(ctx)
 	if old != nil {
 		state.Warnings = append(state.Warnings, fmt.Sprintf("the session %d of role %s (%q) has had a "+
-			"transaction open for %s: old versions of rows stay, "+
-			"and tables that are written all the time get slow; SELECT pg_terminate_backend(%d) ends it",
+			"transaction open for %s: old versions of rows stay, and tables that are written all the time "+
+			"get slow; SELECT pg_terminate_backend(%d) ends it",
 			old.PID, old.Role, old.Application, time.Duration(old.Seconds)*time.Second, old.PID))
-	}
-	if state.Slot != nil && state.Slot.Fault != nil {
-		state.Warnings = append(state.Warnings, state.Slot.Fault.Error())
 	}
 	return err
 }
@@ -55,16 +40,27 @@ func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	state := RelayState{SourceState: used}
-	if p.relay.Source != nil {
-		watched, err := p.relay.Source.State(r.Context())
-		if err != nil {
-			s.problem(w, err)
-			return
-		}
-		state.Slot = &watched
+	state := admin.Relay{Wanted: used.Wanted, Source: used.Source, Token: used.Token,
+		Since: used.Since, Leader: used.Leader}
+	replicas, err := p.outbox.Replicas(r.Context())
+	for _, r := range replicas {
+		state.Replicas = append(state.Replicas, admin.Replica{ID: r.ID, Name: r.Name, Host: r.Host,
+			PID: r.PID, Leads: r.Leads, Started: r.Started, Seen: r.Seen, Keep: r.Keep})
 	}
-	if err := state.look(r.Context(), p); err != nil {
+	if err == nil {
+		err = warnings(r.Context(), p, &state)
+	}
+	if err == nil && p.relay.Source != nil {
+		var slot outbox.SlotState
+		if slot, err = p.relay.Source.State(r.Context()); err == nil {
+			state.Slot = &admin.Slot{Name: slot.Name, State: slot.State, Active: slot.Active,
+				LagBytes: slot.LagBytes}
+		}
+		if slot.Fault != nil {
+			state.Warnings = append(state.Warnings, slot.Fault.Error())
+		}
+	}
+	if err != nil {
 		s.problem(w, err)
 		return
 	}
@@ -87,7 +83,7 @@ func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 	}
 	if p.relay.Source == nil && ask.Source == outbox.FromStream {
 		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field "+
-			"Stream of quadrille.Service")
+			"Stream of quadrille.Config")
 		return
 	}
 	if err := p.outbox.UseSource(r.Context(), ask.Source); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/outbox"
 )
@@ -78,12 +79,6 @@ func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// RepublicationPage is a page of the list of requests to publish again, the newest first.
-type RepublicationPage struct {
-	Replays []outbox.Replay `json:"replays"`
-	Next    string          `json:"next,omitempty"` // the parameter after of the next page
-}
-
 func (s *Service) replays(w http.ResponseWriter, r *http.Request) {
 	p := s.partsFor(w, r)
 	if p == nil {
@@ -106,7 +101,10 @@ func (s *Service) replays(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	page := RepublicationPage{Replays: list}
+	page := admin.ReplayPage{Replays: make([]admin.Replay, len(list))}
+	for i, r := range list {
+		page.Replays[i] = admin.Replay(r)
+	}
 	if next != 0 {
 		page.Next = strconv.FormatInt(next, 10)
 	}

@@ -12,28 +12,25 @@ import (
 
 // choreography returns the topology with this service in it.
 func (s *Service) choreography() (topology.Topology, error) {
-	t := s.Topology
-	if err := rabbit.CheckURL(s.AMQP); err != nil {
-		return t, err
-	}
-	if me, named := t.Service(s.Name); named {
+	t := s.config.Topology
+	if me, named := t.Service(s.config.Name); named {
 		return t, errors.Join(t.Validate(), s.handlesAll(me))
 	}
 	if t.Name == "" {
-		t.Name = s.Name
+		t.Name = s.config.Name
 	}
-	me := topology.Service{Name: s.Name}
-	var says []string
-	for _, p := range s.Publishes {
-		says = append(says, p.EventType())
+	me := topology.Service{Name: s.config.Name}
+	var publishes []string
+	for _, p := range s.config.Publishes {
+		publishes = append(publishes, p.EventType())
 	}
-	if len(says) > 0 {
-		me.Commands = []topology.Command{{Does: "say", Publishes: says}}
+	if len(publishes) > 0 {
+		me.Commands = []topology.Command{{Does: "publish", Publishes: publishes}}
 	}
-	for _, h := range s.Handlers {
+	for _, h := range s.config.Handlers {
 		for _, eventType := range h.Types() {
 			me.Reacts = append(me.Reacts, topology.Reaction{Handles: eventType, Does: "handle " + eventType,
-				Publishes: says})
+				Publishes: publishes})
 		}
 	}
 	t = t.With(me)
@@ -41,17 +38,19 @@ func (s *Service) choreography() (topology.Topology, error) {
 }
 
 // mandatory tells the types that somebody must be bound for.
-func (s *Service) mandatory(t topology.Topology) func(eventType string) bool {
-	if s.Mandatory != nil {
-		return s.Mandatory
+func (s *Service) mandatory() func(eventType string) bool {
+	t := s.topology
+	if s.config.Mandatory != nil {
+		return s.config.Mandatory
 	}
 	return func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
 }
 
 // optional tells the types that nobody need be bound for, since the topology that was applied says
 // so.
-func (s *Service) optional(t topology.Topology) func(eventType string) bool {
-	_, joined := s.Topology.Service(s.Name)
+func (s *Service) optional() func(eventType string) bool {
+	t := s.topology
+	_, joined := s.config.Topology.Service(s.config.Name)
 	return func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 }
 }
 
@@ -59,26 +58,28 @@ func (s *Service) optional(t topology.Topology) func(eventType string) bool {
 // two of its handlers want.
 func (s *Service) handlesAll(me topology.Service) error {
 	handled := map[string]bool{}
-	for _, h := range s.Handlers {
+	for _, h := range s.config.Handlers {
 		for _, eventType := range h.Types() {
 			if handled[eventType] {
-				return fmt.Errorf("%s has two handlers for %s: make it one", s.Name, eventType)
+				return fmt.Errorf("%s has two handlers for %s: make it one", s.config.Name, eventType)
 			}
 			handled[eventType] = true
 		}
 	}
 	for _, consumed := range me.Handles() {
 		if !handled[consumed] {
-			return fmt.Errorf("%s has no handler for %s, which its topology says it hears", s.Name, consumed)
+			return fmt.Errorf("%s has no handler for %s, which its topology says it handles", s.config.Name,
+				consumed)
 		}
 	}
 	return nil
 }
 
 // ready holds publishing and consuming back until everybody who must hear is bound.
-func (s *Service) ready(session *rabbit.Session, t topology.Topology) error {
-	check := func() error { return session.DeclarePart(t, s.Name) }
-	if _, named := s.Topology.Service(s.Name); named {
+func (s *Service) ready(session *rabbit.Session) error {
+	t := s.topology
+	check := func() error { return session.DeclarePart(t, s.config.Name) }
+	if _, named := s.config.Topology.Service(s.config.Name); named {
 		check = func() error { return session.CheckApplied(t) }
 	}
 	if err := check(); err != nil {

@@ -24,7 +24,7 @@ func (s *Service) refused(ctx context.Context) error {
 	tick := time.NewTicker(refusedInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil && !s.Connected() {
-		session, err := rabbit.Open(ctx, s.AMQP, s.Name+"/check")
+		session, err := rabbit.Open(ctx, s.config.AMQP, s.config.Name+"/check")
 		switch {
 		case err == nil:
 			session.Close()

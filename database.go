@@ -10,7 +10,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/postgres"
@@ -20,16 +19,18 @@ import (
 // unless LeaderDatabase is set. It also returns the address of the latter in a form that every
 // driver reads. It does not connect yet.
 func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
-	if address, err = postgres.Address(s.Database); err != nil {
+	if address, err = postgres.Address(s.config.Database); err != nil {
 		return nil, nil, "", err
 	}
-	if db, err = postgres.Open(address); err != nil {
-		return nil, nil, "", err
+	if db = s.config.DB; db == nil {
+		if db, err = postgres.Open(address); err != nil {
+			return nil, nil, "", err
+		}
 	}
-	if s.LeaderDatabase == "" {
+	if s.config.LeaderDatabase == "" {
 		return db, db, address, nil
 	}
-	if address, err = postgres.Address(s.LeaderDatabase); err == nil {
+	if address, err = postgres.Address(s.config.LeaderDatabase); err == nil {
 		sessions, err = postgres.Open(address)
 	}
 	if err != nil {
@@ -52,21 +53,21 @@ func (s *Service) prepare(ctx context.Context, p *parts) error {
 	if err := s.claim(ctx, p.db); err != nil {
 		return err
 	}
-	lines := maps.Clone(s.Migrations)
+	lines := maps.Clone(s.config.Migrations)
 	if lines == nil {
 		lines = map[string]fs.FS{}
 	}
 	lines["outbox"], lines["inbox"] = outbox.Migrations(), inbox.Migrations()
-	if p.projector != nil {
-		lines["eventstore"] = eventstore.Migrations()
+	for _, c := range s.config.Components {
+		maps.Copy(lines, c.Migrations())
 	}
 	for _, line := range slices.Sorted(maps.Keys(lines)) {
-		if err := postgres.Migrate(ctx, s.Database, line, lines[line]); err != nil {
+		if err := postgres.Migrate(ctx, s.config.Database, line, lines[line]); err != nil {
 			return err
 		}
 	}
-	if p.projector != nil {
-		if err := p.projector.Prepare(ctx); err != nil {
+	for _, c := range s.config.Components {
+		if err := c.Open(ctx, Host{Name: s.config.Name, DB: p.db, Log: s.config.Log}); err != nil {
 			return err
 		}
 	}
@@ -105,7 +106,7 @@ func (s *Service) claim(ctx context.Context, db *sqlx.DB) error {
 			return err
 		}
 	}
-	return postgres.Claim(ctx, s.Database, s.Name)
+	return postgres.Claim(ctx, s.config.Database, s.config.Name)
 }
 
 // checkUse refuses a database whose inbox another service has written.
@@ -120,9 +121,9 @@ func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
 	if err != nil || !here.Used {
 		return err
 	}
-	other, err := inbox.OtherThan(ctx, db, s.Name)
+	other, err := inbox.OtherThan(ctx, db, s.config.Name)
 	if err != nil || other == "" {
 		return err
 	}
-	return postgres.Foreign(s.Name, other, here.Database, here.Schema)
+	return postgres.Foreign(s.config.Name, other, here.Database, here.Schema)
 }

@@ -47,18 +47,18 @@ func step(name, text string) fstest.MapFS {
 // What waiting cannot heal ends Run with what a person must do, and what it can heal does not.
 func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 	t.Parallel()
-	url := func(change func(u *neturl.URL)) func(s *quadrille.Service) {
-		return func(s *quadrille.Service) {
-			u, err := neturl.Parse(s.Database)
+	url := func(change func(u *neturl.URL)) func(c *quadrille.Config) {
+		return func(c *quadrille.Config) {
+			u, err := neturl.Parse(c.Database)
 			if err != nil {
 				t.Fatal(err)
 			}
 			change(u)
-			s.Database = u.String()
+			c.Database = u.String()
 		}
 	}
 	for name, c := range map[string]struct {
-		change func(s *quadrille.Service)
+		change func(c *quadrille.Config)
 		want   []string
 	}{
 		"wrong password": {url(func(u *neturl.URL) {
@@ -73,29 +73,24 @@ func TestDatabaseThatNoWaitingHealsEndsRun(t *testing.T) {
 			[]string{"SSL", "sslmode=disable"}},
 		"no such setting": {url(func(u *neturl.URL) { u.RawQuery += "&lock_timeout=soon" }),
 			[]string{"lock_timeout", "correct the address"}},
-		"syntax": {func(s *quadrille.Service) {
-			s.Migrations = map[string]fs.FS{"members": step("002_more.sql", "CREATE TABEL more (n int);")}
+		"syntax": {func(c *quadrille.Config) {
+			c.Migrations = map[string]fs.FS{"members": step("002_more.sql", "CREATE TABEL more (n int);")}
 		}, []string{"migrate members", "42601", "002_more.sql"}},
-		"out of order": {func(s *quadrille.Service) {
-			s.Migrations = map[string]fs.FS{"members": step("003_more.sql", "CREATE TABLE more (n int);")}
+		"out of order": {func(c *quadrille.Config) {
+			more := map[string]fs.FS{"members": step("003_more.sql", "CREATE TABLE more (n int);")}
+			s := members(t, c.Database, c.AMQP, func(c *quadrille.Config) { c.Migrations = more })
 			if err := s.Open(t.Context()); err != nil {
 				t.Error(err)
 			}
-			broken := members(t, s.Database, s.AMQP)
-			broken.Migrations = map[string]fs.FS{"members": step("003_more.sql",
-				"CREATE TABLE more (n int);")}
-			broken.Migrations["members"].(fstest.MapFS)["002_less.sql"] = &fstest.MapFile{Data: []byte(
+			less := step("003_more.sql", "CREATE TABLE more (n int);")
+			less["002_less.sql"] = &fstest.MapFile{Data: []byte(
 				"-- +goose Up\nCREATE TABLE less (n int);")}
-			refused(t, broken, "out-of-order", "version 2", "number above")
-		}, nil},
+			c.Migrations = map[string]fs.FS{"members": less}
+		}, []string{"out-of-order", "version 2", "number above"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := members(t, database(t), webtest.NoBroker)
-			c.change(s)
-			if c.want != nil {
-				refused(t, s, c.want...)
-			}
+			refused(t, members(t, database(t), webtest.NoBroker, c.change), c.want...)
 		})
 	}
 }
@@ -124,10 +119,10 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 	}
 	before := len(tables())
 	other := func(name, url string) *quadrille.Service {
-		s := members(t, url, broker)
-		s.Name = name
-		s.Migrations = map[string]fs.FS{"other": step("002_other.sql", "CREATE TABLE other (n int);")}
-		return s
+		return members(t, url, broker, func(c *quadrille.Config) {
+			c.Name = name
+			c.Migrations = map[string]fs.FS{"other": step("002_other.sql", "CREATE TABLE other (n int);")}
+		})
 	}
 	refused(t, other("mailing", url), "members", "mailing", "belongs to another service")
 	refused(t, other("mailing", url+"&search_path=beside"), "members", "mailing", "schema public")
@@ -155,10 +150,11 @@ func TestServiceBehindAPooler(t *testing.T) {
 	pooled := devstack.PgBouncer(t, direct, "session")
 	for _, leader := range []string{"", direct} {
 		broker, _ := devstack.Vhost(t)
-		s := members(t, pooled, broker)
-		if leader != "" {
-			s.LeaderDatabase, s.Stream = leader, cdc.For(leader, s.Log)
-		}
+		s := members(t, pooled, broker, func(c *quadrille.Config) {
+			if leader != "" {
+				c.LeaderDatabase, c.Stream = leader, cdc.For(leader, c.Log)
+			}
+		})
 		stop := run(t, s)
 		before := 0
 		if leader != "" {
@@ -168,8 +164,9 @@ func TestServiceBehindAPooler(t *testing.T) {
 		becomes(t, s, before+1, "welcomed")
 		stop()
 	}
-	s := members(t, pooled, webtest.NoBroker)
-	s.LeaderDatabase = direct + "&application_name=leader"
+	s := members(t, pooled, webtest.NoBroker, func(c *quadrille.Config) {
+		c.LeaderDatabase = direct + "&application_name=leader"
+	})
 	db, err := s.DB(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -193,8 +190,9 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 		direct := database(t)
 		s := members(t, devstack.PgBouncer(t, direct, mode), webtest.NoBroker)
 		refused(t, s, "transaction or statement mode", "pool_mode = session")
-		s = members(t, direct, webtest.NoBroker)
-		s.LeaderDatabase = devstack.PgBouncer(t, direct, mode)
+		s = members(t, direct, webtest.NoBroker, func(c *quadrille.Config) {
+			c.LeaderDatabase = devstack.PgBouncer(t, direct, mode)
+		})
 		refused(t, s, "LeaderDatabase", "transaction or statement mode", "pool_mode = session")
 	}
 }
@@ -206,8 +204,7 @@ func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	url := database(t)
 	broker, _ := devstack.Vhost(t)
 	var log lines
-	s := members(t, url, broker)
-	s.Log = zerolog.New(&log)
+	s := members(t, url, broker, func(c *quadrille.Config) { c.Log = zerolog.New(&log) })
 	run(t, s)
 	publish(t, s, UserJoined{"1", "ada@example.com"})
 	becomes(t, s, 1, "welcomed")

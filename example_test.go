@@ -4,6 +4,7 @@ package quadrille_test
 import (
 	"context"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 
@@ -26,12 +27,15 @@ func ExampleService() {
 		stop()
 		return nil
 	}
-	members := &quadrille.Service{
+	members, err := quadrille.New(quadrille.Config{
 		Name:      "members",
 		Publishes: []events.Payload{UserJoined{}},
 		Handlers:  []consumer.Handler{consumer.Handle(welcome)},
 		Database:  os.Getenv("DATABASE_URL"), // postgres://…?sslmode=disable
 		AMQP:      os.Getenv("AMQP_URL"),     // amqp://…
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
 	joined := func(ctx context.Context, tx *sqlx.Tx) error { // published if and only if tx commits
 		return members.Publish(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})

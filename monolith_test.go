@@ -21,19 +21,25 @@ func TestServiceThatOnlyPublishes(t *testing.T) {
 	t.Parallel()
 	amqp, _ := devstack.Vhost(t)
 	consumed := make(chan events.Of[UserJoined], 10)
-	monolith := &quadrille.Service{Name: "members", Publishes: []events.Payload{UserJoined{}},
-		Database: database(t), AMQP: amqp}
+	monolith, err := quadrille.New(quadrille.Config{Name: "members",
+		Publishes: []events.Payload{UserJoined{}}, Database: database(t), AMQP: amqp})
+	if err != nil {
+		t.Fatal(err)
+	}
 	says := topology.Topology{Name: "monolith", Services: []topology.Service{
 		{Name: "members", Commands: []topology.Command{{Does: "join",
 			Publishes: []string{"user.joined"}}}},
 	}}
-	listener := &quadrille.Service{
+	listener, err := quadrille.New(quadrille.Config{
 		Name: "mailing", Database: database(t), AMQP: amqp, Topology: says,
 		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx,
 			e events.Of[UserJoined]) error {
 			consumed <- e
 			return nil
 		})},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	run(t, monolith)
 	run(t, listener)

@@ -14,6 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
@@ -81,49 +82,51 @@ func get(t *testing.T, url, body string, status int, into any) {
 func TestHistoryOfASubject(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
-	s := members(t, database(t), broker)
-	s.Publishes = append(s.Publishes, UserWelcomed{})
-	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
-		e events.Of[UserJoined]) error {
+	var s *quadrille.Service
+	greet := func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 		if e.Data.Email == "" {
 			return consumer.Permanent(errors.New("nobody to welcome"))
 		}
 		return errors.Join(welcome(ctx, tx, e), s.Publish(ctx, tx, UserWelcomed{e.Data.ID}))
-	})}
+	}
+	s = members(t, database(t), broker, func(c *quadrille.Config) {
+		c.Publishes = append(c.Publishes, UserWelcomed{})
+		c.Handlers = []consumer.Handler{consumer.Handle(greet)}
+	})
 	run(t, s)
-	admin := httptest.NewServer(s.Admin())
-	defer admin.Close()
+	endpoint := httptest.NewServer(s.Admin())
+	defer endpoint.Close()
 	publish(t, s, UserJoined{"42", "ada@example.com"}, UserJoined{ID: "43"})
 	becomes(t, s, 1, "welcomed")
 	becomes(t, s, 1, "pending WHERE due IS NULL")
-	var history []quadrille.PublishedEvent
-	get(t, admin.URL+"/admin/history/42", "", http.StatusOK, &history)
+	var history []admin.Event
+	get(t, endpoint.URL+"/admin/history/42", "", http.StatusOK, &history)
 	if len(history) != 2 || history[1].CausationID != history[0].ID ||
 		history[1].CorrelationID != history[0].CorrelationID || history[1].Source != "/members" {
 		t.Errorf("story %+v", history)
 	}
 	var handled []map[string]any
-	get(t, admin.URL+"/admin/handled", `{"ids":["`+history[0].ID+`","`+events.NewID()+`"]}`,
+	get(t, endpoint.URL+"/admin/handled", `{"ids":["`+history[0].ID+`","`+events.NewID()+`"]}`,
 		http.StatusOK, &handled)
 	if len(handled) != 1 {
 		t.Errorf("handled %+v", handled)
 	}
-	var page quadrille.ParkedPage
-	get(t, admin.URL+"/admin/parked", "", http.StatusOK, &page)
+	var page admin.ParkedPage
+	get(t, endpoint.URL+"/admin/parked", "", http.StatusOK, &page)
 	parked := page.Parked
 	if len(parked) != 1 || parked[0].Type != "user.joined" ||
 		!strings.Contains(parked[0].Reason, "nobody to welcome") {
 		t.Fatalf("parked %+v", parked)
 	}
-	get(t, admin.URL+"/admin/parked/"+parked[0].Key, "", http.StatusOK, nil)
-	var result quadrille.DryRunResult
-	get(t, admin.URL+"/admin/parked/"+parked[0].Key+"/dry-run", "{}", http.StatusOK, &result)
+	get(t, endpoint.URL+"/admin/parked/"+parked[0].ID, "", http.StatusOK, nil)
+	var result admin.DryRun
+	get(t, endpoint.URL+"/admin/parked/"+parked[0].ID+"/dry-run", "{}", http.StatusOK, &result)
 	if !strings.Contains(result.Error, "nobody to welcome") || len(result.Publishes) != 0 {
 		t.Errorf("tried %+v", result)
 	}
-	get(t, admin.URL+"/admin/parked/"+events.NewID(), "", http.StatusNotFound, nil)
+	get(t, endpoint.URL+"/admin/parked/"+events.NewID(), "", http.StatusNotFound, nil)
 	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) +
 		`"]}`} {
-		get(t, admin.URL+"/admin/handled", bad, http.StatusBadRequest, nil)
+		get(t, endpoint.URL+"/admin/handled", bad, http.StatusBadRequest, nil)
 	}
 }

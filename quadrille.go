@@ -11,24 +11,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/jmoiron/sqlx"
-	"github.com/rs/zerolog"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
-	"github.com/quadrille-go/quadrille/resilience"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -38,45 +32,11 @@ const (
 	openMax   = 5 * time.Second
 )
 
-// Service is one service. Fill in the fields, then call Run; Tx and Say may be used before and
-// beside it. A Service must not be copied once used.
+// Service publishes the events of its outbox, and handles those of other services. Make one with
+// New. It must not be copied.
 type Service struct {
-	Name      string             // lower case, also the name of its exchange and its queue
-	Publishes []events.Payload   // a value of each type that it publishes
-	Handlers  []consumer.Handler // what it does about others' events, and about its own deadlines
-	Database  string             // address of the service's own database, see postgres.Address
-	AMQP      string             // amqp:// URL with the virtual host
-
-	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps,
-	// for notifications and for a stream: a direct one where Database leads through a pooler. Empty:
-	// Database.
-	LeaderDatabase string
-
-	// Topology is the choreography that the service is part of. When it names the service, the
-	// topology must have been applied by an operator, and the service waits until it is. When it does
-	// not, the service declares its own exchange, queue and bindings; so it does when Joins is empty.
-	Topology topology.Topology
-	// Migrations are those of the service's own tables, in goose's format, by the name of their line.
-	// The kit's own tables are migrated in any case.
-	Migrations map[string]fs.FS
-	Log        zerolog.Logger // the zero value is silent
-	// Breakers are those around the service's outside calls, for its figures and its admin endpoint.
-	Breakers []*resilience.Breaker
-	// Stream gives the relay a second way to find what was committed, such as that of package
-	// outbox/cdc; outbox.Use chooses it. nil: there is only the window.
-	Stream func(db *sqlx.DB) outbox.Source
-	// Projections are the service's tables for reading, filled from its event store.
-	Projections []eventstore.Projection
-	// Mandatory are the types whose events wait until somebody is bound for them; nil: those with a
-	// subscriber in the topology. Others go to nobody then, which Stats and the log tell.
-	Mandatory func(eventType string) bool
-	// Keep is how long what was published stays in the outbox, to be published again should the broker
-	// lose it. 0 means outbox.DefaultKeep, less than 0 for ever.
-	Keep time.Duration
-	// HandlerTimeout is how long the transaction of a handler, or of a batch of them, may take. An
-	// event whose handler takes longer fails and is tried again. 0 means
-	// consumer.DefaultHandlerTimeout.
-	HandlerTimeout time.Duration
+	config   Config
+	topology topology.Topology // with this service in it
 
 	opening  singleflight.Group
 	opened   atomic.Pointer[parts] // nil until the database could be reached and was migrated
@@ -91,12 +51,8 @@ type parts struct {
 	inbox    *inbox.Inbox
 	consumer *consumer.Consumer
 	relay    *outbox.Relay
-
-	projector *eventstore.Projector // nil: no projections
+	given    bool // the pool is the caller's
 }
-
-// ErrMisconfigured says that waiting will not help: a name, a URL or the choreography is wrong.
-var ErrMisconfigured = errors.New("service is misconfigured")
 
 // Run relays and consumes until ctx is done, then finishes what is in hand and returns nil. It
 // waits for a database or a broker that is away; it fails only with ErrMisconfigured.
@@ -112,7 +68,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		return err
 	}, pause, func(err error, _ time.Duration) {
-		s.Log.Warn().Err(err).Msg("waiting for the database")
+		s.config.Log.Warn().Err(err).Msg("waiting for the database")
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -130,8 +86,8 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	running.Go(func() { p.relay.Run(ctx) })
 	running.Go(func() { p.consumer.Run(ctx) })
-	if p.projector != nil {
-		running.Go(func() { p.projector.Run(ctx) })
+	for _, c := range s.config.Components {
+		running.Go(func() { c.Run(ctx) })
 	}
 	running.Wait()
 	if err := context.Cause(ctx); errors.Is(err, ErrMisconfigured) {
@@ -160,6 +116,9 @@ func (p *parts) close() error {
 	if p.sessions != p.db {
 		_ = p.sessions.Close()
 	}
+	if p.given {
+		return nil
+	}
 	return p.db.Close()
 }
 
@@ -181,25 +140,20 @@ func (s *Service) parts(ctx context.Context) (*parts, error) {
 	})
 	select {
 	case <-ctx.Done():
-		return nil, fmt.Errorf("open %s: %w", s.Name, ctx.Err())
+		return nil, fmt.Errorf("open %s: %w", s.config.Name, ctx.Err())
 	case result := <-opening:
 		return result.Val.(*parts), result.Err
 	}
 }
 
 func (s *Service) open(ctx context.Context) (*parts, error) {
-	t, err := s.choreography()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, err)
-	}
+	c := s.config
 	db, sessions, address, err := s.connect()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, err)
 	}
-	p := &parts{db: db, sessions: sessions, inbox: inbox.New(db, s.Name), outbox: outbox.New(db)}
-	if len(s.Projections) > 0 {
-		p.projector = &eventstore.Projector{DB: db, Projections: s.Projections, Log: s.Log}
-	}
+	p := &parts{db: db, sessions: sessions, inbox: inbox.New(db, c.Name), outbox: outbox.New(db),
+		given: c.DB != nil}
 	if err := s.prepare(ctx, p); err != nil {
 		_ = p.close()
 		if !postgres.WaitingHelps(err) {
@@ -207,24 +161,20 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		}
 		return nil, err
 	}
-	ready := func(session *rabbit.Session) error { return s.ready(session, t) }
 	p.consumer = &consumer.Consumer{
-		Name: s.Name, URL: s.AMQP, Topology: t, Handlers: s.Handlers, DB: db,
-		Inbox: p.inbox, Outbox: p.outbox, Ready: ready, Log: s.Log,
-		Bounds: consumer.Bounds{HandlerTimeout: s.HandlerTimeout},
-	}
-	for _, b := range s.Breakers {
-		b.Probe = probe(db, b.Name)
+		Name: c.Name, URL: c.AMQP, Topology: s.topology, Handlers: c.Handlers, DB: db,
+		Inbox: p.inbox, Outbox: p.outbox, Ready: s.ready, Log: c.Log, Bounds: c.Bounds,
+		Middleware: c.Middleware,
 	}
 	var source outbox.Source
-	if s.Stream != nil {
-		source = s.Stream(db)
+	if c.Stream != nil {
+		source = c.Stream(db)
 	}
 	p.relay = &outbox.Relay{
-		Outbox: p.outbox, URL: s.AMQP, Database: address, Name: s.Name,
-		Exchange:  topology.ExchangeOf(s.Name),
-		Mandatory: s.mandatory(t), Optional: s.optional(t),
-		Ready: ready, Keep: s.Keep, Source: source, Log: s.Log,
+		Outbox: p.outbox, URL: c.AMQP, Database: address, Name: c.Name,
+		Exchange:  topology.ExchangeOf(c.Name),
+		Mandatory: s.mandatory(), Optional: s.optional(),
+		Ready: s.ready, Keep: c.OutboxKeep, Source: source, Log: c.Log,
 	}
 	return p, nil
 }

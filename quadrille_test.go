@@ -54,16 +54,29 @@ func welcome(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 	return err
 }
 
-// members is a service that says who joined and welcomes them.
-func members(t *testing.T, database, broker string) *quadrille.Service {
+// members is a service that publishes who joined, and welcomes them.
+func members(t *testing.T, database, broker string,
+	changes ...func(c *quadrille.Config)) *quadrille.Service {
 	t.Helper()
-	s := &quadrille.Service{
+	s, err := quadrille.New(configOf(t, database, broker, changes...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func configOf(t *testing.T, database, broker string,
+	changes ...func(c *quadrille.Config)) quadrille.Config {
+	c := quadrille.Config{
 		Name: "members", Publishes: []events.Payload{UserJoined{}},
 		Handlers: []consumer.Handler{consumer.Handle(welcome)},
 		Database: database, AMQP: broker, Migrations: table, Log: zerolog.New(zerolog.NewTestWriter(t)),
 	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	for _, change := range changes {
+		change(&c)
+	}
+	return c
 }
 
 // run runs a service until the end of the test, or until stop is called.
@@ -150,46 +163,48 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "welcome"},
 			{Handles: "user.left", Does: "mourn"}},
 	}}}
-	for want, change := range map[string]func(s *quadrille.Service){
-		"no handler for user.left": func(s *quadrille.Service) { s.Topology = joined },
-		"two handlers for user.joined": func(s *quadrille.Service) {
-			s.Topology, s.Handlers = joined,
-				append(s.Handlers, s.Handlers...)
+	for want, change := range map[string]func(c *quadrille.Config){
+		"no handler for user.left": func(c *quadrille.Config) { c.Topology = joined },
+		"two handlers for user.joined": func(c *quadrille.Config) {
+			c.Topology, c.Handlers = joined,
+				append(c.Handlers, c.Handlers...)
 		},
-		"reacts to user.joined twice": func(s *quadrille.Service) {
-			s.Handlers = append(s.Handlers,
-				s.Handlers...)
+		"reacts to user.joined twice": func(c *quadrille.Config) {
+			c.Handlers = append(c.Handlers,
+				c.Handlers...)
 		},
-		`handles "user.joined", which no service`: func(s *quadrille.Service) { s.Publishes = nil },
-		`service name "Members"`:                  func(s *quadrille.Service) { s.Name = "Members" },
-		"sslmode is not set": func(
-			s *quadrille.Service) {
-			s.Database = "postgres://u:hush@h/d"
+		`handles "user.joined", which no service`: func(c *quadrille.Config) { c.Publishes = nil },
+		`service name "Members"`:                  func(c *quadrille.Config) { c.Name = "Members" },
+		"sslmode is not set": func(c *quadrille.Config) {
+			c.Database = "postgres://u:hush@h/d"
 		},
-		"an option that the driver refuses": func(
-			s *quadrille.Service) {
-			s.Database = "postgres://u:hush@h/d?sslmode=maybe"
+		"an option that the driver refuses": func(c *quadrille.Config) {
+			c.Database = "postgres://u:hush@h/d?sslmode=maybe"
 		},
-		"database URL: want postgres://": func(
-			s *quadrille.Service) {
-			s.Database = "mysql://u:hush@h/d"
+		"database URL: want postgres://": func(c *quadrille.Config) {
+			c.Database = "mysql://u:hush@h/d"
 		},
-		"broker URL: want amqp://":  func(s *quadrille.Service) { s.AMQP = "http://u:hush@h/" },
-		"synchronous_commit is off": func(s *quadrille.Service) { s.Database = lossy },
-		"LeaderDatabase is the address of": func(s *quadrille.Service) {
-			s.Database,
-				s.LeaderDatabase = good, lossy
+		"Lanes is -1": func(c *quadrille.Config) { c.Bounds.Lanes = -1 },
+		"DatabaseTLS: Certificate and Key": func(c *quadrille.Config) {
+			c.DatabaseTLS.Certificate = "client.pem"
 		},
-		"LeaderDatabase: database URL": func(
-			s *quadrille.Service) {
-			s.LeaderDatabase = "mysql://u:hush@h/d"
+		"AMQPTLS: the files are for amqps:// only": func(c *quadrille.Config) {
+			c.AMQPTLS.CA = "ca.pem"
+		},
+		"broker URL: want amqp://":         func(c *quadrille.Config) { c.AMQP = "http://u:hush@h/" },
+		"synchronous_commit is off":        func(c *quadrille.Config) { c.Database = lossy },
+		"LeaderDatabase is the address of": func(c *quadrille.Config) { c.LeaderDatabase = lossy },
+		"LeaderDatabase: database URL": func(c *quadrille.Config) {
+			c.LeaderDatabase = "mysql://u:hush@h/d"
 		},
 	} {
-		s := members(t, good, broker)
-		change(s)
-		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
-		err := s.Run(ctx)
-		cancel()
+		s, err := quadrille.New(configOf(t, good, broker, change))
+		if err == nil {
+			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+			err = s.Run(ctx)
+			cancel()
+			_ = s.Close()
+		}
 		if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
@@ -203,8 +218,8 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 func TestRunWaitsForItsServersAndStops(t *testing.T) {
 	t.Parallel()
 	var log lines
-	away := members(t, "postgres://u:hush@127.0.0.1:1/d?sslmode=disable", "amqp://u:hush@127.0.0.1:1/")
-	away.Log = zerolog.New(&log)
+	away := members(t, "postgres://u:hush@127.0.0.1:1/d?sslmode=disable",
+		"amqp://u:hush@127.0.0.1:1/", func(c *quadrille.Config) { c.Log = zerolog.New(&log) })
 	stop := run(t, away)
 	log.becomes(t, "waiting for the database")
 	if err := away.Ready(t.Context()); err == nil || errors.Is(err, quadrille.ErrMisconfigured) ||
@@ -212,8 +227,8 @@ func TestRunWaitsForItsServersAndStops(t *testing.T) {
 		t.Errorf("ready: %v, connected %v", err, away.Connected())
 	}
 	stop()
-	alone := members(t, database(t), "amqp://u:hush@127.0.0.1:1/")
-	alone.Log = zerolog.New(&log)
+	alone := members(t, database(t), "amqp://u:hush@127.0.0.1:1/",
+		func(c *quadrille.Config) { c.Log = zerolog.New(&log) })
 	stop = run(t, alone)
 	publish(t, alone, UserJoined{"1", "ada@example.com"})
 	log.becomes(t, "connect to broker")
@@ -302,11 +317,12 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 	t.Parallel()
 	for _, mandatory := range []bool{true, false} {
 		broker, _ := devstack.Vhost(t)
-		s := members(t, database(t), broker)
-		s.Handlers = nil
-		if mandatory {
-			s.Mandatory = func(eventType string) bool { return eventType == UserJoined{}.EventType() }
-		}
+		s := members(t, database(t), broker, func(c *quadrille.Config) {
+			c.Handlers = nil
+			if mandatory {
+				c.Mandatory = func(eventType string) bool { return eventType == UserJoined{}.EventType() }
+			}
+		})
 		run(t, s)
 		if err := s.Tx(t.Context(), func(ctx context.Context, tx *sqlx.Tx) error {
 			return s.Publish(ctx, tx, UserJoined{ID: "1", Email: "ada@example.org"})

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
@@ -17,11 +17,11 @@ func TestRelayStateNamesWhoRelays(t *testing.T) {
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
-	admin := httptest.NewServer(s.Admin())
-	defer admin.Close()
-	var state quadrille.RelayState
+	endpoint := httptest.NewServer(s.Admin())
+	defer endpoint.Close()
+	var state admin.Relay
 	webtest.Eventually(t, "the leader to tell of itself", func() (bool, string) {
-		get(t, admin.URL+"/admin/relay", "", 200, &state)
+		get(t, endpoint.URL+"/admin/relay", "", 200, &state)
 		return strings.HasPrefix(state.Leader, "members on ") && len(state.Replicas) == 1 &&
 			state.Replicas[0].Leads, state.Leader
 	})
@@ -36,7 +36,7 @@ func TestRelayStateNamesWhoRelays(t *testing.T) {
 		VALUES (gen_random_uuid(), 'intruder', 'elsewhere', 7, 1)`); err != nil {
 		t.Fatal(err)
 	}
-	get(t, admin.URL+"/admin/relay", "", 200, &state)
+	get(t, endpoint.URL+"/admin/relay", "", 200, &state)
 	if len(state.Warnings) != 1 || !strings.Contains(state.Warnings[0], "the service intruder on "+
 		"elsewhere (process 7) has a relay on this database, which belongs to members") {
 		t.Errorf("warnings %v", state.Warnings)

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
@@ -25,12 +25,12 @@ func TestReplayedIsADuplicate(t *testing.T) {
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
-	admin := httptest.NewServer(s.Admin())
-	defer admin.Close()
+	endpoint := httptest.NewServer(s.Admin())
+	defer endpoint.Close()
 	publish(t, s, UserJoined{"1", "ada@example.com"}, UserJoined{"2", "bob@example.com"})
 	becomes(t, s, 2, "welcomed")
-	var history []quadrille.PublishedEvent
-	get(t, admin.URL+"/admin/history/1", "", 200, &history)
+	var history []admin.Event
+	get(t, endpoint.URL+"/admin/history/1", "", 200, &history)
 
 	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members",
 		Services: []topology.Service{{Name: "members"}}}}
@@ -38,7 +38,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 		var o, e bytes.Buffer
 		code = cli.Run(t.Context(), app, append([]string{"replay", "-o", "json"}, args...),
 			strings.NewReader(""), &o, &e,
-			func(name string) (string, bool) { return admin.URL, name == "QUADRILLE_MEMBERS_URL" })
+			func(name string) (string, bool) { return endpoint.URL, name == "QUADRILLE_MEMBERS_URL" })
 		return code, o.String(), e.String()
 	}
 	for _, c := range []struct {
@@ -85,8 +85,8 @@ func TestRepublicationsArePaged(t *testing.T) {
 	broker, _ := devstack.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
-	admin := httptest.NewServer(s.Admin())
-	defer admin.Close()
+	endpoint := httptest.NewServer(s.Admin())
+	defer endpoint.Close()
 	db, err := s.DB(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -100,8 +100,8 @@ func TestRepublicationsArePaged(t *testing.T) {
 	var ids []int64
 	pages := 0
 	for after := ""; pages == 0 || after != ""; pages++ {
-		var page quadrille.RepublicationPage
-		get(t, admin.URL+"/admin/replay?after="+after, "", 200, &page)
+		var page admin.ReplayPage
+		get(t, endpoint.URL+"/admin/replay?after="+after, "", 200, &page)
 		if n := len(page.Replays); n == 0 || n > 100 || pages > 2 {
 			t.Fatalf("page %d has %d requests", pages, n)
 		}
@@ -114,12 +114,12 @@ func TestRepublicationsArePaged(t *testing.T) {
 		func(a, b int64) int { return cmp.Compare(b, a) }) {
 		t.Errorf("%d requests in %d pages, want %d, newest first", len(ids), pages, requests)
 	}
-	var page quadrille.RepublicationPage
-	get(t, admin.URL+"/admin/replay?limit=1&after=8", "", 200, &page)
+	var page admin.ReplayPage
+	get(t, endpoint.URL+"/admin/replay?limit=1&after=8", "", 200, &page)
 	if len(page.Replays) != 1 || page.Replays[0].ID != 7 || page.Next != "7" {
 		t.Errorf("the request before 8 is %+v", page)
 	}
 	for _, bad := range []string{"limit=0", "limit=101", "after=x", "after=-1"} {
-		get(t, admin.URL+"/admin/replay?"+bad, "", 400, nil)
+		get(t, endpoint.URL+"/admin/replay?"+bad, "", 400, nil)
 	}
 }

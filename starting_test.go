@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
@@ -100,13 +101,14 @@ func TestDryRunShowsADeadline(t *testing.T) {
 				return consumer.Effects{}, nil
 			}),
 		}}
-	s := members(t, database(t), webtest.NoBroker)
-	s.Handlers = []consumer.Handler{remind.Handler()}
-	s.Topology = topology.Topology{Name: "club", Services: []topology.Service{{
+	club := topology.Topology{Name: "club", Services: []topology.Service{{
 		Name: "members", Commands: []topology.Command{{Does: "join", Publishes: []string{"user.joined"}},
 			{Does: "remind again", Type: "user.reminded", After: time.Hour}},
 		Reacts: []topology.Reaction{{Handles: "user.joined", Does: "remind"}},
 	}}}
+	s := members(t, database(t), webtest.NoBroker, func(c *quadrille.Config) {
+		c.Handlers, c.Topology = []consumer.Handler{remind.Handler()}, club
+	})
 	db, err := s.DB(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -119,10 +121,10 @@ func TestDryRunShowsADeadline(t *testing.T) {
 			'{"ID":"1","Email":"ada@example.com"}', 1, 'a mistake')`, id); err != nil {
 		t.Fatal(err)
 	}
-	admin := httptest.NewServer(s.Admin())
-	t.Cleanup(admin.Close)
-	var result quadrille.DryRunResult
-	get(t, admin.URL+"/admin/parked/"+id+"/dry-run", "{}", http.StatusOK, &result)
+	endpoint := httptest.NewServer(s.Admin())
+	t.Cleanup(endpoint.Close)
+	var result admin.DryRun
+	get(t, endpoint.URL+"/admin/parked/"+id+"/dry-run", "{}", http.StatusOK, &result)
 	if result.Error != "" || len(result.Publishes) != 1 ||
 		result.Publishes[0].Type != "user.reminded" || result.Publishes[0].Due == nil ||
 		result.Publishes[0].Due.Sub(result.Publishes[0].Time) != time.Hour {

@@ -104,8 +104,9 @@ func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
 	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write,
 		rights.Read)
 	var log lines
-	s := members(t, database(t), broker)
-	s.Topology, s.Log = club, zerolog.New(&log)
+	s := members(t, database(t), broker, func(c *quadrille.Config) {
+		c.Topology, c.Log = club, zerolog.New(&log)
+	})
 	run(t, s)
 	publish(t, s, UserJoined{"1", "ada@example.com"})
 	log.becomes(t, "run: quadrille topology apply")
@@ -161,9 +162,10 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 		_, err := tx.ExecContext(ctx, `INSERT INTO welcomed VALUES ($1, $2)`, e.ID, e.Data.OrderID)
 		return err
 	}
-	s := members(t, database(t), broker)
-	s.Name, s.Publishes, s.Handlers, s.Topology = "loyalty", nil,
-		[]consumer.Handler{consumer.Handle(points)}, topology.Fulfilment()
+	s := members(t, database(t), broker, func(c *quadrille.Config) {
+		c.Name, c.Publishes, c.Topology = "loyalty", nil, topology.Fulfilment()
+		c.Handlers = []consumer.Handler{consumer.Handle(points)}
+	})
 	run(t, s)
 	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
 		check, err := conn.Channel()

@@ -3,18 +3,14 @@ package cli
 import (
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
 )
 
 // Breaker is a circuit breaker of one replica of a service.
 type Breaker struct {
-	Service  string    `json:"service"`
-	Name     string    `json:"name"`
-	State    string    `json:"state"`
-	Since    time.Time `json:"since,omitzero"`
-	Failures int       `json:"failures"`
-	Opened   int64     `json:"opened"`
-	Refused  int64     `json:"refused"`
+	Service string `json:"service"`
+	admin.Breaker
 }
 
 func (e *Env) breakers() *cobra.Command {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -102,7 +103,7 @@ func TestParkedIsListedUpToTheLimit(t *testing.T) {
 			pages = append(pages, strconv.Itoa(size))
 			page, next := []cli.Parked{}, ""
 			for i := after; i < min(after+size, parked); i++ {
-				page = append(page, cli.Parked{ID: strconv.Itoa(i)})
+				page = append(page, cli.Parked{Parked: admin.Parked{ID: strconv.Itoa(i)}})
 			}
 			if after+size < parked {
 				next = strconv.Itoa(after + size)

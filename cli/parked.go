@@ -3,27 +3,20 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
 )
 
-// Parked is a parked event as the command line lists it.
+// Parked is something that one service has parked.
 type Parked struct {
-	Service   string    `json:"service"`
-	ID        string    `json:"id"`
-	Type      string    `json:"type"`
-	Reason    string    `json:"reason"`
-	Size      int64     `json:"size"` // of the body, in bytes
-	Attempts  int       `json:"attempts"`
-	Owner     string    `json:"owner"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Service string `json:"service"`
+	admin.Parked
 }
 
 // maxParkedPage is how many parked events of one service are asked for at once.
@@ -66,17 +59,13 @@ func (e *Env) parkedOf(ctx context.Context, service string, limit int) (list []P
 		if limit > 0 {
 			size = min(size, limit-len(list))
 		}
-		var page struct {
-			Parked []Parked `json:"parked"`
-			Next   string   `json:"next"`
-		}
+		var page admin.ParkedPage
 		path := fmt.Sprintf("/admin/parked?limit=%d&after=%s", size, url.QueryEscape(after))
 		if err := e.Call(ctx, service, "GET", path, nil, nil, &page); err != nil {
 			return nil, false, err
 		}
 		for _, p := range page.Parked {
-			p.Service = service
-			list = append(list, p)
+			list = append(list, Parked{service, p})
 		}
 		after = page.Next
 		if done := limit > 0 && len(list) >= limit; after == "" || done {
@@ -172,13 +161,7 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 func (e *Env) tryParked(ctx context.Context, id string) error {
 	var missing []Missing
 	for _, s := range e.App.Topology.Services {
-		var result struct {
-			Error string `json:"error,omitempty"`
-			Says  []struct {
-				Type string          `json:"type"`
-				Data json.RawMessage `json:"data"`
-			} `json:"publishes"`
-		}
+		var result admin.DryRun
 		err := e.Call(ctx, s.Name, "POST", "/admin/parked/"+url.PathEscape(id)+"/dry-run", nil, nil,
 			&result)
 		if isNotFound(err) {
@@ -190,10 +173,17 @@ func (e *Env) tryParked(ctx context.Context, id string) error {
 		}
 		err = e.Print(result, func(t *Text) {
 			if result.Error == "" {
-				t.Printf("%s would handle it and say %d events\n", s.Name, len(result.Says))
+				t.Printf("%s would handle it, with %d effects\n", s.Name, len(result.Publishes))
 			}
-			for _, published := range result.Says {
-				t.Printf("  %s %s\n", published.Type, published.Data)
+			for _, e := range result.Publishes {
+				kind := "publish"
+				switch {
+				case e.Call != nil:
+					kind = "call"
+				case e.Due != nil:
+					kind = "schedule"
+				}
+				t.Printf("  %s %s %s\n", kind, e.Type, e.Data)
 			}
 		})
 		if err == nil && result.Error != "" {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
 )
 
@@ -16,20 +17,10 @@ const (
 	relayTimeout = time.Minute
 )
 
-// Relay is how a service's relay finds what was committed.
+// Relay is the state of the relay of one service.
 type Relay struct {
-	Service string    `json:"service"`
-	Wanted  string    `json:"wanted"` // window or stream
-	Source  string    `json:"source"` // in use
-	Token   int64     `json:"token"`  // of the leading replica
-	Since   time.Time `json:"since"`  // it leads
-	Leader  string    `json:"leader"`
-	Slot    *struct {
-		Name     string `json:"name"`
-		State    string `json:"state"`
-		LagBytes int64  `json:"lag_bytes"`
-	} `json:"slot,omitempty"`
-	Warnings []string `json:"warnings,omitempty"`
+	Service string `json:"service"`
+	admin.Relay
 }
 
 func (e *Env) relay() *cobra.Command {

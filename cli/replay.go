@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 )
 
@@ -20,16 +21,10 @@ const (
 	replayTimeout = time.Hour
 )
 
-// Replay is a request to publish again, as the service tells of it.
+// Replay is a replay request at one service.
 type Replay struct {
-	Service   string     `json:"service"`
-	ID        int64      `json:"id"`
-	Published int64      `json:"published"`
-	Refused   int64      `json:"refused"`
-	Held      int64      `json:"held"`
-	Reason    string     `json:"reason,omitempty"`
-	DoneAt    *time.Time `json:"done_at,omitempty"`
-	EndedAt   *time.Time `json:"ended_at,omitempty"`
+	Service string `json:"service"`
+	admin.Replay
 }
 
 func (e *Env) replay() *cobra.Command {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
 )
 
@@ -22,16 +23,7 @@ type Step struct {
 	CausationID string          `json:"causation_id,omitempty"`
 	Data        json.RawMessage `json:"data,omitempty"`
 	Handled     []Handled       `json:"handled"`
-	Call        *Call           `json:"call,omitempty"` // nil: an event
-}
-
-// Call is what became of an outside call.
-type Call struct {
-	Attempts   int        `json:"attempts"` // that failed
-	Reason     string     `json:"reason,omitempty"`
-	Parked     bool       `json:"parked,omitempty"`
-	Answer     string     `json:"answer,omitempty"`
-	AnsweredAt *time.Time `json:"answered_at,omitempty"`
+	Call        *admin.Call     `json:"call,omitempty"` // nil: an event
 }
 
 // Handled tells who has handled an event, and when.
@@ -140,25 +132,22 @@ func (e *Env) Trace(ctx context.Context, subject string) (Trace, error) {
 // maxHandledIDs is how many events a service is asked about at once.
 const maxHandledIDs = 1000
 
-// handling is what a service answers about an event that it has handled.
+// handling is an event that a service has handled.
 type handling struct {
-	Service string    `json:"-"`
-	ID      string    `json:"id"`
-	Type    string    `json:"type"`
-	At      time.Time `json:"at"`
+	Service string
+	admin.Handled
 }
 
 func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all []handling,
 	err error) {
 	for chunk := range slices.Chunk(ids, maxHandledIDs) {
-		var list []handling
+		var list []admin.Handled
 		if err := e.Call(ctx, service, "POST", "/admin/handled", nil, map[string]any{"ids": chunk},
 			&list); err != nil {
 			return nil, err
 		}
 		for _, h := range list {
-			h.Service = service
-			all = append(all, h)
+			all = append(all, handling{service, h})
 		}
 	}
 	return all, nil
@@ -228,7 +217,7 @@ func (s Step) note(began time.Time) string {
 		note += "  (" + why.Reason + ")"
 	}
 	if s.Call != nil {
-		return note + "  " + s.Call.note(began)
+		return note + "  " + callNote(s.Call, began)
 	}
 	var by []string
 	for _, h := range s.Handled {
@@ -241,7 +230,7 @@ func (s Step) note(began time.Time) string {
 }
 
 // note says whether a call was answered, and what it waits for otherwise.
-func (c Call) note(began time.Time) string {
+func callNote(c *admin.Call, began time.Time) string {
 	failed := ""
 	if c.Attempts > 0 {
 		failed = fmt.Sprintf(" after %d failed attempts", c.Attempts)

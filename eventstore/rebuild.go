@@ -8,6 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -26,9 +27,6 @@ type Progress struct {
 
 // switchLockTimeout bounds how long readers wait while the view is switched to another table.
 const switchLockTimeout = "200ms"
-
-// ErrNoSuchProjection means that the service has no projection with this name.
-var ErrNoSuchProjection = errors.New("no such projection")
 
 // Prepare creates the tables and views of new projections, and begins to rebuild projections of
 // another version. In a database that was restored, or moved to another cluster, it resets all
@@ -103,7 +101,7 @@ func createGeneration(ctx context.Context, tx *sqlx.Tx, projection Projection, n
 func (p *Projector) Rebuild(ctx context.Context, name string) error {
 	projection, ok := p.find(name)
 	if !ok {
-		return fmt.Errorf("rebuild: %w: %.64q", ErrNoSuchProjection, name)
+		return fmt.Errorf("rebuild: %w: %.64q", quadrille.ErrNoSuchProjection, name)
 	}
 	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx,

@@ -25,7 +25,7 @@ func silentProxy(t *testing.T, raw string) (proxied string, silence func() (cut 
 	u.Host = l.Addr().String()
 	var mu sync.Mutex
 	var conns []net.Conn
-	silent := false
+	silent, ended := false, false
 	pass := func(to, from net.Conn) {
 		buffer := make([]byte, 32<<10)
 		for {
@@ -60,7 +60,12 @@ func silentProxy(t *testing.T, raw string) (proxied string, silence func() (cut 
 			}
 			mu.Lock()
 			conns = append(conns, client, upstream)
+			late := ended
 			mu.Unlock()
+			if late { // accepted while the others were being closed
+				_, _ = client.Close(), upstream.Close()
+				return
+			}
 			go pass(upstream, client)
 			go pass(client, upstream)
 		}
@@ -69,6 +74,7 @@ func silentProxy(t *testing.T, raw string) (proxied string, silence func() (cut 
 		_ = l.Close()
 		mu.Lock()
 		defer mu.Unlock()
+		ended = true
 		for _, c := range conns {
 			_ = c.Close()
 		}

@@ -78,7 +78,8 @@ func divided(all []subscription, t topology.Topology) (found []Finding) {
 			Detail: fmt.Sprintf("it is consumed for %d databases, and each handles a part of its "+
 				"events: %s",
 				len(of), strings.Join(details, "; ")),
-			Remedy: "stop the replicas of all databases but one, or give them a virtual host of their own; " +
+			Remedy: "stop the replicas of all databases but one, or give them a virtual host of their " +
+				"own; " +
 				askDatabase + " returns the identity of a database; restart replicas whose database " +
 				"was restored or upgraded while they ran",
 		})

@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	os.Exit(boot.Main("inventory", func(c *boot.Config) (*quadrille.Service, http.Handler) {
-		return inventory.New(c.Database, c.AMQP, c.Log)
+	os.Exit(boot.Main("inventory", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
+		return inventory.New(c.Service())
 	}))
 }

@@ -18,8 +18,8 @@ import (
 const leastDeadline = time.Second
 
 func main() {
-	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler) {
+	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
 		within := c.Duration("QUADRILLE_ORDER_DEADLINE", topology.OrderDeadline, leastDeadline)
-		return orders.New(c.Database, c.AMQP, within, c.Log)
+		return orders.New(c.Service(), within)
 	}))
 }

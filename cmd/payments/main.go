@@ -13,8 +13,7 @@ import (
 )
 
 func main() {
-	os.Exit(boot.Main("payments", func(c *boot.Config) (*quadrille.Service, http.Handler) {
-		return payments.New(c.Database, c.AMQP, c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"),
-			c.Log)
+	os.Exit(boot.Main("payments", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
+		return payments.New(c.Service(), c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"))
 	}))
 }

@@ -14,9 +14,9 @@ import (
 )
 
 func main() {
-	os.Exit(boot.Main("shipping", func(c *boot.Config) (*quadrille.Service, http.Handler) {
+	os.Exit(boot.Main("shipping", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
 		countries := c.Countries("QUADRILLE_SHIPPING_COUNTRIES", shipping.Countries)
-		return shipping.New(c.Database, c.AMQP, c.Peer("carrier", "QUADRILLE_SHIPPING_CARRIER_URL"),
-			countries, c.Log)
+		return shipping.New(c.Service(), c.Peer("carrier", "QUADRILLE_SHIPPING_CARRIER_URL"),
+			countries)
 	}))
 }

@@ -25,7 +25,6 @@ import (
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -51,12 +50,14 @@ type Config struct {
 	Tokens   string
 	Log      zerolog.Logger
 
+	leader string // another address of the database
+	keep   time.Duration
 	lookup func(string) (string, bool)
 	errs   []error
 }
 
 // Build creates a service and its API from its configuration.
-type Build func(c *Config) (*quadrille.Service, http.Handler)
+type Build func(c *Config) (*quadrille.Service, http.Handler, error)
 
 // Main runs a service until SIGINT or SIGTERM and returns the exit code. With the argument
 // healthcheck it requests /readyz of the service that runs in the same environment, and returns 0
@@ -116,13 +117,12 @@ func healthcheck(ctx context.Context, listen string) error {
 
 func run(ctx context.Context, name string, lookup func(string) (string, bool), build Build) error {
 	c := read(name, lookup)
-	service, api := build(c)
-	service.Keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, minKeep)
-	if leader := c.String(prefixOf(name)+"LEADER_DATABASE_URL", ""); leader != "" {
-		service.LeaderDatabase, service.Stream = leader, cdc.For(leader, c.Log)
+	service, api, err := build(c)
+	if faults := errors.Join(c.errs...); faults != nil {
+		return faults
 	}
-	if err := errors.Join(c.errs...); err != nil {
-		return err
+	if err != nil {
+		return c.misconfigured(name, err)
 	}
 	tokens, err := web.LoadTokens(c.Tokens)
 	if err != nil {
@@ -136,12 +136,25 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error { return web.Serve(ctx, listener, web.Mux(service, tokens, api), c.Log) })
 	err = group.Wait()
-	if errors.Is(err, quadrille.ErrMisconfigured) {
-		err = fmt.Errorf("%sDATABASE_URL or _AMQP_URL: %w", prefixOf(name), err)
-	}
+	err = c.misconfigured(name, err)
 	_ = service.Close()
 	c.Log.Info().Err(err).Msg("stopped")
 	return err
+}
+
+// misconfigured names the settings that an error of the configuration is about.
+func (c *Config) misconfigured(name string, err error) error {
+	if errors.Is(err, quadrille.ErrMisconfigured) {
+		return fmt.Errorf("%sDATABASE_URL or _AMQP_URL: %w", prefixOf(name), err)
+	}
+	return err
+}
+
+// Service returns what the environment says about every service: its servers, its log and its
+// bounds.
+func (c *Config) Service() quadrille.Config {
+	return quadrille.Config{Database: c.Database, LeaderDatabase: c.leader, AMQP: c.AMQP, Log: c.Log,
+		OutboxKeep: c.keep}
 }
 
 func read(name string, lookup func(string) (string, bool)) *Config {
@@ -149,6 +162,8 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	prefix := prefixOf(name)
 	c.Database = c.Require(prefix + "DATABASE_URL")
 	c.AMQP = c.Require(prefix + "AMQP_URL")
+	c.leader = c.String(prefix+"LEADER_DATABASE_URL", "")
+	c.keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, minKeep)
 	c.Listen = c.String(prefix+"LISTEN", "")
 	if c.Listen == "" {
 		if address := c.Require(prefix + "URL"); address != "" {

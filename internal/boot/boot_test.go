@@ -35,9 +35,11 @@ func settings(more map[string]string) map[string]string {
 	return env
 }
 
-func plain(c *Config) (*quadrille.Service, http.Handler) {
-	return &quadrille.Service{Name: "plain", Database: c.Database, AMQP: c.AMQP, Log: c.Log},
-		http.NotFoundHandler()
+func plain(c *Config) (*quadrille.Service, http.Handler, error) {
+	config := c.Service()
+	config.Name = "plain"
+	s, err := quadrille.New(config)
+	return s, http.NotFoundHandler(), err
 }
 
 // runPlain runs the service until ctx is done or the service fails.
@@ -226,7 +228,7 @@ func TestLogContainsNoSecret(t *testing.T) {
 	}
 	defer func() { _ = file.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
-	build := func(c *Config) (*quadrille.Service, http.Handler) {
+	build := func(c *Config) (*quadrille.Service, http.Handler, error) {
 		c.Log = zerolog.New(file)
 		return plain(c)
 	}

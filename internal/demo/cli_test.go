@@ -45,16 +45,17 @@ func startServices(t *testing.T) *services {
 		"QUADRILLE_MANAGEMENT_URL": management}}
 	for name, service := range map[string]webtest.New{
 		"orders": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return orders.New(db, amqp, time.Hour, log)
+			return webtest.Must(orders.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}, time.Hour))
 		},
 		"payments": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return payments.New(db, amqp, absentProvider(t), log)
+			return webtest.Must(payments.New(quadrille.Config{Database: db, AMQP: amqp, Log: log},
+				absentProvider(t)))
 		},
 		"inventory": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return inventory.New(db, amqp, log)
+			return webtest.Must(inventory.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}))
 		},
 		"shipping": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return shipping.New(db, amqp, nil, nil, log)
+			return webtest.Must(shipping.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}, nil, nil))
 		},
 	} {
 		b.start(name, service)

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { webtest.Main(m) }
 
 func service(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-	return inventory.New(database, webtest.NoBroker, log)
+	return webtest.Must(inventory.New(webtest.Config(database, log)))
 }
 
 // env is the service with its tables.

@@ -1,11 +1,10 @@
 package inventory
 
 import (
+	"cmp"
 	"embed"
 	"io/fs"
 	"net/http"
-
-	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
@@ -17,14 +16,17 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// New returns the service and its API.
-func New(database, amqp string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
+// New returns the service and its API. The configuration has the servers and the bounds; the rest
+// is the service's own.
+func New(c quadrille.Config) (*quadrille.Service, http.Handler, error) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
-	service := &quadrille.Service{
-		Name: Participant.Name, Handlers: []consumer.Handler{Participant.Handler()},
-		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
-		Migrations: map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()},
-		Log:        log, Stream: cdc.For(database, log),
+	c.Name, c.Topology = Participant.Name, topology.Fulfilment()
+	c.Handlers = []consumer.Handler{Participant.Handler()}
+	c.Migrations = map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()}
+	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
+	service, err := quadrille.New(c)
+	if err != nil {
+		return nil, nil, err
 	}
-	return service, routes(service, log)
+	return service, routes(service, c.Log), nil
 }

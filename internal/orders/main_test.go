@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { webtest.Main(m) }
 const within = 15 * time.Minute
 
 func service(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-	return orders.New(database, webtest.NoBroker, within, log)
+	return webtest.Must(orders.New(webtest.Config(database, log), within))
 }
 
 // env is the service with its tables.

@@ -30,7 +30,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	// One that starts only now has never seen its database.
-	late, api := orders.New(database, webtest.NoBroker, within, zerolog.Nop())
+	late, api := webtest.Must(orders.New(webtest.Config(database, zerolog.Nop()), within))
 	defer func() { _ = late.Close() }()
 	tokens, err := web.LoadTokens("")
 	if err != nil {

@@ -1,12 +1,11 @@
 package orders
 
 import (
+	"cmp"
 	"embed"
 	"io/fs"
 	"net/http"
 	"time"
-
-	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
@@ -18,16 +17,17 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// New returns the service and its API. An order must be confirmed within the given time, unless it
-// says otherwise.
-func New(database, amqp string, within time.Duration, log zerolog.Logger) (*quadrille.Service,
-	http.Handler) {
+// New returns the service and its API. The configuration has the servers and the bounds; the rest
+// is the service's own. An order must be confirmed within the given time, unless it says otherwise.
+func New(c quadrille.Config, within time.Duration) (*quadrille.Service, http.Handler, error) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
-	service := &quadrille.Service{
-		Name: Participant.Name, Handlers: []consumer.Handler{Participant.Handler()},
-		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
-		Migrations: map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}, Log: log,
-		Stream: cdc.For(database, log),
+	c.Name, c.Topology = Participant.Name, topology.Fulfilment()
+	c.Handlers = []consumer.Handler{Participant.Handler()}
+	c.Migrations = map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}
+	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
+	service, err := quadrille.New(c)
+	if err != nil {
+		return nil, nil, err
 	}
-	return service, routes(service, within, log)
+	return service, routes(service, within, c.Log), nil
 }

@@ -205,8 +205,8 @@ func asRows(t *testing.T) (db *sqlx.DB, migrate func() error) {
 // migrations returns those of the service, and those from before accounts were event-sourced.
 func migrations(t *testing.T) (all, old fs.FS) {
 	t.Helper()
-	s, _ := service("", zerolog.Nop())
-	all = s.Migrations["payments"]
+	s, _ := service(webtest.NoDatabase, zerolog.Nop())
+	all = s.Config().Migrations["payments"]
 	before := fstest.MapFS{}
 	for _, name := range []string{"001_payments.sql", "002_cards.sql"} {
 		data, err := fs.ReadFile(all, name)

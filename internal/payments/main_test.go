@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 }
 
 func service(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-	return payments.New(database, webtest.NoBroker, nil, log)
+	return webtest.Must(payments.New(webtest.Config(database, log), nil))
 }
 
 // env is the service with its tables.

@@ -32,11 +32,11 @@ type provider struct {
 	service *quadrille.Service
 }
 
-func (p provider) handlers() []consumer.Handler {
+func (p *provider) handlers() []consumer.Handler {
 	return []consumer.Handler{consumer.Call(p.charge), consumer.Call(p.refund)}
 }
 
-func (p provider) charge(ctx context.Context,
+func (p *provider) charge(ctx context.Context,
 	e events.Of[Charge]) (events.Payload, error) {
 	c := e.Data
 	if p.peer == nil { // there was one when it was asked for, and nobody knows what came of it
@@ -58,7 +58,7 @@ func (p provider) charge(ctx context.Context,
 	return ChargeSucceeded{OrderID: c.OrderID}, nil
 }
 
-func (p provider) refund(ctx context.Context,
+func (p *provider) refund(ctx context.Context,
 	e events.Of[Refund]) (events.Payload, error) {
 	if p.peer == nil {
 		return nil, errNoProvider

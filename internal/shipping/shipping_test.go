@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { webtest.Main(m) }
 var participant = shipping.Participant(false, "DE", "FR")
 
 func service(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-	return shipping.New(database, webtest.NoBroker, nil, []string{"DE", "FR"}, log)
+	return webtest.Must(shipping.New(webtest.Config(database, log), nil, []string{"DE", "FR"}))
 }
 
 // env is the service with its tables.

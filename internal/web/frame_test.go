@@ -25,7 +25,7 @@ func serve(t *testing.T, api http.Handler) *webtest.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(&quadrille.Service{Name: "plain"}, tokens, api))
+	server := httptest.NewServer(web.Mux(plainService(t), tokens, api))
 	t.Cleanup(server.Close)
 	return &webtest.Service{TB: t, URL: server.URL}
 }
@@ -141,4 +141,16 @@ func dial(t *testing.T, address string) *net.TCPConn {
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(webtest.Patience))
 	return c.(*net.TCPConn)
+}
+
+// plainService is a service without servers.
+func plainService(t *testing.T) *quadrille.Service {
+	t.Helper()
+	config := webtest.Config(webtest.NoDatabase, zerolog.Nop())
+	config.Name = "plain"
+	s, err := quadrille.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

@@ -18,8 +18,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
@@ -45,10 +43,12 @@ func newCommands(t *testing.T) *commands {
 		answers: map[string]int{}}
 	c.Service = webtest.Start(t, func(database string, log zerolog.Logger) (*quadrille.Service,
 		http.Handler) {
-		service := &quadrille.Service{
-			Name: "tester", Database: database, AMQP: webtest.NoBroker, Log: log,
-			Publishes: []events.Payload{}, Handlers: []consumer.Handler{},
-			Migrations: map[string]fs.FS{"idempotency": idempotency.Migrations()},
+		config := webtest.Config(database, log)
+		config.Name = "tester"
+		config.Migrations = map[string]fs.FS{"idempotency": idempotency.Migrations()}
+		service, err := quadrille.New(config)
+		if err != nil {
+			t.Fatal(err)
 		}
 		c.group = web.NewGroup(service, c.take)
 		c.handler = web.Handle(log, func(w http.ResponseWriter, r *http.Request) error {

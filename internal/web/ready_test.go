@@ -31,10 +31,12 @@ func listener(broker string, handle func() error) webtest.New {
 		handler := consumer.Handle(func(context.Context, *sqlx.Tx, events.Of[joined]) error {
 			return handle()
 		})
-		return &quadrille.Service{
-			Name: "listener", Database: database, AMQP: broker, Log: log, HandlerTimeout: time.Second,
+		service, err := quadrille.New(quadrille.Config{
+			Name: "listener", Database: database, AMQP: broker, Log: log,
+			Bounds:    consumer.Bounds{HandlerTimeout: time.Second},
 			Publishes: []events.Payload{joined{}}, Handlers: []consumer.Handler{handler},
-		}, http.NotFoundHandler()
+		})
+		return webtest.Must(service, http.NotFoundHandler(), err)
 	}
 }
 

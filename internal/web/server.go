@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/quadrilleprom"
 )
 
 // The bounds of a connection.
@@ -60,10 +61,11 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ready(w, r, service)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics(service), promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(quadrilleprom.Registry(service),
+		promhttp.HandlerOpts{}))
 	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(withBody(api)))
-	return ensureAnswer(service.Log, Guard(checkAddress(mux), tokens.configured()))
+	return ensureAnswer(service.Config().Log, Guard(checkAddress(mux), tokens.configured()))
 }
 
 // withTimeout limits the time of a handler.

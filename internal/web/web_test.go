@@ -236,7 +236,10 @@ func plain(database string, log zerolog.Logger) (*quadrille.Service, http.Handle
 	mux.HandleFunc("GET /client", func(w http.ResponseWriter, r *http.Request) {
 		_ = web.Write(w, http.StatusOK, web.ClientOf(r.Context()))
 	})
-	return &quadrille.Service{Name: "plain", Database: database, AMQP: webtest.NoBroker, Log: log}, mux
+	config := webtest.Config(database, log)
+	config.Name = "plain"
+	service, err := quadrille.New(config)
+	return webtest.Must(service, mux, err)
 }
 
 func TestHealthMetricsAndAdminRoutes(t *testing.T) {

@@ -15,9 +15,12 @@ import (
 // stream with: quadrille relay use stream SERVICE.
 func ExampleFor() {
 	database, log := os.Getenv("DATABASE_URL"), zerolog.New(os.Stderr)
-	s := &quadrille.Service{
+	s, err := quadrille.New(quadrille.Config{
 		Name: "members", Database: database, AMQP: os.Getenv("AMQP_URL"),
 		Stream: cdc.For(database, log), Log: log,
+	})
+	if err != nil {
+		log.Fatal().Err(err).Send()
 	}
 	if err := s.Run(context.Background()); err != nil {
 		fmt.Println(err)

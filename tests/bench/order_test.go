@@ -117,13 +117,16 @@ func (p ping) Subject() string { return p.ID }
 func BenchmarkLatency(b *testing.B) {
 	amqp, _ := devstack.Vhost(b)
 	took := make(chan time.Duration, pings)
-	s := &quadrille.Service{
+	s, err := quadrille.New(quadrille.Config{
 		Name: "pinger", Publishes: []events.Payload{ping{}}, AMQP: amqp, Database: env.EmptyDatabase(b),
 		Handlers: []consumer.Handler{consumer.Handle(func(_ context.Context, _ *sqlx.Tx,
 			e events.Of[ping]) error {
 			took <- time.Since(e.Data.At)
 			return nil
 		})},
+	})
+	if err != nil {
+		b.Fatal(err)
 	}
 	env.Run(b, s)
 	env.Await(b, "the service to be connected", func() (string, bool) {

@@ -17,8 +17,10 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/resilience"
 	"github.com/quadrille-go/quadrille/topology"
+	"github.com/rs/zerolog"
 )
 
 const guide = "docs/operations.md"
@@ -59,7 +61,14 @@ func TestGuideNamesTheMetrics(t *testing.T) {
 	}
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
-	web.Mux(&quadrille.Service{Breakers: []*resilience.Breaker{{Name: "provider"}}}, tokens,
+	config := webtest.Config(webtest.NoDatabase, zerolog.Nop())
+	config.Name = "payments"
+	config.Components = []quadrille.Component{resilience.Breakers{{Name: "provider"}}}
+	service, err := quadrille.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web.Mux(service, tokens,
 		http.NotFoundHandler()).ServeHTTP(w, r)
 	served := words(`(?m)^quadrille_\w+`, w.Body.String())
 	if documented := words(`\bquadrille_\w+`, read(t, guide)); len(documented) == 0 ||

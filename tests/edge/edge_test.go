@@ -37,16 +37,16 @@ func TestMain(m *testing.M) { webtest.Main(m) }
 func services() map[string]webtest.New {
 	return map[string]webtest.New{
 		"orders": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return orders.New(database, webtest.NoBroker, time.Hour, log)
+			return webtest.Must(orders.New(webtest.Config(database, log), time.Hour))
 		},
 		"payments": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return payments.New(database, webtest.NoBroker, nil, log)
+			return webtest.Must(payments.New(webtest.Config(database, log), nil))
 		},
 		"inventory": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return inventory.New(database, webtest.NoBroker, log)
+			return webtest.Must(inventory.New(webtest.Config(database, log)))
 		},
 		"shipping": func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return shipping.New(database, webtest.NoBroker, nil, shipping.Countries, log)
+			return webtest.Must(shipping.New(webtest.Config(database, log), nil, shipping.Countries))
 		},
 	}
 }

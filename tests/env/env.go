@@ -24,6 +24,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/shipping"
 	"github.com/quadrille-go/quadrille/internal/simulator"
 	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -71,7 +72,7 @@ func WithoutPeers(t testing.TB) *Env {
 	for name, s := range d.Services {
 		if name == "payments" || name == "shipping" {
 			d.Peers = map[string]*outside.Peer{}
-			d.Services[name], d.api[name] = d.build(name, s.Database, s.AMQP)
+			d.Services[name], d.api[name] = d.build(name, s.Config().Database, s.Config().AMQP)
 		}
 	}
 	return d
@@ -142,15 +143,16 @@ func (d *Env) RunWithout(absent string) {
 }
 
 func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handler) {
+	c := quadrille.Config{Database: database, AMQP: amqp, Log: zerolog.Nop()}
 	switch name {
 	case "orders":
-		return orders.New(database, amqp, d.deadline, zerolog.Nop())
+		return webtest.Must(orders.New(c, d.deadline))
 	case "payments":
-		return payments.New(database, amqp, d.Peers["provider"], zerolog.Nop())
+		return webtest.Must(payments.New(c, d.Peers["provider"]))
 	case "inventory":
-		return inventory.New(database, amqp, zerolog.Nop())
+		return webtest.Must(inventory.New(c))
 	}
-	return shipping.New(database, amqp, d.Peers["carrier"], shipping.Countries, zerolog.Nop())
+	return webtest.Must(shipping.New(c, d.Peers["carrier"], shipping.Countries))
 }
 
 // EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
@@ -166,7 +168,7 @@ func Run(t testing.TB, service *quadrille.Service) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := service.Run(ctx); err != nil {
-			t.Errorf("%s: %v", service.Name, err)
+			t.Errorf("%s: %v", service.Name(), err)
 		}
 	})
 	t.Cleanup(func() { cancel(); running.Wait() })

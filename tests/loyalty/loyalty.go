@@ -37,22 +37,23 @@ func (PointsGranted) EventType() string { return "points.granted" }
 // Subject returns the order id.
 func (p PointsGranted) Subject() string { return p.OrderID }
 
-// New returns the service. It consumes events of orders, so it names the topology in which they are
-// declared.
-func New(database, amqp string, log zerolog.Logger) *quadrille.Service {
-	files, _ := fs.Sub(migrations, "migrations") // it cannot fail: the folder is embedded
-	s := &quadrille.Service{
-		Name: "loyalty", Publishes: []events.Payload{PointsGranted{}},
-		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
-		Migrations: map[string]fs.FS{"loyalty": files}, Log: log,
-	}
-	s.Handlers = []consumer.Handler{consumer.Handle(func(ctx context.Context, tx *sqlx.Tx,
-		e events.Of[fulfilment.OrderConfirmed]) error {
+// New returns the service. It joins the choreography of orders and handles what they publish.
+func New(database, amqp string, log zerolog.Logger) (*quadrille.Service, error) {
+	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
+	var s *quadrille.Service
+	grant := func(ctx context.Context, tx *sqlx.Tx, e events.Of[fulfilment.OrderConfirmed]) error {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO points (order_id, points) VALUES ($1, $2)`,
 			e.Data.OrderID, perOrder); err != nil {
 			return fmt.Errorf("grant points: %w", err)
 		}
 		return s.Publish(ctx, tx, PointsGranted{OrderID: e.Data.OrderID, Points: perOrder})
-	})}
-	return s
+	}
+	var err error
+	s, err = quadrille.New(quadrille.Config{
+		Name: "loyalty", Publishes: []events.Payload{PointsGranted{}},
+		Handlers: []consumer.Handler{consumer.Handle(grant)},
+		Database: database, AMQP: amqp, Topology: topology.Fulfilment(),
+		Migrations: map[string]fs.FS{"loyalty": files}, Log: log,
+	})
+	return s, err
 }

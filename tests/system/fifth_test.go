@@ -20,7 +20,10 @@ import (
 func TestFifthService(t *testing.T) {
 	d := env.Start(t)
 	database := env.EmptyDatabase(t)
-	fifth := loyalty.New(database, d.Admin, zerolog.Nop())
+	fifth, err := loyalty.New(database, d.Admin, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
 	env.Run(t, fifth)
 	env.Await(t, "the fifth service to be connected", func() (string, bool) {
 		return "not connected", fifth.Connected()

@@ -33,7 +33,7 @@ func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	var all []events.Event
 	for _, r := range results {
 		for _, payload := range append(r.Effects.Publish, r.Effects.Request...) {
-			all = append(all, events.Cause(r.Cause, "/"+s.Kit.Name, time.Now(), payload))
+			all = append(all, events.Cause(r.Cause, "/"+s.Kit.Name(), time.Now(), payload))
 		}
 	}
 	return all, err

@@ -37,6 +37,22 @@ import (
 // NoBroker is the URL of a broker that is away: no program listens on its port.
 const NoBroker = "amqp://nobody:nothing@127.0.0.1:1/"
 
+// NoDatabase is the address of a database that is away.
+const NoDatabase = "postgres://nobody@127.0.0.1:1/none?sslmode=disable"
+
+// Must returns a service and its API that were made without an error.
+func Must(s *quadrille.Service, api http.Handler, err error) (*quadrille.Service, http.Handler) {
+	if err != nil {
+		panic(err)
+	}
+	return s, api
+}
+
+// Config is the configuration of a service on a database, with the broker away.
+func Config(database string, log zerolog.Logger) quadrille.Config {
+	return quadrille.Config{Database: database, AMQP: NoBroker, Log: log}
+}
+
 // Patience is how long a test waits for an expected result.
 const Patience = 2 * time.Minute
 
@@ -84,14 +100,15 @@ func On(t testing.TB, database string, service New, tokens string) *Service {
 // Database returns the URL of a new database with the tables of a service.
 func Database(t testing.TB, service New) string {
 	t.Helper()
-	s, _ := service("", zerolog.Nop())
-	return devstack.Database(t, s.Name+" "+hashOf(t, s), func(ctx context.Context, url string) error {
-		s, _ := service(url, zerolog.Nop())
-		if err := s.Open(ctx); err != nil {
-			return err
-		}
-		return s.Close()
-	})
+	s, _ := service(NoDatabase, zerolog.Nop())
+	return devstack.Database(t, s.Name()+" "+hashOf(t, s),
+		func(ctx context.Context, url string) error {
+			s, _ := service(url, zerolog.Nop())
+			if err := s.Open(ctx); err != nil {
+				return err
+			}
+			return s.Close()
+		})
 }
 
 // hashOf returns a hash of the migrations and projections, so that a template database is not used
@@ -99,12 +116,18 @@ func Database(t testing.TB, service New) string {
 func hashOf(t testing.TB, s *quadrille.Service) string {
 	t.Helper()
 	lines := []fs.FS{inbox.Migrations(), outbox.Migrations(), eventstore.Migrations()}
-	for _, line := range slices.Sorted(maps.Keys(s.Migrations)) {
-		lines = append(lines, s.Migrations[line])
+	for _, line := range slices.Sorted(maps.Keys(s.Config().Migrations)) {
+		lines = append(lines, s.Config().Migrations[line])
 	}
 	sum := sha256.New()
-	for _, p := range s.Projections {
-		fmt.Fprintln(sum, p.Name, p.Version, p.Columns)
+	for _, c := range s.Config().Components {
+		projector, ok := c.(*eventstore.Projector)
+		if !ok {
+			continue
+		}
+		for _, p := range projector.Projections {
+			fmt.Fprintln(sum, p.Name, p.Version, p.Columns)
+		}
 	}
 	for _, files := range lines {
 		names, err := fs.Glob(files, "*.sql")

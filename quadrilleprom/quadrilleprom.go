@@ -1,15 +1,26 @@
-package web
+// Package quadrilleprom exports the counters and gauges of a service to Prometheus, and the
+// durations of its handlers.
+//
+// It promises stable names with the prefix quadrille_; docs/operations.md says what each one means.
+// It serves no HTTP: hand the registry to promhttp.
+package quadrilleprom
 
 import (
+	"context"
 	"maps"
+	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
 )
 
-// metrics returns a registry with the counters and gauges of a service.
-func metrics(service *quadrille.Service) *prometheus.Registry {
+// Registry returns a registry with the counters and gauges of a service. They are read when the
+// registry is collected.
+func Registry(service *quadrille.Service) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	count := func(name, help string, value func(quadrille.Stats) int64) {
 		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quadrille_" + name,
@@ -59,24 +70,7 @@ func metrics(service *quadrille.Service) *prometheus.Registry {
 		func(s quadrille.Stats) int64 { return s.Consumer.Batches })
 	gauge("outbox_held_events", "Events that are held in the outbox.",
 		func(s quadrille.Stats) float64 { return float64(s.Relay.Held) })
-	for _, b := range service.Breakers {
-		labels := prometheus.Labels{"breaker": b.Name}
-		registry.MustRegister(
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quadrille_breaker_open",
-				Help: "1 while the breaker is open or half-open.", ConstLabels: labels},
-				func() float64 {
-					if b.Stats().State == "closed" {
-						return 0
-					}
-					return 1
-				}),
-			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quadrille_breaker_opened_total",
-				Help: "Number of times that the breaker opened.", ConstLabels: labels},
-				func() float64 { return float64(b.Stats().Opened) }),
-			prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quadrille_breaker_refused_total",
-				Help: "Calls that were not made because the breaker was open.", ConstLabels: labels},
-				func() float64 { return float64(b.Stats().Refused) }))
-	}
+	registry.MustRegister(breakers{service})
 	return registry
 }
 
@@ -97,5 +91,63 @@ func (s sessionEnds) Collect(ch chan<- prometheus.Metric) {
 	maps.Copy(ends, s.service.SessionEnds())
 	for cause, n := range ends {
 		ch <- prometheus.MustNewConstMetric(sessionEndsDesc, prometheus.CounterValue, float64(n), cause)
+	}
+}
+
+// breakers exports the circuit breakers of a service, which its components know.
+type breakers struct{ service *quadrille.Service }
+
+// Describe implements prometheus.Collector.
+func (b breakers) Describe(ch chan<- *prometheus.Desc) {
+	ch <- breakerOpen()
+	ch <- breakerOpened()
+	ch <- breakerRefused()
+}
+
+// Collect implements prometheus.Collector.
+func (b breakers) Collect(ch chan<- prometheus.Metric) {
+	for _, state := range b.service.Breakers() {
+		open := 1.0
+		if state.State == "closed" {
+			open = 0
+		}
+		ch <- prometheus.MustNewConstMetric(breakerOpen(), prometheus.GaugeValue, open, state.Name)
+		ch <- prometheus.MustNewConstMetric(breakerOpened(), prometheus.CounterValue,
+			float64(state.Opened), state.Name)
+		ch <- prometheus.MustNewConstMetric(breakerRefused(), prometheus.CounterValue,
+			float64(state.Refused), state.Name)
+	}
+}
+
+func breakerOpen() *prometheus.Desc {
+	return prometheus.NewDesc("quadrille_breaker_open", "1 while the breaker is open or half-open.",
+		[]string{"breaker"}, nil)
+}
+
+func breakerOpened() *prometheus.Desc {
+	return prometheus.NewDesc("quadrille_breaker_opened_total",
+		"Number of times that the breaker opened.", []string{"breaker"}, nil)
+}
+
+func breakerRefused() *prometheus.Desc {
+	return prometheus.NewDesc("quadrille_breaker_refused_total",
+		"Calls that were not made because the breaker was open.", []string{"breaker"}, nil)
+}
+
+// Durations returns a middleware that observes how long each handler, reaction and outside call
+// takes, in seconds, by the type of the event and by whether it failed. It registers one histogram,
+// quadrille_handler_seconds.
+func Durations(r prometheus.Registerer) consumer.Middleware {
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "quadrille_handler_seconds",
+		Help: "Duration of handlers, reactions and outside calls."}, []string{"type", "failed"})
+	r.MustRegister(seconds)
+	return func(next consumer.Next) consumer.Next {
+		return func(ctx context.Context, e events.Event) error {
+			began := time.Now()
+			err := next(ctx, e)
+			seconds.WithLabelValues(e.Data.EventType(), strconv.FormatBool(err != nil)).
+				Observe(time.Since(began).Seconds())
+			return err
+		}
 	}
 }

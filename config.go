@@ -1,0 +1,137 @@
+package quadrille
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// Config is what a service is made of. Name, AMQP, and Database or DB are required; every other
+// field has a default.
+type Config struct {
+	Name      string             // lower case; also the name of the service's exchange and queue
+	Publishes []events.Payload   // a value of each type that it publishes
+	Handlers  []consumer.Handler // what it does about events, deadlines, requests and answers
+
+	// Database is the address of the service's own database, see postgres.Address. It may name several
+	// hosts, separated by commas: the first that accepts writes is used. TLS is configured by the
+	// parameters sslmode, sslrootcert, sslcert and sslkey, or by DatabaseTLS.
+	Database    string
+	DatabaseTLS TLS
+	// DB is an open pool of the database, made by postgres.Open with the address in Database, to share
+	// it with other code. The service does not close it.
+	DB *sqlx.DB
+	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps,
+	// for notifications and for a stream: a direct one if Database uses a pooler. Default: Database.
+	LeaderDatabase string
+
+	// AMQP is the amqp:// or amqps:// URL of the broker with the virtual host. It may be several URLs,
+	// separated by commas: the first that answers is used.
+	AMQP    string
+	AMQPTLS TLS
+
+	// Topology is the choreography that the service is part of. If it names the service, an operator
+	// applies the topology, and the service waits until that is done. Otherwise the service declares
+	// its own exchange, queue and bindings.
+	Topology topology.Topology
+	// Migrations are those of the service's own tables, in goose's format, by the name of their
+	// series. The kit's own tables are migrated in any case.
+	Migrations map[string]fs.FS
+	// Components run as parts of the service; see Component.
+	Components []Component
+	// Stream gives the relay a second way to find committed events, such as that of package
+	// outbox/cdc; outbox.Outbox.UseSource selects it. nil: the relay has only the window.
+	Stream func(db *sqlx.DB) outbox.Source
+	// Mandatory selects the types whose events are held while no queue is bound for them. Default: the
+	// types that have a subscriber in the topology. Events of other types are published without a
+	// consumer then, which is counted and logged.
+	Mandatory func(eventType string) bool
+	// OutboxKeep is how long published events stay in the outbox, so that they can be replayed when
+	// the broker loses them. Default outbox.DefaultKeep (14 days); negative: they are never deleted.
+	OutboxKeep time.Duration
+	// Bounds are the limits of consuming: lanes, batches, prefetch, time-outs, attempts, call workers.
+	Bounds consumer.Bounds
+	// Middleware wraps every handler, reaction and outside call, the first one outermost. Packages
+	// quadrilleprom and quadrilleotel have some for metrics and traces.
+	Middleware []consumer.Middleware
+	Log        zerolog.Logger // the zero value logs nothing
+}
+
+// Component is an optional part of a service with tables or work of its own, such as the
+// projections of package eventstore.
+type Component interface {
+	// Migrations returns the migrations of the component's tables, by the name of their series.
+	Migrations() map[string]fs.FS
+	// Open is called once, after all migrations and before anything runs. Replicas may call it at the
+	// same time.
+	Open(ctx context.Context, h Host) error
+	// Run runs until ctx is done, next to the relay and the consumer.
+	Run(ctx context.Context)
+}
+
+// Host is what a component gets of its service.
+type Host struct {
+	Name string // of the service
+	DB   *sqlx.DB
+	Log  zerolog.Logger
+}
+
+// ErrMisconfigured says that waiting will not help: a name, an address, a bound or the choreography
+// is wrong.
+var ErrMisconfigured = errors.New("service is misconfigured")
+
+// New returns a service, or all faults of its configuration in one error, which wraps
+// ErrMisconfigured. It does not connect yet.
+func New(c Config) (*Service, error) {
+	s := &Service{config: c}
+	var err error
+	if s.config.Database, err = c.DatabaseTLS.database(c.Database); err != nil {
+		return nil, fmt.Errorf("%w: DatabaseTLS: %w", ErrMisconfigured, err)
+	}
+	if s.config.AMQP, err = c.AMQPTLS.amqp(c.AMQP); err != nil {
+		return nil, fmt.Errorf("%w: AMQPTLS: %w", ErrMisconfigured, err)
+	}
+	t, faults := s.choreography()
+	s.topology = t
+	if faults = errors.Join(faults, s.validate()); faults != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, faults)
+	}
+	return s, nil
+}
+
+// validate returns the faults of the addresses and the bounds.
+func (s *Service) validate() error {
+	c := s.config
+	faults := []error{rabbit.CheckURL(c.AMQP), c.Bounds.Validate()}
+	if _, err := postgres.Address(c.Database); err != nil {
+		faults = append(faults, err)
+	} else if db, err := postgres.Open(c.Database); err != nil {
+		faults = append(faults, err)
+	} else {
+		_ = db.Close() // it has not connected
+	}
+	if c.LeaderDatabase != "" {
+		if _, err := postgres.Address(c.LeaderDatabase); err != nil {
+			faults = append(faults, fmt.Errorf("LeaderDatabase: %w", err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Config returns the configuration of the service.
+func (s *Service) Config() Config { return s.config }
+
+// Name returns the name of the service.
+func (s *Service) Name() string { return s.config.Name }
