@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -77,6 +78,10 @@ func addressOfURL(raw string) (*url.URL, error) {
 		}
 		socket, port, authority = host, after, ""
 	}
+	hosts, ports, several := hostsOf(authority)
+	if several {
+		socket, port, authority = hosts, ports, ""
+	}
 	u, err := url.Parse(scheme + "://" + user + authority + rest)
 	if err != nil {
 		return nil, errAddress
@@ -93,6 +98,20 @@ func addressOfURL(raw string) (*url.URL, error) {
 	}
 	u.Scheme, u.RawQuery = "postgres", q.Encode()
 	return u, nil
+}
+
+// hostsOf splits several hosts with their ports, as libpq reads them: host1:port1,host2:port2.
+func hostsOf(authority string) (hosts, ports string, several bool) {
+	list := strings.Split(authority, ",")
+	if len(list) < 2 {
+		return "", "", false
+	}
+	of := make([]string, len(list))
+	for i, host := range list {
+		list[i], of[i], _ = strings.Cut(host, ":")
+		of[i] = cmp.Or(of[i], "5432")
+	}
+	return strings.Join(list, ","), strings.Join(of, ","), true
 }
 
 // addressOfPairs parses key=value pairs, whose values may be in single quotes.

@@ -56,6 +56,10 @@ func TestEveryFormOfAddressConnects(t *testing.T) {
 		"postgres://" + login + "@" + encoded + "/" + name,
 		"postgres://" + login + "@" + strings.ReplaceAll(encoded, "%2F", "%2f") + ":5432/" + name +
 			"?statement_timeout=1000",
+		"postgres://" + login + "@127.0.0.1:1," + u.Host + "/" + name + "?sslmode=disable",
+		"postgres://" + login + "@" + u.Host + ",127.0.0.1:1/" + name +
+			"?sslmode=disable&target_session_attrs=read-write",
+		"host=127.0.0.1," + u.Hostname() + " port=1," + u.Port() + pairs + " sslmode=disable",
 		"host=" + dir + pairs,
 		"host = '" + dir + "'  port=5432" + pairs + " sslmode=disable",
 		"host=" + u.Hostname() + " port=" + u.Port() + pairs + " sslmode=disable",

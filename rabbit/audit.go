@@ -66,7 +66,7 @@ type listing struct {
 // broker's URL. Its errors contain no password.
 func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding,
 	error) {
-	uri, err := parseURL(brokerURL)
+	uri, err := parseURL(addresses(brokerURL)[0])
 	if err != nil {
 		return nil, fmt.Errorf("audit topology: %w", err)
 	}

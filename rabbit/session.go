@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,12 +45,20 @@ type Session struct {
 	replyTimeout time.Duration // replyTimeout, or that of a test
 }
 
-// CheckURL returns an error unless rawURL is the address of a broker. The error does not repeat the
-// address, which contains a password.
+// CheckURL returns an error unless rawURL is the address of a broker, or several addresses with commas
+// between them. The error does not repeat the address, because it contains a password.
 func CheckURL(rawURL string) error {
-	_, err := parseURL(rawURL)
-	return err
+	for _, address := range addresses(rawURL) {
+		if _, err := parseURL(address); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// addresses splits the addresses of the nodes of one broker. A comma within an address is
+// percent-encoded.
+func addresses(rawURL string) []string { return strings.Split(rawURL, ",") }
 
 func parseURL(rawURL string) (amqp.URI, error) {
 	uri, err := amqp.ParseURI(rawURL)
@@ -59,10 +68,18 @@ func parseURL(rawURL string) (amqp.URI, error) {
 	return uri, nil
 }
 
-// Open connects to a broker. The management pages show the name, such as "orders/publish". Errors
-// never contain the password.
+// Open connects to a broker: to the first of its addresses that answers. The management pages show the
+// name, such as "orders/publish". Errors never contain the password.
 func Open(ctx context.Context, rawURL, name string) (*Session, error) {
-	return open(ctx, rawURL, name, replyTimeout)
+	var errs []error
+	for _, address := range addresses(rawURL) {
+		session, err := open(ctx, address, name, replyTimeout)
+		if err == nil {
+			return session, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 func open(ctx context.Context, rawURL, name string, timeout time.Duration) (*Session, error) {

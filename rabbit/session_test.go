@@ -44,6 +44,29 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 	}
 }
 
+// Of several addresses the first that answers is used, and a fault of any is known before.
+func TestFirstAddressThatAnswersIsUsed(t *testing.T) {
+	t.Parallel()
+	url, _ := devstack.Vhost(t)
+	const away = "amqp://u:hush@127.0.0.1:1/"
+	for _, list := range []string{away + "," + url, url + "," + away, away + "," + away + "," + url} {
+		s, err := rabbit.Open(t.Context(), list, t.Name())
+		if err != nil {
+			t.Errorf("%d addresses: %v", strings.Count(list, ",")+1, err)
+			continue
+		}
+		s.Close()
+	}
+	if _, err := rabbit.Open(t.Context(), away+","+away, t.Name()); err == nil ||
+		strings.Count(err.Error(), "connect to broker 127.0.0.1:1") != 2 ||
+		strings.Contains(err.Error(), "hush") {
+		t.Errorf("no address answers: %v", err)
+	}
+	if err := rabbit.CheckURL(url + ",http://u:hush@h/"); err == nil {
+		t.Error("a second address that is none was accepted")
+	}
+}
+
 // Open returns when its context ends, even if the server accepts the connection and never answers.
 func TestOpenEndsWithItsContext(t *testing.T) {
 	t.Parallel()
