@@ -1,8 +1,10 @@
 package rabbit
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -24,9 +26,24 @@ type subscription struct {
 	Queue struct {
 		Name string `json:"name"`
 	} `json:"queue"`
-	Channel struct {
+	Channel channelDetails `json:"channel_details"`
+}
+
+// channelDetails are the details of a channel, which the broker knows only after a while: until then
+// they are an empty list instead of an object.
+type channelDetails struct{ Connection string }
+
+// UnmarshalJSON accepts both.
+func (c *channelDetails) UnmarshalJSON(data []byte) error {
+	if bytes.HasPrefix(data, []byte("[")) {
+		return nil
+	}
+	var details struct {
 		Connection string `json:"connection_name"`
-	} `json:"channel_details"`
+	}
+	err := json.Unmarshal(data, &details)
+	c.Connection = details.Connection
+	return err
 }
 
 // subscriptions lists the consumers of a virtual host. A broker that keeps no statistics does not

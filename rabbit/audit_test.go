@@ -88,3 +88,16 @@ func TestAuditHoldsNoPassword(t *testing.T) {
 		}
 	}
 }
+
+// A broker that does not know the channel of a new consumer yet lists it without details.
+func TestConsumerWithoutDetailsIsDecoded(t *testing.T) {
+	t.Parallel()
+	for consumer, want := range map[string]string{
+		`{"consumer_tag":"x","channel_details":[]}`:                      "",
+		`{"consumer_tag":"x","channel_details":{"connection_name":"c"}}`: "c",
+	} {
+		if got, err := rabbit.ConnectionOf(consumer); err != nil || got != want {
+			t.Errorf("%s: %q, %v", consumer, got, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"reflect"
@@ -65,3 +66,10 @@ func (s *Session) UnackedBytes() int64 {
 
 // SetGateTimeout changes how long the gate of a session may be closed.
 func (s *Session) SetGateTimeout(d time.Duration) { s.socket.frames.gate.timeout = d }
+
+// ConnectionOf returns the connection of a consumer as the management API lists it.
+func ConnectionOf(consumer string) (string, error) {
+	var s subscription
+	err := json.Unmarshal([]byte(consumer), &s)
+	return s.Channel.Connection, err
+}
