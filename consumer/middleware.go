@@ -12,9 +12,9 @@ import (
 type Next func(ctx context.Context, e events.Event) error
 
 // Middleware wraps what a service does about an event. It may look at the event, measure, change
-// the context that a handler or a call gets, and turn an error into another one; it must call next
-// exactly once, unless it fails. A reaction is pure and gets no context. Middleware runs inside of
-// the transaction of a handler, so it must be quick.
+// the context that a handler or a call gets, change the event's TraceParent, and turn an error into
+// another one; it must call next exactly once, unless it fails. A reaction is pure and gets no
+// context. Middleware runs inside of the transaction of a handler, so it must be quick.
 type Middleware func(next Next) Next
 
 // Options change what the Bounds of the consumer say for one handler. The zero value of a field
@@ -72,6 +72,10 @@ func (c *Consumer) withScope(ctx context.Context, waited ...inbox.Pending) conte
 // event's id, type, correlation id and attempt; see zerolog.Ctx.
 func around(ctx context.Context, e events.Event, run Next) error {
 	s, _ := ctx.Value(scopeKey{}).(*scope)
+	// What middleware has made of the event is the cause of what is published: it may have changed the
+	// trace.
+	handle := run
+	run = func(ctx context.Context, e events.Event) error { return handle(withCause(ctx, e), e) }
 	ctx = withCause(ctx, e)
 	if s == nil {
 		return run(ctx, e)

@@ -137,11 +137,10 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 	}
 	results := make([]Result, len(batch))
 	for i, e := range batch {
-		effects, err := p.react(ctx, s, e)
-		if err != nil {
+		var err error
+		if results[i], err = p.react(ctx, s, e); err != nil {
 			return nil, err
 		}
-		results[i] = Result{Cause: e, Effects: effects}
 	}
 	return results, nil
 }
@@ -155,7 +154,7 @@ func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
 }
 
 // react runs the reaction to one event; a panic becomes an error.
-func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (effects Effects,
+func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (result Result,
 	err error) {
 	for _, r := range p.React {
 		if r.sample.EventType() != e.Data.EventType() {
@@ -163,13 +162,14 @@ func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (effect
 		}
 		err = safely(ctx, e, func() error {
 			return aroundReaction(ctx, e, func(_ context.Context, e events.Event) (err error) {
-				effects, err = r.react(s, e)
+				result.Cause = e
+				result.Effects, err = r.react(s, e)
 				return err
 			})
 		})
-		return effects, err
+		return result, err
 	}
-	return Effects{}, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
+	return Result{}, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
 }
 
 // recovered turns a panic into an error with its stack.

@@ -216,8 +216,9 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 			c.HandlerTimeout = handlerTimeout
 			w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "bad", Customer: "ada", Amount: 1})
 			for i := range 20 {
-				w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i), Customer: fmt.Sprint("ada", i),
-					Amount: 1})
+				w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i),
+					Customer: fmt.Sprint("ada", i),
+					Amount:   1})
 			}
 			stop := w.Start(c)
 			w.Becomes(20, `SELECT count(*) FROM outbox WHERE type = 'payment.captured'`)

@@ -29,8 +29,8 @@ type subscription struct {
 	Channel channelDetails `json:"channel_details"`
 }
 
-// channelDetails are the details of a channel, which the broker knows only after a while: until then
-// they are an empty list instead of an object.
+// channelDetails are the details of a channel, which the broker knows only after a while: until
+// then they are an empty list instead of an object.
 type channelDetails struct{ Connection string }
 
 // UnmarshalJSON accepts both.

@@ -45,8 +45,8 @@ type Session struct {
 	replyTimeout time.Duration // replyTimeout, or that of a test
 }
 
-// CheckURL returns an error unless rawURL is the address of a broker, or several addresses with commas
-// between them. The error does not repeat the address, because it contains a password.
+// CheckURL returns an error unless rawURL is the address of a broker, or several addresses with
+// commas between them. The error does not repeat the address, because it contains a password.
 func CheckURL(rawURL string) error {
 	for _, address := range addresses(rawURL) {
 		if _, err := parseURL(address); err != nil {
@@ -68,8 +68,8 @@ func parseURL(rawURL string) (amqp.URI, error) {
 	return uri, nil
 }
 
-// Open connects to a broker: to the first of its addresses that answers. The management pages show the
-// name, such as "orders/publish". Errors never contain the password.
+// Open connects to a broker: to the first of its addresses that answers. The management pages show
+// the name, such as "orders/publish". Errors never contain the password.
 func Open(ctx context.Context, rawURL, name string) (*Session, error) {
 	var errs []error
 	for _, address := range addresses(rawURL) {

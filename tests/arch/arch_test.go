@@ -118,6 +118,7 @@ var mayImport = map[string][]string{
 	"eventstore":        {".", "admin", "consumer", "events", "postgres"},
 	"admin":             {},
 	"quadrilleprom":     {".", "consumer", "events"},
+	"quadrilleotel":     {"consumer", "events"},
 	"check":             {"consumer", "events", "topology"},
 	"cli":               {"admin", "events", "topology", "rabbit"},
 	".": {"admin", "consumer", "events", "inbox", "outbox", "postgres", "rabbit",
@@ -128,6 +129,7 @@ var mayImport = map[string][]string{
 var heavy = map[string][]string{
 	"github.com/spf13/cobra":         {"cli"},
 	"github.com/prometheus":          {"quadrilleprom"},
+	"go.opentelemetry.io":            {"quadrilleotel"},
 	"github.com/pressly/goose/v3":    {"postgres"},
 	"github.com/bojanz/currency":     {"events/fulfilment"},
 	"github.com/rabbitmq/amqp091-go": {"rabbit", "consumer"},
