@@ -3,7 +3,7 @@ SHELL := /bin/sh
 GO    ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test servers up down lint check bench bench-orchestrator bench-history soak fuzz clean
+.PHONY: help build demo test servers up down lint vuln check bench bench-orchestrator bench-history soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ down: build ## stop the processes that up --detach started
 
 check: build ## explore every interleaving of the reactions
 	@bin/quadrille check
+
+vuln: ## look for known vulnerabilities in what is used
+	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run

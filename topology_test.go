@@ -109,7 +109,7 @@ func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
 	})
 	run(t, s)
 	publish(t, s, UserJoined{"1", "ada@example.com"})
-	log.becomes(t, "run: quadrille topology apply")
+	log.becomes(t, "apply the topology")
 	if err := s.Ready(t.Context()); err != nil || s.Connected() || s.Stats().Relay.Published != 0 {
 		t.Errorf("ready: %v, connected %v, %+v", err, s.Connected(), s.Stats())
 	}

@@ -57,7 +57,7 @@ func (m Memory) Row(table string, key any, value any) (ok bool, err error) {
 }
 
 // LoadFrom loads the wanted rows from memory.
-func (r *Rows[K, V]) LoadFrom(m Memory) error {
+func (r rowsTable[K, V]) LoadFrom(m Memory) error {
 	for _, k := range r.take() {
 		found := r.rows[k]
 		ok, err := m.Row(r.table, k, &found.value)
@@ -70,7 +70,7 @@ func (r *Rows[K, V]) LoadFrom(m Memory) error {
 }
 
 // SaveTo stores what has changed in memory, and tells whether anything has.
-func (r *Rows[K, V]) SaveTo(m Memory) (changed bool, _ error) {
+func (r rowsTable[K, V]) SaveTo(m Memory) (changed bool, _ error) {
 	update, insert := r.changed()
 	for _, k := range append(update, insert...) {
 		if err := m.Put(r.table, k, r.rows[k].value); err != nil {

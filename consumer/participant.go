@@ -94,13 +94,12 @@ func (p Participant[S]) state() (*S, []Table) {
 	tables := make([]Table, v.NumField())
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
-		t, ok := reflect.TypeAssert[Table](v.Field(i).Addr())
+		set, ok := reflect.TypeAssert[Set](v.Field(i).Addr())
 		if !ok || field.Tag.Get("table") == "" || field.Tag.Get("key") == "" {
-			panic(fmt.Sprintf("consumer: field %s of %s is not a Table with the tags table and key",
+			panic(fmt.Sprintf("consumer: field %s of %s is not a Set with the tags table and key",
 				field.Name, v.Type()))
 		}
-		t.Bind(field.Tag.Get("table"), field.Tag.Get("key"))
-		tables[i] = t
+		tables[i] = set.Table(field.Tag.Get("table"), field.Tag.Get("key"))
 	}
 	return s, tables
 }
@@ -207,6 +206,13 @@ func (n retryAfter) Unwrap() error { return n.error }
 
 func (n retryAfter) RetryAfter() time.Duration { return n.after }
 
+// Retryable is an error that says when it is worth another attempt, and that costs no attempt.
+// Errors of other packages, such as those of package resilience, implement it.
+type Retryable interface {
+	error
+	RetryAfter() time.Duration
+}
+
 // RetryAfter returns err marked so that an outside call is made again after a pause, jittered, and
 // that this costs no attempt: the call was not made, or nothing but the peer is to blame. An error
 // that has the method RetryAfter, such as those of package resilience when a breaker is open or a
@@ -221,10 +227,7 @@ const maxExtraWait = time.Minute
 // how long it has waited already, up to a minute: many that wait for one peer, or one limit, must
 // not all come back at each moment.
 func retryPause(err error, age, patience time.Duration) (after time.Duration, waits bool) {
-	var n interface {
-		error
-		RetryAfter() time.Duration
-	}
+	var n Retryable
 	switch {
 	case errors.As(err, &n):
 		after = n.RetryAfter()

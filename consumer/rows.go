@@ -78,13 +78,18 @@ func (r *Rows[K, V]) row(key K) *row[V] {
 	return found
 }
 
-// Bind names the table and its key column. The runtime calls it with the tags of the field.
-func (r *Rows[K, V]) Bind(table, key string) { r.table, r.key = table, key }
+// Table returns the loading half of the rows, for the runtime. Reactions do not need it.
+func (r *Rows[K, V]) Table(table, key string) Table {
+	r.table, r.key = table, key
+	return rowsTable[K, V]{r}
+}
 
-// NeedsLoad tells whether rows were asked for that are not loaded.
-func (r *Rows[K, V]) NeedsLoad() bool { return len(r.wanted) > 0 }
+// rowsTable loads and saves rows.
+type rowsTable[K cmp.Ordered, V any] struct{ *Rows[K, V] }
 
-// take returns the wanted keys, sorted, and counts them as loaded: those that are not found stay
+// NeedsLoad tells whether rows are locked that are not loaded.
+func (r rowsTable[K, V]) NeedsLoad() bool { return len(r.wanted) > 0 }
+
 // absent.
 func (r *Rows[K, V]) take() []K {
 	keys := slices.Sorted(maps.Keys(r.wanted))

@@ -34,7 +34,7 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 			}
 		}
 		r := &Rows[string, thing]{}
-		r.Bind("things", "id")
+		table := r.Table("things", "id")
 		asked, loaded, set := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		steps := rapid.SliceOf(rapid.Custom(func(t *rapid.T) op {
 			return op{rapid.SampledFrom([]string{"ask", "load", "get", "set"}).Draw(t, "kind"),
@@ -46,10 +46,10 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 				r.Lock(step.Key)
 				asked[step.Key] = true
 			case "load":
-				if want := len(asked) > len(loaded); r.NeedsLoad() != want {
+				if want := len(asked) > len(loaded); table.NeedsLoad() != want {
 					t.Fatalf("wanting is %v", !want)
 				}
-				if err := r.LoadFrom(memory); err != nil {
+				if err := table.LoadFrom(memory); err != nil {
 					t.Fatal(err)
 				}
 				loaded = maps.Clone(asked)
@@ -80,7 +80,7 @@ func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 				t.Fatalf("insert %s, which is there", k)
 			}
 		}
-		if changed, err := r.SaveTo(memory); err != nil || changed != (len(set) > 0) {
+		if changed, err := table.SaveTo(memory); err != nil || changed != (len(set) > 0) {
 			t.Fatalf("changed %v, %v", changed, err)
 		}
 		for k, n := range model {

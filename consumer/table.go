@@ -12,13 +12,18 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
-// Table is one field of a State. Rows is the one for a plain table; who brings SQL of his own
-// implements this: Load must lock what it reads, in one order, and Save must never upsert, since a
-// row that does not exist cannot be locked: when a plain insert meets a row, Save returns an error
-// that wraps postgres.ErrRaced, and the batch runs again on what is there.
+// Set is one field of a State: the rows of a table, or what else has keys that a reaction locks.
+// Rows is the one for a plain table; eventstore.Streams is another.
+type Set interface {
+	// Table returns what loads and saves the set. The runtime calls it with the tags of the field.
+	Table(table, key string) Table
+}
+
+// Table loads and saves a Set. Load must lock what it reads, in one order, and Save must never
+// upsert, since a row that does not exist cannot be locked: when a plain insert meets a row, Save
+// returns an error that wraps postgres.ErrRaced, and the batch runs again on what is there.
 type Table interface {
-	Bind(table, key string)                       // the tags of the field
-	NeedsLoad() bool                              // are there keys asked for and not loaded?
+	NeedsLoad() bool                              // keys are locked that are not loaded
 	Load(ctx context.Context, tx *sqlx.Tx) error  // load and lock them
 	Save(ctx context.Context, tx *sqlx.Tx) error  // write what has changed
 	LoadFrom(memory Memory) error                 // Load from a memory instead
@@ -40,7 +45,7 @@ func columns[V any]() []*reflectx.FieldInfo {
 
 // Load locks and reads the wanted rows in one statement, sorted by key, so that locks are always
 // taken in one order.
-func (r *Rows[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
+func (r rowsTable[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	keys := r.take()
 	fields := columns[V]()
 	names := make([]string, len(fields))
@@ -93,7 +98,7 @@ func (r *Rows[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 // Save updates rows that were there and inserts rows that were not, each in one statement.
-func (r *Rows[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
+func (r rowsTable[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	update, insert := r.changed()
 	if len(update)+len(insert) == 0 {
 		return nil

@@ -48,21 +48,21 @@ func Project[V any](p Projection, keys func(Decoded) []string,
 	fold func(rows *consumer.Rows[string, V], d Decoded)) Projection {
 	p.apply = isolated(func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error {
 		rows := new(consumer.Rows[string, V])
-		rows.Bind(table, p.Key)
+		loader := rows.Table(table, p.Key)
 		for _, d := range batch {
 			for _, key := range keys(d) {
 				rows.Lock(key)
 			}
 		}
-		if rows.NeedsLoad() {
-			if err := rows.Load(ctx, tx); err != nil {
+		if loader.NeedsLoad() {
+			if err := loader.Load(ctx, tx); err != nil {
 				return err
 			}
 		}
 		for _, d := range batch {
 			fold(rows, d)
 		}
-		return rows.Save(ctx, tx)
+		return loader.Save(ctx, tx)
 	})
 	return p
 }

@@ -92,11 +92,17 @@ func (s *Streams[V]) stream(key string) *stream[V] {
 	return found
 }
 
-// Bind sets the kind of aggregate. The runtime calls it with the tags of the field.
-func (s *Streams[V]) Bind(table, _ string) { s.kind = table }
+// Table returns the loading half of the streams, for the runtime. Reactions do not need it.
+func (s *Streams[V]) Table(table, _ string) consumer.Table {
+	s.kind = table
+	return streamsTable[V]{s}
+}
 
-// NeedsLoad reports whether the working set has aggregates that are not loaded.
-func (s *Streams[V]) NeedsLoad() bool { return len(s.wanted) > 0 }
+// streamsTable loads and appends to streams.
+type streamsTable[V Aggregate[V]] struct{ *Streams[V] }
+
+// NeedsLoad tells whether streams are locked that are not loaded.
+func (s streamsTable[V]) NeedsLoad() bool { return len(s.wanted) > 0 }
 
 // takeWanted returns the wanted keys, sorted, and marks them as loaded.
 func (s *Streams[V]) takeWanted() []string {
@@ -114,7 +120,7 @@ func (s *Streams[V]) takeWanted() []string {
 // Load locks the heads of the wanted streams in sorted order, and folds the streams up to them. It
 // does so in two statements, since a statement that waits for a lock still sees the events as they
 // were before the lock.
-func (s *Streams[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
+func (s streamsTable[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	keys := s.takeWanted()
 	names := make([]string, len(keys))
 	for i, key := range keys {
@@ -165,7 +171,7 @@ func headError(ctx context.Context, tx *sqlx.Tx, stream string, folded, head Hea
 }
 
 // Save appends the recorded facts after the loaded heads, and writes the snapshots that are due.
-func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
+func (s streamsTable[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	var all []Appending
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {
 		if found := s.streams[key]; len(found.facts) > 0 {
@@ -197,7 +203,7 @@ func (s *Streams[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 }
 
 // LoadFrom loads the states from a memory, which has no events.
-func (s *Streams[V]) LoadFrom(m consumer.Memory) error {
+func (s streamsTable[V]) LoadFrom(m consumer.Memory) error {
 	for _, key := range s.takeWanted() {
 		found := s.streams[key]
 		ok, err := m.Row(s.kind, key, &found.state)
@@ -212,7 +218,7 @@ func (s *Streams[V]) LoadFrom(m consumer.Memory) error {
 }
 
 // SaveTo stores the changed states in a memory.
-func (s *Streams[V]) SaveTo(m consumer.Memory) (changed bool, _ error) {
+func (s streamsTable[V]) SaveTo(m consumer.Memory) (changed bool, _ error) {
 	for _, key := range slices.Sorted(maps.Keys(s.streams)) {
 		if found := s.streams[key]; len(found.facts) > 0 {
 			if err := m.Put(s.kind, key, found.state); err != nil {

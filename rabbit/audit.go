@@ -126,7 +126,7 @@ type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("%d %s", int(e), http.StatusText(int(e))) }
 
-const applyCommand = "quadrille topology apply"
+const applyCommand = "apply the topology (command: topology apply)"
 
 func (l listing) exchanges(t topology.Topology) (found []Finding) {
 	want := map[string]string{t.Marker(): "fanout"}
@@ -144,7 +144,7 @@ func (l listing) exchanges(t topology.Topology) (found []Finding) {
 		case e.Type != kind || !e.Durable:
 			found = append(found, Finding{Conflict, object,
 				fmt.Sprintf("it is of type %s, durable %t; want %s, durable", e.Type, e.Durable, kind),
-				"delete it, then: " + applyCommand})
+				"delete it, then " + applyCommand})
 		}
 	}
 	for name := range want {
@@ -169,7 +169,7 @@ func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
 		}
 		if detail := diffArguments(ours.Args, q.Arguments); detail != "" || !q.Durable {
 			found = append(found, Finding{Conflict, object, cmp.Or(detail, "it is not durable"),
-				"drain it, delete it, then: " + applyCommand})
+				"drain it, delete it, then " + applyCommand})
 		}
 		for key, value := range q.Effective {
 			if declared, ok := ours.Args["x-"+key]; !ok || fmt.Sprint(declared) != fmt.Sprint(value) {

@@ -44,7 +44,8 @@ func (s *Session) CheckApplied(t topology.Topology) error {
 			nil)
 	})
 	if ServerCode(err) == amqp.NotFound {
-		return fmt.Errorf("%w: exchange %s is missing; run: quadrille topology apply", ErrNotApplied,
+		return fmt.Errorf("%w: exchange %s is missing; "+
+			"apply the topology (command: topology apply)", ErrNotApplied,
 			t.Marker())
 	}
 	if err != nil {

@@ -30,7 +30,7 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 		orders := serviceURL(t, url, manage, s.Name)
 		err := open(t, orders).CheckApplied(topo)
 		if !errors.Is(err, rabbit.ErrNotApplied) ||
-			!strings.Contains(err.Error(), "quadrille topology apply") {
+			!strings.Contains(err.Error(), "apply the topology") {
 			t.Fatalf("%s, before the topology is applied: %v", s.Name, err)
 		}
 	}
