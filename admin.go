@@ -22,20 +22,20 @@ const (
 	maxAdminBody = 64 << 10
 )
 
-// Admin returns the endpoint through which the command line looks into the service:
+// Admin returns the handler of the admin endpoint, which the command line uses:
 //
-//	GET  /admin/history/{subject}  what it published and requested about a subject
-//	POST /admin/handled          which of {"ids": […]} it has handled
-//	GET  /admin/parked           what waits for a person, in pages: ?limit=1000&after=
+//	GET  /admin/history/{subject}  the events and calls of a subject
+//	POST /admin/handled          the handled ones of {"ids": […]}
+//	GET  /admin/parked           what is parked, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
-//	POST /admin/parked/{id}/dry-run  what would come of it now; everything is rolled back
-//	POST /admin/replay        publish {"ids": […]} or what was said {"since": time} again
+//	POST /admin/parked/{id}/dry-run  handle it, and roll everything back
+//	POST /admin/replay        publish {"ids": […]}, or all events since {"since": time}, again
 //	GET  /admin/breakers         the circuit breakers of this replica
 //	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
-//	GET  /admin/relay            who relays, and from where
+//	GET  /admin/relay            the relay: its leader, source and replicas
 //	POST /admin/relay            use {"source": "window"} or {"source": "stream"}
-//	GET  /admin/projections      the tables for reading, and how far they are
-//	POST /admin/projections/{name}/rebuild  fill one anew, beside the one that readers see
+//	GET  /admin/projections      the projections and their progress
+//	POST /admin/projections/{name}/rebuild  fill one again, while the current one is read
 //
 // It has no authentication of its own: wrap it, and do not serve it to everybody.
 func (s *Service) Admin() http.Handler {
@@ -96,16 +96,16 @@ func publishedOf(r events.Record) admin.Event {
 }
 
 func (s *Service) handled(w http.ResponseWriter, r *http.Request) {
-	var ask struct {
+	var request struct {
 		IDs []string `json:"ids"`
 	}
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&ask)
-	for _, id := range ask.IDs {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&request)
+	for _, id := range request.IDs {
 		if _, bad := events.ParseID(id); bad != nil {
 			err = bad
 		}
 	}
-	if err != nil || len(ask.IDs) > maxIDs {
+	if err != nil || len(request.IDs) > maxIDs {
 		writeProblem(w, http.StatusBadRequest, `the body must be {"ids": [at most 1000 UUIDs]}`)
 		return
 	}
@@ -113,7 +113,7 @@ func (s *Service) handled(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		return
 	}
-	handled, err := p.inbox.Handled(r.Context(), ask.IDs...)
+	handled, err := p.inbox.Handled(r.Context(), request.IDs...)
 	if err != nil {
 		s.problem(w, err)
 		return

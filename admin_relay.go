@@ -68,11 +68,11 @@ func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
-	var ask struct {
+	var request struct {
 		Source string `json:"source"`
 	}
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&ask)
-	if err != nil || ask.Source != outbox.FromWindow && ask.Source != outbox.FromStream {
+	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&request)
+	if err != nil || request.Source != outbox.FromWindow && request.Source != outbox.FromStream {
 		writeProblem(w, http.StatusBadRequest,
 			`the body must be {"source": "window"} or {"source": "stream"}`)
 		return
@@ -81,12 +81,12 @@ func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		return
 	}
-	if p.relay.Source == nil && ask.Source == outbox.FromStream {
+	if p.relay.Source == nil && request.Source == outbox.FromStream {
 		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field "+
 			"Stream of quadrille.Config")
 		return
 	}
-	if err := p.outbox.UseSource(r.Context(), ask.Source); err != nil {
+	if err := p.outbox.UseSource(r.Context(), request.Source); err != nil {
 		s.problem(w, err)
 		return
 	}

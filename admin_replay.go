@@ -28,21 +28,21 @@ func oneOf(are ...bool) bool {
 
 // replay takes a request to publish again; the leading replica executes it.
 func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
-	var ask struct {
+	var request struct {
 		IDs   []string   `json:"ids"`
 		Since *time.Time `json:"since"`
 		Ago   float64    `json:"ago_seconds"` // since then by the database's clock
 	}
 	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody))
 	decoder.DisallowUnknownFields()
-	err := decoder.Decode(&ask)
-	for _, id := range ask.IDs {
+	err := decoder.Decode(&request)
+	for _, id := range request.IDs {
 		if _, bad := events.ParseID(id); bad != nil {
 			err = bad
 		}
 	}
-	if err != nil || len(ask.IDs) > maxIDs || ask.Ago < 0 || ask.Ago > maxAgo.Seconds() ||
-		!oneOf(len(ask.IDs) > 0, ask.Since != nil, ask.Ago > 0) {
+	if err != nil || len(request.IDs) > maxIDs || request.Ago < 0 || request.Ago > maxAgo.Seconds() ||
+		!oneOf(len(request.IDs) > 0, request.Since != nil, request.Ago > 0) {
 		writeProblem(w, http.StatusBadRequest, `the body must be {"ids": [1 to 1000 UUIDs]}, `+
 			`{"since": a time as in RFC 3339} or {"ago_seconds": more than 0}`)
 		return
@@ -51,23 +51,23 @@ func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 	if p == nil {
 		return
 	}
-	if ask.Ago > 0 {
+	if request.Ago > 0 {
 		// Events have times of the database's clock, and another one may differ.
 		db, err := s.DB(r.Context())
 		if err == nil {
-			err = db.GetContext(r.Context(), &ask.Since, `SELECT clock_timestamp() - $1 * interval
-				'1 second'`, ask.Ago)
+			err = db.GetContext(r.Context(), &request.Since, `SELECT clock_timestamp() - $1 * interval
+				'1 second'`, request.Ago)
 		}
 		if err != nil {
 			s.problem(w, err)
 			return
 		}
 	}
-	var request int64
-	if ask.Since != nil {
-		request, err = p.outbox.ReplaySince(r.Context(), *ask.Since)
+	var id int64
+	if request.Since != nil {
+		id, err = p.outbox.ReplaySince(r.Context(), *request.Since)
 	} else {
-		request, err = p.outbox.ReplayIDs(r.Context(), ask.IDs...)
+		id, err = p.outbox.ReplayIDs(r.Context(), request.IDs...)
 	}
 	switch {
 	case errors.Is(err, outbox.ErrNoSuchEvent):
@@ -75,7 +75,7 @@ func (s *Service) replay(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.problem(w, err)
 	default:
-		answer(w, map[string]int64{"id": request})
+		answer(w, map[string]int64{"id": id})
 	}
 }
 

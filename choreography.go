@@ -37,7 +37,7 @@ func (s *Service) choreography() (topology.Topology, error) {
 	return t, t.Validate()
 }
 
-// mandatory tells the types that somebody must be bound for.
+// mandatory selects the types whose events are held while no queue is bound.
 func (s *Service) mandatory() func(eventType string) bool {
 	t := s.topology
 	if s.config.Mandatory != nil {
@@ -75,7 +75,7 @@ func (s *Service) handlesAll(me topology.Service) error {
 	return nil
 }
 
-// ready holds publishing and consuming back until everybody who must hear is bound.
+// ready delays publishing and consuming until every queue is bound.
 func (s *Service) ready(session *rabbit.Session) error {
 	t := s.topology
 	check := func() error { return session.DeclarePart(t, s.config.Name) }
@@ -95,7 +95,7 @@ func (s *Service) ready(session *rabbit.Session) error {
 
 // Healthy returns nil when the service consumes, or an error that says why it does not: the
 // database or the broker is away, the topology is not applied, its sessions with the broker end
-// soon, or handlers hang. Ready asks only for what HTTP needs.
+// soon, or handlers hang. Ready checks only what HTTP needs.
 func (s *Service) Healthy() error {
 	p := s.opened.Load()
 	switch {

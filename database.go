@@ -97,7 +97,7 @@ func (s *Service) checkSessions(ctx context.Context, p *parts) error {
 }
 
 // claim makes the database the service's own. One that an earlier release has migrated has no owner
-// yet, but its tables tell who has used them.
+// yet, but its tables show which service has used them.
 func (s *Service) claim(ctx context.Context, db *sqlx.DB) error {
 	if owner, _, err := postgres.Owner(ctx, db); err != nil {
 		return err

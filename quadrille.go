@@ -1,10 +1,11 @@
-// Package quadrille is the front door of the kit: a Service that says domain events through
-// a transactional outbox and reacts to others' exactly once, on RabbitMQ and PostgreSQL.
+// Package quadrille runs event-driven services on RabbitMQ and PostgreSQL: a Service publishes
+// domain events through a transactional outbox, and handles those of other services exactly once.
 //
-// It promises at-least-once delivery with exactly-once effects: what is said in a transaction is
-// published if and only if it committed, and a handler's transaction takes effect once per event,
-// whatever crashes in between. It puts together what the packages events, topology, outbox, inbox
-// and consumer do; each can be used without it. It opens no port and reads no environment.
+// It promises at-least-once delivery with exactly-once effects: an event that is appended in a
+// transaction is published if, and only if, it commits, and a handler's transaction takes effect
+// once per event, whichever process crashes in between. It puts together what the packages events,
+// topology, outbox, inbox and consumer do; each can be used without it. It opens no port and reads
+// no environment.
 package quadrille
 
 import (
@@ -122,8 +123,8 @@ func (p *parts) close() error {
 	return p.db.Close()
 }
 
-// parts opens the service once for all who ask at the same time. Each waits no longer than it wants
-// to: a database that does not answer must not make a queue of those who need it.
+// parts opens the service once for all callers at the same time. Each waits no longer than its
+// context allows: a database that does not answer must not delay callers beyond their time.
 func (s *Service) parts(ctx context.Context) (*parts, error) {
 	if p := s.opened.Load(); p != nil {
 		return p, nil
@@ -132,7 +133,7 @@ func (s *Service) parts(ctx context.Context) (*parts, error) {
 		if p := s.opened.Load(); p != nil {
 			return p, nil
 		}
-		p, err := s.open(context.WithoutCancel(ctx)) // it is not only for the first who asked
+		p, err := s.open(context.WithoutCancel(ctx)) // it is not only for the first caller
 		if err == nil {
 			s.opened.Store(p)
 		}
@@ -189,7 +190,7 @@ func (s *Service) DB(ctx context.Context) (*sqlx.DB, error) {
 }
 
 // Ready returns nil when the database answers and is migrated. The broker does not count: what is
-// said waits in the outbox.
+// published waits in the outbox.
 func (s *Service) Ready(ctx context.Context) error {
 	p, err := s.parts(ctx)
 	if err != nil {

@@ -1,12 +1,12 @@
 // Package check explores every interleaving of a choreography's real reactions: each message
 // delivered at any time and in any order, some of them twice, each command and each deadline at any
-// moment. It asks for the invariants in every state, and again wherever nothing more can happen.
+// moment. It checks the invariants in every state, and again wherever nothing more can happen.
 //
-// It promises to visit every reachable state of a model, or to say that it did not; to report an
+// It promises to visit every reachable state of a model, or to report that it did not; to report an
 // event or a deadline that the topology does not declare, which production refuses, too; and to
 // report states from which the choreography cannot come to rest. It runs the reactions that
 // production runs, on a memory instead of a database; what it does not model is the infrastructure:
-// an event that is said is delivered in the end.
+// an event that is published is delivered in the end.
 package check
 
 import (
@@ -49,11 +49,11 @@ type Model struct {
 	// Duplicates is how many deliveries, and calls, may happen twice, in all. The inbox would stop the
 	// deliveries; a call whose answer is lost is made again.
 	Duplicates int
-	// Always is asked in every state, AtRest where nothing more can happen but optional commands.
+	// Always is checked in every state, AtRest where nothing more can happen but optional commands.
 	Always, AtRest func(System) error
 	// Outcome names the way in which a state of rest ended.
 	Outcome   func(System) string
-	MaxStates int // stop there and say so; 0: DefaultMaxStates
+	MaxStates int // stop there and report it; 0: DefaultMaxStates
 }
 
 // Command is something that happens once, at any time.
@@ -131,7 +131,7 @@ func Explore(m Model) (Report, error) {
 	return r, nil
 }
 
-// look visits a state and asks the invariants.
+// look visits a state and checks the invariants.
 func (x *explorer) look(r *Report, at int) error {
 	s := x.decode(x.states[at].key)
 	rest, err := x.expand(r, at, s)
@@ -165,8 +165,8 @@ func (r *Report) violated(what string, way func() []string) {
 	}
 }
 
-// always asks the invariant, once for what the services know: messages on their way change nothing
-// about that.
+// always checks the invariant, once for each combination of what the services know: messages on
+// their way change nothing about that.
 func (x *explorer) always(s state) error {
 	if x.model.Always == nil {
 		return nil

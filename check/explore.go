@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// now is the time of every event: time must not tell states apart.
+// now is the time of every event: time must not distinguish states.
 var now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // explorer keeps memories and messages under numbers, so that a state is a few numbers, and a

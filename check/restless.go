@@ -47,7 +47,7 @@ func (x *explorer) restless(r *Report) {
 }
 
 // loop follows what must happen from a state until it comes to a state again. It begins with a line
-// that says so.
+// that explains it.
 func (x *explorer) loop(at int) []string {
 	moves := []string{"and from there on, again and again:"}
 	met := map[int]bool{}

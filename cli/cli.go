@@ -50,7 +50,7 @@ type App struct {
 	// Settings refuses names of settings, of the file that is read, that nobody knows; it looks at the
 	// environment itself. nil: all are taken.
 	Settings func(names []string) error
-	// Commands are the choreography's own, beside the ones of this package.
+	// Commands are those of the choreography, in addition to the ones of this package.
 	Commands func(*Env) []*cobra.Command
 }
 
@@ -124,8 +124,9 @@ func (e *Env) root() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVarP(&e.Output, "output", "o", "table", "how to print: table or json")
-	root.PersistentFlags().StringVar(&e.File, "env-file", "", "settings, beside the environment's "+
-		"own (default: .quadrille/env here or above)")
+	root.PersistentFlags().StringVar(&e.File, "env-file", "",
+		"settings, in addition to the environment's "+
+			"own (default: .quadrille/env here or above)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if number := negative.FindStringSubmatch(err.Error()); number != nil {
 			err = fmt.Errorf("%s: the arguments of %q are not negative", number[1], c.UseLine())

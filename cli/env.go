@@ -184,7 +184,7 @@ func (e *Env) request(ctx context.Context, base, service, method, path string,
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("ask %s: %w", service, err),
+		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("request to %s: %w", service, err),
 			Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
 	}
 	defer func() { _ = response.Body.Close() }()

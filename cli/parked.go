@@ -19,7 +19,7 @@ type Parked struct {
 	admin.Parked
 }
 
-// maxParkedPage is how many parked events of one service are asked for at once.
+// maxParkedPage is how many parked events of one service one request lists.
 const maxParkedPage = 1000
 
 // ParkedList is what the services that answer have parked.
@@ -29,7 +29,7 @@ type ParkedList struct {
 	More    []string  `json:"more,omitempty"` // services that have parked more than --limit
 }
 
-// ListParked asks every service for what waits for a person, all pages of it, or at most limit
+// ListParked collects from every service what waits for a person, all pages of it, or at most limit
 // events of each unless that is 0.
 func (e *Env) ListParked(ctx context.Context, limit int) (all ParkedList) {
 	all.Parked = []Parked{}
@@ -102,7 +102,7 @@ func (e *Env) parked() *cobra.Command {
 		},
 	}
 	try := &cobra.Command{
-		Use: "dry-run ID", Short: "Try what would come of one now, and roll it back",
+		Use: "dry-run ID", Short: "Handle one, show what would happen, and roll it back",
 		Args:    cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked dry-run 0190b1c2-7d3e-7f00-8000-000000000001",
 		RunE:    func(c *cobra.Command, args []string) error { return e.tryParked(c.Context(), args[0]) },
@@ -157,7 +157,7 @@ func (e *Env) showParked(ctx context.Context, id string) error {
 	return e.notParked(id, missing)
 }
 
-// tryParked asks each service for a dry run, until one has it.
+// tryParked requests a dry run from each service, until one has the event.
 func (e *Env) tryParked(ctx context.Context, id string) error {
 	var missing []Missing
 	for _, s := range e.App.Topology.Services {

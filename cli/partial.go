@@ -28,14 +28,14 @@ func MissingError(missing []Missing) error {
 	return missing[0].err
 }
 
-// each asks all services at the same time, and returns those that did not answer.
-func (e *Env) each(ask func(service string) error) []Missing {
+// each calls all services at the same time, and returns those that did not answer.
+func (e *Env) each(call func(service string) error) []Missing {
 	names := make([]string, len(e.App.Topology.Services))
 	for i, s := range e.App.Topology.Services {
 		names[i] = s.Name
 	}
 	missing := []Missing{}
-	for i, err := range atOnce(names, ask) {
+	for i, err := range atOnce(names, call) {
 		if err != nil {
 			missing = append(missing, NewMissing(names[i], err))
 		}
@@ -43,11 +43,11 @@ func (e *Env) each(ask func(service string) error) []Missing {
 	return missing
 }
 
-// change asks the named services at the same time to do something. It returns those that cannot be
-// reached, and the errors of those that answered and did not do it.
-func change(services []string, ask func(service string) error) (missing []Missing, failed error) {
+// change calls the named services at the same time to change something. It returns those that
+// cannot be reached, and the errors of those that answered and did not do it.
+func change(services []string, call func(service string) error) (missing []Missing, failed error) {
 	missing = []Missing{}
-	for i, err := range atOnce(services, ask) {
+	for i, err := range atOnce(services, call) {
 		if IsUnreachable(err) {
 			missing = append(missing, NewMissing(services[i], err))
 		} else {
@@ -57,24 +57,24 @@ func change(services []string, ask func(service string) error) (missing []Missin
 	return missing, failed
 }
 
-// atOnce asks the named services at the same time, and returns the error of each.
-func atOnce(services []string, ask func(service string) error) []error {
+// atOnce calls the named services at the same time, and returns the error of each.
+func atOnce(services []string, call func(service string) error) []error {
 	errs := make([]error, len(services))
-	var asking sync.WaitGroup
+	var calling sync.WaitGroup
 	for i, service := range services {
-		asking.Go(func() { errs[i] = ask(service) })
+		calling.Go(func() { errs[i] = call(service) })
 	}
-	asking.Wait()
+	calling.Wait()
 	return errs
 }
 
-// collect asks all services at the same time for a list, and joins the lists in the order of the
+// collect gets a list from all services at the same time, and joins the lists in the order of the
 // services.
-func collect[T any](e *Env, ask func(service string) ([]T, error)) (all []T, missing []Missing) {
+func collect[T any](e *Env, call func(service string) ([]T, error)) (all []T, missing []Missing) {
 	var mu sync.Mutex
 	found := map[string][]T{}
 	missing = e.each(func(service string) error {
-		list, err := ask(service)
+		list, err := call(service)
 		if err == nil {
 			mu.Lock()
 			found[service] = list
@@ -89,7 +89,7 @@ func collect[T any](e *Env, ask func(service string) ([]T, error)) (all []T, mis
 	return all, missing
 }
 
-// partial makes the error of a command that asks all services, after it has printed what did
+// partial makes the error of a command that calls all services, after it has printed what did
 // answer: err, or one that names what did not. When nothing answered it has the code of the first
 // error.
 func (e *Env) partial(missing []Missing, err error) error {

@@ -103,7 +103,7 @@ func TestTraceThatIsCutSaysSo(t *testing.T) {
 	}
 	for n, cut := range map[int]bool{999: false, 1000: true} {
 		_, out, errOut := club(t, steps(n))("trace", "1")
-		if strings.Contains(out, "here has said more about it") != cut {
+		if strings.Contains(out, "here has published more about it") != cut {
 			t.Errorf("%d events: cut is told %t\n%s", n, !cut, errOut)
 		}
 	}

@@ -55,8 +55,8 @@ func (e *Env) publish() *cobra.Command {
 	p := &publishing{Env: e}
 	c := &cobra.Command{
 		Use: "publish TYPE", Short: "Publish a test event, confirmed by the broker",
-		Long: "Publish an event on the exchange of the service that says its type. Without data it is " +
-			"a valid sample.\n\nTypes: " +
+		Long: "Publish an event on the exchange of the service that publishes its type. " +
+			"Without data it is a valid sample.\n\nTypes: " +
 			strings.Join(e.App.Topology.Types(), ", "),
 		Example: "  " + e.App.Name +
 			" publish order.placed --set customer=ada --set lines.0.quantity=2\n" +
@@ -84,7 +84,7 @@ func (e *Env) publish() *cobra.Command {
 func (p *publishing) run(ctx context.Context, eventType string) error {
 	owner, ok := p.App.Topology.Publisher(eventType)
 	if !ok {
-		return usage(fmt.Errorf("nobody says %q; the types are %s", eventType,
+		return usage(fmt.Errorf("no service publishes %q; the types are %s", eventType,
 			strings.Join(p.App.Topology.Types(), ", ")))
 	}
 	if p.count < 1 || p.count > maxPublished {

@@ -26,7 +26,8 @@ type Relay struct {
 func (e *Env) relay() *cobra.Command {
 	group := &cobra.Command{Use: "relay", Short: "How services get their events out of their outboxes"}
 	show := &cobra.Command{
-		Use: "show", Short: "Show who relays, and from where", Example: "  " + e.App.Name + " relay show",
+		Use: "show", Short: "Show which replica relays, and its source", Example: "  " + e.App.Name +
+			" relay show",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, missing := collect(e, func(service string) ([]Relay, error) {

@@ -101,8 +101,8 @@ func (e *Env) replayStatus(services, ids []string, since string) (map[string]any
 	return map[string]any{"since": at}, nil
 }
 
-// republishAll asks the services at the same time, waits until each has ended, and prints what
-// became of it.
+// replayAll requests the replays of several services at the same time, waits until each has ended,
+// and prints what became of it.
 func (e *Env) republishAll(ctx context.Context, services []string, body map[string]any) error {
 	var mu sync.Mutex
 	found := map[string]Replay{}
@@ -135,7 +135,7 @@ func (e *Env) republishAll(ctx context.Context, services []string, body map[stri
 	return e.Partial(len(all), missing, cmp.Or(err, failed))
 }
 
-// replayLoop asks a service for it and waits until it has ended.
+// replayLoop requests a replay and waits until it has ended.
 func (e *Env) replayLoop(ctx context.Context, service string, body map[string]any) (Replay, error) {
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()

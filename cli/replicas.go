@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// hedgeAfter is how long one replica is waited for before the next one is asked, too.
+// hedgeAfter is how long one replica is waited for before the next one is called, too.
 const hedgeAfter = 500 * time.Millisecond
 
 // probePath answers at every replica without its database.
 const probePath = "/admin/breakers"
 
-// requestReplicas asks the replicas of a service. A read goes to the next one when one has not
+// requestReplicas calls the replicas of a service. A read goes to the next one when one has not
 // answered after hedgeAfter. A write goes to one alone, for two might both execute it: to the first
 // that answers a read.
 func (e *Env) requestReplicas(ctx context.Context, service, method, path string,
@@ -47,10 +47,10 @@ type answered struct {
 	err     error
 }
 
-// hedge asks one address after another, the next one when the last has failed or has not answered
+// hedge calls one address after another, the next one when the last has failed or has not answered
 // after hedgeAfter, and returns the first answer that is not a failure to reach the service.
 func hedge(ctx context.Context, addresses []string,
-	ask func(ctx context.Context, address string) ([]byte, error)) answered {
+	call func(ctx context.Context, address string) ([]byte, error)) answered {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends those that are still waited for
 	answers := make(chan answered, len(addresses))
@@ -60,7 +60,7 @@ func hedge(ctx context.Context, addresses []string,
 			address := addresses[started]
 			started++
 			go func() {
-				body, err := ask(ctx, address)
+				body, err := call(ctx, address)
 				answers <- answered{address, body, err}
 			}()
 		}

@@ -13,7 +13,7 @@ func (e *Env) topology() *cobra.Command {
 	group := &cobra.Command{Use: "topology", Short: "The choreography as data"}
 	var mermaid bool
 	show := &cobra.Command{
-		Use: "show", Short: "Show who says what, who reacts and how",
+		Use: "show", Short: "Show which service publishes what, and the reactions",
 		Example: "  " + e.App.Name + " topology show\n  " + e.App.Name + " topology show --mermaid\n  " +
 			e.App.Name + " topology show -o json",
 		RunE: func(*cobra.Command, []string) error {

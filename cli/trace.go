@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Step is an event of a story: who said it, when, caused by what, and who has handled it.
+// Step is an event or an outside call of a trace, with its cause and the services that handled it.
 type Step struct {
 	ID   string `json:"id"`
 	Type string `json:"type"`
-	// that said it; empty: nobody of this choreography, a test event
+	// Service published it; empty: no service of this choreography, such as a test event.
 	Service     string          `json:"service"`
 	Time        time.Time       `json:"time"`
 	CausationID string          `json:"causation_id,omitempty"`
@@ -26,7 +26,7 @@ type Step struct {
 	Call        *admin.Call     `json:"call,omitempty"` // nil: an event
 }
 
-// Handled tells who has handled an event, and when.
+// Handled is a service that has handled an event, and the time.
 type Handled struct {
 	Service string    `json:"service"`
 	At      time.Time `json:"at"`
@@ -36,19 +36,19 @@ type Handled struct {
 type Trace struct {
 	Subject string `json:"subject"`
 	Steps   []Step `json:"events"`
-	// Missing are services that did not answer: what they said and handled is not in the story.
+	// Missing are services that did not answer: what they published and handled is not in the trace.
 	Missing []Missing `json:"missing,omitempty"`
-	// Cut are services that have said more than is asked for.
+	// Cut are services that have published more than the trace shows.
 	Cut []string `json:"cut,omitempty"`
 }
 
-// maxTrace is how many events of one subject a service tells.
+// maxTrace is how many events of one subject a service returns.
 const maxTrace = 1000
 
 func (e *Env) trace() *cobra.Command {
 	return &cobra.Command{
 		Use:     "trace SUBJECT",
-		Short:   "Tell the story of a subject, such as an order, as a tree by causation",
+		Short:   "Show the events of a subject, such as an order, as a tree by causation",
 		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -57,20 +57,20 @@ func (e *Env) trace() *cobra.Command {
 				return err
 			}
 			if len(history.Steps) == 0 && len(history.Missing) == 0 {
-				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has said anything about %q",
+				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has published anything about %q",
 					args[0])}
 			}
 			return e.partial(history.Missing, e.Print(history, func(t *Text) {
 				history.Tree(t, "")
 				for _, service := range history.Cut {
-					t.Printf("%s has said more about it: these are its first %d events\n", service, maxTrace)
+					t.Printf("%s has published more about it: these are its first %d events\n", service, maxTrace)
 				}
 			}))
 		},
 	}
 }
 
-// Trace collects a story from the outboxes and inboxes of all services.
+// Trace collects the events of a subject from the outboxes and inboxes of all services.
 func (e *Env) Trace(ctx context.Context, subject string) (Trace, error) {
 	history := Trace{Subject: subject, Steps: []Step{}}
 	byID := map[string]int{}
@@ -129,7 +129,7 @@ func (e *Env) Trace(ctx context.Context, subject string) (Trace, error) {
 	return history, nil
 }
 
-// maxHandledIDs is how many events a service is asked about at once.
+// maxHandledIDs is how many ids one request may name.
 const maxHandledIDs = 1000
 
 // handling is an event that a service has handled.
@@ -153,8 +153,8 @@ func (e *Env) handledBy(ctx context.Context, service string, ids []string) (all 
 	return all, nil
 }
 
-// Tree writes the story as a tree after an indent: under each event those that it caused. Each
-// event is written once, also when a stranger's events cause each other in a circle.
+// Tree writes the trace as a tree after an indent: under each event those that it caused. Each
+// event is written once, also when foreign events cause each other in a circle.
 func (s Trace) Tree(t *Text, indent string) {
 	if len(s.Steps) == 0 {
 		return
@@ -205,7 +205,7 @@ func (p *plant) branches(steps []Step, indent string) {
 	}
 }
 
-// note says who said an event and when, why if it has a reason, and who has handled it.
+// note names the publisher and the time of an event, its reason if it has one, and its handlers.
 func (s Step) note(began time.Time) string {
 	published := s.Service
 	if published == "" {
@@ -229,7 +229,7 @@ func (s Step) note(began time.Time) string {
 	return note
 }
 
-// note says whether a call was answered, and what it waits for otherwise.
+// callNote says whether a call was answered, and what it waits for otherwise.
 func callNote(c *admin.Call, began time.Time) string {
 	failed := ""
 	if c.Attempts > 0 {

@@ -168,7 +168,8 @@ func (c Catalogue) Open(r Record) (Event, error) {
 		return Event{}, err
 	}
 	if r.Subject != "" && r.Subject != p.Subject() {
-		return Event{}, fmt.Errorf("%w: %s says subject %.64q, its payload %.64q", ErrMalformed, r.Type,
+		return Event{}, fmt.Errorf("%w: the envelope of %s has the subject %.64q, its payload %.64q",
+			ErrMalformed, r.Type,
 			r.Subject, p.Subject())
 	}
 	e := Event{

@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// Payload is what an event says. Implementations are plain structs whose exported fields are
+// Payload is the data of an event. Implementations are plain structs whose exported fields are
 // the JSON on the wire.
 //
 // A payload may also have a method Validate() error, which is run when it is emitted and when it is
@@ -25,11 +25,11 @@ type Payload interface {
 // Correlation extension.
 type Event struct {
 	ID            string    // a UUID, unique per source; empty for a command, which never travels
-	Source        string    // who said it: "/orders"
+	Source        string    // of the publishing service: "/orders"
 	CorrelationID string    // the whole business flow
 	CausationID   string    // the id of the event that directly caused this one, empty for a root
 	TraceParent   string    // W3C trace context of the flow
-	Time          time.Time // when it was said
+	Time          time.Time // of its publication
 	Data          Payload   // decoded once
 }
 

@@ -115,7 +115,7 @@ func (t Topology) Part(service string) Broker {
 }
 
 // Marker is the name of the exchange that is declared last: where it exists, all of this topology
-// has been declared, and nothing that is published can miss a queue that should have heard it.
+// has been declared, and nothing that is published can miss a queue that should get it.
 func (t Topology) Marker() string {
 	// plain strings and numbers, map keys sorted: it cannot fail
 	canonical, _ := json.Marshal(t.Broker())

@@ -2,7 +2,7 @@ package topology
 
 import "time"
 
-// OrderDeadline is by when an order must be confirmed, unless the service is told otherwise.
+// OrderDeadline is by when an order must be confirmed, unless the service is configured otherwise.
 const OrderDeadline = 15 * time.Minute
 
 // Fulfilment is the choreography of orders, payments, inventory and shipping.

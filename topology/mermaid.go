@@ -6,7 +6,7 @@ import (
 )
 
 // Mermaid draws the topology as a Mermaid flowchart: an arrow is an event, a dashed arrow one that
-// makes its hearer undo something.
+// makes its subscriber undo something.
 func (t Topology) Mermaid() string {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")

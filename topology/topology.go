@@ -49,8 +49,8 @@ type Reaction struct {
 	Undoes    string   `json:"undoes,omitempty"`   // what of the same service it takes back
 }
 
-// Call is what a service asks of the outside, such as a payment provider. A reaction or a command
-// requests it; no other service sees it.
+// Call is a request of a service to the outside, such as a payment provider. A reaction or a
+// command requests it; no other service sees it.
 type Call struct {
 	Type    string   `json:"type"` // of the payload that carries the request
 	Does    string   `json:"does"`

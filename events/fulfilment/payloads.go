@@ -1,5 +1,5 @@
 // Package fulfilment is the vocabulary of order fulfilment: the payload of every event that orders,
-// payments, inventory and shipping say to each other, and what makes one valid.
+// payments, inventory and shipping publish, and what makes one valid.
 //
 // It promises that a payload which passes Validate can be handled: ids are canonical, amounts add
 // up without overflow, texts are bounded. It decides nothing about the choreography itself.
@@ -45,7 +45,7 @@ type OrderCancelled struct {
 	Reason  string `json:"reason"`
 }
 
-// PaymentCaptured says that the amount was taken from the customer's account.
+// PaymentCaptured means that the amount was taken from the customer's account or card.
 type PaymentCaptured struct {
 	OrderID  string `json:"order_id"`
 	Customer string `json:"customer"`
@@ -59,7 +59,7 @@ type PaymentDeclined struct {
 	Reason  string `json:"reason"`
 }
 
-// PaymentRefunded says that the captured amount was given back.
+// PaymentRefunded means that the captured amount was given back.
 type PaymentRefunded struct {
 	OrderID  string `json:"order_id"`
 	Customer string `json:"customer"`
@@ -67,23 +67,23 @@ type PaymentRefunded struct {
 	Currency string `json:"currency"`
 }
 
-// StockReserved says that every line is set aside.
+// StockReserved means that every line is reserved.
 type StockReserved struct {
 	OrderID string `json:"order_id"`
 }
 
-// StockRejected is a refusal: at least one line is not there, so none is set aside.
+// StockRejected is a refusal: at least one line is not in stock, so none is reserved.
 type StockRejected struct {
 	OrderID string `json:"order_id"`
 	Reason  string `json:"reason"`
 }
 
-// StockReleased says that what was set aside is free again.
+// StockReleased means that the reserved pieces are free again.
 type StockReleased struct {
 	OrderID string `json:"order_id"`
 }
 
-// ShipmentScheduled says that the parcel will go.
+// ShipmentScheduled means that the parcel will be sent.
 type ShipmentScheduled struct {
 	OrderID string `json:"order_id"`
 	Country string `json:"country"`
@@ -95,7 +95,7 @@ type ShipmentFailed struct {
 	Reason  string `json:"reason"`
 }
 
-// ShipmentCancelled says that the scheduled parcel will not go.
+// ShipmentCancelled means that the scheduled parcel will not be sent.
 type ShipmentCancelled struct {
 	OrderID string `json:"order_id"`
 }

@@ -103,7 +103,7 @@ func (a api) stock(w http.ResponseWriter, r *http.Request) error {
 	return web.Write(w, http.StatusOK, stock)
 }
 
-// reservation answers 404 for a tombstone: nothing was ever set aside.
+// reservation answers 404 for a tombstone: nothing was reserved.
 func (a api) reservation(w http.ResponseWriter, r *http.Request) error {
 	id, err := web.OrderID(r)
 	if err != nil {

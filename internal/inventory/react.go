@@ -33,7 +33,7 @@ func (Receive) EventType() string { return "inventory.receive" }
 // Subject is the article.
 func (c Receive) Subject() string { return c.SKU }
 
-// locks asks for the stock of an order's lines whenever they are known: an event of the same batch
+// locks locks the stock of an order's lines as soon as they are known: an event of the same batch
 // may make them needed.
 func locks(s *State, e events.Event) {
 	switch c := e.Data.(type) {
@@ -53,7 +53,7 @@ func locks(s *State, e events.Event) {
 	}
 }
 
-// remember keeps the lines, and reserves them if the payment was heard of first.
+// remember keeps the lines, and reserves them if the payment came first.
 func remember(s *State, e events.Of[fulfilment.OrderPlaced]) (consumer.Effects, error) {
 	r, known := s.Reservations.Get(e.Data.OrderID)
 	if known && (r.State != Waiting || len(r.Lines.V) > 0) {
@@ -74,7 +74,7 @@ func paid(s *State, e events.Of[fulfilment.PaymentCaptured]) (consumer.Effects, 
 	return reserve(s, r)
 }
 
-// reserve sets all lines aside, or none, once they are known and paid.
+// reserve reserves all lines, or none, once they are known and paid.
 func reserve(s *State, r Reservation) (consumer.Effects, error) {
 	if !r.Paid || len(r.Lines.V) == 0 {
 		s.Reservations.Set(r.OrderID, r)
@@ -97,7 +97,7 @@ func reserve(s *State, r Reservation) (consumer.Effects, error) {
 	return consumer.Publish(fulfilment.StockReserved{OrderID: r.OrderID}), nil
 }
 
-// release frees what was set aside, once. When nothing was yet, it leaves a tombstone, so that a
+// release frees what was reserved, once. If nothing was, it leaves a tombstone, so that a
 // late event does not reserve.
 func release[T events.Payload](s *State, e events.Of[T]) (consumer.Effects, error) {
 	id := e.Data.Subject()

@@ -33,9 +33,9 @@ type Line struct {
 type Reservation struct {
 	OrderID   string `db:"order_id"`
 	State     string `db:"state"`
-	Paid      bool   `db:"paid"`      // payment.captured was heard
-	Confirmed bool   `db:"confirmed"` // order.confirmed was heard
-	// sorted by article; empty until order.placed is heard
+	Paid      bool   `db:"paid"`      // payment.captured has come
+	Confirmed bool   `db:"confirmed"` // order.confirmed has come
+	// sorted by article; empty until order.placed comes
 	Lines     postgres.JSON[[]Line] `db:"lines"`
 	Reason    string                `db:"reason"`
 	UpdatedAt time.Time             `db:"updated_at"`

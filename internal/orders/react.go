@@ -64,7 +64,7 @@ func place(s *State, e events.Of[Place]) (consumer.Effects, error) {
 
 func cancel(s *State, e events.Of[Cancel]) (consumer.Effects, error) {
 	if _, known := s.Orders.Get(e.Data.OrderID); !known {
-		return consumer.Effects{}, nil // nobody to ask whether it exists: the caller answers 404
+		return consumer.Effects{}, nil // the order does not exist, and the caller answers 404
 	}
 	return end(s, e.Event, fulfilment.ReasonCustomer)
 }
@@ -96,8 +96,8 @@ func end(s *State, e events.Event, reason string) (consumer.Effects, error) {
 	return consumer.Publish(fulfilment.OrderCancelled{OrderID: o.OrderID, Reason: reason}), nil
 }
 
-// confirm ends an order well, unless it was cancelled before: then everybody has heard of that, and
-// undoes.
+// confirm ends an order well, unless it was cancelled before: then all
+// services compensate.
 func confirm(s *State, e events.Of[fulfilment.ShipmentScheduled]) (consumer.Effects, error) {
 	o := adopt(s, e.Event)
 	if o.State != Placed {

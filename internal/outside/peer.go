@@ -2,8 +2,9 @@
 // provider and the carrier.
 //
 // It promises that a call is bounded, guarded by a breaker of the peer's own, and repeated only
-// under the same idempotency key; that a refusal by the peer is told from trouble with it; and that
-// a call which was not made says so. What the peer makes of the key is the peer's promise.
+// under the same idempotency key; that a refusal by the peer is distinguished from a failure; and
+// that a call which was not made has an error of its own. What the peer makes of the key is the
+// peer's promise.
 package outside
 
 import (
@@ -54,8 +55,8 @@ func New(name, address string, open time.Duration, log zerolog.Logger) *Peer {
 	return &Peer{
 		Breaker: breaker, url: strings.TrimSuffix(address, "/"), client: &http.Client{
 			Transport: transport,
-			// What is asked for is done where it was asked, or not: a redirect that is followed becomes a
-			// GET, whose answer would be taken for that of a charge.
+			// Redirects are not followed: a redirected POST becomes a GET, whose answer would be taken
+			// for that of a charge.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 		guard: resilience.Chain(
@@ -74,9 +75,9 @@ type RefusedError struct{ Reason string }
 
 func (e RefusedError) Error() string { return "refused: " + e.Reason }
 
-// Post asks for something under an idempotency key. The error is a RefusedError, a
-// resilience.NotMadeError, or trouble, a resilience.PeerDownError among it; after trouble, whether
-// it was done is unknown. Further guards are asked once the breaker lets the call through.
+// Post makes a request under an idempotency key. The error is a RefusedError, a
+// resilience.NotMadeError, or a failure, such as a resilience.PeerDownError, after which the
+// outcome is unknown. Further guards apply once the breaker lets the call through.
 func (p *Peer) Post(ctx context.Context, path, key string, in any,
 	further ...resilience.Guard) error {
 	body, err := json.Marshal(in)

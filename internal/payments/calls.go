@@ -9,7 +9,7 @@ import (
 // The requests to the payment provider and its answers. They are payments' own: no other service
 // sees them.
 type (
-	// Charge asks the provider for the amount, from a card.
+	// Charge is the request to take the amount from a card.
 	Charge struct {
 		OrderID  string `json:"order_id"`
 		Customer string `json:"customer"`
@@ -26,7 +26,7 @@ type (
 		OrderID string `json:"order_id"`
 		Reason  string `json:"reason"`
 	}
-	// Refund asks the provider to give a charge back.
+	// Refund is the request to give a charge back.
 	Refund struct {
 		OrderID  string `json:"order_id"`
 		Amount   int64  `json:"amount"` // minor units
@@ -36,7 +36,7 @@ type (
 	RefundSucceeded struct {
 		OrderID string `json:"order_id"`
 	}
-	// RefundWasRefused is the answer that the provider will not: a person has to see to it.
+	// RefundWasRefused is the answer that the provider will not: a person must resolve it.
 	RefundWasRefused struct {
 		OrderID string `json:"order_id"`
 		Reason  string `json:"reason"`

@@ -17,7 +17,7 @@ type RefundAgain struct{ OrderID string }
 func (RefundAgain) EventType() string { return "payments.refund_again" }
 func (c RefundAgain) Subject() string { return c.OrderID }
 
-// request asks for the charge of a payment.
+// request requests the charge of a payment.
 func request(s *State, p Payment) (consumer.Effects, error) {
 	p.State = Charging
 	s.Payments.Set(p.OrderID, p)
@@ -25,7 +25,8 @@ func request(s *State, p Payment) (consumer.Effects, error) {
 		Amount: p.Amount, Currency: p.Currency, Card: p.Card}), nil
 }
 
-// charged captures what the provider has taken, or asks for it back when nobody wants it any more.
+// charged captures what the provider has taken, or requests a refund when the order was cancelled
+// meanwhile.
 func charged(s *State, e events.Of[ChargeSucceeded]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	p.UpdatedAt = e.Time
@@ -41,7 +42,7 @@ func charged(s *State, e events.Of[ChargeSucceeded]) (consumer.Effects, error) {
 	return consumer.Effects{}, nil
 }
 
-// declined ends the payment; an order that is cancelled already need not hear of it.
+// declined ends the payment; of an order that is cancelled already nothing is published.
 func declined(s *State, e events.Of[ChargeDeclined]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	wanted := p.State == Charging
@@ -56,7 +57,7 @@ func declined(s *State, e events.Of[ChargeDeclined]) (consumer.Effects, error) {
 	return consumer.Publish(fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}), nil
 }
 
-// giveBack asks the provider for the refund of a charge.
+// giveBack requests the refund of a charge from the provider.
 func giveBack(s *State, p Payment) (consumer.Effects, error) {
 	p.State = Refunding
 	s.Payments.Set(p.OrderID, p)
@@ -86,7 +87,7 @@ func refused(s *State, e events.Of[RefundWasRefused]) (consumer.Effects, error) 
 	return consumer.Effects{}, nil
 }
 
-// refundAgain asks once more, under a new idempotency key: the old one would be refused for ever.
+// refundAgain requests the refund again, under a new idempotency key: the old one stays refused.
 func refundAgain(s *State, e events.Of[RefundAgain]) (consumer.Effects, error) {
 	p, known := s.Payments.Get(e.Data.OrderID)
 	switch {

@@ -8,8 +8,8 @@ import (
 )
 
 // The facts of an account, as the event store keeps them. They stay in this service: what others
-// may know of them is said in the choreography's own events. A version that was once written is
-// never changed: testdata holds each.
+// may know of them is published in the events of the choreography. A version that was once written
+// is never changed: testdata holds each.
 
 // AccountOpened begins a stream.
 type AccountOpened struct {

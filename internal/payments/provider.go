@@ -13,19 +13,19 @@ import (
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
-// The rate at which one customer's cards are charged, by all replicas together: somebody who tries
-// cards out must not use up the provider for everybody.
+// The rate at which one customer's cards are charged, by all replicas together: a customer who
+// tries cards out must not use up the provider's capacity.
 const (
 	chargeRate  = 20 // a second
 	chargeBurst = 100
-	// databaseTrouble is when to try again after our own database could not be asked.
+	// databaseTrouble is the pause before a retry after an error of our own database.
 	databaseTrouble = time.Second
 )
 
 var errNoProvider = errors.New("no payment provider is configured: set " +
 	"QUADRILLE_PAYMENTS_PROVIDER_URL")
 
-// provider answers requests with what the payment provider says. The id of the request is the
+// provider answers requests with the answers of the payment provider. The id of the request is the
 // idempotency key, so that however often a call is made, the money moves once.
 type provider struct {
 	peer    *outside.Peer // nil: there is none
@@ -39,7 +39,7 @@ func (p *provider) handlers() []consumer.Handler {
 func (p *provider) charge(ctx context.Context,
 	e events.Of[Charge]) (events.Payload, error) {
 	c := e.Data
-	if p.peer == nil { // there was one when it was asked for, and nobody knows what came of it
+	if p.peer == nil { // there was one when the call was requested, and its outcome is unknown
 		return nil, errNoProvider
 	}
 	db, err := p.service.DB(ctx)

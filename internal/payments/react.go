@@ -112,8 +112,8 @@ func decline(s *State, p Payment) (consumer.Effects, error) {
 	return consumer.Publish(fulfilment.PaymentDeclined{OrderID: p.OrderID, Reason: p.Reason}), nil
 }
 
-// refund gives the money back once, whatever asks for it. When there is nothing to give back yet,
-// it leaves a tombstone, so that a late order.placed is not captured.
+// refund gives the money back once, whichever event requires it. When there is nothing to give back
+// yet, it leaves a tombstone, so that a late order.placed is not captured.
 func refund[T events.Payload](s *State, e events.Of[T]) (consumer.Effects, error) {
 	id := e.Data.Subject()
 	p, known := s.Payments.Get(id)
@@ -122,7 +122,7 @@ func refund[T events.Payload](s *State, e events.Of[T]) (consumer.Effects, error
 		return consumer.Effects{}, nil
 	}
 	switch {
-	case p.State == Charging: // it is asked back when it has succeeded
+	case p.State == Charging: // it is refunded when it has succeeded
 		p.State, p.UpdatedAt = Unwanted, e.Time
 		s.Payments.Set(id, p)
 		return consumer.Effects{}, nil
@@ -177,7 +177,7 @@ func deposit(s *State, e events.Of[Deposit]) (consumer.Effects, error) {
 	}
 }
 
-// closeAccount closes an account, whatever is in it; closing it again changes nothing.
+// closeAccount closes an account with any balance; closing it again changes nothing.
 func closeAccount(s *State, e events.Of[Close]) (consumer.Effects, error) {
 	account, ok := s.Accounts.Get(e.Data.Customer)
 	if !ok {

@@ -2,7 +2,7 @@
 // gives it back when the order does not come to be.
 //
 // It promises that an order is charged at most once and, in the end, exactly when it is confirmed,
-// in whatever order and however often it hears of it; a balance is never negative.
+// in whatever order and however often the events come; a balance is never negative.
 package payments
 
 import (

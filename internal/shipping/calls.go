@@ -4,7 +4,7 @@ import "github.com/quadrille-go/quadrille/events/fulfilment"
 
 // The requests to the carrier and its answers. They are shipping's own: no other service sees them.
 type (
-	// Book asks the carrier to take the parcel.
+	// Book is the request to take the parcel.
 	Book struct {
 		OrderID string             `json:"order_id"`
 		Address fulfilment.Address `json:"address"`
@@ -18,7 +18,7 @@ type (
 		OrderID string `json:"order_id"`
 		Reason  string `json:"reason"`
 	}
-	// Recall asks the carrier not to take a parcel that is booked.
+	// Recall is the request not to take a parcel that is booked.
 	Recall struct {
 		OrderID string `json:"order_id"`
 	}
@@ -26,7 +26,7 @@ type (
 	RecallSucceeded struct {
 		OrderID string `json:"order_id"`
 	}
-	// RecallWasRefused is the answer that it will: a person has to see to it.
+	// RecallWasRefused is the answer that it will: a person must resolve it.
 	RecallWasRefused struct {
 		OrderID string `json:"order_id"`
 		Reason  string `json:"reason"`

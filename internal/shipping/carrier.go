@@ -32,7 +32,7 @@ func booked(s *State, e events.Of[BookingConfirmed]) (consumer.Effects, error) {
 	return consumer.Effects{}, nil
 }
 
-// notBooked fails the shipment; an order that is cancelled already need not hear of it.
+// notBooked fails the shipment; of an order that is cancelled already nothing is published.
 func notBooked(s *State, e events.Of[BookingRefused]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	wanted := shipment.State == Booking
@@ -75,7 +75,7 @@ func notRecalled(s *State, e events.Of[RecallWasRefused]) (consumer.Effects, err
 	return consumer.Effects{}, nil
 }
 
-// recallAgain asks once more, under a new idempotency key: the old one would be refused for ever.
+// recallAgain requests the recall again, under a new idempotency key: the old one stays refused.
 func recallAgain(s *State, e events.Of[RecallAgain]) (consumer.Effects, error) {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	switch {

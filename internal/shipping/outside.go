@@ -12,8 +12,8 @@ import (
 
 var errNoCarrier = errors.New("no carrier is configured: set QUADRILLE_SHIPPING_CARRIER_URL")
 
-// desk answers requests with what the carrier says. The id of the request is the idempotency key,
-// so that however often a call is made, there is one booking.
+// desk answers requests with the answers of the carrier. The id of the request is the idempotency
+// key, so that however often a call is made, there is one booking.
 type desk struct{ peer *outside.Peer }
 
 func (d desk) handlers() []consumer.Handler {

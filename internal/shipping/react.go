@@ -6,7 +6,7 @@ import (
 	"github.com/quadrille-go/quadrille/events/fulfilment"
 )
 
-// Countries are those that are served unless the service is told otherwise.
+// Countries are those that are served unless the service is configured otherwise.
 var Countries = []string{
 	"AT", "AU", "BE", "BG", "CA", "CH", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GB", "GR",
 	"HR", "HU", "IE",
@@ -21,7 +21,7 @@ type carrier struct {
 }
 
 // Participant is the part of shipping in the choreography, for a carrier that serves the given
-// countries. When books is false there is no carrier to ask, and parcels go at once.
+// countries. If books is false, no carrier is called, and parcels are scheduled at once.
 func Participant(books bool, countries ...string) consumer.Participant[State] {
 	c := carrier{serves: map[string]bool{}, books: books}
 	for _, country := range countries {
@@ -37,7 +37,7 @@ func Participant(books bool, countries ...string) consumer.Participant[State] {
 
 func locks(s *State, e events.Event) { s.Shipments.Lock(e.Data.Subject()) }
 
-// remember keeps the address, and schedules if the reservation was heard of first.
+// remember keeps the address, and schedules if the reservation came first.
 func (c carrier) remember(s *State, e events.Of[fulfilment.OrderPlaced]) (consumer.Effects, error) {
 	shipment, known := s.Shipments.Get(e.Data.OrderID)
 	if known && (shipment.State != Waiting || shipment.Address.V.Country != "") {

@@ -1,8 +1,8 @@
 // Package shipping sends the parcels: it schedules an order's shipment once its stock is reserved,
 // and cancels it when the order is cancelled.
 //
-// It promises that an order has at most one live shipment, in whatever order and however often it
-// hears of it, and none once it has heard of the cancellation.
+// It promises that an order has at most one live shipment, in whatever order and however often the
+// events come, and none once it has handled the cancellation.
 package shipping
 
 import (
@@ -33,8 +33,8 @@ const (
 type Shipment struct {
 	OrderID   string                            `db:"order_id"`
 	State     string                            `db:"state"`
-	Reserved  bool                              `db:"reserved"` // stock.reserved was heard
-	Address   postgres.JSON[fulfilment.Address] `db:"address"`  // empty until order.placed is heard
+	Reserved  bool                              `db:"reserved"` // stock.reserved has come
+	Address   postgres.JSON[fulfilment.Address] `db:"address"`  // empty until order.placed comes
 	Booked    bool                              `db:"booked"`   // with a carrier
 	Reason    string                            `db:"reason"`
 	UpdatedAt time.Time                         `db:"updated_at"`

@@ -1,5 +1,5 @@
 // Package simulator plays the outside world: a payment provider and a carrier over HTTP, with a
-// journal of every call, and with the faults that it is told to have.
+// journal of every call, and with the faults that its rules set.
 //
 // It promises what a good outside world does: a call with a key that was seen is answered as it was
 // the first time, and done once. The journal is the witness for that. It is kept in memory, for
@@ -20,7 +20,7 @@ import (
 const (
 	maxJournal = 1_000_000
 	maxBody    = 64 << 10
-	lateness   = 5 * time.Second // of a late answer, above the time-out of those who ask
+	lateness   = 5 * time.Second // of a late answer, above the time-out of the services
 )
 
 // The calls, by their paths.
@@ -46,7 +46,7 @@ const (
 
 var verbs = []string{OK, Fail, Hang, Refuse, Late, Twice}
 
-// Rule says what becomes of calls. An empty Call is any, an empty OrderID any order; the rule that
+// Rule sets the outcome of calls. An empty Call is any, an empty OrderID any order; the rule that
 // names more wins.
 type Rule struct {
 	Call    string `json:"call,omitempty"`
@@ -81,7 +81,7 @@ type answer struct {
 	body   map[string]string
 }
 
-// New returns simulators that do what they are asked for.
+// New returns simulators that accept every request.
 func New() *Simulator { return &Simulator{answers: map[string]answer{}} }
 
 // Handler returns their API:
@@ -164,7 +164,7 @@ func (s *Simulator) putRule(w http.ResponseWriter, r *http.Request) {
 	write(w, http.StatusOK, s.listRules())
 }
 
-// ruleFor returns what the most specific rule says.
+// ruleFor returns the outcome of the most specific rule.
 func (s *Simulator) ruleFor(call, order string) string {
 	best, do := -1, OK
 	for _, r := range s.rules {
@@ -218,7 +218,7 @@ func (s *Simulator) call(w http.ResponseWriter, r *http.Request, call string) {
 	write(w, a.status, a.body)
 }
 
-// answer does what is asked for, unless it was done under this key, and writes the journal.
+// answer executes a request, unless it was executed under this key, and writes the journal.
 func (s *Simulator) answer(e Entry) (answer, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,5 +249,5 @@ func (s *Simulator) answer(e Entry) (answer, string) {
 func write(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // who asked has gone when this fails
+	_ = json.NewEncoder(w).Encode(body) // the client has disconnected when this fails
 }
