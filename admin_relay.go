@@ -40,7 +40,7 @@ func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, err)
 		return
 	}
-	state := admin.Relay{Wanted: used.Wanted, Source: used.Source, Token: used.Token,
+	state := admin.Relay{Wanted: string(used.Wanted), Source: string(used.Source), Token: used.Token,
 		Since: used.Since, Leader: used.Leader}
 	replicas, err := p.outbox.Replicas(r.Context())
 	for _, r := range replicas {
@@ -69,7 +69,7 @@ func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
 	var request struct {
-		Source string `json:"source"`
+		Source outbox.SourceName `json:"source"`
 	}
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&request)
 	if err != nil || request.Source != outbox.FromWindow && request.Source != outbox.FromStream {

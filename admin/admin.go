@@ -124,14 +124,25 @@ type Replica struct {
 	Keep    time.Duration `json:"keep"` // of published events, in nanoseconds; negative: without end
 }
 
+// BreakerState says whether a circuit breaker makes calls.
+type BreakerState string
+
+// The states of a circuit breaker. One that is half open makes one call, whose result closes or
+// opens it.
+const (
+	Closed   BreakerState = "closed"
+	Open     BreakerState = "open"
+	HalfOpen BreakerState = "half-open"
+)
+
 // Breaker is the state of a circuit breaker in one replica.
 type Breaker struct {
-	Name     string    `json:"name"`
-	State    string    `json:"state"` // closed, open or half-open
-	Since    time.Time `json:"since,omitzero"`
-	Failures uint32    `json:"failures"` // in a row
-	Opened   int64     `json:"opened"`   // times, since the start of the process
-	Refused  int64     `json:"refused"`  // calls that were not made
+	Name     string       `json:"name"`
+	State    BreakerState `json:"state"`
+	Since    time.Time    `json:"since,omitzero"`
+	Failures uint32       `json:"failures"` // in a row
+	Opened   int64        `json:"opened"`   // times, since the start of the process
+	Refused  int64        `json:"refused"`  // calls that were not made
 }
 
 // Projection is the progress of a generation of a projection.

@@ -68,16 +68,19 @@ func (r Row) row(number int64) row {
 	return converted
 }
 
+// SourceName names a source from which the leader may read committed rows.
+type SourceName string
+
 // The sources from which the leader may read committed rows.
 const (
-	FromWindow = "window"
-	FromStream = "stream"
+	FromWindow SourceName = "window"
+	FromStream SourceName = "stream"
 )
 
 // UseSource sets the source from which the leader reads committed rows, FromWindow or FromStream.
 // The leader checks the setting once a second. A relay without a Source, or one whose stream has
 // failed, uses the window in any case.
-func (o *Outbox) UseSource(ctx context.Context, source string) error {
+func (o *Outbox) UseSource(ctx context.Context, source SourceName) error {
 	if source != FromWindow && source != FromStream {
 		return fmt.Errorf("use source %.32q: want %s or %s", source, FromWindow, FromStream)
 	}
@@ -97,10 +100,10 @@ func (o *Outbox) UseSource(ctx context.Context, source string) error {
 
 // SourceState is the source that an operator wants, the source in use, and the leader that uses it.
 type SourceState struct {
-	Wanted string    `db:"wanted" json:"wanted"`
-	Source string    `db:"source" json:"source"` // in use
-	Token  int64     `db:"token" json:"token"`   // of the lead
-	Since  time.Time `db:"since" json:"since"`   // when the lead began; zero: no relay has led yet
+	Wanted SourceName `db:"wanted" json:"wanted"`
+	Source SourceName `db:"source" json:"source"` // in use
+	Token  int64      `db:"token" json:"token"`   // of the lead
+	Since  time.Time  `db:"since" json:"since"`   // when the lead began; zero: no relay has led yet
 	// Leader is the leader's service, host and process. Empty: it has not announced itself yet.
 	Leader string `db:"leader" json:"leader"`
 }

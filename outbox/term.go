@@ -172,10 +172,10 @@ var errCursorReplaced = errors.New(
 // wantedSource reads which source an operator wants. It also compares the stored cursor with the
 // one that this term has written: a restore under a running relay may bring back an old cursor
 // under the same token, and no write would fail until the next event.
-func (t *term) wantedSource(ctx context.Context) (wanted string, err error) {
+func (t *term) wantedSource(ctx context.Context) (wanted SourceName, err error) {
 	var found struct {
-		Source string `db:"source"`
-		Mine   bool   `db:"mine"`
+		Source SourceName `db:"source"`
+		Mine   bool       `db:"mine"`
 	}
 	c := t.stored
 	err = t.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3

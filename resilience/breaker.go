@@ -8,6 +8,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // The bounds of a breaker, unless its fields set others.
@@ -45,16 +47,6 @@ type Breaker struct {
 	refused     int64
 	inFlight    int
 	maxInFlight int // 0: no bound
-}
-
-// BreakerStats is the state of a breaker, for a person.
-type BreakerStats struct {
-	Name     string    `json:"name"`
-	State    string    `json:"state"` // closed, open or half-open
-	Since    time.Time `json:"since,omitzero"`
-	Failures uint32    `json:"failures"` // in a row
-	Opened   int64     `json:"opened"`   // times, since the start of the process
-	Refused  int64     `json:"refused"`  // calls that were not made
 }
 
 func (b *Breaker) prepare() {
@@ -167,13 +159,14 @@ func (b *Breaker) remaining() time.Duration {
 }
 
 // Stats returns the state of the breaker. It is safe for concurrent use.
-func (b *Breaker) Stats() BreakerStats {
+func (b *Breaker) Stats() admin.Breaker {
 	b.prepare()
 	state, counts := b.breaker.State(), b.breaker.Counts()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return BreakerStats{
-		Name: b.Name, State: state.String(), Since: b.since, Failures: counts.ConsecutiveFailures,
-		Opened: b.opened, Refused: b.refused,
+	return admin.Breaker{
+		Name: b.Name, State: admin.BreakerState(state.String()), Since: b.since,
+		Failures: counts.ConsecutiveFailures,
+		Opened:   b.opened, Refused: b.refused,
 	}
 }

@@ -39,7 +39,7 @@ func (b Breakers) Run(context.Context) {}
 func (b Breakers) BreakerStates() []admin.Breaker {
 	states := make([]admin.Breaker, len(b))
 	for i, breaker := range b {
-		states[i] = admin.Breaker(breaker.Stats())
+		states[i] = breaker.Stats()
 	}
 	return states
 }

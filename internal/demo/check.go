@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -178,12 +179,7 @@ func (m Model) outcome(w check.System) string {
 }
 
 func (f orderStates) String() string {
-	none := func(state string) string {
-		if state == "" {
-			return "none"
-		}
-		return state
-	}
 	return fmt.Sprintf("order %s, payment %s, stock %s, shipment %s",
-		none(f.order.State), none(f.payment.State), none(f.reservation.State), none(f.shipment.State))
+		cmp.Or(f.order.State, "none"), cmp.Or(f.payment.State, "none"),
+		cmp.Or(f.reservation.State, "none"), cmp.Or(f.shipment.State, "none"))
 }

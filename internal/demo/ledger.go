@@ -166,10 +166,10 @@ func (d *player) ledger(ctx context.Context, outcome []Outcome) (Ledger, error) 
 	}
 	for _, o := range outcome {
 		l.Shipments[o.Got.Shipment]++
-		if o.Got.Order == orders.Confirmed {
+		if o.Got.Order == string(orders.Confirmed) {
 			l.Confirmed++
 		}
-		if o.Got.Payment == payments.Captured {
+		if o.Got.Payment == string(payments.Captured) {
 			var p payments.Payment
 			if err := d.Call(ctx, "payments", "GET", "/payments/"+o.OrderID, nil, nil, &p); err != nil {
 				return l, err

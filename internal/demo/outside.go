@@ -180,14 +180,16 @@ func (d *player) checkJournal(ctx context.Context, outcome []Outcome) (violation
 	}
 	for _, o := range outcome {
 		charges, refunds := done[o.OrderID][simulator.Charges], done[o.OrderID][simulator.Refunds]
-		charged := o.Got.Payment == payments.RefundRefused || o.Got.Payment == payments.Captured && o.Card
+		charged := o.Got.Payment == string(payments.RefundRefused) ||
+			o.Got.Payment == string(payments.Captured) && o.Card
 		if charges > 1 || charges-refunds != map[bool]int{true: 1}[charged] {
 			violations = append(violations, fmt.Sprintf("provider: order %s was charged %d times and "+
 				"refunded %d times, and its payment is %s",
 				o.OrderID, charges, refunds, o.Got.Payment))
 		}
 		bookings, recalls := done[o.OrderID][simulator.Bookings], done[o.OrderID][simulator.Recalls]
-		booked := o.Got.Shipment == shipping.Scheduled || o.Got.Shipment == shipping.RecallRefused
+		booked := o.Got.Shipment == string(shipping.Scheduled) ||
+			o.Got.Shipment == string(shipping.RecallRefused)
 		if bookings > 1 || bookings-recalls != map[bool]int{true: 1}[booked] {
 			violations = append(violations, fmt.Sprintf("carrier: order %s was booked %d times and "+
 				"recalled %d times, and its shipment is %s",

@@ -15,7 +15,7 @@ func (d *player) streamed(ctx context.Context) error { return d.relayFrom(ctx, o
 // windowed switches every relay back to the window.
 func (d *player) windowed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromWindow) }
 
-func (d *player) relayFrom(ctx context.Context, source string) error {
+func (d *player) relayFrom(ctx context.Context, source outbox.SourceName) error {
 	if d.stack.servers.Given {
 		d.relays = "the servers are not private: the relays stayed with the window"
 		return nil
@@ -27,14 +27,14 @@ func (d *player) relayFrom(ctx context.Context, source string) error {
 	}
 	// Two orders are in progress while the relays are switched.
 	for range 2 {
-		if _, err := d.place(ctx, "confirmed, while the relays switch to the "+source,
+		if _, err := d.place(ctx, "confirmed, while the relays switch to the "+string(source),
 			newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
 	}
 	var tokens []string
 	for _, s := range d.App.Topology.Services {
-		r, err := d.UseRelay(ctx, s.Name, source)
+		r, err := d.UseRelay(ctx, s.Name, string(source))
 		if err != nil {
 			return err
 		}

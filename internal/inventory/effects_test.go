@@ -199,7 +199,7 @@ func TestEveryOrderOfArrivalLeavesTheSameStock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check := func(state string, committed int64) func(m consumer.Memory,
+	check := func(state inventory.ReservationState, committed int64) func(m consumer.Memory,
 		published []events.Payload) error {
 		return func(m consumer.Memory, published []events.Payload) error {
 			for sku, quantity := range map[string]int64{"cup": 2, "teapot": 1} {

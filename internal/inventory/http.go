@@ -118,10 +118,10 @@ func (a api) reservation(w http.ResponseWriter, r *http.Request) error {
 		return web.NotFound("reservation for order", id)
 	}
 	return web.Write(w, http.StatusOK, struct {
-		OrderID   string    `json:"order_id"`
-		State     string    `json:"state"`
-		Lines     []Line    `json:"lines"`
-		Reason    string    `json:"reason,omitzero"`
-		UpdatedAt time.Time `json:"updated_at"`
+		OrderID   string           `json:"order_id"`
+		State     ReservationState `json:"state"`
+		Lines     []Line           `json:"lines"`
+		Reason    string           `json:"reason,omitzero"`
+		UpdatedAt time.Time        `json:"updated_at"`
 	}{found.OrderID, found.State, found.Lines.V, found.Reason, found.UpdatedAt})
 }

@@ -54,7 +54,7 @@ func (w env) stock(sku string) (s inventory.Stock) {
 	return s
 }
 
-func (w env) state(order string) (state string) {
+func (w env) state(order string) (state inventory.ReservationState) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &state,
 		`SELECT state FROM reservations WHERE order_id = $1`, order); err != nil {

@@ -12,15 +12,18 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
+// ReservationState is how far one reservation is.
+type ReservationState string
+
 // The states of a reservation. Waiting lacks the lines, the payment or both; Void is a tombstone:
 // a compensation that came before its action.
 const (
-	Waiting   = "waiting"
-	Reserved  = "reserved"
-	Rejected  = "rejected"
-	Released  = "released"
-	Committed = "committed"
-	Void      = "void"
+	Waiting   ReservationState = "waiting"
+	Reserved  ReservationState = "reserved"
+	Rejected  ReservationState = "rejected"
+	Released  ReservationState = "released"
+	Committed ReservationState = "committed"
+	Void      ReservationState = "void"
 )
 
 // Line is a quantity of one article; a reservation names each article once.
@@ -31,10 +34,10 @@ type Line struct {
 
 // Reservation is what became of one order's lines.
 type Reservation struct {
-	OrderID   string `db:"order_id"`
-	State     string `db:"state"`
-	Paid      bool   `db:"paid"`      // payment.captured has come
-	Confirmed bool   `db:"confirmed"` // order.confirmed has come
+	OrderID   string           `db:"order_id"`
+	State     ReservationState `db:"state"`
+	Paid      bool             `db:"paid"`      // payment.captured has come
+	Confirmed bool             `db:"confirmed"` // order.confirmed has come
 	// sorted by article; empty until order.placed comes
 	Lines     postgres.JSON[[]Line] `db:"lines"`
 	Reason    string                `db:"reason"`

@@ -85,7 +85,7 @@ func TestEveryRefusalEndsTheOrderOnce(t *testing.T) {
 func TestACancellationAndAConfirmationAtTheSameTimeHaveOneWinner(t *testing.T) {
 	t.Parallel()
 	w := start(t)
-	winners := map[string]int{}
+	winners := map[orders.OrderState]int{}
 	for range 30 {
 		id := w.place("ada").ID
 		webtest.Together(t, 4, func(i int) error {
@@ -106,7 +106,7 @@ func TestACancellationAndAConfirmationAtTheSameTimeHaveOneWinner(t *testing.T) {
 		v := w.show(id)
 		winners[v.State]++
 		published := w.published(id, "order.cancelled") + w.published(id, "order.confirmed")
-		if v.State == orders.Placed || published != 1 || w.published(id, "order."+v.State) != 1 {
+		if v.State == orders.Placed || published != 1 || w.published(id, "order."+string(v.State)) != 1 {
 			t.Fatalf("order %+v, of whose end was said %d times", v, published)
 		}
 	}
@@ -156,14 +156,16 @@ func TestEveryOrderOfArrivalHasOneEnd(t *testing.T) {
 		events.Command(place, time.Unix(0, 0))); err != nil {
 		t.Fatal(err)
 	}
-	check := func(ends ...string) func(m consumer.Memory, published []events.Payload) error {
+	check := func(ends ...orders.OrderState) func(m consumer.Memory,
+		published []events.Payload) error {
 		return func(m consumer.Memory, published []events.Payload) error {
 			var o orders.Order
 			if _, err := m.Row("orders", id, &o); err != nil {
 				return err
 			}
 			n := webtest.Count(published)
-			if len(published) != 1 || n["order."+o.State] != 1 || len(ends) > 0 && o.State != ends[0] {
+			if len(published) != 1 || n["order."+string(o.State)] != 1 || len(ends) > 0 &&
+				o.State != ends[0] {
 				return fmt.Errorf("%s, said %v", o.State, n)
 			}
 			return nil

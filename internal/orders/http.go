@@ -40,7 +40,7 @@ func routes(service *quadrille.Service, within time.Duration, log zerolog.Logger
 // View is an order as the API shows it.
 type View struct {
 	ID        string              `json:"id"`
-	State     string              `json:"state"`
+	State     OrderState          `json:"state"`
 	Reason    string              `json:"reason,omitzero"`
 	Customer  string              `json:"customer,omitzero"`
 	Currency  string              `json:"currency,omitzero"`
@@ -160,7 +160,7 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q := r.URL.Query()
-	state, after := q.Get("state"), q.Get("after")
+	state, after := OrderState(q.Get("state")), q.Get("after")
 	if state != "" && state != Placed && state != Confirmed && state != Cancelled {
 		return web.Problemf(http.StatusBadRequest, "state: must be placed, confirmed or cancelled")
 	}

@@ -14,17 +14,20 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
+// OrderState is how far one order is.
+type OrderState string
+
 // The states of an order.
 const (
-	Placed    = "placed"
-	Confirmed = "confirmed"
-	Cancelled = "cancelled"
+	Placed    OrderState = "placed"
+	Confirmed OrderState = "confirmed"
+	Cancelled OrderState = "cancelled"
 )
 
 // Order is a row of the table.
 type Order struct {
 	OrderID   string                            `db:"order_id"`
-	State     string                            `db:"state"`
+	State     OrderState                        `db:"state"`
 	Reason    string                            `db:"reason"` // of a cancellation
 	Customer  string                            `db:"customer"`
 	Currency  string                            `db:"currency"`

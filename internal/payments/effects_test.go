@@ -64,7 +64,7 @@ func TestACaptureAndACancellationAtTheSameTimeChargeNothing(t *testing.T) {
 	t.Parallel()
 	w := start(t)
 	w.rich(1000)
-	ends := map[string]int{}
+	ends := map[payments.PaymentState]int{}
 	for range 60 {
 		id := events.NewID()
 		list := []events.Payload{placed(id, 100), cancelled(id)}

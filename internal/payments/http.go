@@ -56,7 +56,7 @@ const (
 // list tells which payments need a person, or hang with the provider: those in one of the states in
 // between.
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	state := r.URL.Query().Get("state")
+	state := PaymentState(r.URL.Query().Get("state"))
 	switch state {
 	case Charging, Unwanted, Refunding, RefundRefused:
 	default:

@@ -12,30 +12,33 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 )
 
+// PaymentState is how far one payment is.
+type PaymentState string
+
 // The states of a payment. Void is a tombstone: a compensation that came before its action. Those
 // of a card have the outside world in between: Unwanted is a charge under way for an order that is
 // cancelled, and RefundRefused needs a person.
 const (
-	Captured      = "captured"
-	Declined      = "declined"
-	Refunded      = "refunded"
-	Void          = "void"
-	Charging      = "charging"
-	Unwanted      = "unwanted"
-	Refunding     = "refunding"
-	RefundRefused = "refund_refused"
+	Captured      PaymentState = "captured"
+	Declined      PaymentState = "declined"
+	Refunded      PaymentState = "refunded"
+	Void          PaymentState = "void"
+	Charging      PaymentState = "charging"
+	Unwanted      PaymentState = "unwanted"
+	Refunding     PaymentState = "refunding"
+	RefundRefused PaymentState = "refund_refused"
 )
 
 // Payment is what became of one order's payment.
 type Payment struct {
-	OrderID   string    `db:"order_id" json:"order_id"`
-	State     string    `db:"state" json:"state"`
-	Customer  string    `db:"customer" json:"customer"`
-	Currency  string    `db:"currency" json:"currency"`
-	Amount    int64     `db:"amount" json:"amount"`      // minor units
-	Card      string    `db:"card" json:"card,omitzero"` // empty: the customer's account pays
-	Reason    string    `db:"reason" json:"reason,omitzero"`
-	UpdatedAt time.Time `db:"updated_at" json:"updated_at"`
+	OrderID   string       `db:"order_id" json:"order_id"`
+	State     PaymentState `db:"state" json:"state"`
+	Customer  string       `db:"customer" json:"customer"`
+	Currency  string       `db:"currency" json:"currency"`
+	Amount    int64        `db:"amount" json:"amount"`      // minor units
+	Card      string       `db:"card" json:"card,omitzero"` // empty: the customer's account pays
+	Reason    string       `db:"reason" json:"reason,omitzero"`
+	UpdatedAt time.Time    `db:"updated_at" json:"updated_at"`
 }
 
 // State is the working set; the order of the fields is the lock order.

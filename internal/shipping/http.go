@@ -47,7 +47,7 @@ func (a api) shipment(w http.ResponseWriter, r *http.Request) error {
 // View is a shipment as the API shows it.
 type View struct {
 	OrderID   string             `json:"order_id"`
-	State     string             `json:"state"`
+	State     ShipmentState      `json:"state"`
 	Address   fulfilment.Address `json:"address"`
 	Reason    string             `json:"reason,omitzero"`
 	UpdatedAt time.Time          `json:"updated_at"`
@@ -61,7 +61,7 @@ const maxListed = 1000
 // list tells which shipments need a person, or hang with the carrier: those in one of the states in
 // between.
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	state := r.URL.Query().Get("state")
+	state := ShipmentState(r.URL.Query().Get("state"))
 	switch state {
 	case Booking, Unwanted, Recalling, RecallRefused:
 	default:

@@ -51,7 +51,7 @@ func (w env) publishes(want string, payloads ...events.Payload) {
 	}
 }
 
-func (w env) state(order string) (state string) {
+func (w env) state(order string) (state shipping.ShipmentState) {
 	w.Helper()
 	if err := w.DB.GetContext(w.Context(), &state, `SELECT state FROM shipments WHERE order_id = $1`,
 		order); err != nil {

@@ -13,26 +13,29 @@ import (
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
+// ShipmentState is how far one shipment is.
+type ShipmentState string
+
 // The states of a shipment. Waiting lacks the address, the reservation or both; Void is a
 // tombstone: a cancellation that came before its action. With a carrier there are states in
 // between: Unwanted is a booking under way for an order that is cancelled, and RecallRefused needs
 // a person.
 const (
-	Waiting       = "waiting"
-	Scheduled     = "scheduled"
-	Failed        = "failed"
-	Cancelled     = "cancelled"
-	Void          = "void"
-	Booking       = "booking"
-	Unwanted      = "unwanted"
-	Recalling     = "recalling"
-	RecallRefused = "recall_refused"
+	Waiting       ShipmentState = "waiting"
+	Scheduled     ShipmentState = "scheduled"
+	Failed        ShipmentState = "failed"
+	Cancelled     ShipmentState = "cancelled"
+	Void          ShipmentState = "void"
+	Booking       ShipmentState = "booking"
+	Unwanted      ShipmentState = "unwanted"
+	Recalling     ShipmentState = "recalling"
+	RecallRefused ShipmentState = "recall_refused"
 )
 
 // Shipment is what became of one order's parcel.
 type Shipment struct {
 	OrderID   string                            `db:"order_id"`
-	State     string                            `db:"state"`
+	State     ShipmentState                     `db:"state"`
 	Reserved  bool                              `db:"reserved"` // stock.reserved has come
 	Address   postgres.JSON[fulfilment.Address] `db:"address"`  // empty until order.placed comes
 	Booked    bool                              `db:"booked"`   // with a carrier

@@ -13,9 +13,9 @@ import (
 func BenchmarkSources(b *testing.B) {
 	const rows, each = 20_000, 100
 	s := outboxtest.New(b)
-	took := map[string]time.Duration{}
+	took := map[outbox.SourceName]time.Duration{}
 	for b.Loop() {
-		for _, source := range []string{outbox.FromWindow, outbox.FromStream} {
+		for _, source := range []outbox.SourceName{outbox.FromWindow, outbox.FromStream} {
 			r := s.Relay(s.Out)
 			r.Source = cdcSource(b, s)
 			if err := s.Out.UseSource(b.Context(), source); err != nil {

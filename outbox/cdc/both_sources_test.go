@@ -19,9 +19,9 @@ import (
 
 // forBothSources runs a test once with the window and once with the stream. Both must keep the same
 // promises.
-func forBothSources(t *testing.T, f func(t *testing.T, source string)) {
-	for _, source := range []string{outbox.FromWindow, outbox.FromStream} {
-		t.Run(source, func(t *testing.T) {
+func forBothSources(t *testing.T, f func(t *testing.T, source outbox.SourceName)) {
+	for _, source := range []outbox.SourceName{outbox.FromWindow, outbox.FromStream} {
+		t.Run(string(source), func(t *testing.T) {
 			t.Parallel()
 			f(t, source)
 		})
@@ -29,7 +29,7 @@ func forBothSources(t *testing.T, f func(t *testing.T, source string)) {
 }
 
 // newRelay returns a replica that can use both sources, and switches to the given one.
-func newRelay(t *testing.T, s *outboxtest.Env, source string) *outbox.Relay {
+func newRelay(t *testing.T, s *outboxtest.Env, source outbox.SourceName) *outbox.Relay {
 	t.Helper()
 	r := s.Relay(outbox.New(outboxtest.OpenDB(t, s.Database)))
 	r.Source = cdcSource(t, s)
@@ -37,15 +37,15 @@ func newRelay(t *testing.T, s *outboxtest.Env, source string) *outbox.Relay {
 	return r
 }
 
-func useSource(t *testing.T, s *outboxtest.Env, source string) {
+func useSource(t *testing.T, s *outboxtest.Env, source outbox.SourceName) {
 	t.Helper()
 	s.WaitFor("the source is set", func() bool { return s.Out.UseSource(t.Context(), source) == nil })
 }
 
 // awaitLeader waits until one of the replicas leads with that source.
-func awaitLeader(s *outboxtest.Env, source string,
+func awaitLeader(s *outboxtest.Env, source outbox.SourceName,
 	replicas ...*outbox.Relay) (leader *outbox.Relay) {
-	s.WaitFor("a replica leads with the "+source, func() bool {
+	s.WaitFor("a replica leads with the "+string(source), func() bool {
 		for _, r := range replicas {
 			if st := r.Stats(); st.Leading && st.Streaming == (source == outbox.FromStream) {
 				leader = r
@@ -133,7 +133,7 @@ func awaitCommitted(s *outboxtest.Env, n int64) {
 // Hostile writers commit in another order than they begin, also in a transaction that the stream
 // returns in several parts.
 func TestOrder(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		s.Run(r)
@@ -155,7 +155,7 @@ func TestOrder(t *testing.T) {
 
 // The broker session is cut while confirms are on their way.
 func TestUnknownConfirm(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		proxy := outboxtest.NewProxy(t, s.AMQP)
@@ -178,7 +178,7 @@ func TestUnknownConfirm(t *testing.T) {
 
 // One leader is stopped, and the next loses its database sessions.
 func TestLeaderChange(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		s := outboxtest.New(t)
 		first, second := newRelay(t, s, source), newRelay(t, s, source)
 		stopFirst := s.Run(first)
@@ -204,13 +204,13 @@ func TestLeaderChange(t *testing.T) {
 
 // The leading process is killed, and the next is stopped by SIGSTOP.
 func TestCrash(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source) // stands by
 		stop := startWriters(t, s, 4)
 		for n, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 			p := outboxtest.StartProcess(t, s.Database, s.AMQP)
-			p.AwaitOutput(map[string]string{outbox.FromStream: "relay streams",
+			p.AwaitOutput(map[outbox.SourceName]string{outbox.FromStream: "relay streams",
 				outbox.FromWindow: "relay leads"}[source])
 			awaitCommitted(s, int64(300*(n+1)))
 			p.Signal(signal)
@@ -227,7 +227,7 @@ func TestCrash(t *testing.T) {
 
 // The database server is restarted, and then killed.
 func TestRestart(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		servers := devstack.PrivatePostgres(t)
 		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
 			outbox.Migrations()); err != nil {
@@ -261,7 +261,7 @@ func TestRestart(t *testing.T) {
 // An event that cannot be published is held, and stays held when the stream goes back or the leader
 // changes. Later events of its aggregate wait, and all other events are published.
 func TestHeldRows(t *testing.T) {
-	forBothSources(t, func(t *testing.T, source string) {
+	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		s := outboxtest.New(t)
 		r := newRelay(t, s, source)
 		stop := s.Run(r)

@@ -24,7 +24,7 @@ func TestSwitchOfSourceUnderLoad(t *testing.T) {
 	s.Run(second)
 	stop := startWriters(t, s, 6)
 	for n := range int64(6) {
-		source := []string{outbox.FromStream, outbox.FromWindow}[n%2]
+		source := []outbox.SourceName{outbox.FromStream, outbox.FromWindow}[n%2]
 		useSource(t, s, source)
 		awaitLeader(s, source, first, second)
 		awaitCommitted(s, 300*(n+1))
