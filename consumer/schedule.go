@@ -206,6 +206,10 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
 			TraceParent: record.TraceParent, Data: payload}, nil
 	}
+	if h := c.handlerOf[p.Type]; h != nil && h.call != nil {
+		return events.Event{}, Permanent(fmt.Errorf("the deadline %s has no id to call with, and its "+
+			"handler is a Call: let a reaction request the call", p.Type))
+	}
 	e := events.Command(payload, time.Now())
 	e.CorrelationID, e.TraceParent = record.CorrelationID, record.TraceParent
 	return e, nil
