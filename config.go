@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -18,8 +19,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Config is what a service is made of. Name, AMQP, and Database or DB are required; every other
-// field has a default.
+// Config is what a service is made of. Name, AMQP and Database are required; every other field has
+// a default.
 type Config struct {
 	Name      string             // lower case; also the name of the service's exchange and queue
 	Publishes []events.Payload   // a value of each type that it publishes
@@ -96,25 +97,37 @@ var ErrMisconfigured = errors.New("service is misconfigured")
 // ErrMisconfigured. It does not connect yet.
 func New(c Config) (*Service, error) {
 	s := &Service{config: c}
-	var err error
-	if s.config.Database, err = c.DatabaseTLS.database(c.Database); err != nil {
-		return nil, fmt.Errorf("%w: DatabaseTLS: %w", ErrMisconfigured, err)
+	var faults []error
+	address := func(field string, of *string, tls func(string) (string, error)) {
+		with, err := tls(*of)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", field, err))
+			return
+		}
+		*of = with
 	}
-	if s.config.AMQP, err = c.AMQPTLS.amqp(c.AMQP); err != nil {
-		return nil, fmt.Errorf("%w: AMQPTLS: %w", ErrMisconfigured, err)
+	address("DatabaseTLS", &s.config.Database, c.DatabaseTLS.database)
+	if c.LeaderDatabase != "" {
+		address("DatabaseTLS of LeaderDatabase", &s.config.LeaderDatabase, c.DatabaseTLS.database)
 	}
-	t, faults := s.choreography()
+	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
+	t, err := s.choreography()
 	s.topology = t
-	if faults = errors.Join(faults, s.validate()); faults != nil {
+	faults = append(faults, err, s.validate(), (&consumer.Consumer{Name: c.Name, Topology: t,
+		Handlers: c.Handlers, Bounds: c.Bounds, Middleware: c.Middleware}).Validate())
+	if slices.Contains(c.Components, nil) {
+		faults = append(faults, errors.New("Components contains nil"))
+	}
+	if faults := errors.Join(faults...); faults != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, faults)
 	}
 	return s, nil
 }
 
-// validate returns the faults of the addresses and the bounds.
+// validate returns the faults of the addresses.
 func (s *Service) validate() error {
 	c := s.config
-	faults := []error{rabbit.CheckURL(c.AMQP), c.Bounds.Validate()}
+	faults := []error{rabbit.CheckURL(c.AMQP)}
 	if _, err := postgres.Address(c.Database); err != nil {
 		faults = append(faults, err)
 	} else if db, err := postgres.Open(c.Database); err != nil {
