@@ -118,3 +118,16 @@ func TestCallOfAnEventThatWasParkedUnderAHash(t *testing.T) {
 		t.Errorf("%d calls", n)
 	}
 }
+
+// Old calls are deleted however many there are: the history of a busy service does not grow.
+func TestOldCallsAreDeletedHoweverMany(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	w.Exec(`INSERT INTO calls (consumer, owner, id, type, subject, correlation_id, causation_id, request,
+			attempts, answer_type, requested_at, answered_at)
+		SELECT 'bank', 'bank', gen_random_uuid(), 't', 's', '', '', '', 0, '', now(),
+			now() - n * interval '15 days' FROM generate_series(0, 100000) AS n`)
+	_, stop := w.Bank()
+	w.Becomes(1, `SELECT count(*) FROM calls`)
+	stop()
+}
