@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -26,14 +27,36 @@ func (k *calls) writeLoop(ctx context.Context) {
 				more = false
 			}
 		}
-		if err := k.write(ctx, batch); err != nil {
-			for _, r := range batch {
-				k.writeOne(ctx, r)
-			}
-		}
+		k.writeAll(ctx, batch)
 		for range batch {
 			<-k.slots
 		}
+	}
+}
+
+// writeAll writes down a batch; if that fails, one by one. An answer whose reaction hangs is known
+// by its id: it has failed, and the others need not wait that long once more.
+func (k *calls) writeAll(ctx context.Context, batch []called) {
+	err := k.write(ctx, batch)
+	if err == nil {
+		return
+	}
+	if hung, ok := errors.AsType[hungError](err); ok {
+		i := slices.IndexFunc(batch, func(r called) bool {
+			return r.failed == nil && r.request.ID == hung.key
+		})
+		if i >= 0 {
+			r := batch[i]
+			r.failed = hung
+			k.writeOne(ctx, r)
+			if others := slices.Delete(slices.Clone(batch), i, i+1); len(others) > 0 {
+				k.writeAll(ctx, others)
+			}
+			return
+		}
+	}
+	for _, r := range batch {
+		k.writeOne(ctx, r)
 	}
 }
 
@@ -122,8 +145,8 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 	return k.applyAndExecute(ctx, tx, batch)
 }
 
-// writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of
-// the call; while the database is away nothing is written, and the call is made again after its
+// writeOne is write for one of a batch that failed. An answer that cannot be handled is a failure
+// of the call; while the database is away nothing is written, and the call is made again after its
 // lease.
 func (k *calls) writeOne(ctx context.Context, r called) {
 	for reruns := 0; ; reruns++ {

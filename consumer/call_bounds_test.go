@@ -123,7 +123,8 @@ func TestCallOfAnEventThatWasParkedUnderAHash(t *testing.T) {
 func TestOldCallsAreDeletedHoweverMany(t *testing.T) {
 	t.Parallel()
 	w := consumertest.New(t)
-	w.Exec(`INSERT INTO calls (consumer, owner, id, type, subject, correlation_id, causation_id, request,
+	w.Exec(`INSERT INTO calls (consumer, owner, id, type, subject, correlation_id, causation_id,
+		request,
 			attempts, answer_type, requested_at, answered_at)
 		SELECT 'bank', 'bank', gen_random_uuid(), 't', 's', '', '', '', 0, '', now(),
 			now() - n * interval '15 days' FROM generate_series(0, 100000) AS n`)

@@ -165,8 +165,8 @@ func TestBoundsNameAllTheirFaults(t *testing.T) {
 	}
 }
 
-// A bound that would overflow, or that the protocol cannot carry, is refused, and so are faults of a
-// handler's options; what is left makes pauses that grow, however many attempts there are.
+// A bound that would overflow, or that the protocol cannot carry, is refused, and so are faults of
+// a handler's options; what is left makes pauses that grow, however many attempts there are.
 func TestBoundsHaveLimits(t *testing.T) {
 	t.Parallel()
 	const forever = time.Duration(math.MaxInt64)
