@@ -50,7 +50,8 @@ type Config struct {
 	// Migrations are those of the service's own tables, in goose's format, by the name of their
 	// series. The kit's own tables are migrated in any case.
 	Migrations map[string]fs.FS
-	// Components run as parts of the service; see Component.
+	// Components run as parts of the service; see Component. A component is part of one Service only:
+	// another one needs a component of its own.
 	Components []Component
 	// Stream gives the relay a second way to find committed events, such as that of package
 	// outbox/cdc; outbox.Outbox.UseSource selects it. nil: the relay has only the window.

@@ -152,3 +152,21 @@ func TestAnswersOfReplicasThatAreCutOffHaveOneEffect(t *testing.T) {
 		t.Errorf("%d events of %d answers", n, orders)
 	}
 }
+
+// An answer that the topology does not declare for its call is not delivered, even if the service
+// has a reaction to its type.
+func TestAnswerThatIsNotDeclaredIsParked(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	_, stop := w.Bank(inquirer(inquire), consumer.Call(func(_ context.Context,
+		e events.Of[consumertest.Inquire]) (events.Payload, error) {
+		return consumertest.Expired{Order: e.Data.Order}, nil
+	}))
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE '%does not declare%'`)
+	stop()
+	if n := w.Int(outboxCount); n != 0 {
+		t.Errorf("%d events are published", n)
+	}
+	w.Drained()
+}

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -129,6 +130,10 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
 			published = append(published, Result{r.request, Publish(r.answer)})
 			continue
+		}
+		if !k.service.MayAnswer(r.Type, r.answer.EventType()) {
+			return Permanent(fmt.Errorf("%s may not answer %s: the topology of %s does not declare it",
+				r.answer.EventType(), r.Type, k.Name))
 		}
 		e := r.request
 		e.Time, e.Data = time.Now().UTC(), r.answer
