@@ -11,6 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/postgres"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -217,7 +218,12 @@ func (s *Service) partsFor(w http.ResponseWriter, r *http.Request) *parts {
 	return p
 }
 
+// problem answers a request that the database has refused, or could not execute.
 func (s *Service) problem(w http.ResponseWriter, err error) {
+	if postgres.ClassOf(err) == postgres.BadData {
+		writeProblem(w, http.StatusBadRequest, "the request contains text that PostgreSQL cannot store")
+		return
+	}
 	s.config.Log.Error().Err(err).Msg("admin request")
 	w.Header().Set("Retry-After", "1")
 	writeProblem(w, http.StatusServiceUnavailable, "the service's database cannot be read")

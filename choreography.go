@@ -2,7 +2,6 @@ package quadrille
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/outbox"
@@ -13,8 +12,8 @@ import (
 // choreography returns the topology with this service in it.
 func (s *Service) choreography() (topology.Topology, error) {
 	t := s.config.Topology
-	if me, named := t.Service(s.config.Name); named {
-		return t, errors.Join(t.Validate(), s.handlesAll(me))
+	if _, named := t.Service(s.config.Name); named {
+		return t, t.Validate()
 	}
 	if t.Name == "" {
 		t.Name = s.config.Name
@@ -52,27 +51,6 @@ func (s *Service) optional() func(eventType string) bool {
 	t := s.topology
 	_, joined := s.config.Topology.Service(s.config.Name)
 	return func(eventType string) bool { return joined && len(t.Subscribers(eventType)) == 0 }
-}
-
-// handlesAll refuses a service that its topology binds to events which it does not handle, or which
-// two of its handlers want.
-func (s *Service) handlesAll(me topology.Service) error {
-	handled := map[string]bool{}
-	for _, h := range s.config.Handlers {
-		for _, eventType := range h.Types() {
-			if handled[eventType] {
-				return fmt.Errorf("%s has two handlers for %s: make it one", s.config.Name, eventType)
-			}
-			handled[eventType] = true
-		}
-	}
-	for _, consumed := range me.Handles() {
-		if !handled[consumed] {
-			return fmt.Errorf("%s has no handler for %s, which its topology says it handles", s.config.Name,
-				consumed)
-		}
-	}
-	return nil
 }
 
 // ready delays publishing and consuming until every queue is bound.

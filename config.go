@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -18,8 +19,8 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Config is what a service is made of. Name, AMQP, and Database or DB are required; every other
-// field has a default.
+// Config is what a service is made of. Name, AMQP and Database are required; every other field has
+// a default.
 type Config struct {
 	Name      string             // lower case; also the name of the service's exchange and queue
 	Publishes []events.Payload   // a value of each type that it publishes
@@ -49,7 +50,8 @@ type Config struct {
 	// Migrations are those of the service's own tables, in goose's format, by the name of their
 	// series. The kit's own tables are migrated in any case.
 	Migrations map[string]fs.FS
-	// Components run as parts of the service; see Component.
+	// Components run as parts of the service; see Component. A component is part of one Service only:
+	// another one needs a component of its own.
 	Components []Component
 	// Stream gives the relay a second way to find committed events, such as that of package
 	// outbox/cdc; outbox.Outbox.UseSource selects it. nil: the relay has only the window.
@@ -96,25 +98,37 @@ var ErrMisconfigured = errors.New("service is misconfigured")
 // ErrMisconfigured. It does not connect yet.
 func New(c Config) (*Service, error) {
 	s := &Service{config: c}
-	var err error
-	if s.config.Database, err = c.DatabaseTLS.database(c.Database); err != nil {
-		return nil, fmt.Errorf("%w: DatabaseTLS: %w", ErrMisconfigured, err)
+	var faults []error
+	address := func(field string, of *string, tls func(string) (string, error)) {
+		with, err := tls(*of)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", field, err))
+			return
+		}
+		*of = with
 	}
-	if s.config.AMQP, err = c.AMQPTLS.amqp(c.AMQP); err != nil {
-		return nil, fmt.Errorf("%w: AMQPTLS: %w", ErrMisconfigured, err)
+	address("DatabaseTLS", &s.config.Database, c.DatabaseTLS.database)
+	if c.LeaderDatabase != "" {
+		address("DatabaseTLS of LeaderDatabase", &s.config.LeaderDatabase, c.DatabaseTLS.database)
 	}
-	t, faults := s.choreography()
+	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
+	t, err := s.choreography()
 	s.topology = t
-	if faults = errors.Join(faults, s.validate()); faults != nil {
+	faults = append(faults, err, s.validate(), (&consumer.Consumer{Name: c.Name, Topology: t,
+		Handlers: c.Handlers, Bounds: c.Bounds, Middleware: c.Middleware}).Validate())
+	if slices.Contains(c.Components, nil) {
+		faults = append(faults, errors.New("Components contains nil"))
+	}
+	if faults := errors.Join(faults...); faults != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, faults)
 	}
 	return s, nil
 }
 
-// validate returns the faults of the addresses and the bounds.
+// validate returns the faults of the addresses.
 func (s *Service) validate() error {
 	c := s.config
-	faults := []error{rabbit.CheckURL(c.AMQP), c.Bounds.Validate()}
+	faults := []error{rabbit.CheckURL(c.AMQP)}
 	if _, err := postgres.Address(c.Database); err != nil {
 		faults = append(faults, err)
 	} else if db, err := postgres.Open(c.Database); err != nil {

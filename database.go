@@ -34,7 +34,9 @@ func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
 		sessions, err = postgres.Open(address)
 	}
 	if err != nil {
-		_ = db.Close()
+		if s.config.DB == nil {
+			_ = db.Close()
+		}
 		return nil, nil, "", fmt.Errorf("LeaderDatabase: %w", err)
 	}
 	postgres.LeadThrough(db, sessions)

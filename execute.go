@@ -20,9 +20,7 @@ func (s *Service) Tx(ctx context.Context,
 	if err != nil {
 		return err
 	}
-	return p.consumer.Tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		return f(context.WithValue(ctx, txKey{}, openTx{s, tx}), tx)
-	})
+	return p.consumer.Tx(ctx, f)
 }
 
 // Publish puts events into the outbox in tx: they are published if, and only if, it commits. In a
@@ -45,8 +43,9 @@ func (s *Service) Do(ctx context.Context, tx *sqlx.Tx, e consumer.Effects) error
 // return. It returns the state after the commands. When a reaction refuses, the error is a
 // *consumer.Refusal and nothing has happened.
 //
-// In a context that Tx has passed to its function, Execute joins that transaction; then nothing
-// happens unless Tx returns nil.
+// In a context that Tx has passed to its function, or that a handler has got, Execute joins that
+// transaction; then nothing happens unless it commits, and it does not commit after an error of
+// Execute other than a refusal.
 func Execute[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	commands ...events.Payload) (state *S, err error) {
 	err = s.join(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
@@ -56,13 +55,20 @@ func Execute[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 			return err
 		}
 		batch := make([]events.Event, len(commands))
+		cause := consumer.CauseOf(ctx)
 		for i, c := range commands {
 			batch[i] = events.Command(c, now)
+			if cause.Data != nil { // in a handler
+				batch[i].CorrelationID, batch[i].TraceParent = cause.CorrelationID, cause.TraceParent
+			}
 		}
 		state, _, err = apply(ctx, s, tx, p, batch)
 		return err
 	})
-	return state, err
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
 }
 
 // Apply is Execute for events instead of commands: for tests, and for events that have not come
@@ -74,7 +80,10 @@ func Apply[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 		state, results, err = apply(ctx, s, tx, p, batch)
 		return err
 	})
-	return state, results, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return state, results, nil
 }
 
 func apply[S any](ctx context.Context, s *Service, tx *sqlx.Tx, p consumer.Participant[S],
@@ -89,16 +98,9 @@ func apply[S any](ctx context.Context, s *Service, tx *sqlx.Tx, p consumer.Parti
 // join runs f in the transaction of ctx if there is one, and in one of its own otherwise.
 func (s *Service) join(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	if open, ok := ctx.Value(txKey{}).(openTx); ok && open.service == s {
-		return f(ctx, open.tx)
+	p, err := s.parts(ctx)
+	if err != nil {
+		return err
 	}
-	return s.Tx(ctx, f)
-}
-
-// txKey is the context's key of the transaction that Tx has opened.
-type txKey struct{}
-
-type openTx struct {
-	service *Service
-	tx      *sqlx.Tx
+	return p.consumer.Join(ctx, f)
 }

@@ -1,6 +1,8 @@
 package quadrille
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -17,17 +19,23 @@ type TLS struct {
 	Key         string
 }
 
-// check refuses files that cannot be read, before a connection fails because of them.
+// check refuses files that cannot be read or used, before a connection fails because of them.
 func (t TLS) check() error {
 	if (t.Certificate == "") != (t.Key == "") {
 		return errors.New("Certificate and Key belong together: set both or none")
 	}
-	for _, path := range []string{t.CA, t.Certificate, t.Key} {
-		if path == "" {
-			continue
+	if t.CA != "" {
+		pem, err := os.ReadFile(t.CA)
+		if err != nil {
+			return fmt.Errorf("read the certificates of the authorities: %w", err)
 		}
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("read a file of the certificates: %w", err)
+		if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+			return fmt.Errorf("%s contains no certificate in PEM", t.CA)
+		}
+	}
+	if t.Certificate != "" {
+		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
+			return fmt.Errorf("read the certificate with its key: %w", err)
 		}
 	}
 	return nil
@@ -42,12 +50,21 @@ func (t TLS) database(address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := t.check(); err != nil {
+		return "", err
+	}
 	q := u.Query()
+	switch mode := q.Get("sslmode"); mode {
+	case "require", "verify-ca", "verify-full":
+	default:
+		return "", fmt.Errorf("sslmode is %q, with which a connection need not be encrypted and the "+
+			"files have no effect: set verify-full", mode)
+	}
 	setIf(q, "sslrootcert", t.CA)
 	setIf(q, "sslcert", t.Certificate)
 	setIf(q, "sslkey", t.Key)
 	u.RawQuery = q.Encode()
-	return u.String(), t.check()
+	return u.String(), nil
 }
 
 // amqp adds the files to the addresses of a broker.
@@ -55,7 +72,7 @@ func (t TLS) amqp(addresses string) (string, error) {
 	if t == (TLS{}) {
 		return addresses, nil
 	}
-	list := strings.Split(addresses, ",")
+	list := strings.Split(addresses, ",") // as package rabbit does
 	for i, address := range list {
 		u, err := url.Parse(address)
 		if err != nil || u.Scheme != "amqps" {

@@ -34,15 +34,50 @@ func (x *explorer) expandCalls(r *Report, at int, s state) (called bool, err err
 			x.visit(after, at, move{m, " (call)"}, true)
 			continue
 		}
-		message, err := x.message(int(to), answer)
-		if err != nil {
-			return false, err
-		}
-		if err := x.deliver(r, at, after, move{message, " (answer)"}, true); err != nil {
+		if err := x.answer(r, at, after, m, answer); err != nil {
 			return false, err
 		}
 	}
 	return called, nil
+}
+
+// answer visits the state after an answer, by the rules of production: one to which the service has
+// no reaction is published, and one that the topology does not declare is a violation.
+func (x *explorer) answer(r *Report, at int, after state, request uint32,
+	answer events.Payload) error {
+	to := request >> 16
+	reactor, call := x.model.Reactors[to], x.messages[request&0xffff].EventType()
+	me, _ := x.model.Topology.Service(reactor.Name)
+	message, err := x.message(int(to), answer)
+	if err != nil {
+		return err
+	}
+	m := move{message, " (answer)"}
+	published := reactor.Types != nil && !slices.Contains(reactor.Types, answer.EventType())
+	var fault string
+	switch {
+	case published:
+		fault = x.undeclared(reactor.Name, call, consumer.Publish(answer))
+	case !me.MayAnswer(call, answer.EventType()):
+		fault = fmt.Sprintf("%s answers %s of %s, which its topology does not declare",
+			answer.EventType(), call, reactor.Name)
+	default:
+		return x.deliver(r, at, after, m, true)
+	}
+	if fault != "" {
+		r.violated(fault, func() []string { return append(x.way(at), x.report(m)) })
+	} else {
+		for _, subscriber := range x.model.Topology.Subscribers(answer.EventType()) {
+			n, err := x.message(x.index[subscriber], answer)
+			if err != nil {
+				return err
+			}
+			after.inFlight = append(slices.Clone(after.inFlight), n)
+		}
+		slices.Sort(after.inFlight)
+	}
+	x.visit(after, at, m, true)
+	return nil
 }
 
 // outside makes a call on a copy of the service's memory.

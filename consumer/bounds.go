@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/quadrille-go/quadrille/inbox"
@@ -59,28 +62,66 @@ type Bounds struct {
 	ShutdownTimeout time.Duration
 }
 
-// Validate returns all faults: a bound that is negative, or that contradicts another.
+// Validate returns all faults: a bound that is negative or beyond its limit, or that contradicts
+// another.
 func (b Bounds) Validate() error {
+	list := map[string]bound{
+		"Lanes": {int64(b.Lanes), maxLanes}, "BatchMax": {int64(b.BatchMax), maxPrefetch},
+		"Prefetch":       {int64(b.Prefetch), maxPrefetch},
+		"PrefetchBytes":  {b.PrefetchBytes, math.MaxInt64},
+		"CallWorkers":    {int64(b.CallWorkers), maxCallWorkers},
+		"HandlerTimeout": duration(b.HandlerTimeout), "CallTimeout": duration(b.CallTimeout),
+		"CallPatience": duration(b.CallPatience), "CallHistory": duration(b.CallHistory),
+		"DatabasePatience":   duration(b.DatabasePatience),
+		"ShutdownTimeout":    duration(b.ShutdownTimeout),
+		"Malformed.Messages": {int64(b.Malformed.Messages), math.MaxInt64},
+		"Malformed.Bytes":    {b.Malformed.Bytes, math.MaxInt64},
+	}
+	maps.Copy(list, b.Retry.bounds())
+	return validate(list, b.Retry.or(Retry{MaxAttempts, retryFirst, retryMax}))
+}
+
+// validate returns all faults of the handler's options. The retry policy of the consumer is that of
+// the fields that the handler leaves out.
+func (h Handler) validate(otherwise Retry) error {
+	o := h.options
+	list := o.Retry.bounds()
+	list["Timeout"] = duration(o.Timeout)
+	list["Concurrency"] = bound{int64(o.Concurrency), math.MaxInt64}
+	errs := []error{validate(list, o.Retry.or(otherwise))}
+	if slices.ContainsFunc(o.Middleware, func(m Middleware) bool { return m == nil }) {
+		errs = append(errs, errNoMiddleware)
+	}
+	return errors.Join(errs...)
+}
+
+var errNoMiddleware = errors.New("Middleware contains nil")
+
+// bound is a value with its limit.
+type bound struct{ value, limit int64 }
+
+// duration is a bound on a time. Beyond a century the end of a lease or of a pause overflows.
+func duration(d time.Duration) bound { return bound{int64(d), int64(maxDuration)} }
+
+func (r Retry) bounds() map[string]bound {
+	return map[string]bound{"Retry.Attempts": {int64(r.Attempts), math.MaxInt64},
+		"Retry.First": duration(r.First), "Retry.Longest": duration(r.Longest)}
+}
+
+func validate(list map[string]bound, retry Retry) error {
 	var errs []error
-	for name, n := range map[string]int64{
-		"Lanes": int64(b.Lanes), "BatchMax": int64(b.BatchMax), "Prefetch": int64(b.Prefetch),
-		"PrefetchBytes": b.PrefetchBytes, "HandlerTimeout": int64(b.HandlerTimeout),
-		"CallWorkers": int64(b.CallWorkers), "CallTimeout": int64(b.CallTimeout),
-		"CallPatience": int64(b.CallPatience), "CallHistory": int64(b.CallHistory),
-		"DatabasePatience": int64(b.DatabasePatience), "Retry.Attempts": int64(b.Retry.Attempts),
-		"Retry.First": int64(b.Retry.First), "Retry.Longest": int64(b.Retry.Longest),
-		"Malformed.Messages": int64(b.Malformed.Messages), "Malformed.Bytes": b.Malformed.Bytes,
-		"ShutdownTimeout": int64(b.ShutdownTimeout),
-	} {
-		if n < 0 {
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		switch b := list[name]; {
+		case b.value < 0:
 			errs = append(errs, fmt.Errorf("%s is %d: it must not be negative; 0 means its default", name,
-				n))
+				b.value))
+		case b.value > b.limit:
+			errs = append(errs, fmt.Errorf("%s is %d: it must be at most %d", name, b.value, b.limit))
 		}
 	}
-	d := b.orDefaults()
-	if len(errs) == 0 && d.Retry.First > d.Retry.Longest {
+	if len(errs) == 0 && retry.First > retry.Longest {
 		errs = append(errs, fmt.Errorf("Retry.First is %s and Retry.Longest is %s: the first pause must "+
-			"not be longer", d.Retry.First, d.Retry.Longest))
+			"not be longer", retry.First, retry.Longest))
 	}
 	return errors.Join(errs...)
 }
@@ -116,8 +157,20 @@ func (r Retry) or(otherwise Retry) Retry {
 // pause returns the pause before the next attempt: exponential with jitter, but never less than
 // half, so that a retry is not immediate.
 func (r Retry) pause(attempts int) time.Duration {
-	return jitter(min(r.First<<min(attempts-1, backoffSteps), max(r.First, r.Longest)))
+	pause := min(r.First, maxDuration)
+	for n := 1; n < attempts && pause < r.Longest; n++ {
+		pause *= 2 // cannot overflow below maxDuration
+	}
+	return jitter(min(pause, max(r.First, r.Longest), maxDuration))
 }
+
+// The limits of the bounds.
+const (
+	maxLanes       = 1 << 10
+	maxPrefetch    = 1<<16 - 1 // AMQP has 16 bits for it, and 0 means no bound
+	maxCallWorkers = 1 << 16
+	maxDuration    = 100 * 365 * 24 * time.Hour
+)
 
 // The defaults of the bounds.
 const (

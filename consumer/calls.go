@@ -1,9 +1,9 @@
 package consumer
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,7 +12,6 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // The bounds of outside calls.
@@ -77,16 +76,9 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 			free = false
 		}
 	}
-	var claimed []inbox.Pending
-	err = k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if claimed, err = k.Inbox.Claim(ctx, tx, slots, k.callTypes...); err != nil {
-			return err
-		}
-		claimed = k.admit(claimed)
-		return k.Inbox.Lease(ctx, tx, k.bounds.CallTimeout+leaseMargin, claimed...)
-	})
+	claimed, err := k.lease(ctx, slots)
 	if err != nil {
-		claimed = nil
+		claimed = nil // if they are leased all the same, they are due when that is over
 	}
 	for range slots - len(claimed) {
 		<-k.slots
@@ -96,26 +88,63 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		k.underway.Go(func() {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
+			if k.handlerOf[p.Type].options.Concurrency > 0 {
+				k.nudgeCalls() // the next one of its type was not claimed
+			}
 			k.returned <- r
 		})
 	}
 	return len(claimed) == slots, err
 }
 
-// admit leaves out calls beyond the concurrency of their handler: they stay due, for this replica
-// or another one.
-func (k *calls) admit(claimed []inbox.Pending) []inbox.Pending {
+// lease claims calls for some slots, each until its time-out is over.
+func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
+	most := k.mayBegin(slots)
+	if len(most) == 0 {
+		return nil, nil
+	}
+	return guard(context.WithoutCancel(ctx), k.Consumer, k.handlerTimeout(),
+		func(ctx context.Context) (claimed []inbox.Pending, err error) {
+			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+				if claimed, err = k.Inbox.ClaimEach(ctx, tx, slots, most); err != nil {
+					return err
+				}
+				timeout := func(p inbox.Pending) time.Duration { return k.callTimeout(p.Type) }
+				slices.SortStableFunc(claimed, func(a, b inbox.Pending) int {
+					return cmp.Compare(timeout(a), timeout(b))
+				})
+				for rest := claimed; len(rest) > 0; {
+					n := 1
+					for n < len(rest) && timeout(rest[n]) == timeout(rest[0]) {
+						n++
+					}
+					if err := k.Inbox.Lease(ctx, tx, timeout(rest[0])+leaseMargin, rest[:n]...); err != nil {
+						return err
+					}
+					rest = rest[n:]
+				}
+				return nil
+			})
+			return claimed, err
+		})
+}
+
+// mayBegin returns how many calls of each type may begin. What is beyond the concurrency of its
+// handler is not claimed: it would take the place of calls of other types.
+func (k *calls) mayBegin(slots int) map[string]int {
 	k.mu.Lock()
-	calling := maps.Clone(k.calling)
-	k.mu.Unlock()
-	return slices.DeleteFunc(claimed, func(p inbox.Pending) bool {
-		most := k.handlerOf[p.Type].options.Concurrency
-		if most > 0 && calling[p.Type] >= most {
-			return true
+	defer k.mu.Unlock()
+	most := map[string]int{}
+	for _, callType := range k.callTypes {
+		n := slots
+		if bound := k.handlerOf[callType].options.Concurrency; bound > 0 {
+			n = min(n, bound-k.calling[callType])
 		}
-		calling[p.Type]++
-		return false
-	})
+		if n > 0 {
+			most[callType] = n
+		}
+	}
+	return most
 }
 
 // count notes that a call has begun or ended.
@@ -131,7 +160,7 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
 		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.timeoutOf(p.Type, k.bounds.CallTimeout),
+	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
 			if r.request, err = k.decodePending(p); err != nil {
@@ -149,127 +178,4 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	}
 	r.Pending, r.failed = p, err
 	return r
-}
-
-// writeLoop writes down what calls return, until there are none.
-func (k *calls) writeLoop(ctx context.Context) {
-	for r := range k.returned {
-		batch := []called{r}
-		for more := true; more; {
-			select {
-			case r, ok := <-k.returned:
-				if more = ok; ok {
-					batch = append(batch, r)
-				}
-			default:
-				more = false
-			}
-		}
-		if err := k.write(ctx, batch); err != nil {
-			for _, r := range batch {
-				k.writeOne(ctx, r)
-			}
-		}
-		for range batch {
-			<-k.slots
-		}
-	}
-}
-
-// write records what calls have returned, in one transaction: answers with their effects, and
-// failures with their next attempt. What another replica has recorded since the lease was over has
-// no effect again.
-func (k *calls) write(ctx context.Context, batch []called) error {
-	var recorded int
-	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		answers := make([]inbox.Answer, 0, len(batch))
-		for _, r := range batch {
-			if r.failed != nil {
-				if err := k.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
-					return err
-				}
-				continue
-			}
-			answer, err := answerOf(r)
-			if err != nil {
-				return err
-			}
-			answers = append(answers, answer)
-		}
-		done, err := k.Inbox.Answer(ctx, tx, answers...)
-		if err != nil {
-			return err
-		}
-		recorded = len(done)
-		return k.handleAnswers(ctx, tx, slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
-			return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
-		}))
-	})
-	if err == nil {
-		k.stats.handled.Add(int64(recorded))
-		k.Outbox.Nudge()
-	}
-	return err
-}
-
-// answerOf returns what the history of calls keeps.
-func answerOf(r called) (inbox.Answer, error) {
-	a := inbox.Answer{Pending: r.Pending}
-	if r.answer == nil {
-		return a, nil
-	}
-	data, err := events.Encode(r.answer)
-	if err != nil {
-		return a, err
-	}
-	a.AnswerType, a.Answer = r.answer.EventType(), data
-	return a, nil
-}
-
-// handleAnswers delivers answers to the service's own reactions, and publishes those for which
-// there is none.
-func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []called) error {
-	var batch []events.Event
-	var published []Result
-	for _, r := range answered {
-		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
-			published = append(published, Result{r.request, Publish(r.answer)})
-			continue
-		}
-		e := r.request
-		e.Time, e.Data = time.Now().UTC(), r.answer
-		batch = append(batch, e)
-	}
-	if len(published) > 0 {
-		if err := k.execute(ctx, tx, published); err != nil {
-			return err
-		}
-	}
-	if len(batch) == 0 {
-		return nil
-	}
-	return k.applyAndExecute(ctx, tx, batch)
-}
-
-// writeOne is settle for one of a batch that failed. An answer that cannot be said is a failure of
-// the call; while the database is away nothing is written, and the call is made again after its
-// lease.
-func (k *calls) writeOne(ctx context.Context, r called) {
-	for reruns := 0; ; reruns++ {
-		err := k.write(ctx, []called{r})
-		if err == nil {
-			return
-		}
-		if postgres.Alive(ctx, k.DB) != nil {
-			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
-			return
-		}
-		if k.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
-			if r.failed != nil {
-				return // what cannot be recorded is made again after its lease
-			}
-			r.failed = err
-		}
-		sleep(ctx, jitter(rerunPause))
-	}
 }

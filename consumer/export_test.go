@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -13,3 +14,6 @@ func (p Participant[S]) ApplyIn(ctx context.Context, tx *sqlx.Tx, batch ...event
 	[]Result, error) {
 	return p.apply(ctx, tx, batch...)
 }
+
+// PauseOf is pause for the tests.
+func (r Retry) PauseOf(attempts int) time.Duration { return r.pause(attempts) }

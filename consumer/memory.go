@@ -86,11 +86,13 @@ type Reactor struct {
 	Name string
 	// React applies one event to m and returns its effects. On an error m is as it was.
 	React func(m Memory, e events.Event) (Effects, error)
+	// Types are those of the events that it reacts to. nil: any.
+	Types []string
 }
 
 // Reactor returns the participant as a Reactor.
 func (p Participant[S]) Reactor() Reactor {
-	return Reactor{Name: p.Name, React: func(m Memory, e events.Event) (Effects, error) {
+	return Reactor{Name: p.Name, Types: p.Handler().Types(), React: func(m Memory, e events.Event) (Effects, error) {
 		_, results, err := p.ApplyTo(m, e)
 		if err != nil {
 			return Effects{}, err

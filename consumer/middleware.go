@@ -2,6 +2,10 @@ package consumer
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
@@ -13,8 +17,9 @@ type Next func(ctx context.Context, e events.Event) error
 
 // Middleware wraps what a service does about an event. It may look at the event, measure, change
 // the context that a handler or a call gets, change the event's TraceParent, and turn an error into
-// another one; it must call next exactly once, unless it fails. A reaction is pure and gets no
-// context. Middleware runs inside of the transaction of a handler, so it must be quick.
+// another one; it must call next exactly once, unless it fails: otherwise the event is parked. A
+// reaction is pure and gets no context. Middleware runs inside of the transaction of a handler, so
+// it must be quick.
 type Middleware func(next Next) Next
 
 // Options change what the Bounds of the consumer say for one handler. The zero value of a field
@@ -22,10 +27,13 @@ type Middleware func(next Next) Next
 type Options struct {
 	Retry Retry
 	// Timeout is how long the handler of one event may take, or one call. A handler that outlives it
-	// fails when it looks at its context; one that never does is bound by Bounds.HandlerTimeout.
+	// fails when it looks at its context; one that never does is bound by Bounds.HandlerTimeout. For a
+	// call it takes the place of Bounds.CallTimeout.
 	Timeout time.Duration
-	// Concurrency is how many events of the handler's types are handled at a time by one replica, or
-	// how many of its calls are under way; 0 means as many as there are lanes, or workers.
+	// Concurrency is how many transactions with deliveries of the handler's types run at a time in one
+	// replica, or how many of its calls are under way; 0 means as many as there are lanes, or workers.
+	// A retry or a deadline runs in a transaction besides. Deliveries of one subject are in one lane if
+	// their types have the same Concurrency.
 	Concurrency int
 	// Middleware wraps this handler, inside of that of the consumer.
 	Middleware []Middleware
@@ -72,10 +80,6 @@ func (c *Consumer) withScope(ctx context.Context, waited ...inbox.Pending) conte
 // event's id, type, correlation id and attempt; see zerolog.Ctx.
 func around(ctx context.Context, e events.Event, run Next) error {
 	s, _ := ctx.Value(scopeKey{}).(*scope)
-	// What middleware has made of the event is the cause of what is published: it may have changed the
-	// trace.
-	handle := run
-	run = func(ctx context.Context, e events.Event) error { return handle(withCause(ctx, e), e) }
 	ctx = withCause(ctx, e)
 	if s == nil {
 		return run(ctx, e)
@@ -85,15 +89,16 @@ func around(ctx context.Context, e events.Event, run Next) error {
 	logger := c.Log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
 		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
 	ctx = logger.WithContext(ctx)
+	var inner []Middleware
 	if h := c.handlerOf[eventType]; h != nil {
 		if h.options.Timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, h.options.Timeout)
 			defer cancel()
 		}
-		run = wrapped(h.options.Middleware, run)
+		inner = h.options.Middleware
 	}
-	return wrapped(c.Middleware, run)(ctx, e)
+	return wrapped(ctx, slices.Concat(c.Middleware, inner), e, run)
 }
 
 // aroundReaction is around for a reaction, which is pure: without middleware there is nothing to
@@ -110,12 +115,31 @@ func aroundReaction(ctx context.Context, e events.Event, run Next) error {
 	return around(ctx, e, run)
 }
 
-func wrapped(list []Middleware, run Next) Next {
-	for i := len(list) - 1; i >= 0; i-- {
-		run = list[i](run)
+// wrapped runs the author's code inside of middleware. Of an event that middleware has changed only
+// the trace counts, for what is published because of it. Code that was not run, or was run twice,
+// would lose what the event asks for, or have it take effect twice: then the event is parked.
+func wrapped(ctx context.Context, list []Middleware, e events.Event, run Next) error {
+	var calls atomic.Int32
+	next := func(ctx context.Context, changed events.Event) error {
+		if calls.Add(1) > 1 {
+			return errCalledAgain
+		}
+		e := e
+		e.TraceParent = changed.TraceParent
+		return run(withCause(ctx, e), e)
 	}
-	return run
+	for _, m := range slices.Backward(list) {
+		next = m(next)
+	}
+	err := next(ctx, e)
+	if n := calls.Load(); n > 1 || n == 0 && err == nil {
+		return Permanent(fmt.Errorf("middleware called next %d times for %s, not once", n,
+			e.Data.EventType()))
+	}
+	return err
 }
+
+var errCalledAgain = errors.New("middleware has called next before")
 
 // retryOf returns the policy for a type.
 func (c *Consumer) retryOf(eventType string) Retry {
@@ -125,12 +149,12 @@ func (c *Consumer) retryOf(eventType string) Retry {
 	return c.bounds.Retry
 }
 
-// timeoutOf returns the bound of the call of a type.
-func (c *Consumer) timeoutOf(eventType string, otherwise time.Duration) time.Duration {
-	if h := c.handlerOf[eventType]; h != nil && h.options.Timeout > 0 {
-		return min(h.options.Timeout, otherwise)
+// callTimeout returns the bound of a call.
+func (c *Consumer) callTimeout(callType string) time.Duration {
+	if h := c.handlerOf[callType]; h != nil && h.options.Timeout > 0 {
+		return h.options.Timeout
 	}
-	return otherwise
+	return c.bounds.CallTimeout
 }
 
 // laneOf returns the lane of a delivery: by its subject, among as many lanes as its handler may

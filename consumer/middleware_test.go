@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -161,5 +162,58 @@ func TestBoundsNameAllTheirFaults(t *testing.T) {
 	}
 	if err := (consumer.Bounds{}).Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
+	}
+}
+
+// A bound that would overflow, or that the protocol cannot carry, is refused, and so are faults of
+// a handler's options; what is left makes pauses that grow, however many attempts there are.
+func TestBoundsHaveLimits(t *testing.T) {
+	t.Parallel()
+	const forever = time.Duration(math.MaxInt64)
+	for want, b := range map[string]consumer.Bounds{
+		"Prefetch is 65536": {Prefetch: 1 << 16}, "CallWorkers is": {CallWorkers: math.MaxInt},
+		"Lanes is": {Lanes: math.MaxInt}, "BatchMax is": {BatchMax: math.MaxInt},
+		"CallTimeout is": {CallTimeout: forever}, "HandlerTimeout is": {HandlerTimeout: forever},
+		"ShutdownTimeout is": {ShutdownTimeout: forever},
+		"Retry.Longest is":   {Retry: consumer.Retry{Longest: forever}},
+	} {
+		if err := b.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	handler := consumer.Call(func(context.Context, events.Of[consumertest.Inquire]) (events.Payload,
+		error) {
+		return nil, nil
+	})
+	for want, o := range map[string]consumer.Options{
+		"Timeout is -1": {Timeout: -1}, "Concurrency is -1": {Concurrency: -1},
+		"Retry.First is -1":       {Retry: consumer.Retry{First: -1}},
+		"must not be longer":      {Retry: consumer.Retry{First: time.Hour}},
+		"Middleware contains nil": {Middleware: []consumer.Middleware{nil}},
+	} {
+		c := &consumer.Consumer{Name: "x", Handlers: []consumer.Handler{handler.With(o)}}
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	first := 48 * time.Hour
+	r := consumer.Retry{Attempts: 100, First: first, Longest: 4 * first}
+	for attempts := range 100 {
+		if d := r.PauseOf(attempts + 1); d < first/2 || d > 4*first {
+			t.Errorf("after %d attempts: %s", attempts+1, d)
+		}
+	}
+}
+
+// What a topology says is called needs a Call handler.
+func TestCallsOfTheTopologyNeedCallHandlers(t *testing.T) {
+	t.Parallel()
+	c := &consumer.Consumer{Name: consumertest.Service, Topology: consumertest.Topology(),
+		Handlers: []consumer.Handler{inquirer(inquire)}}
+	err := c.Validate()
+	for _, want := range []string{"no Call handler for bank.inquire", "no handler for order.placed"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 }

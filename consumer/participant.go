@@ -236,7 +236,7 @@ func retryPause(err error, age, patience time.Duration) (after time.Duration, wa
 	default:
 		return 0, false
 	}
-	after = max(0, after, min(age/10, maxExtraWait))
+	after = min(max(0, after, min(age/10, maxExtraWait)), maxDuration)
 	return after + rand.N(after/2+1), true
 }
 

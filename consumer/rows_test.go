@@ -134,7 +134,7 @@ func TestAStateMustBeMadeOfTables(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			defer func() {
-				if published, _ := recover().(string); !strings.Contains(published, "not a Table") {
+				if published, _ := recover().(string); !strings.Contains(published, "not a Set") {
 					t.Errorf("it panics with %q", published)
 				}
 			}()

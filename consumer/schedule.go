@@ -51,9 +51,9 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
 
 // The bounds of what is looked after from time to time.
 const (
-	careInterval  = time.Minute
-	forgetAtOnce  = 1000 // calls in one statement
-	forgetAtATime = 20   // statements in each interval
+	careInterval = time.Minute
+	forgetAtOnce = 1000                  // calls in one statement
+	forgetPause  = 10 * time.Millisecond // between statements, for what else the database does
 )
 
 // care reports retries and deadlines that no replica of this release will ever handle: another
@@ -65,13 +65,23 @@ func (c *Consumer) care(ctx context.Context) {
 		if err == nil && len(types) > 0 {
 			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
-		for range forgetAtATime {
-			if n, err := c.Inbox.ForgetCalls(ctx, c.bounds.CallHistory, forgetAtOnce); err != nil ||
-				n < forgetAtOnce {
-				break
-			}
-		}
+		c.forgetCalls(ctx)
 		sleep(ctx, careInterval)
+	}
+}
+
+// forgetCalls deletes the answered calls that are old: all of them, since a bound for each interval
+// would let the history grow as soon as more calls are made.
+func (c *Consumer) forgetCalls(ctx context.Context) {
+	for ctx.Err() == nil {
+		n, err := c.Inbox.ForgetCalls(ctx, c.bounds.CallHistory, forgetAtOnce)
+		if err != nil && ctx.Err() == nil {
+			c.Log.Warn().Err(err).Msg("history of calls")
+		}
+		if err != nil || n < forgetAtOnce {
+			return
+		}
+		sleep(ctx, forgetPause)
 	}
 }
 
@@ -205,6 +215,10 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 		return events.Event{ID: p.Key, Source: topology.SourceOf(c.Name), Time: p.CreatedAt.UTC(),
 			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
 			TraceParent: record.TraceParent, Data: payload}, nil
+	}
+	if h := c.handlerOf[p.Type]; h != nil && h.call != nil {
+		return events.Event{}, Permanent(fmt.Errorf("the deadline %s has no id to call with, and its "+
+			"handler is a Call: let a reaction request the call", p.Type))
 	}
 	e := events.Command(payload, time.Now())
 	e.CorrelationID, e.TraceParent = record.CorrelationID, record.TraceParent

@@ -114,9 +114,40 @@ func (c *Consumer) tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	made := new(atomic.Bool)
 	ctx = context.WithValue(c.withScope(c.withStatements(ctx)), requestsKey{}, made)
-	err := postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error { return f(ctx, tx) })
+	err := postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error {
+		open := &openTx{consumer: c, tx: tx}
+		if err := f(context.WithValue(ctx, openTxKey{}, open), tx); err != nil {
+			return err
+		}
+		return open.failed
+	})
 	if err == nil && made.Load() {
 		c.nudgeCalls()
+	}
+	return err
+}
+
+// openTx is a transaction that code which gets its context may join.
+type openTx struct {
+	consumer *Consumer
+	tx       *sqlx.Tx
+	failed   error // of the first that joined and failed
+}
+
+type openTxKey struct{}
+
+// Join runs f in the transaction of ctx, which is that of Tx or of a handler, or in Tx if ctx has
+// none. After an error of f, other than a refusal, the transaction that f has joined is not
+// committed, even if the code around f ignores the error: f may have written a part of its rows.
+func (c *Consumer) Join(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	open, ok := ctx.Value(openTxKey{}).(*openTx)
+	if !ok || open.consumer != c {
+		return c.Tx(ctx, f)
+	}
+	err := f(ctx, open.tx)
+	if err != nil && !isRefusal(err) && open.failed == nil {
+		open.failed = err
 	}
 	return err
 }

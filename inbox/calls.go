@@ -12,6 +12,7 @@ import (
 // Answer is a pending call with its answer.
 type Answer struct {
 	Pending
+	ID         string // the idempotency key: the id of the request, or of the event
 	AnswerType string // empty: the call had no answer
 	Answer     []byte
 }
@@ -24,20 +25,21 @@ func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map
 	if len(answers) == 0 {
 		return done, nil
 	}
-	var owners, keys, subjects, correlations, causations, types pq.StringArray
+	var owners, keys, ids, subjects, correlations, causations, types pq.StringArray
 	var bodies pq.ByteaArray
 	for _, a := range answers {
 		e := a.Attributes.V
 		owners, keys = append(owners, a.Owner), append(keys, a.Key)
+		ids = append(ids, a.ID)
 		subjects, correlations = append(subjects, e.Subject), append(correlations, e.CorrelationID)
 		causations, types = append(causations, e.CausationID), append(types, a.AnswerType)
 		bodies = append(bodies, a.Answer)
 	}
 	list, err := selectPrepared[Name](ctx, i, tx, `
 		WITH answers AS (
-			SELECT owner, key, subject, correlation_id, causation_id, type, answer
-			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[])
-				AS a (owner, key, subject, correlation_id, causation_id, type, answer)
+			SELECT owner, key, id, subject, correlation_id, causation_id, type, answer
+			FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+				$9::text[]) AS a (owner, key, subject, correlation_id, causation_id, type, answer, id)
 		), done AS (
 			DELETE FROM pending AS p USING answers AS a
 			WHERE p.consumer = $1 AND p.owner = a.owner AND p.key = a.key
@@ -45,13 +47,13 @@ func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map
 		), kept AS (
 			INSERT INTO calls (consumer, owner, id, type, subject, correlation_id, causation_id, request,
 				attempts, answer_type, answer, requested_at)
-			SELECT $1, d.owner, d.key::uuid, d.type, a.subject, a.correlation_id, a.causation_id, d.body,
+			SELECT $1, d.owner, a.id::uuid, d.type, a.subject, a.correlation_id, a.causation_id, d.body,
 				d.attempts, a.type, a.answer, d.created_at
 			FROM done AS d JOIN answers AS a ON a.owner = d.owner AND a.key = d.key
 			ON CONFLICT DO NOTHING
 		)
 		SELECT owner, key FROM done`,
-		i.consumer, owners, keys, subjects, correlations, causations, types, bodies)
+		i.consumer, owners, keys, subjects, correlations, causations, types, bodies, ids)
 	for _, n := range list {
 		done[n] = true
 	}

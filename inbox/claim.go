@@ -3,25 +3,40 @@ package inbox
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
-// claimSQL finds the due rows of each type through the index. It locks up to limit rows of each.
+// claimSQL finds the due rows of each type through the index. It locks up to a number of each.
 const claimSQL = `
-SELECT ` + pendingColumns + ` FROM unnest($3::text[]) AS t (wanted), LATERAL (
+SELECT ` + pendingColumns + ` FROM unnest($3::text[], $4::int[]) AS t (wanted, most), LATERAL (
 	SELECT ` + pendingColumns + ` FROM pending WHERE consumer = $1 AND type = t.wanted AND due <= now()
-	ORDER BY due, key LIMIT $2 FOR UPDATE SKIP LOCKED) AS p
+	ORDER BY due, key LIMIT t.most FOR UPDATE SKIP LOCKED) AS p
 ORDER BY due, key LIMIT $2`
 
 // Claim locks up to limit due rows of the given types, oldest first, and skips rows that another
 // replica has locked.
 func (i *Inbox) Claim(ctx context.Context, tx *sqlx.Tx, limit int, types ...string) ([]Pending,
 	error) {
-	claimed, err := selectPrepared[Pending](ctx, i, tx, claimSQL, i.consumer, limit,
-		append(pq.StringArray{}, types...))
+	most := make(map[string]int, len(types))
+	for _, t := range types {
+		most[t] = limit
+	}
+	return i.ClaimEach(ctx, tx, limit, most)
+}
+
+// ClaimEach is Claim with a limit for each type too.
+func (i *Inbox) ClaimEach(ctx context.Context, tx *sqlx.Tx, limit int,
+	most map[string]int) ([]Pending, error) {
+	types, limits := pq.StringArray{}, pq.Int64Array{}
+	for _, t := range slices.Sorted(maps.Keys(most)) {
+		types, limits = append(types, t), append(limits, int64(most[t]))
+	}
+	claimed, err := selectPrepared[Pending](ctx, i, tx, claimSQL, i.consumer, limit, types, limits)
 	return claimed, wrap("claim due", err)
 }
 

@@ -148,6 +148,13 @@ func (s Service) Call(callType string) (Call, bool) {
 	return s.Calls[i], true
 }
 
+// MayAnswer tells whether s declares that a call is answered by a command of this type. A call that
+// is no Call of s, such as one that an event asks for, declares nothing.
+func (s Service) MayAnswer(callType, answerType string) bool {
+	c, ok := s.Call(callType)
+	return !ok || slices.Contains(c.Answers, answerType)
+}
+
 // Command returns the command whose payload has this event type.
 func (s Service) Command(eventType string) (Command, bool) {
 	i := slices.IndexFunc(s.Commands, func(c Command) bool {
