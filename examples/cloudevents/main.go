@@ -1,7 +1,7 @@
 // Command cloudevents consumes the events of a system that is not written with this kit: erp, which
-// publishes the prices of articles as CloudEvents in binary mode. The program keeps the latest price
-// of each article in a table of its own. The topology has erp as one more service, so that the
-// events of its exchange are accepted; the program declares its own queue and binds it to that
+// publishes the prices of articles as CloudEvents in binary mode. The program keeps the latest
+// price of each article in a table of its own. The topology has erp as one more service, so that
+// the events of its exchange are accepted; the program declares its own queue and binds it to that
 // exchange.
 //
 // What the other system must keep to:

@@ -2,13 +2,30 @@ package main
 
 import "errors"
 
-// The events that the services publish. The JSON of a payload is a contract between services.
-type (
-	TripRequested struct {
-		Trip   string `json:"trip"`
-		Hotel  string `json:"hotel"`
-		Flight string `json:"flight"`
+// TripRequested is the event that begins a trip.
+type TripRequested struct {
+	Trip   string `json:"trip"`
+	Hotel  string `json:"hotel"`
+	Flight string `json:"flight"`
+}
+
+// EventType is the type of the event, which is also its routing key.
+func (TripRequested) EventType() string { return "trip.requested" }
+
+// Subject is the id of the trip.
+func (p TripRequested) Subject() string { return p.Trip }
+
+// Validate refuses a request that no service could fulfil. It runs when the event is published and
+// again when it is received.
+func (p TripRequested) Validate() error {
+	if p.Trip == "" || p.Hotel == "" || p.Flight == "" {
+		return errors.New("a trip needs an id, a hotel and a flight")
 	}
+	return nil
+}
+
+// The other events that the services publish. The JSON of a payload is a contract between services.
+type (
 	TripConfirmed struct {
 		Trip string `json:"trip"`
 	}
@@ -36,7 +53,6 @@ type (
 	}
 )
 
-func (TripRequested) EventType() string { return "trip.requested" }
 func (TripConfirmed) EventType() string { return "trip.confirmed" }
 func (TripCancelled) EventType() string { return "trip.cancelled" }
 func (RoomReserved) EventType() string  { return "room.reserved" }
@@ -46,7 +62,6 @@ func (SeatReserved) EventType() string  { return "seat.reserved" }
 func (SeatRejected) EventType() string  { return "seat.rejected" }
 func (SeatReleased) EventType() string  { return "seat.released" }
 
-func (p TripRequested) Subject() string { return p.Trip }
 func (p TripConfirmed) Subject() string { return p.Trip }
 func (p TripCancelled) Subject() string { return p.Trip }
 func (p RoomReserved) Subject() string  { return p.Trip }
@@ -55,15 +70,6 @@ func (p RoomReleased) Subject() string  { return p.Trip }
 func (p SeatReserved) Subject() string  { return p.Trip }
 func (p SeatRejected) Subject() string  { return p.Trip }
 func (p SeatReleased) Subject() string  { return p.Trip }
-
-// Validate refuses a request that no service could fulfil. It runs when the event is published and
-// again when it is received.
-func (p TripRequested) Validate() error {
-	if p.Trip == "" || p.Hotel == "" || p.Flight == "" {
-		return errors.New("a trip needs an id, a hotel and a flight")
-	}
-	return nil
-}
 
 // The messages of trips to itself: a command of a client, the deadline, the request of the outside
 // call, and its answers. They never leave the service.
