@@ -215,10 +215,8 @@ func TestTravel(t *testing.T) {
 			"QUADRILLE_"+upper+"_URL=http://"+address+"/"+name)
 	}
 	travel := build(t, "travel")
-	for _, args := range [][]string{{"check"}, {"topology", "apply"}} {
-		if out, err := run(t, env, travel, args...); err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out)
-		}
+	if out, err := run(t, env, travel, "topology", "apply"); err != nil {
+		t.Fatalf("topology apply: %v\n%s", err, out)
 	}
 	start(t, env, travel, "serve", "--listen", address)
 	for _, trip := range []booking{
@@ -253,6 +251,26 @@ func TestTravel(t *testing.T) {
 		if err != nil || !strings.Contains(out, "trip."+trip.state) {
 			t.Errorf("trace of %+v: %v\n%s", trip, err, out)
 		}
-		t.Logf("%s", out)
+	}
+	if out, err := run(t, env, travel, "book", "--hotel", "ritz"); err == nil ||
+		!strings.Contains(err.Error(), "a trip needs an id, a hotel and a flight") {
+		t.Errorf("a booking without a flight: %v\n%s", err, out)
+	}
+}
+
+// Getting started shows what the command check prints.
+func TestTravelCheck(t *testing.T) {
+	t.Parallel()
+	out, err := run(t, nil, build(t, "travel"), "check")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../docs/getting-started.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := out[:strings.LastIndex(out, ",")] // without the seconds
+	if !strings.Contains(string(page), plain) {
+		t.Errorf("docs/getting-started.md differs from the output of travel check:\n%s", out)
 	}
 }

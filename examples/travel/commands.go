@@ -89,21 +89,28 @@ func booking(service *quadrille.Service) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var command Book
 		if err := json.NewDecoder(r.Body).Decode(&command); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			problem(w, http.StatusBadRequest, err)
 			return
 		}
 		state, err := quadrille.Execute(r.Context(), service, trips(), command)
 		var refusal *consumer.Refusal
 		switch {
 		case errors.As(err, &refusal):
-			http.Error(w, refusal.Detail, http.StatusConflict)
+			problem(w, http.StatusConflict, refusal)
 		case errors.Is(err, events.ErrMalformed):
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			problem(w, http.StatusBadRequest, err)
 		case err != nil:
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			problem(w, http.StatusServiceUnavailable, err)
 		default:
 			trip, _ := state.Trips.Get(command.Trip)
 			_ = json.NewEncoder(w).Encode(trip)
 		}
 	})
+}
+
+// problem answers with the problem details of RFC 9457, whose detail the command line prints.
+func problem(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"status": status, "detail": err.Error()})
 }
