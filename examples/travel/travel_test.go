@@ -40,3 +40,32 @@ func TestEveryInterleaving(t *testing.T) {
 		t.Errorf("%d violations, complete: %t\n%v", checked.Violations, checked.Complete, checked.Lines)
 	}
 }
+
+// The deadline cancels a trip that has only a room, and changes nothing once a trip is being paid.
+func TestDeadline(t *testing.T) {
+	now := time.Now()
+	booked := events.Command(Book{TripRequested: TripRequested{Trip: "t-1", Hotel: "ritz",
+		Flight: "BA1"}, Amount: 100}, now)
+	room := events.Cause(events.Event{}, "/hotels", now, RoomReserved{Trip: "t-1"})
+	seat := events.Cause(events.Event{}, "/flights", now, SeatReserved{Trip: "t-1"})
+	expired := events.Command(Expire{Trip: "t-1"}, now.Add(decideWithin))
+
+	state, results, err := trips().ApplyTo(consumer.Memory{}, booked, room, expired)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if deadlines := results[0].Effects.Schedule; len(deadlines) != 1 ||
+		deadlines[0] != (consumer.Deadline{After: decideWithin, Payload: Expire{Trip: "t-1"}}) {
+		t.Errorf("book schedules %v", deadlines)
+	}
+	if trip, _ := state.Trips.Get("t-1"); trip.State != Cancelled {
+		t.Errorf("a trip with a room only: %+v", trip)
+	}
+	state, _, err = trips().ApplyTo(consumer.Memory{}, booked, room, seat, expired)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if trip, _ := state.Trips.Get("t-1"); trip.State != Paying {
+		t.Errorf("a trip that is being paid: %+v", trip)
+	}
+}
