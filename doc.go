@@ -20,9 +20,10 @@
 //	err = members.Run(ctx)
 //
 // A payload is a struct with the methods EventType and Subject; see package events. A service that
-// is not named by its Topology declares its own exchange, queue and bindings. Services that belong
-// together share a Topology that names them all. An operator applies it, with rabbit.Apply or the
-// command topology apply of package cli, and the services wait until that is done.
+// is not named by its Topology declares its own exchange, queue and bindings, and lists in Publishes
+// the events that it publishes. Services that belong together share a Topology that names them all
+// and lists their events. An operator applies it, with rabbit.Apply or the command topology apply
+// of package cli, and the services wait until that is done.
 //
 // # Publishing
 //
@@ -100,7 +101,8 @@
 // Delivery is at least once, and the effects on the service's database happen exactly once:
 //
 //   - An event is published if, and only if, the transaction that stored it has committed.
-//   - A handler's transaction, or a reaction, takes effect once for each event, whatever crashes.
+//   - A handler's transaction, or a reaction, takes effect once for each event, also after a
+//     crash of any process or server.
 //   - Deadlines and requests of calls are stored in the transaction that makes them, and none is
 //     lost.
 //   - What cannot be handled is parked with its bytes and its reason, and delays nothing else.
@@ -114,8 +116,8 @@
 //     to nobody, unless Config.Mandatory holds it until a queue is bound.
 //   - Effects outside of the database. A handler that sends a mail may send it twice. An outside
 //     call has one effect only if the other side honours the idempotency key.
-//   - Isolation between services. Others see a step before the whole has ended, and a failed whole
-//     is undone by compensations.
+//   - Isolation between services. Others see the first steps before the last one is done, and a
+//     process that fails half-way is undone by compensations.
 //
 // A Service opens no port and reads no environment. The programs in the folder examples are
 // complete, and docs/getting-started.md explains one of them.

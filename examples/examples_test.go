@@ -200,7 +200,7 @@ func (b booking) ends(reservation string) bool {
 	return slices.Contains([]string{"9 released", "9 rejected", "9 void"}, reservation)
 }
 
-// The trips end as the package comment says, and the command line shows how.
+// Each trip ends as expected, all three services agree, and the command line shows the way.
 func TestTravel(t *testing.T) {
 	t.Parallel()
 	broker, _ := devstack.Vhost(t)
