@@ -20,10 +20,10 @@
 //	err = members.Run(ctx)
 //
 // A payload is a struct with the methods EventType and Subject; see package events. A service that
-// is not named by its Topology declares its own exchange, queue and bindings, and lists in Publishes
-// the events that it publishes. Services that belong together share a Topology that names them all
-// and lists their events. An operator applies it, with rabbit.Apply or the command topology apply
-// of package cli, and the services wait until that is done.
+// is not named by its Topology declares its own exchange, queue and bindings; Publishes lists its
+// events. Services that belong together share a Topology that names them all and lists their
+// events. An operator applies it, with rabbit.Apply or the command topology apply of package cli,
+// and the services wait until that is done.
 //
 // # Publishing
 //
