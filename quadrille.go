@@ -1,11 +1,3 @@
-// Package quadrille runs event-driven services on RabbitMQ and PostgreSQL: a Service publishes
-// domain events through a transactional outbox, and handles those of other services exactly once.
-//
-// It promises at-least-once delivery with exactly-once effects: an event that is appended in a
-// transaction is published if, and only if, it commits, and a handler's transaction takes effect
-// once per event, whichever process crashes in between. It puts together what the packages events,
-// topology, outbox, inbox and consumer do; each can be used without it. It opens no port and reads
-// no environment.
 package quadrille
 
 import (

@@ -100,3 +100,55 @@ func ExampleParticipant() {
 	// [{o-1}] <nil>
 	// accounts anna {"customer":"anna","balance":70}
 }
+
+// Charge is a request to the outside, and Charged its answer. They never leave the service.
+type (
+	Charge struct {
+		Order  string `json:"order"`
+		Amount int64  `json:"amount"`
+	}
+	Charged struct {
+		Order string `json:"order"`
+	}
+)
+
+func (Charge) EventType() string  { return "payments.charge" }
+func (c Charge) Subject() string  { return c.Order }
+func (Charged) EventType() string { return "payments.charged" }
+func (c Charged) Subject() string { return c.Order }
+
+// Stateless is the state of a participant that keeps nothing.
+type Stateless struct{}
+
+// A reaction requests a call, the handler makes it after the commit, and the answer is an event for
+// another reaction of the same service. A service has both handlers, in Config.Handlers.
+func ExampleRequest() {
+	payments := consumer.Participant[Stateless]{
+		Name:  "payments",
+		Locks: func(*Stateless, events.Event) {},
+		React: []consumer.Reaction[Stateless]{
+			consumer.On(func(_ *Stateless, e events.Of[OrderPlaced]) (consumer.Effects, error) {
+				return consumer.Request(Charge{Order: e.Data.Order, Amount: e.Data.Amount}), nil
+			}),
+			consumer.On(func(_ *Stateless, e events.Of[Charged]) (consumer.Effects, error) {
+				return consumer.Publish(PaymentCaptured{Order: e.Data.Order}), nil
+			}),
+		},
+	}
+	call := consumer.Call(func(ctx context.Context, e events.Of[Charge]) (events.Payload, error) {
+		if err := charge(ctx, e.ID, e.Data.Order, e.Data.Amount); err != nil {
+			return nil, err // the call is made again later, with the same e.ID
+		}
+		return Charged{Order: e.Data.Order}, nil
+	}).With(consumer.Options{Timeout: 5 * time.Second, Concurrency: 10})
+
+	placed := events.Cause(events.Event{}, "/orders", time.Now(),
+		OrderPlaced{Order: "o-1", Amount: 30})
+	answer := events.Command(Charged{Order: "o-1"}, time.Now())
+	_, results, err := payments.ApplyTo(consumer.Memory{}, placed, answer)
+	fmt.Println(results[0].Effects.Request, call.Types())
+	fmt.Println(results[1].Effects.Publish, err)
+	// Output:
+	// [{o-1 30}] [payments.charge]
+	// [{o-1}] <nil>
+}

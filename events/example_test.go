@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"bytes"
 	"fmt"
 	"time"
 
@@ -45,4 +46,30 @@ func ExampleCatalogue_Decode() {
 	fmt.Println(err)
 	// Output:
 	// malformed event: decode book.lent: jsontext: duplicate object member name "reader"
+}
+
+// BookReturned had a name in place of the id of its reader in major version 1.
+type BookReturned struct {
+	Book     string `json:"book"`
+	ReaderID int    `json:"reader_id"`
+}
+
+func (BookReturned) EventType() string { return "book.returned" }
+func (b BookReturned) Subject() string { return b.Book }
+
+// Major is the version of the schema that this program writes.
+func (BookReturned) Major() int { return 2 }
+
+// Upcast turns the JSON of version 1 into that of version 2.
+func (BookReturned) Upcast(_ int, data []byte) ([]byte, error) {
+	return bytes.Replace(data, []byte(`"reader":"ada"`), []byte(`"reader_id":7`), 1), nil
+}
+
+// Events of an older major version, in a queue or in a table, are read as the current one.
+func ExampleUpcaster() {
+	library := events.NewCatalogue(BookReturned{Book: "Persuasion", ReaderID: 1})
+	p, err := library.Payload(events.Record{Type: "book.returned",
+		DataSchema: "urn:quadrille:book.returned:1", Data: []byte(`{"book":"Emma","reader":"ada"}`)})
+	fmt.Printf("%+v %v\n", p, err)
+	// Output: {Book:Emma ReaderID:7} <nil>
 }

@@ -41,3 +41,21 @@ func ExampleTopology_Mermaid() {
 	//     cat([cat])
 	//     bell -->|bell.rung: wake| cat
 }
+
+// Validate finds what does not fit together before anything is declared.
+func ExampleTopology_Validate() {
+	shop := topology.Topology{Name: "shop", Services: []topology.Service{{
+		Name: "cards",
+		Commands: []topology.Command{
+			{Type: "cards.charged", Does: "capture", Publishes: []string{"payment.captured"}},
+		},
+		Calls: []topology.Call{{Type: "cards.charge", Does: "charge",
+			Answers: []string{"cards.charged", "cards.declined"}}},
+		Reacts: []topology.Reaction{{Handles: "order.placed", Does: "pay",
+			Requests: []string{"cards.charge"}}},
+	}}}
+	fmt.Println(shop.Validate())
+	// Output:
+	// cards: charge is answered by "cards.declined", which is the type of no command of cards
+	// cards handles "order.placed", which no service publishes
+}

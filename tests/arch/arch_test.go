@@ -53,14 +53,19 @@ func (f file) support() bool {
 }
 
 // kit reports whether the file belongs to a public package. Internal folders below public packages
-// are test support and do not count.
+// are test support and do not count, and neither do the example programs.
 func (f file) kit() bool {
 	for part := range strings.SplitSeq(f.dir(), "/") {
-		if part == "internal" || part == "cmd" || part == "tests" {
+		if part == "internal" || part == "cmd" || part == "tests" || part == "examples" {
 			return false
 		}
 	}
 	return true
+}
+
+// example reports whether the file shows how a user writes a service.
+func (f file) example() bool {
+	return strings.HasPrefix(f.path, "examples/") || strings.HasPrefix(f.path, "tests/loyalty/")
 }
 
 func (f file) imports() []string {
@@ -156,8 +161,8 @@ func TestImports(t *testing.T) {
 					t.Errorf("%s: service %s imports service %s", f.path, own, other)
 				}
 			}
-			if strings.HasPrefix(f.path, "tests/loyalty/") && strings.HasPrefix(i, module+"/internal") {
-				t.Errorf("%s: the example service may use only the public packages, and imports %s", f.path, i)
+			if f.example() && strings.HasPrefix(i, module+"/internal") {
+				t.Errorf("%s: an example may use only the public packages, and imports %s", f.path, i)
 			}
 		}
 	}
@@ -243,7 +248,8 @@ var restricted = []struct {
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
 		"services publish through the outbox"},
 	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot",
-		"internal/devstack", "internal/demo"}, "the kit reads no environment"},
+		"internal/devstack", "internal/demo", "examples/monolith", "examples/travel",
+		"examples/cloudevents"}, "the kit reads no environment"},
 	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"postgres"},
 		"transactions begin in postgres.InTx"},
 }
