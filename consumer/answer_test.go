@@ -126,7 +126,6 @@ func TestAnswersOfReplicasThatAreCutOffHaveOneEffect(t *testing.T) {
 		proxy, url := consumertest.NewProxy(t, w.Postgres)
 		c := w.Consumer(consumertest.Service, w.Pool(url), consumer.Call(func(ctx context.Context,
 			e events.Of[consumertest.Inquire]) (events.Payload, error) {
-			time.Sleep(5 * time.Millisecond)
 			return inquired(ctx, e)
 		}), answering(func(e events.Of[consumertest.Inquired]) (consumer.Effects, error) {
 			return consumer.Publish(consumertest.Answered{Order: e.Data.Order}), nil
@@ -135,11 +134,15 @@ func TestAnswersOfReplicasThatAreCutOffHaveOneEffect(t *testing.T) {
 		w.Start(c)
 		ctx := t.Context()
 		go func() { // ends with the test
+			ticks := time.NewTicker(150 * time.Millisecond)
+			defer ticks.Stop()
+			cuts := []consumertest.Cut{consumertest.CutBefore, consumertest.CutAnswer}
 			for n := 0; ctx.Err() == nil; n++ {
-				proxy.OnCommit([]consumertest.Cut{consumertest.CutBefore, consumertest.CutAnswer}[n%2], "calls")
-				time.Sleep(150 * time.Millisecond)
-				proxy.OnCommit(consumertest.CutAnswer, "p SET due")
-				time.Sleep(150 * time.Millisecond)
+				proxy.OnCommit(cuts[n/2%2], []string{"calls", "p SET due"}[n%2])
+				select {
+				case <-ticks.C:
+				case <-ctx.Done():
+				}
 			}
 		}()
 	}

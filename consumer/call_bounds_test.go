@@ -132,3 +132,36 @@ func TestOldCallsAreDeletedHoweverMany(t *testing.T) {
 	w.Becomes(1, `SELECT count(*) FROM calls`)
 	stop()
 }
+
+// With every bound at its least a service still does all of its work.
+func TestLeastBoundsDoTheWork(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	c := w.Consumer(consumertest.Service, nil, inquirer(inquire), consumer.Call(inquired))
+	c.Bounds = consumer.Bounds{Lanes: 1, BatchMax: 1, Prefetch: 1, CallWorkers: 1}
+	stop := w.Start(c)
+	for n := range 20 {
+		w.PublishAs(consumertest.Shop, consumertest.Asked{Order: fmt.Sprint(n)})
+	}
+	w.Becomes(20, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
+	stop()
+	w.Drained()
+}
+
+// A deadline of a type that has become a call has no id to call with: it is parked, and not called.
+func TestDeadlineIsNeverCalled(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	w.Exec(`INSERT INTO pending (consumer, owner, key, kind, type, exchange, routing_key, attributes,
+			body, attempts, due, reason)
+		VALUES ('bank', 'bank', 'bank.inquire:o', 'deadline', 'bank.inquire', '', '',
+			'{"type": "bank.inquire", "subject": "o"}', '{"order": "o"}', 0, now(), '')`)
+	_, stop := w.Bank(consumer.Call(func(context.Context,
+		events.Of[consumertest.Inquire]) (events.Payload, error) {
+		t.Error("called")
+		return nil, nil
+	}))
+	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL
+		AND reason LIKE '%no id to call with%'`)
+	stop()
+}

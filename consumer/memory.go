@@ -92,11 +92,12 @@ type Reactor struct {
 
 // Reactor returns the participant as a Reactor.
 func (p Participant[S]) Reactor() Reactor {
-	return Reactor{Name: p.Name, Types: p.Handler().Types(), React: func(m Memory, e events.Event) (Effects, error) {
-		_, results, err := p.ApplyTo(m, e)
-		if err != nil {
-			return Effects{}, err
-		}
-		return results[0].Effects, nil
-	}}
+	return Reactor{Name: p.Name, Types: p.Handler().Types(),
+		React: func(m Memory, e events.Event) (Effects, error) {
+			_, results, err := p.ApplyTo(m, e)
+			if err != nil {
+				return Effects{}, err
+			}
+			return results[0].Effects, nil
+		}}
 }

@@ -32,8 +32,8 @@ type Options struct {
 	Timeout time.Duration
 	// Concurrency is how many transactions with deliveries of the handler's types run at a time in one
 	// replica, or how many of its calls are under way; 0 means as many as there are lanes, or workers.
-	// A retry or a deadline runs in a transaction besides. Deliveries of one subject are in one lane if
-	// their types have the same Concurrency.
+	// A retry or a deadline runs in a transaction besides. Deliveries of one subject are in one lane
+	// if their types have the same Concurrency.
 	Concurrency int
 	// Middleware wraps this handler, inside of that of the consumer.
 	Middleware []Middleware
