@@ -51,7 +51,7 @@ type Model struct {
 	Duplicates int
 	// Always is checked in every state, AtRest where nothing more can happen but optional commands.
 	Always, AtRest func(System) error
-	// Outcome names the way in which a state of rest ended.
+	// Outcome names the way in which a state of rest ended. nil: they are counted as one.
 	Outcome   func(System) string
 	MaxStates int // stop there and report it; 0: DefaultMaxStates
 }
@@ -146,7 +146,11 @@ func (x *explorer) look(r *Report, at int) error {
 		if x.model.AtRest != nil {
 			broken = errors.Join(broken, x.model.AtRest(x.system(s)))
 		}
-		r.TerminalOutcomes[x.model.Outcome(x.system(s))]++
+		outcome := "at rest"
+		if x.model.Outcome != nil {
+			outcome = x.model.Outcome(x.system(s))
+		}
+		r.TerminalOutcomes[outcome]++
 	}
 	if broken != nil {
 		r.violated(broken.Error(), func() []string { return x.way(at) })

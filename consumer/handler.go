@@ -17,6 +17,8 @@ type Handler struct {
 	// call, if set, runs first and outside of any transaction; it returns the answer.
 	call    func(ctx context.Context, e events.Event) (events.Payload, error)
 	options Options
+	service string // of a participant
+	fault   error  // of a participant's fields
 }
 
 // Types returns the types that h handles.
@@ -84,10 +86,10 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 	}
 }
 
-// Handler makes the participant usable where handlers are: its reactions run in batches.
+// Handler makes a handler of the participant, whose reactions run in batches.
 func (p Participant[S]) Handler() Handler {
 	return Handler{
-		samples: p.Samples(),
+		samples: p.Samples(), service: p.Name, fault: p.validate(),
 		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
 			_, results, err := p.apply(ctx, tx, batch...)
 			return results, err

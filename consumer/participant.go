@@ -18,9 +18,9 @@ import (
 // fields are Tables. The order of the fields is the order in which rows are locked, everywhere.
 type Participant[S any] struct {
 	Name string // of the service
-	// Locks asks the state for the rows that an event will touch: s.Payments.Ask(id). It is repeated
-	// until it asks for nothing new, so that a row may tell which others are needed. It sees the rows
-	// as they were before the batch.
+	// Locks locks the rows that an event will touch: s.Payments.Lock(id). It is repeated until it
+	// locks nothing new, so that a row may tell which others are needed. It sees the rows as they were
+	// before the batch.
 	Locks func(s *S, e events.Event)
 	React []Reaction[S]
 }
@@ -32,8 +32,8 @@ type Reaction[S any] struct {
 }
 
 // On makes a reaction of a function. The function is pure: it knows its arguments and nothing else,
-// and now is e.Time. It may panic, which fails the event and nothing else. Its error is a refusal,
-// see Refuse, or a fault; either way the state must be thrown away.
+// and the current time is e.Time. A panic fails the event and nothing else. Its error is a refusal,
+// see Refuse, or a fault; in both cases the state must be discarded.
 func On[S any, T events.Payload](
 	react func(s *S, e events.Of[T]) (Effects, error)) Reaction[S] {
 	var sample T
@@ -87,8 +87,16 @@ func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []Result, 
 }
 
 // state makes an empty state and lists its tables in field order. A State that is not made of
-// tables is a mistake in the program and panics.
+// tables is a mistake in the program and panics; validate returns it as an error.
 func (p Participant[S]) state() (*S, []Table) {
+	s, tables, err := p.newState()
+	if err != nil {
+		panic(err)
+	}
+	return s, tables
+}
+
+func (p Participant[S]) newState() (*S, []Table, error) {
 	s := new(S)
 	v := reflect.ValueOf(s).Elem()
 	tables := make([]Table, v.NumField())
@@ -96,27 +104,42 @@ func (p Participant[S]) state() (*S, []Table) {
 		field := v.Type().Field(i)
 		set, ok := reflect.TypeAssert[Set](v.Field(i).Addr())
 		if !ok || field.Tag.Get("table") == "" || field.Tag.Get("key") == "" {
-			panic(fmt.Sprintf("consumer: field %s of %s is not a Set with the tags table and key",
-				field.Name, v.Type()))
+			return nil, nil, fmt.Errorf("consumer: field %s of %s is not a Set with the tags table and key",
+				field.Name, v.Type())
 		}
 		tables[i] = set.Table(field.Tag.Get("table"), field.Tag.Get("key"))
 	}
-	return s, tables
+	return s, tables, nil
 }
 
-// maxRounds bounds how often Needs is repeated: a row may name another, which names another.
+// validate returns all faults of the participant's fields.
+func (p Participant[S]) validate() error {
+	var errs []error
+	if p.Locks == nil {
+		errs = append(errs, errors.New("Locks is nil: it must lock the rows that an event will touch"))
+	}
+	_, tables, err := p.newState()
+	errs = append(errs, err)
+	for _, t := range tables {
+		if rows, ok := t.(interface{ validate() error }); ok {
+			errs = append(errs, rows.validate())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// maxRounds bounds how often Locks is repeated: a row may name another, which names another.
 const maxRounds = 100
 
-// run loads and reacts. A table is loaded only when the earlier ones ask for nothing more, so that
-// locks are taken in the order of the fields; what a later table tells can only be about itself or
-// those after it, and if it is not, the lock order is the database's to defend: a deadlock is
-// retried.
+// run loads and reacts. A table is loaded only when the earlier ones need nothing more, so that
+// locks are taken in the order of the fields. A row of a later table may name rows of an earlier
+// one; then the order of the fields is not kept, and PostgreSQL ends a deadlock, which is retried.
 func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []events.Event,
 	load func(Table) error) ([]Result, error) {
 	rounds := 0
 	for wanting := true; wanting; rounds++ {
 		if rounds > maxRounds {
-			return nil, fmt.Errorf("%s: Needs asks for ever more rows, %d times by now", p.Name, rounds)
+			return nil, fmt.Errorf("%s: Locks locks ever more rows, %d times so far", p.Name, rounds)
 		}
 		for _, e := range batch {
 			if err := p.locks(ctx, s, e); err != nil {
@@ -144,7 +167,7 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 	return results, nil
 }
 
-// locks asks for what one event will touch; a panic becomes an error.
+// locks locks what one event will touch; a panic becomes an error.
 func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
 	return safely(ctx, e, func() error {
 		p.Locks(s, e)

@@ -23,7 +23,7 @@ var poisons = map[string]struct {
 	parked bool // at once
 }{
 	"panics":         {"boom", false},
-	"unasked":        {"not asked for", false},
+	"unasked":        {"was not locked", false},
 	"needs panics":   {"needs boom", false},
 	"undeclared":     {"does not declare", true},
 	"another's word": {"does not declare", true},

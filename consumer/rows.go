@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Rows is the working set of one table during a batch: the rows that the batch asked for, and what
+// Rows is the working set of one table during a batch: the rows that the batch has locked, and what
 // became of them. It is a field of a State, tagged with the table and its key column:
 //
 //	Payments consumer.Rows[string, Payment] `table:"payments" key:"order_id"`
@@ -30,12 +30,12 @@ type row[V any] struct {
 	dirty  bool
 }
 
-// notLocked is the panic of Get and Set for a key that nobody asked for.
+// notLocked is the panic of Get and Set for a key that was not locked.
 type notLocked struct{ table, key string }
 
 func (n notLocked) Error() string {
-	return fmt.Sprintf("row %s of %s was not asked for: the function Needs must ask for every row "+
-		"that a reaction touches", n.key, n.table)
+	return fmt.Sprintf("row %s of %s was not locked: the function Locks must lock every row that a "+
+		"reaction touches", n.key, n.table)
 }
 
 // Lock says that the row with this key will be read or written.
@@ -49,13 +49,13 @@ func (r *Rows[K, V]) Lock(key K) {
 	r.wanted[key] = true
 }
 
-// Get returns the row; ok is false when there is none. It panics for a key that nobody asked for.
+// Get returns the row; ok is false when there is none. It panics for a key that was not locked.
 func (r *Rows[K, V]) Get(key K) (value V, ok bool) {
 	found := r.row(key)
 	return found.value, found.there
 }
 
-// Loaded is Get for Needs: before the row is loaded there is none.
+// Loaded is Get for the function Locks: before the row is loaded there is none.
 func (r *Rows[K, V]) Loaded(key K) (value V, ok bool) {
 	found, loaded := r.rows[key]
 	if !loaded {
@@ -64,7 +64,7 @@ func (r *Rows[K, V]) Loaded(key K) (value V, ok bool) {
 	return found.value, found.there
 }
 
-// Set inserts or replaces the row. It panics for a key that nobody asked for.
+// Set inserts or replaces the row. It panics for a key that was not locked.
 func (r *Rows[K, V]) Set(key K, value V) {
 	found := r.row(key)
 	found.value, found.there, found.dirty = value, true, true

@@ -21,7 +21,7 @@ type op struct {
 }
 
 // A working set behaves like a map, whatever was there and whatever is asked, read and set in which
-// order; a key that was not asked for panics; and only what was set is written.
+// order; a key that was not locked panics; and only what was set is written.
 func TestRowsAreAMapOfWhatWasLocked(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -43,6 +43,17 @@ func columns[V any]() []*reflectx.FieldInfo {
 	return fields
 }
 
+// validate refuses a row type without a field for the key.
+func (r rowsTable[K, V]) validate() error {
+	for _, f := range columns[V]() {
+		if f.Name == r.key {
+			return nil
+		}
+	}
+	return fmt.Errorf("rows of %s: no field of %s is tagged db:%q", r.table, reflect.TypeFor[V](),
+		r.key)
+}
+
 // Load locks and reads the wanted rows in one statement, sorted by key, so that locks are always
 // taken in one order.
 func (r rowsTable[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
@@ -86,7 +97,7 @@ func (r rowsTable[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 		key, ok := reflect.TypeAssert[K](v.Field(fields[keyField].Index[0]))
 		found := r.rows[key]
 		if !ok || found == nil {
-			return fmt.Errorf("load %s: key %v was not asked for in this spelling", r.table,
+			return fmt.Errorf("load %s: key %v was not locked in this spelling", r.table,
 				v.Field(fields[keyField].Index[0]))
 		}
 		found.value, found.there, found.stored = value, true, true

@@ -9,8 +9,9 @@ import (
 )
 
 // Validate returns all faults of the fields of a consumer, which would panic, or park events, once
-// it runs: bounds and options of handlers, a type that two handlers handle, and what the service's
-// topology says it handles or calls and no handler does.
+// it runs: bounds and options of handlers, a type that two handlers handle, a participant
+// whose fields or name are wrong, and what the service's topology says it handles, calls or
+// schedules and no handler does.
 func (c *Consumer) Validate() error {
 	errs := []error{c.Bounds.Validate()}
 	if slices.ContainsFunc(c.Middleware, func(m Middleware) bool { return m == nil }) {
@@ -19,8 +20,13 @@ func (c *Consumer) Validate() error {
 	retry := c.Bounds.orDefaults().Retry
 	handlers := map[string]Handler{}
 	for _, h := range c.Handlers {
-		if err := h.validate(retry); err != nil {
+		if err := errors.Join(h.validate(retry), h.fault); err != nil {
 			errs = append(errs, fmt.Errorf("the handler of %q: %w", h.Types(), err))
+		}
+		if h.service != "" && h.service != c.Name {
+			errs = append(errs,
+				fmt.Errorf("the participant %s is a handler of %s: the names must be the same",
+					h.service, c.Name))
 		}
 		for _, eventType := range h.Types() {
 			if _, twice := handlers[eventType]; twice {
@@ -47,12 +53,22 @@ func (c *Consumer) validateCalls(me topology.Service, handlers map[string]Handle
 			errs = append(errs, fmt.Errorf("%s has no Call handler for %s, which its topology says it calls",
 				c.Name, call.Type))
 		}
+		for _, answer := range call.Answers {
+			if _, ok := handlers[answer]; !ok {
+				errs = append(errs, fmt.Errorf("%s has no handler for %s, an answer of its call %s", c.Name,
+					answer,
+					call.Type))
+			}
+		}
 	}
 	for _, command := range me.Commands {
 		if handlers[command.Type].call != nil {
 			errs = append(errs,
 				fmt.Errorf("the handler of the command %s is a Call: a command is not called",
 					command.Type))
+		}
+		if _, ok := handlers[command.Type]; !ok && command.After > 0 {
+			errs = append(errs, fmt.Errorf("%s has no handler for its deadline %s", c.Name, command.Type))
 		}
 	}
 	return errors.Join(errs...)
