@@ -45,6 +45,8 @@ type App struct {
 	Catalogue events.Catalogue
 	// Sample returns a fresh valid payload, for publish without data; nil: the catalogue's own.
 	Sample func(eventType string) (events.Payload, bool)
+	// Start is the command that starts the services, for hints; empty: the hints name none.
+	Start string
 	// Check explores the choreography; nil: there is no command check.
 	Check func() (Checked, error)
 	// Settings refuses names of settings, of the file that is read, that nobody knows; it looks at the

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,23 @@ type Env struct {
 	file   map[string]string
 }
 
+// howToStart is a hint with the command that starts the services, if the program has one.
+func (e *Env) howToStart(hint string) string {
+	if e.App.Start == "" {
+		return strings.TrimSuffix(strings.TrimRight(hint, " "), ", or")
+	}
+	return hint + "start the services with: " + e.App.Start
+}
+
+// exampleServices are one or two services of the topology, for examples in help.
+func (e *Env) exampleServices() string {
+	var names []string
+	for _, s := range e.App.Topology.Services[:min(2, len(e.App.Topology.Services))] {
+		names = append(names, s.Name)
+	}
+	return cmp.Or(strings.Join(names, " "), "SERVICE")
+}
+
 // Setting returns a setting: the environment's, or that of the file that a running stack has
 // written.
 func (e *Env) Setting(name string) (string, error) {
@@ -57,7 +75,7 @@ func (e *Env) Setting(name string) (string, error) {
 	}
 	return "", Error{Code: ExitUnreachable,
 		Err:  fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
-		Next: "start everything with: " + e.App.Name + " up"}
+		Next: e.howToStart("set it, or ")}
 }
 
 // settings are those of the file, which is read once.
@@ -185,7 +203,7 @@ func (e *Env) request(ctx context.Context, base, service, method, path string,
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("request to %s: %w", service, err),
-			Next: "is it running? start what has died with: " + e.App.Name + " up --detach"}
+			Next: e.howToStart("is it running? ")}
 	}
 	defer func() { _ = response.Body.Close() }()
 	var answer []byte

@@ -103,7 +103,11 @@ func (e *Env) Partial(answered int, missing []Missing, err error) error {
 	var names []string
 	for _, m := range missing {
 		names = append(names, m.Service)
-		e.Notef("%s does not answer: %s", m.Service, m.Error)
+		cause, next, _ := strings.Cut(m.Error, "\n  ")
+		e.Notef("%s does not answer: %s", m.Service, cause)
+		if next != "" {
+			e.Notef("  %s", next)
+		}
 	}
 	if err != nil || len(missing) == 0 {
 		return err

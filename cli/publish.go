@@ -53,16 +53,24 @@ type Wire struct {
 
 func (e *Env) publish() *cobra.Command {
 	p := &publishing{Env: e}
+	example := "TYPE"
+	for _, s := range e.App.Topology.Services {
+		for _, c := range s.Commands {
+			if example == "TYPE" && len(c.Publishes) > 0 {
+				example = c.Publishes[0]
+			}
+		}
+	}
 	c := &cobra.Command{
 		Use: "publish TYPE", Short: "Publish a test event, confirmed by the broker",
 		Long: "Publish an event on the exchange of the service that publishes its type. " +
 			"Without data it is a valid sample.\n\nTypes: " +
 			strings.Join(e.App.Topology.Types(), ", "),
 		Example: "  " + e.App.Name +
-			" publish order.placed --set customer=ada --set lines.0.quantity=2\n" +
-			"  " + e.App.Name + " publish order.placed --data @order.json --count 5 --id " +
+			" publish " + example + " --set customer=ada --set lines.0.quantity=2\n" +
+			"  " + e.App.Name + " publish " + example + " --data @event.json --count 5 --id " +
 			"0190a0e0-0000-7000-8000-000000000001\n" +
-			"  " + e.App.Name + " publish payment.declined --dry-run -o json",
+			"  " + e.App.Name + " publish " + example + " --dry-run -o json",
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return e.App.Topology.Types(), cobra.ShellCompDirectiveNoFileComp

@@ -22,8 +22,9 @@ import (
 // App returns the command line of the order flow.
 func App() cli.App {
 	return cli.App{
-		Name: "quadrille", Topology: topology.Fulfilment(), Catalogue: fulfilment.Catalogue(),
-		Sample: sample, Check: checkAll, Settings: checkSettings,
+		Name: "quadrille", Start: "quadrille up --detach", Topology: topology.Fulfilment(),
+		Catalogue: fulfilment.Catalogue(),
+		Sample:    sample, Check: checkAll, Settings: checkSettings,
 		Commands: func(e *cli.Env) []*cobra.Command {
 			return []*cobra.Command{up(e), down(e), demo(e), order(e), accounts(e), stock(e)}
 		},
