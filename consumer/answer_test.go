@@ -173,3 +173,55 @@ func TestAnswerThatIsNotDeclaredIsParked(t *testing.T) {
 	}
 	w.Drained()
 }
+
+// A row that another session has locked, and that one answer needs, keeps the answers to other
+// calls waiting for a few seconds at most, not for the time-outs of several attempts.
+func TestLockThatOneAnswerNeedsHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	w := consumertest.New(t)
+	p := consumer.Participant[consumertest.State]{Name: consumertest.Service,
+		Locks: func(s *consumertest.State, e events.Event) {
+			if e.Data == events.Payload(consumertest.Inquired{Order: "locked"}) {
+				s.Payments.Lock("locked")
+			}
+		},
+		React: []consumer.Reaction[consumertest.State]{
+			consumer.On(func(_ *consumertest.State, e events.Of[consumertest.Asked]) (consumer.Effects,
+				error) {
+				return inquire(e)
+			}),
+			consumer.On(func(*consumertest.State, events.Of[consumertest.Inquired]) (consumer.Effects,
+				error) {
+				return consumer.Effects{}, nil
+			}),
+		}}
+	calling := make(chan struct{}, 100)
+	stop := w.Start(w.Consumer(consumertest.Service, nil, p.Handler(),
+		consumer.Call(func(ctx context.Context, e events.Of[consumertest.Inquire]) (events.Payload,
+			error) {
+			calling <- struct{}{}
+			return inquired(ctx, e)
+		})))
+	w.Exec(`INSERT INTO payments VALUES ('locked', 'c', 1, 'captured')`)
+	tx := w.DB.MustBegin()
+	defer func() { _ = tx.Rollback() }()
+	tx.MustExec(`SELECT FROM payments FOR UPDATE`)
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "locked"})
+	<-calling
+	began := time.Now()
+	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "o"})
+	w.Becomes(1, `SELECT count(*) FROM calls WHERE subject = 'o'`)
+	// one lock time-out of an ordinary transaction is 10 s
+	if d := time.Since(began); d > 8*time.Second {
+		t.Errorf("the other answer was handled after %s", d)
+	}
+	if n := w.Int(`SELECT count(*) FROM pending WHERE kind = 'call' AND attempts = 0`); n != 1 {
+		t.Error("the lock cost an attempt")
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	w.Becomes(0, pendingCount)
+	stop()
+	w.Drained()
+}

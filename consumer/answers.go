@@ -147,6 +147,10 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 	if len(batch) == 0 {
 		return nil
 	}
+	// All other answers wait meanwhile.
+	if _, err := tx.ExecContext(ctx, redoLockTimeout); err != nil {
+		return fmt.Errorf("bound the wait for locks: %w", err)
+	}
 	return k.applyAndExecute(ctx, tx, batch)
 }
 
