@@ -91,7 +91,7 @@ func (p Participant[S]) ApplyTo(m Memory, batch ...events.Event) (*S, []Result, 
 func (p Participant[S]) state() (*S, []Table) {
 	s, tables, err := p.newState()
 	if err != nil {
-		panic(err)
+		panic(err.Error())
 	}
 	return s, tables
 }

@@ -47,7 +47,7 @@ func TestFifthService(t *testing.T) {
 	})
 	env.Await(t, "the refused order to be cancelled", func() (string, bool) {
 		o, err := d.Request("orders", "GET", "/orders/"+bad, "", "", http.StatusOK)
-		return fmt.Sprint(o, err), err == nil && o["state"] == orders.Cancelled
+		return fmt.Sprint(o, err), err == nil && o["state"] == string(orders.Cancelled)
 	})
 	for _, id := range points(t, db) {
 		if !good[id] {
