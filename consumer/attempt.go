@@ -25,12 +25,13 @@ const (
 	MaxHanging = 4
 )
 
-// errExited says that a handler has ended its goroutine, with runtime.Goexit or by the methods of a
-// test.
+// errExited is the error of a handler that has ended its goroutine, with runtime.Goexit or by the
+// methods of a test.
 var errExited = errors.New("the handler ended its goroutine (runtime.Goexit)")
 
-// hungError says that a handler has not returned although its context has ended. Its goroutine may
-// go on, but its transaction is rolled back and nothing that it writes has an effect.
+// hungError is the error of a handler that has not returned although its context has ended. Its
+// goroutine may continue, but its transaction is rolled back and nothing that it writes has an
+// effect.
 type hungError struct {
 	key, eventType string
 	after          time.Duration
@@ -74,7 +75,7 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
 	}
 	var none T
 	running := w.running.Load()
-	if running == nil { // the driver waits on a silent line whatever its context says
+	if running == nil { // the driver waits on a silent connection and ignores its context
 		return none, fmt.Errorf("the database has not answered within %s: %w", timeout,
 			postgres.ErrUnknownOutcome)
 	}
@@ -88,7 +89,7 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
 	return none, hung
 }
 
-// watch says whose code runs.
+// watch records for which event an author's code runs.
 type watch struct{ running atomic.Pointer[run] }
 
 type run struct{ key, eventType string }
@@ -116,8 +117,8 @@ func safely(ctx context.Context, e events.Event, f func() error) (err error) {
 	return evaluated(f())
 }
 
-// evaluatedError is an error of an author's code with its text, so that nobody runs that code again
-// to ask for it.
+// evaluatedError is an error of an author's code with its text, so that the code does not run again
+// to return it.
 type evaluatedError struct {
 	error
 	text string
@@ -127,8 +128,8 @@ func (a evaluatedError) Error() string { return a.text }
 
 func (a evaluatedError) Unwrap() error { return a.error }
 
-// evaluated asks an error of an author's code all that will be asked of it later, where a panic in
-// one of its methods, such as that of a nil pointer, or a hang is still the failure of one event.
+// evaluated calls all methods of an author's error that are called later. Here a method that
+// panics, such as that of a nil pointer, or hangs is still the failure of one event.
 func evaluated(err error) error {
 	if err == nil {
 		return nil

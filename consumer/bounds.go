@@ -30,10 +30,10 @@ type Bounds struct {
 	Lanes int
 	// BatchMax is how many events one transaction handles at most; default 200.
 	BatchMax int
-	// Prefetch is how many deliveries are in hand and not acknowledged; default 2000.
+	// Prefetch is the maximum number of unacknowledged deliveries; default 2000.
 	Prefetch int
-	// PrefetchBytes bounds the bodies of the deliveries in hand, in bytes; one delivery more may be
-	// read. Default 64 MiB.
+	// PrefetchBytes bounds the bodies of the unacknowledged deliveries, in bytes; one delivery more
+	// may be read. Default 64 MiB.
 	PrefetchBytes int64
 	// HandlerTimeout is how long the transaction of a batch may take, its handlers included. An event
 	// whose handler takes longer fails and is retried. Default 1 min.
@@ -44,21 +44,22 @@ type Bounds struct {
 	// CallTimeout is how long one outside call may take; default 10 s.
 	CallTimeout time.Duration
 	// CallPatience is how long an outside call is repeated in any case, however often it fails: a peer
-	// may be away for longer than all attempts last, and then the event is not to blame. Default 6 h.
+	// may be unreachable for longer than all attempts last, which is no fault of the event. Default 6
+	// h.
 	CallPatience time.Duration
 	// CallHistory is how long an answered call stays in the history of calls; default 14 days.
 	CallHistory time.Duration
-	// DatabasePatience is how long an event waits without an attempt being spent while the database is
-	// in the way, such as a table that another session has locked. After that its attempts count.
-	// Default 24 h.
+	// DatabasePatience is how long an event waits without using an attempt while the database is the
+	// cause, such as a table that another session has locked. After that its attempts count. Default
+	// 24 h.
 	DatabasePatience time.Duration
 	// Retry is the policy of handlers that have none of their own; see Handler.With.
 	Retry Retry
-	// Malformed bounds what is parked of one exchange that is no event, or no event that can be
-	// believed. Default 1000 messages and 64 MiB.
+	// Malformed bounds the parked messages of one exchange that are no events, or forged ones. Default
+	// 1000 messages and 64 MiB.
 	Malformed inbox.Bounds
-	// ShutdownTimeout is how long the work in hand may take after the context of Run has ended. What
-	// is not finished then is rolled back, and comes again. Default 10 s.
+	// ShutdownTimeout is how long begun work may take after the context of Run has ended. What is not
+	// finished then is rolled back and delivered again. Default 10 s.
 	ShutdownTimeout time.Duration
 }
 

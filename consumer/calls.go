@@ -59,8 +59,8 @@ func (c *Consumer) nudgeCalls() {
 	}
 }
 
-// claim starts calls for what is due, as many as there are slots. Should the process die, they are
-// made again by whoever finds them once the lease is over.
+// claim starts calls for what is due, as many as there are slots. If the process dies, another
+// replica makes them after the lease has ended.
 func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	select {
 	case k.slots <- struct{}{}:
@@ -78,7 +78,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 	}
 	claimed, err := k.lease(ctx, slots)
 	if err != nil {
-		claimed = nil // if they are leased all the same, they are due when that is over
+		claimed = nil // if the lease was written nevertheless, they are due when it ends
 	}
 	for range slots - len(claimed) {
 		<-k.slots

@@ -25,7 +25,7 @@ const (
 	deadPrefetch = 20 // dead letters may be large, and parking them is not urgent
 	// closeTimeout is for closing the sessions, after ShutdownTimeout.
 	closeTimeout = 3 * time.Second
-	// breakTimeout is for what is in hand when the session breaks, before the next one begins.
+	// breakTimeout is for begun work when the session breaks, before the next one begins.
 	breakTimeout = time.Second
 )
 
@@ -39,7 +39,7 @@ type Consumer struct {
 	DB       *sqlx.DB
 	Inbox    *inbox.Inbox
 	Outbox   *outbox.Outbox
-	// Ready is asked at the start of each session, before anything is consumed; nil: always ready.
+	// Ready is called at the start of each session, before anything is consumed; nil: always ready.
 	Ready func(*rabbit.Session) error
 	Log   zerolog.Logger
 	Bounds
@@ -59,7 +59,7 @@ type Consumer struct {
 	inHand       sync.WaitGroup // the lanes of all sessions
 	prefetch     prefetch       // of the next session
 	hanging      hanging
-	identity     atomic.Pointer[string] // of the database, when it was last asked
+	identity     atomic.Pointer[string] // of the database, as last read
 	sessions     health
 	stats        struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 }
@@ -112,8 +112,8 @@ func (c *Consumer) prepare() {
 	})
 }
 
-// Run consumes until ctx is done, then finishes what is in hand within a bound. Trouble with the
-// broker or the database is waited out.
+// Run consumes until ctx is done, then finishes begun work within ShutdownTimeout. It waits while
+// the broker or the database cannot be reached.
 func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
@@ -185,14 +185,14 @@ func (c *Consumer) consume(ctx context.Context) error {
 		_ = deliveries.Stop() // the session is closed anyway
 		waitAtMost(&running, c.bounds.ShutdownTimeout)
 	} else {
-		// What the lanes still have in hand can no longer be acknowledged. It comes again, preferably
-		// as a duplicate; but a slow handler must not keep all others from the next session.
+		// What the lanes still handle can no longer be acknowledged and is delivered again, preferably
+		// as a duplicate; but a slow handler must not delay the next session.
 		waitAtMost(&running, breakTimeout)
 	}
 	return over(deliveries)
 }
 
-// over says why there are no more deliveries.
+// over returns the reason why there are no more deliveries.
 func over(deliveries *rabbit.Deliveries) error {
 	if err := deliveries.Err(); err != nil {
 		return err

@@ -15,16 +15,16 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// errForged says that an event came by a way that its source cannot have used.
+// errForged is the error of an event from an exchange to which its source does not publish.
 var errForged = fmt.Errorf("forged")
 
-// decodeDelivery turns a delivery into an event. The exchange vouches for the source, since only
-// its owner may write there; what does not fit is refused as forged. An event that nobody here
-// reacts to has no Data.
+// decodeDelivery turns a delivery into an event. The exchange proves the source, since only its
+// owner may publish there; another source is refused as forged. An event without a handler here has
+// no Data.
 func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	record, err := rabbit.Record(d)
 	if y := record.Time.UTC().Year(); y < 1 || y > lastYear {
-		record.Time = time.Time{} // as good as none
+		record.Time = time.Time{} // it cannot be written as RFC 3339
 	}
 	it := item{delivery: d, record: record}
 	if err != nil {
@@ -117,9 +117,8 @@ type decoded struct {
 // lastYear is the last one that RFC 3339 can write.
 const lastYear = 9999
 
-// keepUnknown makes an item of an event that nobody here reacts to. The queue is bound to it, so
-// another release of this service does, the one to come or the one before: it waits for a replica
-// that knows it.
+// keepUnknown makes an item of an event without a handler here. The queue is bound to its type, so
+// a later or an earlier release of this service handles it: it waits for a replica of that release.
 func (c *Consumer) keepUnknown(it item, owner string) (item, error) {
 	id, err := events.ParseID(it.record.ID)
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 	backoffSteps = 16 // doublings after which every pause has reached its maximum
 )
 
-// disposition is what becomes of a batch whose transaction failed.
+// disposition is what is done with a batch whose transaction failed.
 type disposition int
 
 const (
@@ -48,8 +48,8 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry:
 		return postpone
 	case class == postgres.Retry && reruns < MaxReruns,
-		// The database answers now: what was lost was this connection, or its transaction's outcome,
-		// which the inbox settles.
+		// The database answers now: only this connection was lost, or the outcome of its transaction,
+		// which the inbox tells.
 		class == postgres.Lost && reruns < MaxReruns,
 		class == postgres.Busy && reruns < 1:
 		return rerun
@@ -72,20 +72,20 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 	return delay
 }
 
-// databaseFault tells whether the database is to blame for an error and not the event.
+// databaseFault reports whether the database is the cause of an error, and not the event.
 func databaseFault(err error) bool {
 	return postgres.DatabaseFault(err) && !errors.As(err, new(outsideError))
 }
 
-// patient tells whether an outside call that has failed so often is made again all the same.
+// patient reports whether an outside call is repeated although it has used all its attempts.
 func patient(err error, age, patience time.Duration) bool {
 	var outside outsideError
 	return errors.As(err, &outside) && !isPermanent(err) && age < patience
 }
 
-// wasMade tells whether an outside call that costs no attempt was made all the same, by the method
-// Made. Past CallPatience it costs one: where there is nothing else to ask a peer, one call that it
-// always fails would keep its breaker open for ever.
+// wasMade reports, by the method Made, whether a call that uses no attempt reached the peer. After
+// CallPatience such a call uses one: if it is the only call to that peer and always fails, it would
+// otherwise keep the breaker open without end.
 func wasMade(err error) bool {
 	var m interface {
 		error

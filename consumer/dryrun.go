@@ -10,11 +10,11 @@ import (
 	"github.com/quadrille-go/quadrille/inbox"
 )
 
-// ErrCallNotRun says that an event cannot be tried without doing it: its handler calls the outside
-// world.
+// ErrCallNotRun is the error of a dry run whose handler makes an outside call, which no rollback
+// undoes.
 var ErrCallNotRun = errors.New("its handler calls the outside world, which cannot be undone")
 
-// errDryRun rolls back what was only tried.
+// errDryRun rolls a dry run back.
 var errDryRun = errors.New("tried")
 
 // DryRun handles something that pends as a retry would, and rolls everything back. It returns the

@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// The bounds by which a session that works is told from one that does not.
+// The bounds that distinguish a session that works from one that does not.
 const (
 	// settledAfter is how long a session must last to count as one that works.
 	settledAfter = 10 * time.Second
@@ -18,7 +18,7 @@ const (
 	maxShort = 3
 )
 
-// errNoSession says that no session with the broker consumes yet.
+// errNoSession is the error until the first session with the broker consumes.
 var errNoSession = errors.New("no session with the broker has begun")
 
 // health is what is known of a consumer's sessions.
@@ -51,7 +51,7 @@ func (h *health) ended(err error) {
 	h.ends[rabbit.CauseOf(err)]++
 }
 
-// err says why nothing is consumed, or why sessions do not last.
+// err returns why nothing is consumed, or why sessions do not last.
 func (h *health) err() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -67,8 +67,8 @@ func (h *health) err() error {
 	return nil
 }
 
-// Trouble says why the consumer does not handle what comes, and returns nil when it does: it has no
-// session with the broker, its sessions break, or handlers hang. It may be called at any time.
+// Healthy returns nil while the consumer handles deliveries, and otherwise the reason: it has no
+// session with the broker, its sessions break, or handlers hang. It is safe for concurrent use.
 func (c *Consumer) Healthy() error {
 	var sessions error // of a service without a queue there are none
 	if c.consumes() {
@@ -84,7 +84,7 @@ func (c *Consumer) SessionEnds() map[string]int64 {
 	return maps.Clone(c.sessions.ends)
 }
 
-// consumes tells whether the service has a queue.
+// consumes reports whether the service has a queue.
 func (c *Consumer) consumes() bool {
 	me, _ := c.Topology.Service(c.Name)
 	return len(me.Reacts) > 0

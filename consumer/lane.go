@@ -85,8 +85,8 @@ func (l *lane) process(ctx context.Context, batch []amqp.Delivery) bool {
 	return true
 }
 
-// apartByID returns one event for each id, in order, and those under the same ids that say
-// something else: what the inbox knows decides which of them is a duplicate, and which a clash.
+// apartByID returns one event for each id, in order, and the others with the same ids:
+// the inbox decides which of those are duplicates and which are clashes.
 func (c *Consumer) apartByID(all []item) (together, others []item) {
 	first := map[inbox.Name]inbox.Receipt{}
 	for _, it := range all {

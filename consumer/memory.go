@@ -69,7 +69,7 @@ func (r rowsTable[K, V]) LoadFrom(m Memory) error {
 	return nil
 }
 
-// SaveTo stores what has changed in memory, and tells whether anything has.
+// SaveTo stores what has changed in memory, and reports whether anything has.
 func (r rowsTable[K, V]) SaveTo(m Memory) (changed bool, _ error) {
 	update, insert := r.changed()
 	for _, k := range append(update, insert...) {

@@ -22,8 +22,8 @@ type Next func(ctx context.Context, e events.Event) error
 // it must be quick.
 type Middleware func(next Next) Next
 
-// Options change what the Bounds of the consumer say for one handler. The zero value of a field
-// means those.
+// Options replace the Bounds of the consumer for one handler. The zero value of a field keeps the
+// bound.
 type Options struct {
 	Retry Retry
 	// Timeout is how long the handler of one event may take, or one call. A handler that outlives it
@@ -115,9 +115,9 @@ func aroundReaction(ctx context.Context, e events.Event, run Next) error {
 	return around(ctx, e, run)
 }
 
-// wrapped runs the author's code inside of middleware. Of an event that middleware has changed only
-// the trace counts, for what is published because of it. Code that was not run, or was run twice,
-// would lose what the event asks for, or have it take effect twice: then the event is parked.
+// wrapped runs the author's code inside of middleware. If middleware has changed the event, only
+// its trace is used, for what is published because of it. If middleware has not run the code, or
+// has run it twice, the event would have no effect or two: it is parked.
 func wrapped(ctx context.Context, list []Middleware, e events.Event, run Next) error {
 	var calls atomic.Int32
 	next := func(ctx context.Context, changed events.Event) error {

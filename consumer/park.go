@@ -19,13 +19,13 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// errClash says that an id was used for two different events.
+// errClash is the error of an event whose id was used for a different event before.
 var errClash = errors.New("another event came before under the same id, with another type or " +
 	"other data: its producer must give each event an id of its own")
 
-// parkBad parks what cannot be handled as an event, under a hash of what came. It writes no inbox
-// row: whoever sent it must not use up an id. It returns false when the process or the session ends
-// first.
+// parkBad parks a message that cannot be handled as an event, under a hash of the message. It
+// writes no inbox row, so that the message does not use up the id of an event. It returns false
+// when the process or the session ends first.
 func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record,
 	why error) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
@@ -46,7 +46,7 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 	return false
 }
 
-// parkIn is parkBad in a transaction. It tells whether what came is kept.
+// parkIn is parkBad in a transaction. It reports whether the message is kept.
 func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
 	why error) (kept bool, err error) {
 	p := pendingOf(d, record)
@@ -57,8 +57,8 @@ func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, rec
 	return true, c.Inbox.Add(ctx, tx, p, 0, true)
 }
 
-// isForeign tells what a stranger may send as much of as they like from what is a fault of ours, or
-// of another release.
+// isForeign reports whether another program may send any number of messages with this fault. Other
+// faults are those of this choreography, or of another release.
 func isForeign(why error) bool {
 	return errors.Is(why, events.ErrMalformed) || errors.Is(why, errForged) ||
 		errors.Is(why, errClash) || errors.Is(why, errStray)
@@ -92,14 +92,16 @@ func hashOf(d amqp.Delivery) string {
 	return inbox.MalformedKey + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// errDead says that the broker has given up to deliver a message.
+// errDead is the reason of a message whose delivery the broker has given up.
 var errDead = errors.New("dead-lettered by the broker")
 
-// errStray says that what was dead-lettered is no event of this topology, and may be a stranger's.
+// errStray is the reason of a dead letter that is no event of this topology; another program may
+// have sent it.
 var errStray = errors.New("and no event")
 
-// readDead returns a dead letter as far as it can be read, and why it is parked. An event among
-// them may be the only copy, so the bounds of what is malformed are not for it.
+// readDead returns a dead letter as far as it can be read, and the reason why it is parked. A dead
+// letter may be the only copy of an event, so the bounds of malformed messages do not apply to
+// events.
 func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 	why = fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
 	record, err := rabbit.Record(d)

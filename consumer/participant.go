@@ -205,7 +205,7 @@ func recovered(err *error, e events.Event) {
 	}
 }
 
-// permanent marks an error that no retry will heal.
+// permanent marks an error that no retry repairs.
 type permanent struct{ error }
 
 func (p permanent) Unwrap() error { return p.error }
@@ -229,7 +229,7 @@ func (n retryAfter) Unwrap() error { return n.error }
 
 func (n retryAfter) RetryAfter() time.Duration { return n.after }
 
-// Retryable is an error that says when it is worth another attempt, and that costs no attempt.
+// Retryable is an error that uses no attempt and has the time until the next one.
 // Errors of other packages, such as those of package resilience, implement it.
 type Retryable interface {
 	error

@@ -7,13 +7,13 @@ import (
 	"github.com/quadrille-go/quadrille/rabbit"
 )
 
-// smallPrefetchFor is how long sessions have a smaller prefetch after one that had too many bytes
-// in hand.
+// smallPrefetchFor is how long sessions have a smaller prefetch after one whose unacknowledged
+// deliveries had too many bytes.
 const smallPrefetchFor = 10 * time.Minute
 
-// prefetch is how many deliveries a session may have in hand. It learns from messages that are so
-// large that MaxBytesInHand comes first: a session that stops to read would be ended by the broker.
-// It is for one goroutine.
+// prefetch is the maximum number of unacknowledged deliveries of a session. It is reduced when
+// large messages reach Bounds.PrefetchBytes first: the broker would end a session that stops
+// reading. It is for one goroutine.
 type prefetch struct {
 	full  int // as it is set
 	small int // 0: full
@@ -28,7 +28,7 @@ func (p *prefetch) now() int {
 	return p.small
 }
 
-// adjust hears why a session has ended.
+// adjust takes the error with which a session has ended.
 func (p *prefetch) adjust(err error) {
 	if full, ok := errors.AsType[rabbit.BytesInHandError](err); ok {
 		p.small, p.since = max(1, full.Messages/2), time.Now()

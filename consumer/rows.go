@@ -38,7 +38,7 @@ func (n notLocked) Error() string {
 		"reaction touches", n.key, n.table)
 }
 
-// Lock says that the row with this key will be read or written.
+// Lock registers the key of a row that will be read or written.
 func (r *Rows[K, V]) Lock(key K) {
 	if _, loaded := r.rows[key]; loaded || r.wanted[key] {
 		return
@@ -87,7 +87,7 @@ func (r *Rows[K, V]) Table(table, key string) Table {
 // rowsTable loads and saves rows.
 type rowsTable[K cmp.Ordered, V any] struct{ *Rows[K, V] }
 
-// NeedsLoad tells whether rows are locked that are not loaded.
+// NeedsLoad reports whether rows are locked that are not loaded.
 func (r rowsTable[K, V]) NeedsLoad() bool { return len(r.wanted) > 0 }
 
 // absent.

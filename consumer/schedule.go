@@ -196,7 +196,7 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 	record := p.Record()
 	if p.Exchange != "" {
-		// What was parked since nobody vouches for it, such as a forged message, is not believed later.
+		// A message that was parked as forged is still forged now.
 		owner, err := c.verifySource(p.Exchange, record)
 		if err != nil {
 			return events.Event{}, Permanent(err)
@@ -225,8 +225,8 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 	return e, nil
 }
 
-// redoOne handles one due thing alone, unless that has failed just now; when it fails it waits for
-// its next attempt, or is parked, and failed says why.
+// redoOne handles one due row alone, unless that has failed just now. If it fails, it waits for its
+// next attempt or is parked, and failed is the reason.
 func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
 	for reruns := 0; *failed == nil ||
 		c.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {

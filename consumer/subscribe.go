@@ -34,8 +34,8 @@ func (c *Consumer) subscribe(ctx context.Context, name, queue string,
 }
 
 // database returns the identity of the database, for the broker's list of consumers. Each session
-// asks, since a database may be restored while replicas run. One that does not answer is the one it
-// was, for its absence must not keep a session from beginning.
+// reads it, since a database may be restored while replicas run. If the database does not answer,
+// the last identity is used, so that the session begins nevertheless.
 func (c *Consumer) database(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
 	defer cancel()

@@ -14,12 +14,12 @@ import (
 )
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
-// before are passed over. Those that ask for an outside call only become due here, since a call
-// must hold up neither a transaction nor a lane; so do those that only another release reacts to.
-// Once begun it is not interrupted by a shutdown, only by its bound.
+// before are skipped. Events whose handler is a Call, and those that only another release handles,
+// are only written as due here, since a call must delay neither a transaction nor a lane. A
+// shutdown does not interrupt the transaction; only HandlerTimeout does.
 func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	var accepted accepted
-	var put int // aside
+	var put int // into pending
 	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		if accepted, err = c.accept(ctx, tx, batch); err != nil {
 			return err
@@ -53,8 +53,8 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 }
 
 // applyAndExecute runs the handlers of a batch and writes their effects. The code of a payload that
-// is written may hang as well: it counts as the handler's, of the one event or of nobody in
-// particular, and then the batch is split.
+// is written may hang as well: then the event counts as failed, or, with several events, the batch
+// is split.
 func (c *Consumer) applyAndExecute(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
 	results, err := c.apply(ctx, tx, batch)
 	if err != nil {
