@@ -15,7 +15,7 @@ import (
 // maxAgo bounds how far back a request reaches.
 const maxAgo = 100 * 365 * 24 * time.Hour
 
-// oneOf tells whether exactly one of them is so.
+// oneOf reports whether exactly one of them is so.
 func oneOf(are ...bool) bool {
 	n := 0
 	for _, is := range are {

@@ -45,8 +45,8 @@ func (s *Service) mandatory() func(eventType string) bool {
 	return func(eventType string) bool { return len(t.Subscribers(eventType)) > 0 }
 }
 
-// optional tells the types that nobody need be bound for, since the topology that was applied says
-// so.
+// optional returns whether a type may be published without a bound queue: the topology that was
+// applied has no subscriber of it.
 func (s *Service) optional() func(eventType string) bool {
 	t := s.topology
 	_, joined := s.config.Topology.Service(s.config.Name)
@@ -110,6 +110,6 @@ func (s *Service) Stats() Stats {
 	return Stats{Relay: p.relay.Stats(), Consumer: p.consumer.Stats()}
 }
 
-// Connected tells whether the service has a session with the broker in which it may publish and
+// Connected reports whether the service has a session with the broker in which it may publish and
 // consume, that is, whether its topology was found there.
 func (s *Service) Connected() bool { return s.sessions.Load() > 0 }

@@ -17,8 +17,9 @@ const (
 )
 
 // refused returns an error when the broker refuses the service's user or virtual host from the
-// start, for refusedPatience: waiting cannot heal a wrong password. It returns nil with the first
-// session, and when ctx is done. A broker that is away, or that refuses later on, is waited for.
+// start, for refusedPatience: waiting does not correct a wrong password. It returns nil with the
+// first session, and when ctx is done. It keeps waiting for a broker that cannot be reached, or
+// that refuses later.
 func (s *Service) refused(ctx context.Context) error {
 	var since time.Time
 	tick := time.NewTicker(refusedInterval)

@@ -47,8 +47,8 @@ type parts struct {
 	given    bool // the pool is the caller's
 }
 
-// Run relays and consumes until ctx is done, then finishes what is in hand and returns nil. It
-// waits for a database or a broker that is away; it fails only with ErrMisconfigured.
+// Run relays and consumes until ctx is done, then finishes begun work and returns nil. It waits for
+// a database or a broker that cannot be reached; it fails only with ErrMisconfigured.
 func (s *Service) Run(ctx context.Context) error {
 	pause := backoff.WithContext(backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(openFirst), backoff.WithMaxInterval(openMax),

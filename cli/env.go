@@ -243,7 +243,7 @@ func refusal(service string, status int, body []byte) error {
 	return Error{Code: code, Err: fmt.Errorf("%s answers %d: %s", service, status, published)}
 }
 
-// isNotFound tells whether err is an Error with ExitNotFound.
+// isNotFound reports whether err is an Error with ExitNotFound.
 func isNotFound(err error) bool {
 	var coded Error
 	return errors.As(err, &coded) && coded.Code == ExitNotFound

@@ -127,7 +127,7 @@ func (e *Env) Partial(answered int, missing []Missing, err error) error {
 		strings.Join(names, ", "))}
 }
 
-// IsPartial tells whether err says that a command did a part of its work.
+// IsPartial reports whether err means that a command did a part of its work.
 func IsPartial(err error) bool {
 	var coded Error
 	return errors.As(err, &coded) && coded.Code == ExitPartial

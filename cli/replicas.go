@@ -81,7 +81,7 @@ func hedge(ctx context.Context, addresses []string,
 	}
 }
 
-// IsUnreachable tells whether err says that a service, or the setting with its address, is not
+// IsUnreachable reports whether err means that a service, or the setting with its address, is not
 // there.
 func IsUnreachable(err error) bool {
 	var coded Error

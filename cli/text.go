@@ -13,8 +13,8 @@ import (
 )
 
 // Text writes for a person. All human output passes through it: its formats are the program's own
-// words, and each value may come from a stranger, so it is written with every character escaped
-// that a terminal would obey or not show.
+// words, and each value may come from another program, so it is written with every character
+// escaped that a terminal would obey or not show.
 type Text struct {
 	w   io.Writer
 	err error // the first

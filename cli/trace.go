@@ -229,7 +229,7 @@ func (s Step) note(began time.Time) string {
 	return note
 }
 
-// callNote says whether a call was answered, and what it waits for otherwise.
+// callNote returns whether a call was answered, or what it waits for.
 func callNote(c *admin.Call, began time.Time) string {
 	failed := ""
 	if c.Attempts > 0 {

@@ -137,7 +137,7 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	}
 }
 
-// contains tells whether a row has the bytes and the reason of b.
+// contains reports whether a row has the bytes and the reason of b.
 func contains(parked []inbox.Pending, b bad) bool {
 	m := rabbit.Message{Publishing: amqp.Publishing{Headers: amqp.Table{}, Body: []byte(`{"order":`)}}
 	b.spoil(&m)

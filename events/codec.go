@@ -12,11 +12,11 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// MaxSize is the largest payload in bytes that may be emitted. CloudEvents asks every consumer to
-// accept events of 64 KiB, and no more.
+// MaxSize is the largest payload in bytes that may be published. CloudEvents requires consumers to
+// accept events of 64 KiB, not larger ones.
 const MaxSize = 64 << 10
 
-// The reasons why a record cannot become an event. None of them heals by trying again.
+// The reasons why a record cannot become an event. Decoding it again does not help.
 var (
 	ErrMalformed    = errors.New("malformed event")
 	ErrUnknownType  = errors.New("unknown event type")

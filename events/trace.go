@@ -9,7 +9,7 @@ import (
 // traceParent is version 00 of the header of W3C Trace Context.
 var traceParent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
-// ValidTrace tells whether s is a traceparent of W3C Trace Context, version 00.
+// ValidTrace reports whether s is a traceparent of W3C Trace Context, version 00.
 func ValidTrace(s string) bool { return traceParent.MatchString(s) }
 
 // childTrace keeps the trace of parent and gives it a span of its own; without a valid parent a

@@ -101,7 +101,7 @@ func (s *Streams[V]) Table(table, _ string) consumer.Table {
 // streamsTable loads and appends to streams.
 type streamsTable[V Aggregate[V]] struct{ *Streams[V] }
 
-// NeedsLoad tells whether streams are locked that are not loaded.
+// NeedsLoad reports whether streams are locked that are not loaded.
 func (s streamsTable[V]) NeedsLoad() bool { return len(s.wanted) > 0 }
 
 // takeWanted returns the wanted keys, sorted, and marks them as loaded.

@@ -191,7 +191,7 @@ func TestCloudEvents(t *testing.T) {
 // booking is a trip and its expected end.
 type booking struct{ hotel, flight, amount, state string }
 
-// ends tells whether a service is right about the booking, when ten rooms or seats were free and
+// ends reports whether a service is right about the booking, when ten rooms or seats were free and
 // only the first booking is confirmed.
 func (b booking) ends(reservation string) bool {
 	if b.state == "confirmed" {

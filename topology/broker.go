@@ -49,17 +49,17 @@ type Permission struct {
 	Read      string `json:"read"`
 }
 
-// ExchangeOf is the exchange that a service publishes on, and nobody else.
+// ExchangeOf returns the exchange to which a service publishes, and no other service.
 func ExchangeOf(service string) string { return service + ".events" }
 
-// QueueOf is the queue that a service reads.
+// QueueOf returns the queue that a service consumes.
 func QueueOf(service string) string { return service + ".in" }
 
-// DeadQueueOf is where the broker puts what it gave up to deliver: evidence, to be parked.
+// DeadQueueOf returns the dead-letter queue of a service. The service parks what it contains.
 func DeadQueueOf(service string) string { return service + ".dead" }
 
-// OwnerOf is the service that publishes on an exchange. Since only its own user may write there,
-// the exchange that a delivery came through vouches for its source.
+// OwnerOf returns the service that publishes to an exchange. Since only its own user may write
+// there, the exchange of a delivery proves its source.
 func OwnerOf(exchange string) (service string, ok bool) {
 	service, ok = strings.CutSuffix(exchange, ".events")
 	return service, ok && service != ""

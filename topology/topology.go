@@ -101,7 +101,7 @@ func (s Service) Handles() []string {
 	return slices.Compact(types)
 }
 
-// MayPublish tells whether s declares that it publishes an event type because of cause: an event
+// MayPublish reports whether s declares that it publishes an event type because of cause: an event
 // type that it reacts to, or the type of one of its commands. Any other cause is a command that the
 // topology does not name by its type; such a command may publish what the commands without a type
 // declare.
@@ -131,7 +131,7 @@ func (s Service) may(cause, what string, ofCommand func(Command) []string,
 	})
 }
 
-// MayPublishFirst tells whether s declares a command, of any type, that publishes an event type:
+// MayPublishFirst reports whether s declares a command, of any type, that publishes an event type:
 // whether it may publish it although no event has caused it.
 func (s Service) MayPublishFirst(eventType string) bool {
 	return slices.ContainsFunc(s.Commands, func(c Command) bool {
@@ -148,8 +148,8 @@ func (s Service) Call(callType string) (Call, bool) {
 	return s.Calls[i], true
 }
 
-// MayAnswer tells whether s declares that a call is answered by a command of this type. A call that
-// is no Call of s, such as one that an event asks for, declares nothing.
+// MayAnswer reports whether s declares that a call is answered by a command of this type. A call
+// that is no Call of s, such as one whose request is an event, declares nothing.
 func (s Service) MayAnswer(callType, answerType string) bool {
 	c, ok := s.Call(callType)
 	return !ok || slices.Contains(c.Answers, answerType)

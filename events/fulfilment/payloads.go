@@ -39,7 +39,7 @@ type OrderConfirmed struct {
 	OrderID string `json:"order_id"`
 }
 
-// OrderCancelled ends it otherwise; everybody undoes what they did.
+// OrderCancelled ends an order that is not confirmed; each service undoes what it did.
 type OrderCancelled struct {
 	OrderID string `json:"order_id"`
 	Reason  string `json:"reason"`

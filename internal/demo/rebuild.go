@@ -84,10 +84,10 @@ func projectionNames() (names []string) {
 	return names
 }
 
-// Rebuild asks for a projection to be rebuilt and waits until readers see it; told hears how far it
-// is.
+// Rebuild begins the rebuild of a projection and waits until readers see it. It calls progress with
+// how far the rebuild is.
 func Rebuild(ctx context.Context, e *cli.Env, name string,
-	toldCount func(eventstore.Progress)) (p eventstore.Progress, err error) {
+	progress func(eventstore.Progress)) (p eventstore.Progress, err error) {
 	var list []eventstore.Progress
 	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild",
 		nil, nil, &list); err != nil {
@@ -104,7 +104,7 @@ func Rebuild(ctx context.Context, e *cli.Env, name string,
 		case p.Live:
 			return p, nil
 		case p.Done != reported:
-			toldCount(p)
+			progress(p)
 			reported = p.Done
 		}
 		select {

@@ -176,7 +176,7 @@ func (s *Stack) stopServices(ctx context.Context) {
 	_ = s.state.save() // after an error, the next command finds these processes ended
 }
 
-// runs tells whether this stack has started a process that has become ready.
+// runs reports whether this stack has started a process that has become ready.
 func (s *Stack) runs(name string) bool {
 	lacks := slices.ContainsFunc(s.missing, func(m cli.Missing) bool { return m.Service == name })
 	return s.state.Processes[name].PID != 0 && !lacks

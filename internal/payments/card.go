@@ -77,7 +77,7 @@ func refunded(s *State, e events.Of[RefundSucceeded]) (consumer.Effects, error) 
 		Amount: p.Amount, Currency: p.Currency}), nil
 }
 
-// refused leaves the payment where a person finds it; nobody else waits for it.
+// refused leaves the payment in a state that a person must resolve; no service waits for it.
 func refused(s *State, e events.Of[RefundWasRefused]) (consumer.Effects, error) {
 	p, _ := s.Payments.Get(e.Data.OrderID)
 	if p.State == Refunding {

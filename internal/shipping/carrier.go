@@ -16,7 +16,7 @@ type RecallAgain struct{ OrderID string }
 func (RecallAgain) EventType() string { return "shipping.recall_again" }
 func (c RecallAgain) Subject() string { return c.OrderID }
 
-// booked schedules what the carrier has confirmed, or recalls what nobody wants any more.
+// booked schedules what the carrier has confirmed, or recalls what is no longer wanted.
 func booked(s *State, e events.Of[BookingConfirmed]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	shipment.UpdatedAt = e.Time
@@ -65,7 +65,7 @@ func recalled(s *State, e events.Of[RecallSucceeded]) (consumer.Effects, error) 
 	return consumer.Publish(fulfilment.ShipmentCancelled{OrderID: shipment.OrderID}), nil
 }
 
-// notRecalled leaves the shipment where a person finds it; nobody else waits for it.
+// notRecalled leaves the shipment in a state that a person must resolve; no service waits for it.
 func notRecalled(s *State, e events.Of[RecallWasRefused]) (consumer.Effects, error) {
 	shipment, _ := s.Shipments.Get(e.Data.OrderID)
 	if shipment.State == Recalling {
