@@ -41,17 +41,17 @@ type Env struct {
 }
 
 // howToStart is a hint with the command that starts the services, if the program has one.
-func (e *Env) howToStart(hint string) string {
-	if e.App.Start == "" {
+func (a App) howToStart(hint string) string {
+	if a.Start == "" {
 		return strings.TrimSuffix(strings.TrimRight(hint, " "), ", or")
 	}
-	return hint + "start the services with: " + e.App.Start
+	return hint + "start the services with: " + a.Start
 }
 
 // exampleServices are one or two services of the topology, for examples in help.
-func (e *Env) exampleServices() string {
+func (a App) exampleServices() string {
 	var names []string
-	for _, s := range e.App.Topology.Services[:min(2, len(e.App.Topology.Services))] {
+	for _, s := range a.Topology.Services[:min(2, len(a.Topology.Services))] {
 		names = append(names, s.Name)
 	}
 	return cmp.Or(strings.Join(names, " "), "SERVICE")
@@ -75,7 +75,7 @@ func (e *Env) Setting(name string) (string, error) {
 	}
 	return "", Error{Code: ExitUnreachable,
 		Err:  fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
-		Next: e.howToStart("set it, or ")}
+		Next: e.App.howToStart("set it, or ")}
 }
 
 // settings are those of the file, which is read once.
@@ -203,7 +203,7 @@ func (e *Env) request(ctx context.Context, base, service, method, path string,
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("request to %s: %w", service, err),
-			Next: e.howToStart("is it running? ")}
+			Next: e.App.howToStart("is it running? ")}
 	}
 	defer func() { _ = response.Body.Close() }()
 	var answer []byte

@@ -47,8 +47,8 @@ func (e *Env) relay() *cobra.Command {
 			"which is PostgreSQL's logical replication. The change loses nothing; what may come " +
 			"twice is handled once.\n" +
 			"A service that does not answer delays no other service; the exit code is 7 then.",
-		Example: "  " + e.App.Name + " relay use stream " + e.exampleServices() +
-			"\n  " + e.App.Name + " relay use window " + e.exampleServices(),
+		Example: "  " + e.App.Name + " relay use stream " + e.App.exampleServices() +
+			"\n  " + e.App.Name + " relay use window " + e.App.exampleServices(),
 		Args: cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := e.known(args[1:]...); err != nil {

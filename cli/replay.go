@@ -30,7 +30,7 @@ type Replay struct {
 
 func (e *Env) replay() *cobra.Command {
 	var since string
-	first, _, _ := strings.Cut(e.exampleServices(), " ")
+	first, _, _ := strings.Cut(e.App.exampleServices(), " ")
 	c := &cobra.Command{
 		Use:   "replay SERVICE... [ID...]",
 		Short: "Publish again what services have published, with the same ids",
@@ -41,7 +41,7 @@ func (e *Env) replay() *cobra.Command {
 			"It is how a broker that lost its data is made whole. A service that does not answer delays " +
 			"no other service;\n" +
 			"the exit code is 7 then.",
-		Example: "  " + e.App.Name + " replay " + e.exampleServices() + " --since 1h\n" +
+		Example: "  " + e.App.Name + " replay " + e.App.exampleServices() + " --since 1h\n" +
 			"  " + e.App.Name + " replay " + first + " 0190b1c2-7d3e-7f00-8000-000000000001",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
