@@ -211,7 +211,7 @@ func TestTravel(t *testing.T) {
 		url, db := database(t)
 		databases[name] = db
 		upper := strings.ToUpper(name)
-		env = append(env, upper+"_DATABASE_URL="+url,
+		env = append(env, "QUADRILLE_"+upper+"_DATABASE_URL="+url,
 			"QUADRILLE_"+upper+"_URL=http://"+address+"/"+name)
 	}
 	travel := build(t, "travel")

@@ -45,7 +45,7 @@ func settingOf(name string) string {
 	if name == "amqp" {
 		return os.Getenv("QUADRILLE_AMQP_URL")
 	}
-	return os.Getenv(strings.ToUpper(name) + "_DATABASE_URL")
+	return os.Getenv("QUADRILLE_" + strings.ToUpper(name) + "_DATABASE_URL")
 }
 
 // serve runs the services and their HTTP server until ctx is done.

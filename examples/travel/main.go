@@ -6,13 +6,12 @@
 // and waits for its answer.
 //
 // In production the services would be three programs. Here one program runs all of them, so that
-// it is simple to try:
+// it is simple to try. On servers of your own, set QUADRILLE_AMQP_URL and
+// QUADRILLE_TRIPS_DATABASE_URL, QUADRILLE_HOTELS_DATABASE_URL, QUADRILLE_FLIGHTS_DATABASE_URL
+// instead of the first two lines:
 //
-//	createdb trips && createdb hotels && createdb flights
-//	export TRIPS_DATABASE_URL='postgres://me:secret@127.0.0.1:5432/trips?sslmode=disable'
-//	export HOTELS_DATABASE_URL='postgres://me:secret@127.0.0.1:5432/hotels?sslmode=disable'
-//	export FLIGHTS_DATABASE_URL='postgres://me:secret@127.0.0.1:5432/flights?sslmode=disable'
-//	export QUADRILLE_AMQP_URL='amqp://me:secret@127.0.0.1:5672/'
+//	quadrille up --servers --detach --database trips,hotels,flights
+//	. .quadrille/env
 //	export QUADRILLE_TRIPS_URL=http://127.0.0.1:8080/trips
 //	export QUADRILLE_HOTELS_URL=http://127.0.0.1:8080/hotels
 //	export QUADRILLE_FLIGHTS_URL=http://127.0.0.1:8080/flights

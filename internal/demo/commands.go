@@ -126,7 +126,8 @@ func up(e *cli.Env) *cobra.Command {
 			"With --detach it returns when all are ready. If it is called again, it restarts the " +
 			"processes that have ended and keeps the others.",
 		Example: "  quadrille up\n  quadrille up --detach --replicas 2\n  quadrille up --without " +
-			"payments   # to run it under a debugger",
+			"payments   # to run it under a debugger\n" +
+			"  quadrille up --servers --database trips,hotels   # for services of your own",
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if s.Root, err = root(); err != nil {
 				return err
@@ -160,13 +161,15 @@ func up(e *cli.Env) *cobra.Command {
 	c.Flags().IntVar(&s.Replicas, "replicas", 1, "number of replicas of each service")
 	c.Flags().StringVar(&without, "without", "", "services to leave out, separated by commas")
 	c.Flags().BoolVar(&s.Servers, "servers", false, "start only the servers")
+	c.Flags().StringSliceVar(&s.Databases, "database", nil, "services of your own, separated by "+
+		"commas: create a database and a broker user for each, and write their settings")
 	return c
 }
 
 // describe returns the output of up for JSON.
 func (s *Stack) describe() map[string]any {
 	urls := map[string]string{}
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		if s.runs(service.Name + "-1") {
 			urls[service.Name] = s.state.url(service.Name)
 		}

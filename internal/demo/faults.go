@@ -24,7 +24,7 @@ func (s *Stack) Revive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		for i := 1; i <= s.Replicas; i++ {
 			name := fmt.Sprintf("%s-%d", service.Name, i)
 			if s.state.alive(name) {

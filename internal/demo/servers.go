@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
@@ -81,14 +82,17 @@ func (s *Stack) prepareBroker(ctx context.Context) error {
 		all); err != nil {
 		return err
 	}
-	for _, service := range s.services() {
-		user := url.PathEscape(s.account(service.Name))
-		if err := put("/api/users/"+user, map[string]string{"password": s.state.secret(service.Name),
+	for _, name := range s.accounts() {
+		user := url.PathEscape(s.account(name))
+		if err := put("/api/users/"+user, map[string]string{"password": s.state.secret(name),
 			"tags": ""}); err != nil {
 			return err
 		}
-		if err := put("/api/permissions/"+vhost+"/"+user,
-			topology.PermissionOf(service.Name)); err != nil {
+		may := topology.PermissionOf(name)
+		if slices.Contains(s.Databases, name) {
+			may = all // no operator declares its exchange and queues
+		}
+		if err := put("/api/permissions/"+vhost+"/"+user, may); err != nil {
 			return err
 		}
 	}
@@ -109,10 +113,9 @@ func (s *Stack) prepareDatabases(ctx context.Context) error {
 			return fmt.Errorf("revoke the access to the databases postgres and template1: %w", err)
 		}
 	}
-	for _, service := range s.services() {
-		if err := s.prepareDatabase(ctx, db, s.account(service.Name),
-			s.state.secret(service.Name)); err != nil {
-			return fmt.Errorf("database of %s: %w", service.Name, err)
+	for _, name := range s.accounts() {
+		if err := s.prepareDatabase(ctx, db, s.account(name), s.state.secret(name)); err != nil {
+			return fmt.Errorf("database of %s: %w", name, err)
 		}
 	}
 	return nil
@@ -151,7 +154,7 @@ func (s *Stack) grantReplication(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		if _, err := db.ExecContext(ctx, "ALTER ROLE "+pq.QuoteIdentifier(s.account(service.Name))+
 			" REPLICATION"); err != nil {
 			return fmt.Errorf("grant REPLICATION to the role of %s: %w", service.Name, err)
@@ -196,9 +199,9 @@ func (s *Stack) dropAll(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	for _, service := range s.services() {
+	for _, name := range s.accounts() {
 		if _, err := db.ExecContext(ctx, "DROP DATABASE IF EXISTS "+
-			pq.QuoteIdentifier(s.account(service.Name))+" WITH (FORCE)"); err != nil {
+			pq.QuoteIdentifier(s.account(name))+" WITH (FORCE)"); err != nil {
 			return fmt.Errorf("reset: %w", err)
 		}
 	}
@@ -228,13 +231,18 @@ func (s *Stack) settings() [][2]string {
 	list := [][2]string{{"QUADRILLE_AMQP_URL", s.operatorURL()},
 		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
 	list = append(list, [2]string{"QUADRILLE_SIMULATORS_URL", "http://" + s.state.address(simulators)})
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		prefix := "QUADRILLE_" + strings.ToUpper(service.Name) + "_"
 		list = append(list,
 			[2]string{prefix + "URL", s.state.url(service.Name)},
 			[2]string{prefix + "URLS", s.replicaURLs(service.Name)},
 			[2]string{prefix + "AMQP_URL", s.amqpURL(service.Name)},
 			[2]string{prefix + "DATABASE_URL", s.databaseURL(service.Name)})
+	}
+	for _, name := range s.Databases {
+		prefix := "QUADRILLE_" + strings.ToUpper(name) + "_"
+		list = append(list, [2]string{prefix + "AMQP_URL", s.amqpURL(name)},
+			[2]string{prefix + "DATABASE_URL", s.databaseURL(name)})
 	}
 	return list
 }

@@ -2,11 +2,18 @@ package demo
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"strings"
 	"testing"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
+	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/events/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -27,10 +34,10 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 		}
 	}
 	databases := map[string]string{"postgres": "", "template1": ""} // each with its owner
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		databases[s.account(service.Name)] = service.Name
 	}
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		for name, owner := range databases {
 			err := connect(t.Context(), withPath(s.databaseURL(service.Name), name))
 			var refused *pq.Error
@@ -49,7 +56,7 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 	if err := s.grantReplication(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if may := s.streaming(t); len(may) != len(s.services()) {
+	if may := s.streaming(t); len(may) != len(demoServices()) {
 		t.Errorf("only %q may stream", may)
 	}
 }
@@ -79,4 +86,88 @@ func (s *Stack) streaming(t *testing.T) (roles []string) {
 		t.Fatal(err)
 	}
 	return roles
+}
+
+// What up --database writes is enough for a service of one's own, which declares its exchange and
+// publishes.
+func TestServiceOfOnesOwnRunsOnTheServers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	shared := *devstack.Shared(t)
+	shared.Given = true // other tests use them
+	s := &Stack{Root: dir, Name: "own" + strings.ToLower(rand.Text()[:8]), Replicas: 1,
+		Databases: []string{"trips"}, Log: t.Logf, servers: &shared}
+	var err error
+	if s.state, err = loadState(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.removeAll(t) })
+	if err := errors.Join(s.validate(), s.prepare(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	settings := map[string]string{}
+	for _, pair := range s.settings() {
+		settings[pair[0]] = pair[1]
+	}
+	trips, err := quadrille.New(quadrille.Config{Name: "trips",
+		Publishes: []events.Payload{fulfilment.Samples(events.NewID())[0]},
+		Database:  settings["QUADRILLE_TRIPS_DATABASE_URL"], AMQP: settings["QUADRILLE_TRIPS_AMQP_URL"],
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- trips.Run(ctx) }()
+	var failed error
+	ok, err := poll(ctx, func() (bool, error) {
+		if _, failed = trips.DB(ctx); failed == nil {
+			failed = trips.Tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+				return trips.Publish(ctx, tx, fulfilment.Samples(events.NewID())[0])
+			})
+		}
+		return failed == nil, nil
+	})
+	if !ok || err != nil {
+		t.Fatalf("the service does not publish: %v", errors.Join(err, failed))
+	}
+	ok, err = poll(ctx, func() (bool, error) { return trips.Stats().Relay.Published > 0, nil })
+	if !ok || err != nil {
+		t.Errorf("the event is not published: %v", err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	for name, want := range map[string]string{"orders": "has a database already",
+		"Trips": "want a name", "": "want a name"} {
+		s.Databases = []string{name}
+		if err := s.validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	s.Databases = []string{"trips"}
+}
+
+// removeAll removes what prepare has created on given servers.
+func (s *Stack) removeAll(t *testing.T) {
+	ctx := context.WithoutCancel(t.Context())
+	s.Databases = []string{"trips"}
+	if err := s.dropAll(ctx); err != nil {
+		t.Error(err)
+	}
+	db, err := postgres.Open(s.servers.PostgresURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	for _, name := range s.accounts() {
+		if _, err := db.ExecContext(ctx, "DROP ROLE "+pq.QuoteIdentifier(s.account(name))); err != nil {
+			t.Error(err)
+		}
+		if err := devstack.Manage(ctx, s.servers.ManagementURL, "DELETE", "/api/users/"+s.account(name),
+			nil, nil); err != nil {
+			t.Error(err)
+		}
+	}
 }

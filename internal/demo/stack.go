@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,10 @@ const (
 	maxReplicas  = 20
 )
 
+// ownName is what the name of a database may be: it is a part of the names of accounts and
+// settings.
+var ownName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,30}$`)
+
 // Stack is the whole system on this machine: private servers, the four services and the simulators
 // as processes.
 type Stack struct {
@@ -29,10 +34,12 @@ type Stack struct {
 	Name     string // different for each stack of a folder
 	Replicas int    // of each service
 	Without  []string
-	Servers  bool     // start only the servers
-	Detached bool     // the stack outlives this process
-	Settings []string // additional environment of the services, as NAME=value
-	Log      func(format string, args ...any)
+	Servers  bool // start only the servers
+	// Databases are names of services of one's own: each gets a database and a broker user.
+	Databases []string
+	Detached  bool     // the stack outlives this process
+	Settings  []string // additional environment of the services, as NAME=value
+	Log       func(format string, args ...any)
 
 	state   *state
 	servers *devstack.Servers
@@ -41,7 +48,16 @@ type Stack struct {
 	missing []cli.Missing // processes that could not be started, or did not become ready
 }
 
-func (s *Stack) services() []topology.Service { return topology.Fulfilment().Services }
+func demoServices() []topology.Service { return topology.Fulfilment().Services }
+
+// accounts returns the names of all services that have a database and a broker user.
+func (s *Stack) accounts() []string {
+	var names []string
+	for _, service := range demoServices() {
+		names = append(names, service.Name)
+	}
+	return append(names, s.Databases...)
+}
 
 // dir returns the folder with the settings, process ids and logs of the stack.
 func (s *Stack) dir() string {
@@ -95,6 +111,15 @@ func (s *Stack) validate() error {
 	if s.Replicas < 1 || s.Replicas > maxReplicas {
 		return fmt.Errorf("%d replicas: want 1 to %d", s.Replicas, maxReplicas)
 	}
+	for i, name := range s.Databases {
+		if !ownName.MatchString(name) {
+			return fmt.Errorf("--database %.64q: want a name of lower-case letters, digits and underscores "+
+				"that begins with a letter", name)
+		}
+		if slices.Contains(s.accounts()[:len(demoServices())+i], name) {
+			return fmt.Errorf("--database %s: this name has a database already", name)
+		}
+	}
 	for _, name := range s.Without {
 		if _, ok := topology.Fulfilment().Service(name); !ok {
 			return fmt.Errorf(
@@ -119,7 +144,7 @@ func (s *Stack) prepare(ctx context.Context) error {
 // names lists the processes of services that this stack has started, in the order of the services.
 func (s *Stack) names() []string {
 	var names []string
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		for i := 1; i <= maxReplicas; i++ {
 			if name := fmt.Sprintf("%s-%d", service.Name, i); s.state.Processes[name].PID != 0 {
 				names = append(names, name)
@@ -185,7 +210,7 @@ func (s *Stack) runs(name string) bool {
 // Print returns the addresses and files of the stack for a person.
 func (s *Stack) Print() string {
 	var b strings.Builder
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		if s.runs(service.Name + "-1") {
 			fmt.Fprintf(&b, "%-10s %s\n", service.Name, s.state.url(service.Name))
 		}

@@ -15,7 +15,7 @@ import (
 // wanted lists the processes of an up: the outside world first, and the replicas of each service.
 func (s *Stack) wanted() []string {
 	names := []string{simulators}
-	for _, service := range s.services() {
+	for _, service := range demoServices() {
 		for i := 1; i <= s.Replicas && !slices.Contains(s.Without, service.Name); i++ {
 			names = append(names, fmt.Sprintf("%s-%d", service.Name, i))
 		}
