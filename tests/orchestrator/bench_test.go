@@ -48,31 +48,23 @@ func placed(d *env.Env, b *testing.B, key string) fulfilment.OrderPlaced {
 // because a workflow repeats its steps after a crash.
 func step[S any](ctx context.Context, s *quadrille.Service, p consumer.Participant[S],
 	payloads ...events.Payload) (string, error) {
-	ctx = s.Context(ctx)
 	batch := make([]events.Event, len(payloads))
 	for i, payload := range payloads {
 		batch[i] = events.Cause(events.Event{}, "/orchestrator", time.Now(), payload)
 	}
-	db, err := s.DB(ctx)
+	_, results, err := quadrille.Apply(ctx, s, p, batch...)
 	if err != nil {
 		return "", err
 	}
-	tx, err := db.BeginTxx(ctx, nil)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = tx.Rollback() }()
-	_, published, err := p.Apply(ctx, tx, batch...)
-	if err != nil {
-		return "", err
-	}
-	for _, e := range published {
-		switch e.Data.(type) {
-		case fulfilment.PaymentDeclined, fulfilment.StockRejected, fulfilment.ShipmentFailed:
-			return "", fmt.Errorf("refused: %+v", e.Data)
+	for _, r := range results {
+		for _, published := range r.Effects.Publish {
+			switch published.(type) {
+			case fulfilment.PaymentDeclined, fulfilment.StockRejected, fulfilment.ShipmentFailed:
+				return "", fmt.Errorf("refused: %+v", published)
+			}
 		}
 	}
-	return "", tx.Commit()
+	return "", nil
 }
 
 // fulfil is the workflow of an order that is confirmed.

@@ -7,6 +7,8 @@ require (
 	github.com/quadrille-go/quadrille v0.0.0
 )
 
+require go.uber.org/goleak v1.3.0 // indirect
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bojanz/currency v1.4.0 // indirect
