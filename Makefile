@@ -35,6 +35,7 @@ vuln: ## look for known vulnerabilities in what is used
 
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+	@cd tests/orchestrator && $(GO) vet .
 
 bench-orchestrator: servers ## compare the choreography with an orchestrator that does the same work
 	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
