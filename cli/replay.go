@@ -53,7 +53,7 @@ func (e *Env) replay() *cobra.Command {
 			if err != nil {
 				return usage(err)
 			}
-			return e.republishAll(c.Context(), services, body)
+			return e.replayAll(c.Context(), services, body)
 		},
 	}
 	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as "+
@@ -105,7 +105,7 @@ func (e *Env) replayStatus(services, ids []string, since string) (map[string]any
 
 // replayAll requests the replays of several services at the same time, waits until each has ended,
 // and prints what became of it.
-func (e *Env) republishAll(ctx context.Context, services []string, body map[string]any) error {
+func (e *Env) replayAll(ctx context.Context, services []string, body map[string]any) error {
 	var mu sync.Mutex
 	found := map[string]Replay{}
 	missing, failed := change(services, func(service string) error {
