@@ -63,7 +63,7 @@ func (c *Consumer) verifySource(exchange string, record events.Record) (owner st
 		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange,
 			c.Topology.Name)
 	case !slices.Contains(publisher.Publishes(), record.Type):
-		return "", fmt.Errorf("%w: %s does not say %.80q", errForged, owner, record.Type)
+		return "", fmt.Errorf("%w: %s does not publish %.80q", errForged, owner, record.Type)
 	case record.Source != "" && record.Source != topology.SourceOf(owner):
 		return "", fmt.Errorf("%w: it came through %s and claims to be from %.80q", errForged, exchange,
 			record.Source)
