@@ -41,11 +41,11 @@ type Env struct {
 }
 
 // howToStart is a hint with the command that starts the services, if the program has one.
-func (a App) howToStart(hint string) string {
+func (a App) howToStart() string {
 	if a.Start == "" {
-		return strings.TrimSuffix(strings.TrimRight(hint, " "), ", or")
+		return "are the services running?"
 	}
-	return hint + "start the services with: " + a.Start
+	return "are the services running? start them with: " + a.Start
 }
 
 // exampleServices are one or two services of the topology, for examples in help.
@@ -75,7 +75,7 @@ func (e *Env) Setting(name string) (string, error) {
 	}
 	return "", Error{Code: ExitUnreachable,
 		Err:  fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
-		Next: e.App.howToStart("set it, or ")}
+		Next: e.App.howToStart()}
 }
 
 // settings are those of the file, which is read once.
@@ -203,7 +203,7 @@ func (e *Env) request(ctx context.Context, base, service, method, path string,
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, Error{Code: ExitUnreachable, Err: fmt.Errorf("request to %s: %w", service, err),
-			Next: e.App.howToStart("is it running? ")}
+			Next: e.App.howToStart()}
 	}
 	defer func() { _ = response.Body.Close() }()
 	var answer []byte

@@ -106,7 +106,7 @@ func TestTraceThatIsCutSaysSo(t *testing.T) {
 		if strings.Contains(out, "here has published more about it") != cut {
 			t.Errorf("%d events: cut is told %t\n%s", n, !cut, errOut)
 		}
-		if !strings.Contains(errOut, "\n  is it running?\n") {
+		if !strings.Contains(errOut, "\n  are the services running?\n") {
 			t.Errorf("the hint has no line of its own: %s", errOut)
 		}
 	}

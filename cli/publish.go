@@ -67,7 +67,7 @@ func (e *Env) publish() *cobra.Command {
 			"Without data it is a valid sample.\n\nTypes: " +
 			strings.Join(e.App.Topology.Types(), ", "),
 		Example: "  " + e.App.Name +
-			" publish " + example + " --set customer=ada --set lines.0.quantity=2\n" +
+			" publish " + example + "\n" +
 			"  " + e.App.Name + " publish " + example + " --data @event.json --count 5 --id " +
 			"0190a0e0-0000-7000-8000-000000000001\n" +
 			"  " + e.App.Name + " publish " + example + " --dry-run -o json",
