@@ -18,8 +18,8 @@ demo: servers build ## run orders through every outcome on private servers, and 
 	@bin/quadrille demo
 
 test: servers build ## run all tests on private servers, with the race detector
-	@$(GO) vet ./...
-	@GO="$(GO)" scripts/test.sh ./...
+	@GOWORK=$(CURDIR)/tests/go.work $(GO) vet ./... ./tests/compose
+	@GOWORK=$(CURDIR)/tests/go.work GO="$(GO)" scripts/test.sh ./... ./tests/compose
 
 up: servers build ## start everything and stay until Ctrl-C
 	@bin/quadrille up
@@ -35,10 +35,10 @@ vuln: ## look for known vulnerabilities in what is used
 
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
-	@cd tests/orchestrator && $(GO) vet .
+	@cd tests/bench/orchestrator && $(GO) vet .
 
 bench-orchestrator: servers ## compare the choreography with an orchestrator that does the same work
-	@cd tests/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
+	@cd tests/bench/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .
 
 bench: servers build ## measure the relay, the consumer and the order flow, each with the limit of the machine
 	@$(GO) test -run '^$$' -bench 'Relay$$' -benchtime 3x -timeout 60m ./outbox

@@ -10,8 +10,8 @@ import (
 
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -220,7 +220,7 @@ func (s *Service) partsFor(w http.ResponseWriter, r *http.Request) *parts {
 
 // problem answers a request that the database has refused, or could not execute.
 func (s *Service) problem(w http.ResponseWriter, err error) {
-	if postgres.ClassOf(err) == postgres.BadData {
+	if pg.ClassOf(err) == pg.BadData {
 		writeProblem(w, http.StatusBadRequest, "the request contains text that PostgreSQL cannot store")
 		return
 	}

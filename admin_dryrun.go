@@ -8,7 +8,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -19,11 +19,11 @@ func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 	}
 	result := admin.DryRun{Publishes: []admin.Event{}}
 	effects, err := p.consumer.DryRun(r.Context(), found)
-	switch class := postgres.ClassOf(err); {
+	switch class := pg.ClassOf(err); {
 	case errors.Is(err, consumer.ErrCallNotRun):
 		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
 		return
-	case err != nil && (class == postgres.Lost || class == postgres.Busy || class == postgres.Retry):
+	case err != nil && (class == pg.Lost || class == pg.Busy || class == pg.Retry):
 		s.problem(w, err)
 		return
 	case err != nil:

@@ -12,9 +12,9 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -29,7 +29,7 @@ func identityOf(t *testing.T, s *quadrille.Service) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity, err := postgres.Identity(t.Context(), db)
+	identity, err := pg.Identity(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,8 @@ import (
 	"errors"
 
 	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 

@@ -13,9 +13,9 @@ import (
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -26,12 +26,12 @@ type Config struct {
 	Publishes []events.Payload   // a value of each type that it publishes
 	Handlers  []consumer.Handler // what it does about events, deadlines, requests and answers
 
-	// Database is the address of the service's own database, see postgres.Address. It may name several
+	// Database is the address of the service's own database, see pg.Address. It may name several
 	// hosts, separated by commas: the first that accepts writes is used. TLS is configured by the
 	// parameters sslmode, sslrootcert, sslcert and sslkey, or by DatabaseTLS.
 	Database    string
 	DatabaseTLS TLS
-	// DB is an open pool of the database, made by postgres.Open with the address in Database, to share
+	// DB is an open pool of the database, made by pg.Open with the address in Database, to share
 	// it with other code. The service does not close it.
 	DB *sqlx.DB
 	// LeaderDatabase is another address of the same database, for the sessions that a leader keeps,
@@ -129,15 +129,15 @@ func New(c Config) (*Service, error) {
 func (s *Service) validate() error {
 	c := s.config
 	faults := []error{rabbit.CheckURL(c.AMQP)}
-	if _, err := postgres.Address(c.Database); err != nil {
+	if _, err := pg.Address(c.Database); err != nil {
 		faults = append(faults, err)
-	} else if db, err := postgres.Open(c.Database); err != nil {
+	} else if db, err := pg.Open(c.Database); err != nil {
 		faults = append(faults, err)
 	} else {
 		_ = db.Close() // it has not connected
 	}
 	if c.LeaderDatabase != "" {
-		if _, err := postgres.Address(c.LeaderDatabase); err != nil {
+		if _, err := pg.Address(c.LeaderDatabase); err != nil {
 			faults = append(faults, fmt.Errorf("LeaderDatabase: %w", err))
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // The bounds of how long a broker may refuse a service that has just started.

@@ -10,28 +10,28 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // connect makes the pool of the database and that of the sessions that leaders keep, which are one
 // unless LeaderDatabase is set. It also returns the address of the latter in a form that every
 // driver reads. It does not connect yet.
 func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
-	if address, err = postgres.Address(s.config.Database); err != nil {
+	if address, err = pg.Address(s.config.Database); err != nil {
 		return nil, nil, "", err
 	}
 	if db = s.config.DB; db == nil {
-		if db, err = postgres.Open(address); err != nil {
+		if db, err = pg.Open(address); err != nil {
 			return nil, nil, "", err
 		}
 	}
 	if s.config.LeaderDatabase == "" {
 		return db, db, address, nil
 	}
-	if address, err = postgres.Address(s.config.LeaderDatabase); err == nil {
-		sessions, err = postgres.Open(address)
+	if address, err = pg.Address(s.config.LeaderDatabase); err == nil {
+		sessions, err = pg.Open(address)
 	}
 	if err != nil {
 		if s.config.DB == nil {
@@ -39,14 +39,14 @@ func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
 		}
 		return nil, nil, "", fmt.Errorf("LeaderDatabase: %w", err)
 	}
-	postgres.LeadThrough(db, sessions)
+	pg.LeadThrough(db, sessions)
 	return db, sessions, address, nil
 }
 
 // prepare migrates a database. It refuses one that may lose what it has committed, that is another
 // service's, or whose sessions are not its own.
 func (s *Service) prepare(ctx context.Context, p *parts) error {
-	if err := postgres.CheckDurable(ctx, p.db); err != nil {
+	if err := pg.CheckDurable(ctx, p.db); err != nil {
 		return err
 	}
 	if err := s.checkSessions(ctx, p); err != nil {
@@ -64,7 +64,7 @@ func (s *Service) prepare(ctx context.Context, p *parts) error {
 		maps.Copy(lines, c.Migrations())
 	}
 	for _, line := range slices.Sorted(maps.Keys(lines)) {
-		if err := postgres.Migrate(ctx, s.config.Database, line, lines[line]); err != nil {
+		if err := pg.Migrate(ctx, s.config.Database, line, lines[line]); err != nil {
 			return err
 		}
 	}
@@ -79,10 +79,10 @@ func (s *Service) prepare(ctx context.Context, p *parts) error {
 // checkSessions refuses a pooler that shares sessions, and a LeaderDatabase that is another
 // database.
 func (s *Service) checkSessions(ctx context.Context, p *parts) error {
-	if err := postgres.CheckSessions(ctx, p.db); err != nil || p.sessions == p.db {
+	if err := pg.CheckSessions(ctx, p.db); err != nil || p.sessions == p.db {
 		return err
 	}
-	if err := postgres.CheckSessions(ctx, p.sessions); err != nil {
+	if err := pg.CheckSessions(ctx, p.sessions); err != nil {
 		return fmt.Errorf("LeaderDatabase: %w", err)
 	}
 	var ids [2]string
@@ -101,14 +101,14 @@ func (s *Service) checkSessions(ctx context.Context, p *parts) error {
 // claim makes the database the service's own. One that an earlier release has migrated has no owner
 // yet, but its tables show which service has used them.
 func (s *Service) claim(ctx context.Context, db *sqlx.DB) error {
-	if owner, _, err := postgres.Owner(ctx, db); err != nil {
+	if owner, _, err := pg.Owner(ctx, db); err != nil {
 		return err
 	} else if owner == "" {
 		if err := s.checkUse(ctx, db); err != nil {
 			return err
 		}
 	}
-	return postgres.Claim(ctx, s.config.Database, s.config.Name)
+	return pg.Claim(ctx, s.config.Database, s.config.Name)
 }
 
 // checkUse refuses a database whose inbox another service has written.
@@ -127,5 +127,5 @@ func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
 	if err != nil || other == "" {
 		return err
 	}
-	return postgres.Foreign(s.config.Name, other, here.Database, here.Schema)
+	return pg.Foreign(s.config.Name, other, here.Database, here.Schema)
 }

@@ -13,9 +13,9 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // refused runs a service, which must end by itself with a mistake that names these.
@@ -171,7 +171,7 @@ func TestServiceBehindAPooler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lead, err := postgres.Leader{DB: db, Name: "test"}.Try(t.Context())
+	lead, err := pg.Leader{DB: db, Name: "test"}.Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
 	}
@@ -208,7 +208,7 @@ func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	run(t, s)
 	publish(t, s, UserJoined{"1", "ada@example.com"})
 	becomes(t, s, 1, "welcomed")
-	admin, err := postgres.Open(url + "&default_transaction_read_only=off")
+	admin, err := pg.Open(url + "&default_transaction_read_only=off")
 	if err != nil {
 		t.Fatal(err)
 	}

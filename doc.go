@@ -23,7 +23,7 @@
 // A payload is a struct with the methods EventType and Subject; see package events. A service that
 // is not named by its Topology declares its own exchange, queue and bindings; Publishes lists its
 // events. Services that belong together share a Topology that names them all and lists their
-// events. An operator applies it, with rabbit.Apply or the command topology apply of package cli,
+// events. An operator applies it, with ApplyTopology or the command topology apply of package cli,
 // and the services wait until that is done.
 //
 // # Publishing

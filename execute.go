@@ -13,7 +13,7 @@ import (
 // Tx runs f in a transaction of the service's database, and hurries the relay and the outside calls
 // when it has committed. It runs f again, up to consumer.MaxReruns times, when another transaction
 // was first: f must be repeatable. What f publishes happens if, and only if, Tx returns nil, or
-// postgres.ErrUnknownOutcome and the commit arrived. The context that f gets is the one to pass on.
+// pg.ErrUnknownOutcome and the commit arrived. The context that f gets is the one to pass on.
 func (s *Service) Tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	p, err := s.parts(ctx)

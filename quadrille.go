@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -149,8 +149,8 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		given: c.DB != nil}
 	if err := s.prepare(ctx, p); err != nil {
 		_ = p.close()
-		if !postgres.WaitingHelps(err) {
-			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, postgres.Remedy(err))
+		if !pg.WaitingHelps(err) {
+			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, pg.Remedy(err))
 		}
 		return nil, err
 	}
@@ -188,5 +188,5 @@ func (s *Service) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return postgres.Alive(ctx, p.db)
+	return pg.Alive(ctx, p.db)
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // TLS names the files for a connection with TLS, in PEM. The zero value adds nothing to an address.
@@ -46,7 +46,7 @@ func (t TLS) database(address string) (string, error) {
 	if t == (TLS{}) {
 		return address, nil
 	}
-	u, err := postgres.AddressURL(address)
+	u, err := pg.AddressURL(address)
 	if err != nil {
 		return "", err
 	}

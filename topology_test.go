@@ -17,11 +17,11 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -65,7 +65,7 @@ func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 // have come.
 func meetAtMigration(t *testing.T, url string, n int, open func()) {
 	t.Helper()
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 		return err
 	}
 	s := members(t, database(t), broker, func(c *quadrille.Config) {
-		c.Name, c.Publishes, c.Topology = "loyalty", nil, topology.Fulfilment()
+		c.Name, c.Publishes, c.Topology = "loyalty", nil, fulfilment.Topology()
 		c.Handlers = []consumer.Handler{consumer.Handle(points)}
 	})
 	run(t, s)

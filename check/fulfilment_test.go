@@ -11,12 +11,12 @@ import (
 	"github.com/quadrille-go/quadrille/check"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/demo"
-	"github.com/quadrille-go/quadrille/internal/inventory"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -37,7 +37,7 @@ func one(t *testing.T, duplicates int, country string) check.Model {
 		t.Fatal(err)
 	}
 	return check.Model{
-		Topology: topology.Fulfilment(), Reactors: demo.Reactors(), Duplicates: duplicates,
+		Topology: fulfilment.Topology(), Reactors: demo.Reactors(), Duplicates: duplicates,
 		Begin: map[string]consumer.Memory{"payments": money, "inventory": goods},
 		Commands: []check.Command{
 			{To: "orders", Payload: orders.Place{Within: time.Minute, OrderPlaced: fulfilment.OrderPlaced{

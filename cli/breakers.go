@@ -3,8 +3,9 @@ package cli
 import (
 	"time"
 
-	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // Breaker is a circuit breaker of one replica of a service.

@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // Parked is something that one service has parked.

@@ -14,15 +14,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// maxPublished bounds --count; a chunk of it is in flight at once.
-const (
-	maxPublished = 1_000_000
-	publishChunk = 500
-)
+// maxPublished bounds --count.
+const maxPublished = 1_000_000
 
 type publishing struct {
 	*Env
@@ -202,40 +199,20 @@ func (p *publishing) send(ctx context.Context, owner string, records []events.Re
 	if err != nil {
 		return err
 	}
-	session, err := rabbit.Open(ctx, url, p.App.Name+"/publish")
-	if err != nil {
-		return Error{Code: ExitUnreachable, Err: err}
+	messages := make([]rabbit.Message, len(records))
+	for i, r := range records {
+		messages[i] = rabbit.Message{
+			Exchange: topology.ExchangeOf(owner), Key: r.Type, Publishing: rabbit.Publishing(r),
+			Mandatory: len(p.App.Topology.Subscribers(r.Type)) > 0,
+		}
 	}
-	defer session.Close()
-	publisher, err := rabbit.NewPublisher(session)
-	if err != nil {
+	err = rabbit.Send(ctx, url, p.App.Name+"/publish", messages...)
+	switch {
+	case errors.Is(err, rabbit.ErrNotConfirmed):
+		return Error{Code: ExitUnreachable, Err: err,
+			Next: "is the topology applied? " + p.App.Name + " topology apply"}
+	case err != nil:
 		return Error{Code: ExitUnreachable, Err: err}
-	}
-	for len(records) > 0 {
-		chunk := records[:min(publishChunk, len(records))]
-		records = records[len(chunk):]
-		messages := make([]rabbit.Message, len(chunk))
-		for i, r := range chunk {
-			messages[i] = rabbit.Message{
-				Exchange: topology.ExchangeOf(owner), Key: r.Type, Publishing: rabbit.Publishing(r),
-				Mandatory: len(p.App.Topology.Subscribers(r.Type)) > 0,
-			}
-		}
-		pendings, err := publisher.Publish(messages)
-		if err != nil {
-			return Error{Code: ExitUnreachable, Err: err}
-		}
-		for i, pending := range pendings {
-			outcome, why, err := publisher.Wait(ctx, pending)
-			if err == nil && outcome != rabbit.Confirmed {
-				err = errors.Join(errors.New("not confirmed"), why)
-			}
-			if err != nil {
-				return Error{Code: ExitUnreachable, Err: fmt.Errorf("publish %s %s: %w", chunk[i].Type,
-					chunk[i].ID, err),
-					Next: "is the topology applied? " + p.App.Name + " topology apply"}
-			}
-		}
 	}
 	return nil
 }

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // The bounds of waiting for a relay to change its source.

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quadrille-go/quadrille/admin"
 	"github.com/spf13/cobra"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // Step is an event or an outside call of a trace, with its cause and the services that handled it.

@@ -10,8 +10,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // writeLoop writes down what calls return, until there are none.
@@ -163,7 +163,7 @@ func (k *calls) writeOne(ctx context.Context, r called) {
 		if err == nil {
 			return
 		}
-		if postgres.Alive(ctx, k.DB) != nil {
+		if pg.Alive(ctx, k.DB) != nil {
 			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}

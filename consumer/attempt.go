@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of what an author's code may take.
@@ -77,7 +77,7 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
 	running := w.running.Load()
 	if running == nil { // the driver waits on a silent connection and ignores its context
 		return none, fmt.Errorf("the database has not answered within %s: %w", timeout,
-			postgres.ErrUnknownOutcome)
+			pg.ErrUnknownOutcome)
 	}
 	hung := hungError{running.key, running.eventType, timeout}
 	c.hanging.add(hung.eventType, 1)

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
 // Retry is the policy for an event, or a call, that fails for a reason of its own. The pauses

@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
 // The bounds of outside calls.

@@ -13,10 +13,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -48,7 +48,7 @@ type Consumer struct {
 
 	prepared     sync.Once
 	bounds       Bounds // with their defaults
-	statements   *postgres.Statements
+	statements   *pg.Statements
 	catalogue    events.Catalogue
 	handlerOf    map[string]*Handler
 	callTypes    []string // those whose handler is a Call
@@ -87,7 +87,7 @@ func (c *Consumer) Stats() Stats {
 // panic.
 func (c *Consumer) prepare() {
 	c.prepared.Do(func() {
-		c.statements = postgres.NewStatements(c.DB)
+		c.statements = pg.NewStatements(c.DB)
 		c.bounds = c.Bounds.orDefaults()
 		c.prefetch.full = c.bounds.Prefetch
 		c.handlerOf = map[string]*Handler{}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of trying again.
@@ -39,25 +39,25 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 	if !alive {
 		return waitForDatabase
 	}
-	class := postgres.ClassOf(err)
+	class := pg.ClassOf(err)
 	if errors.As(err, new(outsideError)) {
-		class = postgres.Other // a connection that it lost was not the database's
+		class = pg.Other // a connection that it lost was not the database's
 	}
 	switch {
 	// it has waited long enough for the others in its lane
-	case databaseFault(err) && class != postgres.Lost && class != postgres.Retry:
+	case databaseFault(err) && class != pg.Lost && class != pg.Retry:
 		return postpone
-	case class == postgres.Retry && reruns < MaxReruns,
+	case class == pg.Retry && reruns < MaxReruns,
 		// The database answers now: only this connection was lost, or the outcome of its transaction,
 		// which the inbox tells.
-		class == postgres.Lost && reruns < MaxReruns,
-		class == postgres.Busy && reruns < 1:
+		class == pg.Lost && reruns < MaxReruns,
+		class == pg.Busy && reruns < 1:
 		return rerun
 	case databaseFault(err):
 		return postpone
 	case size > 1:
 		return split
-	case class == postgres.BadData, isPermanent(err), isRefusal(err),
+	case class == pg.BadData, isPermanent(err), isRefusal(err),
 		errors.Is(err, events.ErrMalformed),
 		errors.Is(err, events.ErrUnknownMajor), errors.Is(err, events.ErrUnknownType),
 		errors.Is(err, events.ErrTooLarge):
@@ -74,7 +74,7 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 
 // databaseFault reports whether the database is the cause of an error, and not the event.
 func databaseFault(err error) bool {
-	return postgres.DatabaseFault(err) && !errors.As(err, new(outsideError))
+	return pg.DatabaseFault(err) && !errors.As(err, new(outsideError))
 }
 
 // patient reports whether an outside call is repeated although it has used all its attempts.

@@ -15,7 +15,7 @@ import (
 	"github.com/lib/pq/pqerror"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 var defaults = Bounds{}.orDefaults()
@@ -31,14 +31,14 @@ var dispositions = []struct {
 }{
 	{"deadlock", state("40P01"), rerun, delay, split},
 	{"serialization", state("40001"), rerun, delay, split},
-	{"raced", fmt.Errorf("insert: %w: %w", postgres.ErrRaced, state("23505")), rerun, delay, split},
+	{"raced", fmt.Errorf("insert: %w: %w", pg.ErrRaced, state("23505")), rerun, delay, split},
 	{"connection", state("08006"), rerun, delay, split},
 	{"server shut down", state("57P01"), rerun, delay, split},
 	{"read only", state("25006"), rerun, postpone, postpone},
 	{"bad connection", driver.ErrBadConn, rerun, delay, split},
 	{"end of file", io.ErrUnexpectedEOF, rerun, delay, split},
 	{"network", &net.OpError{Op: "read", Err: errors.New("reset")}, rerun, delay, split},
-	{"unknown outcome", fmt.Errorf("commit: %w", postgres.ErrUnknownOutcome), rerun, delay, split},
+	{"unknown outcome", fmt.Errorf("commit: %w", pg.ErrUnknownOutcome), rerun, delay, split},
 	{"lock time-out", state("55P03"), postpone, postpone, postpone},
 	{"statement time-out", state("57014"), rerun, delay, split},
 	{"disk full", state("53100"), postpone, postpone, postpone},

@@ -7,7 +7,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
 // ErrCallNotRun is the error of a dry run whose handler makes an outside call, which no rollback

@@ -11,8 +11,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -96,7 +96,7 @@ func (c *Consumer) Execute(ctx context.Context, tx *sqlx.Tx, e Effects) error {
 // deliveries and deadlines take the same way.
 //
 // Any error means that tx must be rolled back. A *Refusal is the answer "no" to a command. An error
-// that wraps postgres.ErrRaced means that another replica inserted the same row first: run the
+// that wraps pg.ErrRaced means that another replica inserted the same row first: run the
 // transaction again.
 func Apply[S any](ctx context.Context, c *Consumer, tx *sqlx.Tx, p Participant[S],
 	batch ...events.Event) (*S, []Result, error) {
@@ -230,5 +230,5 @@ func (c *Consumer) withStatements(ctx context.Context) context.Context {
 	if c.DB == nil {
 		return ctx
 	}
-	return postgres.WithStatements(ctx, c.statements)
+	return pg.WithStatements(ctx, c.statements)
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // The bounds that distinguish a session that works from one that does not.

@@ -8,9 +8,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // lane handles the deliveries of some subjects, a batch at a time: what has come in while one
@@ -115,7 +115,7 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 			// The others need not wait that long once more.
 			return c.storePendingWithRetry(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
-		alive := postgres.ClassOf(err) == postgres.Retry || postgres.Alive(ctx, c.DB) == nil
+		alive := pg.ClassOf(err) == pg.Retry || pg.Alive(ctx, c.DB) == nil
 		switch verdict := c.retryOf(batch[0].receipt.Type).dispose(err, len(batch), reruns, 0,
 			alive); verdict {
 		case rerun:

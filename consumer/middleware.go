@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
+	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
 // Next runs what a service does about an event: a handler, a reaction or an outside call.

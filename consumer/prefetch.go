@@ -4,7 +4,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // smallPrefetchFor is how long sessions have a smaller prefetch after one whose unacknowledged

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // Messages that are so large that the bound of bytes comes first make the prefetch smaller, for

@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // apply is a transaction of one replica, run again as the runtime does when somebody else was
@@ -22,11 +22,11 @@ import (
 func apply(ctx context.Context, db *sqlx.DB, p consumer.Participant[consumertest.State],
 	batch ...events.Event) (published []consumer.Result, reruns int, err error) {
 	for ; ; reruns++ {
-		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
+		err = pg.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
 			_, published, err = p.ApplyIn(ctx, tx, batch...)
 			return err
 		})
-		if postgres.ClassOf(err) != postgres.Retry {
+		if pg.ClassOf(err) != pg.Retry {
 			return published, reruns, err
 		}
 	}
@@ -175,11 +175,11 @@ func TestAFaultyParticipantIsAnError(t *testing.T) {
 	}
 	keyless := consumer.Participant[other]{Name: "x",
 		Locks: func(s *other, _ events.Event) { s.Accounts.Lock("a") }}
-	err := postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
+	err := pg.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 		_, _, err := keyless.ApplyIn(t.Context(), tx, e)
 		return err
 	})
-	if err == nil || errors.Is(err, postgres.ErrRaced) {
+	if err == nil || errors.Is(err, pg.ErrRaced) {
 		t.Errorf("a State without its key column: %v", err)
 	}
 	panicky := consumertest.Participant(nil)

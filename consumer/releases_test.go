@@ -13,7 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // While a new release is rolled out its queue is bound to what only it reacts to, and the old
@@ -123,7 +123,7 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 		AND reason LIKE '%may not publish payment.refunded on order.expired%'`)
 	stop()
 	execute := func(c *consumer.Consumer, e consumer.Effects) error {
-		return postgres.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
+		return pg.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 			return c.Execute(t.Context(), tx, e)
 		})
 	}

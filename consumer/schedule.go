@@ -10,8 +10,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -33,7 +33,7 @@ func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
 	for probes := 0; ctx.Err() == nil; {
 		more, err := redo(ctx)
 		switch {
-		case err != nil && postgres.Alive(ctx, c.DB) != nil:
+		case err != nil && pg.Alive(ctx, c.DB) != nil:
 			if probes == 0 && ctx.Err() == nil {
 				c.Log.Warn().Err(err).Msg("database is away, retries and deadlines pause")
 			}
@@ -97,7 +97,7 @@ func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	switch {
 	case err == nil:
 		c.stats.handled.Add(int64(len(claimed)))
-	case len(claimed) == 0 || postgres.Alive(ctx, c.DB) != nil:
+	case len(claimed) == 0 || pg.Alive(ctx, c.DB) != nil:
 		return false, err
 	case len(claimed) == 1:
 		err = c.redoOne(ctx, claimed[0], &err)
@@ -246,7 +246,7 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 			return nil
 		}
 	}
-	if err := postgres.Alive(ctx, c.DB); err != nil {
+	if err := pg.Alive(ctx, c.DB); err != nil {
 		return err
 	}
 	err := c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // identityTimeout is how long the beginning of a session waits for the identity of the database.
@@ -39,7 +39,7 @@ func (c *Consumer) subscribe(ctx context.Context, name, queue string,
 func (c *Consumer) database(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
 	defer cancel()
-	if identity, err := postgres.Identity(ctx, c.DB); err == nil {
+	if identity, err := pg.Identity(ctx, c.DB); err == nil {
 		c.identity.Store(&identity)
 		return identity
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Set is one field of a State: the rows of a table, or what else has keys that a reaction locks.
@@ -21,7 +21,7 @@ type Set interface {
 
 // Table loads and saves a Set. Load must lock what it reads, in one order, and Save must never
 // upsert, since a row that does not exist cannot be locked: when a plain insert meets a row, Save
-// returns an error that wraps postgres.ErrRaced, and the batch runs again on what is there.
+// returns an error that wraps pg.ErrRaced, and the batch runs again on what is there.
 type Table interface {
 	NeedsLoad() bool                              // keys are locked that are not loaded
 	Load(ctx context.Context, tx *sqlx.Tx) error  // load and lock them
@@ -74,7 +74,7 @@ func (r rowsTable[K, V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", r.table, err)
 	}
-	query, err := postgres.Prepared(ctx, tx, "SELECT "+strings.Join(names, ", ")+" FROM "+r.table+
+	query, err := pg.Prepared(ctx, tx, "SELECT "+strings.Join(names, ", ")+" FROM "+r.table+
 		" WHERE "+r.key+" = ANY($1) ORDER BY "+r.key+" FOR UPDATE")
 	if err != nil {
 		return fmt.Errorf("load %s: %w", r.table, err)
@@ -114,7 +114,7 @@ func (r rowsTable[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	if len(update)+len(insert) == 0 {
 		return nil
 	}
-	types, err := postgres.ColumnTypes(ctx, tx, r.table)
+	types, err := pg.ColumnTypes(ctx, tx, r.table)
 	if err != nil {
 		return fmt.Errorf("save %s: %w", r.table, err)
 	}
@@ -141,8 +141,8 @@ func (r rowsTable[K, V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	if len(insert) > 0 {
 		_, err := r.write(ctx, tx, "INSERT INTO "+r.table+" ("+list+") SELECT "+list+" FROM "+from+
 			" AS d ("+list+")", insert, fields)
-		if postgres.IsUniqueViolation(err) {
-			return fmt.Errorf("insert %s: %w: %w", r.table, postgres.ErrRaced, err)
+		if pg.IsUniqueViolation(err) {
+			return fmt.Errorf("insert %s: %w: %w", r.table, pg.ErrRaced, err)
 		}
 		if err != nil {
 			return fmt.Errorf("insert %s: %w", r.table, err)
@@ -160,13 +160,13 @@ func (r *Rows[K, V]) write(ctx context.Context, tx *sqlx.Tx, query string, keys 
 		for n, k := range keys {
 			values[n] = reflect.ValueOf(&r.rows[k].value).Elem().Field(f.Index[0]).Interface()
 		}
-		array, err := postgres.Array(values...)
+		array, err := pg.Array(values...)
 		if err != nil {
 			return 0, fmt.Errorf("column %s: %w", f.Name, err)
 		}
 		args[i] = array
 	}
-	statement, err := postgres.Prepared(ctx, tx, query)
+	statement, err := pg.Prepared(ctx, tx, query)
 	if err != nil {
 		return 0, err
 	}
@@ -178,5 +178,5 @@ func arrayOf[K any](keys []K) (string, error) {
 	for i, k := range keys {
 		values[i] = k
 	}
-	return postgres.Array(values...)
+	return pg.Array(values...)
 }

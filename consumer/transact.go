@@ -9,8 +9,8 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/inbox"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
@@ -107,14 +107,14 @@ func kindOf(h *Handler) inbox.Kind {
 // requestsKey is the context's key under which a transaction notes that it has written requests.
 type requestsKey struct{}
 
-// tx is postgres.InTx in a context in which the hot statements are prepared. When the transaction
+// tx is pg.InTx in a context in which the hot statements are prepared. When the transaction
 // has committed and has written requests, the calls are hurried: without that their poll finds
 // them.
 func (c *Consumer) tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	made := new(atomic.Bool)
 	ctx = context.WithValue(c.withScope(c.withStatements(ctx)), requestsKey{}, made)
-	err := postgres.InTx(ctx, c.DB, func(tx *sqlx.Tx) error {
+	err := pg.InTx(ctx, c.DB, func(tx *sqlx.Tx) error {
 		open := &openTx{consumer: c, tx: tx}
 		if err := f(context.WithValue(ctx, openTxKey{}, open), tx); err != nil {
 			return err
@@ -156,17 +156,17 @@ func (c *Consumer) Join(ctx context.Context,
 // has committed. It runs f again, up to MaxReruns times, when another transaction was first or the
 // database has chosen this one to end a deadlock, so f must be repeatable. What f publishes,
 // schedules or requests happens if, and only if, Tx returns nil, or the commit arrived although its
-// outcome is unknown (postgres.ErrUnknownOutcome).
+// outcome is unknown (pg.ErrUnknownOutcome).
 func (c *Consumer) Tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) (err error) {
 	for range MaxReruns {
 		err = c.tx(ctx, f)
-		if postgres.ClassOf(err) != postgres.Retry {
+		if pg.ClassOf(err) != pg.Retry {
 			break
 		}
 		sleep(ctx, jitter(rerunPause))
 	}
-	if err == nil || errors.Is(err, postgres.ErrUnknownOutcome) {
+	if err == nil || errors.Is(err, pg.ErrUnknownOutcome) {
 		c.Outbox.Nudge()
 	}
 	return err

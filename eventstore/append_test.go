@@ -11,7 +11,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 func TestAppendFollowsTheExpectedVersion(t *testing.T) {
@@ -39,12 +39,12 @@ func TestAppendFollowsTheExpectedVersion(t *testing.T) {
 			Actual: 3}) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if postgres.ClassOf(err) != postgres.Retry {
-			t.Errorf("%s: class %v", name, postgres.ClassOf(err))
+		if pg.ClassOf(err) != pg.Retry {
+			t.Errorf("%s: class %v", name, pg.ClassOf(err))
 		}
 	}
 	if _, err := s.append("counter/b", eventstore.Head{Version: 1}, fact("b", 9)); !errors.Is(err,
-		postgres.ErrRaced) {
+		pg.ErrRaced) {
 		t.Errorf("append after an event that does not exist: %v", err)
 	}
 	if n := s.int(`SELECT count(*) FROM eventstore`); n != 3 {
@@ -66,9 +66,9 @@ func TestConflictDoesNotBreakTheTransaction(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	head := s.grow("a", 1)
-	must(t, postgres.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
+	must(t, pg.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
 		if _, err := eventstore.Append(t.Context(), tx, "counter/a", eventstore.Head{},
-			fact("a", 2)); !errors.Is(err, postgres.ErrRaced) {
+			fact("a", 2)); !errors.Is(err, pg.ErrRaced) {
 			t.Errorf("error %v", err)
 		}
 		_, err := eventstore.Append(t.Context(), tx, "counter/a", head, fact("a", 3))
@@ -87,7 +87,7 @@ func TestManyStreamsInOneStatement(t *testing.T) {
 		{Stream: "counter/a", Expected: a, Facts: facts("a", 3)},
 		{Stream: "counter/c", Facts: facts("c", 5)}}
 	appendAll := func() (heads []eventstore.Head, err error) {
-		err = postgres.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
+		err = pg.InTx(t.Context(), s.DB, func(tx *sqlx.Tx) error {
 			heads, err = eventstore.AppendAll(t.Context(), tx, all...)
 			return err
 		})

@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // rowCounter is a counter that is stored as a row, for comparison with one that is stored as
@@ -41,7 +41,7 @@ func BenchmarkApply(b *testing.B) {
 	const batches, size = 100, 100
 	s := newStore(b)
 	s.exec(`CREATE TABLE row_counters (name text PRIMARY KEY, sum bigint NOT NULL)`)
-	ctx := postgres.WithStatements(b.Context(), postgres.NewStatements(s.DB))
+	ctx := pg.WithStatements(b.Context(), pg.NewStatements(s.DB))
 	var streams, rows, folds time.Duration
 	run := func(apply func(tx *sqlx.Tx, batch []events.Event) error) time.Duration {
 		began := time.Now()
@@ -50,7 +50,7 @@ func BenchmarkApply(b *testing.B) {
 			for i := range batch {
 				batch[i] = event(plus{fmt.Sprint("counter", i), 0})
 			}
-			must(b, postgres.InTx(ctx, s.DB, func(tx *sqlx.Tx) error { return apply(tx, batch) }))
+			must(b, pg.InTx(ctx, s.DB, func(tx *sqlx.Tx) error { return apply(tx, batch) }))
 		}
 		return time.Since(began)
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // storeSQL identifies the database and its table of events, for the column store.
@@ -99,7 +99,7 @@ func (g generation) reset(ctx context.Context, tx *sqlx.Tx, why string) error {
 		started_at = now(), mark_seq = 0, mark_hash = NULL, note = $4, error = '', store = `+storeSQL+`,
 		system = (SELECT system_identifier::text FROM pg_control_system())
 		WHERE name = $1 AND generation = $2`,
-		g.Name, g.Generation, string(postgres.Beginning), why)
+		g.Name, g.Generation, string(pg.Beginning), why)
 	if err == nil && g.Live { // the view may not have been restored
 		err = switchView(ctx, tx, g.Name, g.Generation)
 	}
@@ -107,7 +107,7 @@ func (g generation) reset(ctx context.Context, tx *sqlx.Tx, why string) error {
 }
 
 // prepareAsLeader does the same as Prepare, in a transaction of the leader.
-func (p *Projector) prepareAsLeader(ctx context.Context, lead *postgres.Lead) error {
+func (p *Projector) prepareAsLeader(ctx context.Context, lead *pg.Lead) error {
 	return wrap("reset projections", lead.Tx(ctx,
-		func(tx postgres.Fenced) error { return p.prepare(ctx, tx.Tx()) }))
+		func(tx pg.Fenced) error { return p.prepare(ctx, tx.Tx()) }))
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // restores simulate the effects of a restore, or of a move to another cluster, on a database.
@@ -106,7 +106,7 @@ func TestCheckpointAheadOfTheDatabaseIsAnError(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	s.grow("a", 3)
-	const future = postgres.Snapshot("9000000000:9000000000:")
+	const future = pg.Snapshot("9000000000:9000000000:")
 	for _, checkpoint := range []eventstore.Checkpoint{{A: future, B: future},
 		{A: "9:9:", B: future, LastSeq: 1}} {
 		if _, _, err := eventstore.ReadAll(t.Context(), s, checkpoint); !errors.Is(err,

@@ -19,7 +19,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 //go:embed migrations/*.sql
@@ -39,7 +39,7 @@ type Head struct {
 }
 
 // Conflict means that another transaction has appended to a stream since its writer read it: read
-// the stream again and decide again. Its class is postgres.Retry.
+// the stream again and decide again. Its class is pg.Retry.
 type Conflict struct {
 	Stream           string
 	Expected, Actual int64
@@ -50,7 +50,7 @@ func (c *Conflict) Error() string {
 		c.Expected)
 }
 
-func (c *Conflict) Unwrap() error { return postgres.ErrRaced }
+func (c *Conflict) Unwrap() error { return pg.ErrRaced }
 
 // Appending is a list of events to append to one stream.
 type Appending struct {
@@ -98,7 +98,7 @@ RETURNING stream`
 // AppendAll appends to many streams in one statement, and returns their new heads. After an error
 // the caller must roll tx back, since streams other than that of the *Conflict may have grown.
 // A caller that has not locked the streams before, as Streams does, may get a deadlock, which has
-// the class postgres.Retry.
+// the class pg.Retry.
 func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, error) {
 	rows, heads, err := rowsOf(all)
 	if err != nil {
@@ -112,7 +112,7 @@ func AppendAll(ctx context.Context, tx *sqlx.Tx, all ...Appending) ([]Head, erro
 			append(version, heads[i].Version)
 		previous, hash = append(previous, a.Expected.Hash[:]), append(hash, heads[i].Hash[:])
 	}
-	insert, err := postgres.Prepared(ctx, tx, appendSQL)
+	insert, err := pg.Prepared(ctx, tx, appendSQL)
 	if err != nil {
 		return nil, fmt.Errorf("append events: %w", err)
 	}

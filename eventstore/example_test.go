@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Reactions read the state of an aggregate and change it by recording facts. With a memory they run
@@ -33,11 +33,11 @@ func ExampleStreams() {
 func ExampleAppend() {
 	ctx := context.Background()
 	databaseURL := os.Getenv("DATABASE_URL")
-	if err := postgres.Migrate(ctx, databaseURL, "eventstore", eventstore.Migrations()); err != nil {
+	if err := pg.Migrate(ctx, databaseURL, "eventstore", eventstore.Migrations()); err != nil {
 		fmt.Println(err)
 		return
 	}
-	db, err := postgres.Open(databaseURL)
+	db, err := pg.Open(databaseURL)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -50,11 +50,11 @@ func ExampleAppend() {
 			return
 		}
 		visitor := events.Cause(events.Event{}, "/door", time.Now(), added{"visitors", 1})
-		err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) error {
+		err = pg.InTx(ctx, db, func(tx *sqlx.Tx) error {
 			_, err := eventstore.Append(ctx, tx, stream, found[stream].Head, visitor)
 			return err
 		})
-		if postgres.ClassOf(err) != postgres.Retry { // a *Conflict has that class
+		if pg.ClassOf(err) != pg.Retry { // a *Conflict has that class
 			fmt.Println(err)
 			return
 		}

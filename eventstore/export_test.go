@@ -6,7 +6,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // LatestGeneration returns the generation that was created last.
@@ -18,14 +18,14 @@ func LatestGeneration(t *testing.T, p *Projector) (g generation) {
 }
 
 // Advance runs one step of the leader.
-func (p *Projector) Advance(ctx context.Context, lead *postgres.Lead, projection Projection,
+func (p *Projector) Advance(ctx context.Context, lead *pg.Lead, projection Projection,
 	g generation) (step, error) {
 	return p.advance(ctx, lead, projection, g, new(reader))
 }
 
 // Step runs the leader's work on one generation, either the live one or the one that is being
 // built, with at most batch facts at a time. It returns false if there is no such generation.
-func (p *Projector) Step(t testing.TB, lead *postgres.Lead, projection Projection, live bool,
+func (p *Projector) Step(t testing.TB, lead *pg.Lead, projection Projection, live bool,
 	batch int) (done bool) {
 	t.Helper()
 	var g []generation

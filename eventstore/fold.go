@@ -11,7 +11,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Aggregate is a state that is folded from a stream. It begins with the zero value. V is the type
@@ -129,7 +129,7 @@ func snapshotOf[V Aggregate[V]](stream string, f Folded[V]) (snapshot, error) {
 
 // lockHeads locks the heads of streams in sorted order, and returns those that exist.
 func lockHeads(ctx context.Context, tx *sqlx.Tx, streams []string) (map[string]Head, error) {
-	query, err := postgres.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams
+	query, err := pg.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams
 		WHERE stream = ANY($1) ORDER BY stream FOR UPDATE`)
 	if err != nil {
 		return nil, fmt.Errorf("lock streams: %w", err)

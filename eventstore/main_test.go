@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // waitTimeout bounds how long a test waits for a condition.
@@ -77,14 +77,14 @@ func newStore(t testing.TB) store {
 		key += string(text)
 	}
 	url := devstack.Database(t, key, func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, "eventstore", eventstore.Migrations())
+		return pg.Migrate(ctx, url, "eventstore", eventstore.Migrations())
 	})
 	return store{t, url, pool(t, url)}
 }
 
 func pool(t testing.TB, url string) *sqlx.DB {
 	t.Helper()
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	must(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
@@ -100,7 +100,7 @@ func must(t testing.TB, err error) {
 // append appends to a stream in a transaction of its own.
 func (s store) append(stream string, expected eventstore.Head,
 	facts ...events.Event) (head eventstore.Head, err error) {
-	err = postgres.InTx(s.Context(), s.DB, func(tx *sqlx.Tx) error {
+	err = pg.InTx(s.Context(), s.DB, func(tx *sqlx.Tx) error {
 		head, err = eventstore.Append(s.Context(), tx, stream, expected, facts...)
 		return err
 	})

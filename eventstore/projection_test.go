@@ -17,7 +17,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // total is a row of the projection under test: the sum of a counter, and the versions of its facts
@@ -102,7 +102,7 @@ func (s store) writers(n int) (stop func()) {
 		running.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				name := fmt.Sprint(w, "-", i%3)
-				err := postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
+				err := pg.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
 					if _, err := tx.Exec(`SELECT pg_current_xact_id()`); err != nil { // an early id
 						return err
 					}
@@ -150,7 +150,7 @@ func TestReadAllMissesNothing(t *testing.T) {
 		}
 		must(t, s.Get(&at, `SELECT * FROM place`))
 		got, to, err := eventstore.ReadAll(t.Context(), s,
-			eventstore.Checkpoint{A: postgres.Snapshot(at.A), B: postgres.Snapshot(at.B), LastSeq: at.Last})
+			eventstore.Checkpoint{A: pg.Snapshot(at.A), B: pg.Snapshot(at.B), LastSeq: at.Last})
 		must(t, err)
 		for _, f := range got {
 			if f.Version != versions[f.Stream]+1 {
@@ -414,7 +414,7 @@ func TestStaleCheckpointIsNotSaved(t *testing.T) {
 	s := newStore(t)
 	s.fill("a", 10)
 	p := s.projector(s.DB, totals(1, sumUp))
-	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
+	lead, err := pg.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
 	must(t, err)
 	defer lead.Release()
 	stale := eventstore.LatestGeneration(t, p)
@@ -436,7 +436,7 @@ func TestRebuiltProjectionIsShownUnderLoad(t *testing.T) {
 	s := newStore(t)
 	s.fill("a", 10)
 	p := s.projector(s.DB, totals(1, sumUp))
-	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
+	lead, err := pg.Leader{DB: s.DB, Name: "projections"}.Try(t.Context())
 	must(t, err)
 	defer lead.Release()
 	must(t, p.Rebuild(t.Context(), "totals"))

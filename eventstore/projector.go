@@ -11,7 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of projecting.
@@ -34,14 +34,14 @@ type Projector struct {
 
 // generation is a row of eventstore_projections: a table that is being filled.
 type generation struct {
-	Name       string            `db:"name"`
-	Generation int               `db:"generation"`
-	Version    int               `db:"version"`
-	Live       bool              `db:"live"`
-	A          postgres.Snapshot `db:"a"`
-	B          postgres.Snapshot `db:"b"`
-	LastSeq    int64             `db:"last_seq"`
-	Error      string            `db:"error"`
+	Name       string      `db:"name"`
+	Generation int         `db:"generation"`
+	Version    int         `db:"version"`
+	Live       bool        `db:"live"`
+	A          pg.Snapshot `db:"a"`
+	B          pg.Snapshot `db:"b"`
+	LastSeq    int64       `db:"last_seq"`
+	Error      string      `db:"error"`
 }
 
 func (g generation) table() string { return tableOf(g.Name, g.Generation) }
@@ -53,14 +53,14 @@ const generations = `SELECT name, generation, version, live, a::text, b::text, l
 // again. If a fact cannot be projected, Run logs it and stops this projection at the fact; all
 // other projections continue.
 func (p *Projector) Run(ctx context.Context) {
-	leader := postgres.Leader{DB: p.DB, Name: "projections"}
+	leader := pg.Leader{DB: p.DB, Name: "projections"}
 	leader.Run(ctx, p.lead, func(err error) {
 		p.Log.Warn().Err(err).Msg("projections pause")
 		sleep(ctx, errorPause)
 	})
 }
 
-func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
+func (p *Projector) lead(ctx context.Context, lead *pg.Lead) error {
 	pausedUntil := map[string]time.Time{} // by table, after an error
 	readers := map[string]*reader{}
 	// Reading the window of a long history takes longer than the usual time-out.
@@ -92,7 +92,7 @@ func (p *Projector) lead(ctx context.Context, lead *postgres.Lead) error {
 				readers[g.table()] = new(reader)
 			}
 			result, err := p.follow(ctx, lead, projection, g, readers[g.table()])
-			if errors.Is(err, postgres.ErrSuperseded) || err != nil && postgres.Alive(ctx, p.DB) != nil {
+			if errors.Is(err, pg.ErrSuperseded) || err != nil && pg.Alive(ctx, p.DB) != nil {
 				return err
 			}
 			if err != nil && ctx.Err() == nil {
@@ -143,7 +143,7 @@ const (
 // little, because the live one has advanced while a window was applied. If it lags, follow
 // therefore advances only this generation for a few steps, while the live one waits, until it has
 // caught up.
-func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection Projection,
+func (p *Projector) follow(ctx context.Context, lead *pg.Lead, projection Projection,
 	g generation, r *reader,
 ) (result step, err error) {
 	result, err = p.advance(ctx, lead, projection, g, r)
@@ -161,7 +161,7 @@ func (p *Projector) follow(ctx context.Context, lead *postgres.Lead, projection 
 
 // advance applies the next facts to one generation and saves its checkpoint in the same
 // transaction. It promotes a generation that has caught up.
-func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection Projection,
+func (p *Projector) advance(ctx context.Context, lead *pg.Lead, projection Projection,
 	g generation, r *reader,
 ) (result step, err error) {
 	from := Checkpoint{g.A, g.B, g.LastSeq}
@@ -179,7 +179,7 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 	if err != nil {
 		return idle, err
 	}
-	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err = lead.Tx(ctx, func(tx pg.Fenced) error {
 		if err := lockShared(ctx, tx); err != nil {
 			return err
 		}
@@ -202,7 +202,7 @@ func (p *Projector) advance(ctx context.Context, lead *postgres.Lead, projection
 
 // lockShared prevents that a rebuild begins during the transaction. Both take this lock first, so
 // that they cannot deadlock.
-func lockShared(ctx context.Context, tx postgres.Fenced) error {
+func lockShared(ctx context.Context, tx pg.Fenced) error {
 	_, err := tx.Tx().ExecContext(ctx, `LOCK TABLE eventstore_projections IN ROW EXCLUSIVE MODE`)
 	return wrap("lock projections", err)
 }
@@ -240,7 +240,7 @@ func (g generation) saveError(ctx context.Context, db *sqlx.DB, cause error) err
 }
 
 // saveCheckpoint stores the checkpoint of a generation, if it is still the one that g has.
-func (g generation) saveCheckpoint(ctx context.Context, tx postgres.Fenced, to Checkpoint,
+func (g generation) saveCheckpoint(ctx context.Context, tx pg.Fenced, to Checkpoint,
 	facts []Fact) error {
 	var last struct {
 		seq  int64

@@ -13,7 +13,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of reading all streams.
@@ -119,13 +119,13 @@ func collect(facts iter.Seq2[Fact, error]) ([]Fact, error) {
 // Checkpoint is the position of a reader of all streams. The zero value is the beginning.
 //
 // A reader may continue from a checkpoint only after a committed transaction has stored it; see
-// postgres.Log.Window.
+// pg.Log.Window.
 type Checkpoint struct {
-	A, B    postgres.Snapshot
+	A, B    pg.Snapshot
 	LastSeq int64
 }
 
-const eventLog = postgres.Log("eventstore")
+const eventLog = pg.Log("eventstore")
 
 // ReadAll returns at most 1000 of the next events of all streams in the order of commits, and the
 // checkpoint after them. It misses no event and returns none twice, in every order in which
@@ -140,7 +140,7 @@ func ReadAll(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fac
 type reader struct {
 	windowLimit int // 0: maxWindow
 	batch       int // 0: maxRead
-	a, b        postgres.Snapshot
+	a, b        pg.Snapshot
 	seqs        []int64
 	more        bool // the window has positions after seqs
 }
@@ -149,7 +149,7 @@ type reader struct {
 func (r *reader) next(ctx context.Context, q sqlx.QueryerContext, from Checkpoint) ([]Fact,
 	Checkpoint, error) {
 	if from.A == "" {
-		from.A, from.B = postgres.Beginning, postgres.Beginning
+		from.A, from.B = pg.Beginning, pg.Beginning
 	}
 	checkpoint := from
 	now, err := r.currentSnapshot(ctx, q, checkpoint)
@@ -190,9 +190,9 @@ var ErrAhead = errors.New("the checkpoint is ahead of the database, which was re
 
 // currentSnapshot returns the current snapshot, or ErrAhead if the checkpoint is ahead of it.
 func (r *reader) currentSnapshot(ctx context.Context, q sqlx.QueryerContext,
-	checkpoint Checkpoint) (postgres.Snapshot, error) {
+	checkpoint Checkpoint) (pg.Snapshot, error) {
 	var found struct {
-		Now   postgres.Snapshot
+		Now   pg.Snapshot
 		Ahead bool
 	}
 	err := sqlx.GetContext(ctx, q, &found, `SELECT pg_current_snapshot()::text AS now,

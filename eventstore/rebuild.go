@@ -9,7 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Progress is the progress of a generation of a projection.
@@ -32,7 +32,7 @@ const switchLockTimeout = "200ms"
 // another version. In a database that was restored, or moved to another cluster, it resets all
 // projections, as Run does. Call it before Run; replicas may call it at the same time.
 func (p *Projector) Prepare(ctx context.Context) error {
-	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error { return p.prepare(ctx, tx) })
+	err := pg.InTx(ctx, p.DB, func(tx *sqlx.Tx) error { return p.prepare(ctx, tx) })
 	return wrap("prepare projections", err)
 }
 
@@ -91,7 +91,7 @@ func createGeneration(ctx context.Context, tx *sqlx.Tx, projection Projection, n
 		system, store, a, b, last_seq, done)
 		SELECT $1, $2, $3, $4, system_identifier::text, `+storeSQL+
 		`, $5::pg_snapshot, $5::pg_snapshot, 0, 0 FROM pg_control_system()`,
-		projection.Name, number, projection.Version, live, string(postgres.Beginning))
+		projection.Name, number, projection.Version, live, string(pg.Beginning))
 	return err
 }
 
@@ -103,7 +103,7 @@ func (p *Projector) Rebuild(ctx context.Context, name string) error {
 	if !ok {
 		return fmt.Errorf("rebuild: %w: %.64q", quadrille.ErrNoSuchProjection, name)
 	}
-	err := postgres.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
+	err := pg.InTx(ctx, p.DB, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx,
 			`LOCK TABLE eventstore_projections IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
@@ -157,9 +157,9 @@ func (g generation) drop(ctx context.Context, tx *sqlx.Tx) error {
 
 // promote switches the view of a projection to a generation at the end of its window, unless
 // readers of the view may have seen a fact that this generation has not applied.
-func (p *Projector) promote(ctx context.Context, lead *postgres.Lead, g generation) (step, error) {
+func (p *Projector) promote(ctx context.Context, lead *pg.Lead, g generation) (step, error) {
 	behind := false
-	err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err := lead.Tx(ctx, func(tx pg.Fenced) error {
 		if err := lockShared(ctx, tx); err != nil {
 			return err
 		}
@@ -194,13 +194,13 @@ func (p *Projector) promote(ctx context.Context, lead *postgres.Lead, g generati
 
 // isBehind reports whether readers of another generation may have seen a fact that this one, which
 // is at the end of its window, has not applied.
-func (g generation) isBehind(ctx context.Context, tx postgres.Fenced, o generation) (bool, error) {
+func (g generation) isBehind(ctx context.Context, tx pg.Fenced, o generation) (bool, error) {
 	seen, _, err := eventLog.Window(ctx, tx.Tx(), g.A, o.B, 0, 1)
 	return len(seen) > 0, err
 }
 
 // replace makes this generation the live one and drops the old ones.
-func (g generation) replace(ctx context.Context, tx postgres.Fenced, old []generation) error {
+func (g generation) replace(ctx context.Context, tx pg.Fenced, old []generation) error {
 	if err := switchView(ctx, tx.Tx(), g.Name, g.Generation); err != nil {
 		return err
 	}

@@ -8,13 +8,13 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // lead leads the projections until the end of the test.
-func (s store) lead() *postgres.Lead {
+func (s store) lead() *pg.Lead {
 	s.Helper()
-	lead, err := postgres.Leader{DB: s.DB, Name: "projections"}.Try(s.Context())
+	lead, err := pg.Leader{DB: s.DB, Name: "projections"}.Try(s.Context())
 	must(s, err)
 	s.Cleanup(lead.Release)
 	return lead

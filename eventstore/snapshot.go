@@ -10,7 +10,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // SnapshotEvery is the number of events between two snapshots of a stream.
@@ -80,7 +80,7 @@ func writeSnapshots(ctx context.Context, tx *sqlx.Tx, taken []snapshot) error {
 			append(fold, int64(s.fold))
 		state, hash, sum = append(state, string(s.state)), append(hash, s.hash[:]), append(sum, check[:])
 	}
-	write, err := postgres.Prepared(ctx, tx, `
+	write, err := pg.Prepared(ctx, tx, `
 		INSERT INTO eventstore_snapshots (stream, version, fold, state, hash, sum)
 		SELECT s, v, f, t, h, c FROM unnest($1::text[], $2::bigint[], $3::int[], $4::text[], $5::bytea[],
 			$6::bytea[]) AS n (s, v, f, t, h, c)

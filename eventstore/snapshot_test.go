@@ -9,7 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // state is the working set of a participant with counters.
@@ -42,13 +42,13 @@ var participant = consumer.Participant[state]{
 // returns the number of repetitions.
 func (s store) apply(db *sqlx.DB, batch ...events.Event) (retries int, err error) {
 	for ; ; retries++ {
-		err = postgres.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
+		err = pg.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
 			_, _, err := consumer.Apply(s.Context(), &consumer.Consumer{Name: participant.Name}, tx,
 				participant,
 				batch...)
 			return err
 		})
-		if postgres.ClassOf(err) != postgres.Retry {
+		if pg.ClassOf(err) != pg.Retry {
 			return retries, err
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // reset is a type of event that only a newer release knows.
@@ -45,7 +45,7 @@ func expectWait(t *testing.T, err error) {
 			t.Errorf("the event would be parked for %v", err)
 		}
 	}
-	if class := postgres.ClassOf(err); class != postgres.Other {
+	if class := pg.ClassOf(err); class != pg.Other {
 		t.Errorf("class %v of %v", class, err)
 	}
 }

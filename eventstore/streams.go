@@ -11,7 +11,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Streams is the working set of event-sourced aggregates during a batch: a field of a
@@ -133,7 +133,7 @@ func (s streamsTable[V]) Load(ctx context.Context, tx *sqlx.Tx) error {
 	states, err := foldFromSnapshots[V](ctx, func(ctx context.Context, query string,
 		args ...any) (*sqlx.Rows,
 		error) {
-		prepared, err := postgres.Prepared(ctx, tx, query)
+		prepared, err := pg.Prepared(ctx, tx, query)
 		if err != nil {
 			return nil, err
 		}

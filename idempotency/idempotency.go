@@ -21,7 +21,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 //go:embed migrations/*.sql
@@ -171,14 +171,14 @@ func store(ctx context.Context, tx *sqlx.Tx, requests []Request, results []Resul
 		statuses, locations, bodies = append(statuses, int64(answer.Status)),
 			append(locations, answer.Location), append(bodies, answer.Body)
 	}
-	insert, err := postgres.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint,
+	insert, err := pg.Prepared(ctx, tx, `INSERT INTO idempotency_keys (client, key, fingerprint,
 		status, location, body)
 		SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::int[], $5::text[], $6::bytea[])`)
 	if err == nil {
 		_, err = insert.Exec(ctx, clients, keys, fingerprints, statuses, locations, bodies)
 	}
-	if postgres.IsUniqueViolation(err) {
-		return fmt.Errorf("store the answer for an idempotency key: %w: %w", postgres.ErrRaced, err)
+	if pg.IsUniqueViolation(err) {
+		return fmt.Errorf("store the answer for an idempotency key: %w: %w", pg.ErrRaced, err)
 	}
 	if err != nil {
 		return fmt.Errorf("store the answer for an idempotency key: %w", err)
@@ -203,7 +203,7 @@ func claim(ctx context.Context, tx *sqlx.Tx, requests []Request) ([]keyState, er
 	for _, r := range requests {
 		clients, keys = append(clients, r.Client), append(keys, r.Key)
 	}
-	query, err := postgres.Prepared(ctx, tx, `
+	query, err := pg.Prepared(ctx, tx, `
 		SELECT r.n, pg_try_advisory_xact_lock(hashtextextended(r.client || chr(1) || r.key, 0)),
 			k.fingerprint, k.status, k.location, k.body
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (client, key, n)

@@ -15,7 +15,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 func TestKeyOf(t *testing.T) {
@@ -82,12 +82,12 @@ func database(t *testing.T) *sqlx.DB {
 	}
 	url := devstack.Database(t, "idempotency "+string(sql),
 		func(ctx context.Context, url string) error {
-			if err := postgres.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
+			if err := pg.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
 				return err
 			}
-			return postgres.Migrate(ctx, url, "test", effects)
+			return pg.Migrate(ctx, url, "test", effects)
 		})
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func do(ctx context.Context, db *sqlx.DB, client, key, body string,
 	status int) (answer idempotency.Response, replayed bool, err error) {
 	request := idempotency.Request{Client: client, Key: key,
 		Fingerprint: idempotency.Fingerprint("POST", "/", []byte(body))}
-	err = postgres.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
+	err = pg.InTx(ctx, db, func(tx *sqlx.Tx) (err error) {
 		answer, replayed, err = idempotency.Do(ctx, tx, request, func() (idempotency.Response, error) {
 			var n int
 			err := tx.GetContext(ctx, &n, `INSERT INTO effects DEFAULT VALUES RETURNING n`)
@@ -195,7 +195,7 @@ func TestAClaimEndsWithItsTransaction(t *testing.T) {
 		request := idempotency.Request{Client: "ada", Key: name, Fingerprint: []byte{1}}
 		func() {
 			defer func() { _ = recover() }()
-			_ = postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+			_ = pg.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 				_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
 					if _, _, err := do(t.Context(), db, "ada", name, "x", http.StatusCreated); !errors.Is(err,
 						idempotency.ErrInProgress) {
@@ -228,7 +228,7 @@ func TestKeyStoredMeanwhileIsARace(t *testing.T) {
 	db := database(t)
 	request := idempotency.Request{Client: "ada", Key: "k",
 		Fingerprint: idempotency.Fingerprint("POST", "/", []byte("x"))}
-	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+	err := pg.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 		_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
 			_, err := db.ExecContext(t.Context(), `INSERT INTO idempotency_keys (client, key, fingerprint,
 				status, location, body)
@@ -237,7 +237,7 @@ func TestKeyStoredMeanwhileIsARace(t *testing.T) {
 		})
 		return err
 	})
-	if !errors.Is(err, postgres.ErrRaced) {
+	if !errors.Is(err, pg.ErrRaced) {
 		t.Errorf("%v, want ErrRaced", err)
 	}
 	if answer, replayed, err := do(t.Context(), db, "ada", "k", "x", http.StatusCreated); err != nil ||
@@ -263,7 +263,7 @@ func TestSeveralRequestsHaveEachTheirOwnOutcome(t *testing.T) {
 	}
 	want := []string{"201 /0 0", "201 /1 1", "202 /old replayed", idempotency.ErrInProgress.Error(),
 		idempotency.ErrMismatch.Error(), "201 /5 5"}
-	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+	err := pg.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 		results, err := idempotency.DoAll(t.Context(), tx, requests,
 			func(todo []int) ([]idempotency.Response, error) {
 				var answers []idempotency.Response
@@ -304,7 +304,7 @@ func TestAKeyInProgressIsThatOfItsClient(t *testing.T) {
 	t.Parallel()
 	db := database(t)
 	request := idempotency.Request{Client: "ada", Key: "k", Fingerprint: []byte{1}}
-	err := postgres.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
+	err := pg.InTx(t.Context(), db, func(tx *sqlx.Tx) error {
 		_, _, err := idempotency.Do(t.Context(), tx, request, func() (idempotency.Response, error) {
 			if _, replayed, err := do(t.Context(), db, "eve", "k", "x", http.StatusCreated); err != nil ||
 				replayed {

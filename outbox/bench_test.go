@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/rabbit"
 )
 
 // BenchmarkRelay drains prefilled outboxes into a quorum queue, in turns with a bare publisher that

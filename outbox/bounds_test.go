@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // refuse gives the state one published row with this outcome.

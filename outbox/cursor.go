@@ -8,21 +8,21 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // leader is the lock that the relays of one outbox compete for.
-func leader(db *sqlx.DB) postgres.Leader { return postgres.Leader{DB: db, Name: "outbox"} }
+func leader(db *sqlx.DB) pg.Leader { return pg.Leader{DB: db, Name: "outbox"} }
 
 // cursor is a row of outbox_cursor, which says how far the relay has come. Every row that is
 // visible in snapshot A is settled; of the rows that are visible in B but not in A (the open
 // window) those up to LastSeq are. No window is open when A equals B.
 type cursor struct {
-	Epoch   int64             `db:"epoch"`  // the token of the leader
-	System  string            `db:"system"` // the identifier of the cluster
-	A       postgres.Snapshot `db:"a"`
-	B       postgres.Snapshot `db:"b"`
-	LastSeq int64             `db:"last_seq"`
+	Epoch   int64       `db:"epoch"`  // the token of the leader
+	System  string      `db:"system"` // the identifier of the cluster
+	A       pg.Snapshot `db:"a"`
+	B       pg.Snapshot `db:"b"`
+	LastSeq int64       `db:"last_seq"`
 
 	// Streamed says that a stream delivers the rows. Its own checkpoint then says how far it has come,
 	// and A is a snapshot behind that checkpoint, from which a window can go on.
@@ -46,8 +46,8 @@ const (
 // takeCursor writes the lead's token into the stored cursor and returns it: from then on every
 // write of a former leader fails. When the cursor does not fit the database, because it was
 // restored or moved to another cluster, takeCursor rebases the outbox first.
-func takeCursor(ctx context.Context, lead *postgres.Lead) (c cursor, err error) {
-	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+func takeCursor(ctx context.Context, lead *pg.Lead) (c cursor, err error) {
+	err = lead.Tx(ctx, func(tx pg.Fenced) error {
 		c, err = takeCursorIn(ctx, tx.Tx(), lead.Token)
 		return err
 	})
@@ -62,7 +62,7 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 		`LOCK TABLE outbox_cursor IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 		return cursor{}, err
 	}
-	now, err := postgres.Now(ctx, tx)
+	now, err := pg.Now(ctx, tx)
 	if err != nil {
 		return cursor{}, err
 	}
@@ -109,14 +109,14 @@ type heldRow struct {
 }
 
 // save writes the cursor, and the rows to hold that it passes, in one transaction. When another
-// relay leads by now, it writes nothing and returns postgres.ErrSuperseded. The ctid is what the
+// relay leads by now, it writes nothing and returns pg.ErrSuperseded. The ctid is what the
 // last save has returned, or empty; see update.
-func (c cursor) save(ctx context.Context, lead *postgres.Lead, ctid string,
+func (c cursor) save(ctx context.Context, lead *pg.Lead, ctid string,
 	holds []heldRow) (newCtid string, err error) {
 	if len(holds) == 0 {
 		return c.update(ctx, lead.Conn(), ctid)
 	}
-	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err = lead.Tx(ctx, func(tx pg.Fenced) error {
 		if newCtid, err = c.update(ctx, tx.Tx(), ctid); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (c cursor) save(ctx context.Context, lead *postgres.Lead, ctid string,
 }
 
 // writeHolds inserts rows into outbox_held, or replaces the schedule of those that are there.
-func writeHolds(ctx context.Context, tx postgres.Fenced, holds []heldRow) error {
+func writeHolds(ctx context.Context, tx pg.Fenced, holds []heldRow) error {
 	var seqs, attempts pq.Int64Array
 	var aggregates, kinds, reasons pq.StringArray
 	var due pq.Float64Array
@@ -175,7 +175,7 @@ func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, ctid string) 
 		}
 	}
 	if len(ctids) != 1 {
-		return "", fmt.Errorf("save cursor: %w", postgres.ErrSuperseded)
+		return "", fmt.Errorf("save cursor: %w", pg.ErrSuperseded)
 	}
 	return ctids[0], nil
 }

@@ -5,9 +5,9 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // relayNotes runs a relay until it has published n notes and its cursor has passed them.
@@ -135,10 +135,10 @@ func TestFitWaitsForTheLeader(t *testing.T) {
 	relayNotes(s, "a", 2)
 	unsent := s.AppendNotes("b", 1)
 	pretendCopied(s, 1<<33)
-	var other *postgres.Lead
+	var other *pg.Lead
 	s.WaitFor("another replica leads", func() (leads bool) {
 		var err error
-		other, err = postgres.Leader{DB: s.DB, Name: "outbox"}.Try(t.Context())
+		other, err = pg.Leader{DB: s.DB, Name: "outbox"}.Try(t.Context())
 		return err == nil && other != nil
 	})
 	fitted := make(chan error, 1)

@@ -10,9 +10,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // A change and its event are committed in one transaction, and the relay publishes the event after
@@ -20,11 +20,11 @@ import (
 func Example() {
 	ctx := context.Background()
 	databaseURL, brokerURL := os.Getenv("DATABASE_URL"), os.Getenv("BROKER_URL")
-	if err := postgres.Migrate(ctx, databaseURL, "outbox", outbox.Migrations()); err != nil {
+	if err := pg.Migrate(ctx, databaseURL, "outbox", outbox.Migrations()); err != nil {
 		fmt.Println(err)
 		return
 	}
-	db, err := postgres.Open(databaseURL)
+	db, err := pg.Open(databaseURL)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Listen makes a relay listen for nudges until the test ends.
@@ -28,7 +28,7 @@ func Nudged(o *Outbox) bool {
 }
 
 // DeleteOld runs one pass of the retention.
-func (r *Relay) DeleteOld(ctx context.Context, lead *postgres.Lead) error {
+func (r *Relay) DeleteOld(ctx context.Context, lead *pg.Lead) error {
 	return r.deleteOld(ctx, lead)
 }
 
@@ -44,7 +44,7 @@ var HeldQueries = map[string]string{"due": dueSQL, "aggregates": heldAggregatesS
 	"refused": countRefusedSQL, "next": nextDueSQL}
 
 // Saver takes the cursor and returns a function that saves it.
-func Saver(ctx context.Context, lead *postgres.Lead) (save func() error, err error) {
+func Saver(ctx context.Context, lead *pg.Lead) (save func() error, err error) {
 	c, err := takeCursor(ctx, lead)
 	ctid := ""
 	return func() (err error) {

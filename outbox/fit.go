@@ -7,7 +7,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // cursorWriter describes how a cursor that does not fit came into this database.
@@ -27,7 +27,7 @@ type cursorWriter struct {
 // the ids of the old cursor say so; copiedSQL tells them from copied rows. When the cursor itself
 // was not copied (own), the whole cluster was moved, as pg_upgrade does, and the old cursor is
 // right about all rows.
-func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now postgres.Snapshot,
+func rebase(ctx context.Context, tx *sqlx.Tx, old cursor, now pg.Snapshot,
 	w cursorWriter) error {
 	// The statements below read the whole history once.
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
@@ -75,7 +75,7 @@ const (
 // them. Fit reads the whole history once, which may take minutes.
 //
 // While another replica leads, which rebases the cursor itself, Fit waits for up to ten seconds;
-// the error then wraps postgres.ErrSuperseded.
+// the error then wraps pg.ErrSuperseded.
 func Fit(ctx context.Context, db *sqlx.DB) error {
 	tick := time.NewTicker(fitInterval)
 	defer tick.Stop()
@@ -90,7 +90,7 @@ func Fit(ctx context.Context, db *sqlx.DB) error {
 		}
 	}
 	return fmt.Errorf("fit cursor: %w, and has not rebased the cursor within %s; call Fit again",
-		postgres.ErrSuperseded, fitPatience)
+		pg.ErrSuperseded, fitPatience)
 }
 
 // tryFit returns false while the cursor does not fit and another replica leads.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // retryHeld publishes one batch of held rows that are due. It is one batch in each call, so that
@@ -175,7 +175,7 @@ func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64)
 	t.logHeld(holds)
 	// One transaction: a crash must not leave a row released and the rows behind it without a
 	// schedule.
-	if err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
+	if err := t.lead.Tx(ctx, func(tx pg.Fenced) error {
 		if err := postpone(ctx, tx, outOfTurn); err != nil {
 			return err
 		}
@@ -227,7 +227,7 @@ func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []
 }
 
 // postpone makes rows wait until the earlier rows of their aggregate are released.
-func postpone(ctx context.Context, tx postgres.Fenced, seqs []int64) error {
+func postpone(ctx context.Context, tx pg.Fenced, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil
 	}
@@ -247,7 +247,7 @@ UPDATE outbox_held AS h SET due = now() FROM unnest($1::text[]) AS a, LATERAL (
 WHERE next.free AND h.seq = next.seq AND h.due = 'infinity'`
 
 // release deletes held rows that are published now, and makes the rows that waited for them due.
-func release(ctx context.Context, tx postgres.Fenced, released []heldRow) error {
+func release(ctx context.Context, tx pg.Fenced, released []heldRow) error {
 	if len(released) == 0 {
 		return nil
 	}

@@ -3,7 +3,7 @@ package outbox
 import (
 	"context"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // repairHeldSQL reads the first held row of the next aggregates after $1, and makes those due that
@@ -25,10 +25,10 @@ WITH RECURSIVE head AS (
 SELECT max(aggregate) AS reached FROM head`
 
 // repairHeld repairs the held rows of all aggregates once in each term, next to the publishing.
-func (r *Relay) repairHeld(ctx context.Context, lead *postgres.Lead) {
+func (r *Relay) repairHeld(ctx context.Context, lead *pg.Lead) {
 	for after := ""; ctx.Err() == nil; {
 		var reached *string
-		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+		err := lead.Tx(ctx, func(tx pg.Fenced) error {
 			return tx.Tx().GetContext(ctx, &reached, repairHeldSQL, after, maxRepaired)
 		})
 		if err != nil && ctx.Err() == nil {

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // settleAndLead moves the cursor over all rows, as a relay does, and returns a lead.
-func settleAndLead(t *testing.T, s *outboxtest.Env) *postgres.Lead {
+func settleAndLead(t *testing.T, s *outboxtest.Env) *pg.Lead {
 	t.Helper()
 	s.Exec(`DELETE FROM outbox_relays`)
 	s.Exec(`UPDATE outbox_cursor SET a = pg_current_snapshot(), b = pg_current_snapshot(),
@@ -56,8 +56,8 @@ func TestRetentionDeletesOldSettledRowsThatAreNotHeld(t *testing.T) {
 		"no event is old enough")
 	r.Keep = 2 * time.Hour
 	s.Exec(`UPDATE leaders SET token = token + 1`)
-	if err := r.DeleteOld(t.Context(), lead); !errors.Is(err, postgres.ErrSuperseded) {
-		t.Errorf("error %v after another relay has taken the lead, want %v", err, postgres.ErrSuperseded)
+	if err := r.DeleteOld(t.Context(), lead); !errors.Is(err, pg.ErrSuperseded) {
+		t.Errorf("error %v after another relay has taken the lead, want %v", err, pg.ErrSuperseded)
 	}
 	s.Exec(`UPDATE leaders SET token = token - 1`)
 	checkRetention(t, r, lead, s, slices.Concat([]string{held}, young, unsettled),
@@ -146,7 +146,7 @@ func TestRowsDatedInTheFutureDoNotStopRetention(t *testing.T) {
 	}
 }
 
-func checkRetention(t *testing.T, r *outbox.Relay, lead *postgres.Lead, s *outboxtest.Env,
+func checkRetention(t *testing.T, r *outbox.Relay, lead *pg.Lead, s *outboxtest.Env,
 	want []string,
 	when string) {
 	t.Helper()

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 const (

@@ -26,13 +26,13 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// Migrations returns the migrations of the outbox, for postgres.Migrate under the name "outbox".
+// Migrations returns the migrations of the outbox, for pg.Migrate under the name "outbox".
 func Migrations() fs.FS {
 	files, _ := fs.Sub(migrations, "migrations") // it fails only for an invalid name
 	return files
@@ -41,13 +41,13 @@ func Migrations() fs.FS {
 // Outbox appends events to the outbox of one service. It is safe for concurrent use.
 type Outbox struct {
 	db         *sqlx.DB
-	statements *postgres.Statements
+	statements *pg.Statements
 	nudge      chan struct{} // holds one nudge; the relay reads everything at each of them
 }
 
 // New returns the outbox of a database.
 func New(db *sqlx.DB) *Outbox {
-	return &Outbox{db: db, statements: postgres.NewStatements(db), nudge: make(chan struct{}, 1)}
+	return &Outbox{db: db, statements: pg.NewStatements(db), nudge: make(chan struct{}, 1)}
 }
 
 const appendSQL = `
@@ -97,9 +97,9 @@ func aggregateType(eventType string) string {
 }
 
 // Tx runs f in a transaction and nudges the relay after the commit. It returns the error of f or of
-// the commit; see postgres.InTx.
+// the commit; see pg.InTx.
 func (o *Outbox) Tx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	if err := postgres.InTx(ctx, o.db, f); err != nil {
+	if err := pg.InTx(ctx, o.db, f); err != nil {
 		return err
 	}
 	o.Nudge()

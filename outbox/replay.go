@@ -9,8 +9,8 @@ import (
 
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // replayRequest is a row of outbox_replay that has not ended.
@@ -200,7 +200,7 @@ func (t *term) saveReplay(ctx context.Context, request replayRequest, r replayRe
 	if r.ended {
 		t.relay.replayOneByOne = false
 	}
-	err := t.lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err := t.lead.Tx(ctx, func(tx pg.Fenced) error {
 		_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_replay SET reached = $2,
 			published = published + $3, refused = refused + $4,
 			held = held + $5, reason = coalesce(nullif($6, ''), reason) WHERE id = $1`,

@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of a replay. Its rate is one batch in each interval, which is 1000 events a second.
@@ -100,7 +100,7 @@ func (o *Outbox) ReplaySince(ctx context.Context, since time.Time) (request int6
 }
 
 func (o *Outbox) request(ctx context.Context, insert func(tx *sqlx.Tx) error) error {
-	err := postgres.InTx(ctx, o.db, func(tx *sqlx.Tx) error {
+	err := pg.InTx(ctx, o.db, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = '`+replaySearchTimeout+
 			`'`); err != nil {
 			return err

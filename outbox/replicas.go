@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of the rows by which relays know each other.
@@ -163,11 +163,11 @@ func longestKeep(ctx context.Context, tx *sqlx.Tx, own float64) (seconds float64
 
 // effectiveKeep returns the longest Keep of all relays, and logs it when it is longer than the
 // relay's own.
-func (r *Relay) effectiveKeep(ctx context.Context, lead *postgres.Lead) (seconds float64,
+func (r *Relay) effectiveKeep(ctx context.Context, lead *pg.Lead) (seconds float64,
 	err error) {
 	own := r.ownKeep()
 	var name, host string
-	err = lead.Tx(ctx, func(tx postgres.Fenced) error {
+	err = lead.Tx(ctx, func(tx pg.Fenced) error {
 		seconds, name, host, err = longestKeep(ctx, tx.Tx(), own)
 		return err
 	})

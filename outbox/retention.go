@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // DefaultKeep is how long published events stay in the outbox when Relay.Keep is not set.
@@ -39,7 +39,7 @@ SELECT coalesce((SELECT max(seq) FROM next), 0) AS reached, (SELECT count(*) FRO
 	(SELECT count(*) FROM gone) AS deleted`
 
 // retain runs a pass of the retention once in retainInterval until ctx is done.
-func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
+func (r *Relay) retain(ctx context.Context, lead *pg.Lead) {
 	tick := time.NewTicker(retainInterval)
 	defer tick.Stop()
 	for {
@@ -59,7 +59,7 @@ func (r *Relay) retain(ctx context.Context, lead *postgres.Lead) {
 // the first batch without a deletion. Rows that stay, because they are held or have a wrong date,
 // may hide old rows behind them. Therefore each pass also reads a bounded part of the remaining
 // rows, from the seq that the pass before has reached.
-func (r *Relay) deleteOld(ctx context.Context, lead *postgres.Lead) error {
+func (r *Relay) deleteOld(ctx context.Context, lead *pg.Lead) error {
 	keep, err := r.effectiveKeep(ctx, lead)
 	if err != nil || math.IsInf(keep, 1) {
 		return err
@@ -78,11 +78,11 @@ func (r *Relay) deleteOld(ctx context.Context, lead *postgres.Lead) error {
 
 // deleteOldFrom reads the rows after a seq until that many batches were without a deletion. It
 // returns the seq that it has reached, and whether that is the end of the outbox.
-func (r *Relay) deleteOldFrom(ctx context.Context, lead *postgres.Lead, keep float64, after int64,
+func (r *Relay) deleteOldFrom(ctx context.Context, lead *pg.Lead, keep float64, after int64,
 	idle int) (reached int64, end bool, err error) {
 	for reached = after; ; {
 		var batch struct{ Reached, Read, Deleted int64 }
-		err := lead.Tx(ctx, func(tx postgres.Fenced) error {
+		err := lead.Tx(ctx, func(tx pg.Fenced) error {
 			return tx.Tx().GetContext(ctx, &batch, retainSQL, reached, retainBatch, keep)
 		})
 		if err != nil {

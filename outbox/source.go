@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // ErrNoCheckpoint says that a stream cannot resume: there is no slot, or the server has removed the
@@ -21,7 +21,7 @@ type Source interface {
 	// Begin creates a new slot, which replaces an old one, and returns its snapshot: the stream
 	// delivers exactly the rows that are not visible in that snapshot. Begin may wait for running
 	// transactions.
-	Begin(ctx context.Context) (Stream, postgres.Snapshot, error)
+	Begin(ctx context.Context) (Stream, pg.Snapshot, error)
 	// Resume continues after the last confirmed position, or returns ErrNoCheckpoint.
 	Resume(ctx context.Context) (Stream, error)
 	// Drop removes the slot, so that the server need not keep its log for it.

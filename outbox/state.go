@@ -3,7 +3,7 @@ package outbox
 import (
 	"time"
 
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // The bounds of held rows.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // The bounds of the choice between the window and a stream.
@@ -31,7 +31,7 @@ type choice struct {
 // streamStart is the result of Source.Begin: a stream, and the snapshot after which it begins.
 type streamStart struct {
 	stream   Stream
-	snapshot postgres.Snapshot
+	snapshot pg.Snapshot
 	err      error
 }
 
@@ -63,7 +63,7 @@ type checkpoint struct {
 // When the stream has reached the position, all rows that are visible in the snapshot are settled,
 // and the window can go on from that snapshot.
 type mark struct {
-	snapshot postgres.Snapshot
+	snapshot pg.Snapshot
 	position uint64
 }
 
@@ -173,8 +173,8 @@ func (t *term) markStep(ctx context.Context) error {
 	}
 	s.markedAt = time.Now()
 	var m struct {
-		Snapshot postgres.Snapshot `db:"snapshot"`
-		Position int64             `db:"position"`
+		Snapshot pg.Snapshot `db:"snapshot"`
+		Position int64       `db:"position"`
 	}
 	// The snapshot is taken before the position, so that each commit in it lies before the position.
 	err := t.conn.GetContext(ctx, &m, `SELECT pg_current_snapshot()::text AS snapshot,

@@ -9,8 +9,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // term is the time in which one relay leads: from the moment it has the lead until it loses the
@@ -25,7 +25,7 @@ import (
 type term struct {
 	state
 	relay         *Relay
-	lead          *postgres.Lead
+	lead          *pg.Lead
 	conn          *sqlx.Conn // the database session that holds the lead
 	publisher     *rabbit.Publisher
 	heldCheckedAt time.Time      // the last time that no due held row was released
@@ -41,8 +41,8 @@ type term struct {
 }
 
 // lead runs one term.
-func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *postgres.Lead) error {
-	ctx, stop := lead.Keep(postgres.ByIndex(ctx))
+func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pg.Lead) error {
+	ctx, stop := lead.Keep(pg.ByIndex(ctx))
 	defer stop()
 	t := &term{relay: r, lead: lead, conn: lead.Conn(), publisher: publisher}
 	// The last cursor need not survive a crash of the server. An older one costs duplicates, not
@@ -134,7 +134,7 @@ func (t *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err err
 		return nil, false, nil
 	}
 	if t.cursor.A == t.cursor.B {
-		now, err := postgres.Now(ctx, t.conn)
+		now, err := pg.Now(ctx, t.conn)
 		if err != nil || now == t.cursor.A {
 			return nil, false, err
 		}
@@ -191,7 +191,7 @@ func (t *term) wantedSource(ctx context.Context) (wanted SourceName, err error) 
 	return found.Source, nil
 }
 
-const outboxLog = postgres.Log("outbox")
+const outboxLog = pg.Log("outbox")
 
 // maxRows bounds the rows of a window whose seqs are in memory.
 func (t *term) maxRows() int {

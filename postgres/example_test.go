@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -17,9 +19,9 @@ func ExampleLeader() {
 		return
 	}
 	leader := postgres.Leader{DB: db, Name: "nightly report"}
-	leader.Run(ctx, func(ctx context.Context, lead *postgres.Lead) error {
-		return lead.Tx(ctx, func(tx postgres.Fenced) error {
-			_, err := tx.Tx().ExecContext(ctx, `INSERT INTO reports (day) VALUES (current_date)`)
+	leader.Run(ctx, func(ctx context.Context, lead postgres.Lead) error {
+		return lead.Tx(ctx, func(tx *sqlx.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO reports (day) VALUES (current_date)`)
 			return err
 		})
 	}, func(err error) { fmt.Println(err) })

@@ -8,7 +8,7 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // Breakers are the circuit breakers of a service, as a component of it: while one is open, one
@@ -46,7 +46,7 @@ func (b Breakers) BreakerStates() []admin.Breaker {
 
 // probe lets one replica at a time make the call of a half-open breaker: the leader for it.
 func probe(db *sqlx.DB, breaker string) func(ctx context.Context) (release func(), allowed bool) {
-	leader := postgres.Leader{DB: db, Name: "breaker " + breaker}
+	leader := pg.Leader{DB: db, Name: "breaker " + breaker}
 	return func(ctx context.Context) (func(), bool) {
 		lead, err := leader.Try(ctx)
 		if err != nil || lead == nil { // without the database there is nothing to call for

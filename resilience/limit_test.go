@@ -12,7 +12,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -26,13 +26,13 @@ func database(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return devstack.Database(t, string(key), func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, "resilience", resilience.Migrations())
+		return pg.Migrate(ctx, url, "resilience", resilience.Migrations())
 	})
 }
 
 func pool(t testing.TB, url string) *sqlx.DB {
 	t.Helper()
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -15,11 +15,11 @@ import (
 func TestOneReplicaProbesAtATime(t *testing.T) {
 	t.Parallel()
 	url := devstack.Database(t, "leaders", func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, "resilience", resilience.Migrations())
+		return pg.Migrate(ctx, url, "resilience", resilience.Migrations())
 	})
 	var guards []resilience.Guard
 	for range 3 {
-		leader := postgres.Leader{DB: pool(t, url), Name: "breaker peer"}
+		leader := pg.Leader{DB: pool(t, url), Name: "breaker peer"}
 		b := &resilience.Breaker{Name: "peer", Failures: 1, Open: 50 * time.Millisecond,
 			Probe: func(ctx context.Context) (func(), bool) {
 				lead, err := leader.Try(ctx)

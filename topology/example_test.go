@@ -3,12 +3,13 @@ package topology_test
 import (
 	"fmt"
 
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
 // A fifth service joins: what must be declared for it follows from what it hears.
 func ExampleTopology_With() {
-	topo := topology.Fulfilment().With(topology.Service{
+	topo := fulfilment.Topology().With(topology.Service{
 		Name: "loyalty",
 		Reacts: []topology.Reaction{{Handles: "order.confirmed", Does: "award points",
 			Publishes: []string{"points.awarded"}}},

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -39,7 +39,7 @@ func golden(t *testing.T, name string, got []byte) {
 // apply it anew.
 func TestFulfilmentIsDeclaredAsAgreed(t *testing.T) {
 	t.Parallel()
-	topo := topology.Fulfilment()
+	topo := fulfilment.Topology()
 	declared := struct {
 		Marker      string                         `json:"marker"`
 		Permissions map[string]topology.Permission `json:"permissions"`
@@ -58,7 +58,7 @@ func TestFulfilmentIsDeclaredAsAgreed(t *testing.T) {
 
 func TestFulfilmentIsClosed(t *testing.T) {
 	t.Parallel()
-	topo := topology.Fulfilment()
+	topo := fulfilment.Topology()
 	if err := topo.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -151,9 +151,9 @@ func TestWithChangesNoOtherTopology(t *testing.T) {
 // Whatever changes the declarations changes the marker, and nothing else does.
 func TestMarkerFollowsTheDeclarations(t *testing.T) {
 	t.Parallel()
-	topo := topology.Fulfilment()
+	topo := fulfilment.Topology()
 	marker := topo.Marker()
-	if topology.Fulfilment().Marker() != marker ||
+	if fulfilment.Topology().Marker() != marker ||
 		!regexp.MustCompile(`^topology\.fulfilment\.[0-9a-f]{12}$`).MatchString(marker) {
 		t.Errorf("marker %s", marker)
 	}
@@ -185,7 +185,7 @@ func TestPermissionsAreNarrow(t *testing.T) {
 		{p.Read, "orders.dead", true},
 		{p.Read, "payments.in", false},
 		{p.Read, "orders.events", false},
-		{p.Read, topology.Fulfilment().Marker(), true},
+		{p.Read, fulfilment.Topology().Marker(), true},
 	} {
 		if got := regexp.MustCompile(c.pattern).MatchString(c.name); got != c.want {
 			t.Errorf("%s matches %s: %t", c.pattern, c.name, got)
@@ -195,7 +195,7 @@ func TestPermissionsAreNarrow(t *testing.T) {
 
 func TestQuestionsAboutTheTopology(t *testing.T) {
 	t.Parallel()
-	topo := topology.Fulfilment()
+	topo := fulfilment.Topology()
 	if got := topo.Subscribers("order.placed"); !slices.Equal(got, []string{"payments", "inventory",
 		"shipping"}) {
 		t.Errorf("order.placed is heard by %v", got)

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/boot"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/topology"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 )
 
 // leastDeadline is the shortest deadline that may be set: an order needs some time to be confirmed.
@@ -19,7 +19,7 @@ const leastDeadline = time.Second
 
 func main() {
 	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
-		within := c.Duration("QUADRILLE_ORDER_DEADLINE", topology.OrderDeadline, leastDeadline)
+		within := c.Duration("QUADRILLE_ORDER_DEADLINE", fulfilment.OrderDeadline, leastDeadline)
 		return orders.New(c.Service(), within)
 	}))
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/boot"
-	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
 
 func main() {

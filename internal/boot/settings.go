@@ -8,7 +8,7 @@ import (
 
 	"github.com/agnivade/levenshtein"
 
-	"github.com/quadrille-go/quadrille/topology"
+	"github.com/quadrille-go/quadrille/fulfilment"
 )
 
 // prefix is the prefix of all settings.
@@ -28,7 +28,7 @@ func known(services ...string) []string {
 		"LISTEN_FD", // the descriptor of a socket that is already open
 		"SOAK",      // selects the long version of a test
 	}
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		services = append(services, s.Name)
 	}
 	for _, service := range services {

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 

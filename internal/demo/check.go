@@ -8,13 +8,12 @@ import (
 
 	"github.com/quadrille-go/quadrille/check"
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/inventory"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/internal/shipping"
-	"github.com/quadrille-go/quadrille/internal/simulator"
-	"github.com/quadrille-go/quadrille/topology"
+	"github.com/quadrille-go/quadrille/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 )
 
 // Model is a situation to explore: orders for one article, and the initial money and stock.
@@ -92,7 +91,7 @@ func Explore(m Model) (check.Report, error) {
 			check.Command{To: "orders", Payload: orders.Cancel{OrderID: orderID(i)}, Optional: true})
 	}
 	return check.Explore(check.Model{
-		Topology: topology.Fulfilment(), Reactors: m.reactors(), Duplicates: m.Duplicates,
+		Topology: fulfilment.Topology(), Reactors: m.reactors(), Duplicates: m.Duplicates,
 		Outside:  m.outside(),
 		Commands: commands,
 		Begin:    map[string]consumer.Memory{"payments": pay, "inventory": stock},

@@ -16,16 +16,16 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/inventory"
-	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/internal/outside"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/internal/shipping"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
-	"github.com/quadrille-go/quadrille/rabbit"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // services are the four services in the process of the test, with settings for the command
@@ -38,7 +38,7 @@ type services struct {
 func startServices(t *testing.T) *services {
 	t.Helper()
 	amqp, management := devstack.Vhost(t)
-	if err := rabbit.Apply(t.Context(), amqp, topology.Fulfilment()); err != nil {
+	if err := rabbit.Apply(t.Context(), amqp, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
 	b := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,

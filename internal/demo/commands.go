@@ -14,15 +14,14 @@ import (
 	"github.com/quadrille-go/quadrille/check"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/boot"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // App returns the command line of the order flow.
 func App() cli.App {
 	return cli.App{
-		Name: "quadrille", Start: "quadrille up --detach", Topology: topology.Fulfilment(),
+		Name: "quadrille", Start: "quadrille up --detach", Topology: fulfilment.Topology(),
 		Catalogue: fulfilment.Catalogue(),
 		Sample:    sample, Check: checkAll, Settings: checkSettings,
 		Commands: func(e *cli.Env) []*cobra.Command {

@@ -2,15 +2,11 @@ package demo
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/rabbit"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -34,11 +30,11 @@ func (d *player) testEvents(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	messages := []rabbit.Message{message("payments", alone)}
+	published := []quadrille.TestEvent{testEvent("payments", alone)}
 	for range 5 {
-		messages = append(messages, message("orders", record))
+		published = append(published, testEvent("orders", record))
 	}
-	return d.publish(ctx, messages...)
+	return quadrille.PublishTestEvents(ctx, d.stack.operatorURL(), published...)
 }
 
 // forged publishes a forged and a malformed event. Services must park them, and they must have no
@@ -51,46 +47,18 @@ func (d *player) forged(ctx context.Context) error {
 		return err
 	}
 	// through the exchange of shipping, under a routing key that is bound
-	forged := message("shipping", record)
-	forged.Key = "shipment.scheduled"
-	garbage := rabbit.Message{Exchange: topology.ExchangeOf("orders"), Key: "order.placed",
-		Publishing: amqp.Publishing{
-			MessageId: events.NewID(), Type: "order.placed", ContentType: "application/json",
-			DeliveryMode: amqp.Persistent,
-			Body:         []byte(`{"order_id": "me", "lines": [{"quantity": -1, "quantity": 1e3}`),
-		}}
+	forged := testEvent("shipping", record)
+	forged.RoutingKey = "shipment.scheduled"
+	garbage := testEvent("orders", events.Record{ID: events.NewID(), Source: "/orders",
+		Type: "order.placed",
+		Data: []byte(`{"order_id": "me", "lines": [{"quantity": -1, "quantity": 1e3}`)})
 	d.bad = append(d.bad, badMessage{"orders", "order.placed"})
-	for _, subscriber := range topology.Fulfilment().Subscribers("order.placed") {
+	for _, subscriber := range fulfilment.Topology().Subscribers("order.placed") {
 		d.bad = append(d.bad, badMessage{subscriber, "order.placed"})
 	}
-	return d.publish(ctx, forged, garbage)
+	return quadrille.PublishTestEvents(ctx, d.stack.operatorURL(), forged, garbage)
 }
 
-func message(owner string, r events.Record) rabbit.Message {
-	return rabbit.Message{Exchange: topology.ExchangeOf(owner), Key: r.Type, Mandatory: true,
-		Publishing: rabbit.Publishing(r)}
-}
-
-// publish publishes messages as the operator and waits for the confirms.
-func (d *player) publish(ctx context.Context, messages ...rabbit.Message) error {
-	session, err := rabbit.Open(ctx, d.stack.operatorURL(), "demo")
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	publisher, err := rabbit.NewPublisher(session)
-	if err != nil {
-		return err
-	}
-	pendings, err := publisher.Publish(messages)
-	if err != nil {
-		return err
-	}
-	for _, p := range pendings {
-		outcome, why, err := publisher.Wait(ctx, p)
-		if err != nil || outcome != rabbit.Confirmed {
-			return fmt.Errorf("publish test events: %w", errors.Join(err, why))
-		}
-	}
-	return nil
+func testEvent(owner string, r events.Record) quadrille.TestEvent {
+	return quadrille.TestEvent{Exchange: topology.ExchangeOf(owner), RoutingKey: r.Type, Record: r}
 }

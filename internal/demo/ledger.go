@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/internal/inventory"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/topology"
+	"github.com/quadrille-go/quadrille/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
 
 // Ending is the state of an order in each of the four services: "none" if a service does not know
@@ -240,11 +240,11 @@ func missingSteps(outcome []Outcome) (missing []string) {
 			}
 		}
 	}
-	for _, eventType := range topology.Fulfilment().Types() {
+	for _, eventType := range fulfilment.Topology().Types() {
 		if !seen[eventType] {
 			missing = append(missing, "no service published "+eventType)
 		}
-		for _, subscriber := range topology.Fulfilment().Subscribers(eventType) {
+		for _, subscriber := range fulfilment.Topology().Subscribers(eventType) {
 			if !seen[eventType+" → "+subscriber] {
 				missing = append(missing, subscriber+" has not handled "+eventType)
 			}

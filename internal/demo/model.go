@@ -5,11 +5,11 @@ import (
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/inventory"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/internal/shipping"
-	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 )
 
 // Reactors returns the production reactions of the four services, without a payment provider and a

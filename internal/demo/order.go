@@ -13,8 +13,8 @@ import (
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 )
 
 // newOrder is the body of POST /orders.

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/internal/payments"
-	"github.com/quadrille-go/quadrille/internal/shipping"
-	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 )
 
 // outageOrders is the number of card orders placed while the provider is away. It is more than the

@@ -7,9 +7,9 @@ import (
 	"syscall"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/events/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/orders"
-	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/fulfilment"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 )
 
 // player runs the demo: it acts as the customers and the operator, and causes the faults.

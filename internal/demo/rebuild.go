@@ -14,7 +14,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/internal/payments"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
 
 // The bounds of waiting for a projection.

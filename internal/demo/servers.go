@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -211,19 +209,6 @@ func (s *Stack) dropAll(ctx context.Context) error {
 	}
 	return nil
 }
-
-// apply declares the topology, and retries while the broker is still removing the queues after a
-// reset.
-func (s *Stack) apply(ctx context.Context) (err error) {
-	_, waited := poll(ctx, func() (bool, error) {
-		err = rabbit.Apply(ctx, s.operatorURL(), topology.Fulfilment())
-		return rabbit.ServerCode(err) != internalError, nil
-	})
-	return errors.Join(err, waited)
-}
-
-// internalError is the reply code of AMQP 0-9-1 for an internal error of the broker.
-const internalError = 541
 
 // settings returns the settings with which other programs can use the stack, in the order in which
 // they are written.

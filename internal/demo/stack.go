@@ -11,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -48,7 +50,7 @@ type Stack struct {
 	missing []cli.Missing // processes that could not be started, or did not become ready
 }
 
-func demoServices() []topology.Service { return topology.Fulfilment().Services }
+func demoServices() []topology.Service { return fulfilment.Topology().Services }
 
 // accounts returns the names of all services that have a database and a broker user.
 func (s *Stack) accounts() []string {
@@ -121,7 +123,7 @@ func (s *Stack) validate() error {
 		}
 	}
 	for _, name := range s.Without {
-		if _, ok := topology.Fulfilment().Service(name); !ok {
+		if _, ok := fulfilment.Topology().Service(name); !ok {
 			return fmt.Errorf(
 				"there is no service %q: the services are orders, payments, inventory, shipping", name)
 		}
@@ -138,7 +140,7 @@ func (s *Stack) prepare(ctx context.Context) error {
 	if err := s.prepareDatabases(ctx); err != nil {
 		return err
 	}
-	return s.apply(ctx)
+	return quadrille.ApplyTopology(ctx, s.operatorURL(), fulfilment.Topology())
 }
 
 // names lists the processes of services that this stack has started, in the order of the services.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/inventory"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 )
 
 func idempotent() map[string]string { return map[string]string{"Idempotency-Key": events.NewID()} }

@@ -56,22 +56,26 @@ func startShared(t testing.TB) (*Servers, error) {
 	return s, nil
 }
 
-// moduleRoot returns the directory of go.mod, at or above the working directory, which under
-// `go test` is that of the package.
-func moduleRoot() (string, error) {
+// moduleRoot returns the highest directory with a go.mod, at or above the working directory, which
+// under `go test` is that of the package. A module inside another one shares its servers.
+func moduleRoot() (root string, err error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
+			root = dir
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("there is no go.mod in this directory or above it")
+			break
 		}
 		dir = filepath.Dir(dir)
 	}
+	if root == "" {
+		return "", errors.New("there is no go.mod in this directory or above it")
+	}
+	return root, nil
 }
 
 // Private starts servers for this test alone, which may kill and restart them. It takes several

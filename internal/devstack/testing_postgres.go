@@ -17,7 +17,7 @@ import (
 	"github.com/lib/pq"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 func Database(t testing.TB, key string, migrate func(ctx context.Context,
 	url string) error) string {
 	t.Helper()
-	common := postgres.Migrations()
+	common := pg.Migrations()
 	names, err := fs.Glob(common, "*.sql")
 	for _, name := range names {
 		var text []byte

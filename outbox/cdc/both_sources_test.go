@@ -12,9 +12,9 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // forBothSources runs a test once with the window and once with the stream. Both must keep the same
@@ -70,7 +70,7 @@ func startWriters(t *testing.T, s *outboxtest.Env, writers int) (stop func()) {
 			random := rand.New(rand.NewPCG(seed, w))
 			for ctx.Err() == nil {
 				if err := s.HostileWrite(t.Context(), random); err != nil &&
-					postgres.ClassOf(err) != postgres.Lost && postgres.ClassOf(err) != postgres.Busy {
+					pg.ClassOf(err) != pg.Lost && pg.ClassOf(err) != pg.Busy {
 					t.Error(err)
 					return
 				}
@@ -229,7 +229,7 @@ func TestCrash(t *testing.T) {
 func TestRestart(t *testing.T) {
 	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
 		servers := devstack.PrivatePostgres(t)
-		if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+		if err := pg.Migrate(t.Context(), servers.PostgresURL, "outbox",
 			outbox.Migrations()); err != nil {
 			t.Fatal(err)
 		}

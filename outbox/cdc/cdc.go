@@ -27,8 +27,8 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // The bounds of a session.
@@ -70,7 +70,7 @@ func (s Source) slot(ctx context.Context) (string, error) {
 
 // Begin replaces the slot by a new one at the snapshot that it returns. The server creates a slot
 // only after the running transactions have ended, and Begin waits for that.
-func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, error) {
+func (s Source) Begin(ctx context.Context) (outbox.Stream, pg.Snapshot, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, "", err
 	}
@@ -103,7 +103,7 @@ func (s Source) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, er
 
 // createSlot creates the slot and returns its snapshot. USE_SNAPSHOT gives the slot's snapshot to
 // the transaction that creates the slot, and only that transaction can read it.
-func createSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres.Snapshot, error) {
+func createSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (pg.Snapshot, error) {
 	const begin = `BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ`
 	if _, err := conn.Exec(ctx, begin).ReadAll(); err != nil {
 		return "", err
@@ -117,7 +117,7 @@ func createSlot(ctx context.Context, conn *pgconn.PgConn, slot string) (postgres
 	if err != nil {
 		return "", fmt.Errorf("read the slot's snapshot: %w", err)
 	}
-	return postgres.Snapshot(results[0].Rows[0][0]), nil
+	return pg.Snapshot(results[0].Rows[0][0]), nil
 }
 
 // Resume continues after the position that was confirmed last.

@@ -9,7 +9,8 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/quadrille-go/quadrille/postgres"
+
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // publishedSQL reports whether the publication contains the present table. A table that was dropped
@@ -62,7 +63,7 @@ func (s Source) prepare(ctx context.Context) error {
 // connect opens a session of the replication protocol. It removes options of the URL that are for
 // another driver or for ordinary sessions: pgx would send them to the server as settings.
 func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error) {
-	u, err := postgres.AddressURL(s.URL)
+	u, err := pg.AddressURL(s.URL)
 	if err != nil {
 		return nil, fmt.Errorf("connect for replication: %w", err)
 	}

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // fakeSource is a source whose stream delivers what the test gives it. A real stream cannot be made
@@ -24,12 +24,12 @@ type fakeSource struct {
 	position      uint64
 	err           error // that Next returns
 	confirmed     uint64
-	afterSnapshot func()            // Begin calls it between the snapshot and the stream
-	snapshot      postgres.Snapshot // that Begin returns; empty: the current one
+	afterSnapshot func()      // Begin calls it between the snapshot and the stream
+	snapshot      pg.Snapshot // that Begin returns; empty: the current one
 }
 
-func (f *fakeSource) Begin(ctx context.Context) (outbox.Stream, postgres.Snapshot, error) {
-	now, err := postgres.Now(ctx, f.s.DB)
+func (f *fakeSource) Begin(ctx context.Context) (outbox.Stream, pg.Snapshot, error) {
+	now, err := pg.Now(ctx, f.s.DB)
 	if f.afterSnapshot != nil {
 		f.afterSnapshot()
 	}
@@ -242,7 +242,7 @@ func TestHandOverWaitsForTransactionsNotYetVisible(t *testing.T) {
 	if err := tx.Get(&xid, `SELECT pg_current_xact_id()::text::bigint`); err != nil {
 		t.Fatal(err)
 	}
-	f.snapshot = postgres.Snapshot(fmt.Sprintf("%d:%d:", xid+1, xid+1))
+	f.snapshot = pg.Snapshot(fmt.Sprintf("%d:%d:", xid+1, xid+1))
 	f.afterSnapshot = func() { close(begun) }
 	r.Source = f
 	if err := s.Out.UseSource(t.Context(), outbox.FromStream); err != nil {

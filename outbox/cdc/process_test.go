@@ -6,16 +6,16 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // relayEndlessly runs a relay until the process is killed. outboxtest.StartProcess starts this test
 // binary for it.
 func relayEndlessly(database, broker string) {
-	db, err := postgres.Open(database)
+	db, err := pg.Open(database)
 	if err != nil {
 		panic(err)
 	}

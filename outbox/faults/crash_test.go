@@ -11,16 +11,16 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // privateEnv returns an Env on a PostgreSQL server of its own.
 func privateEnv(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
 	t.Helper()
 	servers := devstack.PrivatePostgres(t)
-	if err := postgres.Migrate(t.Context(), servers.PostgresURL, "outbox",
+	if err := pg.Migrate(t.Context(), servers.PostgresURL, "outbox",
 		outbox.Migrations()); err != nil {
 		t.Fatal(err)
 	}

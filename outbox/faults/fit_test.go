@@ -4,9 +4,9 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // A rebase of a long history may take longer than a silent session keeps the lead, and longer than
@@ -29,7 +29,7 @@ func TestFitOfALongHistoryKeepsTheLead(t *testing.T) {
 	go func() {
 		err := outbox.Fit(t.Context(), db)
 		// Its patience may end before the first Fit does.
-		for errors.Is(err, postgres.ErrSuperseded) {
+		for errors.Is(err, pg.ErrSuperseded) {
 			err = outbox.Fit(t.Context(), db)
 		}
 		other <- err

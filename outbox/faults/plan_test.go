@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/jmoiron/sqlx"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // explainer keeps the plan of each query before it runs the query.
@@ -61,13 +61,13 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
 	writeHistory(s)
-	now, err := postgres.Now(t.Context(), s.DB)
+	now, err := pg.Now(t.Context(), s.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
 	running := s.Begin() // it is running in the left edge, and commits later
 	s.AppendIn(running, outboxtest.Event(outboxtest.Note{On: "late", N: 1}))
-	left, err := postgres.Now(t.Context(), s.DB)
+	left, err := pg.Now(t.Context(), s.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,16 +97,16 @@ func TestWindowIsCheapBehindTwoMillionRows(t *testing.T) {
 
 // checkWindow reads a window, up to the current snapshot if b is empty, and checks how many rows
 // and buffers it reads.
-func checkWindow(t *testing.T, conn *sqlx.Conn, a, b postgres.Snapshot, rows, buffers int) {
+func checkWindow(t *testing.T, conn *sqlx.Conn, a, b pg.Snapshot, rows, buffers int) {
 	t.Helper()
 	if b == "" {
 		var err error
-		if b, err = postgres.Now(t.Context(), conn); err != nil {
+		if b, err = pg.Now(t.Context(), conn); err != nil {
 			t.Fatal(err)
 		}
 	}
 	e := &explainer{Conn: conn, t: t}
-	seqs, _, err := postgres.Log("outbox").Window(t.Context(), e, a, b, 0, 1_000_000)
+	seqs, _, err := pg.Log("outbox").Window(t.Context(), e, a, b, 0, 1_000_000)
 	if err != nil {
 		t.Fatal(err)
 	}

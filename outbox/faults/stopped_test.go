@@ -4,8 +4,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // OUT-07: a leader that is stopped with events in flight loses the lead. When it continues, it
@@ -48,7 +48,7 @@ func TestStoppedLeaderLosesTheLead(t *testing.T) {
 func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	lead, err := postgres.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
+	lead, err := pg.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
 	if err != nil || lead == nil {
 		t.Fatalf("lead %v, %v", lead, err)
 	}
@@ -60,7 +60,7 @@ func TestLeaderStoppedWhileReadingLosesTheLead(t *testing.T) {
 	}
 	defer func() { _ = rows.Close() }() // the test does not read them
 	s.WaitFor("another replica leads", func() bool {
-		next, err := postgres.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
+		next, err := pg.Leader{DB: s.DB, Name: "reader"}.Try(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,12 +49,13 @@ func (f file) text() []string {
 
 // support reports whether only tests import the file.
 func (f file) support() bool {
-	return strings.Contains(f.dir(), "/internal/") || strings.HasPrefix(f.path, "tests/")
+	return strings.HasPrefix(f.path, "tests/") || slices.Contains([]string{"internal/web/webtest",
+		"internal/devstack", "internal/devstack/leaks", "consumer/internal/consumertest",
+		"outbox/internal/outboxtest"}, f.dir())
 }
 
-// kit reports whether the file belongs to a public package. Internal folders below public packages
-// are test support and do not count, and neither do the example programs.
-func (f file) kit() bool {
+// public reports whether a user of the kit may import the file's package.
+func (f file) public() bool {
 	for part := range strings.SplitSeq(f.dir(), "/") {
 		if part == "internal" || part == "cmd" || part == "tests" || part == "examples" {
 			return false
@@ -63,9 +64,18 @@ func (f file) kit() bool {
 	return true
 }
 
+// kit reports whether the file belongs to the kit: to a public package, or to the machine room.
+func (f file) kit() bool { return f.public() || slices.Contains(ownOfKit, f.dir()) }
+
+// demo reports whether the file belongs to the four services, or to the programs around them.
+func (f file) demo() bool {
+	return !f.kit() && !f.support() && !f.example() &&
+		(strings.HasPrefix(f.path, "internal/") || strings.HasPrefix(f.path, "cmd/"))
+}
+
 // example reports whether the file shows how a user writes a service.
 func (f file) example() bool {
-	return strings.HasPrefix(f.path, "examples/") || strings.HasPrefix(f.path, "tests/loyalty/")
+	return strings.HasPrefix(f.path, "examples/") || strings.HasPrefix(f.path, "tests/system/loyalty/")
 }
 
 func (f file) imports() []string {
@@ -107,45 +117,52 @@ func files(t *testing.T) []file {
 	return files
 }
 
-// mayImport lists the packages of the project that each kit package may import.
+// mayImport lists the packages of the project that each package of the kit may import. The public
+// ones come first, then the machine room, which no user sees.
 var mayImport = map[string][]string{
-	"events":            {},
-	"events/fulfilment": {"events"},
-	"topology":          {},
-	"postgres":          {},
-	"rabbit":            {"events", "topology"},
-	"idempotency":       {"postgres"},
-	"outbox":            {"events", "postgres", "rabbit"},
-	"outbox/cdc":        {"outbox", "postgres"},
-	"inbox":             {"events", "postgres"},
-	"consumer":          {"events", "topology", "postgres", "rabbit", "outbox", "inbox"},
-	"resilience":        {".", "admin", "postgres"},
-	"eventstore":        {".", "admin", "consumer", "events", "postgres"},
-	"admin":             {},
-	"quadrilleprom":     {".", "consumer", "events"},
-	"quadrilleotel":     {"consumer", "events"},
-	"check":             {"consumer", "events", "topology"},
-	"cli":               {"admin", "events", "topology", "rabbit"},
-	".": {"admin", "consumer", "events", "inbox", "outbox", "postgres", "rabbit",
-		"topology"},
+	"events":     {},
+	"topology":   {},
+	"admin":      {},
+	"fulfilment": {"events", "topology"},
+	"postgres":   {"internal/pg"},
+	"outbox":     {"events", "internal/pg", "internal/rabbit"},
+	"outbox/cdc": {"outbox", "internal/pg"},
+	"consumer": {"events", "topology", "outbox", "internal/inbox", "internal/pg",
+		"internal/rabbit"},
+	"idempotency":   {"internal/pg"},
+	"resilience":    {".", "admin", "internal/pg"},
+	"eventstore":    {".", "admin", "consumer", "events", "internal/pg"},
+	"quadrilleprom": {".", "consumer", "events"},
+	"quadrilleotel": {"consumer", "events"},
+	"check":         {"consumer", "events", "topology"},
+	"cli":           {"admin", "events", "topology", "internal/rabbit"},
+	".": {"admin", "consumer", "events", "outbox", "topology", "internal/inbox", "internal/pg",
+		"internal/rabbit"},
+
+	"internal/pg":     {},
+	"internal/rabbit": {"events", "topology"},
+	"internal/inbox":  {"events", "internal/pg"},
 }
 
-// heavy lists the external modules that only the named kit packages may import.
+// heavy lists the external modules that only the named packages of the kit may import.
 var heavy = map[string][]string{
 	"github.com/spf13/cobra":         {"cli"},
 	"github.com/prometheus":          {"quadrilleprom"},
 	"go.opentelemetry.io":            {"quadrilleotel"},
-	"github.com/pressly/goose/v3":    {"postgres"},
-	"github.com/bojanz/currency":     {"events/fulfilment"},
-	"github.com/rabbitmq/amqp091-go": {"rabbit", "consumer"},
-	"github.com/rs/zerolog": {"rabbit", "outbox", "outbox/cdc", "consumer",
+	"github.com/pressly/goose/v3":    {"internal/pg"},
+	"github.com/bojanz/currency":     {"fulfilment"},
+	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "consumer"},
+	"github.com/rs/zerolog": {"internal/rabbit", "outbox", "outbox/cdc", "consumer",
 		"resilience", "eventstore", "."},
-	"github.com/sony/gobreaker/v2":               {"resilience"},
-	"github.com/jackc":                           {"outbox/cdc"},
-	"github.com/compose-spec/compose-go":         {},
-	"github.com/cenkalti/backoff/v4":             {"rabbit", "resilience", "."},
-	"github.com/quadrille-go/quadrille/internal": {},
+	"github.com/sony/gobreaker/v2":       {"resilience"},
+	"github.com/jackc":                   {"outbox/cdc"},
+	"github.com/compose-spec/compose-go": {},
+	"github.com/cenkalti/backoff/v4":     {"internal/rabbit", "resilience", "."},
 }
+
+// ownOfKit lists the internal packages that belong to the kit. The demo is built as a stranger
+// would build it, and so it may not use them.
+var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox"}
 
 func TestImports(t *testing.T) {
 	for _, f := range files(t) {
@@ -164,13 +181,18 @@ func TestImports(t *testing.T) {
 			if f.example() && strings.HasPrefix(i, module+"/internal") {
 				t.Errorf("%s: an example may use only the public packages, and imports %s", f.path, i)
 			}
+			if own, ok := strings.CutPrefix(i, module+"/"); ok && f.demo() &&
+				slices.Contains(ownOfKit, own) {
+				t.Errorf("%s: the demo may use only the kit's public packages, and imports %s", f.path, i)
+			}
 		}
 	}
 }
 
 func serviceOf(path string) (string, bool) {
 	for _, name := range []string{"orders", "payments", "inventory", "shipping"} {
-		if path == "internal/"+name || strings.HasPrefix(path, "internal/"+name+"/") {
+		own := "internal/fulfilment/" + name
+		if path == own || strings.HasPrefix(path, own+"/") {
 			return name, true
 		}
 	}
@@ -186,8 +208,7 @@ func kitImport(t *testing.T, f file, path string) {
 	if path == module {
 		path = module + "/."
 	}
-	if own, ok := strings.CutPrefix(path, module+"/"); ok && !strings.HasPrefix(own, "internal") &&
-		!slices.Contains(allowed, own) {
+	if own, ok := strings.CutPrefix(path, module+"/"); ok && !slices.Contains(allowed, own) {
 		t.Errorf("%s: %s may not import %s: see mayImport and heavy", f.path, f.dir(), own)
 	}
 	for prefix, users := range heavy {
@@ -241,17 +262,17 @@ var restricted = []struct {
 	in       []string
 	why      string
 }{
-	{regexp.MustCompile(`\.Ack$`), []string{"rabbit", "consumer"},
+	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "consumer"},
 		"only the consumer acknowledges deliveries"},
-	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"rabbit"},
+	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"internal/rabbit"},
 		"only the confirmed publisher publishes"},
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
 		"services publish through the outbox"},
 	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot",
 		"internal/devstack", "internal/demo", "examples/monolith", "examples/travel",
 		"examples/cloudevents"}, "the kit reads no environment"},
-	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"postgres"},
-		"transactions begin in postgres.InTx"},
+	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"internal/pg"},
+		"transactions begin in pg.InTx"},
 }
 
 func TestRestrictedCalls(t *testing.T) {

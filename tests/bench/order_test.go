@@ -17,8 +17,8 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/tests/env"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/tests/system/env"
 )
 
 const (
@@ -67,12 +67,12 @@ func describe(b *testing.B, d *env.Env) {
 }
 
 func awaitConfirmed(b *testing.B, d *env.Env) {
-	db, err := postgres.Open(d.Databases["orders"])
+	db, err := pg.Open(d.Databases["orders"])
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	inventory, err := postgres.Open(d.Databases["inventory"])
+	inventory, err := pg.Open(d.Databases["inventory"])
 	if err != nil {
 		b.Fatal(err)
 	}

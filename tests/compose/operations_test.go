@@ -15,12 +15,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/resilience"
 	"github.com/quadrille-go/quadrille/topology"
-	"github.com/rs/zerolog"
 )
 
 const guide = "docs/operations.md"
@@ -97,8 +98,8 @@ func TestGuideListsTheBounds(t *testing.T) {
 	for _, row := range rows {
 		dir := row[1]
 		switch dir {
-		case "web":
-			dir = "internal/web"
+		case "web", "rabbit", "pg", "inbox":
+			dir = "internal/" + dir
 		case "cdc":
 			dir = "outbox/cdc"
 		case "quadrille":

@@ -16,7 +16,7 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/types"
 
-	"github.com/quadrille-go/quadrille/topology"
+	"github.com/quadrille-go/quadrille/fulfilment"
 )
 
 // rule is a rule for compose.yaml, with changes that break it.
@@ -107,7 +107,7 @@ func images(p project) []string {
 
 func services(p project) []string {
 	var c, want complaints
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		want = append(want, s.Name)
 		found := p.Services[s.Name]
 		c.unless(slices.Equal(found.Entrypoint, types.ShellCommand{"/" + s.Name}), "%s runs %q", s.Name,
@@ -200,7 +200,7 @@ func settings(t *testing.T) map[string][]string {
 	}
 	of("boot", "internal/boot/boot.go")
 	of("boot", "internal/boot/listen.go")
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		of(s.Name, filepath.Join("cmd", s.Name, "main.go"))
 	}
 	return found

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -113,7 +114,7 @@ func TestSecretsFollowFromTheTopology(t *testing.T) {
 		}
 	}
 	names := []string{"operator"}
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		names = append(names, s.Name)
 		if rights[s.Name] != topology.PermissionOf(s.Name) {
 			t.Errorf("%s has %+v, want %+v", s.Name, rights[s.Name], topology.PermissionOf(s.Name))
@@ -162,7 +163,7 @@ func TestRolesStreamOnlyWhereItIsAskedFor(t *testing.T) {
 	dir := t.TempDir()
 	secrets(t, dir, "STREAM=1")
 	sql := content(t, filepath.Join(dir, "databases.sql"))
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		if !strings.Contains(sql, `ALTER ROLE "`+s.Name+`" REPLICATION PASSWORD `) {
 			t.Errorf("%s may not stream: %s", s.Name, sql)
 		}
@@ -232,7 +233,7 @@ func TestSecretsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := map[string]string{}
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		before[s.Name] = content(t, filepath.Join(dir, s.Name+"_amqp_url"))
 	}
 	secrets(t, dir)

@@ -10,7 +10,7 @@ import (
 // shown maps each page with Go code to the folder with the program that the code is taken from.
 var shown = map[string]string{
 	"docs/getting-started.md":  "examples/travel",
-	"docs/adding-a-service.md": "tests/loyalty",
+	"docs/adding-a-service.md": "tests/system/loyalty",
 }
 
 // TestPagesShowTheSource checks that each Go block of a page is in a file of its program, which is

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 const root = "../.."
@@ -203,7 +203,7 @@ func TestReadmeShowsTheExample(t *testing.T) {
 // TestReadmeDrawsTheTopology checks that the diagram of the README is the one of the topology.
 func TestReadmeDrawsTheTopology(t *testing.T) {
 	pictures := blocks(readme(t), "mermaid")
-	if len(pictures) != 1 || pictures[0] != topology.Fulfilment().Mermaid() {
+	if len(pictures) != 1 || pictures[0] != fulfilment.Topology().Mermaid() {
 		t.Error("the diagram of the README differs: replace it with the output of quadrille topology " +
 			"show --mermaid")
 	}

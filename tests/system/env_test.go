@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/internal/demo"
-	"github.com/quadrille-go/quadrille/internal/simulator"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 )
 
 // root returns the folder of the checkout.

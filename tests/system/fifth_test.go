@@ -9,10 +9,10 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/orders"
+	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/tests/env"
-	"github.com/quadrille-go/quadrille/tests/loyalty"
+	"github.com/quadrille-go/quadrille/tests/system/env"
+	"github.com/quadrille-go/quadrille/tests/system/loyalty"
 )
 
 // TestFifthService lets a fifth service join the running order flow. It must handle every confirmed

@@ -9,14 +9,14 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // openDatabases opens the databases of the four services.
 func (w *chaosRun) openDatabases() map[string]*sqlx.DB {
 	databases := map[string]*sqlx.DB{}
-	for _, s := range topology.Fulfilment().Services {
+	for _, s := range fulfilment.Topology().Services {
 		db, err := postgres.Open(w.stack.DatabaseURL(s.Name))
 		if err != nil {
 			w.t.Fatal(err)
@@ -98,7 +98,7 @@ func (w *chaosRun) compare(ctx context.Context, databases map[string]*sqlx.DB) (
 			w.t.Fatal(err)
 		}
 		for _, r := range rows {
-			for _, subscriber := range topology.Fulfilment().Subscribers(r.Type) {
+			for _, subscriber := range fulfilment.Topology().Subscribers(r.Type) {
 				if published[subscriber] == nil {
 					published[subscriber] = map[string]bool{}
 				}

@@ -15,12 +15,12 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/inbox"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
-	"github.com/quadrille-go/quadrille/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -84,7 +84,7 @@ func On(t testing.TB, amqpURL, postgresURL string) *Env {
 // Pool opens another pool, as another replica has it.
 func (w *Env) Pool(postgresURL string) *sqlx.DB {
 	w.Helper()
-	db, err := postgres.Open(postgresURL)
+	db, err := pg.Open(postgresURL)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -114,13 +114,13 @@ func key(t testing.TB) string {
 
 // Migrate makes all tables.
 func Migrate(ctx context.Context, url string) error {
-	if err := postgres.Migrate(ctx, url, "inbox", inbox.Migrations()); err != nil {
+	if err := pg.Migrate(ctx, url, "inbox", inbox.Migrations()); err != nil {
 		return err
 	}
-	if err := postgres.Migrate(ctx, url, "outbox", outbox.Migrations()); err != nil {
+	if err := pg.Migrate(ctx, url, "outbox", outbox.Migrations()); err != nil {
 		return err
 	}
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,8 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
-	"github.com/quadrille-go/quadrille/postgres"
 )
 
 // Note is the event of these tests, which is note number N about the aggregate On.
@@ -72,7 +72,7 @@ func NewWithoutBroker(t testing.TB) *Env {
 func database(t testing.TB) string {
 	t.Helper()
 	return devstack.Database(t, migrationsKey(t), func(ctx context.Context, url string) error {
-		return postgres.Migrate(ctx, url, "outbox", outbox.Migrations())
+		return pg.Migrate(ctx, url, "outbox", outbox.Migrations())
 	})
 }
 
@@ -108,7 +108,7 @@ func (s *Env) DeclareExchange() {
 // OpenDB opens a connection pool, which is closed at the end of the test.
 func OpenDB(t testing.TB, url string) *sqlx.DB {
 	t.Helper()
-	db, err := postgres.Open(url)
+	db, err := pg.Open(url)
 	if err != nil {
 		t.Fatal(err)
 	}

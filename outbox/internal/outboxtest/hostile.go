@@ -8,7 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
 // CreateVersionTable creates the table whose rows HostileWrite locks.
@@ -28,7 +28,7 @@ func (s *Env) HostileWrite(ctx context.Context, random *rand.Rand) error {
 		<-timer.C
 	}
 	rolledBack := errors.New("rolled back")
-	err := postgres.InTx(ctx, s.DB, func(tx *sqlx.Tx) error {
+	err := pg.InTx(ctx, s.DB, func(tx *sqlx.Tx) error {
 		if random.IntN(2) == 0 {
 			if _, err := tx.ExecContext(ctx, `SELECT pg_current_xact_id()`); err != nil {
 				return err

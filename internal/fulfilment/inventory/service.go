@@ -1,0 +1,32 @@
+package inventory
+
+import (
+	"cmp"
+	"embed"
+	"io/fs"
+	"net/http"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/fulfilment"
+	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/outbox/cdc"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// New returns the service and its API. The configuration has the servers and the bounds; the rest
+// is the service's own.
+func New(c quadrille.Config) (*quadrille.Service, http.Handler, error) {
+	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
+	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
+	c.Handlers = []consumer.Handler{Participant.Handler()}
+	c.Migrations = map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()}
+	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
+	service, err := quadrille.New(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	return service, routes(service, c.Log), nil
+}

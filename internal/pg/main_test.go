@@ -1,0 +1,83 @@
+package pg_test
+
+import (
+	"context"
+	"flag"
+	"os"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/internal/pg"
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(writerDatabase); url != "" {
+		db, err := pg.Open(url)
+		if err != nil {
+			panic(err)
+		}
+		writeWhileLeading(context.Background(), db)
+	}
+	_ = flag.Set("test.parallel", "8") // the tests mostly wait for the server
+	leaks.Main(m)
+}
+
+const waitTimeout = 2 * time.Minute
+
+// newDatabase returns the URL of an empty database and a pool for it.
+func newDatabase(t testing.TB) (string, *sqlx.DB) {
+	t.Helper()
+	url := devstack.Database(t, "postgres", func(ctx context.Context, url string) error {
+		return pg.Migrate(ctx, url, "none", fstest.MapFS{})
+	})
+	return url, pool(t, url)
+}
+
+func pool(t testing.TB, url string) *sqlx.DB {
+	t.Helper()
+	db, err := pg.Open(url)
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exec(t testing.TB, db sqlx.ExecerContext, query string, args ...any) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func count(t testing.TB, db sqlx.QueryerContext, query string, args ...any) (n int) {
+	t.Helper()
+	if err := sqlx.GetContext(t.Context(), db, &n, query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+// waitFor polls a condition until it is true.
+func waitFor(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(waitTimeout)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !f() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", waitTimeout, what)
+		}
+		<-tick.C
+	}
+}
