@@ -1,6 +1,7 @@
 package quadrille
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -12,27 +13,26 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
-	p, found, ok := s.findParked(w, r)
-	if !ok {
-		return
-	}
+func (o operator) DryRun(ctx context.Context, id string) (admin.DryRun, error) {
 	result := admin.DryRun{Publishes: []admin.Event{}}
-	effects, err := p.consumer.DryRun(r.Context(), found)
+	p, found, err := o.findParked(ctx, id)
+	if err != nil {
+		return result, err
+	}
+	effects, err := p.consumer.DryRun(ctx, found)
 	switch class := pg.ClassOf(err); {
 	case errors.Is(err, consumer.ErrCallNotRun):
-		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
-		return
+		return result, admin.Problem{Status: http.StatusConflict,
+			Detail: "it cannot be tried: " + err.Error()}
 	case err != nil && (class == pg.Lost || class == pg.Busy || class == pg.Retry):
-		s.problem(w, err)
-		return
+		return result, err
 	case err != nil:
 		result.Error = err.Error()
 	}
-	if err := add(&result, s.config.Name, effects); err != nil { // it was published in vain
+	if err := add(&result, o.config.Name, effects); err != nil { // it was published in vain
 		result.Error = err.Error()
 	}
-	answer(w, result)
+	return result, nil
 }
 
 // add lists what would have happened. Deadlines and requests have no id before they are written.

@@ -2,7 +2,6 @@ package quadrille
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -30,65 +29,52 @@ func warnings(ctx context.Context, p *parts, state *admin.Relay) error {
 	return err
 }
 
-func (s *Service) relayState(w http.ResponseWriter, r *http.Request) {
-	p := s.partsFor(w, r)
-	if p == nil {
-		return
-	}
-	used, err := p.outbox.SourceInUse(r.Context())
+func (o operator) Relay(ctx context.Context) (state admin.Relay, err error) {
+	p, err := o.parts(ctx)
 	if err != nil {
-		s.problem(w, err)
-		return
+		return state, err
 	}
-	state := admin.Relay{Wanted: string(used.Wanted), Source: string(used.Source), Token: used.Token,
+	used, err := p.outbox.SourceInUse(ctx)
+	if err != nil {
+		return state, err
+	}
+	state = admin.Relay{Wanted: string(used.Wanted), Source: string(used.Source), Token: used.Token,
 		Since: used.Since, Leader: used.Leader}
-	replicas, err := p.outbox.Replicas(r.Context())
+	replicas, err := p.outbox.Replicas(ctx)
+	if err != nil {
+		return state, err
+	}
 	for _, r := range replicas {
 		state.Replicas = append(state.Replicas, admin.Replica{ID: r.ID, Name: r.Name, Host: r.Host,
 			PID: r.PID, Leads: r.Leads, Started: r.Started, Seen: r.Seen, Keep: r.Keep})
 	}
-	if err == nil {
-		err = warnings(r.Context(), p, &state)
+	if err := warnings(ctx, p, &state); err != nil || p.relay.Source == nil {
+		return state, err
 	}
-	if err == nil && p.relay.Source != nil {
-		var slot outbox.SlotState
-		if slot, err = p.relay.Source.State(r.Context()); err == nil {
-			state.Slot = &admin.Slot{Name: slot.Name, State: slot.State, Active: slot.Active,
-				LagBytes: slot.LagBytes}
-		}
-		if slot.Fault != nil {
-			state.Warnings = append(state.Warnings, slot.Fault.Error())
-		}
-	}
+	slot, err := p.relay.Source.State(ctx)
 	if err != nil {
-		s.problem(w, err)
-		return
+		return state, err
 	}
-	answer(w, state)
+	state.Slot = &admin.Slot{Name: slot.Name, State: slot.State, Active: slot.Active,
+		LagBytes: slot.LagBytes}
+	if slot.Fault != nil {
+		state.Warnings = append(state.Warnings, slot.Fault.Error())
+	}
+	return state, nil
 }
 
-func (s *Service) relayUse(w http.ResponseWriter, r *http.Request) {
-	var request struct {
-		Source outbox.SourceName `json:"source"`
+func (o operator) UseSource(ctx context.Context, source string) (admin.Relay, error) {
+	p, err := o.parts(ctx)
+	if err != nil {
+		return admin.Relay{}, err
 	}
-	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdminBody)).Decode(&request)
-	if err != nil || request.Source != outbox.FromWindow && request.Source != outbox.FromStream {
-		writeProblem(w, http.StatusBadRequest,
-			`the body must be {"source": "window"} or {"source": "stream"}`)
-		return
+	wanted := outbox.SourceName(source)
+	if p.relay.Source == nil && wanted == outbox.FromStream {
+		return admin.Relay{}, admin.Problem{Status: http.StatusConflict,
+			Detail: "this service was built without a stream: see the field Stream of quadrille.Config"}
 	}
-	p := s.partsFor(w, r)
-	if p == nil {
-		return
+	if err := p.outbox.UseSource(ctx, wanted); err != nil {
+		return admin.Relay{}, err
 	}
-	if p.relay.Source == nil && request.Source == outbox.FromStream {
-		writeProblem(w, http.StatusConflict, "this service was built without a stream: see the field "+
-			"Stream of quadrille.Config")
-		return
-	}
-	if err := p.outbox.UseSource(r.Context(), request.Source); err != nil {
-		s.problem(w, err)
-		return
-	}
-	s.relayState(w, r)
+	return o.Relay(ctx)
 }

@@ -112,10 +112,11 @@ func New(c Config) (*Service, error) {
 		address("DatabaseTLS of LeaderDatabase", &s.config.LeaderDatabase, c.DatabaseTLS.database)
 	}
 	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
-	t, err := s.choreography()
-	s.topology = t
-	faults = append(faults, err, s.validate(), (&consumer.Consumer{Name: c.Name, Topology: t,
-		Handlers: c.Handlers, Bounds: c.Bounds, Middleware: c.Middleware}).Validate())
+	var err error
+	s.role, err = roleOf(c)
+	faults = append(faults, err, s.config.checkAddresses(), (&consumer.Consumer{Name: c.Name,
+		Topology: s.role.topology, Handlers: c.Handlers, Bounds: c.Bounds,
+		Middleware: c.Middleware}).Validate())
 	if slices.Contains(c.Components, nil) {
 		faults = append(faults, errors.New("Components contains nil"))
 	}
@@ -125,9 +126,8 @@ func New(c Config) (*Service, error) {
 	return s, nil
 }
 
-// validate returns the faults of the addresses.
-func (s *Service) validate() error {
-	c := s.config
+// checkAddresses returns the faults of the addresses.
+func (c Config) checkAddresses() error {
 	faults := []error{rabbit.CheckURL(c.AMQP)}
 	if _, err := pg.Address(c.Database); err != nil {
 		faults = append(faults, err)

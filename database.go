@@ -18,23 +18,23 @@ import (
 // connect makes the pool of the database and that of the sessions that leaders keep, which are one
 // unless LeaderDatabase is set. It also returns the address of the latter in a form that every
 // driver reads. It does not connect yet.
-func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
-	if address, err = pg.Address(s.config.Database); err != nil {
+func (c Config) connect() (db, sessions *sqlx.DB, address string, err error) {
+	if address, err = pg.Address(c.Database); err != nil {
 		return nil, nil, "", err
 	}
-	if db = s.config.DB; db == nil {
+	if db = c.DB; db == nil {
 		if db, err = pg.Open(address); err != nil {
 			return nil, nil, "", err
 		}
 	}
-	if s.config.LeaderDatabase == "" {
+	if c.LeaderDatabase == "" {
 		return db, db, address, nil
 	}
-	if address, err = pg.Address(s.config.LeaderDatabase); err == nil {
+	if address, err = pg.Address(c.LeaderDatabase); err == nil {
 		sessions, err = pg.Open(address)
 	}
 	if err != nil {
-		if s.config.DB == nil {
+		if c.DB == nil {
 			_ = db.Close()
 		}
 		return nil, nil, "", fmt.Errorf("LeaderDatabase: %w", err)
@@ -45,31 +45,31 @@ func (s *Service) connect() (db, sessions *sqlx.DB, address string, err error) {
 
 // prepare migrates a database. It refuses one that may lose what it has committed, that is another
 // service's, or whose sessions are not its own.
-func (s *Service) prepare(ctx context.Context, p *parts) error {
+func (c Config) prepare(ctx context.Context, p *parts) error {
 	if err := pg.CheckDurable(ctx, p.db); err != nil {
 		return err
 	}
-	if err := s.checkSessions(ctx, p); err != nil {
+	if err := checkSessions(ctx, p); err != nil {
 		return err
 	}
-	if err := s.claim(ctx, p.db); err != nil {
+	if err := c.claim(ctx, p.db); err != nil {
 		return err
 	}
-	lines := maps.Clone(s.config.Migrations)
+	lines := maps.Clone(c.Migrations)
 	if lines == nil {
 		lines = map[string]fs.FS{}
 	}
 	lines["outbox"], lines["inbox"] = outbox.Migrations(), inbox.Migrations()
-	for _, c := range s.config.Components {
-		maps.Copy(lines, c.Migrations())
+	for _, part := range c.Components {
+		maps.Copy(lines, part.Migrations())
 	}
 	for _, line := range slices.Sorted(maps.Keys(lines)) {
-		if err := pg.Migrate(ctx, s.config.Database, line, lines[line]); err != nil {
+		if err := pg.Migrate(ctx, c.Database, line, lines[line]); err != nil {
 			return err
 		}
 	}
-	for _, c := range s.config.Components {
-		if err := c.Open(ctx, Host{Name: s.config.Name, DB: p.db, Log: s.config.Log}); err != nil {
+	for _, part := range c.Components {
+		if err := part.Open(ctx, Host{Name: c.Name, DB: p.db, Log: c.Log}); err != nil {
 			return err
 		}
 	}
@@ -78,7 +78,7 @@ func (s *Service) prepare(ctx context.Context, p *parts) error {
 
 // checkSessions refuses a pooler that shares sessions, and a LeaderDatabase that is another
 // database.
-func (s *Service) checkSessions(ctx context.Context, p *parts) error {
+func checkSessions(ctx context.Context, p *parts) error {
 	if err := pg.CheckSessions(ctx, p.db); err != nil || p.sessions == p.db {
 		return err
 	}
@@ -100,19 +100,19 @@ func (s *Service) checkSessions(ctx context.Context, p *parts) error {
 
 // claim makes the database the service's own. One that an earlier release has migrated has no owner
 // yet, but its tables show which service has used them.
-func (s *Service) claim(ctx context.Context, db *sqlx.DB) error {
+func (c Config) claim(ctx context.Context, db *sqlx.DB) error {
 	if owner, _, err := pg.Owner(ctx, db); err != nil {
 		return err
 	} else if owner == "" {
-		if err := s.checkUse(ctx, db); err != nil {
+		if err := c.checkUse(ctx, db); err != nil {
 			return err
 		}
 	}
-	return pg.Claim(ctx, s.config.Database, s.config.Name)
+	return pg.Claim(ctx, c.Database, c.Name)
 }
 
 // checkUse refuses a database whose inbox another service has written.
-func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
+func (c Config) checkUse(ctx context.Context, db *sqlx.DB) error {
 	var here struct {
 		Database, Schema string
 		Used             bool
@@ -123,9 +123,9 @@ func (s *Service) checkUse(ctx context.Context, db *sqlx.DB) error {
 	if err != nil || !here.Used {
 		return err
 	}
-	other, err := inbox.OtherThan(ctx, db, s.config.Name)
+	other, err := inbox.OtherThan(ctx, db, c.Name)
 	if err != nil || other == "" {
 		return err
 	}
-	return pg.Foreign(s.config.Name, other, here.Database, here.Schema)
+	return pg.Foreign(c.Name, other, here.Database, here.Schema)
 }

@@ -28,8 +28,8 @@ const (
 // Service publishes the events of its outbox, and handles those of other services. Make one with
 // New. It must not be copied.
 type Service struct {
-	config   Config
-	topology topology.Topology // with this service in it
+	config Config
+	role   role
 
 	opening  singleflight.Group
 	opened   atomic.Pointer[parts] // nil until the database could be reached and was migrated
@@ -141,13 +141,13 @@ func (s *Service) parts(ctx context.Context) (*parts, error) {
 
 func (s *Service) open(ctx context.Context) (*parts, error) {
 	c := s.config
-	db, sessions, address, err := s.connect()
+	db, sessions, address, err := c.connect()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMisconfigured, err)
 	}
 	p := &parts{db: db, sessions: sessions, inbox: inbox.New(db, c.Name), outbox: outbox.New(db),
 		given: c.DB != nil}
-	if err := s.prepare(ctx, p); err != nil {
+	if err := c.prepare(ctx, p); err != nil {
 		_ = p.close()
 		if !pg.WaitingHelps(err) {
 			err = fmt.Errorf("%w: %w: %s", ErrMisconfigured, err, pg.Remedy(err))
@@ -155,7 +155,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		return nil, err
 	}
 	p.consumer = &consumer.Consumer{
-		Name: c.Name, URL: c.AMQP, Topology: s.topology, Handlers: c.Handlers, DB: db,
+		Name: c.Name, URL: c.AMQP, Topology: s.role.topology, Handlers: c.Handlers, DB: db,
 		Inbox: p.inbox, Outbox: p.outbox, Ready: s.ready, Log: c.Log, Bounds: c.Bounds,
 		Middleware: c.Middleware,
 	}
@@ -166,7 +166,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	p.relay = &outbox.Relay{
 		Outbox: p.outbox, URL: c.AMQP, Database: address, Name: c.Name,
 		Exchange:  topology.ExchangeOf(c.Name),
-		Mandatory: s.mandatory(), Optional: s.optional(),
+		Mandatory: s.role.mandatory, Optional: s.role.optional,
 		Ready: s.ready, Keep: c.OutboxKeep, Source: source, Log: c.Log,
 	}
 	return p, nil

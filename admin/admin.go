@@ -1,6 +1,10 @@
-// Package admin is the wire format of a service's admin endpoint: the JSON that a quadrille.Service
-// answers with under /admin/, and that the command line and other tools read. Each shape exists
-// here once. The package has no code of the service and no I/O.
+// Package admin is what an operator sees of a service and does to it, over HTTP: the routes under
+// /admin/ with their JSON, the Handler that serves them, and the Client that calls them. A service
+// and a client of it are the same interface, Service.
+//
+// A Client knows all services of a choreography and the replicas of each. It calls the next replica
+// when one does not answer, and names the services that are away, instead of failing because of
+// them.
 //
 // The endpoint has no authentication of its own; see quadrille.Service.Admin.
 package admin
@@ -47,6 +51,7 @@ type Handled struct {
 
 // Parked is something that waits for a person, in a list: its size instead of its bytes.
 type Parked struct {
+	Service   string    `json:"service,omitempty"` // that has parked it; set by Client
 	Owner     string    `json:"owner"`
 	ID        string    `json:"id"`
 	Kind      string    `json:"kind"` // retry, deadline, call, unknown or evidence
@@ -56,6 +61,15 @@ type Parked struct {
 	Reason    string    `json:"reason"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// ParkedEvent is something that waits for a person, with its envelope and its bytes.
+type ParkedEvent struct {
+	Parked
+	Exchange   string `json:"exchange"`
+	RoutingKey string `json:"routing_key"`
+	Attributes any    `json:"attributes"` // of CloudEvents, by their names
+	Body       []byte `json:"body"`
 }
 
 // ParkedPage is a page of the list of what is parked, oldest first.
@@ -71,8 +85,16 @@ type DryRun struct {
 	Publishes []Event `json:"publishes"`       // events, deadlines and calls
 }
 
+// ReplayRequest says what to publish again. Exactly one of its fields is set.
+type ReplayRequest struct {
+	IDs        []string   `json:"ids,omitempty"`         // at most 1000
+	Since      *time.Time `json:"since,omitempty"`       // all events since then
+	AgoSeconds float64    `json:"ago_seconds,omitempty"` // since then by the database's clock
+}
+
 // Replay is a request to publish history again, and its outcome.
 type Replay struct {
+	Service     string     `json:"service,omitempty"` // that publishes it; set by Client
 	ID          int64      `json:"id"`
 	Since       *time.Time `json:"since,omitempty"`
 	Events      *int64     `json:"events,omitempty"` // how many were requested by their ids
@@ -94,11 +116,12 @@ type ReplayPage struct {
 
 // Relay is the state of a service's relay.
 type Relay struct {
-	Wanted   string    `json:"wanted"` // window or stream
-	Source   string    `json:"source"` // in use
-	Token    int64     `json:"token"`  // of the leader
-	Since    time.Time `json:"since"`  // the leader leads; zero: no replica has led
-	Leader   string    `json:"leader"` // its service, host and process
+	Service  string    `json:"service,omitempty"` // that it publishes for; set by Client
+	Wanted   string    `json:"wanted"`            // window or stream
+	Source   string    `json:"source"`            // in use
+	Token    int64     `json:"token"`             // of the leader
+	Since    time.Time `json:"since"`             // the leader leads; zero: no replica has led
+	Leader   string    `json:"leader"`            // its service, host and process
 	Slot     *Slot     `json:"slot,omitempty"`
 	Replicas []Replica `json:"replicas"` // that run, the leader first
 	Warnings []string  `json:"warnings,omitempty"`
@@ -137,6 +160,7 @@ const (
 
 // Breaker is the state of a circuit breaker in one replica.
 type Breaker struct {
+	Service  string       `json:"service,omitempty"` // that makes the calls; set by Client
 	Name     string       `json:"name"`
 	State    BreakerState `json:"state"`
 	Since    time.Time    `json:"since,omitzero"`

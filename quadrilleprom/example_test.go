@@ -21,10 +21,10 @@ type UserJoined struct{ ID string }
 func (UserJoined) EventType() string { return "user.joined" }
 func (u UserJoined) Subject() string { return u.ID }
 
-// The middleware belongs to the configuration, and the registry of a service is made of the service
-// itself. So there are two registries, and one page with both.
+// The middleware belongs to the configuration of a service, and the collector to the service
+// itself. Both are registered where the program likes.
 func Example() {
-	durations := prometheus.NewRegistry()
+	registry := prometheus.NewRegistry()
 	members, err := quadrille.New(quadrille.Config{
 		Name:      "members",
 		Publishes: []events.Payload{UserJoined{}},
@@ -32,17 +32,17 @@ func Example() {
 			func(context.Context, *sqlx.Tx, events.Of[UserJoined]) error { return nil })},
 		Database:   "postgres://127.0.0.1:5432/members?sslmode=disable",
 		AMQP:       "amqp://127.0.0.1:5672/",
-		Middleware: []consumer.Middleware{quadrilleprom.Durations(durations)},
+		Middleware: []consumer.Middleware{quadrilleprom.Durations(registry)},
 	})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	all := prometheus.Gatherers{quadrilleprom.Registry(members), durations}
+	registry.MustRegister(quadrilleprom.Collector(members))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 
-	families, err := all.Gather()
+	families, err := registry.Gather()
 	fmt.Println(families[0].GetName(), err)
 	// Output: quadrille_consumer_batches_total <nil>
 }

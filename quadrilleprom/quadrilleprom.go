@@ -2,7 +2,8 @@
 // durations of its handlers.
 //
 // It promises stable names with the prefix quadrille_; docs/operations.md says what each one means.
-// It serves no HTTP: hand the registry to promhttp.
+// It serves no HTTP and has no registry: register what it returns where you like. Metrics of
+// several services in one registry need a label each; see prometheus.WrapRegistererWith.
 package quadrilleprom
 
 import (
@@ -14,34 +15,94 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// Registry returns a registry with the counters and gauges of a service. They are read when the
-// registry is collected.
-func Registry(service *quadrille.Service) *prometheus.Registry {
-	registry := prometheus.NewRegistry()
+// Collector returns the counters and gauges of a service, which are read when they are collected.
+func Collector(service *quadrille.Service) prometheus.Collector {
+	c := collector{service: service, plain: metrics(),
+		ends: desc("consumer_session_ends_total",
+			"Sessions with the broker that ended or could not begin, by cause.", "cause"),
+		open: desc("breaker_open", "1 while the breaker is open or half-open.", "breaker"),
+		opened: desc("breaker_opened_total", "Number of times that the breaker opened.",
+			"breaker"),
+		refused: desc("breaker_refused_total",
+			"Calls that were not made because the breaker was open.", "breaker")}
+	return c
+}
+
+// collector reads the statistics of a service once for all metrics.
+type collector struct {
+	service               *quadrille.Service
+	plain                 []metric
+	ends                  *prometheus.Desc // by cause
+	open, opened, refused *prometheus.Desc // by breaker
+}
+
+// metric is a number without labels.
+type metric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(quadrille.Stats) float64
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("quadrille_"+name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, m := range c.plain {
+		ch <- m.desc
+	}
+	for _, d := range []*prometheus.Desc{c.ends, c.open, c.opened, c.refused} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	stats := c.service.Stats()
+	for _, m := range c.plain {
+		ch <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(stats))
+	}
+	// These causes are exported with 0 from the start.
+	ends := map[string]int64{"network": 0, "topology": 0, "bytes": 0, "closed": 0}
+	maps.Copy(ends, stats.SessionEnds)
+	for cause, n := range ends {
+		ch <- prometheus.MustNewConstMetric(c.ends, prometheus.CounterValue, float64(n), cause)
+	}
+	for _, b := range stats.Breakers {
+		ch <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue,
+			one(b.State != admin.Closed), b.Name)
+		ch <- prometheus.MustNewConstMetric(c.opened, prometheus.CounterValue, float64(b.Opened), b.Name)
+		ch <- prometheus.MustNewConstMetric(c.refused, prometheus.CounterValue, float64(b.Refused),
+			b.Name)
+	}
+}
+
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+func metrics() (all []metric) {
 	count := func(name, help string, value func(quadrille.Stats) int64) {
-		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "quadrille_" + name,
-			Help: help},
-			func() float64 { return float64(value(service.Stats())) }))
+		all = append(all, metric{desc(name, help), prometheus.CounterValue,
+			func(s quadrille.Stats) float64 { return float64(value(s)) }})
 	}
 	gauge := func(name, help string, value func(quadrille.Stats) float64) {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "quadrille_" + name,
-			Help: help},
-			func() float64 { return value(service.Stats()) }))
+		all = append(all, metric{desc(name, help), prometheus.GaugeValue, value})
 	}
 	count("outbox_published_total", "Events confirmed by the broker.",
 		func(s quadrille.Stats) int64 { return s.Relay.Published })
 	gauge("outbox_streaming",
 		"1 while this replica leads and uses the stream instead of the window.",
-		func(s quadrille.Stats) float64 {
-			if s.Relay.Streaming {
-				return 1
-			}
-			return 0
-		})
+		func(s quadrille.Stats) float64 { return one(s.Relay.Streaming) })
 	gauge("outbox_slot_lag_bytes", "Bytes of log that PostgreSQL keeps for the stream.",
 		func(s quadrille.Stats) float64 { return float64(s.Relay.LagBytes) })
 	count("outbox_unrouted_total", "Events published while no queue was bound for their type.",
@@ -65,73 +126,11 @@ func Registry(service *quadrille.Service) *prometheus.Registry {
 		func(s quadrille.Stats) int64 { return s.Consumer.Dropped })
 	gauge("handlers_hanging", "Handler runs that have not returned after their time-out.",
 		func(s quadrille.Stats) float64 { return float64(s.Consumer.Hanging) })
-	registry.MustRegister(sessionEnds{service})
 	count("consumer_batches_total", "Transactions of the consumer, each with a batch of events.",
 		func(s quadrille.Stats) int64 { return s.Consumer.Batches })
 	gauge("outbox_held_events", "Events that are held in the outbox.",
 		func(s quadrille.Stats) float64 { return float64(s.Relay.Held) })
-	registry.MustRegister(breakers{service})
-	return registry
-}
-
-// sessionEnds counts the ends of consumer sessions by cause. It is a collector of its own because
-// the causes are not known in advance.
-type sessionEnds struct{ service *quadrille.Service }
-
-var sessionEndsDesc = prometheus.NewDesc("quadrille_consumer_session_ends_total",
-	"Sessions with the broker that ended or could not begin, by cause.", []string{"cause"}, nil)
-
-// Describe implements prometheus.Collector.
-func (s sessionEnds) Describe(ch chan<- *prometheus.Desc) { ch <- sessionEndsDesc }
-
-// Collect implements prometheus.Collector.
-func (s sessionEnds) Collect(ch chan<- prometheus.Metric) {
-	// These causes are exported with 0 from the start.
-	ends := map[string]int64{"network": 0, "topology": 0, "bytes": 0, "closed": 0}
-	maps.Copy(ends, s.service.SessionEnds())
-	for cause, n := range ends {
-		ch <- prometheus.MustNewConstMetric(sessionEndsDesc, prometheus.CounterValue, float64(n), cause)
-	}
-}
-
-// breakers exports the circuit breakers of a service, which its components know.
-type breakers struct{ service *quadrille.Service }
-
-// Describe implements prometheus.Collector.
-func (b breakers) Describe(ch chan<- *prometheus.Desc) {
-	ch <- breakerOpen()
-	ch <- breakerOpened()
-	ch <- breakerRefused()
-}
-
-// Collect implements prometheus.Collector.
-func (b breakers) Collect(ch chan<- prometheus.Metric) {
-	for _, state := range b.service.Breakers() {
-		open := 1.0
-		if state.State == "closed" {
-			open = 0
-		}
-		ch <- prometheus.MustNewConstMetric(breakerOpen(), prometheus.GaugeValue, open, state.Name)
-		ch <- prometheus.MustNewConstMetric(breakerOpened(), prometheus.CounterValue,
-			float64(state.Opened), state.Name)
-		ch <- prometheus.MustNewConstMetric(breakerRefused(), prometheus.CounterValue,
-			float64(state.Refused), state.Name)
-	}
-}
-
-func breakerOpen() *prometheus.Desc {
-	return prometheus.NewDesc("quadrille_breaker_open", "1 while the breaker is open or half-open.",
-		[]string{"breaker"}, nil)
-}
-
-func breakerOpened() *prometheus.Desc {
-	return prometheus.NewDesc("quadrille_breaker_opened_total",
-		"Number of times that the breaker opened.", []string{"breaker"}, nil)
-}
-
-func breakerRefused() *prometheus.Desc {
-	return prometheus.NewDesc("quadrille_breaker_refused_total",
-		"Calls that were not made because the breaker was open.", []string{"breaker"}, nil)
+	return all
 }
 
 // Durations returns a middleware that observes how long each handler, reaction and outside call

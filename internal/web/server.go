@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
@@ -61,8 +62,9 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ready(w, r, service)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(quadrilleprom.Registry(service),
-		promhttp.HandlerOpts{}))
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(quadrilleprom.Collector(service))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(withBody(api)))
 	return ensureAnswer(service.Config().Log, Guard(checkAddress(mux), tokens.configured()))

@@ -122,7 +122,7 @@ func files(t *testing.T) []file {
 var mayImport = map[string][]string{
 	"events":     {},
 	"topology":   {},
-	"admin":      {},
+	"admin":      {"events"},
 	"fulfilment": {"events", "topology"},
 	"postgres":   {"internal/pg"},
 	"outbox":     {"events", "internal/pg", "internal/rabbit"},
@@ -132,7 +132,7 @@ var mayImport = map[string][]string{
 	"idempotency":   {"internal/pg"},
 	"resilience":    {".", "admin", "internal/pg"},
 	"eventstore":    {".", "admin", "consumer", "events", "internal/pg"},
-	"quadrilleprom": {".", "consumer", "events"},
+	"quadrilleprom": {".", "admin", "consumer", "events"},
 	"quadrilleotel": {"consumer", "events"},
 	"check":         {"consumer", "events", "topology"},
 	"cli":           {"admin", "events", "topology", "internal/rabbit"},

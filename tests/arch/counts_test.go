@@ -10,7 +10,6 @@ import (
 const maxMethods = 30
 
 var wide = map[string]int{
-	"..Service":               45,
 	"cli.Env":                 39,
 	"consumer.Consumer":       61,
 	"internal/demo.Stack":     46,

@@ -1,0 +1,227 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quadrille-go/quadrille/admin"
+	"github.com/quadrille-go/quadrille/events"
+)
+
+const eventID = "0190b1c2-7d3e-7f00-8000-000000000001"
+
+// fake is a service that answers with what it was called with.
+type fake struct{ err error }
+
+func (f fake) History(_ context.Context, subject string) ([]admin.Event, error) {
+	return []admin.Event{{ID: eventID, Subject: subject}}, f.err
+}
+
+func (f fake) Handled(_ context.Context, ids []string) (list []admin.Handled, err error) {
+	for _, id := range ids {
+		list = append(list, admin.Handled{ID: id})
+	}
+	return list, f.err
+}
+
+func (f fake) Parked(_ context.Context, after string, limit int) (admin.ParkedPage, error) {
+	return admin.ParkedPage{Parked: []admin.Parked{{ID: after, Attempts: limit}}}, f.err
+}
+
+func (f fake) ParkedEvent(_ context.Context, id string) (admin.ParkedEvent, error) {
+	return admin.ParkedEvent{Parked: admin.Parked{ID: id}, Exchange: "x",
+		Attributes: map[string]any{"type": "a.b"}, Body: []byte("{")}, f.err
+}
+
+func (f fake) DryRun(_ context.Context, id string) (admin.DryRun, error) {
+	return admin.DryRun{Error: id}, f.err
+}
+
+func (f fake) Replay(_ context.Context, r admin.ReplayRequest) (int64, error) {
+	return int64(len(r.IDs)) + int64(r.AgoSeconds), f.err
+}
+
+func (f fake) Replays(_ context.Context, after int64, limit int) (admin.ReplayPage, error) {
+	return admin.ReplayPage{Replays: []admin.Replay{{ID: after, Held: int64(limit)}}}, f.err
+}
+
+func (f fake) Relay(context.Context) (admin.Relay, error) {
+	return admin.Relay{Source: "window"}, f.err
+}
+
+func (f fake) UseSource(_ context.Context, source string) (admin.Relay, error) {
+	return admin.Relay{Source: source}, f.err
+}
+
+func (f fake) Breakers(context.Context) ([]admin.Breaker, error) {
+	return []admin.Breaker{{Name: "provider", State: admin.Open}}, f.err
+}
+
+func (f fake) Projections(context.Context) ([]admin.Projection, error) {
+	return []admin.Projection{{Name: "all"}}, f.err
+}
+
+func (f fake) Rebuild(_ context.Context, name string) ([]admin.Projection, error) {
+	return []admin.Projection{{Name: name}}, f.err
+}
+
+// serve returns a client of two services: one is served by a handler, and the other is away.
+func serve(t *testing.T, s admin.Service) *admin.Client {
+	t.Helper()
+	here := httptest.NewServer(admin.Handler(s, func(err error) admin.Problem {
+		return admin.Problem{Status: http.StatusServiceUnavailable, Detail: "because " + err.Error()}
+	}))
+	t.Cleanup(here.Close)
+	away := httptest.NewServer(nil)
+	away.Close()
+	return &admin.Client{Services: []string{"away", "here"},
+		Replicas: func(service string) ([]string, error) {
+			return map[string][]string{"here": {here.URL}, "away": {away.URL}}[service], nil
+		}}
+}
+
+// calls are all methods of a service, with what each returns as JSON.
+func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
+	id := eventID
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return map[string]func(ctx context.Context) (any, error){
+		"history":     func(ctx context.Context) (any, error) { return s.History(ctx, "a/b ü%") },
+		"handled":     func(ctx context.Context) (any, error) { return s.Handled(ctx, []string{id}) },
+		"parked":      func(ctx context.Context) (any, error) { return s.Parked(ctx, "7&x", 9) },
+		"all parked":  func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },
+		"one":         func(ctx context.Context) (any, error) { return s.ParkedEvent(ctx, "sha256:0/1") },
+		"dry run":     func(ctx context.Context) (any, error) { return s.DryRun(ctx, id) },
+		"replays":     func(ctx context.Context) (any, error) { return s.Replays(ctx, 7, 9) },
+		"all replays": func(ctx context.Context) (any, error) { return s.Replays(ctx, 0, 100) },
+		"relay":       func(ctx context.Context) (any, error) { return s.Relay(ctx) },
+		"use":         func(ctx context.Context) (any, error) { return s.UseSource(ctx, "stream") },
+		"breakers":    func(ctx context.Context) (any, error) { return s.Breakers(ctx) },
+		"projections": func(ctx context.Context) (any, error) { return s.Projections(ctx) },
+		"rebuild":     func(ctx context.Context) (any, error) { return s.Rebuild(ctx, "a b") },
+		"replay ids": func(ctx context.Context) (any, error) {
+			return s.Replay(ctx, admin.ReplayRequest{IDs: []string{id}})
+		},
+		"replay since": func(ctx context.Context) (any, error) {
+			return s.Replay(ctx, admin.ReplayRequest{Since: &since})
+		},
+		"replay ago": func(ctx context.Context) (any, error) {
+			return s.Replay(ctx, admin.ReplayRequest{AgoSeconds: 60})
+		},
+	}
+}
+
+// A service that is called over HTTP answers as the service itself does, apart from its name, which
+// the client adds.
+func TestServiceOverHTTPIsTheService(t *testing.T) {
+	t.Parallel()
+	local, there := calls(fake{}), calls(serve(t, fake{}).Service("here"))
+	for name, call := range local {
+		var texts [2]string
+		for i, f := range []func(context.Context) (any, error){call, there[name]} {
+			answer, err := f(t.Context())
+			data, failed := json.Marshal(answer)
+			if err := errors.Join(err, failed); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			texts[i] = string(data)
+		}
+		if named := strings.ReplaceAll(texts[1], `"service":"here",`, ""); named != texts[0] {
+			t.Errorf("%s: %s, want %s", name, texts[1], texts[0])
+		}
+	}
+}
+
+// A refusal arrives with its status and its words, and any other error as the problem that the
+// service makes of it.
+func TestErrorsKeepTheirStatus(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err         error
+		status      int
+		unreachable bool
+		text        string
+	}{
+		{fmt.Errorf("x: %w", admin.Problem{Status: 404, Detail: "no such thing"}), 404, false,
+			"here answers 404: no such thing"},
+		{admin.Problem{Status: 409, Detail: "busy"}, 409, false, "here answers 409: busy"},
+		{errors.New("it is gone"), 503, true, "here answers 503: because it is gone"},
+	} {
+		for name, call := range calls(serve(t, fake{c.err}).Service("here")) {
+			_, err := call(t.Context())
+			var p admin.Problem
+			if !errors.As(err, &p) || p.Status != c.status || err.Error() != c.text ||
+				p.Title != strings.ToLower(http.StatusText(c.status)) ||
+				admin.Unreachable(err) != c.unreachable {
+				t.Errorf("%s: %v, %+v", name, err, p)
+			}
+		}
+	}
+}
+
+// Requests that are wrong never reach the service.
+func TestWrongRequestsAreRefused(t *testing.T) {
+	t.Parallel()
+	c := serve(t, fake{errors.New("it was called")})
+	for _, r := range []struct{ method, path, body string }{
+		{"GET", "parked?limit=0", ""}, {"GET", "parked?limit=1001", ""}, {"GET", "parked?limit=x", ""},
+		{"GET", "replay?limit=101", ""}, {"GET", "replay?after=0", ""}, {"GET", "replay?after=x", ""},
+		{"POST", "handled", `{"ids":["1"]}`}, {"POST", "handled", `[]`},
+		{"POST", "replay", `{}`}, {"POST", "replay", `{"ago_seconds":-1}`},
+		{"POST", "replay", `{"ago_seconds":1e12}`}, {"POST", "replay", `{"all":true}`},
+		{"POST", "replay", `{"since":"2026-01-02T03:04:05Z","ago_seconds":1}`},
+		{"POST", "relay", `{"source":"river"}`}, {"POST", "relay", `{}`},
+		{"POST", "relay", `{"source":"window","x":"` + strings.Repeat("x", 64<<10) + `"}`},
+	} {
+		var body any
+		if r.body != "" {
+			body = json.RawMessage(r.body)
+		}
+		err := c.Call(t.Context(), "here", r.method, "/admin/"+r.path, nil, body, nil)
+		var p admin.Problem
+		if !errors.As(err, &p) || p.Status != http.StatusBadRequest {
+			t.Errorf("%s %s %.80s: %v", r.method, r.path, r.body, err)
+		}
+	}
+}
+
+// Of several services the one that is away is named, and hides nothing of the others.
+func TestServiceThatIsAwayIsMissing(t *testing.T) {
+	t.Parallel()
+	c := serve(t, fake{})
+	parked, trace := c.Parked(t.Context(), 1), c.Trace(t.Context(), "s")
+	for name, missing := range map[string][]admin.Missing{"parked": parked.Missing,
+		"trace": trace.Missing} {
+		if len(missing) != 1 || missing[0].Service != "away" || !admin.Unreachable(missing[0].Err) ||
+			missing[0].Error != missing[0].Err.Error() {
+			t.Errorf("%s: missing %+v", name, missing)
+		}
+	}
+	if len(parked.Parked) != 1 || parked.Parked[0].Service != "here" || len(trace.Steps) != 1 ||
+		trace.Steps[0].Service != "here" || len(trace.Steps[0].Handled) != 1 {
+		t.Errorf("parked %+v, trace %+v", parked, trace)
+	}
+	c.Replicas = func(string) ([]string, error) { return nil, nil }
+	if err := c.Call(t.Context(), "here", "GET", "/", nil, nil, nil); !admin.Unreachable(err) {
+		t.Errorf("without an address: %v", err)
+	}
+}
+
+// More ids than a request may have are sent in several.
+func TestManyIDsAreSentInParts(t *testing.T) {
+	t.Parallel()
+	ids := make([]string, 2500)
+	for i := range ids {
+		ids[i] = events.NewID()
+	}
+	handled, err := serve(t, fake{}).Service("here").Handled(t.Context(), ids)
+	if err != nil || len(handled) != len(ids) || handled[2400].ID != ids[2400] {
+		t.Errorf("%d of %d, %v", len(handled), len(ids), err)
+	}
+}

@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// Service is a service as an operator sees it. A service implements it for Handler, and Client
+// returns one for each service. What it refuses is a Problem. It is safe for concurrent use.
+type Service interface {
+	// History returns the events and calls of a subject, at most 1000 of each, the oldest first.
+	History(ctx context.Context, subject string) ([]Event, error)
+	// Handled returns which of the events with these ids the service has handled.
+	Handled(ctx context.Context, ids []string) ([]Handled, error)
+	// Parked returns a page of at most limit rows, after the row with which an earlier page ended; see
+	// ParkedPage.Next. A limit of 0 is 1000, which is also the most.
+	Parked(ctx context.Context, after string, limit int) (ParkedPage, error)
+	// ParkedEvent returns one parked event; a Problem of status 404: there is none with this id.
+	ParkedEvent(ctx context.Context, id string) (ParkedEvent, error)
+	// DryRun handles a parked event and rolls everything back.
+	DryRun(ctx context.Context, id string) (DryRun, error)
+	// Replay requests that history is published again, and returns the id of the request.
+	Replay(ctx context.Context, r ReplayRequest) (id int64, err error)
+	// Replays returns a page of at most limit requests with an id less than after, unless that is 0.
+	// A limit of 0 is 100, which is also the most.
+	Replays(ctx context.Context, after int64, limit int) (ReplayPage, error)
+	// Relay returns the state of the relay.
+	Relay(ctx context.Context) (Relay, error)
+	// UseSource lets the relay use "window" or "stream", soon. It returns the state of the relay.
+	UseSource(ctx context.Context, source string) (Relay, error)
+	// Breakers returns the circuit breakers of one replica.
+	Breakers(ctx context.Context) ([]Breaker, error)
+	// Projections returns the progress of the projections.
+	Projections(ctx context.Context) ([]Projection, error)
+	// Rebuild begins to fill a projection again. It returns the progress of all of them.
+	Rebuild(ctx context.Context, projection string) ([]Projection, error)
+}
+
+// Problem is a refusal of a service, as the problem details of RFC 9457.
+type Problem struct {
+	Detail string `json:"detail"`
+	Status int    `json:"status"` // of HTTP
+	Title  string `json:"title"`  // Handler derives it from the status
+}
+
+func (p Problem) Error() string { return fmt.Sprintf("%d: %s", p.Status, p.Detail) }
+
+// titled returns p with a title.
+func (p Problem) titled() Problem {
+	p.Title = strings.ToLower(http.StatusText(p.Status))
+	return p
+}
+
+func badRequest(format string, values ...any) Problem {
+	return Problem{Status: http.StatusBadRequest, Detail: fmt.Sprintf(format, values...)}
+}
