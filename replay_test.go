@@ -50,7 +50,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 		{[]string{"members", "--since", time.Now().Add(time.Hour).Format(time.RFC3339)}, 0},
 	} {
 		code, out, errOut := replay(c.args...)
-		var done struct{ Replays []cli.Replay }
+		var done struct{ Replays []admin.Replay }
 		err := json.Unmarshal([]byte(out), &done)
 		if err != nil || code != 0 || len(done.Replays) != 1 || done.Replays[0].Published != c.published {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)

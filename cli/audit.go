@@ -9,7 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
-func (e *Env) audit() *cobra.Command {
+func auditCommand(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "audit", Short: "Compare the broker with it, policies included",
 		Long: "Compare the broker with the topology through its management API, policies included. " +

@@ -7,10 +7,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -26,16 +23,6 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/topology"
-)
-
-// The exit codes.
-const (
-	ExitFailure     = 1
-	ExitUsage       = 2
-	ExitNotFound    = 3
-	ExitProblems    = 5 // a check found what it looks for
-	ExitUnreachable = 6
-	ExitPartial     = 7 // some services answered, and others did not
 )
 
 // App is a choreography as the command line sees it.
@@ -56,22 +43,6 @@ type App struct {
 	Commands func(*Env) []*cobra.Command
 }
 
-// Error is an error with an exit code and the next thing to do.
-type Error struct {
-	Code int
-	Err  error
-	Next string // a command or a hint, may be empty
-}
-
-func (e Error) Error() string {
-	if e.Next == "" {
-		return e.Err.Error()
-	}
-	return e.Err.Error() + "\n  " + e.Next
-}
-
-func (e Error) Unwrap() error { return e.Err }
-
 // Main runs the program and exits.
 func Main(app App) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -83,8 +54,9 @@ func Main(app App) {
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut io.Writer,
 	lookup func(string) (string, bool)) int {
-	env := &Env{App: app, In: in, Out: out, ErrOut: errOut, lookup: lookup}
-	root := env.root()
+	env := &Env{App: app, In: in, Out: out, ErrOut: errOut}
+	env.settings.lookup = lookup
+	root := rootCommand(env)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)
@@ -93,18 +65,14 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 	if err == nil {
 		return 0
 	}
-	printError(errOut, app.Name, err)
-	var coded Error
-	if errors.As(err, &coded) && coded.Code != 0 {
-		return coded.Code
-	}
-	return ExitFailure
+	printError(errOut, app.Name, app.explain(err))
+	return codeOf(err)
 }
 
 // negative finds a negative number that was taken for a flag.
 var negative = regexp.MustCompile(`^unknown shorthand flag: '[0-9.]' in (-\S+)$`)
 
-func (e *Env) root() *cobra.Command {
+func rootCommand(e *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use: e.App.Name, Short: "The " + e.App.Topology.Name + " choreography on the command line",
 		SilenceUsage: true, SilenceErrors: true,
@@ -112,9 +80,9 @@ func (e *Env) root() *cobra.Command {
 			if e.Output != "table" && e.Output != "json" {
 				return usage(fmt.Errorf("-o %q: want table or json", e.Output))
 			}
-			file, err := e.settings()
-			if err != nil && e.File != "" { // also when the environment has all that the command needs
-				return err
+			file, err := e.settings.all()
+			if err != nil && e.settings.path != "" {
+				return err // also when the environment has all that the command needs
 			}
 			if e.App.Settings == nil {
 				return nil
@@ -126,7 +94,7 @@ func (e *Env) root() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVarP(&e.Output, "output", "o", "table", "how to print: table or json")
-	root.PersistentFlags().StringVar(&e.File, "env-file", "",
+	root.PersistentFlags().StringVar(&e.settings.path, "env-file", "",
 		"settings, in addition to the environment's "+
 			"own (default: .quadrille/env here or above)")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
@@ -135,10 +103,10 @@ func (e *Env) root() *cobra.Command {
 		}
 		return usage(err)
 	})
-	root.AddCommand(e.publish(), e.trace(), e.topology(), e.parked(), e.replay(), e.relay(),
-		e.breakers(), e.version())
+	root.AddCommand(publishCommand(e), traceCommand(e), topologyCommand(e), parkedCommand(e),
+		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
 	if e.App.Check != nil {
-		root.AddCommand(e.check())
+		root.AddCommand(checkCommand(e))
 	}
 	if e.App.Commands != nil {
 		root.AddCommand(e.App.Commands(e)...)
@@ -174,12 +142,11 @@ func strict(c *cobra.Command) {
 	}
 }
 
-func usage(err error) error { return Error{Code: ExitUsage, Err: err, Next: "see --help"} }
-
-// printError writes an error, whose words may be those of a service, a broker or a database. Lines
-// after the first are indented, so that none of them looks like another one of the program.
-func printError(out io.Writer, name string, err error) {
-	first, more, several := strings.Cut(strings.TrimSpace(err.Error()), "\n")
+// printError writes the text of an error, whose words may be those of a service, a broker or a
+// database. Lines after the first are indented, so that none of them looks like another one of the
+// program.
+func printError(out io.Writer, name, text string) {
+	first, more, several := strings.Cut(strings.TrimSpace(text), "\n")
 	t := NewText(out)
 	t.Printf("%s: %s\n", name, strings.TrimSuffix(first, "\r"))
 	if several {
@@ -187,31 +154,7 @@ func printError(out io.Writer, name string, err error) {
 	}
 }
 
-// Print writes a value as JSON, or lets table write it for a person.
-func (e *Env) Print(value any, table func(t *Text)) error {
-	if e.Output != "json" {
-		t := NewText(e.Out)
-		table(t)
-		return t.err
-	}
-	var document bytes.Buffer
-	encoder := json.NewEncoder(&document)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
-		return fmt.Errorf("print as JSON: %w", err)
-	}
-	_, err := e.Out.Write(visibleJSON(document.Bytes()))
-	return err
-}
-
-// Notef writes a line for a person apart from the data.
-func (e *Env) Notef(format string, values ...any) {
-	NewText(e.ErrOut).Printf(format+"\n",
-		values...)
-}
-
-func (e *Env) version() *cobra.Command {
+func versionCommand(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version of this program", Example: "  " + e.App.Name +
 			" version -o json",

@@ -101,16 +101,16 @@ func TestParkedIsListedUpToTheLimit(t *testing.T) {
 			size, _ := strconv.Atoi(r.URL.Query().Get("limit"))
 			after, _ := strconv.Atoi(r.URL.Query().Get("after")) // nothing: the first page
 			pages = append(pages, strconv.Itoa(size))
-			page, next := []cli.Parked{}, ""
+			page, next := []admin.Parked{}, ""
 			for i := after; i < min(after+size, parked); i++ {
-				page = append(page, cli.Parked{Parked: admin.Parked{ID: strconv.Itoa(i)}})
+				page = append(page, admin.Parked{ID: strconv.Itoa(i)})
 			}
 			if after+size < parked {
 				next = strconv.Itoa(after + size)
 			}
 			_ = json.NewEncoder(w).Encode(map[string]any{"parked": page, "next": next})
 		}, "parked", "list", "-o", "json", "--limit", strconv.Itoa(limit))
-		var list cli.ParkedList
+		var list admin.ParkedList
 		if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 {
 			t.Fatalf("limit %d: exit %d, %v\n%s", limit, code, err, errOut)
 		}

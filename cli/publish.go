@@ -48,7 +48,7 @@ type Wire struct {
 	Data          json.RawMessage `json:"data"`
 }
 
-func (e *Env) publish() *cobra.Command {
+func publishCommand(e *Env) *cobra.Command {
 	p := &publishing{Env: e}
 	example := "TYPE"
 	for _, s := range e.App.Topology.Services {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,29 +11,20 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 )
 
-// The bounds of waiting for a relay to change its source.
-const (
-	relayPoll    = 200 * time.Millisecond
-	relayTimeout = time.Minute
-)
+// relayTimeout bounds how long a relay is waited for to change its source.
+const relayTimeout = time.Minute
 
-// Relay is the state of the relay of one service.
-type Relay struct {
-	Service string `json:"service"`
-	admin.Relay
-}
-
-func (e *Env) relay() *cobra.Command {
+func relayCommand(e *Env) *cobra.Command {
 	group := &cobra.Command{Use: "relay", Short: "How services get their events out of their outboxes"}
 	show := &cobra.Command{
 		Use: "show", Short: "Show which replica relays, and its source", Example: "  " + e.App.Name +
 			" relay show",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			all, missing := collect(e, func(service string) ([]Relay, error) {
-				r := Relay{Service: service}
-				err := e.Call(c.Context(), service, "GET", "/admin/relay", nil, nil, &r)
-				return []Relay{r}, err
+			client := e.Client()
+			all, missing := admin.Collect(client.Services, func(service string) ([]admin.Relay, error) {
+				r, err := client.Service(service).Relay(c.Context())
+				return []admin.Relay{r}, err
 			})
 			document := map[string]any{"relays": all, "missing": missing}
 			return e.partial(missing, e.Print(document, func(t *Text) { printRelays(t, all) }))
@@ -52,10 +42,10 @@ func (e *Env) relay() *cobra.Command {
 			"\n  " + e.App.Name + " relay use window " + e.App.exampleServices(),
 		Args: cobra.MinimumNArgs(2), ValidArgs: []string{"window", "stream"},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := e.known(args[1:]...); err != nil {
+			if err := e.App.known(args[1:]...); err != nil {
 				return usage(err)
 			}
-			return e.useRelays(c.Context(), args[1:], args[0])
+			return useRelays(c.Context(), e, args[1:], args[0])
 		},
 	}
 	group.AddCommand(show, use)
@@ -63,24 +53,13 @@ func (e *Env) relay() *cobra.Command {
 }
 
 // useRelays changes the relays of services at the same time, and prints those that have changed.
-func (e *Env) useRelays(ctx context.Context, services []string, source string) error {
-	var mu sync.Mutex
-	found := map[string]Relay{}
-	missing, failed := change(services, func(service string) error {
-		r, err := e.UseRelay(ctx, service, source)
-		if err == nil {
-			mu.Lock()
-			found[service] = r
-			mu.Unlock()
-		}
-		return err
+func useRelays(ctx context.Context, e *Env, services []string, source string) error {
+	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
+	defer cancel()
+	client := e.Client()
+	all, missing, failed := change(services, func(service string) (admin.Relay, error) {
+		return client.UseRelay(ctx, service, source)
 	})
-	all := []Relay{}
-	for _, service := range services {
-		if r, ok := found[service]; ok {
-			all = append(all, r)
-		}
-	}
 	if len(all) == 0 && len(missing) == 0 {
 		return failed
 	}
@@ -89,7 +68,7 @@ func (e *Env) useRelays(ctx context.Context, services []string, source string) e
 	return e.Partial(len(all), missing, cmp.Or(err, failed))
 }
 
-func printRelays(t *Text, all []Relay) {
+func printRelays(t *Text, all []admin.Relay) {
 	t.Table("SERVICE\tSOURCE\tWANTED\tTOKEN\tLEADS SINCE\tSLOT\tLAG\tLEADER", func(row func(...any)) {
 		for _, r := range all {
 			slot, lag := "-", "-"
@@ -105,32 +84,4 @@ func printRelays(t *Text, all []Relay) {
 			t.Printf("%s: %s\n", r.Service, warning)
 		}
 	}
-}
-
-// UseRelay sets which source a service's relay uses, and waits until it does.
-func (e *Env) UseRelay(ctx context.Context, service, source string) (r Relay, err error) {
-	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
-	defer cancel()
-	r.Service = service
-	if err := e.Call(ctx, service, "POST", "/admin/relay", nil, map[string]any{"source": source},
-		&r); err != nil {
-		return r, err
-	}
-	tick := time.NewTicker(relayPoll)
-	defer tick.Stop()
-	for r.Source != source {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return r, Error{Code: ExitFailure, Err: fmt.Errorf("the relay of %s still uses the %s after %s",
-				service, r.Source, relayTimeout),
-				Next: "its log says why; for the stream, wal_level must be logical and its role " +
-					"must have REPLICATION"}
-		}
-		r = Relay{Service: service}
-		if err := e.Call(ctx, service, "GET", "/admin/relay", nil, nil, &r); err != nil {
-			return r, err
-		}
-	}
-	return r, nil
 }

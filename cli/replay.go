@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,19 +15,10 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// The bounds of waiting for a replay.
-const (
-	replayPoll    = 200 * time.Millisecond
-	replayTimeout = time.Hour
-)
+// replayTimeout bounds how long a replay is waited for.
+const replayTimeout = time.Hour
 
-// Replay is a replay request at one service.
-type Replay struct {
-	Service string `json:"service"`
-	admin.Replay
-}
-
-func (e *Env) replay() *cobra.Command {
+func replayCommand(e *Env) *cobra.Command {
 	var since string
 	first, _, _ := strings.Cut(e.App.exampleServices(), " ")
 	c := &cobra.Command{
@@ -49,11 +39,14 @@ func (e *Env) replay() *cobra.Command {
 			if i := slices.IndexFunc(args, isID); i > 0 {
 				services, ids = args[:i], args[i:]
 			}
-			body, err := e.replayStatus(services, ids, since)
+			if err := e.App.known(services...); err != nil {
+				return usage(err)
+			}
+			request, err := replayRequest(services, ids, since)
 			if err != nil {
 				return usage(err)
 			}
-			return e.replayAll(c.Context(), services, body)
+			return replayAll(c.Context(), e, services, request)
 		},
 	}
 	c.Flags().StringVar(&since, "since", "", "all events since then: 90m ago, or a time such as "+
@@ -66,63 +59,41 @@ func isID(argument string) bool {
 	return err == nil
 }
 
-// known is an error that names the first of some services that the topology does not have.
-func (e *Env) known(services ...string) error {
-	for _, service := range services {
-		if _, ok := e.App.Topology.Service(service); !ok {
-			return fmt.Errorf("there is no service %q", service)
-		}
-	}
-	return nil
-}
-
-// replayStatus is the body of the request.
-func (e *Env) replayStatus(services, ids []string, since string) (map[string]any, error) {
-	if err := e.known(services...); err != nil {
-		return nil, err
-	}
+// replayRequest reads the arguments of the command.
+func replayRequest(services, ids []string, since string) (r admin.ReplayRequest, err error) {
 	if (len(ids) > 0) == (since != "") {
-		return nil, errors.New("give the ids of events, or --since")
+		return r, errors.New("give the ids of events, or --since")
 	}
 	if len(ids) > 0 && len(services) > 1 {
-		return nil, errors.New("give the one service that has published the events with these ids")
+		return r, errors.New("give the one service that has published the events with these ids")
 	}
 	if since == "" {
-		return map[string]any{"ids": ids}, nil
+		return admin.ReplayRequest{IDs: ids}, nil
 	}
 	if ago, err := time.ParseDuration(since); err == nil {
 		if ago <= 0 {
-			return nil, fmt.Errorf("--since %q: must be more than 0", since)
+			return r, fmt.Errorf("--since %q: must be more than 0", since)
 		}
-		return map[string]any{"ago_seconds": ago.Seconds()}, nil // the service's database has the clock
+		return admin.ReplayRequest{AgoSeconds: ago.Seconds()}, nil // the service's database has the clock
 	}
 	at, err := time.Parse(time.RFC3339, since)
 	if err != nil {
-		return nil, fmt.Errorf("--since %q: want 90m, or a time such as 2026-01-02T15:04:05Z", since)
+		return r, fmt.Errorf("--since %q: want 90m, or a time such as 2026-01-02T15:04:05Z", since)
 	}
-	return map[string]any{"since": at}, nil
+	return admin.ReplayRequest{Since: &at}, nil
 }
 
 // replayAll requests the replays of several services at the same time, waits until each has ended,
 // and prints what became of it.
-func (e *Env) replayAll(ctx context.Context, services []string, body map[string]any) error {
-	var mu sync.Mutex
-	found := map[string]Replay{}
-	missing, failed := change(services, func(service string) error {
-		r, err := e.replayLoop(ctx, service, body)
-		if err == nil {
-			mu.Lock()
-			found[service] = r
-			mu.Unlock()
-		}
-		return err
+func replayAll(ctx context.Context, e *Env, services []string, r admin.ReplayRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	client := e.Client()
+	all, missing, failed := change(services, func(service string) (admin.Replay, error) {
+		return client.Replay(ctx, service, r)
 	})
-	all := []Replay{}
-	for _, service := range services {
-		if r, ok := found[service]; ok {
-			all = append(all, r)
-			failed = errors.Join(failed, r.problem())
-		}
+	for _, r := range all {
+		failed = errors.Join(failed, notReplayed(r))
 	}
 	if len(all) == 0 && len(missing) == 0 {
 		return failed
@@ -137,40 +108,8 @@ func (e *Env) replayAll(ctx context.Context, services []string, body map[string]
 	return e.Partial(len(all), missing, cmp.Or(err, failed))
 }
 
-// replayLoop requests a replay and waits until it has ended.
-func (e *Env) replayLoop(ctx context.Context, service string, body map[string]any) (Replay, error) {
-	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
-	defer cancel()
-	var request struct{ ID int64 }
-	if err := e.Call(ctx, service, "POST", "/admin/replay", nil, body, &request); err != nil {
-		return Replay{}, err
-	}
-	tick := time.NewTicker(replayPoll)
-	defer tick.Stop()
-	for {
-		var page struct{ Replays []Replay }
-		// The list is newest first, so a page after the next id begins with this request.
-		path := fmt.Sprintf("/admin/replay?limit=1&after=%d", request.ID+1)
-		if err := e.Call(ctx, service, "GET", path, nil, nil, &page); err != nil {
-			return Replay{}, fmt.Errorf("request %d goes on in %s without us: %w", request.ID, service, err)
-		}
-		for _, r := range page.Replays {
-			if r.ID == request.ID && (r.EndedAt != nil || r.DoneAt != nil) {
-				r.Service = service
-				return r, nil
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return Replay{}, fmt.Errorf("request %d goes on in %s without us: %w", request.ID, service,
-				ctx.Err())
-		}
-	}
-}
-
-// problem is the error of a replay that did not publish all events again.
-func (r Replay) problem() error {
+// notReplayed is the error of a replay that did not publish all events again.
+func notReplayed(r admin.Replay) error {
 	if r.Refused+r.Held == 0 {
 		return nil
 	}

@@ -7,9 +7,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
-func (e *Env) topology() *cobra.Command {
+func topologyCommand(e *Env) *cobra.Command {
 	group := &cobra.Command{Use: "topology", Short: "The choreography as data"}
 	var mermaid bool
 	show := &cobra.Command{
@@ -23,7 +24,7 @@ func (e *Env) topology() *cobra.Command {
 				return t.err
 			}
 			return e.Print(map[string]any{"topology": e.App.Topology, "broker": e.App.Topology.Broker(),
-				"marker": e.App.Topology.Marker()}, e.topologyTable)
+				"marker": e.App.Topology.Marker()}, func(t *Text) { topologyTable(t, e.App.Topology) })
 		},
 	}
 	show.Flags().BoolVar(&mermaid, "mermaid", false, "draw it as a Mermaid flowchart")
@@ -44,27 +45,25 @@ func (e *Env) topology() *cobra.Command {
 			})
 		},
 	}
-	group.AddCommand(show, apply, e.audit())
+	group.AddCommand(show, apply, auditCommand(e))
 	return group
 }
 
-func (e *Env) topologyTable(t *Text) {
-	t.Table("EVENT\tSAID BY\tHEARD BY", e.topologyRows)
-}
-
-func (e *Env) topologyRows(row func(...any)) {
-	for _, eventType := range e.App.Topology.Types() {
-		publisher, _ := e.App.Topology.Publisher(eventType)
-		var subscribers []string
-		for _, s := range e.App.Topology.Services {
-			for _, r := range s.Reacts {
-				if r.Handles == eventType {
-					subscribers = append(subscribers, s.Name+": "+r.Does)
+func topologyTable(t *Text, of topology.Topology) {
+	t.Table("EVENT\tPUBLISHED BY\tHANDLED BY", func(row func(...any)) {
+		for _, eventType := range of.Types() {
+			publisher, _ := of.Publisher(eventType)
+			var handlers []string
+			for _, s := range of.Services {
+				for _, r := range s.Reacts {
+					if r.Handles == eventType {
+						handlers = append(handlers, s.Name+": "+r.Does)
+					}
 				}
 			}
+			row(eventType, publisher, strings.Join(handlers, " · "))
 		}
-		row(eventType, publisher, strings.Join(subscribers, " · "))
-	}
+	})
 }
 
 // Checked is what exploring a choreography has found, all models together.
@@ -78,7 +77,7 @@ type Checked struct {
 	Lines            []string `json:"-"`      // the same for a person
 }
 
-func (e *Env) check() *cobra.Command {
+func checkCommand(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "check", Short: "Explore every interleaving of the reactions", Example: "  " + e.App.Name +
 			" check -o json",

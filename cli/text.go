@@ -74,20 +74,20 @@ func visibles(values []any) []any {
 		case tabbed:
 			list[i] = string(v)
 		case []byte:
-			list[i] = Visible(string(v))
+			list[i] = visible(string(v))
 		case json.RawMessage:
-			list[i] = Visible(string(v))
+			list[i] = visible(string(v))
 		default:
-			list[i] = Visible(fmt.Sprint(v))
+			list[i] = visible(fmt.Sprint(v))
 		}
 	}
 	return list
 }
 
-// Visible escapes what a terminal would obey or not show: control characters, also those above
+// visible escapes what a terminal would obey or not show: control characters, also those above
 // U+007F, line and paragraph separators, characters without a width and those that turn the
 // direction of writing, and bytes that are not UTF-8. What it returns is one line.
-func Visible(text string) string {
+func visible(text string) string {
 	if !strings.ContainsFunc(text, hidden) {
 		return text // also without invalid bytes, which are read as U+FFFD
 	}
@@ -120,7 +120,7 @@ func Visible(text string) string {
 // hidden tells of a character that must not reach a terminal as it is.
 func hidden(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// visibleJSON escapes in valid JSON what Visible escapes in text. Such characters are only in
+// visibleJSON escapes in valid JSON what visible escapes in text. Such characters are only in
 // strings there, and \u keeps their meaning.
 func visibleJSON(document []byte) []byte {
 	var b bytes.Buffer

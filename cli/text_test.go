@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -48,8 +49,8 @@ func TestForeignTextIsEscaped(t *testing.T) {
 				func(row func(...any)) { row(hostile, "\xff\xfe", hostile) })
 		},
 		func(t *cli.Text) {
-			cli.Trace{Subject: hostile, Steps: []cli.Step{{Type: hostile, Service: hostile,
-				Data: json.RawMessage(`{"reason":"\u001b[31m\r\nFAKE"}`)}}}.Tree(t, "")
+			t.Trace("", admin.Trace{Subject: hostile, Steps: []admin.Step{{Type: hostile, Service: hostile,
+				Data: json.RawMessage(`{"reason":"\u001b[31m\r\nFAKE"}`)}}})
 		},
 	} {
 		var out bytes.Buffer

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
@@ -92,8 +93,8 @@ func history(e *cli.Env) *cobra.Command {
 // readHistory reads all pages. When the service stops answering in between, the pages before are
 // returned, and the service is missing.
 func readHistory(ctx context.Context, e *cli.Env, customer string) (all []payments.Event,
-	missing []cli.Missing, err error) {
-	all, missing = []payments.Event{}, []cli.Missing{}
+	missing []admin.Missing, err error) {
+	all, missing = []payments.Event{}, []admin.Missing{}
 	for after := ""; ; {
 		var page struct {
 			Events []payments.Event `json:"events"`
@@ -102,7 +103,7 @@ func readHistory(ctx context.Context, e *cli.Env, customer string) (all []paymen
 		path := "/accounts/" + url.PathEscape(customer) + "/history?limit=1000&after=" + after
 		err := e.Call(ctx, "payments", "GET", path, nil, nil, &page)
 		if err != nil && len(all) > 0 {
-			return all, append(missing, cli.NewMissing("payments", err)), nil
+			return all, append(missing, admin.NewMissing("payments", err)), nil
 		}
 		if err != nil {
 			return nil, nil, err

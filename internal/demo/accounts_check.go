@@ -5,14 +5,14 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // rebuildAll rebuilds the projections while orders are in progress.
 func (d *player) rebuildAll(ctx context.Context) (string, error) {
 	var lines []string
 	for _, name := range projectionNames() {
-		p, err := Rebuild(ctx, d.Env, name, func(eventstore.Progress) {})
+		p, err := Rebuild(ctx, d.Env, name, func(admin.Projection) {})
 		if err != nil {
 			return "", err
 		}

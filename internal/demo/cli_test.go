@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
@@ -218,7 +219,7 @@ func TestCommands(t *testing.T) {
 		"did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
 	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
-		var list cli.ParkedList
+		var list admin.ParkedList
 		code, out, errOut := b.run("", "parked", "list", "-o", "json")
 		if err := json.Unmarshal([]byte(out), &list); err != nil {
 			return false, fmt.Sprint(code, out, errOut, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/check"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
@@ -173,7 +174,7 @@ func (s *Stack) describe() map[string]any {
 			urls[service.Name] = s.state.url(service.Name)
 		}
 	}
-	return map[string]any{"services": urls, "missing": append([]cli.Missing{}, s.missing...),
+	return map[string]any{"services": urls, "missing": append([]admin.Missing{}, s.missing...),
 		"settings": filepath.Join(s.dir(), "env"), "pids": filepath.Join(s.dir(), "pids")}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 )
 
@@ -24,26 +25,26 @@ const (
 
 // Outcome is one order of the demo with its expected and its actual end.
 type Outcome struct {
-	Name       string    `json:"name"`
-	OrderID    string    `json:"order_id"`
-	Card       bool      `json:"card"` // a card pays
-	Expected   Ending    `json:"expected"`
-	Got        Ending    `json:"got"`
-	AsExpected bool      `json:"as_expected"`
-	Trace      cli.Trace `json:"trace"`
+	Name       string      `json:"name"`
+	OrderID    string      `json:"order_id"`
+	Card       bool        `json:"card"` // a card pays
+	Expected   Ending      `json:"expected"`
+	Got        Ending      `json:"got"`
+	AsExpected bool        `json:"as_expected"`
+	Trace      admin.Trace `json:"trace"`
 }
 
 // Result is the output of the demo.
 type Result struct {
-	Orders     []Outcome    `json:"orders"`
-	Ledger     Ledger       `json:"ledger"`
-	Parked     []cli.Parked `json:"parked"`
-	Outage     string       `json:"outage"`  // of the payment provider, summarised
-	Rebuilt    string       `json:"rebuilt"` // projections, while orders were in progress
-	Relayed    string       `json:"relayed"` // how the relays were switched
-	Violations []string     `json:"violations"`
-	AsExpected int          `json:"as_expected"`
-	Seconds    float64      `json:"seconds"` // since all services were ready
+	Orders     []Outcome      `json:"orders"`
+	Ledger     Ledger         `json:"ledger"`
+	Parked     []admin.Parked `json:"parked"`
+	Outage     string         `json:"outage"`  // of the payment provider, summarised
+	Rebuilt    string         `json:"rebuilt"` // projections, while orders were in progress
+	Relayed    string         `json:"relayed"` // how the relays were switched
+	Violations []string       `json:"violations"`
+	AsExpected int            `json:"as_expected"`
+	Seconds    float64        `json:"seconds"` // since all services were ready
 }
 
 func demo(e *cli.Env) *cobra.Command {
@@ -116,11 +117,8 @@ func (d *player) collect(ctx context.Context) (Result, error) {
 		if err != nil {
 			return r, err
 		}
-		trace, err := d.Trace(ctx, o.order)
-		if err == nil {
-			err = cli.MissingError(trace.Missing)
-		}
-		if err != nil {
+		trace := d.Client().Trace(ctx, o.order)
+		if err := firstOf(trace.Missing); err != nil {
 			return r, err
 		}
 		if ok {
@@ -159,7 +157,7 @@ func (r Result) print(t *cli.Text) {
 			verdict = fmt.Sprintf("NOT as expected: want %s", o.Expected)
 		}
 		t.Printf("\n%d. %s: %s\n   %s\n", i+1, o.Name, verdict, o.Got)
-		o.Trace.Tree(t, "   ")
+		t.Trace("   ", o.Trace)
 	}
 	t.Printf("\n")
 	r.Ledger.print(t)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
@@ -66,8 +67,7 @@ func (d *player) stateOf(ctx context.Context, service, path string) (string, err
 		State string `json:"state"`
 	}
 	err := d.Call(ctx, service, "GET", path, nil, nil, &out)
-	var coded cli.Error
-	if errors.As(err, &coded) && coded.Code == cli.ExitNotFound {
+	if cli.IsNotFound(err) {
 		return "none", nil
 	}
 	return out.State, err
@@ -115,18 +115,26 @@ func (d *player) awaitReservation(ctx context.Context, id string, states ...stri
 	return err
 }
 
+// firstOf returns the first error of services that did not answer, nil when all did.
+func firstOf(missing []admin.Missing) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	return missing[0].Err
+}
+
 // awaitParked waits until n events are parked.
-func (d *player) awaitParked(ctx context.Context, n int) (list []cli.Parked, err error) {
+func (d *player) awaitParked(ctx context.Context, n int) (list []admin.Parked, err error) {
 	_, err = poll(ctx, func() (bool, error) {
-		all := d.ListParked(ctx, 0)
+		all := d.Client().Parked(ctx, 0)
 		list = all.Parked
-		return len(list) >= n, cli.MissingError(all.Missing)
+		return len(list) >= n, firstOf(all.Missing)
 	})
 	return list, err
 }
 
 // parkedViolations compares the parked events with the expected ones.
-func (d *player) parkedViolations(list []cli.Parked) (violations []string) {
+func (d *player) parkedViolations(list []admin.Parked) (violations []string) {
 	want := map[badMessage]int{}
 	for _, b := range d.bad {
 		want[b]++

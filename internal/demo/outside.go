@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
@@ -150,13 +150,13 @@ func (d *player) closeBreaker(ctx context.Context) (err error) {
 }
 
 // breaker returns the breaker of the first replica of payments.
-func (d *player) breaker(ctx context.Context) (cli.Breaker, error) {
-	var list []cli.Breaker
-	if err := d.Call(ctx, "payments", "GET", "/admin/breakers", nil, nil, &list); err != nil {
-		return cli.Breaker{}, err
+func (d *player) breaker(ctx context.Context) (admin.Breaker, error) {
+	list, err := d.Client().Service("payments").Breakers(ctx)
+	if err != nil {
+		return admin.Breaker{}, err
 	}
 	if len(list) == 0 {
-		return cli.Breaker{}, fmt.Errorf("payments reports no breaker")
+		return admin.Breaker{}, fmt.Errorf("payments reports no breaker")
 	}
 	return list[0], nil
 }

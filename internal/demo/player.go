@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
@@ -19,8 +20,8 @@ type player struct {
 	orders []expectedOrder
 	bad    []badMessage
 
-	closed cli.Breaker // the breaker of the provider after the outage
-	relays string      // how the relays were switched
+	closed admin.Breaker // the breaker of the provider after the outage
+	relays string        // how the relays were switched
 }
 
 // expectedOrder is one order and its expected end.

@@ -5,15 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
 
@@ -58,14 +57,14 @@ func rebuild(e *cli.Env) *cobra.Command {
 
 // rebuildEach rebuilds one projection after another. One that cannot be rebuilt stops no other; a
 // service that cannot be reached ends it.
-func rebuildEach(ctx context.Context, e *cli.Env, names []string) (done []eventstore.Progress,
+func rebuildEach(ctx context.Context, e *cli.Env, names []string) (done []admin.Projection,
 	failed error) {
-	done = []eventstore.Progress{}
+	done = []admin.Projection{}
 	for _, name := range names {
-		p, err := Rebuild(ctx, e, name, func(p eventstore.Progress) {
+		p, err := Rebuild(ctx, e, name, func(p admin.Projection) {
 			e.Notef("%s: %d of about %d events", p.Name, p.Done, p.Of)
 		})
-		if cli.IsUnreachable(err) {
+		if admin.Unreachable(err) {
 			return done, err
 		}
 		if err != nil {
@@ -87,10 +86,10 @@ func projectionNames() (names []string) {
 // Rebuild begins the rebuild of a projection and waits until readers see it. It calls progress with
 // how far the rebuild is.
 func Rebuild(ctx context.Context, e *cli.Env, name string,
-	progress func(eventstore.Progress)) (p eventstore.Progress, err error) {
-	var list []eventstore.Progress
-	if err := e.Call(ctx, "payments", "POST", "/admin/projections/"+url.PathEscape(name)+"/rebuild",
-		nil, nil, &list); err != nil {
+	progress func(admin.Projection)) (p admin.Projection, err error) {
+	service := e.Client().Service("payments")
+	list, err := service.Rebuild(ctx, name)
+	if err != nil {
 		return p, err
 	}
 	wanted, _ := newest(list, name)
@@ -112,15 +111,14 @@ func Rebuild(ctx context.Context, e *cli.Env, name string,
 		case <-ctx.Done():
 			return p, fmt.Errorf("the service goes on to rebuild %s without us: %w", name, ctx.Err())
 		}
-		list = nil
-		if err := e.Call(ctx, "payments", "GET", "/admin/projections", nil, nil, &list); err != nil {
+		if list, err = service.Projections(ctx); err != nil {
 			return p, err
 		}
 	}
 }
 
 // newest is the latest generation of a projection.
-func newest(list []eventstore.Progress, name string) (found eventstore.Progress, ok bool) {
+func newest(list []admin.Projection, name string) (found admin.Projection, ok bool) {
 	for _, p := range list {
 		if p.Name == name && p.Generation > found.Generation {
 			found, ok = p, true

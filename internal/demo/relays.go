@@ -34,7 +34,7 @@ func (d *player) relayFrom(ctx context.Context, source outbox.SourceName) error 
 	}
 	var tokens []string
 	for _, s := range d.App.Topology.Services {
-		r, err := d.UseRelay(ctx, s.Name, string(source))
+		r, err := d.Client().UseRelay(ctx, s.Name, string(source))
 		if err != nil {
 			return err
 		}

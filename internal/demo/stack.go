@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/topology"
@@ -46,8 +46,8 @@ type Stack struct {
 	state   *state
 	servers *devstack.Servers
 	spawner spawner
-	built   bool          // the services were built from the checkout
-	missing []cli.Missing // processes that could not be started, or did not become ready
+	built   bool            // the services were built from the checkout
+	missing []admin.Missing // processes that could not be started, or did not become ready
 }
 
 func demoServices() []topology.Service { return fulfilment.Topology().Services }
@@ -205,7 +205,7 @@ func (s *Stack) stopServices(ctx context.Context) {
 
 // runs reports whether this stack has started a process that has become ready.
 func (s *Stack) runs(name string) bool {
-	lacks := slices.ContainsFunc(s.missing, func(m cli.Missing) bool { return m.Service == name })
+	lacks := slices.ContainsFunc(s.missing, func(m admin.Missing) bool { return m.Service == name })
 	return s.state.Processes[name].PID != 0 && !lacks
 }
 

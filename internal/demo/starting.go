@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 )
 
@@ -66,7 +67,7 @@ func (s *Stack) judge(failed map[string]error) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(failed)) {
 		if err := failed[name]; err != nil {
-			s.missing = append(s.missing, cli.NewMissing(name, err))
+			s.missing = append(s.missing, admin.NewMissing(name, err))
 			errs = append(errs, fmt.Errorf("start %s: %w", name, err))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 )
@@ -47,11 +48,11 @@ func verify(e *cli.Env) *cobra.Command {
 }
 
 // awayOrFailed tells a service that cannot be reached from a request that it refused.
-func awayOrFailed(err error) (missing []cli.Missing, failed error) {
-	if cli.IsUnreachable(err) {
-		return []cli.Missing{cli.NewMissing("payments", err)}, nil
+func awayOrFailed(err error) (missing []admin.Missing, failed error) {
+	if admin.Unreachable(err) {
+		return []admin.Missing{admin.NewMissing("payments", err)}, nil
 	}
-	return []cli.Missing{}, err
+	return []admin.Missing{}, err
 }
 
 func printVerified(t *cli.Text, list []payments.Verified) {
@@ -76,7 +77,7 @@ func verifyAll(ctx context.Context, e *cli.Env, customers []string) (all []payme
 		var v payments.Verified
 		err := e.Call(ctx, "payments", "POST", "/accounts/"+url.PathEscape(customer)+"/verification", nil,
 			nil, &v)
-		if cli.IsUnreachable(err) {
+		if admin.Unreachable(err) {
 			return all, err
 		}
 		if err != nil {

@@ -10,7 +10,6 @@ import (
 const maxMethods = 30
 
 var wide = map[string]int{
-	"cli.Env":                 39,
 	"consumer.Consumer":       61,
 	"internal/demo.Stack":     46,
 	"internal/demo.player":    34,
@@ -23,7 +22,6 @@ var wide = map[string]int{
 const maxExported = 40
 
 var broad = map[string]int{
-	"cli":        45,
 	"consumer":   79,
 	"fulfilment": 73,
 	"eventstore": 53,

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 )
 
@@ -215,7 +215,7 @@ func TestRunsWithoutContainers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var parked cli.ParkedList
+	var parked admin.ParkedList
 	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "parked", "list")),
 		&parked); err != nil || len(parked.Parked)+len(parked.Missing) > 0 {
 		t.Errorf("parked: %+v, %v", parked, err)
