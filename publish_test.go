@@ -19,6 +19,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
 func now() time.Time { return time.Now() }
@@ -128,5 +129,29 @@ func TestHistoryOfASubject(t *testing.T) {
 	for _, bad := range []string{`{`, `{"ids":["1"]}`, `{"ids":["` + strings.Repeat("x", 70<<10) +
 		`"]}`} {
 		get(t, endpoint.URL+"/admin/handled", bad, http.StatusBadRequest, nil)
+	}
+}
+
+// An event names its schema with the prefix of the topology, and one of a service alone with the
+// service's name.
+func TestSchemaHasTheUsersName(t *testing.T) {
+	t.Parallel()
+	for want, club := range map[string]topology.Topology{
+		"urn:members:user.joined:1":   {},
+		"urn:club:user.joined:1":      {Name: "club"},
+		"urn:club:open:user.joined:1": {Name: "members", Schema: "urn:club:open:"},
+	} {
+		s := members(t, database(t), webtest.NoBroker,
+			func(c *quadrille.Config) { c.Topology = club })
+		publish(t, s, UserJoined{"1", "ada@example.com"})
+		db, err := s.DB(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var schema string
+		if err := db.Get(&schema, `SELECT headers->>'dataschema' FROM outbox`); err != nil ||
+			schema != want {
+			t.Errorf("schema %q, want %q (%v)", schema, want, err)
+		}
 	}
 }

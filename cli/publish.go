@@ -165,6 +165,7 @@ func (p *publishing) record(owner, eventType string, data []byte) (events.Record
 	payload, err := p.App.Catalogue.Decode(eventType, data)
 	if err == nil {
 		e := events.Cause(events.Command(payload, now), topology.SourceOf(owner), now, payload)
+		e.SchemaPrefix = p.App.Topology.SchemaPrefix()
 		if p.id != "" {
 			e.ID = p.id
 		}

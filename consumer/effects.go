@@ -154,7 +154,9 @@ func (c *Consumer) execute(ctx context.Context, tx *sqlx.Tx, results []Result) e
 
 // caused returns the event that a payload becomes because of another one.
 func (c *Consumer) caused(cause events.Event, p events.Payload) events.Event {
-	return events.Cause(cause, topology.SourceOf(c.Name), time.Now(), p)
+	e := events.Cause(cause, topology.SourceOf(c.Name), time.Now(), p)
+	e.SchemaPrefix = c.Topology.SchemaPrefix()
+	return e
 }
 
 // request returns the row of a call. Its key is the idempotency key of the call.

@@ -64,16 +64,19 @@ func (e Event) Record() (Record, error) {
 	}
 	return Record{
 		ID: e.ID, Source: e.Source, Type: e.Data.EventType(), Subject: e.Data.Subject(),
-		DataSchema: Schema(e.Data), CorrelationID: e.CorrelationID, CausationID: e.CausationID,
+		DataSchema: e.schema(), CorrelationID: e.CorrelationID, CausationID: e.CausationID,
 		TraceParent: e.TraceParent, Time: e.Time, Data: data,
 	}, nil
 }
 
-const schemaPrefix = "urn:quadrille:"
-
-// Schema is the URI of the major version of p's schema: "urn:quadrille:order.placed:1".
-func Schema(p Payload) string {
-	return schemaPrefix + p.EventType() + ":" + strconv.Itoa(major(p))
+// schema is the URI of the major version of the payload's schema, "urn:shop:order.placed:1" for the
+// prefix "urn:shop:".
+func (e Event) schema() string {
+	prefix := e.SchemaPrefix
+	if prefix == "" {
+		prefix = "urn:" + e.Source[strings.LastIndexByte(e.Source, '/')+1:] + ":"
+	}
+	return prefix + e.Data.EventType() + ":" + strconv.Itoa(major(e.Data))
 }
 
 // Catalogue is the set of event types that a program knows, each with a sample of its payload.
@@ -146,7 +149,7 @@ func (c Catalogue) Decode(eventType string, data []byte) (Payload, error) {
 // Its errors are ErrMalformed, ErrUnknownType and ErrUnknownMajor.
 func (c Catalogue) Payload(r Record) (Payload, error) {
 	if k, ok := c.kinds[r.Type]; ok {
-		published, err := majorOf(r.DataSchema)
+		published, err := majorOf(r.Type, r.DataSchema)
 		if err != nil {
 			return nil, err
 		}
@@ -182,13 +185,14 @@ func (c Catalogue) Open(r Record) (Event, error) {
 	return e, nil
 }
 
-// majorOf takes a record whose schema is not one of ours for major 1: other producers name none, or
-// a document of their own.
-func majorOf(schema string) (int, error) {
-	if !strings.HasPrefix(schema, schemaPrefix) {
+// majorOf reads the major version in a schema of the form that Record writes, whatever its prefix.
+// Any other schema is major 1: other producers name none, or a document of their own.
+func majorOf(eventType, schema string) (int, error) {
+	last := max(0, strings.LastIndexByte(schema, ':'))
+	if !strings.HasPrefix(schema, "urn:") || !strings.HasSuffix(schema[:last], ":"+eventType) {
 		return 1, nil
 	}
-	n, err := strconv.Atoi(schema[strings.LastIndexByte(schema, ':')+1:])
+	n, err := strconv.Atoi(schema[last+1:])
 	if err != nil {
 		return 0, fmt.Errorf("%w: dataschema %.128q ends in no version", ErrMalformed, schema)
 	}

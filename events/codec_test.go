@@ -161,6 +161,15 @@ func TestOpenJudgesTheEnvelope(t *testing.T) {
 		}, nil},
 		"a later major": {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:2" },
 			events.ErrUnknownMajor},
+		"a later major under another prefix": {func(r *events.Record) {
+			r.DataSchema = "urn:meters:public:meter.read:2"
+		}, events.ErrUnknownMajor},
+		"its own major under another prefix": {func(r *events.Record) {
+			r.DataSchema = "urn:meters:meter.read:1"
+		}, nil},
+		"another's URN":  {func(r *events.Record) { r.DataSchema = "urn:uuid:" + id }, nil},
+		"another's name": {func(r *events.Record) { r.DataSchema = "urn:acme:schema:v7" }, nil},
+		"a URN alone":    {func(r *events.Record) { r.DataSchema = "urn:" }, nil},
 		"a major of garbage": {func(r *events.Record) { r.DataSchema = "urn:quadrille:meter.read:x" },
 			events.ErrMalformed},
 		"an earlier major": {func(r *events.Record) {
@@ -270,4 +279,17 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", p, q, err)
 		}
 	})
+}
+
+// The schema has the prefix that its publisher has chosen, or the name of its source.
+func TestSchemaHasThePublishersPrefix(t *testing.T) {
+	t.Parallel()
+	for prefix, want := range map[string]string{"": "urn:meters:meter.read:1",
+		"urn:acme:power:": "urn:acme:power:meter.read:1"} {
+		e := events.Cause(events.Event{}, "/meters", time.Now(), reading{Meter: "m"})
+		e.SchemaPrefix = prefix
+		if r, err := e.Record(); err != nil || r.DataSchema != want {
+			t.Errorf("prefix %q: %q, %v; want %q", prefix, r.DataSchema, err, want)
+		}
+	}
 }

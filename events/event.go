@@ -29,6 +29,7 @@ type Event struct {
 	CorrelationID string    // the whole business flow
 	CausationID   string    // the id of the event that directly caused this one, empty for a root
 	TraceParent   string    // W3C trace context of the flow
+	SchemaPrefix  string    // of the dataschema: "urn:shop:"; empty: made of the source, "urn:orders:"
 	Time          time.Time // of its publication
 	Data          Payload   // decoded once
 }

@@ -13,6 +13,7 @@ const OrderDeadline = 15 * time.Minute
 func Topology() topology.Topology {
 	return topology.Topology{
 		Name:     "fulfilment",
+		Schema:   "urn:quadrille:",
 		Services: []topology.Service{orders(), payments(), inventory(), shipping()},
 	}
 }

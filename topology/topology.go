@@ -14,7 +14,10 @@ import (
 
 // Topology is a whole choreography. It is a value: With returns another one.
 type Topology struct {
-	Name     string    `json:"name"`
+	Name string `json:"name"`
+	// Schema is the prefix of the dataschema of its events, "urn:shop:" for example. Consumers find
+	// the major version whatever the prefix is, so it may change. Default: urn:<name>:
+	Schema   string    `json:"schema,omitempty"`
 	Services []Service `json:"services"`
 }
 
@@ -60,6 +63,7 @@ type Call struct {
 
 var (
 	namePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+	urnPattern  = regexp.MustCompile(`^urn:[a-z0-9][a-z0-9-]*:([a-z0-9._-]+:)*$`)
 	typePattern = regexp.MustCompile(`^[a-z0-9_-]+(\.[a-z0-9_-]+)*$`)
 )
 
@@ -67,6 +71,14 @@ var (
 func (t Topology) With(s Service) Topology {
 	t.Services = append(slices.Clone(t.Services), s)
 	return t
+}
+
+// SchemaPrefix returns Schema, or its default.
+func (t Topology) SchemaPrefix() string {
+	if t.Schema == "" {
+		return "urn:" + t.Name + ":"
+	}
+	return t.Schema
 }
 
 // Service returns the service of that name.

@@ -130,6 +130,13 @@ func TestValidateFindsFaults(t *testing.T) {
 			}
 		}
 	}
+	for schema, want := range map[string]bool{"": true, "urn:acme:": true, "urn:acme:shop.eu:": true,
+		"acme:": false, "urn:acme": false, "urn:acme: ": false, "urn::": false} {
+		named := sound
+		if named.Schema = schema; (named.Validate() == nil) != want {
+			t.Errorf("the prefix %q: %v", schema, named.Validate())
+		}
+	}
 	sound.Name = "no name"
 	if sound.Validate() == nil {
 		t.Error("a topology without a proper name is valid")

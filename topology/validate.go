@@ -13,6 +13,10 @@ func (t Topology) Validate() error {
 	if !namePattern.MatchString(t.Name) {
 		errs = append(errs, fmt.Errorf("topology name %q does not match %s", t.Name, namePattern))
 	}
+	if !urnPattern.MatchString(t.SchemaPrefix()) {
+		errs = append(errs, fmt.Errorf("the prefix of schemas %q does not match %s", t.SchemaPrefix(),
+			urnPattern))
+	}
 	publisher := map[string]string{}
 	seen := map[string]bool{}
 	for _, s := range t.Services {

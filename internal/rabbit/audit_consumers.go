@@ -70,7 +70,7 @@ func divided(all []subscription, t topology.Topology) (found []Finding) {
 	}
 	databases := map[string]map[string][]string{} // queue → identity → connections
 	for _, s := range all {
-		_, identity, known := strings.Cut(s.Tag, consumerTag+"@")
+		_, identity, known := strings.Cut(s.Tag, "@")
 		if !known || !ours[s.Queue.Name] {
 			continue
 		}

@@ -13,15 +13,13 @@ type Deliveries struct {
 	tag      string
 }
 
-// consumerTag is followed by an @ and the identity of a database, where that is known.
-const consumerTag = "quadrille"
-
-// Subscribe consumes a queue on the session, which it takes over. The identity of the database for
-// which the queue is consumed becomes part of the consumer tag, by which Audit finds a queue that
-// is consumed for two databases; it may be empty. At most prefetch deliveries, at least 1, are
-// unacknowledged at a time. While the unacknowledged deliveries have maxBytes or more, the session
-// reads no further ones; AMQP 0-9-1 itself has no bound on bytes. If that lasts for long, the
-// session ends with a BytesInHandError. It also ends when the broker cancels the subscription.
+// Subscribe consumes a queue on the session, which it takes over. The consumer tag is the name of
+// the queue, an @, and the identity of the database for which it is consumed, which may be empty:
+// Audit finds by it a queue that is consumed for two databases. At most prefetch deliveries, at
+// least 1, are unacknowledged at a time. While the unacknowledged deliveries have maxBytes or more,
+// the session reads no further ones; AMQP 0-9-1 itself has no bound on bytes. If that lasts for
+// long, the session ends with a BytesInHandError. It also ends when the broker cancels the
+// subscription.
 func Subscribe(s *Session, queue, database string, prefetch int, maxBytes int64) (*Deliveries,
 	error) {
 	s.socket.frames.gate.setBound(maxBytes,
@@ -31,7 +29,7 @@ func Subscribe(s *Session, queue, database string, prefetch int, maxBytes int64)
 		return nil, fmt.Errorf("set prefetch of %s: %w", queue, err)
 	}
 	cancelled := s.ch.NotifyCancel(make(chan string, 1))
-	tag := consumerTag
+	tag := queue
 	if database != "" {
 		tag += "@" + database
 	}

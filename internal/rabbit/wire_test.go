@@ -28,8 +28,9 @@ const (
 func record(t testing.TB, p events.Payload) events.Record {
 	t.Helper()
 	r, err := events.Event{
-		ID: id, Source: "/orders", CorrelationID: order,
-		CausationID: "0190a0e0-0000-7000-8000-0000000000aa", TraceParent: trace,
+		ID: id, Source: "/orders", SchemaPrefix: fulfilment.Topology().SchemaPrefix(),
+		CorrelationID: order,
+		CausationID:   "0190a0e0-0000-7000-8000-0000000000aa", TraceParent: trace,
 		Time: time.Date(2026, 1, 2, 3, 4, 5, 678_901_000, time.FixedZone("CET", 3600)), Data: p,
 	}.Record()
 	must(t, err)
