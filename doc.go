@@ -1,7 +1,7 @@
 // Package quadrille runs event-driven services on RabbitMQ and PostgreSQL: a Service publishes
 // domain events through a transactional outbox and handles those of other services, with
 // at-least-once delivery and exactly-once effects. It puts together what the packages events,
-// topology, outbox, inbox and consumer do; each can be used without it.
+// topology, outbox and consumer do.
 //
 // # A service
 //

@@ -1,6 +1,8 @@
 // Package cli is the command line for anybody's choreography: publish test events, trace a subject
 // through the services, show and apply the topology, look at what is parked, explore the reactions.
 //
+// A command of one's own gets an Env: settings, printing, and the client of the services.
+//
 // It promises data on standard output and everything else on standard error, JSON with -o json, and
 // exit codes that say what went wrong. It acts through the broker and the services' own endpoints,
 // never on their databases.

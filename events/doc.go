@@ -6,6 +6,6 @@
 // Unknown fields are tolerated, so that a producer may add one.
 //
 // It names no payload: the types of a choreography live with the choreography (order fulfilment's
-// in events/fulfilment), and the types of any program work with every package of the kit. It does
+// in package fulfilment), and the types of any program work with every package of the kit. It does
 // no I/O.
 package events

@@ -3,7 +3,8 @@
 // it.
 //
 // It promises that a topology which passes Validate is closed: every event that a service handles
-// has exactly one publisher. It does no I/O: package rabbit declares what is described here.
+// has exactly one publisher. It does no I/O: quadrille.ApplyTopology declares what is described
+// here.
 package topology
 
 import (
