@@ -54,22 +54,20 @@ func services() map[string]webtest.New {
 // route is a method and a path, such as GET /stock/{sku}.
 type route struct{ method, path string }
 
-var registered = regexp.MustCompile(`mux\.Handle(?:Func)?\("([A-Z]+) (/[^"]*)"`)
+var registered = regexp.MustCompile(`(?:mux\.Handle(?:Func)?|route)\("([A-Z]+) (/[^"]*)"`)
 
 // routesOf reads the routes of a service from the source, so that a new route is always included.
 func routesOf(t *testing.T, service string) []route {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", "..", "internal", service, "*.go"))
+	root := filepath.Join("..", "..", "..")
+	files, err := filepath.Glob(filepath.Join(root, "internal", "fulfilment", service, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := filepath.Glob(filepath.Join("..", "..", "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame := filepath.Join("..", "..", "internal", "web", "server.go")
+	admin, frame := filepath.Join(root, "admin", "handler.go"),
+		filepath.Join(root, "internal", "web", "server.go")
 	var routes []route
-	for _, file := range append(append(files, admin...), frame) {
+	for _, file := range append(files, admin, frame) {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
