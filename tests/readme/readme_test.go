@@ -86,9 +86,10 @@ func try(dir, command string) (string, error) {
 	c := exec.Command("sh", "-c", command)
 	c.Dir, c.Stdout, c.Stderr = dir, &out, &errOut
 	// The commands must not inherit the variables of a make that started this test: a nested make
-	// prints more.
-	c.Env = slices.DeleteFunc(os.Environ(),
-		func(setting string) bool { return strings.HasPrefix(setting, "MAKE") })
+	// prints more. GOWORK names the modules of this checkout, and the copy is another one.
+	c.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
+		return strings.HasPrefix(setting, "MAKE") || strings.HasPrefix(setting, "GOWORK=")
+	})
 	if err := c.Run(); err != nil {
 		return out.String(), fmt.Errorf("%w\n%s%s", err, out.String(), errOut.String())
 	}
