@@ -2,11 +2,10 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
@@ -14,19 +13,11 @@ import (
 // leader is the lock that the relays of one outbox compete for.
 func leader(db *sqlx.DB) pg.Leader { return pg.Leader{DB: db, Name: "outbox"} }
 
-// cursor is a row of outbox_cursor, which says how far the relay has come. Every row that is
-// visible in snapshot A is settled; of the rows that are visible in B but not in A (the open
-// window) those up to LastSeq are. No window is open when A equals B.
+// cursor is a row of outbox_cursor, which says how far the relay has come.
 type cursor struct {
-	Epoch   int64       `db:"epoch"`  // the token of the leader
-	System  string      `db:"system"` // the identifier of the cluster
-	A       pg.Snapshot `db:"a"`
-	B       pg.Snapshot `db:"b"`
-	LastSeq int64       `db:"last_seq"`
-
-	// Streamed says that a stream delivers the rows. Its own checkpoint then says how far it has come,
-	// and A is a snapshot behind that checkpoint, from which a window can go on.
-	Streamed bool `db:"streamed"`
+	Epoch  int64  `db:"epoch"`  // the token of the leader
+	System string `db:"system"` // the identifier of the cluster
+	position
 
 	fitted bool // takeCursor had to rebase it
 }
@@ -97,63 +88,14 @@ func takeCursorIn(ctx context.Context, tx *sqlx.Tx, token int64) (cursor, error)
 	return c, err
 }
 
-// heldRow is a row of outbox_held.
-type heldRow struct {
-	seq       int64
-	number    int64 // see row.number
-	aggregate string
-	kind      string // as in outbox_held
-	reason    string
-	attempts  int
-	retryIn   time.Duration // from now until the next attempt, or noRetry
-}
-
-// save writes the cursor, and the rows to hold that it passes, in one transaction. When another
-// relay leads by now, it writes nothing and returns pg.ErrSuperseded. The ctid is what the
-// last save has returned, or empty; see update.
-func (c cursor) save(ctx context.Context, lead *pg.Lead, ctid string,
-	holds []heldRow) (newCtid string, err error) {
-	if len(holds) == 0 {
-		return c.update(ctx, lead.Conn(), ctid)
-	}
-	err = lead.Tx(ctx, func(tx pg.Fenced) error {
-		if newCtid, err = c.update(ctx, tx.Tx(), ctid); err != nil {
-			return err
-		}
-		return writeHolds(ctx, tx, holds)
-	})
-	return newCtid, wrap("save cursor", err)
-}
-
-// writeHolds inserts rows into outbox_held, or replaces the schedule of those that are there.
-func writeHolds(ctx context.Context, tx pg.Fenced, holds []heldRow) error {
-	var seqs, attempts pq.Int64Array
-	var aggregates, kinds, reasons pq.StringArray
-	var due pq.Float64Array
-	for _, h := range holds {
-		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
-		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, h.kind),
-			append(reasons, h.reason)
-		due = append(due, h.retryIn.Seconds())
-	}
-	_, err := tx.Tx().ExecContext(ctx, `
-		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
-		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END, k
-		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[], $6::text[]) AS h (s, a,
-			r, n, d, k)
-		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts,
-			due = EXCLUDED.due, kind = EXCLUDED.kind`,
-		seqs, aggregates, reasons, attempts, due, kinds)
-	return wrap("hold rows", err)
-}
-
 const updateSQL = `
 UPDATE outbox_cursor SET a = $1::pg_snapshot, b = $2::pg_snapshot, last_seq = $3, streamed = $5,
 	txid = pg_current_xact_id()
 WHERE epoch = $4 AND system = $6`
 
-// update writes the cursor if its token is still the stored one. It is a single statement, because
-// the relay runs it every few milliseconds.
+// update writes the cursor if its token is still the stored one; otherwise another relay leads by
+// now, and it returns pg.ErrSuperseded. It is a single statement, because the relay runs it every
+// few milliseconds. The ctid is what the last update has returned, or empty.
 //
 // It finds the row by its ctid, the physical address that the last update has returned. While some
 // session holds an old snapshot, VACUUM cannot remove the old versions of the row, and a search
@@ -178,4 +120,32 @@ func (c cursor) update(ctx context.Context, q sqlx.QueryerContext, ctid string) 
 		return "", fmt.Errorf("save cursor: %w", pg.ErrSuperseded)
 	}
 	return ctids[0], nil
+}
+
+// errCursorReplaced ends a term; the next term begins with the stored cursor.
+var errCursorReplaced = errors.New(
+	"the row in outbox_cursor is not the one that this leader wrote: " +
+		"was the database restored while the relay ran? " +
+		"The relay starts again from the stored cursor")
+
+// wantedSource reads which source an operator wants. It also compares the stored cursor with the
+// one that this term has written: a restore under a running relay may bring back an old cursor
+// under the same token, and no write would fail until the next event.
+func (t *term) wantedSource(ctx context.Context) (wanted SourceName, err error) {
+	var found struct {
+		Source SourceName `db:"source"`
+		Mine   bool       `db:"mine"`
+	}
+	c := t.stored
+	err = t.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3
+		AND b::text = $4 AND last_seq = $5 AS mine
+		FROM outbox_cursor`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq)
+	if err != nil {
+		return "", fmt.Errorf("read source: %w", err)
+	}
+	if !found.Mine {
+		t.relay.anomalies.Add(1)
+		return "", errCursorReplaced
+	}
+	return found.Source, nil
 }

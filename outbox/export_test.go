@@ -48,7 +48,7 @@ func Saver(ctx context.Context, lead *pg.Lead) (save func() error, err error) {
 	c, err := takeCursor(ctx, lead)
 	ctid := ""
 	return func() (err error) {
-		ctid, err = c.save(ctx, lead, ctid, nil)
+		ctid, err = c.update(ctx, lead.Conn(), ctid)
 		return err
 	}, err
 }

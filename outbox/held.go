@@ -6,34 +6,76 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
 	"github.com/quadrille-go/quadrille/internal/pg"
-	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
-// retryHeld publishes one batch of held rows that are due. It is one batch in each call, so that
-// any number of held rows does not delay new ones. As long as a batch releases rows, the next call
-// does not wait for heldInterval: the rows behind the released ones are due at once.
+// retryHeld publishes one batch of held rows that are due, unless the last one is still in the
+// queue. As long as a batch releases rows, the next call does not wait for heldInterval: the rows
+// behind the released ones are due at once.
 func (t *term) retryHeld(ctx context.Context) error {
-	if t.heldCount == 0 || t.publisher.Blocked() || time.Since(t.heldCheckedAt) < heldInterval {
+	if t.heldCount == 0 || t.waiting(ofHeld) || time.Since(t.heldCheckedAt) < heldInterval {
 		return nil
 	}
-	due, outOfTurn, err := t.dueHeld(ctx)
+	t.heldCheckedAt = time.Now()
+	due, outOfTurn, err := dueHeld(ctx, t.conn)
 	if err != nil {
 		return err
 	}
-	released := false
-	if len(due)+len(outOfTurn) > 0 {
-		if released, err = t.publishDue(ctx, due, outOfTurn); err != nil {
-			return err
-		}
-		if err := t.countRefused(ctx); err != nil {
+	if len(outOfTurn) > 0 {
+		if err := t.lead.Tx(ctx, func(tx pg.Fenced) error {
+			return postpone(ctx, tx, outOfTurn)
+		}); err != nil {
 			return err
 		}
 	}
-	if !released {
-		t.heldCheckedAt = time.Now()
+	if err := t.fill(ctx, due); err != nil {
+		return err
+	}
+	t.failed = map[string]bool{}
+	return t.send(ctx, due)
+}
+
+// fill reads the rows of attempts, of which only the seq is known. An attempt whose row cannot be
+// published gets its result. So does one whose row is missing, although the retention does not
+// delete held rows: a stream delivers rows whose commit still waits for a synchronous standby, and
+// no query sees them until then.
+func (t *term) fill(ctx context.Context, attempts []attempt) error {
+	var seqs []int64
+	for _, a := range attempts {
+		if a.result == unknown {
+			seqs = append(seqs, a.seq)
+		}
+	}
+	if len(seqs) == 0 {
+		return nil
+	}
+	rows, err := t.relay.rows(ctx, seqs)
+	if err != nil {
+		return err
+	}
+	t.relay.limits.markUnfit(rows)
+	found := map[int64]row{}
+	for _, r := range rows {
+		found[r.seq] = r
+	}
+	for i := range attempts {
+		a := &attempts[i]
+		if a.result != unknown {
+			continue
+		}
+		r, ok := found[a.seq]
+		switch {
+		case !ok:
+			a.result, a.reason = unseen, "its row is not in the outbox: it was deleted, or its commit "+
+				"still waits for a synchronous standby"
+		case r.fault != nil:
+			a.row, a.result, a.reason = r, quarantined, r.fault.Error()
+		default:
+			a.row = r
+		}
 	}
 	return nil
 }
@@ -49,14 +91,14 @@ FROM outbox_held AS h WHERE due <= now() AND due < 'infinity' ORDER BY due, seq 
 
 // dueHeld reads the held rows that are due, in the order of seq. Rows that would overtake an
 // earlier row of their aggregate are returned as outOfTurn.
-func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, err error) {
+func dueHeld(ctx context.Context, conn *sqlx.Conn) (due []attempt, outOfTurn []int64, err error) {
 	var rows []struct {
 		Seq       int64  `db:"seq"`
 		Aggregate string `db:"aggregate"`
 		Attempts  int    `db:"attempts"`
 		Early     bool   `db:"early"`
 	}
-	if err := t.conn.SelectContext(ctx, &rows, dueSQL, t.batch(maxHeldBatch)); err != nil {
+	if err := conn.SelectContext(ctx, &rows, dueSQL, maxHeldBatch); err != nil {
 		return nil, nil, wrap("find held rows", err)
 	}
 	for _, r := range rows {
@@ -64,9 +106,11 @@ func (t *term) dueHeld(ctx context.Context) (due []heldRow, outOfTurn []int64, e
 			outOfTurn = append(outOfTurn, r.Seq)
 			continue
 		}
-		due = append(due, heldRow{seq: r.Seq, aggregate: r.Aggregate, attempts: r.Attempts})
+		a := attempt{origin: ofHeld, tries: r.Attempts, row: row{seq: r.Seq}}
+		a.record.Subject = r.Aggregate
+		due = append(due, a)
 	}
-	slices.SortFunc(due, func(a, b heldRow) int { return int(a.seq - b.seq) })
+	slices.SortFunc(due, func(a, b attempt) int { return int(a.seq - b.seq) })
 	return due, outOfTurn, nil
 }
 
@@ -76,54 +120,46 @@ const heldAggregatesSQL = `
 SELECT a FROM unnest($1::text[]) AS a, LATERAL (SELECT FROM outbox_held
 	WHERE aggregate = a LIMIT 1) AS h`
 
-// findHeld sets heldAggregates for these rows, and returns which of the rows are held themselves.
-// The relay reads the table for each batch instead of remembering all held aggregates, whose number
+// findHeld returns which of the rows are held, and which of their aggregates have a held row. The
+// relay reads the table for each batch instead of remembering all held aggregates, whose number
 // has no bound.
-func (t *term) findHeld(ctx context.Context, rows []row) (held map[int64]bool, err error) {
-	t.heldAggregates = map[string]bool{}
-	// The rows to hold of parts in flight are not in the table yet.
-	for _, f := range t.inFlight {
-		for _, h := range f.hold {
-			t.heldAggregates[h.aggregate] = true
-		}
-	}
-	if t.heldCount == 0 {
-		return nil, nil
-	}
+func findHeld(ctx context.Context, conn *sqlx.Conn, rows []row) (held map[int64]bool,
+	aggregates map[string]bool, err error) {
 	seqs := make(pq.Int64Array, len(rows))
-	var aggregates pq.StringArray
+	var subjects pq.StringArray
 	for i, r := range rows {
 		seqs[i] = r.seq
-		aggregates = append(aggregates, r.record.Subject)
+		subjects = append(subjects, r.record.Subject)
 	}
-	slices.Sort(aggregates)
+	slices.Sort(subjects)
 	var found []string
-	if err := t.conn.SelectContext(ctx, &found, heldAggregatesSQL,
-		slices.Compact(aggregates)); err != nil {
-		return nil, wrap("find held aggregates", err)
-	}
-	for _, aggregate := range found {
-		t.heldAggregates[aggregate] = true
+	if err := conn.SelectContext(ctx, &found, heldAggregatesSQL,
+		slices.Compact(subjects)); err != nil {
+		return nil, nil, wrap("find held aggregates", err)
 	}
 	var heldSeqs []int64
-	if err := t.conn.SelectContext(ctx, &heldSeqs, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
+	if err := conn.SelectContext(ctx, &heldSeqs, `SELECT seq FROM outbox_held WHERE seq = ANY($1)`,
 		seqs); err != nil {
-		return nil, wrap("find rows that are held already", err)
+		return nil, nil, wrap("find rows that are held already", err)
 	}
-	held = map[int64]bool{}
+	held, aggregates = map[int64]bool{}, map[string]bool{}
+	for _, aggregate := range found {
+		aggregates[aggregate] = true
+	}
 	for _, seq := range heldSeqs {
 		held[seq] = true
 	}
-	return held, nil
+	return held, aggregates, nil
 }
 
 // countHeld counts the held rows once in each term, which then counts along: the cost of a count
 // over the table grows with the held rows.
-func (t *term) countHeld(ctx context.Context) error {
-	if err := t.conn.GetContext(ctx, &t.heldCount, `SELECT count(*) FROM outbox_held`); err != nil {
-		return wrap("count held rows", err)
+func countHeld(ctx context.Context, conn *sqlx.Conn) (held, refused int, err error) {
+	if err := conn.GetContext(ctx, &held, `SELECT count(*) FROM outbox_held`); err != nil {
+		return 0, 0, wrap("count held rows", err)
 	}
-	return t.countRefused(ctx)
+	refused, err = countRefused(ctx, conn)
+	return held, refused, err
 }
 
 // countRefusedSQL counts up to MaxHeld and no further, which bounds its cost.
@@ -133,104 +169,38 @@ SELECT count(*) FROM (SELECT FROM outbox_held WHERE kind = 'refused'
 
 // countRefused counts from the table after each batch: a replay request may have made quarantined
 // rows due, and released rows may have been of any kind.
-func (t *term) countRefused(ctx context.Context) error {
-	t.relay.held.Store(int64(t.heldCount))
-	return wrap("count refused rows", t.conn.GetContext(ctx, &t.refusedCount, countRefusedSQL,
-		MaxHeld))
+func countRefused(ctx context.Context, conn *sqlx.Conn) (n int, err error) {
+	err = conn.GetContext(ctx, &n, countRefusedSQL, MaxHeld)
+	return n, wrap("count refused rows", err)
 }
 
-// publishDue publishes held rows that are due, and postpones those that are out of turn. It reports
-// whether the broker confirmed any of them.
-func (t *term) publishDue(ctx context.Context, due []heldRow, outOfTurn []int64) (bool, error) {
-	seqs := make([]int64, len(due))
-	for i, h := range due {
-		seqs[i] = h.seq
-	}
-	rows, err := t.rows(ctx, seqs)
-	if err != nil {
-		return false, err
-	}
-	t.relay.limits.markUnfit(rows)
-	due, rows, unfit := splitDue(due, rows)
-	var outcomes []outcome
-	confirms, err := t.publisher.Publish(t.messages(rows))
-	if err == nil {
-		if outcomes, err = t.awaitConfirms(ctx, rows, confirms); err != nil {
-			return false, err
-		}
-	}
-	released, holds, intact := t.settleHeld(due, outcomes)
-	if !intact { // the broker session has ended
-		if err == nil {
-			err = t.unknownOutcome()
-		}
-		otherInFlight := 0
-		for _, f := range t.inFlight {
-			otherInFlight += len(f.publish)
-		}
-		unsettled := due[len(released)+len(holds):]
-		holds = append(holds, t.quarantineSuspect(unsettled, otherInFlight, err)...)
-	}
-	holds = append(holds, unfit...)
-	t.logHeld(holds)
-	// One transaction: a crash must not leave a row released and the rows behind it without a
-	// schedule.
-	if err := t.lead.Tx(ctx, func(tx pg.Fenced) error {
-		if err := postpone(ctx, tx, outOfTurn); err != nil {
-			return err
-		}
-		if err := writeHolds(ctx, tx, holds); err != nil {
-			return err
-		}
-		return release(ctx, tx, released)
-	}); err != nil {
-		return false, err
-	}
-	t.relay.published.Add(int64(len(released)))
-	return len(released) > 0, err
-}
-
-// quarantineSuspect quarantines the row that must have ended the session, unless the broker's
-// reason names a limit: markUnfit then finds all rows that exceed it.
-func (t *term) quarantineSuspect(unsettled []heldRow, otherInFlight int, why error) []heldRow {
-	if t.relay.limits.learn(why) {
+// writeHolds inserts rows into outbox_held, or replaces the schedule of those that are there.
+func writeHolds(ctx context.Context, tx pg.Fenced, holds []heldRow) error {
+	if len(holds) == 0 {
 		return nil
 	}
-	return t.quarantine(unsettled, otherInFlight, rabbit.ServerCode(why), why.Error())
-}
-
-// splitDue divides held rows into those that can be published and those that cannot. The retention
-// does not delete held rows, but a row may be missing all the same: a stream delivers rows whose
-// commit still waits for a synchronous standby, and no query sees them until then. A row with
-// a fault stays held, even if an operator has requested its replay.
-func splitDue(due []heldRow, rows []row) (fit []heldRow, publish []row, unfit []heldRow) {
-	found := map[int64]row{}
-	for _, r := range rows {
-		found[r.seq] = r
+	var seqs, attempts pq.Int64Array
+	var aggregates, kinds, reasons pq.StringArray
+	var due pq.Float64Array
+	for _, h := range holds {
+		seqs, attempts = append(seqs, h.seq), append(attempts, int64(h.attempts))
+		aggregates, kinds, reasons = append(aggregates, h.aggregate), append(kinds, string(h.kind)),
+			append(reasons, h.reason)
+		due = append(due, h.retryIn.Seconds())
 	}
-	for _, h := range due {
-		switch r, visible := found[h.seq]; {
-		case !visible:
-			h.attempts++
-			h.kind, h.retryIn = heldUnseen, backoff(h.attempts, rabbit.Refused)
-			h.reason = "its row is not in the outbox: it was deleted, or its commit still waits for " +
-				"a synchronous standby"
-			unfit = append(unfit, h)
-		case r.fault != nil:
-			h.kind, h.reason, h.retryIn = heldQuarantined, r.fault.Error(), noRetry
-			unfit = append(unfit, h)
-		default:
-			fit, publish = append(fit, h), append(publish, r)
-		}
-	}
-	return fit, publish, unfit
+	_, err := tx.Tx().ExecContext(ctx, `
+		INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT s, a, r, n, CASE WHEN d < 0 THEN 'infinity' ELSE now() + d * interval '1 second' END, k
+		FROM unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::float8[], $6::text[]) AS h (s, a,
+			r, n, d, k)
+		ON CONFLICT (seq) DO UPDATE SET reason = EXCLUDED.reason, attempts = EXCLUDED.attempts,
+			due = EXCLUDED.due, kind = EXCLUDED.kind`,
+		seqs, aggregates, reasons, attempts, due, kinds)
+	return wrap("hold rows", err)
 }
 
 // postpone makes rows wait until the earlier rows of their aggregate are released.
 func postpone(ctx context.Context, tx pg.Fenced, seqs []int64) error {
-	if len(seqs) == 0 {
-		return nil
-	}
 	_, err := tx.Tx().ExecContext(ctx, `UPDATE outbox_held SET due = 'infinity', kind = 'behind'
 		WHERE seq = ANY($1)`, pq.Int64Array(seqs))
 	return wrap("postpone held rows", err)

@@ -23,8 +23,9 @@ const (
 	// windowMax bounds the seqs that are in memory. The window of a larger backlog is read in parts.
 	windowMax = 1_000_000
 	chunkSize = 250 // rows that are fetched and published at once
-	// At most chunkSize × chunksInFlight rows, plus maxHeldBatch, await their confirms.
-	chunksInFlight = 3
+	// maxQueue bounds the attempts in the queue. A batch of held rows and one of a replay come on top,
+	// and together they stay below rabbit.MaxInFlight.
+	maxQueue = 3 * chunkSize
 )
 
 // ErrMissing says that committed rows which were not published yet have disappeared from the
@@ -61,10 +62,9 @@ type Relay struct {
 	Log   zerolog.Logger
 
 	// What must survive a term, on the goroutine of the term:
-	suspects       int  // see state.suspects
-	replayOneByOne bool // a row of a replay ends sessions; each batch is one row
-	limits         brokerLimits
-	unrouted       unrouted
+	suspects map[int64]bool // see state.suspects
+	limits   brokerLimits
+	unrouted unrouted
 	// On the goroutine of the retention:
 	loggedKeep float64
 	retainedTo int64 // the seq that the last pass of the retention has reached

@@ -1,9 +1,9 @@
 package outbox
 
 import (
+	"maps"
+	"slices"
 	"time"
-
-	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
 // The bounds of held rows.
@@ -19,178 +19,223 @@ const (
 	maxDoublings = 16              // of holdFirst; more would overflow, and holdMax is reached earlier
 	maxHeldBatch = 100             // held rows that are published at once
 	maxRepaired  = 1000            // aggregates that repairHeld reads with one statement
+	// maxSuspects bounds the suspects that are remembered. Beyond it only the latest are, and a row
+	// that is forgotten may end one more session.
+	maxSuspects = 10_000
 )
 
-// The kinds of held rows, as in outbox_held.
-const (
-	heldRefused     = "refused"     // the broker nacked it, or did not confirm it in time
-	heldUnroutable  = "unroutable"  // no queue is bound for its type
-	heldQuarantined = "quarantined" // it can never be published as it is
-	heldBehind      = "behind"      // an earlier row of its aggregate is held
-	heldUnseen      = "unseen"      // no query finds it in the outbox
-)
-
-// heldKind is the kind of a row that was published with this outcome.
-func heldKind(kind rabbit.Outcome) string {
-	switch kind {
-	case rabbit.Returned:
-		return heldUnroutable
-	case rabbit.Unsendable:
-		return heldQuarantined
-	}
-	return heldRefused
-}
-
-// state holds the decisions of the relay: which rows it publishes, which it holds, and how far the
-// cursor moves. It does no I/O and reads no clock, so that a test can run it through every order of
-// failures.
+// state is the queue of attempts and the decisions about them: which rows are published, which are
+// held, and how far the cursor may move. It does no I/O and reads no clock, so that a test can run
+// it through every order of failures.
 //
-// A row is settled when the broker has confirmed it, or when it is written to outbox_held. The
-// cursor passes settled rows only; that is what keeps an event from being lost.
+// A row is settled when the broker has confirmed it, or when it is written to outbox_held. Rows are
+// settled in the order of the queue, and the cursor passes settled rows only; that is what keeps an
+// event from being lost.
 type state struct {
-	cursor cursor
-	// heldAggregates are, of the aggregates of the current batch, those with a held row. Their later
-	// rows are held too, or they would overtake it.
+	queue []attempt // the oldest first
+	// settled is the number of the last settled row of the source: that row and all before it are
+	// settled. A new source begins again at 0.
+	settled int64
+	// heldAggregates are, of the aggregates of the rows that were admitted last, those with a held
+	// row. Their later rows are held too, or they would overtake it.
 	heldAggregates map[string]bool
-	heldCount      int // rows in outbox_held
-	refusedCount   int // those of kind refused, counted up to MaxHeld
-	// suspects is the number of rows to publish one at a time. The broker ended a session because of
-	// one of them, and only a session with a single row in flight shows which.
-	suspects int
+	// heldBefore are, of the aggregates of the queue, those of which a row was held since.
+	heldBefore   map[string]bool
+	failed       map[string]bool // aggregates of which a row of the present held batch has failed
+	heldCount    int             // rows in outbox_held
+	refusedCount int             // those of kind refused, counted up to MaxHeld
+	// suspects are the seqs of rows that were in flight together when the broker ended a session
+	// because of one of them. Each is sent alone, since that shows which of them it was.
+	suspects map[int64]bool
 }
 
-// outcome is the broker's answer to one published row.
-type outcome struct {
-	kind   rabbit.Outcome
-	reason string
+// newState returns the state of a new term. The suspects survive it.
+func newState(suspects map[int64]bool) state {
+	return state{suspects: suspects, heldAggregates: map[string]bool{}, heldBefore: map[string]bool{},
+		failed: map[string]bool{}}
 }
 
-// part is a run of consecutive rows, divided into those to publish and those to hold.
-type part struct {
-	publish []row
-	hold    []heldRow
-	last    int64 // the number of the last row, published or held
-}
-
-// divide divides rows into those to publish and those to hold. It leaves out rows that are in
-// outbox_held already: they keep their attempts and their schedule.
-func (s *state) divide(rows []row, held map[int64]bool) part {
-	p := part{last: rows[len(rows)-1].number}
-	for _, r := range rows {
+// admit decides about rows of the source: most are to be sent; those behind a held row, and those
+// that cannot be published, are to be held. Rows may come a second time, when the source has
+// changed or a stream has gone back to its checkpoint; rows that are held already are passed over
+// then, so that they keep their attempts and their schedule.
+func (s *state) admit(rows []row, held map[int64]bool) []attempt {
+	for _, a := range s.queue { // the rows to hold of the queue are not in the table yet
+		if a.origin == ofSource && a.result.holds() {
+			s.heldAggregates[a.record.Subject] = true
+		}
+	}
+	attempts := make([]attempt, len(rows))
+	for i, r := range rows {
+		a := attempt{row: r}
 		switch {
 		case held[r.seq]:
+			a.result = passed
 		case r.fault != nil:
-			p.hold = append(p.hold, s.holdRow(r, outcome{rabbit.Unsendable, r.fault.Error()}))
+			a.result, a.reason = quarantined, r.fault.Error()
+			s.heldAggregates[r.record.Subject] = true
 		case s.heldAggregates[r.record.Subject]:
-			p.hold = append(p.hold, heldRow{seq: r.seq, number: r.number, aggregate: r.record.Subject,
-				kind: heldBehind, retryIn: noRetry,
-				reason: "an earlier event of the same aggregate is held"})
-			s.heldCount++
-		default:
-			p.publish = append(p.publish, r)
+			a.result, a.reason = behind, "an earlier event of the same aggregate is held"
 		}
+		attempts[i] = a
 	}
-	return p
+	return attempts
 }
 
-// holdRow holds a row after its first attempt. When an earlier row of its aggregate is held, it
-// waits for that one instead of being retried by its own schedule.
-func (s *state) holdRow(r row, o outcome) heldRow {
-	h := heldRow{seq: r.seq, number: r.number, aggregate: r.record.Subject, kind: heldKind(o.kind),
-		reason: o.reason, attempts: 1, retryIn: backoff(1, o.kind)}
-	if s.heldAggregates[h.aggregate] && h.kind != heldQuarantined {
-		h.kind, h.retryIn = heldBehind, noRetry
+// holds reports whether a row of the source with this result is held.
+func (r result) holds() bool { return r != unknown && r != confirmed && r != passed }
+
+// run returns how many of the attempts are sent next. A suspect is sent alone: when nothing else is
+// in flight, and nothing else is sent before its result is known.
+func (s *state) run(attempts []attempt) (n int, alone bool) {
+	for n < len(attempts) && !(attempts[n].result == unknown && s.suspects[attempts[n].seq]) {
+		n++
 	}
-	s.heldAggregates[h.aggregate] = true
+	if n == 0 && len(attempts) > 0 {
+		return 1, true
+	}
+	return n, false
+}
+
+// settle removes the attempts at the front of the queue that have a result, and returns what they
+// change.
+func (s *state) settle() (c changes) {
+	n := slices.IndexFunc(s.queue, func(a attempt) bool { return a.result == unknown })
+	if n < 0 {
+		n = len(s.queue)
+	}
+	for _, a := range s.queue[:n] {
+		delete(s.suspects, a.seq)
+		switch a.origin {
+		case ofSource:
+			s.settleRow(a, &c)
+		case ofHeld:
+			s.settleHeld(a, &c)
+		case ofReplay:
+			c.replayed.add(a)
+		}
+	}
+	clear(s.queue[:n]) // so that what the attempts point to can be collected
+	s.queue = s.queue[n:]
+	s.free(c.released)
+	s.forget()
+	return c
+}
+
+// forget removes the aggregates from heldBefore that have no attempt in the queue.
+func (s *state) forget() {
+	if len(s.heldBefore) == 0 {
+		return
+	}
+	queued := map[string]bool{}
+	for _, a := range s.queue {
+		queued[a.record.Subject] = true
+	}
+	maps.DeleteFunc(s.heldBefore, func(aggregate string, _ bool) bool { return !queued[aggregate] })
+}
+
+// settleRow settles the first publication of a row. The row that fails first in its aggregate has
+// a schedule of its own, and the later ones wait for it.
+func (s *state) settleRow(a attempt, c *changes) {
+	s.settled = a.number
+	switch a.result {
+	case confirmed:
+		c.published++
+		return
+	case passed:
+		return
+	}
+	h := heldRow{seq: a.seq, aggregate: a.record.Subject, kind: a.result, reason: a.reason}
+	switch {
+	case a.result == behind:
+		h.retryIn = noRetry
+		if a.free {
+			h.retryIn = 0
+		}
+	default:
+		h.attempts, h.retryIn = 1, backoff(1, a.result)
+		if s.heldBefore[h.aggregate] && h.kind != quarantined {
+			h.kind, h.retryIn = behind, noRetry
+		}
+	}
+	s.heldBefore[h.aggregate] = true
 	s.heldCount++
-	if h.kind == heldRefused {
+	if h.kind == refused {
 		s.refusedCount++
 	}
-	return h
+	c.holds = append(c.holds, h)
 }
 
-// settle moves the cursor over the settled rows of a part and returns the rows to hold, which must
-// be written in the cursor's transaction. When the session ended before all outcomes were known,
-// intact is false and the cursor stays before the first row without one; the relay publishes from
-// there again. The rows behind that one are not held either, for they will be read again.
-func (s *state) settle(p part, outcomes []outcome) (holds []heldRow, intact bool) {
-	settled := p.last
-	intact = true
-	for i, r := range p.publish {
-		o := outcome{kind: rabbit.Unknown}
-		if i < len(outcomes) {
-			o = outcomes[i]
-		}
-		if o.kind == rabbit.Unknown {
-			intact = false
-			settled = r.number - 1
-			break
-		}
-		if o.kind != rabbit.Confirmed {
-			holds = append(holds, s.holdRow(r, o))
-		}
+// settleHeld releases a held row that was confirmed, and gives the others their next attempt. While
+// the broker counts as broken no attempt is counted.
+func (s *state) settleHeld(a attempt, c *changes) {
+	c.retried = true
+	h := heldRow{seq: a.seq, aggregate: a.record.Subject, kind: a.result, reason: a.reason,
+		attempts: a.tries}
+	if a.result == confirmed {
+		c.published++
+		c.released = append(c.released, h)
+		s.heldCount--
+		return
 	}
-	for _, h := range p.hold {
-		if h.number <= settled {
-			holds = append(holds, h)
-		}
+	if !s.brokerBroken() {
+		h.attempts++
 	}
-	s.cursor.LastSeq = max(s.cursor.LastSeq, settled)
-	if intact {
-		s.clearSuspects(len(p.publish))
+	h.retryIn = backoff(h.attempts, a.result)
+	if s.failed[h.aggregate] && h.kind != quarantined {
+		h.kind, h.retryIn = behind, noRetry
 	}
-	return holds, intact
+	s.failed[h.aggregate] = true
+	c.holds = append(c.holds, h)
 }
 
-// clearSuspects counts published rows that did not end the session.
-func (s *state) clearSuspects(rows int) { s.suspects = max(0, s.suspects-rows) }
+// free makes those rows due at once that were admitted behind a held row which is released by now,
+// and are settled later. They are not in the table yet, and so the release does not make them due
+// there.
+func (s *state) free(released []heldRow) {
+	for _, h := range released {
+		for i, a := range s.queue {
+			if a.result == behind && a.record.Subject == h.aggregate {
+				s.queue[i].free = true
+			}
+		}
+	}
+}
 
-// closeWindow makes the right edge of the window the left edge of the next one.
-func (s *state) closeWindow() {
-	s.cursor.A, s.cursor.LastSeq = s.cursor.B, 0
+// lost decides about the attempts in flight when the broker session ended with this reply code.
+// When the broker complained about a message and a single row was in flight, that row is
+// quarantined: it would end every further session. When several were in flight, all of them become
+// suspects. The others have no result, and are published again by the next session.
+func (s *state) lost(code int, reason string) {
+	if !blamesMessage(code) {
+		return
+	}
+	var inFlight []int
+	for i, a := range s.queue {
+		if a.result == unknown {
+			inFlight = append(inFlight, i)
+		}
+	}
+	if len(inFlight) == 1 {
+		a := &s.queue[inFlight[0]]
+		a.result, a.reason = quarantined, reason
+		return
+	}
+	if len(s.suspects)+len(inFlight) > maxSuspects {
+		clear(s.suspects)
+	}
+	for _, i := range inFlight {
+		s.suspects[s.queue[i].seq] = true
+	}
+}
+
+// waiting reports whether the queue has an attempt of this origin.
+func (s *state) waiting(o origin) bool {
+	return slices.ContainsFunc(s.queue, func(a attempt) bool { return a.origin == o })
 }
 
 // brokerBroken reports whether the broker refuses so many rows that the broker counts as broken.
 func (s *state) brokerBroken() bool { return s.refusedCount >= MaxHeld }
-
-// settleLost settles all parts that were in flight when the session ended; outcomes are those that
-// are known of the first part. When the broker ended the session with a complaint about a message
-// and a single row was in flight, that row is quarantined: it would end every further session.
-// When several were in flight, the next session publishes as many rows one at a time.
-func (s *state) settleLost(parts []part, outcomes []outcome, code int,
-	reason string) (holds []heldRow) {
-	inFlight, intact := 0, true
-	var first row // the first without an outcome
-	for _, p := range parts {
-		if intact {
-			var settled []heldRow
-			settled, intact = s.settle(p, outcomes)
-			holds = append(holds, settled...)
-			if !intact {
-				first = p.publish[min(len(outcomes), len(p.publish)-1)]
-			}
-		}
-		inFlight += len(p.publish) - min(len(outcomes), len(p.publish))
-		outcomes = nil
-	}
-	if inFlight == 0 || !s.isolate(inFlight, code) {
-		return holds
-	}
-	s.cursor.LastSeq = max(s.cursor.LastSeq, first.number)
-	return append(holds, s.holdRow(first, outcome{rabbit.Unsendable, reason}))
-}
-
-// isolate reports whether a single row was in flight when the broker ended the session because of
-// a message. When there were several, it makes all of them suspects.
-func (s *state) isolate(inFlight, code int) (single bool) {
-	if !blamesMessage(code) {
-		return false
-	}
-	if inFlight > 1 {
-		s.suspects = inFlight
-	}
-	return inFlight == 1
-}
 
 // blamesMessage reports whether a reply code of AMQP 0-9-1 is about the message that was sent. The
 // other codes are about the broker, its configuration or an operator's action.
@@ -204,61 +249,11 @@ func blamesMessage(code int) bool {
 	return false
 }
 
-// settleHeld divides held rows that were published again into those that the broker confirmed and
-// those that stay held, with their next retry. When the session ended first, intact is false and
-// the rows without an outcome stay as they are; quarantine decides whether one of them is to blame.
-func (s *state) settleHeld(due []heldRow, outcomes []outcome) (released, holds []heldRow,
-	intact bool) {
-	failed := map[string]bool{}
-	for i, h := range due {
-		if i >= len(outcomes) || outcomes[i].kind == rabbit.Unknown {
-			return released, holds, false
-		}
-		o := outcomes[i]
-		s.clearSuspects(1)
-		if o.kind == rabbit.Confirmed {
-			released = append(released, h)
-			s.heldCount--
-			continue
-		}
-		if !s.brokerBroken() {
-			h.attempts++
-		}
-		h.kind, h.reason, h.retryIn = heldKind(o.kind), o.reason, backoff(h.attempts, o.kind)
-		if failed[h.aggregate] && h.kind != heldQuarantined {
-			h.kind, h.retryIn = heldBehind, noRetry
-		}
-		failed[h.aggregate] = true
-		holds = append(holds, h)
-	}
-	return released, holds, true
-}
-
-// quarantine is settleLost for held rows: unsettled are those without an outcome when the session
-// ended, and otherInFlight counts the rows of windows and streams that were in flight with them.
-func (s *state) quarantine(unsettled []heldRow, otherInFlight, code int,
-	reason string) (holds []heldRow) {
-	if !s.isolate(len(unsettled)+otherInFlight, code) {
-		return nil
-	}
-	h := unsettled[0]
-	h.attempts, h.kind, h.reason, h.retryIn = h.attempts+1, heldQuarantined, reason, noRetry
-	return []heldRow{h}
-}
-
-// batch returns most, or 1 while there are suspects.
-func (s *state) batch(most int) int {
-	if s.suspects > 0 {
-		return 1
-	}
-	return most
-}
-
 // backoff is the time until the next attempt; it doubles with each attempt. The attempts are 0 for
 // a row that has only waited for an earlier row of its aggregate, and was then refused while the
 // broker counted as broken.
-func backoff(attempts int, kind rabbit.Outcome) time.Duration {
-	if kind == rabbit.Unsendable {
+func backoff(attempts int, kind result) time.Duration {
+	if kind == quarantined {
 		return noRetry
 	}
 	return min(holdFirst<<min(max(0, attempts-1), maxDoublings), holdMax)

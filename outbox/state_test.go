@@ -2,6 +2,8 @@ package outbox
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -9,23 +11,27 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/rabbit"
 )
 
-// simulation is a broker, and the part of the relay that survives a session: the tables and the
+// simulation is a broker, the tables, and the part of the relay that survives a session: the
 // suspects.
 type simulation struct {
 	rows      []row
 	poison    map[int64]bool // the broker ends the session with code 406 at each of these seqs
-	lastSeq   int64
+	lastSeq   int64          // of the cursor
 	held      map[int64]heldRow
-	suspects  int
-	confirmed []int64 // seqs in the order of their confirms
+	due       map[int64]bool // of the held rows, those whose next attempt is due
+	replays   []int64        // the requested seqs
+	reached   int64          // of the request
+	counted   int            // rows of the request that were published or refused, or are held
+	suspects  map[int64]bool
+	confirmed []int64 // seqs in the order of their confirms, without replays
 }
 
 // drawSimulation draws rows of several aggregates, some of which cannot be published.
 func drawSimulation(t *rapid.T) *simulation {
-	sim := &simulation{poison: map[int64]bool{}, held: map[int64]heldRow{}}
+	sim := &simulation{poison: map[int64]bool{}, held: map[int64]heldRow{}, due: map[int64]bool{},
+		suspects: map[int64]bool{}}
 	n := rapid.IntRange(1, 40).Draw(t, "rows")
 	aggregates := rapid.IntRange(1, 8).Draw(t, "aggregates")
 	seq := int64(0)
@@ -39,6 +45,9 @@ func drawSimulation(t *rapid.T) *simulation {
 			sim.poison[seq] = true
 		case 1:
 			r.fault = errors.New("unreadable")
+		}
+		if rapid.IntRange(0, 3).Draw(t, "replayed") == 0 {
+			sim.replays = append(sim.replays, seq)
 		}
 		sim.rows = append(sim.rows, r)
 	}
@@ -56,168 +65,219 @@ func (c chance) happens(name string, outOf int) bool {
 	return c.faults && rapid.IntRange(1, outOf).Draw(c.t, name) == 1
 }
 
-// decide returns the broker's answer to one row. Without an outcome the session ends with the code.
-func (sim *simulation) decide(c chance, seq int64) (o outcome, code int) {
-	switch {
-	case sim.poison[seq]:
-		return outcome{}, 406
-	case c.happens("nacked", 6):
-		return outcome{kind: rabbit.Refused, reason: "nack"}, 0
-	case c.happens("cut", 12):
-		return outcome{}, 320
-	}
-	return outcome{kind: rabbit.Confirmed}, 0
+// session is one term of the simulation.
+type session struct {
+	*simulation
+	state
+	chance
+	ended bool
 }
 
 // session simulates one term. It reports whether the broker session lasted until all rows were
 // settled.
 func (sim *simulation) session(c chance) bool {
-	s := &state{cursor: cursor{LastSeq: sim.lastSeq}, suspects: sim.suspects}
-	sim.loadHeld(s)
-	if !sim.retry(c, s) {
+	s := &session{simulation: sim, chance: c, state: newState(sim.suspects)}
+	s.settled, s.heldCount = sim.lastSeq, len(sim.held)
+	rest := slices.DeleteFunc(slices.Clone(sim.rows), func(r row) bool { return r.seq <= sim.lastSeq })
+	for !s.ended {
+		s.retryHeld()
+		s.replay()
+		n := min(rapid.IntRange(1, 6).Draw(c.t, "chunk"), len(rest))
+		s.publishRows(rest[:n])
+		rest = rest[n:]
+		s.settleOldest(rapid.IntRange(0, 8).Draw(c.t, "settle"))
+		if len(rest) > 0 || s.ended {
+			continue
+		}
+		s.settleOldest(len(s.queue))
+		if len(s.queue) == 0 && len(s.dueHeld()) == 0 && len(s.nextReplay()) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *session) publishRows(rows []row) {
+	if s.ended || len(rows) == 0 {
+		return
+	}
+	held := map[int64]bool{}
+	s.heldAggregates = map[string]bool{}
+	for _, h := range s.held {
+		held[h.seq], s.heldAggregates[h.aggregate] = true, true
+	}
+	s.send(s.admit(rows, held))
+}
+
+// send is that of the term.
+func (s *session) send(attempts []attempt) {
+	for len(attempts) > 0 && !s.ended {
+		n, alone := s.run(attempts)
+		if alone {
+			s.settleOldest(len(s.queue))
+		}
+		if s.ended {
+			return
+		}
+		for _, a := range attempts[:n] {
+			if a.result == unknown && alone && slices.ContainsFunc(s.queue, inFlight) {
+				s.t.Fatalf("suspect %d is sent while others are in flight", a.seq)
+			}
+			s.queue = append(s.queue, a)
+		}
+		attempts = attempts[n:]
+		if s.happens("publish fails", 12) {
+			s.end()
+		}
+		if alone {
+			s.settleOldest(len(s.queue))
+		}
+	}
+}
+
+func inFlight(a attempt) bool { return a.result == unknown }
+
+// settleOldest lets the broker answer the n oldest attempts, and settles them.
+func (s *session) settleOldest(n int) {
+	for i := range min(n, len(s.queue)) {
+		if s.ended {
+			return
+		}
+		if a := &s.queue[i]; a.result == unknown && !s.answer(a) {
+			s.end()
+			return
+		}
+	}
+	if !s.ended {
+		s.apply(s.settle())
+	}
+}
+
+// answer gives an attempt the broker's answer, or reports that the session ends instead.
+func (s *session) answer(a *attempt) bool {
+	switch {
+	case s.poison[a.seq]:
 		return false
-	}
-	rest := slices.Clone(sim.rows)
-	rest = slices.DeleteFunc(rest, func(r row) bool { return r.seq <= s.cursor.LastSeq })
-	var inFlight []part
-	for len(rest) > 0 {
-		size := min(s.batch(5), len(rest))
-		inFlight = append(inFlight, s.divide(rest[:size], nil))
-		rest = rest[size:]
-		if c.happens("publish fails", 12) {
-			sim.save(s, s.settleLost(inFlight, nil, sim.endCode(inFlight, nil), "cut"))
-			return false
-		}
-		if len(inFlight) == s.batch(3) {
-			if !sim.settleOldest(c, s, inFlight) {
-				return false
-			}
-			inFlight = inFlight[1:]
-		}
-	}
-	for ; len(inFlight) > 0; inFlight = inFlight[1:] {
-		if !sim.settleOldest(c, s, inFlight) {
-			return false
+	case s.happens("nacked", 6):
+		a.result, a.reason = refused, "nack"
+	case s.happens("cut", 12):
+		return false
+	default:
+		a.result = confirmed
+		if a.origin != ofReplay {
+			s.confirmed = append(s.confirmed, a.seq)
 		}
 	}
 	return true
 }
 
-// endCode returns the code with which the session ends now: 406 if any row in flight is poisoned.
-func (sim *simulation) endCode(inFlight []part, outcomes []outcome) int {
-	for _, p := range inFlight {
-		for _, r := range p.publish[min(len(outcomes), len(p.publish)):] {
-			if sim.poison[r.seq] {
-				return 406
+// end ends the session. The broker has answered some of the attempts in flight before, in any
+// order, and complains about a message if one of the others is poisoned.
+func (s *session) end() {
+	code := 320
+	for i := range s.queue {
+		a := &s.queue[i]
+		if a.result == unknown && !s.poison[a.seq] && s.happens("answered before", 3) {
+			s.answer(a)
+		}
+		if a.result == unknown && s.poison[a.seq] {
+			code = 406
+		}
+	}
+	s.ended = true
+	s.lost(code, "session ended")
+	s.apply(s.settle())
+}
+
+// apply is what the relay writes. Its next look at outbox_held finds what it has written.
+func (s *session) apply(c changes) {
+	s.lastSeq = s.settled
+	for _, h := range c.holds {
+		s.held[h.seq], s.due[h.seq] = h, h.retryIn == 0
+	}
+	for _, h := range c.released {
+		delete(s.held, h.seq)
+		delete(s.due, h.seq)
+	}
+	for _, h := range c.released { // as nextDueSQL
+		for _, seq := range s.heldSeqs() {
+			if s.held[seq].aggregate != h.aggregate {
+				continue
 			}
-		}
-		outcomes = nil
-	}
-	return 320
-}
-
-// settleOldest settles the oldest part in flight, and reports whether the session survived.
-func (sim *simulation) settleOldest(c chance, s *state, inFlight []part) bool {
-	var outcomes []outcome
-	for _, r := range inFlight[0].publish {
-		o, _ := sim.decide(c, r.seq)
-		if o.kind == rabbit.Unknown {
-			sim.save(s, s.settleLost(inFlight, outcomes, sim.endCode(inFlight, outcomes), "session ended"))
-			return false
-		}
-		if o.kind == rabbit.Confirmed {
-			sim.confirmed = append(sim.confirmed, r.seq)
-		}
-		outcomes = append(outcomes, o)
-	}
-	holds, intact := s.settle(inFlight[0], outcomes)
-	if !intact {
-		c.t.Fatal("settle reports a part as not intact, although all outcomes are known")
-	}
-	sim.save(s, holds)
-	return true
-}
-
-// retry publishes held rows that are due until a round releases none.
-func (sim *simulation) retry(c chance, s *state) bool {
-	for {
-		due := sim.due(s)
-		var outcomes []outcome
-		code := 0
-		for _, h := range due {
-			o, endCode := sim.decide(c, h.seq)
-			if o.kind == rabbit.Unknown {
-				code = endCode
+			if s.held[seq].kind != behind {
 				break
 			}
-			outcomes = append(outcomes, o)
+			s.due[seq] = true
 		}
-		released, holds, intact := s.settleHeld(due, outcomes)
-		if !intact {
-			if slices.ContainsFunc(due[len(outcomes):], func(h heldRow) bool { return sim.poison[h.seq] }) {
-				code = 406
-			}
-			holds = append(holds, s.quarantine(due[len(outcomes):], 0, code, "session ended")...)
-		}
-		for _, h := range released {
-			sim.confirmed = append(sim.confirmed, h.seq)
-			delete(sim.held, h.seq)
-		}
-		sim.save(s, holds)
-		sim.loadHeld(s)
-		if !intact || len(released) == 0 {
-			return intact
-		}
+	}
+	if p := c.replayed; p.reached > 0 {
+		s.reached = max(s.reached, p.reached)
+		s.counted += p.published + p.refused + p.held
 	}
 }
 
-// due returns, of each aggregate, the first held row, or the rows of kind behind with which it
-// begins. The rows after them wait, as dueSQL and nextDueSQL have it.
-func (sim *simulation) due(s *state) (due []heldRow) {
-	const allBehind, waiting = 1, 2 // what is known of an aggregate after its first row
-	seen := map[string]int{}
-	for _, seq := range sim.heldSeqs() {
-		h := sim.held[seq]
-		first := seen[h.aggregate] == 0
-		if (first && h.kind != heldQuarantined ||
-			seen[h.aggregate] == allBehind && h.kind == heldBehind) && len(due) < s.batch(4) {
-			due = append(due, h)
+// dueHeld is dueHeld of the relay: rows of the same aggregate that are due together are published
+// together, and rows that would overtake an earlier one wait for it.
+func (s *session) dueHeld() (due []attempt) {
+	earlier := map[string]bool{} // aggregates with an earlier row that is not due
+	for _, seq := range s.heldSeqs() {
+		h := s.held[seq]
+		switch {
+		case h.kind == quarantined:
+			earlier[h.aggregate] = true
+			continue
+		case h.retryIn != noRetry && h.kind != behind:
+			s.due[seq] = true // its backoff has passed
 		}
-		if first && h.kind == heldBehind {
-			seen[h.aggregate] = allBehind
-		} else if first || h.kind != heldBehind {
-			seen[h.aggregate] = waiting
+		if !s.due[seq] {
+			earlier[h.aggregate] = true
+			continue
+		}
+		if earlier[h.aggregate] {
+			h.kind, h.retryIn = behind, noRetry
+			s.held[seq], s.due[seq] = h, false // postponed
+			continue
+		}
+		a := attempt{origin: ofHeld, tries: h.attempts, row: row{seq: seq}}
+		a.record.Subject = h.aggregate
+		if due = append(due, a); len(due) == 4 {
+			break
 		}
 	}
 	return due
 }
 
-func (sim *simulation) heldSeqs() (seqs []int64) {
-	for seq := range sim.held {
-		seqs = append(seqs, seq)
+func (s *session) retryHeld() {
+	if s.ended || s.waiting(ofHeld) {
+		return
 	}
-	slices.Sort(seqs)
-	return seqs
+	s.failed = map[string]bool{}
+	s.send(s.dueHeld())
 }
 
-// loadHeld is what the relay reads from outbox_held.
-func (sim *simulation) loadHeld(s *state) {
-	s.heldAggregates, s.heldCount, s.refusedCount = map[string]bool{}, 0, 0
-	for _, h := range sim.held {
-		s.heldAggregates[h.aggregate] = true
-		s.heldCount++
-		if h.kind == heldRefused {
-			s.refusedCount++
+// nextReplay is the next batch of the request. It ends before a row that is not settled yet.
+func (s *session) nextReplay() (next []replayRow) {
+	for _, seq := range s.replays {
+		if seq <= s.reached || len(next) == 3 {
+			continue
 		}
+		n := replayRow{Seq: seq, Settled: seq <= s.lastSeq}
+		if h, ok := s.held[seq]; ok {
+			n.Held, n.Due = &h.reason, s.due[seq]
+		}
+		next = append(next, n)
 	}
+	return next
 }
 
-func (sim *simulation) save(s *state, holds []heldRow) {
-	sim.lastSeq, sim.suspects = s.cursor.LastSeq, s.suspects
-	for _, h := range holds {
-		sim.held[h.seq] = h
+func (s *session) replay() {
+	if s.ended || s.waiting(ofReplay) {
+		return
 	}
+	s.send(splitReplay(s.nextReplay()))
 }
+
+func (sim *simulation) heldSeqs() []int64 { return slices.Sorted(maps.Keys(sim.held)) }
 
 // check fails the test unless each row that the cursor has passed is confirmed or held, and no row
 // beyond the cursor is held.
@@ -233,6 +293,12 @@ func (sim *simulation) check(t *rapid.T) {
 				sim.lastSeq)
 		}
 	}
+	requested := len(slices.DeleteFunc(slices.Clone(sim.replays),
+		func(seq int64) bool { return seq > sim.reached }))
+	if sim.counted != requested {
+		t.Fatalf("the request has reached %d with %d rows, but counts %d", sim.reached, requested,
+			sim.counted)
+	}
 }
 
 // mustArrive reports whether a row must be published once the broker works: the row and all
@@ -246,6 +312,11 @@ func (sim *simulation) mustArrive(i int) bool {
 	return true
 }
 
+func (sim *simulation) String() string {
+	return fmt.Sprintf("cursor %d, suspects %v, held %v, confirmed %v, replay at %d", sim.lastSeq,
+		sim.suspects, sim.held, sim.confirmed, sim.reached)
+}
+
 func TestCursorPassesOnlySettledRows(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -255,26 +326,28 @@ func TestCursorPassesOnlySettledRows(t *testing.T) {
 			sim.check(rt)
 		}
 		// The broker works now. Each poisoned row may end two sessions: one that makes rows suspects, and
-		// one that isolates it.
-		for range 2*len(sim.poison) + 1 {
+		// one that isolates it. A replay of it may end two more.
+		for range 4*len(sim.poison) + 1 {
 			if sim.session(chance{rt, false}) {
 				break
 			}
 			sim.check(rt)
 		}
+		sim.check(rt)
 		if want := sim.rows[len(sim.rows)-1].seq; sim.lastSeq != want {
-			rt.Fatalf("the cursor stays at %d, want %d: %d poisoned rows stop the rows behind them",
-				sim.lastSeq, want, len(sim.poison))
+			rt.Fatalf("the cursor does not reach %d: poisoned rows stop the rows behind them: %s", want,
+				sim)
+		}
+		if n := len(sim.replays); n > 0 && sim.reached != sim.replays[n-1] {
+			rt.Fatalf("the replay does not reach %d: %s", sim.replays[n-1], sim)
 		}
 		for i, r := range sim.rows {
-			h, held := sim.held[r.seq]
-			if sim.mustArrive(i) && !slices.Contains(sim.confirmed, r.seq) {
-				rt.Fatalf("row %d can be published, but was not confirmed: %+v", r.seq, h)
+			_, held := sim.held[r.seq]
+			if sim.mustArrive(i) && (!slices.Contains(sim.confirmed, r.seq) || held) {
+				rt.Fatalf("row %d can be published, but is not: %s", r.seq, sim)
 			}
 			if (sim.poison[r.seq] || r.fault != nil) && !held {
-				rt.Fatalf("row %d cannot be published, but is not held: cursor %d, suspects %d, held %v, "+
-					"confirmed %v",
-					r.seq, sim.lastSeq, sim.suspects, sim.heldSeqs(), sim.confirmed)
+				rt.Fatalf("row %d cannot be published, but is not held: %s", r.seq, sim)
 			}
 		}
 	})
@@ -298,16 +371,19 @@ func TestWithoutFaultsEachIsPublishedOnceInOrder(t *testing.T) {
 		if !slices.Equal(sim.confirmed, want) {
 			rt.Fatalf("published %v, want %v", sim.confirmed, want)
 		}
+		if len(sim.held) > 0 || sim.counted != len(sim.replays) {
+			rt.Fatalf("held %v, replayed %d of %d", sim.held, sim.counted, len(sim.replays))
+		}
 	})
 }
 
 // A row that has only waited behind another has had no attempt yet when the broker refuses it.
 func TestRowThatWaitedIsRefusedByABrokenBroker(t *testing.T) {
 	t.Parallel()
-	s := state{refusedCount: MaxHeld}
-	_, holds, intact := s.settleHeld([]heldRow{{seq: 2, aggregate: "a"}},
-		[]outcome{{rabbit.Refused, "full"}})
-	if !intact || len(holds) != 1 || holds[0].attempts != 0 || holds[0].retryIn != holdFirst {
-		t.Errorf("holds %+v, intact %t", holds, intact)
+	s := newState(map[int64]bool{})
+	s.refusedCount = MaxHeld
+	holds := retry(&s, heldRow{seq: 2, aggregate: "a"}, refused).holds
+	if len(holds) != 1 || holds[0].attempts != 0 || holds[0].retryIn != holdFirst {
+		t.Errorf("holds %+v", holds)
 	}
 }

@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -21,23 +20,24 @@ import (
 // were not on disk. A relay that kept its cursor in memory across the crash would count them as
 // settled, and skip the rows that are then written under them.
 //
-// The methods run on one goroutine, apart from those that background counts.
+// Every row takes one way: the source, the held rows that are due, and a replay each make attempts;
+// send publishes them and puts them into the queue; settle awaits their results and writes what
+// they change. The methods run on one goroutine, apart from those that background counts.
 type term struct {
 	state
 	relay         *Relay
 	lead          *pg.Lead
 	conn          *sqlx.Conn // the database session that holds the lead
 	publisher     *rabbit.Publisher
+	source        source
+	streams       streams
+	cursor        cursor         // what is to be stored
+	stored        cursor         // what this term has stored last
+	ctid          string         // the physical address of its row; see cursor.update
+	savedAt       time.Time      // when it was stored last
 	heldCheckedAt time.Time      // the last time that no due held row was released
-	savedAt       time.Time      // the last time that settleOldest saved the cursor
-	inFlight      []pendingPart  // the oldest first
+	replay        replay         // the request whose rows are in the queue
 	background    sync.WaitGroup // goroutines that end with the term
-
-	replayAt time.Time // the next time to look for a replay request
-
-	choice choice
-	stored cursor // the cursor as this term has last written it
-	ctid   string // the physical address of its row; see cursor.update
 }
 
 // lead runs one term.
@@ -62,10 +62,14 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pg.
 		r.Log.Warn().Msg("the database was restored, copied or moved: the outbox cursor was rebased, " +
 			"and the relay now publishes every event that the backup does not know as published")
 	}
-	t.state, t.stored = state{cursor: c, suspects: r.suspects}, c
-	if err := t.countHeld(ctx); err != nil {
+	if r.suspects == nil {
+		r.suspects = map[int64]bool{}
+	}
+	t.state, t.cursor, t.stored = newState(r.suspects), c, c
+	if t.heldCount, t.refusedCount, err = countHeld(ctx, t.conn); err != nil {
 		return err
 	}
+	r.held.Store(int64(t.heldCount))
 	r.Log.Info().Int64("epoch", c.Epoch).Int("held", t.heldCount).Msg("relay leads")
 	t.background.Go(func() { r.retain(ctx, lead) })
 	t.background.Go(func() { r.repairHeld(ctx, lead) })
@@ -73,138 +77,135 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pg.
 	if r.Database != "" {
 		t.background.Go(func() { r.listen(ctx) })
 	}
-	defer t.closeStreams()
+	defer t.closeSources()
 	defer t.background.Wait()
 	defer stop() // deferred last, so that it ends the goroutines before Wait waits for them
-	if err := t.resumeStream(ctx); err != nil {
+	if err := t.firstSource(ctx); err != nil {
 		return err
 	}
-	err = t.run(ctx)
-	r.suspects = t.suspects
-	return err
-}
-
-// run publishes one window after another, or one batch of a stream after another, until the session
-// or the lead is lost.
-func (t *term) run(ctx context.Context) error {
 	for {
-		if err := t.heldAndReplays(ctx); err != nil {
-			return err
-		}
-		if err := t.chooseSource(ctx); err != nil {
-			return err
-		}
-		if t.choice.stream != nil {
-			if err := t.streamStep(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		seqs, more, err := t.nextWindow(ctx)
-		if err != nil {
-			return err
-		}
-		if len(seqs) == 0 {
-			if err := wait(ctx, t.publisher, pollInterval, t.relay.Outbox.nudge); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := t.publishWindow(ctx, seqs, more); err != nil {
+		if err := t.step(ctx); err != nil {
 			return err
 		}
 	}
 }
 
-// heldAndReplays publishes the rows that come from neither a window nor a stream: held rows that
-// are due, and the next batch of a replay.
-func (t *term) heldAndReplays(ctx context.Context) error {
-	if err := t.retryHeld(ctx); err != nil {
+// step publishes the next rows of each origin, and settles old attempts when the queue is full or
+// nothing is left to publish. One batch of held rows and one of a replay are in the queue at most,
+// so that any number of them does not delay new rows.
+func (t *term) step(ctx context.Context) error {
+	if err := t.publisher.Err(); err != nil {
+		return t.sessionLost(ctx, err)
+	}
+	if err := t.chooseSource(ctx); err != nil {
 		return err
 	}
-	return t.replayNext(ctx)
+	var rows []row
+	if t.accepts() {
+		if err := t.retryHeld(ctx); err != nil {
+			return err
+		}
+	}
+	if t.accepts() && !t.brokerBroken() {
+		if err := t.replayNext(ctx); err != nil {
+			return err
+		}
+		var err error
+		if rows, err = t.source.next(ctx, len(t.queue) == 0); err != nil {
+			return t.sourceLost(ctx, err)
+		}
+	} else if len(t.queue) == 0 {
+		if err := t.wait(ctx); err != nil {
+			return err
+		}
+	}
+	if len(rows) == 0 {
+		return t.settle(ctx, len(t.queue))
+	}
+	if err := t.settle(ctx, len(t.queue)+len(rows)-maxQueue); err != nil {
+		return err
+	}
+	return t.publishRows(ctx, rows)
 }
 
-// nextWindow returns the rows that are left of the open window. When no window is open (A equals
-// B), it opens one whose right edge is the current snapshot. At most maxRows are returned; more
-// reports that the window has further rows. While the broker is blocked or counts as broken it
-// returns none.
-func (t *term) nextWindow(ctx context.Context) (seqs []int64, more bool, err error) {
-	if t.publisher.Blocked() || t.brokerBroken() {
-		return nil, false, nil
-	}
-	if t.cursor.A == t.cursor.B {
-		now, err := pg.Now(ctx, t.conn)
-		if err != nil || now == t.cursor.A {
-			return nil, false, err
-		}
-		seqs, more, err := outboxLog.Window(ctx, t.conn, t.cursor.A, now, 0, t.maxRows())
-		if err != nil || len(seqs) == 0 {
-			return nil, false, err
-		}
-		t.cursor.B, t.cursor.LastSeq = now, 0
-		return seqs, more, nil
-	}
-	seqs, more, err = outboxLog.Window(ctx, t.conn, t.cursor.A, t.cursor.B, t.cursor.LastSeq,
-		t.maxRows())
-	if err == nil && len(seqs) == 0 { // an earlier term has settled all its rows
-		t.closeWindow()
-		err = t.save(ctx, nil)
-	}
-	return seqs, more, err
+// accepts reports whether the broker accepts messages now.
+func (t *term) accepts() bool { return !t.publisher.Blocked() }
+
+// wait waits for a nudge, or for pollInterval.
+func (t *term) wait(ctx context.Context) error {
+	return wait(ctx, t.publisher, pollInterval, t.relay.Outbox.nudge)
 }
 
-// save writes the cursor, and the held rows that it passes, in one transaction.
-func (t *term) save(ctx context.Context, holds []heldRow) error {
-	ctid, err := t.cursor.save(ctx, t.lead, t.ctid, holds)
+// apply writes what settled attempts change, together with the cursor that passes them.
+func (t *term) apply(ctx context.Context, c changes) error {
+	t.cursor.position = t.source.checkpoint(t.settled)
+	// Within a window the stored cursor only decides how many events are published twice after
+	// a crash. Publishing pauses while it is saved, so it is saved once in saveInterval.
+	closed, advanced := t.cursor.A != t.stored.A, t.cursor.LastSeq != t.stored.LastSeq
+	if !c.empty() || closed || advanced && time.Since(t.savedAt) > saveInterval {
+		if err := t.save(ctx, c); err != nil {
+			return err
+		}
+	}
+	t.relay.published.Add(c.published)
+	if c.retried {
+		t.heldCheckedAt = time.Now()
+		if len(c.released) > 0 {
+			t.heldCheckedAt = time.Time{} // the rows behind them are due at once
+		}
+		var err error
+		if t.refusedCount, err = countRefused(ctx, t.conn); err != nil {
+			return err
+		}
+	}
+	t.logHeld(c.holds)
+	return nil
+}
+
+// save writes changes and the cursor in one transaction: a crash must not leave a row released and
+// the rows behind it without a schedule, or the cursor behind a row that is not held yet.
+func (t *term) save(ctx context.Context, c changes) (err error) {
+	ctid := ""
+	if c.empty() {
+		ctid, err = t.cursor.update(ctx, t.conn, t.ctid)
+	} else {
+		err = t.lead.Tx(ctx, func(tx pg.Fenced) error {
+			if ctid, err = t.cursor.update(ctx, tx.Tx(), t.ctid); err != nil {
+				return err
+			}
+			if err := writeHolds(ctx, tx, c.holds); err != nil {
+				return err
+			}
+			if err := release(ctx, tx, c.released); err != nil {
+				return err
+			}
+			return t.replay.save(ctx, tx, c.replayed)
+		})
+		err = wrap("save cursor", err)
+	}
 	if err == nil {
-		t.stored, t.ctid = t.cursor, ctid
+		t.stored, t.ctid, t.savedAt = t.cursor, ctid, time.Now()
 	}
 	return err
 }
 
-// errCursorReplaced ends a term; the next term begins with the stored cursor.
-var errCursorReplaced = errors.New(
-	"the row in outbox_cursor is not the one that this leader wrote: " +
-		"was the database restored while the relay ran? " +
-		"The relay starts again from the stored cursor")
-
-// wantedSource reads which source an operator wants. It also compares the stored cursor with the
-// one that this term has written: a restore under a running relay may bring back an old cursor
-// under the same token, and no write would fail until the next event.
-func (t *term) wantedSource(ctx context.Context) (wanted SourceName, err error) {
-	var found struct {
-		Source SourceName `db:"source"`
-		Mine   bool       `db:"mine"`
+// logHeld logs rows that were held because of their own result. Rows that wait for an earlier row
+// are not logged, and all rows that are retried share one line: a broken broker refuses thousands.
+func (t *term) logHeld(holds []heldRow) {
+	t.relay.held.Store(int64(t.heldCount))
+	failed, last := 0, heldRow{}
+	for _, h := range holds {
+		switch {
+		case h.kind == quarantined:
+			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).
+				Str("reason", h.reason).Msg("event quarantined: it cannot be published as it is; " +
+				"repair the cause, then replay the event")
+		case h.attempts > 0:
+			failed, last = failed+1, h
+		}
 	}
-	c := t.stored
-	err = t.conn.GetContext(ctx, &found, `SELECT source, epoch = $1 AND system = $2 AND a::text = $3
-		AND b::text = $4 AND last_seq = $5 AS mine
-		FROM outbox_cursor`, c.Epoch, c.System, string(c.A), string(c.B), c.LastSeq)
-	if err != nil {
-		return "", fmt.Errorf("read source: %w", err)
+	if failed > 0 {
+		t.relay.Log.Warn().Int("events", failed).Int("held", t.heldCount).Int64("seq", last.seq).
+			Str("reason", last.reason).Msg("events held, they are published again later")
 	}
-	if !found.Mine {
-		t.relay.anomalies.Add(1)
-		return "", errCursorReplaced
-	}
-	return found.Source, nil
-}
-
-const outboxLog = pg.Log("outbox")
-
-// maxRows bounds the rows of a window whose seqs are in memory.
-func (t *term) maxRows() int {
-	if t.relay.maxRows > 0 {
-		return t.relay.maxRows
-	}
-	return windowMax
-}
-
-// unknownOutcome is the error that ends the term when the broker session ended with rows in flight.
-func (t *term) unknownOutcome() error {
-	if err := t.publisher.Err(); err != nil {
-		return err
-	}
-	return errors.New("the broker session ended before all published events were confirmed")
 }

@@ -14,7 +14,6 @@ var wide = map[string]int{
 	"internal/demo.Stack":     46,
 	"internal/demo.player":    34,
 	"internal/devstack.stack": 42,
-	"outbox.term":             42,
 }
 
 // maxExported is how many names a package of the kit may export, methods included. Those that

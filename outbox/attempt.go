@@ -1,0 +1,67 @@
+package outbox
+
+import (
+	"time"
+
+	"github.com/quadrille-go/quadrille/internal/rabbit"
+)
+
+// result is how an attempt ended. Those that make a held row are also the kinds in outbox_held.
+type result string
+
+const (
+	unknown     result = ""            // in flight, or the session ended before the broker answered
+	confirmed   result = "confirmed"   // every queue to which the row was routed has accepted it
+	refused     result = "refused"     // the broker nacked it, or did not confirm it in time
+	unroutable  result = "unroutable"  // no queue is bound for its type
+	quarantined result = "quarantined" // it can never be published as it is
+	behind      result = "behind"      // an earlier row of its aggregate is held
+	unseen      result = "unseen"      // no query finds it in the outbox
+	passed      result = "passed"      // it is held already and was left alone
+)
+
+// origin is the part of the relay that wants a row published.
+type origin int
+
+const (
+	ofSource origin = iota // the first publication of a committed row
+	ofHeld                 // a held row whose next attempt is due
+	ofReplay               // a row of a replay request
+)
+
+// attempt is one row on its way: every row that the relay publishes becomes an attempt, from
+// whatever origin, and the attempts are settled in their order. An attempt without a result is in
+// flight. One that is not sent has its result from the beginning.
+type attempt struct {
+	row
+	origin  origin
+	tries   int             // of a held row, before this attempt
+	free    bool            // it was admitted behind a held row that is released by now
+	confirm *rabbit.Pending // nil: it was not sent
+	result  result
+	reason  string
+}
+
+// heldRow is a row of outbox_held.
+type heldRow struct {
+	seq       int64
+	aggregate string
+	kind      result // not confirmed or passed
+	reason    string
+	attempts  int
+	retryIn   time.Duration // from now until the next attempt, or noRetry
+}
+
+// changes are what settled attempts change in the database, in one transaction with the cursor.
+type changes struct {
+	holds     []heldRow // to insert, or with a new schedule
+	released  []heldRow // published at last
+	replayed  replayProgress
+	published int64 // rows that were confirmed, without replays
+	retried   bool  // attempts of held rows are among the settled ones
+}
+
+// empty reports whether nothing but the cursor has changed.
+func (c changes) empty() bool {
+	return len(c.holds) == 0 && len(c.released) == 0 && c.replayed == replayProgress{}
+}
