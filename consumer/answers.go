@@ -127,11 +127,11 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 	var batch []events.Event
 	var published []Result
 	for _, r := range answered {
-		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
+		if !k.handlers.reacts(r.answer.EventType()) {
 			published = append(published, Result{r.request, Publish(r.answer)})
 			continue
 		}
-		if !k.service.MayAnswer(r.Type, r.answer.EventType()) {
+		if !k.handlers.service.MayAnswer(r.Type, r.answer.EventType()) {
 			return Permanent(fmt.Errorf("%s may not answer %s: the topology of %s does not declare it",
 				r.answer.EventType(), r.Type, k.Name))
 		}
@@ -167,7 +167,7 @@ func (k *calls) writeOne(ctx context.Context, r called) {
 			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}
-		if k.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
+		if k.handlers.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
 				return // what cannot be recorded is made again after its lease
 			}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
@@ -46,7 +48,7 @@ func (h hungError) Error() string {
 // neither take the caller with it nor hold it up: a panic, the end of the goroutine and a hang are
 // errors. The variables that f sets must be read only if there is no error, or if they were set
 // before the author's code began.
-func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
+func guard[T any](ctx context.Context, hang *hanging, timeout time.Duration,
 	f func(ctx context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -80,11 +82,11 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
 			pg.ErrUnknownOutcome)
 	}
 	hung := hungError{running.key, running.eventType, timeout}
-	c.hanging.add(hung.eventType, 1)
-	c.Log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
+	hang.add(hung.eventType, 1)
+	hang.log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
 	go func() { // ends with f
 		<-done
-		c.hanging.add(hung.eventType, -1)
+		hang.add(hung.eventType, -1)
 	}()
 	return none, hung
 }
@@ -151,6 +153,7 @@ func keyOf(e events.Event) string {
 
 // hanging counts the runs of handlers that have not returned, by type.
 type hanging struct {
+	log  zerolog.Logger
 	mu   sync.Mutex
 	runs map[string]int
 }

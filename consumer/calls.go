@@ -88,7 +88,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		k.underway.Go(func() {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
-			if k.handlerOf[p.Type].options.Concurrency > 0 {
+			if k.handlers.concurrency(p.Type) > 0 {
 				k.nudgeCalls() // the next one of its type was not claimed
 			}
 			k.returned <- r
@@ -103,13 +103,13 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 	if len(most) == 0 {
 		return nil, nil
 	}
-	return guard(context.WithoutCancel(ctx), k.Consumer, k.handlerTimeout(),
+	return guard(context.WithoutCancel(ctx), k.hanging, k.handlerTimeout(),
 		func(ctx context.Context) (claimed []inbox.Pending, err error) {
 			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 				if claimed, err = k.Inbox.ClaimEach(ctx, tx, slots, most); err != nil {
 					return err
 				}
-				timeout := func(p inbox.Pending) time.Duration { return k.callTimeout(p.Type) }
+				timeout := func(p inbox.Pending) time.Duration { return k.handlers.callTimeout(p.Type) }
 				slices.SortStableFunc(claimed, func(a, b inbox.Pending) int {
 					return cmp.Compare(timeout(a), timeout(b))
 				})
@@ -135,9 +135,9 @@ func (k *calls) mayBegin(slots int) map[string]int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	most := map[string]int{}
-	for _, callType := range k.callTypes {
+	for _, callType := range k.handlers.calls {
 		n := slots
-		if bound := k.handlerOf[callType].options.Concurrency; bound > 0 {
+		if bound := k.handlers.concurrency(callType); bound > 0 {
 			n = min(n, bound-k.calling[callType])
 		}
 		if n > 0 {
@@ -160,13 +160,13 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
 		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.callTimeout(p.Type),
+	r, err := guard(context.WithoutCancel(ctx), k.hanging, k.handlers.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
 			if r.request, err = k.decodePending(p); err != nil {
 				return r, err
 			}
-			call := k.handlerOf[p.Type].call
+			call := k.handlers.of[p.Type].call
 			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}

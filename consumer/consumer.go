@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"context"
-	"fmt"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -12,7 +11,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
@@ -49,20 +47,19 @@ type Consumer struct {
 	prepared     sync.Once
 	bounds       Bounds // with their defaults
 	statements   *pg.Statements
-	catalogue    events.Catalogue
-	handlerOf    map[string]*Handler
-	callTypes    []string // those whose handler is a Call
-	ownTypes     []string // the others
+	handlers     *handlers
 	unknownTypes sync.Map // types that came and have no handler here
 	callNudge    chan struct{}
-	service      topology.Service
 	inHand       sync.WaitGroup // the lanes of all sessions
 	prefetch     prefetch       // of the next session
-	hanging      hanging
+	hanging      *hanging
 	identity     atomic.Pointer[string] // of the database, as last read
 	sessions     health
-	stats        struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
+	stats        counters
 }
+
+// counters are the numbers of Stats.
+type counters struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 
 // Stats are the counters of a consumer since the start of the process.
 type Stats struct {
@@ -75,6 +72,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (c *Consumer) Stats() Stats {
+	c.prepare()
 	s := &c.stats
 	return Stats{
 		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
@@ -90,25 +88,11 @@ func (c *Consumer) prepare() {
 		c.statements = pg.NewStatements(c.DB)
 		c.bounds = c.Bounds.orDefaults()
 		c.prefetch.full = c.bounds.Prefetch
-		c.handlerOf = map[string]*Handler{}
+		c.hanging = &hanging{log: c.Log}
 		c.callNudge = make(chan struct{}, 1)
-		c.catalogue = events.NewCatalogue()
-		c.service, _ = c.Topology.Service(c.Name)
-		for i := range c.Handlers {
-			h := &c.Handlers[i]
-			for _, sample := range h.samples {
-				if c.handlerOf[sample.EventType()] != nil {
-					panic(fmt.Sprintf("consumer: %s has two handlers for %s", c.Name, sample.EventType()))
-				}
-				c.handlerOf[sample.EventType()] = h
-				if h.call != nil {
-					c.callTypes = append(c.callTypes, sample.EventType())
-				} else {
-					c.ownTypes = append(c.ownTypes, sample.EventType())
-				}
-			}
-			c.catalogue = c.catalogue.With(h.samples...)
-		}
+		service, _ := c.Topology.Service(c.Name)
+		service.Name = c.Name
+		c.handlers = newHandlers(service, c.Handlers, c.bounds)
 	})
 }
 
@@ -119,7 +103,7 @@ func (c *Consumer) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { c.runDue(ctx, nil, c.redo) })
 	running.Go(func() { c.care(ctx) })
-	if len(c.callTypes) > 0 {
+	if len(c.handlers.calls) > 0 {
 		running.Go(func() { c.runCalls(ctx) })
 	}
 	if c.consumes() {
@@ -172,7 +156,7 @@ func (c *Consumer) consume(ctx context.Context) error {
 		select {
 		case d, ok := <-deliveries.C():
 			if taking = ok; ok {
-				lanes[c.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
+				lanes[c.handlers.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
 			}
 		case <-ctx.Done():
 			taking = false

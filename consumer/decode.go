@@ -37,7 +37,7 @@ func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	case record.Type != d.RoutingKey:
 		return it, fmt.Errorf("%w: %.80q travels under the key %.80q", errForged, record.Type,
 			d.RoutingKey)
-	case c.handlerOf[record.Type] == nil:
+	case c.handlers.of[record.Type] == nil:
 		return c.keepUnknown(it, owner)
 	}
 	if err := c.hanging.check(checksOf(record.Type)); err != nil {
@@ -82,7 +82,7 @@ func (c *Consumer) decodeBatch(ctx context.Context, batch []amqp.Delivery) (all 
 	for len(all) < len(batch) {
 		rest := batch[len(all):]
 		read := make(chan decoded, len(rest))
-		_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
+		_, err := guard(context.WithoutCancel(ctx), c.hanging, c.handlerTimeout(),
 			func(ctx context.Context) (struct{}, error) {
 				for _, d := range rest {
 					ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))
@@ -141,7 +141,7 @@ func (c *Consumer) decode(record events.Record, owner string) (e events.Event, e
 			err = fmt.Errorf("open %.80q: panic: %v\n%s", record.Type, cause, debug.Stack())
 		}
 	}()
-	e, err = c.catalogue.Open(record)
+	e, err = c.handlers.catalogue.Open(record)
 	e.Source = topology.SourceOf(owner)
 	return e, err
 }

@@ -26,7 +26,7 @@ func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (effects Effects
 	if err != nil {
 		return Effects{}, err
 	}
-	if h := c.handlerOf[e.Data.EventType()]; h != nil && h.call != nil {
+	if c.handlers.isCall(e.Data.EventType()) {
 		return Effects{}, ErrCallNotRun
 	}
 	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {

@@ -160,11 +160,11 @@ func (c *Consumer) caused(cause events.Event, p events.Payload) events.Event {
 // request returns the row of a call. Its key is the idempotency key of the call.
 func (c *Consumer) request(cause events.Event, p events.Payload) (inbox.Pending, error) {
 	eventType := p.EventType()
-	switch h := c.handlerOf[eventType]; {
-	case h == nil || h.call == nil:
+	switch {
+	case !c.handlers.isCall(eventType):
 		return inbox.Pending{}, Permanent(fmt.Errorf("%s requests %s, for which it has no Call handler",
 			c.Name, eventType))
-	case !c.service.MayRequest(causeType(cause), eventType):
+	case !c.handlers.service.MayRequest(causeType(cause), eventType):
 		return inbox.Pending{}, Permanent(fmt.Errorf("%s may not request %s%s: its topology does not "+
 			"declare it", c.Name, eventType, on(cause)))
 	}
@@ -180,11 +180,11 @@ func (c *Consumer) request(cause events.Event, p events.Payload) (inbox.Pending,
 // checkDeadline refuses a deadline that would never be delivered.
 func (c *Consumer) checkDeadline(d Deadline) error {
 	eventType := d.Payload.EventType()
-	if h := c.handlerOf[eventType]; h == nil || h.call != nil {
+	if !c.handlers.reacts(eventType) {
 		return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name,
 			eventType))
 	}
-	if _, named := c.service.Command(eventType); !named {
+	if _, named := c.handlers.service.Command(eventType); !named {
 		return Permanent(fmt.Errorf("%s sets a deadline %s: give the command of its topology that it "+
 			"carries this type", c.Name, eventType))
 	}
@@ -196,13 +196,13 @@ func (c *Consumer) checkDeadline(d Deadline) error {
 func (c *Consumer) checkPublished(cause events.Event, p events.Payload) error {
 	eventType := p.EventType()
 	switch {
-	case !slices.Contains(c.service.Publishes(), eventType):
+	case !slices.Contains(c.handlers.service.Publishes(), eventType):
 		return Permanent(fmt.Errorf("%s may not publish %s: its topology does not declare it", c.Name,
 			eventType))
-	case cause.Data == nil && !c.service.MayPublishFirst(eventType):
+	case cause.Data == nil && !c.handlers.service.MayPublishFirst(eventType):
 		return Permanent(fmt.Errorf("%s may not publish %s without a cause: no command of its topology "+
 			"declares it", c.Name, eventType))
-	case cause.Data != nil && !c.service.MayPublish(causeType(cause), eventType):
+	case cause.Data != nil && !c.handlers.service.MayPublish(causeType(cause), eventType):
 		return Permanent(fmt.Errorf("%s may not publish %s%s: its topology does not declare it", c.Name,
 			eventType, on(cause)))
 	}

@@ -70,6 +70,7 @@ func (h *health) err() error {
 // Healthy returns nil while the consumer handles deliveries, and otherwise the reason: it has no
 // session with the broker, its sessions break, or handlers hang. It is safe for concurrent use.
 func (c *Consumer) Healthy() error {
+	c.prepare()
 	var sessions error // of a service without a queue there are none
 	if c.consumes() {
 		sessions = c.sessions.err()

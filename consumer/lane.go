@@ -116,7 +116,7 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 			return c.storePendingWithRetry(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
 		alive := pg.ClassOf(err) == pg.Retry || pg.Alive(ctx, c.DB) == nil
-		switch verdict := c.retryOf(batch[0].receipt.Type).dispose(err, len(batch), reruns, 0,
+		switch verdict := c.handlers.retryOf(batch[0].receipt.Type).dispose(err, len(batch), reruns, 0,
 			alive); verdict {
 		case rerun:
 			sleep(ctx, jitter(rerunPause))

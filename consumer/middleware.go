@@ -90,7 +90,7 @@ func around(ctx context.Context, e events.Event, run Next) error {
 		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
 	ctx = logger.WithContext(ctx)
 	var inner []Middleware
-	if h := c.handlerOf[eventType]; h != nil {
+	if h := c.handlers.of[eventType]; h != nil {
 		if h.options.Timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, h.options.Timeout)
@@ -108,7 +108,7 @@ func aroundReaction(ctx context.Context, e events.Event, run Next) error {
 	if s == nil {
 		return run(ctx, e)
 	}
-	h := s.consumer.handlerOf[e.Data.EventType()]
+	h := s.consumer.handlers.of[e.Data.EventType()]
 	if len(s.consumer.Middleware) == 0 && (h == nil || len(h.options.Middleware) == 0) {
 		return run(ctx, e)
 	}
@@ -140,29 +140,3 @@ func wrapped(ctx context.Context, list []Middleware, e events.Event, run Next) e
 }
 
 var errCalledAgain = errors.New("middleware has called next before")
-
-// retryOf returns the policy for a type.
-func (c *Consumer) retryOf(eventType string) Retry {
-	if h := c.handlerOf[eventType]; h != nil {
-		return h.options.Retry.or(c.bounds.Retry)
-	}
-	return c.bounds.Retry
-}
-
-// callTimeout returns the bound of a call.
-func (c *Consumer) callTimeout(callType string) time.Duration {
-	if h := c.handlerOf[callType]; h != nil && h.options.Timeout > 0 {
-		return h.options.Timeout
-	}
-	return c.bounds.CallTimeout
-}
-
-// laneOf returns the lane of a delivery: by its subject, among as many lanes as its handler may
-// use.
-func (c *Consumer) laneOf(hash uint64, eventType string) uint64 {
-	lanes := c.bounds.Lanes
-	if h := c.handlerOf[eventType]; h != nil && h.options.Concurrency > 0 {
-		lanes = min(lanes, h.options.Concurrency)
-	}
-	return hash % uint64(lanes)
-}

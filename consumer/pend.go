@@ -33,7 +33,7 @@ func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why 
 // later copy of each is then a duplicate.
 func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
-	attempts, pause := 1, c.retryOf(batch[0].receipt.Type).pause(1)
+	attempts, pause := 1, c.handlers.retryOf(batch[0].receipt.Type).pause(1)
 	if after, waits := retryPause(why, 0, c.bounds.DatabasePatience); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
@@ -115,7 +115,7 @@ func (c *Consumer) noteAccepted(a accepted, size int) {
 // inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it
 // is not interrupted by a shutdown.
 func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
+	_, err := guard(context.WithoutCancel(ctx), c.hanging, c.handlerTimeout(),
 		func(ctx context.Context) (struct{}, error) {
 			return struct{}{}, c.tx(ctx, f)
 		})

@@ -61,7 +61,7 @@ const (
 // oldest answered calls.
 func (c *Consumer) care(ctx context.Context) {
 	for ctx.Err() == nil {
-		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.ownTypes), c.callTypes...)...)
+		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.handlers.reactions), c.handlers.calls...)...)
 		if err == nil && len(types) > 0 {
 			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
@@ -89,7 +89,7 @@ func (c *Consumer) forgetCalls(ctx context.Context) {
 func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	var claimed []inbox.Pending
 	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.ownTypes...); err != nil {
+		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.handlers.reactions...); err != nil {
 			return err
 		}
 		return c.redoIn(ctx, tx, claimed)
@@ -180,7 +180,7 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 		}
 		return err
 	}
-	retry := c.retryOf(p.Type)
+	retry := c.handlers.retryOf(p.Type)
 	parked := !patient(failed, age, c.bounds.CallPatience) &&
 		(retry.dispose(failed, 1, MaxReruns, p.Attempts, true) == park || p.Attempts+1 >= retry.Attempts)
 	p.Attempts++
@@ -207,7 +207,7 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 		}
 		return e, err
 	}
-	payload, err := c.catalogue.Payload(record)
+	payload, err := c.handlers.catalogue.Payload(record)
 	if err != nil {
 		return events.Event{}, err
 	}
@@ -216,7 +216,7 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
 			TraceParent: record.TraceParent, Data: payload}, nil
 	}
-	if h := c.handlerOf[p.Type]; h != nil && h.call != nil {
+	if c.handlers.isCall(p.Type) {
 		return events.Event{}, Permanent(fmt.Errorf("the deadline %s has no id to call with, and its "+
 			"handler is a Call: let a reaction request the call", p.Type))
 	}
@@ -229,7 +229,7 @@ func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
 // next attempt or is parked, and failed is the reason.
 func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
 	for reruns := 0; *failed == nil ||
-		c.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
+		c.handlers.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}

@@ -27,10 +27,10 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 		var todo []events.Event
 		var waiting []inbox.Pending
 		for _, it := range accepted.fresh {
-			if h := c.handlerOf[it.receipt.Type]; h == nil || h.call != nil {
-				waiting = append(waiting, it.pending(kindOf(h)))
-			} else {
+			if c.handlers.reacts(it.receipt.Type) {
 				todo = append(todo, it.event)
+			} else {
+				waiting = append(waiting, it.pending(c.handlers.waitsAs(it.receipt.Type)))
 			}
 		}
 		put = len(waiting)
@@ -73,8 +73,8 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 	var order []*Handler
 	parts := map[*Handler][]events.Event{}
 	for _, e := range batch {
-		h := c.handlerOf[e.Data.EventType()]
-		if h == nil || h.call != nil {
+		h := c.handlers.of[e.Data.EventType()]
+		if !c.handlers.reacts(e.Data.EventType()) {
 			return nil, Permanent(fmt.Errorf("%s has no handler for %s", c.Name, e.Data.EventType()))
 		}
 		if err := c.hanging.check(e.Data.EventType()); err != nil {
@@ -94,14 +94,6 @@ func (c *Consumer) apply(ctx context.Context, tx *sqlx.Tx, batch []events.Event)
 		results = append(results, more...)
 	}
 	return results, nil
-}
-
-// kindOf returns what an event waits for that is not handled in its lane.
-func kindOf(h *Handler) inbox.Kind {
-	if h == nil {
-		return inbox.Unknown
-	}
-	return inbox.Call
 }
 
 // requestsKey is the context's key under which a transaction notes that it has written requests.
