@@ -66,7 +66,7 @@ func (k *calls) writeAll(ctx context.Context, batch []called) {
 // no effect again.
 func (k *calls) write(ctx context.Context, batch []called) error {
 	var recorded int
-	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+	err := k.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
 			if r.failed != nil {
@@ -86,7 +86,7 @@ func (k *calls) write(ctx context.Context, batch []called) error {
 			return err
 		}
 		recorded = len(done)
-		return k.handleAnswers(k.withScope(ctx, pendingIn(batch)...), tx,
+		return k.handleAnswers(k.work.withScope(ctx, pendingIn(batch)...), tx,
 			slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
 				return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
 			}))
@@ -140,7 +140,7 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 		batch = append(batch, e)
 	}
 	if len(published) > 0 {
-		if err := k.execute(ctx, tx, published); err != nil {
+		if err := k.work.write(ctx, tx, published); err != nil {
 			return err
 		}
 	}
@@ -151,7 +151,7 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 	if _, err := tx.ExecContext(ctx, redoLockTimeout); err != nil {
 		return fmt.Errorf("bound the wait for locks: %w", err)
 	}
-	return k.applyAndExecute(ctx, tx, batch)
+	return k.work.reactAndWrite(ctx, tx, batch)
 }
 
 // writeOne is write for one of a batch that failed. An answer that cannot be handled is a failure

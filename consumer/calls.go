@@ -45,18 +45,10 @@ func (c *Consumer) runCalls(ctx context.Context) {
 		returned: make(chan called, c.bounds.CallWorkers), calling: map[string]int{}}
 	var writing sync.WaitGroup
 	writing.Go(func() { k.writeLoop(ctx) })
-	c.runDue(ctx, c.callNudge, k.claim)
+	c.runDue(ctx, c.work.requested, k.claim)
 	k.underway.Wait()
 	close(k.returned)
 	writing.Wait()
-}
-
-// nudgeCalls hurries the claiming.
-func (c *Consumer) nudgeCalls() {
-	select {
-	case c.callNudge <- struct{}{}:
-	default:
-	}
 }
 
 // claim starts calls for what is due, as many as there are slots. If the process dies, another
@@ -89,7 +81,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
 			if k.handlers.concurrency(p.Type) > 0 {
-				k.nudgeCalls() // the next one of its type was not claimed
+				k.work.hurryCalls() // the next one of its type was not claimed
 			}
 			k.returned <- r
 		})
@@ -103,9 +95,9 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 	if len(most) == 0 {
 		return nil, nil
 	}
-	return guard(context.WithoutCancel(ctx), k.hanging, k.handlerTimeout(),
+	return guard(context.WithoutCancel(ctx), k.work.hanging, k.bounds.HandlerTimeout,
 		func(ctx context.Context) (claimed []inbox.Pending, err error) {
-			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+			err = k.work.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 				if claimed, err = k.Inbox.ClaimEach(ctx, tx, slots, most); err != nil {
 					return err
 				}
@@ -157,17 +149,17 @@ func (k *calls) count(callType string, n int) {
 // make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic
 // in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
-	if err := k.hanging.check(p.Type); err != nil {
+	if err := k.work.hanging.check(p.Type); err != nil {
 		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.hanging, k.handlers.callTimeout(p.Type),
+	r, err := guard(context.WithoutCancel(ctx), k.work.hanging, k.handlers.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
 			if r.request, err = k.decodePending(p); err != nil {
 				return r, err
 			}
 			call := k.handlers.of[p.Type].call
-			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
+			if r.answer, err = call(k.work.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}
 			}

@@ -46,13 +46,11 @@ type Consumer struct {
 
 	prepared     sync.Once
 	bounds       Bounds // with their defaults
-	statements   *pg.Statements
 	handlers     *handlers
-	unknownTypes sync.Map // types that came and have no handler here
-	callNudge    chan struct{}
+	unknownTypes sync.Map       // types that came and have no handler here
 	inHand       sync.WaitGroup // the lanes of all sessions
 	prefetch     prefetch       // of the next session
-	hanging      *hanging
+	work         *transactor
 	identity     atomic.Pointer[string] // of the database, as last read
 	sessions     health
 	stats        counters
@@ -77,7 +75,7 @@ func (c *Consumer) Stats() Stats {
 	return Stats{
 		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
 		Parked: s.parked.Load(), Dropped: s.dropped.Load(), Batches: s.batches.Load(),
-		Hanging: c.hanging.now(),
+		Hanging: c.work.hanging.now(),
 	}
 }
 
@@ -85,15 +83,34 @@ func (c *Consumer) Stats() Stats {
 // panic.
 func (c *Consumer) prepare() {
 	c.prepared.Do(func() {
-		c.statements = pg.NewStatements(c.DB)
 		c.bounds = c.Bounds.orDefaults()
 		c.prefetch.full = c.bounds.Prefetch
-		c.hanging = &hanging{log: c.Log}
-		c.callNudge = make(chan struct{}, 1)
 		service, _ := c.Topology.Service(c.Name)
 		service.Name = c.Name
 		c.handlers = newHandlers(service, c.Handlers, c.bounds)
+		c.work = &transactor{db: c.DB, statements: pg.NewStatements(c.DB), inbox: c.Inbox,
+			outbox: c.Outbox, handlers: c.handlers, hanging: &hanging{log: c.Log},
+			middleware: c.Middleware, log: c.Log, requested: make(chan struct{}, 1)}
 	})
+}
+
+// Join runs f in the transaction of ctx, which is that of Tx or of a handler, or in Tx if ctx has
+// none. After an error of f, other than a refusal, the transaction that f has joined is not
+// committed, even if the code around f ignores the error: f may have written a part of its rows.
+func (c *Consumer) Join(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	c.prepare()
+	return c.work.join(ctx, f)
+}
+
+// Tx runs f in a transaction of the service's database, and hurries the relay and the calls when it
+// has committed. It runs f again, up to MaxReruns times, when another transaction was first or the
+// database has chosen this one to end a deadlock, so f must be repeatable. What f publishes,
+// schedules or requests happens if, and only if, Tx returns nil, or the commit arrived although its
+// outcome is unknown (pg.ErrUnknownOutcome).
+func (c *Consumer) Tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
+	c.prepare()
+	return c.work.repeat(ctx, f)
 }
 
 // Run consumes until ctx is done, then finishes begun work within ShutdownTimeout. It waits while

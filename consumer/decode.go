@@ -40,7 +40,7 @@ func (c *Consumer) decodeDelivery(d amqp.Delivery) (item, error) {
 	case c.handlers.of[record.Type] == nil:
 		return c.keepUnknown(it, owner)
 	}
-	if err := c.hanging.check(checksOf(record.Type)); err != nil {
+	if err := c.work.hanging.check(checksOf(record.Type)); err != nil {
 		return it, err
 	}
 	if it.event, err = c.decode(record, owner); err != nil {
@@ -82,7 +82,7 @@ func (c *Consumer) decodeBatch(ctx context.Context, batch []amqp.Delivery) (all 
 	for len(all) < len(batch) {
 		rest := batch[len(all):]
 		read := make(chan decoded, len(rest))
-		_, err := guard(context.WithoutCancel(ctx), c.hanging, c.handlerTimeout(),
+		_, err := guard(context.WithoutCancel(ctx), c.work.hanging, c.bounds.HandlerTimeout,
 			func(ctx context.Context) (struct{}, error) {
 				for _, d := range rest {
 					ended := watched(ctx, d.MessageId, checksOf(d.RoutingKey))

@@ -29,15 +29,15 @@ func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (effects Effects
 	if c.handlers.isCall(e.Data.EventType()) {
 		return Effects{}, ErrCallNotRun
 	}
-	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		results, err := c.apply(ctx, tx, []events.Event{e})
+	err = c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		results, err := c.work.react(ctx, tx, []events.Event{e})
 		if err != nil {
 			return err
 		}
 		for _, r := range results {
 			effects = effects.And(r.Effects)
 		}
-		if err := c.execute(ctx, tx, results); err != nil {
+		if err := c.work.write(ctx, tx, results); err != nil {
 			return err
 		}
 		return errDryRun

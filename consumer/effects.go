@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/inbox"
-	"github.com/quadrille-go/quadrille/internal/pg"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // Effects are what a reaction wants to happen. All of them are written in the transaction of the
@@ -87,7 +83,8 @@ type Result struct {
 // Execute writes effects in tx, caused by the event that is handled in ctx; outside of a handler
 // they have no cause. It refuses what the topology does not declare.
 func (c *Consumer) Execute(ctx context.Context, tx *sqlx.Tx, e Effects) error {
-	return c.execute(c.withStatements(ctx), tx, []Result{{CauseOf(ctx), e}})
+	c.prepare()
+	return c.work.write(c.work.withStatements(ctx), tx, []Result{{CauseOf(ctx), e}})
 }
 
 // Apply reacts to a batch in tx, in its order: it loads and locks what the batch needs, runs the
@@ -100,135 +97,10 @@ func (c *Consumer) Execute(ctx context.Context, tx *sqlx.Tx, e Effects) error {
 // transaction again.
 func Apply[S any](ctx context.Context, c *Consumer, tx *sqlx.Tx, p Participant[S],
 	batch ...events.Event) (*S, []Result, error) {
-	s, results, err := p.apply(c.withStatements(ctx), tx, batch...)
+	c.prepare()
+	s, results, err := p.apply(c.work.withStatements(ctx), tx, batch...)
 	if err != nil {
 		return nil, nil, err
 	}
-	return s, results, c.execute(ctx, tx, results)
-}
-
-// execute writes the effects of a batch: the schedule, the requests, and the outbox last, since its
-// rows are what the relay waits for.
-func (c *Consumer) execute(ctx context.Context, tx *sqlx.Tx, results []Result) error {
-	c.prepare()
-	var out []events.Event
-	var deadlines []inbox.Deadline
-	var requests []inbox.Pending
-	for _, r := range results {
-		for _, d := range r.Effects.Schedule {
-			if err := c.checkDeadline(d); err != nil {
-				return err
-			}
-			e := c.caused(r.Cause, d.Payload)
-			e.ID, e.CausationID = "", ""
-			deadlines = append(deadlines, inbox.Deadline{After: max(0, d.After), Event: e})
-		}
-		for _, p := range r.Effects.Request {
-			request, err := c.request(r.Cause, p)
-			if err != nil {
-				return err
-			}
-			requests = append(requests, request)
-		}
-		for _, p := range r.Effects.Publish {
-			if err := c.checkPublished(r.Cause, p); err != nil {
-				return err
-			}
-			out = append(out, c.caused(r.Cause, p))
-		}
-	}
-	if len(deadlines)+len(requests)+len(out) == 0 {
-		return nil
-	}
-	if err := c.Inbox.Schedule(ctx, tx, deadlines...); err != nil {
-		return err
-	}
-	if err := c.Inbox.Enqueue(ctx, tx, requests...); err != nil {
-		return err
-	}
-	if made, ok := ctx.Value(requestsKey{}).(*atomic.Bool); ok && len(requests) > 0 {
-		made.Store(true)
-	}
-	return c.Outbox.Append(ctx, tx, out...)
-}
-
-// caused returns the event that a payload becomes because of another one.
-func (c *Consumer) caused(cause events.Event, p events.Payload) events.Event {
-	return events.Cause(cause, topology.SourceOf(c.Name), time.Now(), p)
-}
-
-// request returns the row of a call. Its key is the idempotency key of the call.
-func (c *Consumer) request(cause events.Event, p events.Payload) (inbox.Pending, error) {
-	eventType := p.EventType()
-	switch {
-	case !c.handlers.isCall(eventType):
-		return inbox.Pending{}, Permanent(fmt.Errorf("%s requests %s, for which it has no Call handler",
-			c.Name, eventType))
-	case !c.handlers.service.MayRequest(causeType(cause), eventType):
-		return inbox.Pending{}, Permanent(fmt.Errorf("%s may not request %s%s: its topology does not "+
-			"declare it", c.Name, eventType, on(cause)))
-	}
-	e := c.caused(cause, p)
-	record, err := e.Record()
-	if err != nil {
-		return inbox.Pending{}, err
-	}
-	return inbox.Pending{Owner: c.Name, Key: e.ID, Kind: inbox.Call, Type: eventType,
-		Attributes: inbox.EnvelopeOf(record), Body: bodyOf(record.Data)}, nil
-}
-
-// checkDeadline refuses a deadline that would never be delivered.
-func (c *Consumer) checkDeadline(d Deadline) error {
-	eventType := d.Payload.EventType()
-	if !c.handlers.reacts(eventType) {
-		return Permanent(fmt.Errorf("%s sets a deadline %s, to which it has no reaction", c.Name,
-			eventType))
-	}
-	if _, named := c.handlers.service.Command(eventType); !named {
-		return Permanent(fmt.Errorf("%s sets a deadline %s: give the command of its topology that it "+
-			"carries this type", c.Name, eventType))
-	}
-	return nil
-}
-
-// checkPublished refuses an event that the topology does not declare for its cause or, without one,
-// for a command.
-func (c *Consumer) checkPublished(cause events.Event, p events.Payload) error {
-	eventType := p.EventType()
-	switch {
-	case !slices.Contains(c.handlers.service.Publishes(), eventType):
-		return Permanent(fmt.Errorf("%s may not publish %s: its topology does not declare it", c.Name,
-			eventType))
-	case cause.Data == nil && !c.handlers.service.MayPublishFirst(eventType):
-		return Permanent(fmt.Errorf("%s may not publish %s without a cause: no command of its topology "+
-			"declares it", c.Name, eventType))
-	case cause.Data != nil && !c.handlers.service.MayPublish(causeType(cause), eventType):
-		return Permanent(fmt.Errorf("%s may not publish %s%s: its topology does not declare it", c.Name,
-			eventType, on(cause)))
-	}
-	return nil
-}
-
-func causeType(cause events.Event) string {
-	if cause.Data == nil {
-		return ""
-	}
-	return cause.Data.EventType()
-}
-
-// on names a cause in an error.
-func on(cause events.Event) string {
-	if cause.Data == nil {
-		return ""
-	}
-	return " on " + cause.Data.EventType()
-}
-
-// withStatements returns a context in which the hot statements of the database are prepared.
-func (c *Consumer) withStatements(ctx context.Context) context.Context {
-	c.prepare()
-	if c.DB == nil {
-		return ctx
-	}
-	return pg.WithStatements(ctx, c.statements)
+	return s, results, c.work.write(ctx, tx, results)
 }

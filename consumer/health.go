@@ -75,7 +75,7 @@ func (c *Consumer) Healthy() error {
 	if c.consumes() {
 		sessions = c.sessions.err()
 	}
-	return errors.Join(sessions, c.hanging.err())
+	return errors.Join(sessions, c.work.hanging.err())
 }
 
 // SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/events"
@@ -139,6 +140,45 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 		}
 	}
 	return false
+}
+
+// transact handles a batch in one transaction: inbox, reactions, outbox. Events that took effect
+// before are skipped. Events whose handler is a Call, and those that only another release handles,
+// are only written as due here, since a call must delay neither a transaction nor a lane. A
+// shutdown does not interrupt the transaction; only HandlerTimeout does.
+func (c *Consumer) transact(ctx context.Context, batch []item) error {
+	var accepted accepted
+	var put int // into pending
+	err := c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if accepted, err = c.accept(ctx, tx, batch); err != nil {
+			return err
+		}
+		var todo []events.Event
+		var waiting []inbox.Pending
+		for _, it := range accepted.fresh {
+			if c.handlers.reacts(it.receipt.Type) {
+				todo = append(todo, it.event)
+			} else {
+				waiting = append(waiting, it.pending(c.handlers.waitsAs(it.receipt.Type)))
+			}
+		}
+		put = len(waiting)
+		if err := c.Inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
+			return err
+		}
+		return c.work.reactAndWrite(ctx, tx, todo)
+	})
+	if err != nil {
+		return err
+	}
+	c.Outbox.Nudge()
+	if put > 0 {
+		c.work.hurryCalls()
+	}
+	c.stats.batches.Add(1)
+	c.stats.handled.Add(int64(len(accepted.fresh) - put))
+	c.noteAccepted(accepted, len(batch))
+	return nil
 }
 
 // apart takes the events out of a batch whose handler hangs.

@@ -57,8 +57,8 @@ func AttemptOf(ctx context.Context) int {
 
 // scope is what a transaction, or a call, knows about the author's code that it runs.
 type scope struct {
-	consumer *Consumer
-	failed   map[string]int // attempts that have failed, by key
+	transactor *transactor
+	failed     map[string]int // attempts that have failed, by key
 }
 
 type scopeKey struct{}
@@ -67,12 +67,12 @@ func (s *scope) attempt(key string) int { return s.failed[key] + 1 }
 
 // withScope returns a context in which the middleware and the options of handlers apply to what
 // waits, or to what comes for the first time.
-func (c *Consumer) withScope(ctx context.Context, waited ...inbox.Pending) context.Context {
+func (t *transactor) withScope(ctx context.Context, waited ...inbox.Pending) context.Context {
 	failed := make(map[string]int, len(waited))
 	for _, p := range waited {
 		failed[p.Key] = p.Attempts
 	}
-	return context.WithValue(ctx, scopeKey{}, &scope{c, failed})
+	return context.WithValue(ctx, scopeKey{}, &scope{t, failed})
 }
 
 // around runs the author's code for one event inside of the middleware, and within the time-out of
@@ -84,13 +84,13 @@ func around(ctx context.Context, e events.Event, run Next) error {
 	if s == nil {
 		return run(ctx, e)
 	}
-	c := s.consumer
+	t := s.transactor
 	eventType := e.Data.EventType()
-	logger := c.Log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
+	logger := t.log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
 		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
 	ctx = logger.WithContext(ctx)
 	var inner []Middleware
-	if h := c.handlers.of[eventType]; h != nil {
+	if h := t.handlers.of[eventType]; h != nil {
 		if h.options.Timeout > 0 {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, h.options.Timeout)
@@ -98,7 +98,7 @@ func around(ctx context.Context, e events.Event, run Next) error {
 		}
 		inner = h.options.Middleware
 	}
-	return wrapped(ctx, slices.Concat(c.Middleware, inner), e, run)
+	return wrapped(ctx, slices.Concat(t.middleware, inner), e, run)
 }
 
 // aroundReaction is around for a reaction, which is pure: without middleware there is nothing to
@@ -108,8 +108,8 @@ func aroundReaction(ctx context.Context, e events.Event, run Next) error {
 	if s == nil {
 		return run(ctx, e)
 	}
-	h := s.consumer.handlers.of[e.Data.EventType()]
-	if len(s.consumer.Middleware) == 0 && (h == nil || len(h.options.Middleware) == 0) {
+	h := s.transactor.handlers.of[e.Data.EventType()]
+	if len(s.transactor.middleware) == 0 && (h == nil || len(h.options.Middleware) == 0) {
 		return run(ctx, e)
 	}
 	return around(ctx, e, run)

@@ -30,7 +30,7 @@ func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.R
 	why error) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
 		var kept bool
-		err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		err := c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 			kept, err = c.parkIn(ctx, tx, d, record, why)
 			return err
 		})

@@ -3,7 +3,6 @@ package consumer
 import (
 	"cmp"
 	"context"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -39,7 +38,7 @@ func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 	}
 	var accepted accepted
 	var noted []inbox.Pending
-	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+	err := c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		if accepted, err = c.accept(ctx, tx, batch); err != nil {
 			return err
 		}
@@ -110,20 +109,6 @@ func (c *Consumer) noteAccepted(a accepted, size int) {
 	for i, it := range a.clashes {
 		c.noteBad(it.delivery, it.record, errClash, i < a.kept)
 	}
-}
-
-// inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it
-// is not interrupted by a shutdown.
-func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	_, err := guard(context.WithoutCancel(ctx), c.hanging, c.handlerTimeout(),
-		func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, c.tx(ctx, f)
-		})
-	return err
-}
-
-func (c *Consumer) handlerTimeout() time.Duration {
-	return c.bounds.HandlerTimeout
 }
 
 func (c *Consumer) note(p inbox.Pending, parked bool) {

@@ -88,7 +88,7 @@ func (c *Consumer) forgetCalls(ctx context.Context) {
 // redo handles what is due in one transaction; if that fails, one by one.
 func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 	var claimed []inbox.Pending
-	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+	err = c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.handlers.reactions...); err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	}
 	batch := make([]events.Event, len(claimed))
 	for i, p := range claimed {
-		if err := c.hanging.check(checksOf(p.Type)); err != nil {
+		if err := c.work.hanging.check(checksOf(p.Type)); err != nil {
 			return err
 		}
 		ended := watched(ctx, p.Key, checksOf(p.Type))
@@ -164,7 +164,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	return c.applyAndExecute(c.withScope(ctx, claimed...), tx, batch)
+	return c.work.reactAndWrite(c.work.withScope(ctx, claimed...), tx, batch)
 }
 
 // reschedule sets a claimed thing for its next attempt, or parks it.
@@ -261,7 +261,7 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 // withClaim runs f with the claim on one due thing taken again; nothing happens when it is gone.
 func (c *Consumer) withClaim(ctx context.Context, claimed inbox.Pending,
 	f func(context.Context, *sqlx.Tx, inbox.Pending) error) error {
-	return c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+	return c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		p, ok, err := c.Inbox.ClaimOne(ctx, tx, claimed.Owner, claimed.Key)
 		if err != nil || !ok {
 			return err
