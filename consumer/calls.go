@@ -155,7 +155,7 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	r, err := guard(context.WithoutCancel(ctx), k.work.hanging, k.handlers.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
-			if r.request, err = k.decodePending(p); err != nil {
+			if r.request, err = k.decoder.pending(p); err != nil {
 				return r, err
 			}
 			call := k.handlers.of[p.Type].call

@@ -44,16 +44,17 @@ type Consumer struct {
 	// Middleware wraps every handler, reaction and call, the first one outermost.
 	Middleware []Middleware
 
-	prepared     sync.Once
-	bounds       Bounds // with their defaults
-	handlers     *handlers
-	unknownTypes sync.Map       // types that came and have no handler here
-	inHand       sync.WaitGroup // the lanes of all sessions
-	prefetch     prefetch       // of the next session
-	work         *transactor
-	identity     atomic.Pointer[string] // of the database, as last read
-	sessions     health
-	stats        counters
+	prepared sync.Once
+	bounds   Bounds // with their defaults
+	handlers *handlers
+	inHand   sync.WaitGroup // the lanes of all sessions
+	prefetch prefetch       // of the next session
+	work     *transactor
+	decoder  *decoder
+	keeper   *keeper
+	identity atomic.Pointer[string] // of the database, as last read
+	sessions health
+	stats    counters
 }
 
 // counters are the numbers of Stats.
@@ -91,6 +92,9 @@ func (c *Consumer) prepare() {
 		c.work = &transactor{db: c.DB, statements: pg.NewStatements(c.DB), inbox: c.Inbox,
 			outbox: c.Outbox, handlers: c.handlers, hanging: &hanging{log: c.Log},
 			middleware: c.Middleware, log: c.Log, requested: make(chan struct{}, 1)}
+		c.decoder = &decoder{topology: c.Topology, handlers: c.handlers, hanging: c.work.hanging,
+			log: c.Log}
+		c.keeper = &keeper{work: c.work, inbox: c.Inbox, handlers: c.handlers, stats: &c.stats, log: c.Log}
 	})
 }
 

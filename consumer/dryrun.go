@@ -22,7 +22,7 @@ var errDryRun = errors.New("tried")
 // same rows locked is waited for.
 func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (effects Effects, err error) {
 	c.prepare()
-	e, err := c.decodePending(p)
+	e, err := c.decoder.pending(p)
 	if err != nil {
 		return Effects{}, err
 	}

@@ -69,10 +69,10 @@ func (l *lane) process(ctx context.Context, batch []amqp.Delivery) bool {
 		}
 	}()
 	var all []item
-	for _, r := range l.decodeBatch(ctx, batch) {
+	for _, r := range l.decoder.batch(ctx, batch) {
 		if r.err == nil {
 			all = append(all, r.item)
-		} else if !l.parkBad(ctx, r.item.delivery, r.item.record, r.err) {
+		} else if !l.keeper.park(ctx, r.item.delivery, r.item.record, r.err) {
 			return false
 		}
 	}
@@ -114,7 +114,7 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 		}
 		if hung, others := apart(batch, err); len(hung) > 0 && len(others) > 0 {
 			// The others need not wait that long once more.
-			return c.storePendingWithRetry(ctx, hung, err, delay) && c.handle(ctx, others)
+			return c.keeper.store(ctx, hung, err, delay) && c.handle(ctx, others)
 		}
 		alive := pg.ClassOf(err) == pg.Retry || pg.Alive(ctx, c.DB) == nil
 		switch verdict := c.handlers.retryOf(batch[0].receipt.Type).dispose(err, len(batch), reruns, 0,
@@ -136,7 +136,7 @@ func (c *Consumer) handle(ctx context.Context, batch []item) bool {
 			}
 			return true
 		case postpone, delay, park:
-			return c.storePendingWithRetry(ctx, batch, err, verdict)
+			return c.keeper.store(ctx, batch, err, verdict)
 		}
 	}
 	return false
@@ -150,7 +150,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	var accepted accepted
 	var put int // into pending
 	err := c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if accepted, err = c.accept(ctx, tx, batch); err != nil {
+		if accepted, err = c.keeper.accept(ctx, tx, batch); err != nil {
 			return err
 		}
 		var todo []events.Event
@@ -177,7 +177,7 @@ func (c *Consumer) transact(ctx context.Context, batch []item) error {
 	}
 	c.stats.batches.Add(1)
 	c.stats.handled.Add(int64(len(accepted.fresh) - put))
-	c.noteAccepted(accepted, len(batch))
+	c.keeper.noteAccepted(accepted, len(batch))
 	return nil
 }
 

@@ -6,46 +6,57 @@ import (
 
 	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
-// storePendingWithRetry is storePending until it succeeds. It returns false when the process or the
+// keeper keeps what is not handled now: events that wait for their next attempt, and what is parked
+// for a person. It is safe for concurrent use.
+type keeper struct {
+	work     *transactor
+	inbox    *inbox.Inbox
+	handlers *handlers
+	stats    *counters
+	log      zerolog.Logger
+}
+
+// store is storeOnce until it succeeds. It returns false when the process or the
 // session ends first.
-func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why error,
+func (k *keeper) store(ctx context.Context, batch []item, why error,
 	verdict disposition) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
-		err := c.storePending(ctx, batch, why, verdict)
+		err := k.storeOnce(ctx, batch, why, verdict)
 		if err == nil {
 			return true
 		}
 		if probes == 0 {
-			c.Log.Warn().Err(err).Msg("cannot put aside, trying again")
+			k.log.Warn().Err(err).Msg("cannot put aside, trying again")
 		}
 		sleep(ctx, outagePause(probes))
 	}
 	return false
 }
 
-// storePending writes the inbox rows of failed events and what waits of them, in one transaction; a
+// storeOnce writes the inbox rows of failed events and what waits of them, in one transaction; a
 // later copy of each is then a duplicate.
-func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
+func (k *keeper) storeOnce(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
-	attempts, pause := 1, c.handlers.retryOf(batch[0].receipt.Type).pause(1)
-	if after, waits := retryPause(why, 0, c.bounds.DatabasePatience); verdict == postpone && waits {
+	attempts, pause := 1, k.handlers.retryOf(batch[0].receipt.Type).pause(1)
+	if after, waits := retryPause(why, 0, k.handlers.bounds.DatabasePatience); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
 	var accepted accepted
 	var noted []inbox.Pending
-	err := c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if accepted, err = c.accept(ctx, tx, batch); err != nil {
+	err := k.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if accepted, err = k.accept(ctx, tx, batch); err != nil {
 			return err
 		}
 		for _, it := range accepted.fresh {
 			p := it.pending(inbox.Retry)
 			p.Attempts, p.Reason = attempts, why.Error()
-			if err := c.Inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
+			if err := k.inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
 				return err
 			}
 			noted = append(noted, p)
@@ -55,9 +66,9 @@ func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 	if err != nil {
 		return err
 	}
-	c.noteAccepted(accepted, len(batch))
+	k.noteAccepted(accepted, len(batch))
 	for _, p := range noted {
-		c.note(p, verdict == park)
+		k.note(p, verdict == park)
 	}
 	return nil
 }
@@ -70,18 +81,18 @@ type accepted struct {
 }
 
 // accept writes the inbox rows of a batch, and parks what came under the id of another event.
-func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
+func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
 	receipts := make([]inbox.Receipt, len(batch))
 	for i, it := range batch {
 		receipts[i] = it.receipt
 	}
-	fresh, err := c.Inbox.Accept(ctx, tx, receipts...)
+	fresh, err := k.inbox.Accept(ctx, tx, receipts...)
 	if err != nil {
 		return a, err
 	}
 	clashes := map[inbox.Receipt]bool{}
 	if len(fresh) < len(batch) {
-		if clashes, err = c.Inbox.Clashes(ctx, tx, receipts...); err != nil {
+		if clashes, err = k.inbox.Clashes(ctx, tx, receipts...); err != nil {
 			return a, err
 		}
 	}
@@ -91,7 +102,7 @@ func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a acc
 			a.fresh = append(a.fresh, it)
 		case clashes[it.receipt]:
 			a.clashes = append(a.clashes, it)
-			kept, err := c.parkIn(ctx, tx, it.delivery, it.record, errClash)
+			kept, err := k.parkIn(ctx, tx, it.delivery, it.record, errClash)
 			if err != nil {
 				return a, err
 			}
@@ -104,22 +115,22 @@ func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a acc
 }
 
 // noteAccepted counts what was committed of a batch of size events.
-func (c *Consumer) noteAccepted(a accepted, size int) {
-	c.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
+func (k *keeper) noteAccepted(a accepted, size int) {
+	k.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
 	for i, it := range a.clashes {
-		c.noteBad(it.delivery, it.record, errClash, i < a.kept)
+		k.noteParked(it.delivery, it.record, errClash, i < a.kept)
 	}
 }
 
-func (c *Consumer) note(p inbox.Pending, parked bool) {
-	log := c.Log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
+func (k *keeper) note(p inbox.Pending, parked bool) {
+	log := k.log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
 		firstLine(p.Reason))
 	if parked {
-		c.stats.parked.Add(1)
+		k.stats.parked.Add(1)
 		log.Msg("event parked")
 		return
 	}
-	c.stats.delayed.Add(1)
+	k.stats.delayed.Add(1)
 	log.Msg("event failed, will be tried again")
 }
 

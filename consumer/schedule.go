@@ -12,7 +12,6 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // The bounds of the schedule.
@@ -153,7 +152,7 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 			return err
 		}
 		ended := watched(ctx, p.Key, checksOf(p.Type))
-		e, err := c.decodePending(p)
+		e, err := c.decoder.pending(p)
 		ended()
 		if err != nil {
 			return err
@@ -186,43 +185,9 @@ func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 	p.Attempts++
 	done, err := c.Inbox.Reschedule(ctx, tx, p, retry.pause(p.Attempts), parked)
 	if done {
-		c.note(p, parked)
+		c.keeper.note(p, parked)
 	}
 	return err
-}
-
-// decodePending decodes what waited. A request keeps its id, which is the idempotency key of its
-// call. A deadline is a command: it has no id, and its time is now.
-func (c *Consumer) decodePending(p inbox.Pending) (events.Event, error) {
-	record := p.Record()
-	if p.Exchange != "" {
-		// A message that was parked as forged is still forged now.
-		owner, err := c.verifySource(p.Exchange, record)
-		if err != nil {
-			return events.Event{}, Permanent(err)
-		}
-		e, err := c.decode(record, owner)
-		if err == nil && e.Time.IsZero() {
-			e.Time = p.CreatedAt.UTC()
-		}
-		return e, err
-	}
-	payload, err := c.handlers.catalogue.Payload(record)
-	if err != nil {
-		return events.Event{}, err
-	}
-	if p.Kind == inbox.Call {
-		return events.Event{ID: p.Key, Source: topology.SourceOf(c.Name), Time: p.CreatedAt.UTC(),
-			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
-			TraceParent: record.TraceParent, Data: payload}, nil
-	}
-	if c.handlers.isCall(p.Type) {
-		return events.Event{}, Permanent(fmt.Errorf("the deadline %s has no id to call with, and its "+
-			"handler is a Call: let a reaction request the call", p.Type))
-	}
-	e := events.Command(payload, time.Now())
-	e.CorrelationID, e.TraceParent = record.CorrelationID, record.TraceParent
-	return e, nil
 }
 
 // redoOne handles one due row alone, unless that has failed just now. If it fails, it waits for its

@@ -6,6 +6,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/topology"
 )
 
 // identityTimeout is how long the beginning of a session waits for the identity of the database.
@@ -47,4 +48,32 @@ func (c *Consumer) database(ctx context.Context) string {
 		return *known
 	}
 	return ""
+}
+
+// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have
+// taken effect, so nothing goes back from there.
+func (c *Consumer) consumeDead(ctx context.Context, prefetch int) error {
+	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), prefetch)
+	if err != nil {
+		return err
+	}
+	defer deliveries.Close()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case d, ok := <-deliveries.C():
+			if !ok {
+				return over(deliveries)
+			}
+			record, why := c.decoder.dead(d)
+			d.Exchange, d.RoutingKey = "dead", record.Type
+			if !c.keeper.park(ctx, d, record, why) {
+				return ctx.Err()
+			}
+			if err := deliveries.Ack(d); err != nil {
+				return err
+			}
+		}
+	}
 }
