@@ -23,7 +23,9 @@ const (
 // under a lease; each call runs by itself, with no transaction open; and what they returned is
 // written down in batches: all that came in while the last was written.
 type calls struct {
-	*Consumer
+	*transactor
+	decoder  *decoder
+	answers  *answers
 	slots    chan struct{} // one for each call that may be under way
 	returned chan called
 	underway sync.WaitGroup
@@ -39,13 +41,19 @@ type called struct {
 	failed  error
 }
 
-// runCalls makes calls until ctx is done, and returns when those under way are written down.
-func (c *Consumer) runCalls(ctx context.Context) {
-	k := &calls{Consumer: c, slots: make(chan struct{}, c.bounds.CallWorkers),
-		returned: make(chan called, c.bounds.CallWorkers), calling: map[string]int{}}
+// newCalls returns the calls of a replica.
+func newCalls(t *transactor, r *decoder, k *keeper) *calls {
+	workers := t.handlers.bounds.CallWorkers
+	return &calls{transactor: t, decoder: r, answers: &answers{transactor: t, keeper: k},
+		slots: make(chan struct{}, workers), returned: make(chan called, workers),
+		calling: map[string]int{}}
+}
+
+// run makes calls until ctx is done, and returns when those under way are written down.
+func (k *calls) run(ctx context.Context) {
 	var writing sync.WaitGroup
-	writing.Go(func() { k.writeLoop(ctx) })
-	c.runDue(ctx, c.work.requested, k.claim)
+	writing.Go(func() { k.recordLoop(ctx) })
+	poll(ctx, k.db, k.log, k.requested, k.claim)
 	k.underway.Wait()
 	close(k.returned)
 	writing.Wait()
@@ -81,7 +89,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
 			if k.handlers.concurrency(p.Type) > 0 {
-				k.work.hurryCalls() // the next one of its type was not claimed
+				k.hurryCalls() // the next one of its type was not claimed
 			}
 			k.returned <- r
 		})
@@ -95,10 +103,10 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 	if len(most) == 0 {
 		return nil, nil
 	}
-	return guard(context.WithoutCancel(ctx), k.work.hanging, k.bounds.HandlerTimeout,
+	return guard(context.WithoutCancel(ctx), k.hanging, k.handlers.bounds.HandlerTimeout,
 		func(ctx context.Context) (claimed []inbox.Pending, err error) {
-			err = k.work.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-				if claimed, err = k.Inbox.ClaimEach(ctx, tx, slots, most); err != nil {
+			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+				if claimed, err = k.inbox.ClaimEach(ctx, tx, slots, most); err != nil {
 					return err
 				}
 				timeout := func(p inbox.Pending) time.Duration { return k.handlers.callTimeout(p.Type) }
@@ -110,7 +118,7 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 					for n < len(rest) && timeout(rest[n]) == timeout(rest[0]) {
 						n++
 					}
-					if err := k.Inbox.Lease(ctx, tx, timeout(rest[0])+leaseMargin, rest[:n]...); err != nil {
+					if err := k.inbox.Lease(ctx, tx, timeout(rest[0])+leaseMargin, rest[:n]...); err != nil {
 						return err
 					}
 					rest = rest[n:]
@@ -149,17 +157,17 @@ func (k *calls) count(callType string, n int) {
 // make makes one call. Once begun it is not interrupted by a shutdown, only by its bound. A panic
 // in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
-	if err := k.work.hanging.check(p.Type); err != nil {
-		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
+	if err := k.hanging.check(p.Type); err != nil {
+		return called{Pending: p, failed: outsideError{RetryAfter(err, k.handlers.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.work.hanging, k.handlers.callTimeout(p.Type),
+	r, err := guard(context.WithoutCancel(ctx), k.hanging, k.handlers.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
 			if r.request, err = k.decoder.pending(p); err != nil {
 				return r, err
 			}
 			call := k.handlers.of[p.Type].call
-			if r.answer, err = call(k.work.withScope(ctx, p), r.request); err != nil {
+			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}
 			}
@@ -170,4 +178,25 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	}
 	r.Pending, r.failed = p, err
 	return r
+}
+
+// recordLoop records what calls return, until there are none.
+func (k *calls) recordLoop(ctx context.Context) {
+	for r := range k.returned {
+		batch := []called{r}
+		for more := true; more; {
+			select {
+			case r, ok := <-k.returned:
+				if more = ok; ok {
+					batch = append(batch, r)
+				}
+			default:
+				more = false
+			}
+		}
+		k.answers.recordAll(ctx, batch)
+		for range batch {
+			<-k.slots
+		}
+	}
 }

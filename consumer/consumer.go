@@ -2,13 +2,11 @@ package consumer
 
 import (
 	"context"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/internal/inbox"
@@ -47,13 +45,11 @@ type Consumer struct {
 	prepared sync.Once
 	bounds   Bounds // with their defaults
 	handlers *handlers
-	inHand   sync.WaitGroup // the lanes of all sessions
-	prefetch prefetch       // of the next session
 	work     *transactor
 	decoder  *decoder
 	keeper   *keeper
-	identity atomic.Pointer[string] // of the database, as last read
-	sessions health
+	sessions *sessions
+	due      *due
 	stats    counters
 }
 
@@ -85,16 +81,18 @@ func (c *Consumer) Stats() Stats {
 func (c *Consumer) prepare() {
 	c.prepared.Do(func() {
 		c.bounds = c.Bounds.orDefaults()
-		c.prefetch.full = c.bounds.Prefetch
 		service, _ := c.Topology.Service(c.Name)
 		service.Name = c.Name
 		c.handlers = newHandlers(service, c.Handlers, c.bounds)
 		c.work = &transactor{db: c.DB, statements: pg.NewStatements(c.DB), inbox: c.Inbox,
 			outbox: c.Outbox, handlers: c.handlers, hanging: &hanging{log: c.Log},
-			middleware: c.Middleware, log: c.Log, requested: make(chan struct{}, 1)}
+			middleware: c.Middleware, stats: &c.stats, log: c.Log, requested: make(chan struct{}, 1)}
 		c.decoder = &decoder{topology: c.Topology, handlers: c.handlers, hanging: c.work.hanging,
 			log: c.Log}
-		c.keeper = &keeper{work: c.work, inbox: c.Inbox, handlers: c.handlers, stats: &c.stats, log: c.Log}
+		c.keeper = &keeper{c.work}
+		c.due = &due{transactor: c.work, decoder: c.decoder, keeper: c.keeper}
+		c.sessions = &sessions{config: c, prefetch: prefetch{full: c.bounds.Prefetch},
+			batches: &batches{transactor: c.work, decoder: c.decoder, keeper: c.keeper}}
 	})
 }
 
@@ -122,87 +120,16 @@ func (c *Consumer) Tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.
 func (c *Consumer) Run(ctx context.Context) {
 	c.prepare()
 	var running sync.WaitGroup
-	running.Go(func() { c.runDue(ctx, nil, c.redo) })
-	running.Go(func() { c.care(ctx) })
+	running.Go(func() { c.due.run(ctx) })
+	running.Go(func() { c.due.care(ctx) })
 	if len(c.handlers.calls) > 0 {
-		running.Go(func() { c.runCalls(ctx) })
+		running.Go(func() { newCalls(c.work, c.decoder, c.keeper).run(ctx) })
 	}
 	if c.consumes() {
-		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.session) })
-		size := prefetch{full: c.bounds.Prefetch}
-		running.Go(func() {
-			rabbit.Supervise(ctx, c.Log, func(ctx context.Context) error {
-				err := c.consumeDead(ctx, min(deadPrefetch, size.now()))
-				size.adjust(err)
-				return err
-			})
-		})
+		running.Go(func() { c.sessions.run(ctx) })
 	}
 	<-ctx.Done()
-	var all sync.WaitGroup
-	all.Go(func() { running.Wait(); c.inHand.Wait() })
-	waitAtMost(&all, c.bounds.ShutdownTimeout+closeTimeout)
-}
-
-// session is one session with the broker.
-func (c *Consumer) session(ctx context.Context) error {
-	err := c.consume(ctx)
-	if ctx.Err() == nil {
-		c.sessions.ended(err)
-		c.prefetch.adjust(err)
-	}
-	return err
-}
-
-// consume hands the deliveries of one session to lanes by their subject.
-func (c *Consumer) consume(ctx context.Context) error {
-	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), c.prefetch.now())
-	if err != nil {
-		return err
-	}
-	defer deliveries.Close()
-	c.sessions.began()
-	c.Log.Info().Str("queue", topology.QueueOf(c.Name)).Msg("consuming")
-	seed := maphash.MakeSeed()
-	lanes := make([]*lane, c.bounds.Lanes)
-	var running sync.WaitGroup
-	for i := range lanes {
-		// With room for the whole prefetch the dispatcher never waits for a lane.
-		lanes[i] = &lane{Consumer: c, deliveries: deliveries,
-			in: make(chan amqp.Delivery, c.bounds.Prefetch)}
-		running.Go(func() { lanes[i].run(ctx) })
-	}
-	c.inHand.Go(running.Wait)
-	for taking := true; taking; {
-		select {
-		case d, ok := <-deliveries.C():
-			if taking = ok; ok {
-				lanes[c.handlers.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
-			}
-		case <-ctx.Done():
-			taking = false
-		}
-	}
-	for _, l := range lanes {
-		close(l.in)
-	}
-	if ctx.Err() != nil {
-		_ = deliveries.Stop() // the session is closed anyway
-		waitAtMost(&running, c.bounds.ShutdownTimeout)
-	} else {
-		// What the lanes still handle can no longer be acknowledged and is delivered again, preferably
-		// as a duplicate; but a slow handler must not delay the next session.
-		waitAtMost(&running, breakTimeout)
-	}
-	return over(deliveries)
-}
-
-// over returns the reason why there are no more deliveries.
-func over(deliveries *rabbit.Deliveries) error {
-	if err := deliveries.Err(); err != nil {
-		return err
-	}
-	return rabbit.ErrClosed
+	waitAtMost(&running, c.bounds.ShutdownTimeout+closeTimeout)
 }
 
 // waitAtMost bounds a shutdown: what is not finished then is rolled back with the process.
@@ -215,13 +142,4 @@ func waitAtMost(running *sync.WaitGroup, d time.Duration) {
 	case <-done:
 	case <-timer.C:
 	}
-}
-
-func subjectOf(d amqp.Delivery) string {
-	for _, key := range []string{"ce-subject", "cloudEvents_subject", "cloudEvents:subject"} {
-		if s, ok := d.Headers[key].(string); ok {
-			return s
-		}
-	}
-	return ""
 }

@@ -178,7 +178,8 @@ func (r *decoder) pending(p inbox.Pending) (events.Event, error) {
 		return events.Event{}, err
 	}
 	if p.Kind == inbox.Call {
-		return events.Event{ID: p.Key, Source: topology.SourceOf(r.handlers.service.Name), Time: p.CreatedAt.UTC(),
+		source := topology.SourceOf(r.handlers.service.Name)
+		return events.Event{ID: p.Key, Source: source, Time: p.CreatedAt.UTC(),
 			CorrelationID: record.CorrelationID, CausationID: record.CausationID,
 			TraceParent: record.TraceParent, Data: payload}, nil
 	}

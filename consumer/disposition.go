@@ -72,6 +72,24 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 	return delay
 }
 
+// again is the next attempt of what waited and has failed again.
+type again struct {
+	after         time.Duration
+	spent, parked bool // whether this attempt counts, and whether it was the last one
+}
+
+// again decides about something that has waited for age and failed after a number of attempts.
+func (r Retry) again(failed error, attempts int, age time.Duration, b Bounds) again {
+	patient := patient(failed, age, b.CallPatience)
+	if after, waits := retryPause(failed, age, b.DatabasePatience); waits &&
+		(patient || !wasMade(failed)) {
+		return again{after: after}
+	}
+	last := attempts+1 >= r.Attempts ||
+		r.dispose(failed, 1, MaxReruns, attempts, true) == park
+	return again{after: r.pause(attempts + 1), spent: true, parked: last && !patient}
+}
+
 // databaseFault reports whether the database is the cause of an error, and not the event.
 func databaseFault(err error) bool {
 	return pg.DatabaseFault(err) && !errors.As(err, new(outsideError))

@@ -67,22 +67,28 @@ func (h *health) err() error {
 	return nil
 }
 
+// counts returns how many sessions have ended, by cause.
+func (h *health) counts() map[string]int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.ends)
+}
+
 // Healthy returns nil while the consumer handles deliveries, and otherwise the reason: it has no
 // session with the broker, its sessions break, or handlers hang. It is safe for concurrent use.
 func (c *Consumer) Healthy() error {
 	c.prepare()
 	var sessions error // of a service without a queue there are none
 	if c.consumes() {
-		sessions = c.sessions.err()
+		sessions = c.sessions.health.err()
 	}
 	return errors.Join(sessions, c.work.hanging.err())
 }
 
 // SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.
 func (c *Consumer) SessionEnds() map[string]int64 {
-	c.sessions.mu.Lock()
-	defer c.sessions.mu.Unlock()
-	return maps.Clone(c.sessions.ends)
+	c.prepare()
+	return c.sessions.health.counts()
 }
 
 // consumes reports whether the service has a queue.

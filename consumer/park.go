@@ -29,7 +29,7 @@ func (k *keeper) park(ctx context.Context, d amqp.Delivery, record events.Record
 	why error) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
 		var kept bool
-		err := k.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 			kept, err = k.parkIn(ctx, tx, d, record, why)
 			return err
 		})

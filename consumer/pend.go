@@ -3,10 +3,10 @@ package consumer
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
@@ -15,11 +15,7 @@ import (
 // keeper keeps what is not handled now: events that wait for their next attempt, and what is parked
 // for a person. It is safe for concurrent use.
 type keeper struct {
-	work     *transactor
-	inbox    *inbox.Inbox
-	handlers *handlers
-	stats    *counters
-	log      zerolog.Logger
+	*transactor
 }
 
 // store is storeOnce until it succeeds. It returns false when the process or the
@@ -44,12 +40,13 @@ func (k *keeper) store(ctx context.Context, batch []item, why error,
 func (k *keeper) storeOnce(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
 	attempts, pause := 1, k.handlers.retryOf(batch[0].receipt.Type).pause(1)
-	if after, waits := retryPause(why, 0, k.handlers.bounds.DatabasePatience); verdict == postpone && waits {
+	patience := k.handlers.bounds.DatabasePatience
+	if after, waits := retryPause(why, 0, patience); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
 	var accepted accepted
 	var noted []inbox.Pending
-	err := k.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
 		if accepted, err = k.accept(ctx, tx, batch); err != nil {
 			return err
 		}
@@ -120,6 +117,26 @@ func (k *keeper) noteAccepted(a accepted, size int) {
 	for i, it := range a.clashes {
 		k.noteParked(it.delivery, it.record, errClash, i < a.kept)
 	}
+}
+
+// reschedule sets what waited and has failed again for its next attempt, or parks it.
+func (k *keeper) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
+	failed error) error {
+	age := time.Duration(p.Age * float64(time.Second))
+	next := k.handlers.retryOf(p.Type).again(failed, p.Attempts, age, k.handlers.bounds)
+	p.Reason = failed.Error()
+	if next.spent {
+		p.Attempts++
+	}
+	done, err := k.inbox.Reschedule(ctx, tx, p, next.after, next.parked)
+	switch {
+	case !done:
+	case next.spent:
+		k.note(p, next.parked)
+	default:
+		k.stats.delayed.Add(1)
+	}
+	return err
 }
 
 func (k *keeper) note(p inbox.Pending, parked bool) {

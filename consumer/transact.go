@@ -26,6 +26,7 @@ type transactor struct {
 	handlers   *handlers
 	hanging    *hanging
 	middleware []Middleware
+	stats      *counters
 	log        zerolog.Logger
 	requested  chan struct{} // a request of a call has been committed
 }

@@ -12,7 +12,6 @@ const maxMethods = 30
 var wide = map[string]int{
 	"..Service":               45,
 	"cli.Env":                 39,
-	"consumer.Consumer":       61,
 	"internal/demo.Stack":     46,
 	"internal/demo.player":    34,
 	"internal/devstack.stack": 42,

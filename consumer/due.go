@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
@@ -24,22 +25,33 @@ const (
 	maxLockWaits    = 3
 )
 
-// runDue delivers what is due to the service's own reactions: retries and deadlines. Every replica
+// due delivers what is due to the service's own reactions: retries and deadlines. Every replica
 // runs it; a claimed row is deleted with its effect, so each takes effect once. Outside calls have
 // loops of their own, so that a slow one keeps no deadline waiting.
-func (c *Consumer) runDue(ctx context.Context, nudge <-chan struct{},
-	redo func(context.Context) (more bool, _ error)) {
+type due struct {
+	*transactor
+	decoder *decoder
+	keeper  *keeper
+}
+
+// run redoes what is due until ctx is done.
+func (u *due) run(ctx context.Context) { poll(ctx, u.db, u.log, nil, u.redo) }
+
+// poll runs a step until ctx is done: at once again while there is more, and otherwise after
+// dueInterval or a nudge. While the database is away it waits.
+func poll(ctx context.Context, db *sqlx.DB, log zerolog.Logger, nudge <-chan struct{},
+	step func(context.Context) (more bool, _ error)) {
 	for probes := 0; ctx.Err() == nil; {
-		more, err := redo(ctx)
+		more, err := step(ctx)
 		switch {
-		case err != nil && pg.Alive(ctx, c.DB) != nil:
+		case err != nil && pg.Alive(ctx, db) != nil:
 			if probes == 0 && ctx.Err() == nil {
-				c.Log.Warn().Err(err).Msg("database is away, retries and deadlines pause")
+				log.Warn().Err(err).Msg("database is away, retries and deadlines pause")
 			}
 			sleep(ctx, outagePause(probes))
 			probes++
 		case err != nil:
-			c.Log.Warn().Err(err).Msg("retries and deadlines")
+			log.Warn().Err(err).Msg("retries and deadlines")
 			sleep(ctx, dueInterval)
 		case !more:
 			probes = 0
@@ -58,24 +70,24 @@ const (
 // care reports retries and deadlines that no replica of this release will ever handle: another
 // release has left them, and if it does not come back a person must know. It also deletes the
 // oldest answered calls.
-func (c *Consumer) care(ctx context.Context) {
+func (u *due) care(ctx context.Context) {
 	for ctx.Err() == nil {
-		types, err := c.Inbox.Overdue(ctx, append(slices.Clone(c.handlers.reactions), c.handlers.calls...)...)
+		types, err := u.inbox.Overdue(ctx, slices.Concat(u.handlers.reactions, u.handlers.calls)...)
 		if err == nil && len(types) > 0 {
-			c.Log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
+			u.log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
-		c.forgetCalls(ctx)
+		u.forgetCalls(ctx)
 		sleep(ctx, careInterval)
 	}
 }
 
 // forgetCalls deletes the answered calls that are old: all of them, since a bound for each interval
 // would let the history grow as soon as more calls are made.
-func (c *Consumer) forgetCalls(ctx context.Context) {
+func (u *due) forgetCalls(ctx context.Context) {
 	for ctx.Err() == nil {
-		n, err := c.Inbox.ForgetCalls(ctx, c.bounds.CallHistory, forgetAtOnce)
+		n, err := u.inbox.ForgetCalls(ctx, u.handlers.bounds.CallHistory, forgetAtOnce)
 		if err != nil && ctx.Err() == nil {
-			c.Log.Warn().Err(err).Msg("history of calls")
+			u.log.Warn().Err(err).Msg("history of calls")
 		}
 		if err != nil || n < forgetAtOnce {
 			return
@@ -85,26 +97,26 @@ func (c *Consumer) forgetCalls(ctx context.Context) {
 }
 
 // redo handles what is due in one transaction; if that fails, one by one.
-func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
+func (u *due) redo(ctx context.Context) (more bool, err error) {
 	var claimed []inbox.Pending
-	err = c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if claimed, err = c.Inbox.Claim(ctx, tx, dueBatch, c.handlers.reactions...); err != nil {
+	err = u.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if claimed, err = u.inbox.Claim(ctx, tx, dueBatch, u.handlers.reactions...); err != nil {
 			return err
 		}
-		return c.redoIn(ctx, tx, claimed)
+		return u.redoIn(ctx, tx, claimed)
 	})
 	switch {
 	case err == nil:
-		c.stats.handled.Add(int64(len(claimed)))
-	case len(claimed) == 0 || pg.Alive(ctx, c.DB) != nil:
+		u.stats.handled.Add(int64(len(claimed)))
+	case len(claimed) == 0 || pg.Alive(ctx, u.db) != nil:
 		return false, err
 	case len(claimed) == 1:
-		err = c.redoOne(ctx, claimed[0], &err)
+		err = u.redoOne(ctx, claimed[0], &err)
 	default: // one of them is to blame
-		err = c.redoEach(ctx, claimed, err)
+		err = u.redoEach(ctx, claimed, err)
 	}
 	if len(claimed) > 0 {
-		c.Outbox.Nudge()
+		u.outbox.Nudge()
 	}
 	return len(claimed) == dueBatch, err
 }
@@ -112,11 +124,11 @@ func (c *Consumer) redo(ctx context.Context) (more bool, err error) {
 // redoEach handles due things one by one after their batch has failed. The one whose handler hangs
 // is known, and the others are claimed again. Of those that wait for a lock only a few are tried in
 // one go, since each takes its time and deadlines wait behind them.
-func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch error) error {
+func (u *due) redoEach(ctx context.Context, claimed []inbox.Pending, batch error) error {
 	if hung, ok := errors.AsType[hungError](batch); ok {
 		if i := slices.IndexFunc(claimed,
 			func(p inbox.Pending) bool { return p.Key == hung.key }); i >= 0 {
-			return c.redoOne(ctx, claimed[i], &batch)
+			return u.redoOne(ctx, claimed[i], &batch)
 		}
 	}
 	waits := map[string]int{}
@@ -128,7 +140,7 @@ func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch 
 		if waits[p.Type] >= maxLockWaits {
 			failed = batch
 		}
-		if err := c.redoOne(ctx, p, &failed); err != nil {
+		if err := u.redoOne(ctx, p, &failed); err != nil {
 			return err
 		}
 		if databaseFault(failed) {
@@ -139,7 +151,7 @@ func (c *Consumer) redoEach(ctx context.Context, claimed []inbox.Pending, batch 
 }
 
 // redoIn runs the reactions to claimed things and forgets them, in tx.
-func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pending) error {
+func (u *due) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pending) error {
 	if len(claimed) == 0 {
 		return nil
 	}
@@ -148,11 +160,11 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 	}
 	batch := make([]events.Event, len(claimed))
 	for i, p := range claimed {
-		if err := c.work.hanging.check(checksOf(p.Type)); err != nil {
+		if err := u.hanging.check(checksOf(p.Type)); err != nil {
 			return err
 		}
 		ended := watched(ctx, p.Key, checksOf(p.Type))
-		e, err := c.decoder.pending(p)
+		e, err := u.decoder.pending(p)
 		ended()
 		if err != nil {
 			return err
@@ -160,62 +172,38 @@ func (c *Consumer) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pend
 		batch[i] = e
 	}
 	// Before the reactions: a deadline that is set again by its own reaction must stay.
-	if _, err := c.Inbox.Finish(ctx, tx, claimed...); err != nil {
+	if _, err := u.inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	return c.work.reactAndWrite(c.work.withScope(ctx, claimed...), tx, batch)
-}
-
-// reschedule sets a claimed thing for its next attempt, or parks it.
-func (c *Consumer) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
-	failed error) error {
-	p.Reason = failed.Error()
-	age := time.Duration(p.Age * float64(time.Second))
-	if after, waits := retryPause(failed, age, c.bounds.DatabasePatience); waits &&
-		(patient(failed, age, c.bounds.CallPatience) || !wasMade(failed)) {
-		done, err := c.Inbox.Reschedule(ctx, tx, p, after, false)
-		if done {
-			c.stats.delayed.Add(1)
-		}
-		return err
-	}
-	retry := c.handlers.retryOf(p.Type)
-	parked := !patient(failed, age, c.bounds.CallPatience) &&
-		(retry.dispose(failed, 1, MaxReruns, p.Attempts, true) == park || p.Attempts+1 >= retry.Attempts)
-	p.Attempts++
-	done, err := c.Inbox.Reschedule(ctx, tx, p, retry.pause(p.Attempts), parked)
-	if done {
-		c.keeper.note(p, parked)
-	}
-	return err
+	return u.reactAndWrite(u.withScope(ctx, claimed...), tx, batch)
 }
 
 // redoOne handles one due row alone, unless that has failed just now. If it fails, it waits for its
 // next attempt or is parked, and failed is the reason.
-func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
+func (u *due) redoOne(ctx context.Context, claimed inbox.Pending, failed *error) error {
 	for reruns := 0; *failed == nil ||
-		c.handlers.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
+		u.handlers.retryOf(claimed.Type).dispose(*failed, 1, reruns, 0, true) == rerun; reruns++ {
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}
 		var handled int64
-		*failed = c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx,
+		*failed = u.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx,
 			p inbox.Pending) error {
 			handled = 1
-			return c.redoIn(ctx, tx, []inbox.Pending{p})
+			return u.redoIn(ctx, tx, []inbox.Pending{p})
 		})
 		if *failed == nil {
-			c.stats.handled.Add(handled)
+			u.stats.handled.Add(handled)
 		}
 		if *failed == nil || ctx.Err() != nil {
 			return nil
 		}
 	}
-	if err := pg.Alive(ctx, c.DB); err != nil {
+	if err := pg.Alive(ctx, u.db); err != nil {
 		return err
 	}
-	err := c.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
-		return c.reschedule(ctx, tx, p, *failed)
+	err := u.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx, p inbox.Pending) error {
+		return u.keeper.reschedule(ctx, tx, p, *failed)
 	})
 	if err != nil {
 		return fmt.Errorf("put %s aside again: %w", claimed.Key, err)
@@ -224,10 +212,10 @@ func (c *Consumer) redoOne(ctx context.Context, claimed inbox.Pending, failed *e
 }
 
 // withClaim runs f with the claim on one due thing taken again; nothing happens when it is gone.
-func (c *Consumer) withClaim(ctx context.Context, claimed inbox.Pending,
+func (u *due) withClaim(ctx context.Context, claimed inbox.Pending,
 	f func(context.Context, *sqlx.Tx, inbox.Pending) error) error {
-	return c.work.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		p, ok, err := c.Inbox.ClaimOne(ctx, tx, claimed.Owner, claimed.Key)
+	return u.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+		p, ok, err := u.inbox.ClaimOne(ctx, tx, claimed.Owner, claimed.Key)
 		if err != nil || !ok {
 			return err
 		}
