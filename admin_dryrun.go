@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -20,7 +20,7 @@ func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 	result := admin.DryRun{Publishes: []admin.Event{}}
 	effects, err := p.consumer.DryRun(r.Context(), found)
 	switch class := pg.ClassOf(err); {
-	case errors.Is(err, consumer.ErrCallNotRun):
+	case errors.Is(err, engine.ErrCallNotRun):
 		writeProblem(w, http.StatusConflict, "it cannot be tried: "+err.Error())
 		return
 	case err != nil && (class == pg.Lost || class == pg.Busy || class == pg.Retry):
@@ -36,7 +36,7 @@ func (s *Service) dryRun(w http.ResponseWriter, r *http.Request) {
 }
 
 // add lists what would have happened. Deadlines and requests have no id before they are written.
-func add(r *admin.DryRun, service string, effects consumer.Effects) error {
+func add(r *admin.DryRun, service string, effects engine.Effects) error {
 	now := time.Now()
 	list := func(p events.Payload, after *time.Duration, call bool) error {
 		record, err := events.Cause(events.Event{}, topology.SourceOf(service), now, p).Record()

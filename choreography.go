@@ -107,7 +107,7 @@ func (s *Service) Stats() Stats {
 	if p == nil {
 		return Stats{}
 	}
-	return Stats{Relay: p.relay.Stats(), Consumer: p.consumer.Stats()}
+	return Stats{Relay: p.relay.Stats(), Consumer: consumer.Stats(p.consumer.Stats())}
 }
 
 // Connected reports whether the service has a session with the broker in which it may publish and

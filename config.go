@@ -114,8 +114,7 @@ func New(c Config) (*Service, error) {
 	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
 	t, err := s.choreography()
 	s.topology = t
-	faults = append(faults, err, s.validate(), (&consumer.Consumer{Name: c.Name, Topology: t,
-		Handlers: c.Handlers, Bounds: c.Bounds, Middleware: c.Middleware}).Validate())
+	faults = append(faults, err, s.validate(), c.consumer(t).Validate())
 	if slices.Contains(c.Components, nil) {
 		faults = append(faults, errors.New("Components contains nil"))
 	}
@@ -142,6 +141,12 @@ func (s *Service) validate() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// consumer returns what the service does about events, in a topology.
+func (c Config) consumer(t topology.Topology) consumer.Consumer {
+	return consumer.Consumer{Name: c.Name, Topology: t, Handlers: c.Handlers, Bounds: c.Bounds,
+		Middleware: c.Middleware}
 }
 
 // Config returns the configuration of the service.

@@ -24,7 +24,7 @@ const maxExported = 40
 
 var broad = map[string]int{
 	"cli":        45,
-	"consumer":   79,
+	"consumer":   54,
 	"fulfilment": 73,
 	"eventstore": 53,
 }

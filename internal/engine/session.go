@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -14,13 +14,18 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// identityTimeout is how long the beginning of a session waits for the identity of the database.
-const identityTimeout = 5 * time.Second
+const (
+	deadPrefetch = 20 // dead letters may be large, and parking them is not urgent
+	// breakTimeout is for begun work when the session breaks, before the next one begins.
+	breakTimeout = time.Second
+	// identityTimeout is how long the beginning of a session waits for the identity of the database.
+	identityTimeout = 5 * time.Second
+)
 
 // sessions are those of one consumer with the broker: one at a time for its queue, and one for its
 // dead letters.
 type sessions struct {
-	config   *Consumer
+	config   Config
 	batches  *batches
 	prefetch prefetch // of the next session for the queue
 	health   health
@@ -32,11 +37,11 @@ type sessions struct {
 func (s *sessions) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { rabbit.Supervise(ctx, s.config.Log, s.session) })
-	size := prefetch{full: s.config.bounds.Prefetch}
+	size := prefetch{full: s.config.Bounds.Prefetch}
 	running.Go(func() {
 		rabbit.Supervise(ctx, s.config.Log, func(ctx context.Context) error {
-			err := s.consumeDead(ctx, min(deadPrefetch, size.now()))
-			size.adjust(err)
+			err := s.consumeDead(ctx, min(deadPrefetch, size.now(time.Now())))
+			size.adjust(err, time.Now())
 			return err
 		})
 	})
@@ -48,28 +53,29 @@ func (s *sessions) run(ctx context.Context) {
 func (s *sessions) session(ctx context.Context) error {
 	err := s.consume(ctx)
 	if ctx.Err() == nil {
-		s.health.ended(err)
-		s.prefetch.adjust(err)
+		s.health.ended(err, time.Now())
+		s.prefetch.adjust(err, time.Now())
 	}
 	return err
 }
 
 // consume hands the deliveries of one session to lanes by their subject.
 func (s *sessions) consume(ctx context.Context) error {
-	deliveries, err := s.subscribe(ctx, "consume", topology.QueueOf(s.config.Name), s.prefetch.now())
+	deliveries, err := s.subscribe(ctx, "consume", topology.QueueOf(s.config.Name),
+		s.prefetch.now(time.Now()))
 	if err != nil {
 		return err
 	}
 	defer deliveries.Close()
-	s.health.began()
+	s.health.began(time.Now())
 	s.config.Log.Info().Str("queue", topology.QueueOf(s.config.Name)).Msg("consuming")
 	seed := maphash.MakeSeed()
-	lanes := make([]*lane, s.config.bounds.Lanes)
+	lanes := make([]*lane, s.config.Bounds.Lanes)
 	var running sync.WaitGroup
 	for i := range lanes {
 		// With room for the whole prefetch the dispatcher never waits for a lane.
 		lanes[i] = &lane{batches: s.batches, deliveries: deliveries,
-			in: make(chan amqp.Delivery, s.config.bounds.Prefetch)}
+			in: make(chan amqp.Delivery, s.config.Bounds.Prefetch)}
 		running.Go(func() { lanes[i].run(ctx) })
 	}
 	s.inHand.Go(running.Wait)
@@ -88,7 +94,7 @@ func (s *sessions) consume(ctx context.Context) error {
 	}
 	if ctx.Err() != nil {
 		_ = deliveries.Stop() // the session is closed anyway
-		waitAtMost(&running, s.config.bounds.ShutdownTimeout)
+		waitAtMost(&running, s.config.Bounds.ShutdownTimeout)
 	} else {
 		// What the lanes still handle can no longer be acknowledged and is delivered again, preferably
 		// as a duplicate; but a slow handler must not delay the next session.
@@ -127,7 +133,7 @@ func (s *sessions) subscribe(ctx context.Context, name, queue string,
 	var deliveries *rabbit.Deliveries
 	if err == nil {
 		deliveries, err = rabbit.Subscribe(session, queue, s.database(ctx), prefetch,
-			s.config.bounds.PrefetchBytes)
+			s.config.Bounds.PrefetchBytes)
 	}
 	if err != nil {
 		session.Close()

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"fmt"
@@ -9,34 +9,37 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// handlers are what a service does about each type, with the policies of each. They do not change.
+// handlers are what a service does about each type. They do not change.
 type handlers struct {
-	service   topology.Service
+	topology  topology.Topology
+	service   topology.Service // this one in it
 	of        map[string]*Handler
-	calls     []string // the types whose handler is a Call
+	calls     []string // the types whose handler makes an outside call
 	reactions []string // the others
 	catalogue events.Catalogue
-	bounds    Bounds // with their defaults
+	bounds    Bounds
 }
 
 // newHandlers panics if two handlers are for one type, which is a mistake in the program.
-func newHandlers(service topology.Service, list []Handler, bounds Bounds) *handlers {
-	hs := &handlers{service: service, of: map[string]*Handler{}, catalogue: events.NewCatalogue(),
-		bounds: bounds}
-	for i := range list {
-		h := &list[i]
-		for _, eventType := range h.Types() {
+func newHandlers(s Service) *handlers {
+	service, _ := s.Topology.Service(s.Name)
+	service.Name = s.Name
+	hs := &handlers{topology: s.Topology, service: service, of: map[string]*Handler{},
+		catalogue: events.NewCatalogue(), bounds: s.Bounds}
+	for _, h := range s.Handlers {
+		for _, sample := range h.Samples {
+			eventType := sample.EventType()
 			if hs.of[eventType] != nil {
 				panic(fmt.Sprintf("consumer: %s has two handlers for %s", service.Name, eventType))
 			}
-			hs.of[eventType] = h
-			if h.call != nil {
+			hs.of[eventType] = &h
+			if h.Call != nil {
 				hs.calls = append(hs.calls, eventType)
 			} else {
 				hs.reactions = append(hs.reactions, eventType)
 			}
 		}
-		hs.catalogue = hs.catalogue.With(h.samples...)
+		hs.catalogue = hs.catalogue.With(h.Samples...)
 	}
 	return hs
 }
@@ -44,14 +47,17 @@ func newHandlers(service topology.Service, list []Handler, bounds Bounds) *handl
 // isCall reports whether the handler of a type makes an outside call.
 func (hs *handlers) isCall(eventType string) bool {
 	h := hs.of[eventType]
-	return h != nil && h.call != nil
+	return h != nil && h.Call != nil
 }
 
 // reacts reports whether events of a type are handled in a transaction.
 func (hs *handlers) reacts(eventType string) bool {
 	h := hs.of[eventType]
-	return h != nil && h.call == nil
+	return h != nil && h.Call == nil
 }
+
+// consumes reports whether the service has a queue.
+func (hs *handlers) consumes() bool { return len(hs.service.Reacts) > 0 }
 
 // waitsAs returns what an event waits for that is not handled in its lane.
 func (hs *handlers) waitsAs(eventType string) inbox.Kind {
@@ -64,15 +70,15 @@ func (hs *handlers) waitsAs(eventType string) inbox.Kind {
 // retryOf returns the policy for a type.
 func (hs *handlers) retryOf(eventType string) Retry {
 	if h := hs.of[eventType]; h != nil {
-		return h.options.Retry.or(hs.bounds.Retry)
+		return h.Retry
 	}
 	return hs.bounds.Retry
 }
 
 // callTimeout returns the bound of a call.
 func (hs *handlers) callTimeout(callType string) time.Duration {
-	if h := hs.of[callType]; h != nil && h.options.Timeout > 0 {
-		return h.options.Timeout
+	if h := hs.of[callType]; h != nil && h.Timeout > 0 {
+		return h.Timeout
 	}
 	return hs.bounds.CallTimeout
 }
@@ -80,7 +86,7 @@ func (hs *handlers) callTimeout(callType string) time.Duration {
 // concurrency returns how many transactions, or calls, of a type may run at a time; 0: any number.
 func (hs *handlers) concurrency(eventType string) int {
 	if h := hs.of[eventType]; h != nil {
-		return h.options.Concurrency
+		return h.Concurrency
 	}
 	return 0
 }

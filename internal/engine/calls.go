@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"cmp"
@@ -105,7 +105,7 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 	}
 	return guard(context.WithoutCancel(ctx), k.hanging, k.handlers.bounds.HandlerTimeout,
 		func(ctx context.Context) (claimed []inbox.Pending, err error) {
-			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+			err = k.once(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 				if claimed, err = k.inbox.ClaimEach(ctx, tx, slots, most); err != nil {
 					return err
 				}
@@ -166,7 +166,7 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 			if r.request, err = k.decoder.pending(p); err != nil {
 				return r, err
 			}
-			call := k.handlers.of[p.Type].call
+			call := k.handlers.of[p.Type].Call
 			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}

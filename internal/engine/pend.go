@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"cmp"
@@ -39,7 +39,7 @@ func (k *keeper) store(ctx context.Context, batch []item, why error,
 // later copy of each is then a duplicate.
 func (k *keeper) storeOnce(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
-	attempts, pause := 1, k.handlers.retryOf(batch[0].receipt.Type).pause(1)
+	attempts, pause := 1, k.handlers.retryOf(batch[0].receipt.Type).Pause(1)
 	patience := k.handlers.bounds.DatabasePatience
 	if after, waits := retryPause(why, 0, patience); verdict == postpone && waits {
 		attempts, pause = 0, after

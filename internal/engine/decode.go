@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -22,7 +22,6 @@ var errForged = fmt.Errorf("forged")
 
 // decoder turns deliveries and what waited into events. It is safe for concurrent use.
 type decoder struct {
-	topology topology.Topology
 	handlers *handlers
 	hanging  *hanging
 	log      zerolog.Logger
@@ -68,11 +67,11 @@ func (r *decoder) delivery(d amqp.Delivery) (item, error) {
 // what that service does not publish.
 func (r *decoder) verifySource(exchange string, record events.Record) (owner string, err error) {
 	owner, ok := topology.OwnerOf(exchange)
-	publisher, known := r.topology.Service(owner)
+	publisher, known := r.handlers.topology.Service(owner)
 	switch {
 	case !ok || !known:
 		return "", fmt.Errorf("%w: exchange %.80q belongs to no service of %s", errForged, exchange,
-			r.topology.Name)
+			r.handlers.topology.Name)
 	case !slices.Contains(publisher.Publishes(), record.Type):
 		return "", fmt.Errorf("%w: %s does not publish %.80q", errForged, owner, record.Type)
 	case record.Source != "" && record.Source != topology.SourceOf(owner):

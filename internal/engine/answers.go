@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -113,7 +113,7 @@ func (w *answers) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []cal
 	var published []Result
 	for _, r := range answered {
 		if !w.handlers.reacts(r.answer.EventType()) {
-			published = append(published, Result{r.request, Publish(r.answer)})
+			published = append(published, Result{r.request, Effects{Publish: []events.Payload{r.answer}}})
 			continue
 		}
 		if !w.handlers.service.MayAnswer(r.Type, r.answer.EventType()) {
@@ -125,7 +125,7 @@ func (w *answers) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []cal
 		batch = append(batch, e)
 	}
 	if len(published) > 0 {
-		if err := w.write(ctx, tx, published); err != nil {
+		if err := w.Write(ctx, tx, published...); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -109,14 +109,32 @@ func watched(ctx context.Context, key, eventType string) (ended func()) {
 	return func() { w.running.Store(nil) }
 }
 
-// safely runs the handler of one event: a panic is an error.
-func safely(ctx context.Context, e events.Event, f func() error) (err error) {
+// Safely runs the handler of one event: a panic is an error.
+func Safely(ctx context.Context, e events.Event, f func() error) (err error) {
 	if w, _ := ctx.Value(watchKey{}).(*watch); w != nil {
 		w.running.Store(&run{keyOf(e), e.Data.EventType()})
 		defer w.running.Store(nil)
 	}
 	defer recovered(&err, e)
 	return evaluated(f())
+}
+
+// Misuse is an error with which code panics whose text says all that its author needs: no stack is
+// added.
+type Misuse interface {
+	error
+	Misuse()
+}
+
+// recovered turns a panic into an error with its stack.
+func recovered(err *error, e events.Event) {
+	switch cause := recover().(type) {
+	case nil:
+	case Misuse:
+		*err = fmt.Errorf("react to %s: %w", e.Data.EventType(), cause)
+	default:
+		*err = fmt.Errorf("react to %s: panic: %v\n%s", e.Data.EventType(), cause, debug.Stack())
+	}
 }
 
 // evaluatedError is an error of an author's code with its text, so that the code does not run again

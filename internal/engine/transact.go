@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
-	"github.com/quadrille-go/quadrille/outbox"
 )
 
 // transactor runs handlers in transactions of the service's database, and writes their effects. It
@@ -22,7 +21,7 @@ type transactor struct {
 	db         *sqlx.DB // nil: the caller's transactions only
 	statements *pg.Statements
 	inbox      *inbox.Inbox
-	outbox     *outbox.Outbox
+	outbox     Outbox
 	handlers   *handlers
 	hanging    *hanging
 	middleware []Middleware
@@ -52,7 +51,7 @@ func (t *transactor) react(ctx context.Context, tx *sqlx.Tx,
 	}
 	var results []Result
 	for _, h := range order {
-		more, err := h.apply(ctx, tx, parts[h])
+		more, err := h.React(ctx, tx, parts[h])
 		if err != nil {
 			return nil, err
 		}
@@ -74,12 +73,12 @@ func (t *transactor) reactAndWrite(ctx context.Context, tx *sqlx.Tx, batch []eve
 		key, eventType = keyOf(batch[0]), batch[0].Data.EventType()
 	}
 	defer watched(ctx, key, eventType)()
-	return t.write(ctx, tx, results)
+	return t.Write(ctx, tx, results...)
 }
 
-// write writes the effects of a batch: the schedule, the requests, and the outbox last, since its
+// Write writes the effects of a batch: the schedule, the requests, and the outbox last, since its
 // rows are what the relay waits for.
-func (t *transactor) write(ctx context.Context, tx *sqlx.Tx, results []Result) error {
+func (t *transactor) Write(ctx context.Context, tx *sqlx.Tx, results ...Result) error {
 	w, err := t.handlers.writesOf(results, time.Now())
 	if err != nil || w.empty() {
 		return err
@@ -96,8 +95,8 @@ func (t *transactor) write(ctx context.Context, tx *sqlx.Tx, results []Result) e
 	return t.outbox.Append(ctx, tx, w.publish...)
 }
 
-// withStatements returns a context in which the hot statements of the database are prepared.
-func (t *transactor) withStatements(ctx context.Context) context.Context {
+// WithStatements returns a context in which the hot statements of the database are prepared.
+func (t *transactor) WithStatements(ctx context.Context) context.Context {
 	if t.db == nil {
 		return ctx
 	}
@@ -107,12 +106,13 @@ func (t *transactor) withStatements(ctx context.Context) context.Context {
 // requestsKey is the context's key under which a transaction notes that it has written requests.
 type requestsKey struct{}
 
-// tx is pg.InTx in a context in which the hot statements are prepared. When the transaction
+// once is pg.InTx in a context in which the hot statements are prepared. When the transaction
 // has committed and has written requests, the calls are hurried: without that their poll finds
 // them.
-func (t *transactor) tx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
+func (t *transactor) once(ctx context.Context,
+	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	made := new(atomic.Bool)
-	ctx = context.WithValue(t.withScope(t.withStatements(ctx)), requestsKey{}, made)
+	ctx = context.WithValue(t.withScope(t.WithStatements(ctx)), requestsKey{}, made)
 	err := pg.InTx(ctx, t.db, func(tx *sqlx.Tx) error {
 		open := &openTx{transactor: t, tx: tx}
 		if err := f(context.WithValue(ctx, openTxKey{}, open), tx); err != nil {
@@ -140,7 +140,7 @@ func (t *transactor) inTx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	_, err := guard(context.WithoutCancel(ctx), t.hanging, t.handlers.bounds.HandlerTimeout,
 		func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, t.tx(ctx, f)
+			return struct{}{}, t.once(ctx, f)
 		})
 	return err
 }
@@ -154,12 +154,14 @@ type openTx struct {
 
 type openTxKey struct{}
 
-// join runs f in the transaction of ctx, or in one of its own if ctx has none; see Consumer.Join.
-func (t *transactor) join(ctx context.Context,
+// Join runs f in the transaction of ctx, which is that of Tx or of a handler, or in Tx if ctx has
+// none. After an error of f, other than a refusal, the transaction that f has joined is not
+// committed, even if the code around f ignores the error: f may have written a part of its rows.
+func (t *transactor) Join(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	open, ok := ctx.Value(openTxKey{}).(*openTx)
 	if !ok || open.transactor != t {
-		return t.repeat(ctx, f)
+		return t.Tx(ctx, f)
 	}
 	err := f(ctx, open.tx)
 	if err != nil && !isRefusal(err) && open.failed == nil {
@@ -168,11 +170,15 @@ func (t *transactor) join(ctx context.Context,
 	return err
 }
 
-// repeat runs f in a transaction, and again while another one was first; see Consumer.Tx.
-func (t *transactor) repeat(ctx context.Context,
+// Tx runs f in a transaction of the service's database, and hurries the relay and the calls when it
+// has committed. It runs f again, up to MaxReruns times, when another transaction was first or the
+// database has chosen this one to end a deadlock, so f must be repeatable. What f publishes,
+// schedules or requests happens if, and only if, Tx returns nil, or the commit arrived although its
+// outcome is unknown (pg.ErrUnknownOutcome).
+func (t *transactor) Tx(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) (err error) {
 	for range MaxReruns {
-		err = t.tx(ctx, f)
+		err = t.once(ctx, f)
 		if pg.ClassOf(err) != pg.Retry {
 			break
 		}
