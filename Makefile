@@ -18,8 +18,8 @@ demo: servers build ## run orders through every outcome on private servers, and 
 	@bin/quadrille demo
 
 test: servers build ## run all tests on private servers, with the race detector
-	@GOWORK=$(CURDIR)/tests/go.work $(GO) vet ./... ./tests/compose
-	@GOWORK=$(CURDIR)/tests/go.work GO="$(GO)" scripts/test.sh ./... ./tests/compose
+	@GOWORK=$(CURDIR)/tests/modules.work $(GO) vet ./... ./tests/compose
+	@GOWORK=$(CURDIR)/tests/modules.work GO="$(GO)" scripts/test.sh ./... ./tests/compose
 
 up: servers build ## start everything and stay until Ctrl-C
 	@bin/quadrille up

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -21,7 +21,7 @@ func (o operator) DryRun(ctx context.Context, id string) (admin.DryRun, error) {
 	}
 	effects, err := p.consumer.DryRun(ctx, found)
 	switch class := pg.ClassOf(err); {
-	case errors.Is(err, consumer.ErrCallNotRun):
+	case errors.Is(err, engine.ErrCallNotRun):
 		return result, admin.Problem{Status: http.StatusConflict,
 			Detail: "it cannot be tried: " + err.Error()}
 	case err != nil && (class == pg.Lost || class == pg.Busy || class == pg.Retry):
@@ -36,7 +36,7 @@ func (o operator) DryRun(ctx context.Context, id string) (admin.DryRun, error) {
 }
 
 // add lists what would have happened. Deadlines and requests have no id before they are written.
-func add(r *admin.DryRun, service string, effects consumer.Effects) error {
+func add(r *admin.DryRun, service string, effects engine.Effects) error {
 	now := time.Now()
 	list := func(p events.Payload, after *time.Duration, call bool) error {
 		record, err := events.Cause(events.Event{}, topology.SourceOf(service), now, p).Record()

@@ -114,9 +114,8 @@ func New(c Config) (*Service, error) {
 	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
 	var err error
 	s.role, err = roleOf(c)
-	faults = append(faults, err, s.config.checkAddresses(), (&consumer.Consumer{Name: c.Name,
-		Topology: s.role.topology, Handlers: c.Handlers, Bounds: c.Bounds,
-		Middleware: c.Middleware}).Validate())
+	faults = append(faults, err, s.config.checkAddresses(),
+		c.consumer(s.role.topology).Validate())
 	if slices.Contains(c.Components, nil) {
 		faults = append(faults, errors.New("Components contains nil"))
 	}
@@ -142,6 +141,12 @@ func (c Config) checkAddresses() error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// consumer returns what the service does about events, in a topology.
+func (c Config) consumer(t topology.Topology) consumer.Consumer {
+	return consumer.Consumer{Name: c.Name, Topology: t, Handlers: c.Handlers, Bounds: c.Bounds,
+		Middleware: c.Middleware}
 }
 
 // Config returns the configuration of the service.

@@ -11,7 +11,7 @@ import (
 )
 
 // Tx runs f in a transaction of the service's database, and hurries the relay and the outside calls
-// when it has committed. It runs f again, up to consumer.MaxReruns times, when another transaction
+// when it has committed. It runs f again, up to ten times, when another transaction
 // was first: f must be repeatable. What f publishes happens if, and only if, Tx returns nil, or
 // pg.ErrUnknownOutcome and the commit arrived. The context that f gets is the one to pass on.
 func (s *Service) Tx(ctx context.Context,
@@ -35,7 +35,7 @@ func (s *Service) Do(ctx context.Context, tx *sqlx.Tx, e consumer.Effects) error
 	if err != nil {
 		return err
 	}
-	return p.consumer.Execute(ctx, tx, e)
+	return consumer.Execute(ctx, p.consumer, tx, e)
 }
 
 // Execute runs commands of a participant: in one transaction it locks and loads the rows that they

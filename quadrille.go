@@ -12,7 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/sync/singleflight"
 
-	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/outbox"
@@ -42,7 +42,7 @@ type parts struct {
 	sessions *sqlx.DB // by LeaderDatabase; db where there is none
 	outbox   *outbox.Outbox
 	inbox    *inbox.Inbox
-	consumer *consumer.Consumer
+	consumer *engine.Engine
 	relay    *outbox.Relay
 	given    bool // the pool is the caller's
 }
@@ -154,11 +154,10 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		}
 		return nil, err
 	}
-	p.consumer = &consumer.Consumer{
-		Name: c.Name, URL: c.AMQP, Topology: s.role.topology, Handlers: c.Handlers, DB: db,
-		Inbox: p.inbox, Outbox: p.outbox, Ready: s.ready, Log: c.Log, Bounds: c.Bounds,
-		Middleware: c.Middleware,
-	}
+	p.consumer = engine.New(engine.Config{
+		Service: c.consumer(s.role.topology).Compile(), URL: c.AMQP, DB: db, Inbox: p.inbox,
+		Outbox: p.outbox, Ready: s.ready, Log: c.Log,
+	})
 	var source outbox.Source
 	if c.Stream != nil {
 		source = c.Stream(db)

@@ -23,7 +23,7 @@ type Stats struct {
 func (s *Service) Stats() Stats {
 	stats := Stats{Breakers: s.config.breakers()}
 	if p := s.opened.Load(); p != nil {
-		stats.Relay, stats.Consumer = p.relay.Stats(), p.consumer.Stats()
+		stats.Relay, stats.Consumer = p.relay.Stats(), consumer.Stats(p.consumer.Stats())
 		stats.SessionEnds = p.consumer.SessionEnds()
 	}
 	return stats

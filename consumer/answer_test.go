@@ -51,7 +51,7 @@ func TestReactionToAnAnswerThatHangsHoldsUpNoOther(t *testing.T) {
 			}
 			return consumer.Publish(consumertest.Answered{Order: e.Data.Order}), nil
 		}))
-	c.Bounds.HandlerTimeout = 500 * time.Millisecond
+	c.Bounds.HandlerTimeout = 5 * time.Second
 	stop := w.Start(c)
 	t.Cleanup(release)
 	w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "hangs"},

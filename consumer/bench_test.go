@@ -43,7 +43,7 @@ func BenchmarkConsume(b *testing.B) {
 		}
 		b.ResetTimer()
 		deliveries, err := rabbit.Subscribe(session, queue, "", consumer.Prefetch,
-			consumer.MaxBytesInHand)
+			consumer.PrefetchBytes)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
@@ -17,7 +18,7 @@ import (
 // double from First to Longest, and each is jittered between half of it and all of it. The zero
 // value of a field means its default.
 type Retry struct {
-	Attempts int           // before it is parked; default MaxAttempts
+	Attempts int           // before it is parked; default 10
 	First    time.Duration // the pause before the second attempt; default 1 s
 	Longest  time.Duration // the longest pause; default 5 min
 }
@@ -55,17 +56,18 @@ type Bounds struct {
 	DatabasePatience time.Duration
 	// Retry is the policy of handlers that have none of their own; see Handler.With.
 	Retry Retry
-	// Malformed bounds the parked messages of one exchange that are no events, or forged ones. Default
-	// 1000 messages and 64 MiB.
-	Malformed inbox.Bounds
+	// MalformedMessages and MalformedBytes bound the parked messages of one exchange that are no
+	// events, or forged ones. Default 1000 messages and 64 MiB.
+	MalformedMessages int
+	MalformedBytes    int64
 	// ShutdownTimeout is how long begun work may take after the context of Run has ended. What is not
 	// finished then is rolled back and delivered again. Default 10 s.
 	ShutdownTimeout time.Duration
 }
 
-// Validate returns all faults: a bound that is negative or beyond its limit, or that contradicts
+// validate returns all faults: a bound that is negative or beyond its limit, or that contradicts
 // another.
-func (b Bounds) Validate() error {
+func (b Bounds) validate() error {
 	list := map[string]bound{
 		"Lanes": {int64(b.Lanes), maxLanes}, "BatchMax": {int64(b.BatchMax), maxPrefetch},
 		"Prefetch":       {int64(b.Prefetch), maxPrefetch},
@@ -73,13 +75,13 @@ func (b Bounds) Validate() error {
 		"CallWorkers":    {int64(b.CallWorkers), maxCallWorkers},
 		"HandlerTimeout": duration(b.HandlerTimeout), "CallTimeout": duration(b.CallTimeout),
 		"CallPatience": duration(b.CallPatience), "CallHistory": duration(b.CallHistory),
-		"DatabasePatience":   duration(b.DatabasePatience),
-		"ShutdownTimeout":    duration(b.ShutdownTimeout),
-		"Malformed.Messages": {int64(b.Malformed.Messages), math.MaxInt64},
-		"Malformed.Bytes":    {b.Malformed.Bytes, math.MaxInt64},
+		"DatabasePatience":  duration(b.DatabasePatience),
+		"ShutdownTimeout":   duration(b.ShutdownTimeout),
+		"MalformedMessages": {int64(b.MalformedMessages), math.MaxInt64},
+		"MalformedBytes":    {b.MalformedBytes, math.MaxInt64},
 	}
 	maps.Copy(list, b.Retry.bounds())
-	return validate(list, b.Retry.or(Retry{MaxAttempts, retryFirst, retryMax}))
+	return faultsOf(list, b.Retry.or(Retry{maxAttempts, retryFirst, retryMax}))
 }
 
 // validate returns all faults of the handler's options. The retry policy of the consumer is that of
@@ -89,7 +91,7 @@ func (h Handler) validate(otherwise Retry) error {
 	list := o.Retry.bounds()
 	list["Timeout"] = duration(o.Timeout)
 	list["Concurrency"] = bound{int64(o.Concurrency), math.MaxInt64}
-	errs := []error{validate(list, o.Retry.or(otherwise))}
+	errs := []error{faultsOf(list, o.Retry.or(otherwise))}
 	if slices.ContainsFunc(o.Middleware, func(m Middleware) bool { return m == nil }) {
 		errs = append(errs, errNoMiddleware)
 	}
@@ -102,14 +104,15 @@ var errNoMiddleware = errors.New("Middleware contains nil")
 type bound struct{ value, limit int64 }
 
 // duration is a bound on a time. Beyond a century the end of a lease or of a pause overflows.
-func duration(d time.Duration) bound { return bound{int64(d), int64(maxDuration)} }
+func duration(d time.Duration) bound { return bound{int64(d), int64(engine.MaxDuration)} }
 
 func (r Retry) bounds() map[string]bound {
 	return map[string]bound{"Retry.Attempts": {int64(r.Attempts), math.MaxInt64},
 		"Retry.First": duration(r.First), "Retry.Longest": duration(r.Longest)}
 }
 
-func validate(list map[string]bound, retry Retry) error {
+// faultsOf returns what is wrong with values, and with a policy.
+func faultsOf(list map[string]bound, retry Retry) error {
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		switch b := list[name]; {
@@ -130,21 +133,33 @@ func validate(list map[string]bound, retry Retry) error {
 // orDefaults returns the bounds with the default of each that is zero.
 func (b Bounds) orDefaults() Bounds {
 	processors := runtime.GOMAXPROCS(0)
-	b.Lanes = cmp.Or(b.Lanes, max(Lanes, lanesPerProcessor*processors))
-	b.BatchMax = cmp.Or(b.BatchMax, BatchMax)
-	b.Prefetch = cmp.Or(b.Prefetch, Prefetch)
-	b.PrefetchBytes = cmp.Or(b.PrefetchBytes, MaxBytesInHand)
-	b.HandlerTimeout = cmp.Or(b.HandlerTimeout, DefaultHandlerTimeout)
-	b.CallWorkers = cmp.Or(b.CallWorkers, max(CallsAtOnce, callsPerProcessor*processors))
-	b.CallTimeout = cmp.Or(b.CallTimeout, CallTimeout)
-	b.CallPatience = cmp.Or(b.CallPatience, CallPatience)
-	b.CallHistory = cmp.Or(b.CallHistory, CallHistory)
-	b.DatabasePatience = cmp.Or(b.DatabasePatience, DatabasePatience)
-	b.Retry = b.Retry.or(Retry{MaxAttempts, retryFirst, retryMax})
-	b.Malformed.Messages = cmp.Or(b.Malformed.Messages, MaxMalformed)
-	b.Malformed.Bytes = cmp.Or(b.Malformed.Bytes, MaxMalformedBytes)
-	b.ShutdownTimeout = cmp.Or(b.ShutdownTimeout, drainTimeout)
+	b.Lanes = cmp.Or(b.Lanes, max(leastLanes, lanesPerProcessor*processors))
+	b.BatchMax = cmp.Or(b.BatchMax, batchMax)
+	b.Prefetch = cmp.Or(b.Prefetch, prefetch)
+	b.PrefetchBytes = cmp.Or(b.PrefetchBytes, prefetchBytes)
+	b.HandlerTimeout = cmp.Or(b.HandlerTimeout, handlerTimeout)
+	b.CallWorkers = cmp.Or(b.CallWorkers, max(leastCallWorkers, callsPerProcessor*processors))
+	b.CallTimeout = cmp.Or(b.CallTimeout, callTimeout)
+	b.CallPatience = cmp.Or(b.CallPatience, callPatience)
+	b.CallHistory = cmp.Or(b.CallHistory, callHistory)
+	b.DatabasePatience = cmp.Or(b.DatabasePatience, databasePatience)
+	b.Retry = b.Retry.or(Retry{maxAttempts, retryFirst, retryMax})
+	b.MalformedMessages = cmp.Or(b.MalformedMessages, malformedMessages)
+	b.MalformedBytes = cmp.Or(b.MalformedBytes, malformedBytes)
+	b.ShutdownTimeout = cmp.Or(b.ShutdownTimeout, shutdownTimeout)
 	return b
+}
+
+// compile returns the bounds, which have their defaults, as the engine sees them.
+func (b Bounds) compile() engine.Bounds {
+	return engine.Bounds{
+		Lanes: b.Lanes, BatchMax: b.BatchMax, Prefetch: b.Prefetch, PrefetchBytes: b.PrefetchBytes,
+		HandlerTimeout: b.HandlerTimeout, CallWorkers: b.CallWorkers, CallTimeout: b.CallTimeout,
+		CallPatience: b.CallPatience, CallHistory: b.CallHistory,
+		DatabasePatience: b.DatabasePatience, Retry: engine.Retry(b.Retry),
+		Malformed:       inbox.Bounds{Messages: b.MalformedMessages, Bytes: b.MalformedBytes},
+		ShutdownTimeout: b.ShutdownTimeout,
+	}
 }
 
 // or returns the policy with the fields of another one where it has none.
@@ -155,42 +170,31 @@ func (r Retry) or(otherwise Retry) Retry {
 	}
 }
 
-// pause returns the pause before the next attempt: exponential with jitter, but never less than
-// half, so that a retry is not immediate.
-func (r Retry) pause(attempts int) time.Duration {
-	pause := min(r.First, maxDuration)
-	for n := 1; n < attempts && pause < r.Longest; n++ {
-		pause *= 2 // cannot overflow below maxDuration
-	}
-	return jitter(min(pause, max(r.First, r.Longest), maxDuration))
-}
-
 // The limits of the bounds.
 const (
 	maxLanes       = 1 << 10
 	maxPrefetch    = 1<<16 - 1 // AMQP has 16 bits for it, and 0 means no bound
 	maxCallWorkers = 1 << 16
-	maxDuration    = 100 * 365 * 24 * time.Hour
 )
 
-// The defaults of the bounds.
+// The defaults of the bounds. Of lanes and call workers there are more on many processors.
 const (
-	Prefetch              = 2000
-	MaxBytesInHand        = 64 << 20
-	Lanes                 = 4 // at least
-	lanesPerProcessor     = 2
-	BatchMax              = 200
-	DefaultHandlerTimeout = time.Minute
-	CallsAtOnce           = 32 // at least
-	callsPerProcessor     = 16
-	CallTimeout           = 10 * time.Second
-	CallPatience          = 6 * time.Hour
-	CallHistory           = 14 * 24 * time.Hour
-	DatabasePatience      = 24 * time.Hour
-	MaxAttempts           = 10
-	retryFirst            = time.Second
-	retryMax              = 5 * time.Minute
-	MaxMalformed          = 1000
-	MaxMalformedBytes     = 64 << 20
-	drainTimeout          = 10 * time.Second
+	leastLanes        = 4
+	lanesPerProcessor = 2
+	batchMax          = 200
+	prefetch          = 2000
+	prefetchBytes     = 64 << 20
+	handlerTimeout    = time.Minute
+	leastCallWorkers  = 32
+	callsPerProcessor = 16
+	callTimeout       = 10 * time.Second
+	callPatience      = 6 * time.Hour
+	callHistory       = 14 * 24 * time.Hour
+	databasePatience  = 24 * time.Hour
+	maxAttempts       = 10
+	retryFirst        = time.Second
+	retryMax          = 5 * time.Minute
+	malformedMessages = 1000
+	malformedBytes    = 64 << 20
+	shutdownTimeout   = 10 * time.Second
 )

@@ -105,13 +105,13 @@ func TestAHangingCallHoldsUpNoLane(t *testing.T) {
 		return consumertest.Answered{Order: e.Data.Order}, nil
 	}))
 	var published []events.Payload
-	for range 2 * consumer.CallsAtOnce {
+	for range 2 * consumer.CallWorkers {
 		published = append(published, consumertest.Asked{Order: "o"}, consumertest.Noted{Order: "o"})
 	}
 	w.PublishAs(consumertest.Shop, published...)
-	w.Becomes(2*consumer.CallsAtOnce, notesCount)
+	w.Becomes(2*consumer.CallWorkers, notesCount)
 	close(leave)
-	w.Becomes(2*consumer.CallsAtOnce, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
+	w.Becomes(2*consumer.CallWorkers, `SELECT count(*) FROM outbox WHERE type = 'question.answered'`)
 	stop()
 	w.Drained()
 }

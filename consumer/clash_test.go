@@ -143,7 +143,7 @@ func TestMalformedMessagesFillNoDisk(t *testing.T) {
 	}
 	send(0, most+beyond, func(i int) []byte { return fmt.Append(nil, "bad ", i) })
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
-	c.Malformed = inbox.Bounds{Messages: most, Bytes: mostBytes}
+	c.MalformedMessages, c.MalformedBytes = most, mostBytes
 	stop := w.Start(c)
 	dropped := func(n int64) {
 		t.Helper()

@@ -2,66 +2,58 @@ package consumer
 
 import (
 	"context"
-	"fmt"
-	"hash/maphash"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/jmoiron/sqlx"
-	amqp "github.com/rabbitmq/amqp091-go"
-	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/inbox"
-	"github.com/quadrille-go/quadrille/internal/pg"
-	"github.com/quadrille-go/quadrille/internal/rabbit"
-	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// The bounds of a consumer that are not in Bounds.
-const (
-	deadPrefetch = 20 // dead letters may be large, and parking them is not urgent
-	// closeTimeout is for closing the sessions, after ShutdownTimeout.
-	closeTimeout = 3 * time.Second
-	// breakTimeout is for begun work when the session breaks, before the next one begins.
-	breakTimeout = time.Second
-)
-
-// Consumer consumes the queue of one service, and runs its retries and deadlines. Fill in the
-// fields, then Run it once.
+// Consumer is what a service does about events, as its author has written it. Package quadrille
+// makes one of its Config and runs it.
 type Consumer struct {
 	Name     string // of the service in the topology
-	URL      string // of the broker
 	Topology topology.Topology
 	Handlers []Handler
-	DB       *sqlx.DB
-	Inbox    *inbox.Inbox
-	Outbox   *outbox.Outbox
-	// Ready is called at the start of each session, before anything is consumed; nil: always ready.
-	Ready func(*rabbit.Session) error
-	Log   zerolog.Logger
 	Bounds
 	// Middleware wraps every handler, reaction and call, the first one outermost.
 	Middleware []Middleware
+}
 
-	prepared     sync.Once
-	bounds       Bounds // with their defaults
-	statements   *pg.Statements
-	catalogue    events.Catalogue
-	handlerOf    map[string]*Handler
-	callTypes    []string // those whose handler is a Call
-	ownTypes     []string // the others
-	unknownTypes sync.Map // types that came and have no handler here
-	callNudge    chan struct{}
-	service      topology.Service
-	inHand       sync.WaitGroup // the lanes of all sessions
-	prefetch     prefetch       // of the next session
-	hanging      hanging
-	identity     atomic.Pointer[string] // of the database, as last read
-	sessions     health
-	stats        struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
+// Compile returns the consumer as the engine sees it; see Validate.
+func (c Consumer) Compile() engine.Service {
+	b := c.Bounds.orDefaults()
+	s := engine.Service{Name: c.Name, Topology: c.Topology, Bounds: b.compile(),
+		Middleware: compiled(c.Middleware)}
+	for _, h := range c.Handlers {
+		s.Handlers = append(s.Handlers, h.compile(b))
+	}
+	return s
+}
+
+// Execute writes effects in tx, caused by the event that is handled in ctx; outside of a handler
+// they have no cause. It refuses what the topology does not declare. Handlers use the methods of
+// quadrille.Service.
+func Execute(ctx context.Context, g *engine.Engine, tx *sqlx.Tx, e Effects) error {
+	return g.Write(g.WithStatements(ctx), tx, engine.Result{Cause: CauseOf(ctx), Effects: e.compile()})
+}
+
+// Apply reacts to a batch in tx, in its order: it loads and locks what the batch needs, runs the
+// reactions in memory, saves what has changed, and executes the effects. It returns the state after
+// the batch, and the effects that it has executed. quadrille.Execute uses it with commands;
+// deliveries and deadlines take the same way.
+//
+// Any error means that tx must be rolled back. A *Refusal is the answer "no" to a command. An error
+// that wraps pg.ErrRaced means that another replica inserted the same row first: run the
+// transaction again.
+func Apply[S any](ctx context.Context, g *engine.Engine, tx *sqlx.Tx, p Participant[S],
+	batch ...events.Event) (*S, []Result, error) {
+	s, results, err := p.apply(g.WithStatements(ctx), tx, batch...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, results, g.Write(ctx, tx, compiledResults(results)...)
 }
 
 // Stats are the counters of a consumer since the start of the process.
@@ -71,152 +63,4 @@ type Stats struct {
 	Dropped int64
 	// Hanging is how many runs of handlers have not returned although their time is over, now.
 	Hanging int64
-}
-
-// Stats may be called at any time.
-func (c *Consumer) Stats() Stats {
-	s := &c.stats
-	return Stats{
-		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
-		Parked: s.parked.Load(), Dropped: s.dropped.Load(), Batches: s.batches.Load(),
-		Hanging: c.hanging.now(),
-	}
-}
-
-// prepare builds what Run and Emit need. Two handlers for one type are a mistake in the program and
-// panic.
-func (c *Consumer) prepare() {
-	c.prepared.Do(func() {
-		c.statements = pg.NewStatements(c.DB)
-		c.bounds = c.Bounds.orDefaults()
-		c.prefetch.full = c.bounds.Prefetch
-		c.handlerOf = map[string]*Handler{}
-		c.callNudge = make(chan struct{}, 1)
-		c.catalogue = events.NewCatalogue()
-		c.service, _ = c.Topology.Service(c.Name)
-		for i := range c.Handlers {
-			h := &c.Handlers[i]
-			for _, sample := range h.samples {
-				if c.handlerOf[sample.EventType()] != nil {
-					panic(fmt.Sprintf("consumer: %s has two handlers for %s", c.Name, sample.EventType()))
-				}
-				c.handlerOf[sample.EventType()] = h
-				if h.call != nil {
-					c.callTypes = append(c.callTypes, sample.EventType())
-				} else {
-					c.ownTypes = append(c.ownTypes, sample.EventType())
-				}
-			}
-			c.catalogue = c.catalogue.With(h.samples...)
-		}
-	})
-}
-
-// Run consumes until ctx is done, then finishes begun work within ShutdownTimeout. It waits while
-// the broker or the database cannot be reached.
-func (c *Consumer) Run(ctx context.Context) {
-	c.prepare()
-	var running sync.WaitGroup
-	running.Go(func() { c.runDue(ctx, nil, c.redo) })
-	running.Go(func() { c.care(ctx) })
-	if len(c.callTypes) > 0 {
-		running.Go(func() { c.runCalls(ctx) })
-	}
-	if c.consumes() {
-		running.Go(func() { rabbit.Supervise(ctx, c.Log, c.session) })
-		size := prefetch{full: c.bounds.Prefetch}
-		running.Go(func() {
-			rabbit.Supervise(ctx, c.Log, func(ctx context.Context) error {
-				err := c.consumeDead(ctx, min(deadPrefetch, size.now()))
-				size.adjust(err)
-				return err
-			})
-		})
-	}
-	<-ctx.Done()
-	var all sync.WaitGroup
-	all.Go(func() { running.Wait(); c.inHand.Wait() })
-	waitAtMost(&all, c.bounds.ShutdownTimeout+closeTimeout)
-}
-
-// session is one session with the broker.
-func (c *Consumer) session(ctx context.Context) error {
-	err := c.consume(ctx)
-	if ctx.Err() == nil {
-		c.sessions.ended(err)
-		c.prefetch.adjust(err)
-	}
-	return err
-}
-
-// consume hands the deliveries of one session to lanes by their subject.
-func (c *Consumer) consume(ctx context.Context) error {
-	deliveries, err := c.subscribe(ctx, "consume", topology.QueueOf(c.Name), c.prefetch.now())
-	if err != nil {
-		return err
-	}
-	defer deliveries.Close()
-	c.sessions.began()
-	c.Log.Info().Str("queue", topology.QueueOf(c.Name)).Msg("consuming")
-	seed := maphash.MakeSeed()
-	lanes := make([]*lane, c.bounds.Lanes)
-	var running sync.WaitGroup
-	for i := range lanes {
-		// With room for the whole prefetch the dispatcher never waits for a lane.
-		lanes[i] = &lane{Consumer: c, deliveries: deliveries,
-			in: make(chan amqp.Delivery, c.bounds.Prefetch)}
-		running.Go(func() { lanes[i].run(ctx) })
-	}
-	c.inHand.Go(running.Wait)
-	for taking := true; taking; {
-		select {
-		case d, ok := <-deliveries.C():
-			if taking = ok; ok {
-				lanes[c.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
-			}
-		case <-ctx.Done():
-			taking = false
-		}
-	}
-	for _, l := range lanes {
-		close(l.in)
-	}
-	if ctx.Err() != nil {
-		_ = deliveries.Stop() // the session is closed anyway
-		waitAtMost(&running, c.bounds.ShutdownTimeout)
-	} else {
-		// What the lanes still handle can no longer be acknowledged and is delivered again, preferably
-		// as a duplicate; but a slow handler must not delay the next session.
-		waitAtMost(&running, breakTimeout)
-	}
-	return over(deliveries)
-}
-
-// over returns the reason why there are no more deliveries.
-func over(deliveries *rabbit.Deliveries) error {
-	if err := deliveries.Err(); err != nil {
-		return err
-	}
-	return rabbit.ErrClosed
-}
-
-// waitAtMost bounds a shutdown: what is not finished then is rolled back with the process.
-func waitAtMost(running *sync.WaitGroup, d time.Duration) {
-	done := make(chan struct{})
-	go func() { running.Wait(); close(done) }()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-	}
-}
-
-func subjectOf(d amqp.Delivery) string {
-	for _, key := range []string{"ce-subject", "cloudEvents_subject", "cloudEvents:subject"} {
-		if s, ok := d.Headers[key].(string); ok {
-			return s
-		}
-	}
-	return ""
 }

@@ -50,7 +50,7 @@ func TestDeadLettersThatAreEventsAreAllKept(t *testing.T) {
 	w.Publish(messages...)
 	refuse(t, w, count)
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
-	c.Malformed.Messages = most
+	c.MalformedMessages = most
 	stop := w.Start(c)
 	w.Eventually("all are settled", func() (bool, string) {
 		s := c.Stats()

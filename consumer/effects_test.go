@@ -19,7 +19,7 @@ import (
 
 // replica is a bank behind proxies of its own, so that it can crash.
 type replica struct {
-	*consumer.Consumer
+	*consumertest.Consumer
 	amqp, postgres *consumertest.Proxy
 	stop           func()
 }
@@ -145,7 +145,7 @@ func TestFiftyCopiesAtOnceHaveOneEffect(t *testing.T) {
 		}
 		return insertNote(ctx, tx, "bank", e)
 	})
-	var replicas []*consumer.Consumer
+	var replicas []*consumertest.Consumer
 	var stops []func()
 	for range 10 {
 		c := w.Consumer(consumertest.Service, nil, slow)

@@ -7,6 +7,17 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
+)
+
+// The defaults of the bounds, for the tests.
+const (
+	BatchMax      = batchMax
+	Prefetch      = prefetch
+	PrefetchBytes = prefetchBytes
+	Lanes         = leastLanes
+	CallWorkers   = leastCallWorkers
+	MaxAttempts   = maxAttempts
 )
 
 // ApplyIn is Apply without the effects.
@@ -15,5 +26,8 @@ func (p Participant[S]) ApplyIn(ctx context.Context, tx *sqlx.Tx, batch ...event
 	return p.apply(ctx, tx, batch...)
 }
 
-// PauseOf is pause for the tests.
-func (r Retry) PauseOf(attempts int) time.Duration { return r.pause(attempts) }
+// PauseOf is the pause of the engine, for the tests.
+func (r Retry) PauseOf(attempts int) time.Duration { return engine.Retry(r).Pause(attempts) }
+
+// Validate is validate for the tests.
+func (b Bounds) Validate() error { return b.validate() }

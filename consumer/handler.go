@@ -6,6 +6,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 )
 
 // Handler is what a service does about events of some types. Handle, Call and a Participant's
@@ -13,7 +14,7 @@ import (
 type Handler struct {
 	samples []events.Payload
 	// apply handles a batch in tx and returns the effects of each event.
-	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error)
+	apply func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]engine.Result, error)
 	// call, if set, runs first and outside of any transaction; it returns the answer.
 	call    func(ctx context.Context, e events.Event) (events.Payload, error)
 	options Options
@@ -30,9 +31,6 @@ func (h Handler) Types() []string {
 	return types
 }
 
-// Samples returns a payload of each type that h handles.
-func (h Handler) Samples() []events.Payload { return h.samples }
-
 // Handle makes a handler of a function that runs its own SQL in the transaction of the inbox: it
 // takes effect once per event. An error rolls back, and the event is tried again later. The context
 // carries the event as the cause of what is published, see CauseOf, and a logger that names it, see
@@ -42,10 +40,11 @@ func Handle[T events.Payload](handle func(ctx context.Context, tx *sqlx.Tx,
 	var sample T
 	return Handler{
 		samples: []events.Payload{sample},
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]engine.Result,
+			error) {
 			for _, e := range batch {
-				if err := safely(ctx, e, func() error {
-					return around(ctx, e, func(ctx context.Context, e events.Event) error {
+				if err := engine.Safely(ctx, e, func() error {
+					return engine.Around(ctx, e, func(ctx context.Context, e events.Event) error {
 						typed, _ := events.As[T](e) // dispatch is by type
 						return handle(ctx, tx, typed)
 					})
@@ -74,8 +73,8 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 		samples: []events.Payload{sample},
 		apply:   nil, // apart from the batches of lanes
 		call: func(ctx context.Context, e events.Event) (answer events.Payload, err error) {
-			err = safely(ctx, e, func() error {
-				return around(ctx, e, func(ctx context.Context, e events.Event) error {
+			err = engine.Safely(ctx, e, func() error {
+				return engine.Around(ctx, e, func(ctx context.Context, e events.Event) error {
 					typed, _ := events.As[T](e)
 					answer, err = call(ctx, typed)
 					return err
@@ -89,22 +88,19 @@ func Call[T events.Payload](call func(ctx context.Context, e events.Of[T]) (even
 // Handler makes a handler of the participant, whose reactions run in batches.
 func (p Participant[S]) Handler() Handler {
 	return Handler{
-		samples: p.Samples(), service: p.Name, fault: p.validate(),
-		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]Result, error) {
+		samples: p.samples(), service: p.Name, fault: p.validate(),
+		apply: func(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]engine.Result,
+			error) {
 			_, results, err := p.apply(ctx, tx, batch...)
-			return results, err
+			return compiledResults(results), err
 		},
 	}
 }
 
-type causeKey struct{}
-
-func withCause(ctx context.Context, e events.Event) context.Context {
-	return context.WithValue(ctx, causeKey{}, e)
-}
-
-// CauseOf returns the event that is being handled, or an empty one outside of a handler.
-func CauseOf(ctx context.Context) events.Event {
-	e, _ := ctx.Value(causeKey{}).(events.Event)
-	return e
+// compile returns the handler as the engine sees it. What it has no policy for has that of b.
+func (h Handler) compile(b Bounds) engine.Handler {
+	o := h.options
+	return engine.Handler{Samples: h.samples, React: h.apply, Call: h.call,
+		Retry: engine.Retry(o.Retry.or(b.Retry)), Timeout: o.Timeout, Concurrency: o.Concurrency,
+		Middleware: compiled(o.Middleware)}
 }

@@ -14,10 +14,11 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 )
 
-// handlerTimeout is long enough for whatever does not hang.
-const handlerTimeout = 5 * time.Second
+// shortTimeout is long enough for whatever does not hang.
+const shortTimeout = 5 * time.Second
 
 // noteBut is the handler of Noted, which does something else for the text "bad".
 func noteBut(bad func(ctx context.Context) error) consumer.Handler {
@@ -47,7 +48,7 @@ func TestHandlerThatHangsOrExitsHoldsUpNoOther(t *testing.T) {
 			released := make(chan struct{})
 			c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(),
 				noteBut(func(ctx context.Context) error { return bad(ctx, released) }))
-			c.HandlerTimeout = handlerTimeout
+			c.HandlerTimeout = shortTimeout
 			var payloads []events.Payload
 			const count = 400
 			for i := range count {
@@ -92,7 +93,7 @@ func TestRetryThatHangsHoldsUpNoOther(t *testing.T) {
 		return consumer.Publish(consumertest.Overdue{Order: e.Data.Order}), nil
 	})
 	c := w.Consumer(consumertest.Service, nil, p.Handler())
-	c.HandlerTimeout = handlerTimeout
+	c.HandlerTimeout = shortTimeout
 	stop := w.Start(c)
 	w.PublishAs(consumertest.Shop, consumertest.Reminded{Order: "bad"},
 		consumertest.Reminded{Order: "a"}, consumertest.Reminded{Order: "b"})
@@ -119,15 +120,15 @@ func TestRunsThatHangAreBounded(t *testing.T) {
 			return nil
 		}))
 	c.HandlerTimeout = time.Second
-	const count = 3 * consumer.MaxHanging
+	const count = 3 * engine.MaxHanging
 	for i := range count {
 		w.PublishAs(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i), Text: "bad"})
 	}
 	stop := w.Start(c)
 	w.Becomes(count, `SELECT count(*) FROM pending WHERE attempts = 1`)
 	w.Becomes(0, notesCount)
-	if n := runs.Load(); n < 1 || n > consumer.MaxHanging+consumer.Lanes {
-		t.Errorf("the handler was run %d times, want about %d", n, consumer.MaxHanging)
+	if n := runs.Load(); n < 1 || n > engine.MaxHanging+consumer.Lanes {
+		t.Errorf("the handler was run %d times, want about %d", n, engine.MaxHanging)
 	}
 	if n := w.Int(`SELECT count(*) FROM pending WHERE reason LIKE '%is not run%'`); n == 0 {
 		t.Error("no event says that its handler was not run")
@@ -177,7 +178,7 @@ func TestPayloadThatHangsHoldsUpNoOther(t *testing.T) {
 	w.Publish(m)
 	w.PublishAs(consumertest.Shop, payloads...)
 	c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), note("bank"))
-	c.HandlerTimeout = handlerTimeout
+	c.HandlerTimeout = shortTimeout
 	stop := w.Start(c)
 	w.Becomes(50, notesCount)
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND reason LIKE 'decode%'

@@ -2,18 +2,14 @@ package consumer
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/engine"
 )
 
 // Next runs what a service does about an event: a handler, a reaction or an outside call.
-type Next func(ctx context.Context, e events.Event) error
+type Next = func(ctx context.Context, e events.Event) error
 
 // Middleware wraps what a service does about an event. It may look at the event, measure, change
 // the context that a handler or a call gets, change the event's TraceParent, and turn an error into
@@ -47,122 +43,16 @@ func (h Handler) With(o Options) Handler {
 
 // AttemptOf returns how often the event that is being handled has been tried, this attempt
 // included; 0 outside of a handler.
-func AttemptOf(ctx context.Context) int {
-	s, _ := ctx.Value(scopeKey{}).(*scope)
-	if s == nil {
-		return 0
-	}
-	return s.attempt(keyOf(CauseOf(ctx)))
-}
+func AttemptOf(ctx context.Context) int { return engine.AttemptOf(ctx) }
 
-// scope is what a transaction, or a call, knows about the author's code that it runs.
-type scope struct {
-	consumer *Consumer
-	failed   map[string]int // attempts that have failed, by key
-}
+// CauseOf returns the event that is being handled, or an empty one outside of a handler.
+func CauseOf(ctx context.Context) events.Event { return engine.CauseOf(ctx) }
 
-type scopeKey struct{}
-
-func (s *scope) attempt(key string) int { return s.failed[key] + 1 }
-
-// withScope returns a context in which the middleware and the options of handlers apply to what
-// waits, or to what comes for the first time.
-func (c *Consumer) withScope(ctx context.Context, waited ...inbox.Pending) context.Context {
-	failed := make(map[string]int, len(waited))
-	for _, p := range waited {
-		failed[p.Key] = p.Attempts
+// compiled returns middleware as the engine sees it.
+func compiled(list []Middleware) []engine.Middleware {
+	var all []engine.Middleware
+	for _, m := range list {
+		all = append(all, engine.Middleware(m))
 	}
-	return context.WithValue(ctx, scopeKey{}, &scope{c, failed})
-}
-
-// around runs the author's code for one event inside of the middleware, and within the time-out of
-// its handler. The context has the event as the cause of what is published, and a logger with the
-// event's id, type, correlation id and attempt; see zerolog.Ctx.
-func around(ctx context.Context, e events.Event, run Next) error {
-	s, _ := ctx.Value(scopeKey{}).(*scope)
-	ctx = withCause(ctx, e)
-	if s == nil {
-		return run(ctx, e)
-	}
-	c := s.consumer
-	eventType := e.Data.EventType()
-	logger := c.Log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
-		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
-	ctx = logger.WithContext(ctx)
-	var inner []Middleware
-	if h := c.handlerOf[eventType]; h != nil {
-		if h.options.Timeout > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, h.options.Timeout)
-			defer cancel()
-		}
-		inner = h.options.Middleware
-	}
-	return wrapped(ctx, slices.Concat(c.Middleware, inner), e, run)
-}
-
-// aroundReaction is around for a reaction, which is pure: without middleware there is nothing to
-// do.
-func aroundReaction(ctx context.Context, e events.Event, run Next) error {
-	s, _ := ctx.Value(scopeKey{}).(*scope)
-	if s == nil {
-		return run(ctx, e)
-	}
-	h := s.consumer.handlerOf[e.Data.EventType()]
-	if len(s.consumer.Middleware) == 0 && (h == nil || len(h.options.Middleware) == 0) {
-		return run(ctx, e)
-	}
-	return around(ctx, e, run)
-}
-
-// wrapped runs the author's code inside of middleware. If middleware has changed the event, only
-// its trace is used, for what is published because of it. If middleware has not run the code, or
-// has run it twice, the event would have no effect or two: it is parked.
-func wrapped(ctx context.Context, list []Middleware, e events.Event, run Next) error {
-	var calls atomic.Int32
-	next := func(ctx context.Context, changed events.Event) error {
-		if calls.Add(1) > 1 {
-			return errCalledAgain
-		}
-		e := e
-		e.TraceParent = changed.TraceParent
-		return run(withCause(ctx, e), e)
-	}
-	for _, m := range slices.Backward(list) {
-		next = m(next)
-	}
-	err := next(ctx, e)
-	if n := calls.Load(); n > 1 || n == 0 && err == nil {
-		return Permanent(fmt.Errorf("middleware called next %d times for %s, not once", n,
-			e.Data.EventType()))
-	}
-	return err
-}
-
-var errCalledAgain = errors.New("middleware has called next before")
-
-// retryOf returns the policy for a type.
-func (c *Consumer) retryOf(eventType string) Retry {
-	if h := c.handlerOf[eventType]; h != nil {
-		return h.options.Retry.or(c.bounds.Retry)
-	}
-	return c.bounds.Retry
-}
-
-// callTimeout returns the bound of a call.
-func (c *Consumer) callTimeout(callType string) time.Duration {
-	if h := c.handlerOf[callType]; h != nil && h.options.Timeout > 0 {
-		return h.options.Timeout
-	}
-	return c.bounds.CallTimeout
-}
-
-// laneOf returns the lane of a delivery: by its subject, among as many lanes as its handler may
-// use.
-func (c *Consumer) laneOf(hash uint64, eventType string) uint64 {
-	lanes := c.bounds.Lanes
-	if h := c.handlerOf[eventType]; h != nil && h.options.Concurrency > 0 {
-		lanes = min(lanes, h.options.Concurrency)
-	}
-	return hash % uint64(lanes)
+	return all
 }

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
-	"runtime/debug"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 )
 
 // Participant is a service's part in a choreography as pure functions over a State: a struct whose
@@ -43,8 +41,8 @@ func On[S any, T events.Payload](
 	}}
 }
 
-// Samples returns a payload of each type that the participant reacts to.
-func (p Participant[S]) Samples() []events.Payload {
+// samples returns a payload of each type that the participant reacts to.
+func (p Participant[S]) samples() []events.Payload {
 	samples := make([]events.Payload, len(p.React))
 	for i, r := range p.React {
 		samples[i] = r.sample
@@ -169,7 +167,7 @@ func (p Participant[S]) run(ctx context.Context, s *S, tables []Table, batch []e
 
 // locks locks what one event will touch; a panic becomes an error.
 func (p Participant[S]) locks(ctx context.Context, s *S, e events.Event) error {
-	return safely(ctx, e, func() error {
+	return engine.Safely(ctx, e, func() error {
 		p.Locks(s, e)
 		return nil
 	})
@@ -182,8 +180,8 @@ func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (result
 		if r.sample.EventType() != e.Data.EventType() {
 			continue
 		}
-		err = safely(ctx, e, func() error {
-			return aroundReaction(ctx, e, func(_ context.Context, e events.Event) (err error) {
+		err = engine.Safely(ctx, e, func() error {
+			return engine.AroundPure(ctx, e, func(_ context.Context, e events.Event) (err error) {
 				result.Cause = e
 				result.Effects, err = r.react(s, e)
 				return err
@@ -193,77 +191,3 @@ func (p Participant[S]) react(ctx context.Context, s *S, e events.Event) (result
 	}
 	return Result{}, fmt.Errorf("%s has no reaction to %s", p.Name, e.Data.EventType())
 }
-
-// recovered turns a panic into an error with its stack.
-func recovered(err *error, e events.Event) {
-	switch cause := recover().(type) {
-	case nil:
-	case notLocked:
-		*err = fmt.Errorf("react to %s: %w", e.Data.EventType(), cause)
-	default:
-		*err = fmt.Errorf("react to %s: panic: %v\n%s", e.Data.EventType(), cause, debug.Stack())
-	}
-}
-
-// permanent marks an error that no retry repairs.
-type permanent struct{ error }
-
-func (p permanent) Unwrap() error { return p.error }
-
-// Permanent returns err marked so that the event is parked at once. A business refusal is not an
-// error but an event.
-func Permanent(err error) error { return permanent{err} }
-
-func isPermanent(err error) bool {
-	var p permanent
-	return errors.As(err, &p)
-}
-
-// retryAfter is an error that costs no attempt.
-type retryAfter struct {
-	error
-	after time.Duration
-}
-
-func (n retryAfter) Unwrap() error { return n.error }
-
-func (n retryAfter) RetryAfter() time.Duration { return n.after }
-
-// Retryable is an error that uses no attempt and has the time until the next one.
-// Errors of other packages, such as those of package resilience, implement it.
-type Retryable interface {
-	error
-	RetryAfter() time.Duration
-}
-
-// RetryAfter returns err marked so that an outside call is made again after a pause, jittered, and
-// that this costs no attempt: the call was not made, or nothing but the peer is to blame. An error
-// that has the method RetryAfter, such as those of package resilience when a breaker is open or a
-// limit is reached, need not be marked. In a handler or a reaction it means the same: the event
-// waits and no attempt is spent, as long as such errors go on.
-func RetryAfter(err error, after time.Duration) error { return retryAfter{err, after} }
-
-// maxExtraWait bounds what is added to the pause of RetryAfter.
-const maxExtraWait = time.Minute
-
-// retryPause returns the pause of RetryAfter, or of an error that is not the event's, or a tenth of
-// how long it has waited already, up to a minute: many that wait for one peer, or one limit, must
-// not all come back at each moment.
-func retryPause(err error, age, patience time.Duration) (after time.Duration, waits bool) {
-	var n Retryable
-	switch {
-	case errors.As(err, &n):
-		after = n.RetryAfter()
-	case databaseFault(err) && age < patience:
-		after = retryFirst
-	default:
-		return 0, false
-	}
-	after = min(max(0, after, min(age/10, maxExtraWait)), maxDuration)
-	return after + rand.N(after/2+1), true
-}
-
-// outsideError is what an outside call returned.
-type outsideError struct{ error }
-
-func (o outsideError) Unwrap() error { return o.error }

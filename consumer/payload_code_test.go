@@ -13,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 )
 
 // faulty is an error whose methods do what no method of an error should do.
@@ -55,7 +56,7 @@ func TestErrorWhoseMethodsFailCostsItsOwnEventOnly(t *testing.T) {
 			})
 			c := w.Consumer(consumertest.Service, nil, consumertest.Participant(nil).Handler(), call,
 				noteBut(func(context.Context) error { return failure }))
-			c.HandlerTimeout = handlerTimeout
+			c.HandlerTimeout = shortTimeout
 			w.PublishAs(consumertest.Shop, consumertest.Asked{Order: "bad"}, consumertest.Noted{Order: "bad",
 				Text: "bad"})
 			for i := range 10 {
@@ -165,8 +166,8 @@ func TestChecksThatHangAreBounded(t *testing.T) {
 				'slow')`, e.ID)
 			return err
 		}))
-	c.HandlerTimeout = handlerTimeout
-	const count = 3 * consumer.MaxHanging
+	c.HandlerTimeout = shortTimeout
+	const count = 3 * engine.MaxHanging
 	for i := range count {
 		m := w.Message(consumertest.Event(consumertest.Shop, consumertest.Noted{Order: fmt.Sprint(i),
 			Text: "bad"}))
@@ -174,8 +175,8 @@ func TestChecksThatHangAreBounded(t *testing.T) {
 	}
 	stop := w.Start(c)
 	w.Becomes(count, pendingCount)
-	if n := c.Stats().Hanging; n > consumer.MaxHanging+consumer.Lanes {
-		t.Errorf("%d checks have not returned, want about %d", n, consumer.MaxHanging)
+	if n := c.Stats().Hanging; n > engine.MaxHanging+consumer.Lanes {
+		t.Errorf("%d checks have not returned, want about %d", n, engine.MaxHanging)
 	}
 	close(released)
 	stop()
@@ -213,7 +214,7 @@ func TestWordsThatDoHarmCostTheirOwnEventOnly(t *testing.T) {
 				return consumer.Effects{}, nil
 			})
 			c := w.Consumer(consumertest.Service, nil, p.Handler(), note("bank"))
-			c.HandlerTimeout = handlerTimeout
+			c.HandlerTimeout = shortTimeout
 			w.PublishAs(consumertest.Shop, consumertest.Placed{Order: "bad", Customer: "ada", Amount: 1})
 			for i := range 20 {
 				w.PublishAs(consumertest.Shop, consumertest.Placed{Order: fmt.Sprint(i),

@@ -109,7 +109,7 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 		e events.Of[consumertest.Expired]) (consumer.Effects, error) {
 		return consumer.Publish(consumertest.Refunded{Order: e.Data.Order}), nil // not at a deadline
 	})
-	var c *consumer.Consumer
+	var c *consumertest.Consumer
 	c = w.Consumer(consumertest.Service, nil, p.Handler(),
 		consumer.Handle(func(ctx context.Context, tx *sqlx.Tx, e events.Of[consumertest.Noted]) error {
 			// not about a note
@@ -122,7 +122,7 @@ func TestWhatIsNotDeclaredIsRefusedWhereverItComesFrom(t *testing.T) {
 	w.Becomes(1, `SELECT count(*) FROM pending WHERE due IS NULL AND type = 'order.expired'
 		AND reason LIKE '%may not publish payment.refunded on order.expired%'`)
 	stop()
-	execute := func(c *consumer.Consumer, e consumer.Effects) error {
+	execute := func(c *consumertest.Consumer, e consumer.Effects) error {
 		return pg.InTx(t.Context(), w.DB, func(tx *sqlx.Tx) error {
 			return c.Execute(t.Context(), tx, e)
 		})

@@ -13,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -195,7 +196,7 @@ func TestATryChangesNothing(t *testing.T) {
 			t.Error("the outside world was called")
 			return nil, nil
 		}))
-	if _, err := calling.DryRun(t.Context(), p); !errors.Is(err, consumer.ErrCallNotRun) {
+	if _, err := calling.DryRun(t.Context(), p); !errors.Is(err, engine.ErrCallNotRun) {
 		t.Errorf("a call: %v", err)
 	}
 }
@@ -258,8 +259,8 @@ func TestARetryTakesEffectOnceOnTwoReplicas(t *testing.T) {
 // An event that a program of an older version does not know by its binding is acknowledged.
 func TestTwoHandlersForOneTypeAreRefused(t *testing.T) {
 	t.Parallel()
-	c := &consumer.Consumer{Name: consumertest.Service, Topology: topology.Topology{},
-		Handlers: []consumer.Handler{note("a"), note("b")}}
+	c := &consumertest.Consumer{Consumer: consumer.Consumer{Name: consumertest.Service,
+		Topology: topology.Topology{}, Handlers: []consumer.Handler{note("a"), note("b")}}}
 	defer func() {
 		if published, _ := recover().(string); !strings.Contains(published,
 			"two handlers for order.noted") {

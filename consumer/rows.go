@@ -38,6 +38,9 @@ func (n notLocked) Error() string {
 		"reaction touches", n.key, n.table)
 }
 
+// Misuse makes the text of the panic sufficient, see engine.Misuse.
+func (n notLocked) Misuse() {}
+
 // Lock registers the key of a row that will be read or written.
 func (r *Rows[K, V]) Lock(key K) {
 	if _, loaded := r.rows[key]; loaded || r.wanted[key] {

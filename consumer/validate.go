@@ -12,8 +12,8 @@ import (
 // it runs: bounds and options of handlers, a type that two handlers handle, a participant
 // whose fields or name are wrong, and what the service's topology says it handles, calls or
 // schedules and no handler does.
-func (c *Consumer) Validate() error {
-	errs := []error{c.Bounds.Validate()}
+func (c Consumer) Validate() error {
+	errs := []error{c.Bounds.validate()}
 	if slices.ContainsFunc(c.Middleware, func(m Middleware) bool { return m == nil }) {
 		errs = append(errs, errNoMiddleware)
 	}
@@ -46,7 +46,7 @@ func (c *Consumer) Validate() error {
 }
 
 // validateCalls compares the calls of the topology with the Call handlers.
-func (c *Consumer) validateCalls(me topology.Service, handlers map[string]Handler) error {
+func (c Consumer) validateCalls(me topology.Service, handlers map[string]Handler) error {
 	var errs []error
 	for _, call := range me.Calls {
 		if handlers[call.Type].call == nil {

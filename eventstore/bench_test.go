@@ -10,6 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
@@ -42,6 +43,7 @@ func BenchmarkApply(b *testing.B) {
 	s := newStore(b)
 	s.exec(`CREATE TABLE row_counters (name text PRIMARY KEY, sum bigint NOT NULL)`)
 	ctx := pg.WithStatements(b.Context(), pg.NewStatements(s.DB))
+	runner := engine.New(engine.Config{Service: engine.Service{Name: participant.Name}})
 	var streams, rows, folds time.Duration
 	run := func(apply func(tx *sqlx.Tx, batch []events.Event) error) time.Duration {
 		began := time.Now()
@@ -60,14 +62,11 @@ func BenchmarkApply(b *testing.B) {
 	}
 	for b.Loop() {
 		streams += run(func(tx *sqlx.Tx, batch []events.Event) error {
-			_, _, err := consumer.Apply(ctx, &consumer.Consumer{Name: participant.Name}, tx, participant,
-				batch...)
+			_, _, err := consumer.Apply(ctx, runner, tx, participant, batch...)
 			return err
 		})
 		rows += run(func(tx *sqlx.Tx, batch []events.Event) error {
-			_, _, err := consumer.Apply(ctx, &consumer.Consumer{Name: rowParticipant.Name}, tx,
-				rowParticipant,
-				batch...)
+			_, _, err := consumer.Apply(ctx, runner, tx, rowParticipant, batch...)
 			return err
 		})
 		began := time.Now()

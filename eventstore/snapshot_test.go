@@ -9,6 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
+	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
@@ -41,11 +42,10 @@ var participant = consumer.Participant[state]{
 // apply runs commands in one transaction and repeats it while another transaction is first. It
 // returns the number of repetitions.
 func (s store) apply(db *sqlx.DB, batch ...events.Event) (retries int, err error) {
+	runner := engine.New(engine.Config{Service: engine.Service{Name: participant.Name}})
 	for ; ; retries++ {
 		err = pg.InTx(s.Context(), db, func(tx *sqlx.Tx) error {
-			_, _, err := consumer.Apply(s.Context(), &consumer.Consumer{Name: participant.Name}, tx,
-				participant,
-				batch...)
+			_, _, err := consumer.Apply(s.Context(), runner, tx, participant, batch...)
 			return err
 		})
 		if pg.ClassOf(err) != pg.Retry {

@@ -155,7 +155,7 @@ func TestAShutdownIsBounded(t *testing.T) {
 	}
 }
 
-func handled(replicas ...*consumer.Consumer) (n int64) {
+func handled(replicas ...*consumertest.Consumer) (n int64) {
 	for _, c := range replicas {
 		n += c.Stats().Handled
 	}

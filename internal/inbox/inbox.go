@@ -4,7 +4,7 @@
 //
 // Accept reports an event of an owner as fresh exactly once for each consumer, even if two
 // transactions call it at the same time. All statements run in the caller's transaction, together
-// with the effect. The package makes no decisions: package consumer does.
+// with the effect. The package makes no decisions: package engine does.
 package inbox
 
 import (

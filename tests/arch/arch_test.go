@@ -120,15 +120,14 @@ func files(t *testing.T) []file {
 // mayImport lists the packages of the project that each package of the kit may import. The public
 // ones come first, then the machine room, which no user sees.
 var mayImport = map[string][]string{
-	"events":     {},
-	"topology":   {},
-	"admin":      {"events"},
-	"fulfilment": {"events", "topology"},
-	"postgres":   {"internal/pg"},
-	"outbox":     {"events", "internal/pg", "internal/rabbit"},
-	"outbox/cdc": {"outbox", "internal/pg"},
-	"consumer": {"events", "topology", "outbox", "internal/inbox", "internal/pg",
-		"internal/rabbit"},
+	"events":        {},
+	"topology":      {},
+	"admin":         {"events"},
+	"fulfilment":    {"events", "topology"},
+	"postgres":      {"internal/pg"},
+	"outbox":        {"events", "internal/pg", "internal/rabbit"},
+	"outbox/cdc":    {"outbox", "internal/pg"},
+	"consumer":      {"events", "topology", "internal/engine", "internal/inbox", "internal/pg"},
 	"idempotency":   {"internal/pg"},
 	"resilience":    {".", "admin", "internal/pg"},
 	"eventstore":    {".", "admin", "consumer", "events", "internal/pg"},
@@ -136,12 +135,13 @@ var mayImport = map[string][]string{
 	"quadrilleotel": {"consumer", "events"},
 	"check":         {"consumer", "events", "topology"},
 	"cli":           {"admin", "events", "topology", "internal/rabbit"},
-	".": {"admin", "consumer", "events", "outbox", "topology", "internal/inbox", "internal/pg",
-		"internal/rabbit"},
+	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
+		"internal/pg", "internal/rabbit"},
 
 	"internal/pg":     {},
 	"internal/rabbit": {"events", "topology"},
 	"internal/inbox":  {"events", "internal/pg"},
+	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit"},
 }
 
 // heavy lists the external modules that only the named packages of the kit may import.
@@ -151,8 +151,8 @@ var heavy = map[string][]string{
 	"go.opentelemetry.io":            {"quadrilleotel"},
 	"github.com/pressly/goose/v3":    {"internal/pg"},
 	"github.com/bojanz/currency":     {"fulfilment"},
-	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "consumer"},
-	"github.com/rs/zerolog": {"internal/rabbit", "outbox", "outbox/cdc", "consumer",
+	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "internal/engine"},
+	"github.com/rs/zerolog": {"internal/rabbit", "internal/engine", "outbox", "outbox/cdc",
 		"resilience", "eventstore", "."},
 	"github.com/sony/gobreaker/v2":       {"resilience"},
 	"github.com/jackc":                   {"outbox/cdc"},
@@ -162,7 +162,7 @@ var heavy = map[string][]string{
 
 // ownOfKit lists the internal packages that belong to the kit. The demo is built as a stranger
 // would build it, and so it may not use them.
-var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox"}
+var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox", "internal/engine"}
 
 func TestImports(t *testing.T) {
 	for _, f := range files(t) {
@@ -262,8 +262,8 @@ var restricted = []struct {
 	in       []string
 	why      string
 }{
-	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "consumer"},
-		"only the consumer acknowledges deliveries"},
+	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "internal/engine"},
+		"only the engine acknowledges deliveries"},
 	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"internal/rabbit"},
 		"only the confirmed publisher publishes"},
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},

@@ -98,7 +98,7 @@ func TestGuideListsTheBounds(t *testing.T) {
 	for _, row := range rows {
 		dir := row[1]
 		switch dir {
-		case "web", "rabbit", "pg", "inbox":
+		case "web", "rabbit", "pg", "inbox", "engine":
 			dir = "internal/" + dir
 		case "cdc":
 			dir = "outbox/cdc"

@@ -130,19 +130,19 @@ func Migrate(ctx context.Context, url string) error {
 }
 
 // Consumer makes a consumer of the named service on the world's pool, or on another one.
-func (w *Env) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler) *consumer.Consumer {
+func (w *Env) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler) *Consumer {
 	if db == nil {
 		db = w.DB
 	}
-	return &consumer.Consumer{
-		Name: name, URL: w.AMQP, Topology: w.Topology, Handlers: handlers,
-		DB: db, Inbox: inbox.New(db, name), Outbox: outbox.New(db),
+	return &Consumer{
+		Consumer: consumer.Consumer{Name: name, Topology: w.Topology, Handlers: handlers},
+		URL:      w.AMQP, DB: db, Outbox: outbox.New(db),
 		Log: zerolog.New(zerolog.NewTestWriter(w)),
 	}
 }
 
 // Start runs a consumer until stop is called, at the latest at the end of the test.
-func (w *Env) Start(c *consumer.Consumer) (stop func()) {
+func (w *Env) Start(c *Consumer) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); c.Run(ctx) }()
@@ -152,7 +152,7 @@ func (w *Env) Start(c *consumer.Consumer) (stop func()) {
 }
 
 // Bank starts a bank with more handlers beside the participant's.
-func (w *Env) Bank(handlers ...consumer.Handler) (*consumer.Consumer, func()) {
+func (w *Env) Bank(handlers ...consumer.Handler) (*Consumer, func()) {
 	c := w.Consumer(Service, nil, append(handlers, Participant(nil).Handler())...)
 	return c, w.Start(c)
 }

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -18,7 +18,15 @@ import (
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
-var defaults = Bounds{}.orDefaults()
+const (
+	maxAttempts  = 10
+	batchMax     = 200
+	callPatience = 6 * time.Hour
+	patience     = 24 * time.Hour
+)
+
+var defaults = Bounds{Retry: Retry{Attempts: maxAttempts, First: time.Second,
+	Longest: 5 * time.Minute}}
 
 func state(code string) error { return fmt.Errorf("do: %w", &pq.Error{Code: pqerror.Code(code)}) }
 
@@ -80,22 +88,22 @@ func TestDisposition(t *testing.T) {
 			}
 			want("first time, alone", defaults.Retry.dispose(f.err, 1, 0, 0, true), f.first)
 			want("out of reruns, alone", defaults.Retry.dispose(f.err, 1, MaxReruns, 0, true), f.last)
-			want("out of reruns, in a batch", defaults.Retry.dispose(f.err, BatchMax, MaxReruns, 0, true),
+			want("out of reruns, in a batch", defaults.Retry.dispose(f.err, batchMax, MaxReruns, 0, true),
 				f.batch)
 			if f.first == rerun {
-				want("first time, in a batch", defaults.Retry.dispose(f.err, BatchMax, 0, 0, true), rerun)
+				want("first time, in a batch", defaults.Retry.dispose(f.err, batchMax, 0, 0, true), rerun)
 			} else {
-				want("first time, in a batch", defaults.Retry.dispose(f.err, BatchMax, 0, 0, true), f.batch)
+				want("first time, in a batch", defaults.Retry.dispose(f.err, batchMax, 0, 0, true), f.batch)
 			}
 			if f.last == postpone { // no attempt is spent, so none is the last
-				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), postpone)
+				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, maxAttempts-1, true), postpone)
 			} else {
-				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-1, true), park)
+				want("last attempt", defaults.Retry.dispose(f.err, 1, MaxReruns, maxAttempts-1, true), park)
 			}
-			want("last but one", defaults.Retry.dispose(f.err, 1, MaxReruns, MaxAttempts-2, true), f.last)
+			want("last but one", defaults.Retry.dispose(f.err, 1, MaxReruns, maxAttempts-2, true), f.last)
 			// whatever it is, a database that is away costs nothing
-			for _, size := range []int{1, BatchMax} {
-				want("database away", defaults.Retry.dispose(f.err, size, MaxReruns, MaxAttempts, false),
+			for _, size := range []int{1, batchMax} {
+				want("database away", defaults.Retry.dispose(f.err, size, MaxReruns, maxAttempts, false),
 					waitForDatabase)
 			}
 		})
@@ -107,7 +115,7 @@ func TestDisposition(t *testing.T) {
 func TestDispositionEnds(t *testing.T) {
 	t.Parallel()
 	for _, f := range dispositions {
-		for _, size := range []int{1, 2, BatchMax} {
+		for _, size := range []int{1, 2, batchMax} {
 			reruns := 0
 			for defaults.Retry.dispose(f.err, size, reruns, 0, true) == rerun {
 				if reruns++; reruns > MaxReruns {
@@ -130,7 +138,7 @@ func TestPausesGrowToABound(t *testing.T) {
 		begin      int
 		first, max time.Duration
 	}{
-		{"retry", defaults.Retry.pause, 1, retryFirst, retryMax},
+		{"retry", defaults.Retry.Pause, 1, time.Second, 5 * time.Minute},
 		{"outage", outagePause, 0, outageFirst, outageMax},
 	} {
 		for n := range 100 {
@@ -156,12 +164,12 @@ func TestOutsideCallIsMadeAgainForLong(t *testing.T) {
 		want bool
 	}{
 		{problem, 0, true},
-		{problem, CallPatience - 1, true},
-		{problem, CallPatience, false},
+		{problem, callPatience - 1, true},
+		{problem, callPatience, false},
 		{outsideError{Permanent(errors.New("400"))}, 0, false},
 		{errors.New("not outside"), 0, false},
 	} {
-		if got := patient(c.err, c.age, CallPatience); got != c.want {
+		if got := patient(c.err, c.age, callPatience); got != c.want {
 			t.Errorf("%v after %s: %t", c.err, c.age, got)
 		}
 	}
@@ -179,12 +187,12 @@ func TestWaitGrowsWithAge(t *testing.T) {
 		{-time.Second, 0, 0},
 	} {
 		got, waits := retryPause(outsideError{RetryAfter(errors.New("full"), c.after)}, c.age,
-			DatabasePatience)
+			patience)
 		if !waits || got < c.least || got > c.least+c.least/2 {
 			t.Errorf("after %s at age %s: %s", c.after, c.age, got)
 		}
 	}
-	if _, waits := retryPause(errors.New("no"), time.Hour, DatabasePatience); waits {
+	if _, waits := retryPause(errors.New("no"), time.Hour, patience); waits {
 		t.Error("an error that says nothing waits")
 	}
 }

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"cmp"
@@ -23,7 +23,9 @@ const (
 // under a lease; each call runs by itself, with no transaction open; and what they returned is
 // written down in batches: all that came in while the last was written.
 type calls struct {
-	*Consumer
+	*transactor
+	decoder  *decoder
+	answers  *answers
 	slots    chan struct{} // one for each call that may be under way
 	returned chan called
 	underway sync.WaitGroup
@@ -39,24 +41,22 @@ type called struct {
 	failed  error
 }
 
-// runCalls makes calls until ctx is done, and returns when those under way are written down.
-func (c *Consumer) runCalls(ctx context.Context) {
-	k := &calls{Consumer: c, slots: make(chan struct{}, c.bounds.CallWorkers),
-		returned: make(chan called, c.bounds.CallWorkers), calling: map[string]int{}}
+// newCalls returns the calls of a replica.
+func newCalls(t *transactor, r *decoder, k *keeper) *calls {
+	workers := t.handlers.bounds.CallWorkers
+	return &calls{transactor: t, decoder: r, answers: &answers{transactor: t, keeper: k},
+		slots: make(chan struct{}, workers), returned: make(chan called, workers),
+		calling: map[string]int{}}
+}
+
+// run makes calls until ctx is done, and returns when those under way are written down.
+func (k *calls) run(ctx context.Context) {
 	var writing sync.WaitGroup
-	writing.Go(func() { k.writeLoop(ctx) })
-	c.runDue(ctx, c.callNudge, k.claim)
+	writing.Go(func() { k.recordLoop(ctx) })
+	poll(ctx, k.db, k.log, k.requested, k.claim)
 	k.underway.Wait()
 	close(k.returned)
 	writing.Wait()
-}
-
-// nudgeCalls hurries the claiming.
-func (c *Consumer) nudgeCalls() {
-	select {
-	case c.callNudge <- struct{}{}:
-	default:
-	}
 }
 
 // claim starts calls for what is due, as many as there are slots. If the process dies, another
@@ -88,8 +88,8 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		k.underway.Go(func() {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
-			if k.handlerOf[p.Type].options.Concurrency > 0 {
-				k.nudgeCalls() // the next one of its type was not claimed
+			if k.handlers.concurrency(p.Type) > 0 {
+				k.hurryCalls() // the next one of its type was not claimed
 			}
 			k.returned <- r
 		})
@@ -103,13 +103,13 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 	if len(most) == 0 {
 		return nil, nil
 	}
-	return guard(context.WithoutCancel(ctx), k.Consumer, k.handlerTimeout(),
+	return guard(context.WithoutCancel(ctx), k.hanging, k.handlers.bounds.HandlerTimeout,
 		func(ctx context.Context) (claimed []inbox.Pending, err error) {
-			err = k.tx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-				if claimed, err = k.Inbox.ClaimEach(ctx, tx, slots, most); err != nil {
+			err = k.once(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+				if claimed, err = k.inbox.ClaimEach(ctx, tx, slots, most); err != nil {
 					return err
 				}
-				timeout := func(p inbox.Pending) time.Duration { return k.callTimeout(p.Type) }
+				timeout := func(p inbox.Pending) time.Duration { return k.handlers.callTimeout(p.Type) }
 				slices.SortStableFunc(claimed, func(a, b inbox.Pending) int {
 					return cmp.Compare(timeout(a), timeout(b))
 				})
@@ -118,7 +118,7 @@ func (k *calls) lease(ctx context.Context, slots int) ([]inbox.Pending, error) {
 					for n < len(rest) && timeout(rest[n]) == timeout(rest[0]) {
 						n++
 					}
-					if err := k.Inbox.Lease(ctx, tx, timeout(rest[0])+leaseMargin, rest[:n]...); err != nil {
+					if err := k.inbox.Lease(ctx, tx, timeout(rest[0])+leaseMargin, rest[:n]...); err != nil {
 						return err
 					}
 					rest = rest[n:]
@@ -135,9 +135,9 @@ func (k *calls) mayBegin(slots int) map[string]int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	most := map[string]int{}
-	for _, callType := range k.callTypes {
+	for _, callType := range k.handlers.calls {
 		n := slots
-		if bound := k.handlerOf[callType].options.Concurrency; bound > 0 {
+		if bound := k.handlers.concurrency(callType); bound > 0 {
 			n = min(n, bound-k.calling[callType])
 		}
 		if n > 0 {
@@ -158,15 +158,15 @@ func (k *calls) count(callType string, n int) {
 // in it, or a hang, is a failure of this call.
 func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	if err := k.hanging.check(p.Type); err != nil {
-		return called{Pending: p, failed: outsideError{RetryAfter(err, k.bounds.CallTimeout)}}
+		return called{Pending: p, failed: outsideError{RetryAfter(err, k.handlers.bounds.CallTimeout)}}
 	}
-	r, err := guard(context.WithoutCancel(ctx), k.Consumer, k.callTimeout(p.Type),
+	r, err := guard(context.WithoutCancel(ctx), k.hanging, k.handlers.callTimeout(p.Type),
 		func(ctx context.Context) (r called, err error) {
 			defer watched(ctx, p.Key, p.Type)()
-			if r.request, err = k.decodePending(p); err != nil {
+			if r.request, err = k.decoder.pending(p); err != nil {
 				return r, err
 			}
-			call := k.handlerOf[p.Type].call
+			call := k.handlers.of[p.Type].Call
 			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// Whatever it looks like, it is not an error of the database.
 				err = outsideError{err}
@@ -178,4 +178,25 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 	}
 	r.Pending, r.failed = p, err
 	return r
+}
+
+// recordLoop records what calls return, until there are none.
+func (k *calls) recordLoop(ctx context.Context) {
+	for r := range k.returned {
+		batch := []called{r}
+		for more := true; more; {
+			select {
+			case r, ok := <-k.returned:
+				if more = ok; ok {
+					batch = append(batch, r)
+				}
+			default:
+				more = false
+			}
+		}
+		k.answers.recordAll(ctx, batch)
+		for range batch {
+			<-k.slots
+		}
+	}
 }

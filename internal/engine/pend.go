@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"cmp"
@@ -12,41 +12,48 @@ import (
 	"github.com/quadrille-go/quadrille/internal/inbox"
 )
 
-// storePendingWithRetry is storePending until it succeeds. It returns false when the process or the
+// keeper keeps what is not handled now: events that wait for their next attempt, and what is parked
+// for a person. It is safe for concurrent use.
+type keeper struct {
+	*transactor
+}
+
+// store is storeOnce until it succeeds. It returns false when the process or the
 // session ends first.
-func (c *Consumer) storePendingWithRetry(ctx context.Context, batch []item, why error,
+func (k *keeper) store(ctx context.Context, batch []item, why error,
 	verdict disposition) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
-		err := c.storePending(ctx, batch, why, verdict)
+		err := k.storeOnce(ctx, batch, why, verdict)
 		if err == nil {
 			return true
 		}
 		if probes == 0 {
-			c.Log.Warn().Err(err).Msg("cannot put aside, trying again")
+			k.log.Warn().Err(err).Msg("cannot put aside, trying again")
 		}
 		sleep(ctx, outagePause(probes))
 	}
 	return false
 }
 
-// storePending writes the inbox rows of failed events and what waits of them, in one transaction; a
+// storeOnce writes the inbox rows of failed events and what waits of them, in one transaction; a
 // later copy of each is then a duplicate.
-func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
+func (k *keeper) storeOnce(ctx context.Context, batch []item, why error,
 	verdict disposition) error {
-	attempts, pause := 1, c.retryOf(batch[0].receipt.Type).pause(1)
-	if after, waits := retryPause(why, 0, c.bounds.DatabasePatience); verdict == postpone && waits {
+	attempts, pause := 1, k.handlers.retryOf(batch[0].receipt.Type).Pause(1)
+	patience := k.handlers.bounds.DatabasePatience
+	if after, waits := retryPause(why, 0, patience); verdict == postpone && waits {
 		attempts, pause = 0, after
 	}
 	var accepted accepted
 	var noted []inbox.Pending
-	err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		if accepted, err = c.accept(ctx, tx, batch); err != nil {
+	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		if accepted, err = k.accept(ctx, tx, batch); err != nil {
 			return err
 		}
 		for _, it := range accepted.fresh {
 			p := it.pending(inbox.Retry)
 			p.Attempts, p.Reason = attempts, why.Error()
-			if err := c.Inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
+			if err := k.inbox.Add(ctx, tx, p, pause, verdict == park); err != nil {
 				return err
 			}
 			noted = append(noted, p)
@@ -56,9 +63,9 @@ func (c *Consumer) storePending(ctx context.Context, batch []item, why error,
 	if err != nil {
 		return err
 	}
-	c.noteAccepted(accepted, len(batch))
+	k.noteAccepted(accepted, len(batch))
 	for _, p := range noted {
-		c.note(p, verdict == park)
+		k.note(p, verdict == park)
 	}
 	return nil
 }
@@ -71,18 +78,18 @@ type accepted struct {
 }
 
 // accept writes the inbox rows of a batch, and parks what came under the id of another event.
-func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
+func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
 	receipts := make([]inbox.Receipt, len(batch))
 	for i, it := range batch {
 		receipts[i] = it.receipt
 	}
-	fresh, err := c.Inbox.Accept(ctx, tx, receipts...)
+	fresh, err := k.inbox.Accept(ctx, tx, receipts...)
 	if err != nil {
 		return a, err
 	}
 	clashes := map[inbox.Receipt]bool{}
 	if len(fresh) < len(batch) {
-		if clashes, err = c.Inbox.Clashes(ctx, tx, receipts...); err != nil {
+		if clashes, err = k.inbox.Clashes(ctx, tx, receipts...); err != nil {
 			return a, err
 		}
 	}
@@ -92,7 +99,7 @@ func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a acc
 			a.fresh = append(a.fresh, it)
 		case clashes[it.receipt]:
 			a.clashes = append(a.clashes, it)
-			kept, err := c.parkIn(ctx, tx, it.delivery, it.record, errClash)
+			kept, err := k.parkIn(ctx, tx, it.delivery, it.record, errClash)
 			if err != nil {
 				return a, err
 			}
@@ -105,36 +112,42 @@ func (c *Consumer) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a acc
 }
 
 // noteAccepted counts what was committed of a batch of size events.
-func (c *Consumer) noteAccepted(a accepted, size int) {
-	c.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
+func (k *keeper) noteAccepted(a accepted, size int) {
+	k.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
 	for i, it := range a.clashes {
-		c.noteBad(it.delivery, it.record, errClash, i < a.kept)
+		k.noteParked(it.delivery, it.record, errClash, i < a.kept)
 	}
 }
 
-// inTx runs f in a transaction, in a goroutine of its own and within HandlerTimeout. Once begun it
-// is not interrupted by a shutdown.
-func (c *Consumer) inTx(ctx context.Context, f func(ctx context.Context, tx *sqlx.Tx) error) error {
-	_, err := guard(context.WithoutCancel(ctx), c, c.handlerTimeout(),
-		func(ctx context.Context) (struct{}, error) {
-			return struct{}{}, c.tx(ctx, f)
-		})
+// reschedule sets what waited and has failed again for its next attempt, or parks it.
+func (k *keeper) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
+	failed error) error {
+	age := time.Duration(p.Age * float64(time.Second))
+	next := k.handlers.retryOf(p.Type).again(failed, p.Attempts, age, k.handlers.bounds)
+	p.Reason = failed.Error()
+	if next.spent {
+		p.Attempts++
+	}
+	done, err := k.inbox.Reschedule(ctx, tx, p, next.after, next.parked)
+	switch {
+	case !done:
+	case next.spent:
+		k.note(p, next.parked)
+	default:
+		k.stats.delayed.Add(1)
+	}
 	return err
 }
 
-func (c *Consumer) handlerTimeout() time.Duration {
-	return c.bounds.HandlerTimeout
-}
-
-func (c *Consumer) note(p inbox.Pending, parked bool) {
-	log := c.Log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
+func (k *keeper) note(p inbox.Pending, parked bool) {
+	log := k.log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
 		firstLine(p.Reason))
 	if parked {
-		c.stats.parked.Add(1)
+		k.stats.parked.Add(1)
 		log.Msg("event parked")
 		return
 	}
-	c.stats.delayed.Add(1)
+	k.stats.delayed.Add(1)
 	log.Msg("event failed, will be tried again")
 }
 

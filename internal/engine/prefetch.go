@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"errors"
@@ -21,16 +21,16 @@ type prefetch struct {
 }
 
 // now returns the prefetch of the next session.
-func (p *prefetch) now() int {
-	if p.small == 0 || time.Since(p.since) > smallPrefetchFor {
+func (p *prefetch) now(at time.Time) int {
+	if p.small == 0 || at.Sub(p.since) > smallPrefetchFor {
 		return p.full
 	}
 	return p.small
 }
 
 // adjust takes the error with which a session has ended.
-func (p *prefetch) adjust(err error) {
+func (p *prefetch) adjust(err error, at time.Time) {
 	if full, ok := errors.AsType[rabbit.BytesInHandError](err); ok {
-		p.small, p.since = max(1, full.Messages/2), time.Now()
+		p.small, p.since = max(1, full.Messages/2), at
 	}
 }

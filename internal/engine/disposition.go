@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"errors"
@@ -12,12 +12,31 @@ import (
 // The bounds of trying again.
 const (
 	// MaxReruns is how often a transaction is run again at once because another one was first.
-	MaxReruns    = 10
-	rerunPause   = 20 * time.Millisecond
-	outageFirst  = 100 * time.Millisecond // pause between probes of a database that is away
-	outageMax    = 5 * time.Second
-	backoffSteps = 16 // doublings after which every pause has reached its maximum
+	MaxReruns     = 10
+	rerunPause    = 20 * time.Millisecond
+	databasePause = time.Second            // before the next attempt, when the database is to blame
+	outageFirst   = 100 * time.Millisecond // pause between probes of a database that is away
+	outageMax     = 5 * time.Second
+	backoffSteps  = 16 // doublings after which every pause has reached its maximum
 )
+
+// Retry is the policy for what fails: how many attempts it has, and pauses that double from First
+// to Longest.
+type Retry struct {
+	Attempts int
+	First    time.Duration
+	Longest  time.Duration
+}
+
+// Pause returns the pause before the next attempt: exponential with jitter, but never less than
+// half, so that a retry is not immediate.
+func (r Retry) Pause(attempts int) time.Duration {
+	pause := min(r.First, MaxDuration)
+	for n := 1; n < attempts && pause < r.Longest; n++ {
+		pause *= 2 // cannot overflow below MaxDuration
+	}
+	return jitter(min(pause, max(r.First, r.Longest), MaxDuration))
+}
 
 // disposition is what is done with a batch whose transaction failed.
 type disposition int
@@ -63,13 +82,31 @@ func (r Retry) dispose(err error, size, reruns, attempts int, alive bool) dispos
 		errors.Is(err, events.ErrTooLarge):
 		return park
 	}
-	if _, waits := retryPause(err, 0, DatabasePatience); waits {
+	if _, waits := retryPause(err, 0, MaxDuration); waits {
 		return postpone
 	}
 	if attempts+1 >= r.Attempts {
 		return park
 	}
 	return delay
+}
+
+// again is the next attempt of what waited and has failed again.
+type again struct {
+	after         time.Duration
+	spent, parked bool // whether this attempt counts, and whether it was the last one
+}
+
+// again decides about something that has waited for age and failed after a number of attempts.
+func (r Retry) again(failed error, attempts int, age time.Duration, b Bounds) again {
+	patient := patient(failed, age, b.CallPatience)
+	if after, waits := retryPause(failed, age, b.DatabasePatience); waits &&
+		(patient || !wasMade(failed)) {
+		return again{after: after}
+	}
+	last := attempts+1 >= r.Attempts ||
+		r.dispose(failed, 1, MaxReruns, attempts, true) == park
+	return again{after: r.Pause(attempts + 1), spent: true, parked: last && !patient}
 }
 
 // databaseFault reports whether the database is the cause of an error, and not the event.

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"errors"
@@ -21,7 +21,7 @@ const (
 // errNoSession is the error until the first session with the broker consumes.
 var errNoSession = errors.New("no session with the broker has begun")
 
-// health is what is known of a consumer's sessions.
+// health is what is known of a consumer's sessions. It is safe for concurrent use.
 type health struct {
 	mu    sync.Mutex
 	since time.Time // when the session that consumes began; zero: there is none
@@ -30,16 +30,16 @@ type health struct {
 	ends  map[string]int64
 }
 
-func (h *health) began() {
+func (h *health) began(now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.since = time.Now()
+	h.since = now
 }
 
-func (h *health) ended(err error) {
+func (h *health) ended(err error, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.since.IsZero() || time.Since(h.since) < settledAfter {
+	if h.since.IsZero() || now.Sub(h.since) < settledAfter {
 		h.short++
 	} else {
 		h.short = 1
@@ -52,7 +52,7 @@ func (h *health) ended(err error) {
 }
 
 // err returns why nothing is consumed, or why sessions do not last.
-func (h *health) err() error {
+func (h *health) err(now time.Time) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -60,32 +60,16 @@ func (h *health) err() error {
 		return errNoSession
 	case h.since.IsZero():
 		return fmt.Errorf("nothing is consumed: %w", h.last)
-	case h.short >= maxShort && time.Since(h.since) < settledAfter:
+	case h.short >= maxShort && now.Sub(h.since) < settledAfter:
 		return fmt.Errorf("the last %d sessions with the broker ended within %s: %w", h.short,
 			settledAfter, h.last)
 	}
 	return nil
 }
 
-// Healthy returns nil while the consumer handles deliveries, and otherwise the reason: it has no
-// session with the broker, its sessions break, or handlers hang. It is safe for concurrent use.
-func (c *Consumer) Healthy() error {
-	var sessions error // of a service without a queue there are none
-	if c.consumes() {
-		sessions = c.sessions.err()
-	}
-	return errors.Join(sessions, c.hanging.err())
-}
-
-// SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.
-func (c *Consumer) SessionEnds() map[string]int64 {
-	c.sessions.mu.Lock()
-	defer c.sessions.mu.Unlock()
-	return maps.Clone(c.sessions.ends)
-}
-
-// consumes reports whether the service has a queue.
-func (c *Consumer) consumes() bool {
-	me, _ := c.Topology.Service(c.Name)
-	return len(me.Reacts) > 0
+// counts returns how many sessions have ended, by cause.
+func (h *health) counts() map[string]int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.ends)
 }

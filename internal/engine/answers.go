@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -14,31 +14,16 @@ import (
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
-// writeLoop writes down what calls return, until there are none.
-func (k *calls) writeLoop(ctx context.Context) {
-	for r := range k.returned {
-		batch := []called{r}
-		for more := true; more; {
-			select {
-			case r, ok := <-k.returned:
-				if more = ok; ok {
-					batch = append(batch, r)
-				}
-			default:
-				more = false
-			}
-		}
-		k.writeAll(ctx, batch)
-		for range batch {
-			<-k.slots
-		}
-	}
+// answers record what calls have returned. It is for one goroutine.
+type answers struct {
+	*transactor
+	keeper *keeper
 }
 
-// writeAll writes down a batch; if that fails, one by one. An answer whose reaction hangs is known
+// recordAll writes down a batch; if that fails, one by one. An answer whose reaction hangs is known
 // by its id: it has failed, and the others need not wait that long once more.
-func (k *calls) writeAll(ctx context.Context, batch []called) {
-	err := k.write(ctx, batch)
+func (w *answers) recordAll(ctx context.Context, batch []called) {
+	err := w.record(ctx, batch)
 	if err == nil {
 		return
 	}
@@ -49,28 +34,28 @@ func (k *calls) writeAll(ctx context.Context, batch []called) {
 		if i >= 0 {
 			r := batch[i]
 			r.failed = hung
-			k.writeOne(ctx, r)
+			w.recordOne(ctx, r)
 			if others := slices.Delete(slices.Clone(batch), i, i+1); len(others) > 0 {
-				k.writeAll(ctx, others)
+				w.recordAll(ctx, others)
 			}
 			return
 		}
 	}
 	for _, r := range batch {
-		k.writeOne(ctx, r)
+		w.recordOne(ctx, r)
 	}
 }
 
-// write records what calls have returned, in one transaction: answers with their effects, and
+// record writes down what calls have returned, in one transaction: answers with their effects, and
 // failures with their next attempt. What another replica has recorded since the lease was over has
 // no effect again.
-func (k *calls) write(ctx context.Context, batch []called) error {
+func (w *answers) record(ctx context.Context, batch []called) error {
 	var recorded int
-	err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
+	err := w.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
 			if r.failed != nil {
-				if err := k.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
+				if err := w.keeper.reschedule(ctx, tx, r.Pending, r.failed); err != nil {
 					return err
 				}
 				continue
@@ -81,19 +66,19 @@ func (k *calls) write(ctx context.Context, batch []called) error {
 			}
 			answers = append(answers, answer)
 		}
-		done, err := k.Inbox.Answer(ctx, tx, answers...)
+		done, err := w.inbox.Answer(ctx, tx, answers...)
 		if err != nil {
 			return err
 		}
 		recorded = len(done)
-		return k.handleAnswers(k.withScope(ctx, pendingIn(batch)...), tx,
+		return w.handleAnswers(w.withScope(ctx, pendingIn(batch)...), tx,
 			slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
 				return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
 			}))
 	})
 	if err == nil {
-		k.stats.handled.Add(int64(recorded))
-		k.Outbox.Nudge()
+		w.stats.handled.Add(int64(recorded))
+		w.outbox.Nudge()
 	}
 	return err
 }
@@ -123,24 +108,24 @@ func answerOf(r called) (inbox.Answer, error) {
 
 // handleAnswers delivers answers to the service's own reactions, and publishes those for which
 // there is none.
-func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []called) error {
+func (w *answers) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []called) error {
 	var batch []events.Event
 	var published []Result
 	for _, r := range answered {
-		if h := k.handlerOf[r.answer.EventType()]; h == nil || h.call != nil {
-			published = append(published, Result{r.request, Publish(r.answer)})
+		if !w.handlers.reacts(r.answer.EventType()) {
+			published = append(published, Result{r.request, Effects{Publish: []events.Payload{r.answer}}})
 			continue
 		}
-		if !k.service.MayAnswer(r.Type, r.answer.EventType()) {
+		if !w.handlers.service.MayAnswer(r.Type, r.answer.EventType()) {
 			return Permanent(fmt.Errorf("%s may not answer %s: the topology of %s does not declare it",
-				r.answer.EventType(), r.Type, k.Name))
+				r.answer.EventType(), r.Type, w.handlers.service.Name))
 		}
 		e := r.request
 		e.Time, e.Data = time.Now().UTC(), r.answer
 		batch = append(batch, e)
 	}
 	if len(published) > 0 {
-		if err := k.execute(ctx, tx, published); err != nil {
+		if err := w.Write(ctx, tx, published...); err != nil {
 			return err
 		}
 	}
@@ -151,23 +136,23 @@ func (k *calls) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []calle
 	if _, err := tx.ExecContext(ctx, redoLockTimeout); err != nil {
 		return fmt.Errorf("bound the wait for locks: %w", err)
 	}
-	return k.applyAndExecute(ctx, tx, batch)
+	return w.reactAndWrite(ctx, tx, batch)
 }
 
-// writeOne is write for one of a batch that failed. An answer that cannot be handled is a failure
+// recordOne is record for one of a batch that failed. An answer that cannot be handled is a failure
 // of the call; while the database is away nothing is written, and the call is made again after its
 // lease.
-func (k *calls) writeOne(ctx context.Context, r called) {
+func (w *answers) recordOne(ctx context.Context, r called) {
 	for reruns := 0; ; reruns++ {
-		err := k.write(ctx, []called{r})
+		err := w.record(ctx, []called{r})
 		if err == nil {
 			return
 		}
-		if pg.Alive(ctx, k.DB) != nil {
-			k.Log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
+		if pg.Alive(ctx, w.db) != nil {
+			w.log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
 			return
 		}
-		if k.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
+		if w.handlers.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {
 			if r.failed != nil {
 				return // what cannot be recorded is made again after its lease
 			}

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
@@ -46,7 +48,7 @@ func (h hungError) Error() string {
 // neither take the caller with it nor hold it up: a panic, the end of the goroutine and a hang are
 // errors. The variables that f sets must be read only if there is no error, or if they were set
 // before the author's code began.
-func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
+func guard[T any](ctx context.Context, hang *hanging, timeout time.Duration,
 	f func(ctx context.Context) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -80,11 +82,11 @@ func guard[T any](ctx context.Context, c *Consumer, timeout time.Duration,
 			pg.ErrUnknownOutcome)
 	}
 	hung := hungError{running.key, running.eventType, timeout}
-	c.hanging.add(hung.eventType, 1)
-	c.Log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
+	hang.add(hung.eventType, 1)
+	hang.log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
 	go func() { // ends with f
 		<-done
-		c.hanging.add(hung.eventType, -1)
+		hang.add(hung.eventType, -1)
 	}()
 	return none, hung
 }
@@ -107,14 +109,32 @@ func watched(ctx context.Context, key, eventType string) (ended func()) {
 	return func() { w.running.Store(nil) }
 }
 
-// safely runs the handler of one event: a panic is an error.
-func safely(ctx context.Context, e events.Event, f func() error) (err error) {
+// Safely runs the handler of one event: a panic is an error.
+func Safely(ctx context.Context, e events.Event, f func() error) (err error) {
 	if w, _ := ctx.Value(watchKey{}).(*watch); w != nil {
 		w.running.Store(&run{keyOf(e), e.Data.EventType()})
 		defer w.running.Store(nil)
 	}
 	defer recovered(&err, e)
 	return evaluated(f())
+}
+
+// Misuse is an error with which code panics whose text says all that its author needs: no stack is
+// added.
+type Misuse interface {
+	error
+	Misuse()
+}
+
+// recovered turns a panic into an error with its stack.
+func recovered(err *error, e events.Event) {
+	switch cause := recover().(type) {
+	case nil:
+	case Misuse:
+		*err = fmt.Errorf("react to %s: %w", e.Data.EventType(), cause)
+	default:
+		*err = fmt.Errorf("react to %s: panic: %v\n%s", e.Data.EventType(), cause, debug.Stack())
+	}
 }
 
 // evaluatedError is an error of an author's code with its text, so that the code does not run again
@@ -151,6 +171,7 @@ func keyOf(e events.Event) string {
 
 // hanging counts the runs of handlers that have not returned, by type.
 type hanging struct {
+	log  zerolog.Logger
 	mu   sync.Mutex
 	runs map[string]int
 }

@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -20,24 +20,25 @@ var errDryRun = errors.New("tried")
 // DryRun handles something that pends as a retry would, and rolls everything back. It returns the
 // effects that it would have had, or why it fails. A transaction of another replica that has the
 // same rows locked is waited for.
-func (c *Consumer) DryRun(ctx context.Context, p inbox.Pending) (effects Effects, err error) {
-	c.prepare()
-	e, err := c.decodePending(p)
+func (n *Engine) DryRun(ctx context.Context, p inbox.Pending) (effects Effects, err error) {
+	e, err := n.decoder.pending(p)
 	if err != nil {
 		return Effects{}, err
 	}
-	if h := c.handlerOf[e.Data.EventType()]; h != nil && h.call != nil {
+	if n.handlers.isCall(e.Data.EventType()) {
 		return Effects{}, ErrCallNotRun
 	}
-	err = c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-		results, err := c.apply(ctx, tx, []events.Event{e})
+	err = n.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+		results, err := n.react(ctx, tx, []events.Event{e})
 		if err != nil {
 			return err
 		}
 		for _, r := range results {
-			effects = effects.And(r.Effects)
+			effects.Publish = append(effects.Publish, r.Effects.Publish...)
+			effects.Schedule = append(effects.Schedule, r.Effects.Schedule...)
+			effects.Request = append(effects.Request, r.Effects.Request...)
 		}
-		if err := c.execute(ctx, tx, results); err != nil {
+		if err := n.Write(ctx, tx, results...); err != nil {
 			return err
 		}
 		return errDryRun

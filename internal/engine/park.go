@@ -1,4 +1,4 @@
-package consumer
+package engine
 
 import (
 	"context"
@@ -16,45 +16,44 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
-	"github.com/quadrille-go/quadrille/topology"
 )
 
 // errClash is the error of an event whose id was used for a different event before.
 var errClash = errors.New("another event came before under the same id, with another type or " +
 	"other data: its producer must give each event an id of its own")
 
-// parkBad parks a message that cannot be handled as an event, under a hash of the message. It
+// park parks a message that cannot be handled as an event, under a hash of the message. It
 // writes no inbox row, so that the message does not use up the id of an event. It returns false
 // when the process or the session ends first.
-func (c *Consumer) parkBad(ctx context.Context, d amqp.Delivery, record events.Record,
+func (k *keeper) park(ctx context.Context, d amqp.Delivery, record events.Record,
 	why error) bool {
 	for probes := 0; ctx.Err() == nil; probes++ {
 		var kept bool
-		err := c.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
-			kept, err = c.parkIn(ctx, tx, d, record, why)
+		err := k.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) (err error) {
+			kept, err = k.parkIn(ctx, tx, d, record, why)
 			return err
 		})
 		if err == nil {
-			c.noteBad(d, record, why, kept)
+			k.noteParked(d, record, why, kept)
 			return true
 		}
 		if probes == 0 {
-			c.Log.Warn().Err(err).Msg("cannot park, trying again")
+			k.log.Warn().Err(err).Msg("cannot park, trying again")
 		}
 		sleep(ctx, outagePause(probes))
 	}
 	return false
 }
 
-// parkIn is parkBad in a transaction. It reports whether the message is kept.
-func (c *Consumer) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
+// parkIn is park in a transaction. It reports whether the message is kept.
+func (k *keeper) parkIn(ctx context.Context, tx *sqlx.Tx, d amqp.Delivery, record events.Record,
 	why error) (kept bool, err error) {
 	p := pendingOf(d, record)
 	p.Kind, p.Owner, p.Key, p.Reason = inbox.Evidence, d.Exchange, hashOf(d), why.Error()
 	if isForeign(why) {
-		return c.Inbox.ParkMalformed(ctx, tx, p, c.bounds.Malformed)
+		return k.inbox.ParkMalformed(ctx, tx, p, k.handlers.bounds.Malformed)
 	}
-	return true, c.Inbox.Add(ctx, tx, p, 0, true)
+	return true, k.inbox.Add(ctx, tx, p, 0, true)
 }
 
 // isForeign reports whether another program may send any number of messages with this fault. Other
@@ -64,14 +63,14 @@ func isForeign(why error) bool {
 		errors.Is(why, errClash) || errors.Is(why, errStray)
 }
 
-func (c *Consumer) noteBad(d amqp.Delivery, record events.Record, why error, kept bool) {
+func (k *keeper) noteParked(d amqp.Delivery, record events.Record, why error, kept bool) {
 	if kept {
-		c.note(inbox.Pending{Key: hashOf(d), Type: record.Type, Reason: why.Error()}, true)
+		k.note(inbox.Pending{Key: hashOf(d), Type: record.Type, Reason: why.Error()}, true)
 		return
 	}
-	if n := c.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
-		bounds := c.bounds.Malformed
-		c.Log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason",
+	if n := k.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each
+		bounds := k.handlers.bounds.Malformed
+		k.log.Error().Str("exchange", d.Exchange).Int64("dropped", n).Str("reason",
 			firstLine(why.Error())).
 			Msgf("more than %d malformed messages or %d bytes of one exchange are parked: further ones "+
 				"are counted and not kept", bounds.Messages, bounds.Bytes)
@@ -99,15 +98,15 @@ var errDead = errors.New("dead-lettered by the broker")
 // have sent it.
 var errStray = errors.New("and no event")
 
-// readDead returns a dead letter as far as it can be read, and the reason why it is parked. A dead
+// dead returns a dead letter as far as it can be read, and the reason why it is parked. A dead
 // letter may be the only copy of an event, so the bounds of malformed messages do not apply to
 // events.
-func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
+func (r *decoder) dead(d amqp.Delivery) (record events.Record, why error) {
 	why = fmt.Errorf("%w: %v", errDead, d.Headers["x-first-death-reason"])
 	record, err := rabbit.Record(d)
 	if err == nil {
 		exchange, _ := d.Headers["x-first-death-exchange"].(string)
-		_, err = c.verifySource(exchange, record)
+		_, err = r.verifySource(exchange, record)
 	}
 	if err == nil {
 		_, err = events.ParseID(record.ID)
@@ -116,32 +115,4 @@ func (c *Consumer) readDead(d amqp.Delivery) (record events.Record, why error) {
 		why = fmt.Errorf("%w, %w: %w", why, errStray, err)
 	}
 	return record, why
-}
-
-// consumeDead parks what the broker gave up to deliver. It is evidence only: the event may have
-// taken effect, so nothing goes back from there.
-func (c *Consumer) consumeDead(ctx context.Context, prefetch int) error {
-	deliveries, err := c.subscribe(ctx, "dead", topology.DeadQueueOf(c.Name), prefetch)
-	if err != nil {
-		return err
-	}
-	defer deliveries.Close()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case d, ok := <-deliveries.C():
-			if !ok {
-				return over(deliveries)
-			}
-			record, why := c.readDead(d)
-			d.Exchange, d.RoutingKey = "dead", record.Type
-			if !c.parkBad(ctx, d, record, why) {
-				return ctx.Err()
-			}
-			if err := deliveries.Ack(d); err != nil {
-				return err
-			}
-		}
-	}
 }
