@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -16,7 +16,7 @@ import (
 // that names the setting and holds no password: waiting would not heal it.
 func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	for name, change := range map[string]func(u *url.URL){
 		"another password": func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "hush") },
 		"another user":     func(u *url.URL) { u.User = url.UserPassword("nobody", "hush") },

@@ -15,7 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -57,7 +57,7 @@ var raising = consumer.Participant[counters]{Name: "members",
 
 func counting(t *testing.T, changes ...func(c *quadrille.Config)) *quadrille.Service {
 	t.Helper()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	tables := map[string]fs.FS{"members": fstest.MapFS{"001_members.sql": {Data: []byte(
 		"-- +goose Up\nCREATE TABLE counters (name text PRIMARY KEY, n bigint NOT NULL);\n")}}}
 	return members(t, database(t), broker, append([]func(c *quadrille.Config){

@@ -10,7 +10,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -19,7 +19,7 @@ import (
 // program that does not know this kit inserts the others. Who hears them reacts once to each.
 func TestServiceThatOnlyPublishes(t *testing.T) {
 	t.Parallel()
-	amqp, _ := devstack.Vhost(t)
+	amqp, _ := servertest.Vhost(t)
 	consumed := make(chan events.Of[UserJoined], 10)
 	monolith, err := quadrille.New(quadrille.Config{Name: "members",
 		Publishes: []events.Payload{UserJoined{}}, Database: database(t), AMQP: amqp})

@@ -22,7 +22,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/topology"
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 // database is empty: what is in it the service has migrated.
 func database(t *testing.T) string {
 	t.Helper()
-	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	return servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 }
 
 // table is the members' own: a row for each welcome.
@@ -131,7 +131,7 @@ func becomes(t *testing.T, s *quadrille.Service, want int, from string) {
 func TestExampleService(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
 	defer cancel()
 	program := exec.CommandContext(ctx, os.Args[0])
@@ -318,7 +318,7 @@ func (l *lines) becomes(t *testing.T, want string) {
 func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 	t.Parallel()
 	for _, mandatory := range []bool{true, false} {
-		broker, _ := devstack.Vhost(t)
+		broker, _ := servertest.Vhost(t)
 		s := members(t, database(t), broker, func(c *quadrille.Config) {
 			c.Handlers = nil
 			if mandatory {

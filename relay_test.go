@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -14,7 +14,7 @@ import (
 // database.
 func TestRelayStateNamesWhoRelays(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())

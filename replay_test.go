@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -22,7 +22,7 @@ import (
 // What is published again on the command line has the same ids and no second effect.
 func TestReplayedIsADuplicate(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())
@@ -82,7 +82,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 // The list of requests to publish again comes in pages, the newest request first.
 func TestRepublicationsArePaged(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())

@@ -12,9 +12,9 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 )
 
 // waitTimeout bounds how long a test waits for a condition.
@@ -76,7 +76,7 @@ func newStore(t testing.TB) store {
 		must(t, err)
 		key += string(text)
 	}
-	url := devstack.Database(t, key, func(ctx context.Context, url string) error {
+	url := servertest.Database(t, key, func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "eventstore", eventstore.Migrations())
 	})
 	return store{t, url, pool(t, url)}

@@ -19,7 +19,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -96,7 +96,7 @@ func run(t *testing.T, env []string, program string, args ...string) (string, er
 // database returns the address of an empty database, and a pool of it.
 func database(t *testing.T) (string, *sqlx.DB) {
 	t.Helper()
-	url := devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	url := servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 	db, err := postgres.Open(url)
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +124,7 @@ func channel(t *testing.T, url string) *amqp.Channel {
 func TestMonolith(t *testing.T) {
 	t.Parallel()
 	url, db := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	ch := channel(t, broker)
 	start(t, []string{"DATABASE_URL=" + url, "AMQP_URL=" + broker}, build(t, "monolith"), "ada", "bob")
 	webtest.Eventually(t, "the program has stored two invoices", func() (bool, string) {
@@ -161,7 +161,7 @@ func TestMonolith(t *testing.T) {
 func TestCloudEvents(t *testing.T) {
 	t.Parallel()
 	url, db := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	ch := channel(t, broker)
 	if err := ch.ExchangeDeclare("erp.events", "topic", true, false, false, false, nil); err != nil {
 		t.Fatal(err)
@@ -203,8 +203,8 @@ func (b booking) ends(reservation string) bool {
 // Each trip ends as expected, all three services agree, and the command line shows the way.
 func TestTravel(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
-	address := devstack.Addresses(t, 1)[0]
+	broker, _ := servertest.Vhost(t)
+	address := servertest.Addresses(t, 1)[0]
 	env := []string{"QUADRILLE_AMQP_URL=" + broker}
 	databases := map[string]*sqlx.DB{}
 	for _, name := range []string{"trips", "hotels", "flights"} {

@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quadrille-go/quadrille/idempotency"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 func TestKeyOf(t *testing.T) {
@@ -80,7 +80,7 @@ func database(t *testing.T) *sqlx.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := devstack.Database(t, "idempotency "+string(sql),
+	url := servertest.Database(t, "idempotency "+string(sql),
 		func(ctx context.Context, url string) error {
 			if err := pg.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
 				return err

@@ -17,7 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -133,7 +133,7 @@ func TestAllSettingsAreKnown(t *testing.T) {
 	files := []string{filepath.Join(root, "docs", "operations.md"),
 		filepath.Join(root, "compose.yaml")}
 	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/demo/*.go",
-		"internal/devstack/*.go", "cli/*.go"} {
+		"internal/localrun/*.go", "internal/servertest/*.go", "cli/*.go"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +179,7 @@ func TestDurationsAndLists(t *testing.T) {
 // Unavailable servers do not end the program. A signal ends it gracefully.
 func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 	t.Parallel()
-	addr := devstack.Addresses(t, 1)[0]
+	addr := servertest.Addresses(t, 1)[0]
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)

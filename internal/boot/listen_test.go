@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -50,7 +50,7 @@ func TestASocketThatIsHandedOverIsServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address, fd := handOver(t, devstack.Addresses(t, 1)[0])
+			address, fd := handOver(t, servertest.Addresses(t, 1)[0])
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			done := make(chan error, 1)

@@ -18,13 +18,13 @@ import (
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
@@ -38,7 +38,7 @@ type services struct {
 
 func startServices(t *testing.T) *services {
 	t.Helper()
-	amqp, management := devstack.Vhost(t)
+	amqp, management := servertest.Vhost(t)
 	if err := rabbit.Apply(t.Context(), amqp, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
-	amqp, management := devstack.Vhost(t) // a broker without the topology
+	amqp, management := servertest.Vhost(t) // a broker without the topology
 	bare := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,
 		"QUADRILLE_MANAGEMENT_URL": management}}
 	bare.check(commandLine{"topology audit", "", cli.ExitProblems,

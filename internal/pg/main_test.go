@@ -10,9 +10,9 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 )
 
 func TestMain(m *testing.M) {
@@ -32,7 +32,7 @@ const waitTimeout = 2 * time.Minute
 // newDatabase returns the URL of an empty database and a pool for it.
 func newDatabase(t testing.TB) (string, *sqlx.DB) {
 	t.Helper()
-	url := devstack.Database(t, "postgres", func(ctx context.Context, url string) error {
+	url := servertest.Database(t, "postgres", func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "none", fstest.MapFS{})
 	})
 	return url, pool(t, url)

@@ -8,9 +8,9 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -47,7 +47,7 @@ func publisher(t testing.TB, url string) *rabbit.Publisher {
 // a binding for the key "k", and a channel with which a test inspects it.
 func vhost(t testing.TB, args amqp.Table) (url string, admin *amqp.Channel) {
 	t.Helper()
-	url, _ = devstack.Vhost(t)
+	url, _ = servertest.Vhost(t)
 	admin = channel(t, url)
 	must(t, admin.ExchangeDeclare("x", "topic", true, false, false, false, nil))
 	all := amqp.Table{"x-queue-type": "quorum"}

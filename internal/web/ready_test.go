@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
 
@@ -72,7 +72,7 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		release := make(chan struct{})
 		released := sync.OnceFunc(func() { close(release) })
 		defer released()
-		broker, _ := devstack.Vhost(t)
+		broker, _ := servertest.Vhost(t)
 		kind := listener(broker, func() error { <-release; return nil })
 		s := webtest.On(t, webtest.Database(t, kind), kind, "")
 		if a := s.Call("GET", "/readyz?full=1", ""); a.Status != http.StatusServiceUnavailable {

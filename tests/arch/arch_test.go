@@ -47,10 +47,12 @@ func (f file) text() []string {
 	return strings.Split(string(content), "\n")
 }
 
-// support reports whether only tests import the file.
+// support reports whether the file serves tests, and otherwise only the demo and the commands that
+// run everything on one machine.
 func (f file) support() bool {
 	return strings.HasPrefix(f.path, "tests/") || slices.Contains([]string{"internal/web/webtest",
-		"internal/devstack", "internal/devstack/leaks", "consumer/internal/consumertest",
+		"internal/localrun", "internal/servertest", "internal/servertest/leaks",
+		"consumer/internal/consumertest",
 		"outbox/internal/outboxtest"}, f.dir())
 }
 
@@ -269,7 +271,7 @@ var restricted = []struct {
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
 		"services publish through the outbox"},
 	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot",
-		"internal/devstack", "internal/demo", "examples/monolith", "examples/travel",
+		"internal/demo", "examples/monolith", "examples/travel",
 		"examples/cloudevents"}, "the kit reads no environment"},
 	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"internal/pg"},
 		"transactions begin in pg.InTx"},

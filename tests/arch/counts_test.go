@@ -10,11 +10,10 @@ import (
 const maxMethods = 30
 
 var wide = map[string]int{
-	"consumer.Consumer":       61,
-	"internal/demo.Stack":     46,
-	"internal/demo.player":    34,
-	"internal/devstack.stack": 42,
-	"outbox.term":             42,
+	"consumer.Consumer":    61,
+	"internal/demo.Stack":  46,
+	"internal/demo.player": 34,
+	"outbox.term":          42,
 }
 
 // maxExported is how many names a package of the kit may export, methods included. Those that

@@ -15,11 +15,11 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -52,14 +52,14 @@ type Env struct {
 // New makes a world on the servers that all tests share.
 func New(t testing.TB) *Env {
 	t.Helper()
-	amqpURL, _ := devstack.Vhost(t)
+	amqpURL, _ := servertest.Vhost(t)
 	return On(t, amqpURL, Database(t))
 }
 
 // Database makes a database with the tables of the bank, its inbox and its outbox.
 func Database(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, key(t), Migrate)
+	return servertest.Database(t, key(t), Migrate)
 }
 
 // On makes a world on given servers; the database must have been migrated.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 )
@@ -22,7 +22,7 @@ const atOnce = 3 * time.Second
 // Without its database a service says so at once, to all who ask; with it back, all is well.
 func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	database := servers.PostgresURL
 	w := env{webtest.On(t, database, service, "")}
 	before := w.place("ada")

@@ -27,9 +27,9 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
 )
@@ -101,7 +101,7 @@ func On(t testing.TB, database string, service New, tokens string) *Service {
 func Database(t testing.TB, service New) string {
 	t.Helper()
 	s, _ := service(NoDatabase, zerolog.Nop())
-	return devstack.Database(t, s.Name()+" "+hashOf(t, s),
+	return servertest.Database(t, s.Name()+" "+hashOf(t, s),
 		func(ctx context.Context, url string) error {
 			s, _ := service(url, zerolog.Nop())
 			if err := s.Open(ctx); err != nil {

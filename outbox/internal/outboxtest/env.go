@@ -19,8 +19,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
@@ -71,7 +71,7 @@ func NewWithoutBroker(t testing.TB) *Env {
 
 func database(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, migrationsKey(t), func(ctx context.Context, url string) error {
+	return servertest.Database(t, migrationsKey(t), func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "outbox", outbox.Migrations())
 	})
 }
@@ -80,7 +80,7 @@ func database(t testing.TB) string {
 func NewOn(t testing.TB, database string) *Env {
 	t.Helper()
 	s := (&Env{Queue: "notes.in"}).WithDatabase(t, database)
-	s.AMQP, s.Manage = devstack.Vhost(t)
+	s.AMQP, s.Manage = servertest.Vhost(t)
 	s.Admin = s.Channel()
 	s.DeclareExchange()
 	s.DeclareQueue(s.Queue, nil)

@@ -17,7 +17,6 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
@@ -25,6 +24,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/topology"
@@ -88,7 +88,7 @@ func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 
 func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	t.Helper()
-	admin, management := devstack.Vhost(t)
+	admin, management := servertest.Vhost(t)
 	if err := rabbit.Apply(context.Background(), admin, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	for _, s := range fulfilment.Topology().Services {
 		p := topology.PermissionOf(s.Name)
 		d.Databases[s.Name] = EmptyDatabase(t)
-		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure,
+		database, amqp := d.Databases[s.Name], servertest.User(t, admin, management, s.Name, p.Configure,
 			p.Write, p.Read)
 		if proxied {
 			var proxies Proxies
@@ -159,7 +159,7 @@ func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handl
 // EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
 func EmptyDatabase(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	return servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 }
 
 // Run runs a service until the test ends.
