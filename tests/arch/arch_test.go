@@ -138,6 +138,8 @@ var mayImport = map[string][]string{
 	"quadrilleotel": {"consumer", "events"},
 	"check":         {"consumer", "events", "topology"},
 	"cli":           {"admin", "events", "topology", "internal/rabbit"},
+	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
+		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/inbox", "internal/pg",
 		"internal/rabbit"},
 
@@ -153,7 +155,7 @@ var heavy = map[string][]string{
 	"go.opentelemetry.io":            {"quadrilleotel"},
 	"github.com/pressly/goose/v3":    {"internal/pg"},
 	"github.com/bojanz/currency":     {"fulfilment"},
-	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "consumer"},
+	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "consumer", "quadrilletest"},
 	"github.com/rs/zerolog": {"internal/rabbit", "outbox", "outbox/cdc", "consumer",
 		"resilience", "eventstore", "."},
 	"github.com/sony/gobreaker/v2":       {"resilience"},
@@ -264,7 +266,7 @@ var restricted = []struct {
 	in       []string
 	why      string
 }{
-	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "consumer"},
+	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "consumer", "quadrilletest"},
 		"only the consumer acknowledges deliveries"},
 	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"internal/rabbit"},
 		"only the confirmed publisher publishes"},
