@@ -15,14 +15,14 @@ import (
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/servertest"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
 // identityOf returns the identity of a service's database, when its consumers have come.
 func identityOf(t *testing.T, s *quadrille.Service) string {
 	t.Helper()
-	webtest.Eventually(t, "the service consumes", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the service consumes", func() (bool, string) {
 		return s.Connected(),
 			fmt.Sprintf("%+v", s.Stats())
 	})
@@ -66,7 +66,8 @@ func TestAuditFindsAServiceOnTwoDatabases(t *testing.T) {
 	}
 	consumers := func(want int) {
 		t.Helper()
-		webtest.Eventually(t, fmt.Sprintf("the broker lists %d consumers", want), func() (bool, string) {
+		what := fmt.Sprintf("the broker lists %d consumers", want)
+		quadrilletest.WaitFor(t, what, func() (bool, string) {
 			var all []struct {
 				Queue struct{ Name string } `json:"queue"`
 			}

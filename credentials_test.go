@@ -9,7 +9,7 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/servertest"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // A password that is wrong, or a virtual host that does not exist, ends a service with an error
@@ -30,7 +30,7 @@ func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 			}
 			change(u)
 			s := members(t, database(t), u.String())
-			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+			ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 			defer cancel()
 			err = s.Run(ctx)
 			if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), "AMQP: ") ||

@@ -16,12 +16,13 @@ import (
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // refused runs a service, which must end by itself with a mistake that names these.
 func refused(t *testing.T, s *quadrille.Service, parts ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	err := s.Run(ctx)
 	if !errors.Is(err, quadrille.ErrMisconfigured) {
@@ -221,13 +222,13 @@ func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	readOnly("on")
 	admin.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND pid <> pg_backend_pid()`)
-	webtest.Eventually(t, "it is not ready", func() (bool, string) {
+	quadrilletest.WaitFor(t, "it is not ready", func() (bool, string) {
 		err := s.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "default_transaction_read_only"), ""
 	})
 	log.becomes(t, "read-only transaction")
 	readOnly("off")
-	webtest.Eventually(t, "it is ready", func() (bool, string) {
+	quadrilletest.WaitFor(t, "it is ready", func() (bool, string) {
 		err := s.Ready(t.Context())
 		return err == nil, ""
 	})

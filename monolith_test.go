@@ -11,7 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/servertest"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -44,7 +44,7 @@ func TestServiceThatOnlyPublishes(t *testing.T) {
 	run(t, monolith)
 	run(t, listener)
 	t.Cleanup(func() { _, _ = monolith.Close(), listener.Close() })
-	webtest.Eventually(t, "both are connected", func() (bool, string) {
+	quadrilletest.WaitFor(t, "both are connected", func() (bool, string) {
 		return monolith.Connected() && listener.Connected(), fmt.Sprint(monolith.Connected(),
 			listener.Connected())
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -121,7 +122,7 @@ func count(t *testing.T, s *quadrille.Service, from string) (n int) {
 // becomes waits until so many rows are there.
 func becomes(t *testing.T, s *quadrille.Service, want int, from string) {
 	t.Helper()
-	webtest.Eventually(t, fmt.Sprintf("%d rows of %s", want, from), func() (bool, string) {
+	quadrilletest.WaitFor(t, fmt.Sprintf("%d rows of %s", want, from), func() (bool, string) {
 		n := count(t, s, from)
 		return n == want, fmt.Sprintf("%d rows, connected %v, %+v", n, s.Connected(), s.Stats())
 	})
@@ -132,7 +133,7 @@ func TestExampleService(t *testing.T) {
 	t.Parallel()
 	url := database(t)
 	broker, _ := servertest.Vhost(t)
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	program := exec.CommandContext(ctx, os.Args[0])
 	program.Env = append(os.Environ(), "DATABASE_URL="+url, "AMQP_URL="+broker, asExample+"=1")
@@ -201,7 +202,7 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 	} {
 		s, err := quadrille.New(configOf(t, good, broker, change))
 		if err == nil {
-			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+			ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 			err = s.Run(ctx)
 			cancel()
 			_ = s.Close()
@@ -307,7 +308,7 @@ func (l *lines) String() string {
 
 func (l *lines) becomes(t *testing.T, want string) {
 	t.Helper()
-	webtest.Eventually(t, fmt.Sprintf("%q in the log", want), func() (bool, string) {
+	quadrilletest.WaitFor(t, fmt.Sprintf("%q in the log", want), func() (bool, string) {
 		text := l.String()
 		return strings.Contains(text, want), text
 	})
@@ -331,7 +332,7 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		webtest.Eventually(t, "the event to be held, or counted", func() (bool, string) {
+		quadrilletest.WaitFor(t, "the event to be held, or counted", func() (bool, string) {
 			st := s.Stats().Relay
 			return mandatory && st.Held == 1 && st.Unrouted == 0 || !mandatory && st.Unrouted == 1 &&
 				st.Held == 0, fmt.Sprintf("%+v", st)

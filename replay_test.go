@@ -15,7 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/servertest"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -56,7 +56,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
 	}
-	webtest.Eventually(t, "all three to come again", func() (bool, string) {
+	quadrilletest.WaitFor(t, "all three to come again", func() (bool, string) {
 		return s.Stats().Consumer.Duplicates >= 3, fmt.Sprintf("%+v", s.Stats())
 	})
 	if n := count(t, s, "welcomed"); n != 2 {

@@ -23,6 +23,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -80,7 +81,7 @@ func meetAtMigration(t *testing.T, url string, n int, open func()) {
 	}
 	var opening sync.WaitGroup
 	opening.Go(open)
-	webtest.Eventually(t, "all replicas wait to migrate", func() (bool, string) {
+	quadrilletest.WaitFor(t, "all replicas wait to migrate", func() (bool, string) {
 		var waiting int
 		err := db.GetContext(t.Context(), &waiting, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%'
@@ -168,7 +169,7 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 		c.Handlers = []consumer.Handler{consumer.Handle(points)}
 	})
 	run(t, s)
-	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
+	quadrilletest.WaitFor(t, "a consumer of loyalty.in", func() (bool, string) {
 		check, err := conn.Channel()
 		if err != nil {
 			return false, err.Error()

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	"pgregory.net/rapid"
@@ -16,6 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestKeyOf(t *testing.T) {
@@ -165,18 +165,10 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	}
 }
 
-// waitFor polls a condition until it is true.
-func waitFor(t *testing.T, what string, ok func() bool) {
+// waitFor waits until a condition is true.
+func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	const timeout = 2 * time.Minute
-	deadline := time.Now().Add(timeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for ; !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", timeout, what)
-		}
-	}
+	quadrilletest.WaitFor(t, what, func() (bool, string) { return f(), "" })
 }
 
 // A claim lasts as long as its transaction: while the transaction is open the key is in progress,

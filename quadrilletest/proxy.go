@@ -58,8 +58,8 @@ func NewProxy(t testing.TB, serverURL string) *Proxy {
 	p.URL = u.String()
 	t.Cleanup(func() {
 		close(p.done)
+		p.Down() // so that what is held back reaches nobody
 		p.Release()
-		p.Down()
 		p.running.Wait()
 		_ = syscall.Close(p.guard)
 	})

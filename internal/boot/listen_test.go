@@ -12,6 +12,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // handOver opens a socket and returns its address and a descriptor that nothing else owns.
@@ -77,7 +78,7 @@ func TestASocketThatIsHandedOverIsServed(t *testing.T) {
 // with tokens.
 func TestAWrongDescriptorIsNamed(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	elsewhere, fd := handOver(t, "127.0.0.1:0")
 	for want, env := range map[string]map[string]string{

@@ -27,6 +27,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // services are the four services in the process of the test, with settings for the command
@@ -86,7 +87,9 @@ func (b *services) start(name string, service webtest.New) {
 		}
 	})
 	b.settings["QUADRILLE_"+strings.ToUpper(name)+"_URL"] = server.URL
-	webtest.Eventually(b, name+" is connected", func() (bool, string) { return s.Connected(), name })
+	quadrilletest.WaitFor(b, name+" is connected", func() (bool, string) {
+		return s.Connected(), fmt.Sprint(s.Healthy())
+	})
 }
 
 // run runs the command line with these arguments.
@@ -218,7 +221,7 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"version --env-file " + misspelt, "", cli.ExitUsage,
 		"did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
-	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the malformed event is parked", func() (bool, string) {
 		var list admin.ParkedList
 		code, out, errOut := b.run("", "parked", "list", "-o", "json")
 		if err := json.Unmarshal([]byte(out), &list); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 // waitTimeout bounds how long a test waits for a condition. Only a failing test waits that long.
-const waitTimeout = 2 * time.Minute
+const waitTimeout = quadrilletest.Timeout
 
 // open opens a session and closes it at the end of the test.
 func open(t testing.TB, url string) *rabbit.Session {
@@ -88,16 +89,8 @@ func waitClosed(t testing.TB, s *rabbit.Session) error {
 	return s.Err()
 }
 
-// waitFor polls a condition until it is true.
+// waitFor waits until a condition is true.
 func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(waitTimeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", waitTimeout, what)
-		}
-		<-tick.C
-	}
+	quadrilletest.WaitFor(t, what, func() (bool, string) { return f(), "" })
 }

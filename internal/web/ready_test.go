@@ -16,6 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 type joined struct {
@@ -57,7 +58,7 @@ func running(t *testing.T, s *quadrille.Service) {
 // answers waits until a request for a path is answered with a status and a text.
 func answers(t *testing.T, s *webtest.Service, path string, status int, text string) {
 	t.Helper()
-	webtest.Eventually(t, path+" to answer "+text, func() (bool, string) {
+	quadrilletest.WaitFor(t, path+" to answer "+text, func() (bool, string) {
 		a := s.Call("GET", path, "")
 		return a.Status == status && strings.Contains(a.Body, text), a.Body
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/tests/system/env"
 )
 
@@ -128,7 +129,7 @@ func BenchmarkLatency(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env.Run(b, s)
+	quadrilletest.Run(b, s)
 	env.Await(b, "the service to be connected", func() (string, bool) {
 		return "not connected", s.Connected()
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // atOnce is far below every time-out of the database or of a request.
@@ -76,7 +77,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []env{w, service} {
-		webtest.Eventually(t, "the service heals", func() (bool, string) {
+		quadrilletest.WaitFor(t, "the service heals", func() (bool, string) {
 			a := s.post(order("ada"), "Idempotency-Key", "k0")
 			return a.Status == http.StatusCreated, a.Body
 		})
