@@ -11,17 +11,18 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
 // identityOf returns the identity of a service's database, when its consumers have come.
 func identityOf(t *testing.T, s *quadrille.Service) string {
 	t.Helper()
-	webtest.Eventually(t, "the service consumes", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the service consumes", func() (bool, string) {
 		return s.Connected(),
 			fmt.Sprintf("%+v", s.Stats())
 	})
@@ -40,7 +41,7 @@ func identityOf(t *testing.T, s *quadrille.Service) string {
 // Replicas on one database are not.
 func TestAuditFindsAServiceOnTwoDatabases(t *testing.T) {
 	t.Parallel()
-	broker, manage := devstack.Vhost(t)
+	broker, manage := servertest.Vhost(t)
 	settings := map[string]string{"QUADRILLE_AMQP_URL": broker, "QUADRILLE_MANAGEMENT_URL": manage}
 	app := cli.App{Name: "members", Topology: topology.Topology{Name: "members",
 		Services: []topology.Service{{
@@ -65,12 +66,13 @@ func TestAuditFindsAServiceOnTwoDatabases(t *testing.T) {
 	}
 	consumers := func(want int) {
 		t.Helper()
-		webtest.Eventually(t, fmt.Sprintf("the broker lists %d consumers", want), func() (bool, string) {
+		what := fmt.Sprintf("the broker lists %d consumers", want)
+		quadrilletest.WaitFor(t, what, func() (bool, string) {
 			var all []struct {
 				Queue struct{ Name string } `json:"queue"`
 			}
 			path := "/api/consumers/" + broker[strings.LastIndex(broker, "/")+1:]
-			if err := devstack.Manage(t.Context(), manage, http.MethodGet, path, nil, &all); err != nil {
+			if err := localrun.Manage(t.Context(), manage, http.MethodGet, path, nil, &all); err != nil {
 				return false, err.Error()
 			}
 			return len(all) == want, fmt.Sprint(all)

@@ -8,15 +8,15 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // A password that is wrong, or a virtual host that does not exist, ends a service with an error
 // that names the setting and holds no password: waiting would not heal it.
 func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	for name, change := range map[string]func(u *url.URL){
 		"another password": func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "hush") },
 		"another user":     func(u *url.URL) { u.User = url.UserPassword("nobody", "hush") },
@@ -30,7 +30,7 @@ func TestBrokerThatRefusesTheServiceEndsIt(t *testing.T) {
 			}
 			change(u)
 			s := members(t, database(t), u.String())
-			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+			ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 			defer cancel()
 			err = s.Run(ctx)
 			if !errors.Is(err, quadrille.ErrMisconfigured) || !strings.Contains(err.Error(), "AMQP: ") ||

@@ -12,16 +12,17 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // refused runs a service, which must end by itself with a mistake that names these.
 func refused(t *testing.T, s *quadrille.Service, parts ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	err := s.Run(ctx)
 	if !errors.Is(err, quadrille.ErrMisconfigured) {
@@ -147,9 +148,9 @@ func TestDatabaseOfAnotherServiceIsRefused(t *testing.T) {
 func TestServiceBehindAPooler(t *testing.T) {
 	t.Parallel()
 	direct := database(t)
-	pooled := devstack.PgBouncer(t, direct, "session")
+	pooled := servertest.PgBouncer(t, direct, "session")
 	for _, leader := range []string{"", direct} {
-		broker, _ := devstack.Vhost(t)
+		broker, _ := servertest.Vhost(t)
 		s := members(t, pooled, broker, func(c *quadrille.Config) {
 			if leader != "" {
 				c.LeaderDatabase, c.Stream = leader, cdc.For(leader, c.Log)
@@ -188,10 +189,10 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"transaction", "statement"} {
 		direct := database(t)
-		s := members(t, devstack.PgBouncer(t, direct, mode), webtest.NoBroker)
+		s := members(t, servertest.PgBouncer(t, direct, mode), webtest.NoBroker)
 		refused(t, s, "transaction or statement mode", "pool_mode = session")
 		s = members(t, direct, webtest.NoBroker, func(c *quadrille.Config) {
-			c.LeaderDatabase = devstack.PgBouncer(t, direct, mode)
+			c.LeaderDatabase = servertest.PgBouncer(t, direct, mode)
 		})
 		refused(t, s, "LeaderDatabase", "transaction or statement mode", "pool_mode = session")
 	}
@@ -202,7 +203,7 @@ func TestPoolerThatSharesSessionsIsRefused(t *testing.T) {
 func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	var log lines
 	s := members(t, url, broker, func(c *quadrille.Config) { c.Log = zerolog.New(&log) })
 	run(t, s)
@@ -221,13 +222,13 @@ func TestReadOnlyDatabaseIsReported(t *testing.T) {
 	readOnly("on")
 	admin.MustExec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE datname = current_database() AND pid <> pg_backend_pid()`)
-	webtest.Eventually(t, "it is not ready", func() (bool, string) {
+	quadrilletest.WaitFor(t, "it is not ready", func() (bool, string) {
 		err := s.Ready(t.Context())
 		return err != nil && strings.Contains(err.Error(), "default_transaction_read_only"), ""
 	})
 	log.becomes(t, "read-only transaction")
 	readOnly("off")
-	webtest.Eventually(t, "it is ready", func() (bool, string) {
+	quadrilletest.WaitFor(t, "it is ready", func() (bool, string) {
 		err := s.Ready(t.Context())
 		return err == nil, ""
 	})

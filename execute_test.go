@@ -15,8 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // Raise is a command that adds to a counter. Left is in no topology.
@@ -57,7 +57,7 @@ var raising = consumer.Participant[counters]{Name: "members",
 
 func counting(t *testing.T, changes ...func(c *quadrille.Config)) *quadrille.Service {
 	t.Helper()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	tables := map[string]fs.FS{"members": fstest.MapFS{"001_members.sql": {Data: []byte(
 		"-- +goose Up\nCREATE TABLE counters (name text PRIMARY KEY, n bigint NOT NULL);\n")}}}
 	return members(t, database(t), broker, append([]func(c *quadrille.Config){
@@ -85,7 +85,7 @@ func TestExecuteInAHandlerJoinsItsTransaction(t *testing.T) {
 	})
 	run(t, s)
 	publish(t, s, UserJoined{"1", "ada@example.com"})
-	webtest.Eventually(t, "it is handled", func() (bool, string) {
+	quadrilletest.WaitFor(t, "it is handled", func() (bool, string) {
 		return s.Stats().Consumer.Handled == 1, fmt.Sprint(s.Stats())
 	})
 	if n := count(t, s, "counters WHERE n = 1"); n != 1 || runs.Load() != 3 {

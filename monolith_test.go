@@ -10,8 +10,8 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -19,7 +19,7 @@ import (
 // program that does not know this kit inserts the others. Who hears them reacts once to each.
 func TestServiceThatOnlyPublishes(t *testing.T) {
 	t.Parallel()
-	amqp, _ := devstack.Vhost(t)
+	amqp, _ := servertest.Vhost(t)
 	consumed := make(chan events.Of[UserJoined], 10)
 	monolith, err := quadrille.New(quadrille.Config{Name: "members",
 		Publishes: []events.Payload{UserJoined{}}, Database: database(t), AMQP: amqp})
@@ -44,7 +44,7 @@ func TestServiceThatOnlyPublishes(t *testing.T) {
 	run(t, monolith)
 	run(t, listener)
 	t.Cleanup(func() { _, _ = monolith.Close(), listener.Close() })
-	webtest.Eventually(t, "both are connected", func() (bool, string) {
+	quadrilletest.WaitFor(t, "both are connected", func() (bool, string) {
 		return monolith.Connected() && listener.Connected(), fmt.Sprint(monolith.Connected(),
 			listener.Connected())
 	})

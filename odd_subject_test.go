@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 // The history of any subject can be read, whatever characters it has; of text that no database can
 // store the endpoint does not say that the database is away.
 func TestHistoryOfOddSubjects(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	endpoint := httptest.NewServer(s.Admin())
 	defer endpoint.Close()

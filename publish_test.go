@@ -17,7 +17,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -82,7 +82,7 @@ func get(t *testing.T, url, body string, status int, into any) {
 // What a handler says is caused by what it handles, and the admin endpoint tells the story.
 func TestHistoryOfASubject(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	var s *quadrille.Service
 	greet := func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 		if e.Data.Email == "" {

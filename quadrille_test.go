@@ -22,9 +22,10 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 // database is empty: what is in it the service has migrated.
 func database(t *testing.T) string {
 	t.Helper()
-	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	return servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 }
 
 // table is the members' own: a row for each welcome.
@@ -121,7 +122,7 @@ func count(t *testing.T, s *quadrille.Service, from string) (n int) {
 // becomes waits until so many rows are there.
 func becomes(t *testing.T, s *quadrille.Service, want int, from string) {
 	t.Helper()
-	webtest.Eventually(t, fmt.Sprintf("%d rows of %s", want, from), func() (bool, string) {
+	quadrilletest.WaitFor(t, fmt.Sprintf("%d rows of %s", want, from), func() (bool, string) {
 		n := count(t, s, from)
 		return n == want, fmt.Sprintf("%d rows, connected %v, %+v", n, s.Connected(), s.Stats())
 	})
@@ -131,8 +132,8 @@ func becomes(t *testing.T, s *quadrille.Service, want int, from string) {
 func TestExampleService(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	broker, _ := devstack.Vhost(t)
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	broker, _ := servertest.Vhost(t)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	program := exec.CommandContext(ctx, os.Args[0])
 	program.Env = append(os.Environ(), "DATABASE_URL="+url, "AMQP_URL="+broker, asExample+"=1")
@@ -201,7 +202,7 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 	} {
 		s, err := quadrille.New(configOf(t, good, broker, change))
 		if err == nil {
-			ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+			ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 			err = s.Run(ctx)
 			cancel()
 			_ = s.Close()
@@ -307,7 +308,7 @@ func (l *lines) String() string {
 
 func (l *lines) becomes(t *testing.T, want string) {
 	t.Helper()
-	webtest.Eventually(t, fmt.Sprintf("%q in the log", want), func() (bool, string) {
+	quadrilletest.WaitFor(t, fmt.Sprintf("%q in the log", want), func() (bool, string) {
 		text := l.String()
 		return strings.Contains(text, want), text
 	})
@@ -318,7 +319,7 @@ func (l *lines) becomes(t *testing.T, want string) {
 func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 	t.Parallel()
 	for _, mandatory := range []bool{true, false} {
-		broker, _ := devstack.Vhost(t)
+		broker, _ := servertest.Vhost(t)
 		s := members(t, database(t), broker, func(c *quadrille.Config) {
 			c.Handlers = nil
 			if mandatory {
@@ -331,7 +332,7 @@ func TestMandatoryTypesWaitForASubscriber(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		webtest.Eventually(t, "the event to be held, or counted", func() (bool, string) {
+		quadrilletest.WaitFor(t, "the event to be held, or counted", func() (bool, string) {
 			st := s.Stats().Relay
 			return mandatory && st.Held == 1 && st.Unrouted == 0 || !mandatory && st.Unrouted == 1 &&
 				st.Held == 0, fmt.Sprintf("%+v", st)

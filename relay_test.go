@@ -6,21 +6,21 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // The state of the relay names the leader, and warns of the relay of another service on the same
 // database.
 func TestRelayStateNamesWhoRelays(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())
 	defer endpoint.Close()
 	var state admin.Relay
-	webtest.Eventually(t, "the leader to tell of itself", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the leader to tell of itself", func() (bool, string) {
 		get(t, endpoint.URL+"/admin/relay", "", 200, &state)
 		return strings.HasPrefix(state.Leader, "members on ") && len(state.Replicas) == 1 &&
 			state.Replicas[0].Leads, state.Leader

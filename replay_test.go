@@ -14,15 +14,15 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
 // What is published again on the command line has the same ids and no second effect.
 func TestReplayedIsADuplicate(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())
@@ -56,7 +56,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 			t.Errorf("%v: exit %d, %s %s (%v)", c.args, code, out, errOut, err)
 		}
 	}
-	webtest.Eventually(t, "all three to come again", func() (bool, string) {
+	quadrilletest.WaitFor(t, "all three to come again", func() (bool, string) {
 		return s.Stats().Consumer.Duplicates >= 3, fmt.Sprintf("%+v", s.Stats())
 	})
 	if n := count(t, s, "welcomed"); n != 2 {
@@ -82,7 +82,7 @@ func TestReplayedIsADuplicate(t *testing.T) {
 // The list of requests to publish again comes in pages, the newest request first.
 func TestRepublicationsArePaged(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := members(t, database(t), broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())

@@ -18,10 +18,12 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -30,7 +32,7 @@ import (
 func TestReplicasStartTogetherAndShareTheWork(t *testing.T) {
 	t.Parallel()
 	url := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	replicas := make([]*quadrille.Service, 4)
 	for i := range replicas {
 		replicas[i] = members(t, url, broker)
@@ -79,7 +81,7 @@ func meetAtMigration(t *testing.T, url string, n int, open func()) {
 	}
 	var opening sync.WaitGroup
 	opening.Go(open)
-	webtest.Eventually(t, "all replicas wait to migrate", func() (bool, string) {
+	quadrilletest.WaitFor(t, "all replicas wait to migrate", func() (bool, string) {
 		var waiting int
 		err := db.GetContext(t.Context(), &waiting, `SELECT count(*) FROM pg_stat_activity
 			WHERE datname = current_database() AND query LIKE '%pg_try_advisory_lock%'
@@ -99,9 +101,9 @@ var club = topology.Topology{Name: "club", Services: []topology.Service{{
 
 func TestAMemberWaitsUntilItsTopologyIsApplied(t *testing.T) {
 	t.Parallel()
-	operator, management := devstack.Vhost(t)
+	operator, management := servertest.Vhost(t)
 	rights := topology.PermissionOf("members")
-	broker := devstack.User(t, operator, management, "members", rights.Configure, rights.Write,
+	broker := servertest.User(t, operator, management, "members", rights.Configure, rights.Write,
 		rights.Read)
 	var log lines
 	s := members(t, database(t), broker, func(c *quadrille.Config) {
@@ -128,7 +130,7 @@ func declared(t *testing.T, management, broker string) (names []string) {
 	vhost := broker[strings.LastIndex(broker, "/")+1:]
 	for _, kind := range []string{"queues", "exchanges"} {
 		var found []struct{ Name string }
-		if err := devstack.Manage(t.Context(), management, http.MethodGet, "/api/"+kind+"/"+vhost, nil,
+		if err := localrun.Manage(t.Context(), management, http.MethodGet, "/api/"+kind+"/"+vhost, nil,
 			&found); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +147,7 @@ func declared(t *testing.T, management, broker string) (names []string) {
 // A stranger's service joins the choreography: it declares its own part and nothing of the others'.
 func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 	t.Parallel()
-	broker, management := devstack.Vhost(t)
+	broker, management := servertest.Vhost(t)
 	conn, err := amqp.Dial(broker)
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +169,7 @@ func TestANewServiceDeclaresOnlyItsOwnPart(t *testing.T) {
 		c.Handlers = []consumer.Handler{consumer.Handle(points)}
 	})
 	run(t, s)
-	webtest.Eventually(t, "a consumer of loyalty.in", func() (bool, string) {
+	quadrilletest.WaitFor(t, "a consumer of loyalty.in", func() (bool, string) {
 		check, err := conn.Channel()
 		if err != nil {
 			return false, err.Error()

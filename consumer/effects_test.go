@@ -34,8 +34,8 @@ func newReplica(w *consumertest.Env, handlers ...consumer.Handler) replica {
 
 // crash cuts the replica off for ever.
 func (r replica) crash() {
-	r.amqp.Die()
-	r.postgres.Die()
+	r.amqp.Down()
+	r.postgres.Down()
 }
 
 // CON-01: a replica that dies inside a handler has acknowledged nothing.

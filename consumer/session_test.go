@@ -22,9 +22,9 @@ var queue = topology.QueueOf(consumertest.Service)
 // deliveries that were out, and then until it has delivered them again.
 func cutAndReconnect(w *consumertest.Env, proxy *consumertest.Proxy) {
 	w.Helper()
-	proxy.Die()
+	proxy.Down()
 	w.Holds(queue, 2)
-	proxy.Revive()
+	proxy.Up()
 	w.Eventually("they are delivered again", func() (bool, string) {
 		q := w.Consumers(queue, 1)
 		return q.Messages == 0, fmt.Sprint(q)

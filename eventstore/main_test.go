@@ -12,9 +12,10 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // waitTimeout bounds how long a test waits for a condition.
@@ -76,7 +77,7 @@ func newStore(t testing.TB) store {
 		must(t, err)
 		key += string(text)
 	}
-	url := devstack.Database(t, key, func(ctx context.Context, url string) error {
+	url := servertest.Database(t, key, func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "eventstore", eventstore.Migrations())
 	})
 	return store{t, url, pool(t, url)}
@@ -157,20 +158,10 @@ func (s store) int(query string, args ...any) (n int) {
 	return n
 }
 
-// waitFor polls a condition until it is true.
-func (s store) waitFor(what string, ok func() bool) {
+// waitFor waits until a condition is true.
+func (s store) waitFor(what string, f func() bool) {
 	s.Helper()
-	deadline := time.NewTimer(waitTimeout)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			s.Fatalf("not within %s: %s", waitTimeout, what)
-		}
-	}
+	quadrilletest.WaitFor(s.TB, what, func() (bool, string) { return f(), "" })
 }
 
 func now() time.Time { return time.Now() }

@@ -19,9 +19,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestMain(m *testing.M) { webtest.Main(m) }
@@ -65,7 +66,7 @@ func start(t *testing.T, env []string, program string, args ...string) *output {
 	}
 	t.Cleanup(func() {
 		_ = c.Process.Signal(os.Interrupt)
-		kill := time.AfterFunc(webtest.Patience, func() { _ = c.Process.Kill() })
+		kill := time.AfterFunc(quadrilletest.Timeout, func() { _ = c.Process.Kill() })
 		defer kill.Stop()
 		if err := c.Wait(); err != nil {
 			t.Errorf("%s ended with %v\n%s", filepath.Base(program), err, out)
@@ -79,7 +80,7 @@ func start(t *testing.T, env []string, program string, args ...string) *output {
 // run runs a program to its end and returns its standard output.
 func run(t *testing.T, env []string, program string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	c := exec.CommandContext(ctx, program, args...)
 	c.Env = append(os.Environ(), env...)
@@ -96,7 +97,7 @@ func run(t *testing.T, env []string, program string, args ...string) (string, er
 // database returns the address of an empty database, and a pool of it.
 func database(t *testing.T) (string, *sqlx.DB) {
 	t.Helper()
-	url := devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	url := servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 	db, err := postgres.Open(url)
 	if err != nil {
 		t.Fatal(err)
@@ -124,10 +125,10 @@ func channel(t *testing.T, url string) *amqp.Channel {
 func TestMonolith(t *testing.T) {
 	t.Parallel()
 	url, db := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	ch := channel(t, broker)
 	start(t, []string{"DATABASE_URL=" + url, "AMQP_URL=" + broker}, build(t, "monolith"), "ada", "bob")
-	webtest.Eventually(t, "the program has stored two invoices", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the program has stored two invoices", func() (bool, string) {
 		var n int
 		err := db.GetContext(t.Context(), &n, `SELECT count(*) FROM invoices`)
 		return n == 2, fmt.Sprintf("%d invoices, %v", n, err)
@@ -143,7 +144,7 @@ func TestMonolith(t *testing.T) {
 		t.Fatal(err)
 	}
 	customers := map[string]bool{}
-	webtest.Eventually(t, "both events are published", func() (bool, string) {
+	quadrilletest.WaitFor(t, "both events are published", func() (bool, string) {
 		d, ok, err := ch.Get("reader", true)
 		if !ok {
 			return false, fmt.Sprintf("%v, %v", customers, err)
@@ -161,7 +162,7 @@ func TestMonolith(t *testing.T) {
 func TestCloudEvents(t *testing.T) {
 	t.Parallel()
 	url, db := database(t)
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	ch := channel(t, broker)
 	if err := ch.ExchangeDeclare("erp.events", "topic", true, false, false, false, nil); err != nil {
 		t.Fatal(err)
@@ -176,7 +177,7 @@ func TestCloudEvents(t *testing.T) {
 		}
 	}
 	first, second := events.NewID(), events.NewID()
-	webtest.Eventually(t, "the newest price is stored", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the newest price is stored", func() (bool, string) {
 		publish(second, "2026-02-01T00:00:00Z", `{"article": "teapot", "price": 2600, "unit": "piece"}`)
 		publish(first, "2026-01-01T00:00:00Z", `{"article": "teapot", "price": 2500, "unit": "piece"}`)
 		var known struct{ Price, Changes int64 }
@@ -203,8 +204,8 @@ func (b booking) ends(reservation string) bool {
 // Each trip ends as expected, all three services agree, and the command line shows the way.
 func TestTravel(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
-	address := devstack.Addresses(t, 1)[0]
+	broker, _ := servertest.Vhost(t)
+	address := servertest.Addresses(t, 1)[0]
 	env := []string{"QUADRILLE_AMQP_URL=" + broker}
 	databases := map[string]*sqlx.DB{}
 	for _, name := range []string{"trips", "hotels", "flights"} {
@@ -226,14 +227,14 @@ func TestTravel(t *testing.T) {
 		{"ritz", "BA1", "100001", "cancelled"}, // the payment is declined
 	} {
 		var id string
-		webtest.Eventually(t, "the program takes a booking", func() (ok bool, _ string) {
+		quadrilletest.WaitFor(t, "the program takes a booking", func() (ok bool, _ string) {
 			out, err := run(t, env, travel, "book", "--hotel", trip.hotel, "--flight", trip.flight,
 				"--amount", trip.amount)
 			id = out
 			return err == nil, fmt.Sprint(err)
 		})
 		var state, rooms, seats string
-		webtest.Eventually(t, "the trip ends and the services agree", func() (bool, string) {
+		quadrilletest.WaitFor(t, "the trip ends and the services agree", func() (bool, string) {
 			err := databases["trips"].GetContext(t.Context(), &state,
 				`SELECT state FROM trips WHERE id = $1`, id)
 			if err == nil {

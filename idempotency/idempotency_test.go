@@ -8,14 +8,14 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	"pgregory.net/rapid"
 
 	"github.com/quadrille-go/quadrille/idempotency"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestKeyOf(t *testing.T) {
@@ -80,7 +80,7 @@ func database(t *testing.T) *sqlx.DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := devstack.Database(t, "idempotency "+string(sql),
+	url := servertest.Database(t, "idempotency "+string(sql),
 		func(ctx context.Context, url string) error {
 			if err := pg.Migrate(ctx, url, "idempotency", idempotency.Migrations()); err != nil {
 				return err
@@ -165,18 +165,10 @@ func TestA5xxIsNeverStored(t *testing.T) {
 	}
 }
 
-// waitFor polls a condition until it is true.
-func waitFor(t *testing.T, what string, ok func() bool) {
+// waitFor waits until a condition is true.
+func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	const timeout = 2 * time.Minute
-	deadline := time.Now().Add(timeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for ; !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", timeout, what)
-		}
-	}
+	quadrilletest.WaitFor(t, what, func() (bool, string) { return f(), "" })
 }
 
 // A claim lasts as long as its transaction: while the transaction is open the key is in progress,

@@ -171,13 +171,13 @@ func TestUnreachableBrokerSpendsNoAttempt(t *testing.T) {
 	r.URL = proxy.URL
 	s.Run(r)
 	s.Await(s.Queue, s.AppendNotes("a", 1))
-	proxy.SetDown(true)
+	proxy.Down()
 	var ids []string
 	for n := range 50 {
 		ids = append(ids, s.AppendNotes(outboxtest.Aggregate(n), 1)...)
 	}
 	s.WaitFor("the relay has lost its session", func() bool { return !r.Stats().Leading })
-	proxy.SetDown(false)
+	proxy.Up()
 	s.Await(s.Queue, ids)
 	if n := s.Count(`SELECT count(*) FROM outbox_held`); n != 0 {
 		t.Errorf("%d rows are held, want none", n)

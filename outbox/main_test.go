@@ -4,7 +4,7 @@ import (
 	"flag"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 )
 
 func TestMain(m *testing.M) {

@@ -10,9 +10,9 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -25,7 +25,7 @@ func database(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return devstack.Database(t, string(key), func(ctx context.Context, url string) error {
+	return servertest.Database(t, string(key), func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "resilience", resilience.Migrations())
 	})
 }

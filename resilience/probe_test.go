@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
 // If the breakers of all replicas are open, one replica at a time probes the peer.
 func TestOneReplicaProbesAtATime(t *testing.T) {
 	t.Parallel()
-	url := devstack.Database(t, "leaders", func(ctx context.Context, url string) error {
+	url := servertest.Database(t, "leaders", func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "resilience", resilience.Migrations())
 	})
 	var guards []resilience.Guard

@@ -15,7 +15,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/consumer/internal/consumertest"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -33,11 +33,11 @@ func orders(from, to int) (payloads []events.Payload) {
 // once when it is back: events, a retry that was due, and a deadline.
 func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 	t.Parallel()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	if err := consumertest.Migrate(t.Context(), withSSLMode(servers.PostgresURL)); err != nil {
 		t.Fatal(err)
 	}
-	amqpURL, _ := devstack.Vhost(t)
+	amqpURL, _ := servertest.Vhost(t)
 	w := consumertest.On(t, amqpURL, withSSLMode(servers.PostgresURL))
 	first, stopFirst := w.Bank()
 	second, stopSecond := w.Bank()
@@ -81,7 +81,7 @@ func TestTheDatabaseGoesDownAndComesBack(t *testing.T) {
 // what was delivered twice is a duplicate, nothing is lost.
 func TestTheBrokerGoesDownAndComesBack(t *testing.T) {
 	t.Parallel()
-	servers := devstack.Private(t)
+	servers := servertest.Private(t)
 	url := withSSLMode(servers.PostgresURL)
 	if err := consumertest.Migrate(t.Context(), url); err != nil {
 		t.Fatal(err)

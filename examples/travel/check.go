@@ -9,17 +9,30 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 )
 
-// explore runs one trip through every interleaving of its messages: with free rooms or none, free
-// seats or none, and a provider that accepts or declines.
-func explore(rooms, seats int, declines bool) (check.Report, error) {
+// situation is what one trip meets: free rooms or none, free seats or none, and a provider that
+// accepts or declines.
+type situation struct {
+	name         string
+	rooms, seats int
+	declines     bool
+}
+
+func situations() []situation {
+	return []situation{{"free", 1, 1, false}, {"no room", 0, 1, false}, {"no seat", 1, 0, false},
+		{"nothing free", 0, 0, false}, {"the payment is declined", 1, 1, true}}
+}
+
+// model is one trip in a situation, for package check to run through every interleaving of its
+// messages.
+func model(of situation) (check.Model, error) {
 	hotel, flight := consumer.Memory{}, consumer.Memory{}
-	if err := hotel.Put("hotels", "ritz", Hotel{Name: "ritz", Free: rooms}); err != nil {
-		return check.Report{}, err
+	if err := hotel.Put("hotels", "ritz", Hotel{Name: "ritz", Free: of.rooms}); err != nil {
+		return check.Model{}, err
 	}
-	if err := flight.Put("flights", "BA1", Flight{Name: "BA1", Free: seats}); err != nil {
-		return check.Report{}, err
+	if err := flight.Put("flights", "BA1", Flight{Name: "BA1", Free: of.seats}); err != nil {
+		return check.Model{}, err
 	}
-	return check.Explore(check.Model{
+	return check.Model{
 		Topology: choreography(),
 		Reactors: []consumer.Reactor{trips().Reactor(), hotels().Reactor(), flights().Reactor()},
 		Begin:    map[string]consumer.Memory{"hotels": hotel, "flights": flight},
@@ -28,19 +41,19 @@ func explore(rooms, seats int, declines bool) (check.Report, error) {
 		Duplicates: 2,
 		Outside: map[string]func(consumer.Memory, events.Payload) (events.Payload, error){
 			"trips.pay": func(_ consumer.Memory, request events.Payload) (events.Payload, error) {
-				if declines {
+				if of.declines {
 					return Declined{Trip: request.Subject(), Reason: "declined"}, nil
 				}
 				return Paid{Trip: request.Subject()}, nil
 			},
 		},
-		AtRest: func(s check.System) error { return agree(s, rooms, seats) },
+		AtRest: func(s check.System) error { return agree(s, of.rooms, of.seats) },
 		Outcome: func(s check.System) string {
 			var trip Trip
 			s.Row("trips", "trips", "t-1", &trip)
 			return trip.State + " " + trip.Reason
 		},
-	})
+	}, nil
 }
 
 // agree is the invariant at rest: a confirmed trip has a room and a seat, and any other trip is
@@ -66,15 +79,12 @@ func agree(s check.System, rooms, seats int) error {
 func explored() (cli.Checked, error) {
 	all := cli.Checked{Complete: true}
 	var models []check.Report
-	for _, situation := range []struct {
-		name         string
-		rooms, seats int
-		declines     bool
-	}{
-		{"free", 1, 1, false}, {"no room", 0, 1, false}, {"no seat", 1, 0, false},
-		{"nothing free", 0, 0, false}, {"the payment is declined", 1, 1, true},
-	} {
-		r, err := explore(situation.rooms, situation.seats, situation.declines)
+	for _, situation := range situations() {
+		m, err := model(situation)
+		if err != nil {
+			return cli.Checked{}, err
+		}
+		r, err := check.Explore(m)
 		if err != nil {
 			return cli.Checked{}, err
 		}

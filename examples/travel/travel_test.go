@@ -1,43 +1,78 @@
 package main
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // A reaction is a pure function, so that its test needs no server.
 func TestTheLastRoomIsReservedOnce(t *testing.T) {
-	memory := consumer.Memory{}
-	if err := memory.Put("hotels", "ritz", Hotel{Name: "ritz", Free: 1}); err != nil {
+	requested := TripRequested{Trip: "t-1", Hotel: "ritz", Flight: "BA1"}
+	later := requested
+	later.Trip = "t-2"
+	quadrilletest.React(t, hotels(), quadrilletest.Case{
+		Given: []any{Hotel{Name: "ritz", Free: 1}},
+		When:  []events.Payload{requested, later},
+		Rows: []any{
+			Hotel{Name: "ritz", Free: 0},
+			Room{Trip: "t-1", Hotel: "ritz", State: Reserved},
+			Room{Trip: "t-2", Hotel: "ritz", State: Rejected},
+		},
+		Effects: consumer.Publish(RoomReserved{Trip: "t-1"}, RoomRejected{Trip: "t-2"}),
+	})
+}
+
+// The three services agree on a trip, though the broker is away when it is booked.
+func TestATripIsBooked(t *testing.T) {
+	t.Parallel()
+	servers := quadrilletest.Shared(t)
+	broker := servers.VirtualHost(t)
+	if err := quadrille.ApplyTopology(t.Context(), broker, choreography()); err != nil {
 		t.Fatal(err)
 	}
-	requested := func(trip string) events.Event {
-		return events.Cause(events.Event{}, "/trips", time.Now(),
-			TripRequested{Trip: trip, Hotel: "ritz", Flight: "BA1"})
-	}
-	_, results, err := hotels().ApplyTo(memory, requested("t-1"), requested("t-2"))
+	published := quadrilletest.Record(t, broker, "trips", "hotels", "flights")
+	network := quadrilletest.NewProxy(t, broker)
+	services, err := newServices(func(name string) string {
+		if name == "amqp" {
+			return network.URL
+		}
+		return servers.Database(t)
+	}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := results[0].Effects.Publish[0]; got != (RoomReserved{Trip: "t-1"}) {
-		t.Errorf("the first trip: %#v", got)
+	for _, service := range services {
+		quadrilletest.Run(t, service)
 	}
-	if got := results[1].Effects.Publish[0]; got != (RoomRejected{Trip: "t-2"}) {
-		t.Errorf("the second trip: %#v", got)
-	}
+	network.Down()
+	book := Book{Amount: 500, TripRequested: TripRequested{Trip: "t-1", Hotel: "ritz", Flight: "BA1"}}
+	quadrilletest.WaitFor(t, "the trip is booked", func() (bool, string) {
+		_, err := quadrille.Execute(t.Context(), services["trips"], trips(), book)
+		return err == nil, fmt.Sprint(err)
+	})
+	network.Up()
+	published.Await("room.reserved", "t-1")
+	published.Await("trip.confirmed", "t-1")
 }
 
 // No interleaving of the messages leaves a room or a seat to a trip that is not confirmed.
 func TestEveryInterleaving(t *testing.T) {
-	checked, err := explored()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if checked.Violations > 0 || !checked.Complete {
-		t.Errorf("%d violations, complete: %t\n%v", checked.Violations, checked.Complete, checked.Lines)
+	for _, s := range situations() {
+		t.Run(s.name, func(t *testing.T) {
+			m, err := model(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			quadrilletest.Check(t, m)
+		})
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestMain(m *testing.M) { webtest.Main(m) }
@@ -69,7 +70,7 @@ func TestWrongSettingIsNamedWithoutSecrets(t *testing.T) {
 			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"broker URL: want amqp://": {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+		ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 		err := runPlain(ctx, settings(more))
 		cancel()
 		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "hush") {
@@ -133,7 +134,7 @@ func TestAllSettingsAreKnown(t *testing.T) {
 	files := []string{filepath.Join(root, "docs", "operations.md"),
 		filepath.Join(root, "compose.yaml")}
 	for _, pattern := range []string{"cmd/*/*.go", "internal/boot/*.go", "internal/demo/*.go",
-		"internal/devstack/*.go", "cli/*.go"} {
+		"internal/localrun/*.go", "internal/servertest/*.go", "cli/*.go"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -179,7 +180,7 @@ func TestDurationsAndLists(t *testing.T) {
 // Unavailable servers do not end the program. A signal ends it gracefully.
 func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 	t.Parallel()
-	addr := devstack.Addresses(t, 1)[0]
+	addr := servertest.Addresses(t, 1)[0]
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)
@@ -188,7 +189,7 @@ func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 			addr}))
 	}()
 	client := &webtest.Service{TB: t, URL: "http://" + addr}
-	webtest.Eventually(t, "the service is alive", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the service is alive", func() (bool, string) {
 		a, err := client.Try(ctx, "GET", "/healthz", "")
 		return err == nil && a.Status == http.StatusOK, fmt.Sprint(a, err)
 	})
@@ -202,7 +203,7 @@ func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(webtest.Patience):
+	case <-time.After(quadrilletest.Timeout):
 		t.Error("the service does not end after it was stopped")
 	}
 }
@@ -234,7 +235,7 @@ func TestLogContainsNoSecret(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, "plain", lookupIn(settings(nil)), build) }()
-	webtest.Eventually(t, "the log reports the missing database", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the log reports the missing database", func() (bool, string) {
 		data, _ := os.ReadFile(path)
 		return strings.Contains(string(data), "waiting for the database"), string(data)
 	})

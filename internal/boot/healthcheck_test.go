@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 // The health check runs in the environment of the service, in which the service listens on 0.0.0.0.
@@ -47,7 +47,7 @@ func TestHealthcheck(t *testing.T) {
 }
 
 func TestHealthcheckWithoutAService(t *testing.T) {
-	address := devstack.Addresses(t, 1)[0]
+	address := servertest.Addresses(t, 1)[0]
 	for name, env := range map[string]map[string]string{
 		"nobody listens": {"QUADRILLE_ORDERS_LISTEN": address},
 		"no address":     {},

@@ -10,8 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // handOver opens a socket and returns its address and a descriptor that nothing else owns.
@@ -50,7 +51,7 @@ func TestASocketThatIsHandedOverIsServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			address, fd := handOver(t, devstack.Addresses(t, 1)[0])
+			address, fd := handOver(t, servertest.Addresses(t, 1)[0])
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()
 			done := make(chan error, 1)
@@ -77,7 +78,7 @@ func TestASocketThatIsHandedOverIsServed(t *testing.T) {
 // with tokens.
 func TestAWrongDescriptorIsNamed(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), webtest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
 	defer cancel()
 	elsewhere, fd := handOver(t, "127.0.0.1:0")
 	for want, env := range map[string]map[string]string{

@@ -18,15 +18,16 @@ import (
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // services are the four services in the process of the test, with settings for the command
@@ -38,7 +39,7 @@ type services struct {
 
 func startServices(t *testing.T) *services {
 	t.Helper()
-	amqp, management := devstack.Vhost(t)
+	amqp, management := servertest.Vhost(t)
 	if err := rabbit.Apply(t.Context(), amqp, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,9 @@ func (b *services) start(name string, service webtest.New) {
 		}
 	})
 	b.settings["QUADRILLE_"+strings.ToUpper(name)+"_URL"] = server.URL
-	webtest.Eventually(b, name+" is connected", func() (bool, string) { return s.Connected(), name })
+	quadrilletest.WaitFor(b, name+" is connected", func() (bool, string) {
+		return s.Connected(), fmt.Sprint(s.Healthy())
+	})
 }
 
 // run runs the command line with these arguments.
@@ -218,7 +221,7 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"version --env-file " + misspelt, "", cli.ExitUsage,
 		"did you mean QUADRILLE_ORDERS_URL?"}, false)
 	var bad string
-	webtest.Eventually(t, "the malformed event is parked", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the malformed event is parked", func() (bool, string) {
 		var list admin.ParkedList
 		code, out, errOut := b.run("", "parked", "list", "-o", "json")
 		if err := json.Unmarshal([]byte(out), &list); err != nil {
@@ -244,7 +247,7 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
-	amqp, management := devstack.Vhost(t) // a broker without the topology
+	amqp, management := servertest.Vhost(t) // a broker without the topology
 	bare := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,
 		"QUADRILLE_MANAGEMENT_URL": management}}
 	bare.check(commandLine{"topology audit", "", cli.ExitProblems,

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 // These methods are for tests of a running stack. They are not safe for concurrent use.
@@ -50,7 +50,7 @@ func (s *Stack) SimulatorsURL() string { return "http://" + s.state.address(simu
 func (s *Stack) DatabaseURL(service string) string { return s.databaseURL(service) }
 
 // Backends returns the servers of the stack.
-func (s *Stack) Backends() *devstack.Servers { return s.servers }
+func (s *Stack) Backends() *localrun.Servers { return s.servers }
 
 // Tails returns the ends of the logs of all services, for a failed test.
 func (s *Stack) Tails() string {

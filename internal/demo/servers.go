@@ -13,7 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/postgres"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -65,7 +65,7 @@ func redacted(raw string) string {
 // topology.
 func (s *Stack) prepareBroker(ctx context.Context) error {
 	put := func(path string, body any) error {
-		return devstack.Manage(ctx, s.servers.ManagementURL, "PUT", path, body, nil)
+		return localrun.Manage(ctx, s.servers.ManagementURL, "PUT", path, body, nil)
 	}
 	vhost := url.PathEscape(s.Name)
 	operator, err := url.Parse(s.servers.AMQPURL)
@@ -175,13 +175,13 @@ func (s *Stack) Reset(ctx context.Context) error {
 		return err
 	}
 	s.stopServices(ctx)
-	if err := devstack.Stop(s.serverDir()); err != nil {
+	if err := localrun.Stop(s.serverDir()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.serverDir()); err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
-	if s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log,
+	if s.servers, err = localrun.Start(ctx, localrun.Options{Dir: s.serverDir(), Log: s.Log,
 		Detached: s.Detached}); err != nil {
 		return err
 	}
@@ -204,8 +204,8 @@ func (s *Stack) dropAll(ctx context.Context) error {
 		}
 	}
 	path := "/api/vhosts/" + url.PathEscape(s.Name)
-	if devstack.Manage(ctx, s.servers.ManagementURL, "GET", path, nil, nil) == nil {
-		return devstack.Manage(ctx, s.servers.ManagementURL, "DELETE", path, nil, nil)
+	if localrun.Manage(ctx, s.servers.ManagementURL, "GET", path, nil, nil) == nil {
+		return localrun.Manage(ctx, s.servers.ManagementURL, "DELETE", path, nil, nil)
 	}
 	return nil
 }

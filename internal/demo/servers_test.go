@@ -14,7 +14,8 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -23,7 +24,7 @@ import (
 func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf, servers: devstack.PrivatePostgres(t)}
+	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf, servers: servertest.PrivatePostgres(t)}
 	var err error
 	if s.state, err = loadState(dir); err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func (s *Stack) streaming(t *testing.T) (roles []string) {
 func TestServiceOfOnesOwnRunsOnTheServers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	shared := *devstack.Shared(t)
+	shared := *servertest.Shared(t)
 	shared.Given = true // other tests use them
 	s := &Stack{Root: dir, Name: "own" + strings.ToLower(rand.Text()[:8]), Replicas: 1,
 		Databases: []string{"trips"}, Log: t.Logf, servers: &shared}
@@ -165,7 +166,7 @@ func (s *Stack) removeAll(t *testing.T) {
 		if _, err := db.ExecContext(ctx, "DROP ROLE "+pq.QuoteIdentifier(s.account(name))); err != nil {
 			t.Error(err)
 		}
-		if err := devstack.Manage(ctx, s.servers.ManagementURL, "DELETE", "/api/users/"+s.account(name),
+		if err := localrun.Manage(ctx, s.servers.ManagementURL, "DELETE", "/api/users/"+s.account(name),
 			nil, nil); err != nil {
 			t.Error(err)
 		}

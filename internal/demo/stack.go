@@ -14,7 +14,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -44,7 +44,7 @@ type Stack struct {
 	Log       func(format string, args ...any)
 
 	state   *state
-	servers *devstack.Servers
+	servers *localrun.Servers
 	spawner spawner
 	built   bool            // the services were built from the checkout
 	missing []admin.Missing // processes that could not be started, or did not become ready
@@ -72,7 +72,7 @@ func (s *Stack) dir() string {
 // DefaultStack is the name of the stack of up. The demo has its own stack.
 const DefaultStack = "quadrille"
 
-func (s *Stack) serverDir() string { return devstack.Dir(s.Root, s.Name) }
+func (s *Stack) serverDir() string { return localrun.Dir(s.Root, s.Name) }
 
 // Up starts the servers, prepares databases, users and the topology, and then starts the services.
 // It keeps what already runs. When it returns, all services are ready.
@@ -91,7 +91,7 @@ func (s *Stack) Up(ctx context.Context) error {
 	if s.state, err = loadState(s.dir()); err != nil {
 		return err
 	}
-	s.servers, err = devstack.Start(ctx, devstack.Options{Dir: s.serverDir(), Log: s.Log,
+	s.servers, err = localrun.Start(ctx, localrun.Options{Dir: s.serverDir(), Log: s.Log,
 		Detached: s.Detached, KeepPorts: true})
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (s *Stack) Down(ctx context.Context) error {
 	s.stopServices(ctx)
 	s.state.release(ctx)
 	_ = s.state.save() // after an error, the next start waits for the ports
-	if err := devstack.Stop(s.serverDir()); err != nil {
+	if err := localrun.Stop(s.serverDir()); err != nil {
 		return err
 	}
 	for _, file := range []string{"env", "pids"} {

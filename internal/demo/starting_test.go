@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/cli"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 // asProcess in the environment makes this program a service that is ready, and nothing else.
@@ -38,7 +38,7 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Stack{Root: t.TempDir(), Name: DefaultStack, Replicas: 1, Log: t.Logf, built: true,
-		servers: &devstack.Servers{AMQPURL: "amqp://127.0.0.1:1/",
+		servers: &localrun.Servers{AMQPURL: "amqp://127.0.0.1:1/",
 			PostgresURL: "postgres://127.0.0.1:1/d"}}
 	write := func(path, content string) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -16,10 +16,10 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 )
 
 func TestMain(m *testing.M) { leaks.Main(m) }
@@ -39,7 +39,7 @@ func database(t *testing.T) *sqlx.DB {
 		}
 		sum.Write(data)
 	}
-	url := devstack.Database(t, "inbox-"+hex.EncodeToString(sum.Sum(nil)),
+	url := servertest.Database(t, "inbox-"+hex.EncodeToString(sum.Sum(nil)),
 		func(ctx context.Context, url string) error {
 			return pg.Migrate(ctx, url, "inbox", inbox.Migrations())
 		})

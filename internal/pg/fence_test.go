@@ -13,8 +13,8 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 const (
@@ -67,7 +67,7 @@ func latestWrite(db *sqlx.DB) (last struct{ Token, PID int }) {
 // one already written.
 func TestOnlyTheLatestTokenWrites(t *testing.T) {
 	t.Parallel()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	url := servers.PostgresURL
 	must(t, pg.Migrate(t.Context(), url, "none", fstest.MapFS{}))
 	db := pool(t, url)

@@ -6,13 +6,13 @@ import (
 	"os"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestMain(m *testing.M) {
@@ -27,12 +27,12 @@ func TestMain(m *testing.M) {
 	leaks.Main(m)
 }
 
-const waitTimeout = 2 * time.Minute
+const waitTimeout = quadrilletest.Timeout
 
 // newDatabase returns the URL of an empty database and a pool for it.
 func newDatabase(t testing.TB) (string, *sqlx.DB) {
 	t.Helper()
-	url := devstack.Database(t, "postgres", func(ctx context.Context, url string) error {
+	url := servertest.Database(t, "postgres", func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "none", fstest.MapFS{})
 	})
 	return url, pool(t, url)
@@ -68,16 +68,8 @@ func count(t testing.TB, db sqlx.QueryerContext, query string, args ...any) (n i
 	return n
 }
 
-// waitFor polls a condition until it is true.
+// waitFor waits until a condition is true.
 func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(waitTimeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", waitTimeout, what)
-		}
-		<-tick.C
-	}
+	quadrilletest.WaitFor(t, what, func() (bool, string) { return f(), "" })
 }

@@ -8,8 +8,8 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 func files(migrations ...string) fstest.MapFS {
@@ -135,7 +135,7 @@ func TestErrorNamesTheFaultyMigration(t *testing.T) {
 // A database belongs to the first service that claims it, in all its schemas.
 func TestDatabaseBelongsToOneService(t *testing.T) {
 	t.Parallel()
-	raw := devstack.Database(t, "empty", func(context.Context, string) error { return nil })
+	raw := servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 	db := pool(t, raw)
 	const services = 4
 	claims := make(chan error, services)

@@ -5,13 +5,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 func TestErrorsHoldNoPassword(t *testing.T) {
 	t.Parallel()
-	shared, err := url.Parse(devstack.Shared(t).PostgresURL)
+	shared, err := url.Parse(servertest.Shared(t).PostgresURL)
 	must(t, err)
 	for name, bad := range map[string]string{
 		"wrong password": "postgres://nobody:hunter2@" + shared.Host + "/postgres?sslmode=disable",

@@ -7,14 +7,15 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 // An audit finds nothing if the topology was applied, and otherwise reports each difference.
 func TestAuditReportsWhatDiffers(t *testing.T) {
 	t.Parallel()
-	broker, manage := devstack.Vhost(t)
+	broker, manage := servertest.Vhost(t)
 	audit := func() []rabbit.Finding {
 		t.Helper()
 		found, err := rabbit.Audit(t.Context(), manage, broker, fulfilment.Topology())
@@ -41,7 +42,7 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 	must(t, err)
 	_, err = admin.QueueDeclare("stray", true, false, false, false, nil)
 	must(t, err)
-	must(t, devstack.Manage(t.Context(), manage, http.MethodPut, "/api/policies/"+vhost+"/short",
+	must(t, localrun.Manage(t.Context(), manage, http.MethodPut, "/api/policies/"+vhost+"/short",
 		map[string]any{
 			"pattern": "^orders\\.in$", "definition": map[string]any{"max-length": 10}, "apply-to": "queues",
 		}, nil))
@@ -79,7 +80,7 @@ func TestAuditReportsWhatDiffers(t *testing.T) {
 
 func TestAuditHoldsNoPassword(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	for _, bad := range []string{"http://nobody:hunter2@127.0.0.1:1", "hunter2",
 		"http://nobody:hunter2@%zz"} {
 		_, err := rabbit.Audit(t.Context(), bad, broker, fulfilment.Topology())

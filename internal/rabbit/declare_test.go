@@ -8,8 +8,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -18,14 +18,14 @@ import (
 func serviceURL(t *testing.T, url, manage, name string) string {
 	t.Helper()
 	p := topology.PermissionOf(name)
-	return devstack.User(t, url, manage, name, p.Configure, p.Write, p.Read)
+	return servertest.User(t, url, manage, name, p.Configure, p.Write, p.Read)
 }
 
 // A service without the right to configure can check for the marker, and finds it only after the
 // whole topology was applied.
 func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 	t.Parallel()
-	url, manage := devstack.Vhost(t)
+	url, manage := servertest.Vhost(t)
 	topo := fulfilment.Topology()
 	for _, s := range topo.Services {
 		orders := serviceURL(t, url, manage, s.Name)
@@ -51,7 +51,7 @@ func TestMarkerIsFoundOnceTheTopologyIsApplied(t *testing.T) {
 
 func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 	t.Parallel()
-	url, manage := devstack.Vhost(t)
+	url, manage := servertest.Vhost(t)
 	must(t, rabbit.Apply(t.Context(), url, fulfilment.Topology()))
 	orders := serviceURL(t, url, manage, "orders")
 	toPublish := func(exchange, key string) rabbit.Message {
@@ -87,7 +87,7 @@ func TestServiceMayOnlyWriteItsExchangeAndReadItsQueues(t *testing.T) {
 // Every event reaches the queue of each service that consumes it, and no other queue.
 func TestAppliedTopologyRoutesEveryEvent(t *testing.T) {
 	t.Parallel()
-	url, _ := devstack.Vhost(t)
+	url, _ := servertest.Vhost(t)
 	topo := fulfilment.Topology()
 	must(t, rabbit.Apply(t.Context(), url, topo))
 	p, admin := publisher(t, url), channel(t, url)
@@ -118,7 +118,7 @@ func TestAppliedTopologyRoutesEveryEvent(t *testing.T) {
 
 func TestConflictNamesTheRemedy(t *testing.T) {
 	t.Parallel()
-	url, _ := devstack.Vhost(t)
+	url, _ := servertest.Vhost(t)
 	_, err := channel(t, url).QueueDeclare("orders.in", true, false, false, false, nil)
 	must(t, err)
 	err = rabbit.Apply(t.Context(), url, fulfilment.Topology())
@@ -133,7 +133,7 @@ func TestConflictNamesTheRemedy(t *testing.T) {
 
 func TestServiceDeclaresItsPart(t *testing.T) {
 	t.Parallel()
-	url, _ := devstack.Vhost(t)
+	url, _ := servertest.Vhost(t)
 	small := topology.Topology{Name: "small",
 		Services: []topology.Service{{Name: "solo",
 			Commands: []topology.Command{{Does: "x", Publishes: []string{"x.y"}}},

@@ -8,9 +8,10 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 }
 
 // waitTimeout bounds how long a test waits for a condition. Only a failing test waits that long.
-const waitTimeout = 2 * time.Minute
+const waitTimeout = quadrilletest.Timeout
 
 // open opens a session and closes it at the end of the test.
 func open(t testing.TB, url string) *rabbit.Session {
@@ -47,7 +48,7 @@ func publisher(t testing.TB, url string) *rabbit.Publisher {
 // a binding for the key "k", and a channel with which a test inspects it.
 func vhost(t testing.TB, args amqp.Table) (url string, admin *amqp.Channel) {
 	t.Helper()
-	url, _ = devstack.Vhost(t)
+	url, _ = servertest.Vhost(t)
 	admin = channel(t, url)
 	must(t, admin.ExchangeDeclare("x", "topic", true, false, false, false, nil))
 	all := amqp.Table{"x-queue-type": "quorum"}
@@ -88,16 +89,8 @@ func waitClosed(t testing.TB, s *rabbit.Session) error {
 	return s.Err()
 }
 
-// waitFor polls a condition until it is true.
+// waitFor waits until a condition is true.
 func waitFor(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(waitTimeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", waitTimeout, what)
-		}
-		<-tick.C
-	}
+	quadrilletest.WaitFor(t, what, func() (bool, string) { return f(), "" })
 }

@@ -16,13 +16,14 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 func TestErrorsHoldNoPassword(t *testing.T) {
 	t.Parallel()
-	shared, err := url.Parse(devstack.Shared(t).AMQPURL)
+	shared, err := url.Parse(servertest.Shared(t).AMQPURL)
 	must(t, err)
 	for name, bad := range map[string]string{
 		"wrong password": "amqp://nobody:hunter2@" + shared.Host + "/",
@@ -47,7 +48,7 @@ func TestErrorsHoldNoPassword(t *testing.T) {
 // Of several addresses the first that answers is used, and a fault of any is known before.
 func TestFirstAddressThatAnswersIsUsed(t *testing.T) {
 	t.Parallel()
-	url, _ := devstack.Vhost(t)
+	url, _ := servertest.Vhost(t)
 	const away = "amqp://u:hush@127.0.0.1:1/"
 	for _, list := range []string{away + "," + url, url + "," + away, away + "," + away + "," + url} {
 		s, err := rabbit.Open(t.Context(), list, t.Name())
@@ -93,13 +94,13 @@ func TestOpenEndsWithItsContext(t *testing.T) {
 
 func TestClosedByOperatorEndsSession(t *testing.T) {
 	t.Parallel()
-	broker, manage := devstack.Vhost(t)
+	broker, manage := servertest.Vhost(t)
 	s := open(t, broker)
 	var found []struct{ Name, Vhost string }
 	var connection string
 	u, _ := url.Parse(broker)
 	waitFor(t, "the management API shows the connection", func() bool {
-		must(t, devstack.Manage(t.Context(), manage, http.MethodGet, "/api/connections", nil, &found))
+		must(t, localrun.Manage(t.Context(), manage, http.MethodGet, "/api/connections", nil, &found))
 		for _, c := range found {
 			if "/"+c.Vhost == u.Path {
 				connection = c.Name
@@ -107,7 +108,7 @@ func TestClosedByOperatorEndsSession(t *testing.T) {
 		}
 		return connection != ""
 	})
-	must(t, devstack.Manage(t.Context(), manage, http.MethodDelete, "/api/connections/"+
+	must(t, localrun.Manage(t.Context(), manage, http.MethodDelete, "/api/connections/"+
 		url.PathEscape(connection), nil, nil))
 	if err := waitClosed(t, s); !errors.Is(err, rabbit.ErrClosed) || rabbit.ServerCode(err) != 320 {
 		t.Errorf("the session ended with %v (code %d)", err, rabbit.ServerCode(err))
@@ -116,7 +117,7 @@ func TestClosedByOperatorEndsSession(t *testing.T) {
 
 func TestCloseEndsSessionOnce(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	s := open(t, broker)
 	if err := s.Err(); err != nil {
 		t.Errorf("a session that is open has the error %v", err)
@@ -152,7 +153,7 @@ func TestSuperviseRestartsAndLogsOnce(t *testing.T) {
 // session ends and the program can continue.
 func TestCallTimesOutWithoutAnAnswer(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	url, silence := silentProxy(t, broker)
 	s := open(t, url)
 	s.SetReplyTimeout(200 * time.Millisecond)
@@ -170,7 +171,7 @@ func TestCallTimesOutWithoutAnAnswer(t *testing.T) {
 // The same applies to the first call of a session, which opens the channel.
 func TestOpenTimesOutWithoutAChannel(t *testing.T) {
 	t.Parallel()
-	broker, _ := devstack.Vhost(t)
+	broker, _ := servertest.Vhost(t)
 	url, silence := silentProxy(t, broker)
 	silence()
 	if _, err := rabbit.OpenWithin(t.Context(), url, "test", 200*time.Millisecond); err == nil ||

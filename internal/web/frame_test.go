@@ -16,6 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // serve serves an API through web.Mux, without a database.
@@ -139,7 +140,7 @@ func dial(t *testing.T, address string) *net.TCPConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(webtest.Patience))
+	_ = c.SetDeadline(time.Now().Add(quadrilletest.Timeout))
 	return c.(*net.TCPConn)
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // commands is an API whose commands are texts. "poison" fails every command in its transaction.
@@ -112,7 +113,7 @@ func (c *commands) busy() {
 // waits waits until n requests wait for a transaction.
 func (c *commands) waits(n int) {
 	c.t.Helper()
-	webtest.Eventually(c.t, fmt.Sprint(n, " requests wait"), func() (bool, string) {
+	quadrilletest.WaitFor(c.t, fmt.Sprint(n, " requests wait"), func() (bool, string) {
 		return c.group.Waiting() == n, fmt.Sprint(c.group.Waiting())
 	})
 }
@@ -251,7 +252,7 @@ func TestHangingTransactionReleasesItsSlot(t *testing.T) {
 	c.submit(t.Context(), "k", "next")
 	select {
 	case <-c.begun:
-	case <-time.After(webtest.Patience):
+	case <-time.After(quadrilletest.Timeout):
 		t.Error("the next request is not run after the time limit of the hanging ones")
 	}
 	c.open()

@@ -14,8 +14,9 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 type joined struct {
@@ -57,7 +58,7 @@ func running(t *testing.T, s *quadrille.Service) {
 // answers waits until a request for a path is answered with a status and a text.
 func answers(t *testing.T, s *webtest.Service, path string, status int, text string) {
 	t.Helper()
-	webtest.Eventually(t, path+" to answer "+text, func() (bool, string) {
+	quadrilletest.WaitFor(t, path+" to answer "+text, func() (bool, string) {
 		a := s.Call("GET", path, "")
 		return a.Status == status && strings.Contains(a.Body, text), a.Body
 	})
@@ -72,7 +73,7 @@ func TestServiceThatCannotConsumeIsNotReady(t *testing.T) {
 		release := make(chan struct{})
 		released := sync.OnceFunc(func() { close(release) })
 		defer released()
-		broker, _ := devstack.Vhost(t)
+		broker, _ := servertest.Vhost(t)
 		kind := listener(broker, func() error { <-release; return nil })
 		s := webtest.On(t, webtest.Database(t, kind), kind, "")
 		if a := s.Call("GET", "/readyz?full=1", ""); a.Status != http.StatusServiceUnavailable {

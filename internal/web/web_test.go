@@ -20,6 +20,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestMain(m *testing.M) { webtest.Main(m) }
@@ -302,7 +303,7 @@ func TestServeFinishesRequestsInProgress(t *testing.T) {
 	}()
 	<-entered
 	stop()
-	webtest.Eventually(t, "no more connections are accepted", func() (bool, string) {
+	quadrilletest.WaitFor(t, "no more connections are accepted", func() (bool, string) {
 		c, err := net.DialTimeout("tcp", listener.Addr().String(), time.Second)
 		if err == nil {
 			_ = c.Close()

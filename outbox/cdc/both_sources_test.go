@@ -11,8 +11,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
@@ -228,7 +228,7 @@ func TestCrash(t *testing.T) {
 // The database server is restarted, and then killed.
 func TestRestart(t *testing.T) {
 	forBothSources(t, func(t *testing.T, source outbox.SourceName) {
-		servers := devstack.PrivatePostgres(t)
+		servers := servertest.PrivatePostgres(t)
 		if err := pg.Migrate(t.Context(), servers.PostgresURL, "outbox",
 			outbox.Migrations()); err != nil {
 			t.Fatal(err)

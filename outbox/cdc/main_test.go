@@ -7,7 +7,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )

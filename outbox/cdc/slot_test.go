@@ -8,8 +8,9 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
@@ -55,9 +56,9 @@ func TestHandOverToTheStreamIsExact(t *testing.T) {
 }
 
 // privateEnv returns an Env on a database server of its own, with these settings.
-func privateEnv(t *testing.T, settings ...string) (*outboxtest.Env, *devstack.Servers) {
+func privateEnv(t *testing.T, settings ...string) (*outboxtest.Env, *localrun.Servers) {
 	t.Helper()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	if err := pg.Migrate(t.Context(), servers.PostgresURL, "outbox",
 		outbox.Migrations()); err != nil {
 		t.Fatal(err)
@@ -205,7 +206,7 @@ func TestIdleOutboxRetainsNoWAL(t *testing.T) {
 	s.Run(r)
 	awaitLeader(s, outbox.FromStream, r)
 	s.Await(s.Queue, s.AppendNotes("a", 1))
-	other := outboxtest.OpenDB(t, devstack.Database(t, "empty",
+	other := outboxtest.OpenDB(t, servertest.Database(t, "empty",
 		func(context.Context, string) error { return nil }))
 	if _, err := other.Exec(`CREATE TABLE noise AS SELECT repeat(md5(g::text), 10) AS t
 		FROM generate_series(1, 30000) g`); err != nil {

@@ -10,16 +10,17 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
 // privateEnv returns an Env on a PostgreSQL server of its own.
-func privateEnv(t *testing.T) (*outboxtest.Env, *devstack.Servers) {
+func privateEnv(t *testing.T) (*outboxtest.Env, *localrun.Servers) {
 	t.Helper()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	if err := pg.Migrate(t.Context(), servers.PostgresURL, "outbox",
 		outbox.Migrations()); err != nil {
 		t.Fatal(err)
@@ -147,7 +148,7 @@ func TestDumpRestoredElsewhereLosesAndRepeatsNothing(t *testing.T) {
 	stop()
 	want := append(s.AppendNotes("b", 1, 2), held.ID)
 
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	restore(t, s.Database, servers.PostgresURL)
 	there := s.WithDatabase(t, servers.PostgresURL)
 	want = append(want, there.AppendNotes("c", 1)...) // before the cursor is rebased

@@ -8,8 +8,8 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )

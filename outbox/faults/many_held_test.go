@@ -8,7 +8,8 @@ import (
 	"testing"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
@@ -32,14 +33,14 @@ func TestManyUnpublishableRowsDoNotStopOthers(t *testing.T) {
 			}
 		},
 		"forbidden": func(t *testing.T, s *outboxtest.Env, r *outbox.Relay) {
-			r.URL = devstack.User(t, s.AMQP, s.Manage, "relay", "", ".*", ".*")
+			r.URL = servertest.User(t, s.AMQP, s.Manage, "relay", "", ".*", ".*")
 			user, err := url.Parse(r.URL)
 			if err != nil {
 				t.Fatal(err)
 			}
 			path := fmt.Sprintf("/api/topic-permissions/%s/%s", strings.TrimPrefix(user.Path, "/"),
 				user.User.Username())
-			if err := devstack.Manage(t.Context(), s.Manage, http.MethodPut, path, map[string]string{
+			if err := localrun.Manage(t.Context(), s.Manage, http.MethodPut, path, map[string]string{
 				"exchange": outboxtest.Exchange, "write": "^note", "read": ".*",
 			}, nil); err != nil {
 				t.Fatal(err)

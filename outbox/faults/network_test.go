@@ -31,7 +31,7 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 	proxy.Release()
 	s.WaitFor("the session has ended", func() bool { return !r.Stats().Leading })
 	// An event that is published between the declaration and the binding has no queue.
-	proxy.SetDown(true)
+	proxy.Down()
 	// The marker must be the first message in the queue.
 	if err := s.Admin.PublishWithContext(t.Context(), "", s.Queue, false, false,
 		amqp.Publishing{MessageId: "marker"}); err != nil {
@@ -42,7 +42,7 @@ func TestDeletedExchangeLosesNothing(t *testing.T) {
 	}
 	s.DeclareExchange()
 	s.Bind(s.Queue, "note.taken")
-	proxy.SetDown(false)
+	proxy.Up()
 	s.Await(s.Queue, ids)
 	if n := len(s.HeldIDs(`true`)); n != 0 {
 		t.Errorf("%d rows are held, although the broker refused none of them", n)

@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox/internal/outboxtest"
 )
 
@@ -20,7 +20,7 @@ import (
 func TestLongTransactionsDoNotStallTheRelay(t *testing.T) {
 	t.Parallel()
 	s := outboxtest.New(t)
-	other := outboxtest.OpenDB(t, devstack.Database(t, "empty",
+	other := outboxtest.OpenDB(t, servertest.Database(t, "empty",
 		func(context.Context, string) error { return nil }))
 	for _, db := range []*sqlx.DB{s.DB, other} {
 		for _, query := range []string{`SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;

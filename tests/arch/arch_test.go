@@ -47,10 +47,12 @@ func (f file) text() []string {
 	return strings.Split(string(content), "\n")
 }
 
-// support reports whether only tests import the file.
+// support reports whether the file serves tests, and otherwise only the demo and the commands that
+// run everything on one machine.
 func (f file) support() bool {
 	return strings.HasPrefix(f.path, "tests/") || slices.Contains([]string{"internal/web/webtest",
-		"internal/devstack", "internal/devstack/leaks", "consumer/internal/consumertest",
+		"internal/localrun", "internal/servertest", "internal/servertest/leaks",
+		"consumer/internal/consumertest",
 		"outbox/internal/outboxtest"}, f.dir())
 }
 
@@ -135,6 +137,8 @@ var mayImport = map[string][]string{
 	"quadrilleotel": {"consumer", "events"},
 	"check":         {"consumer", "events", "topology"},
 	"cli":           {"admin", "events", "topology", "internal/rabbit"},
+	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
+		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
 		"internal/pg", "internal/rabbit"},
 
@@ -151,7 +155,7 @@ var heavy = map[string][]string{
 	"go.opentelemetry.io":            {"quadrilleotel"},
 	"github.com/pressly/goose/v3":    {"internal/pg"},
 	"github.com/bojanz/currency":     {"fulfilment"},
-	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "internal/engine"},
+	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "internal/engine", "quadrilletest"},
 	"github.com/rs/zerolog": {"internal/rabbit", "internal/engine", "outbox", "outbox/cdc",
 		"resilience", "eventstore", "."},
 	"github.com/sony/gobreaker/v2":       {"resilience"},
@@ -262,14 +266,14 @@ var restricted = []struct {
 	in       []string
 	why      string
 }{
-	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "internal/engine"},
+	{regexp.MustCompile(`\.Ack$`), []string{"internal/rabbit", "internal/engine", "quadrilletest"},
 		"only the engine acknowledges deliveries"},
 	{regexp.MustCompile(`\.PublishWithDeferredConfirm$`), []string{"internal/rabbit"},
 		"only the confirmed publisher publishes"},
 	{regexp.MustCompile(`^rabbit\.NewPublisher$`), []string{"outbox", "cli", "internal/demo"},
 		"services publish through the outbox"},
 	{regexp.MustCompile(`^os\.(Getenv|LookupEnv|Environ)$`), []string{"cli", "internal/boot",
-		"internal/devstack", "internal/demo", "examples/monolith", "examples/travel",
+		"internal/demo", "examples/monolith", "examples/travel",
 		"examples/cloudevents"}, "the kit reads no environment"},
 	{regexp.MustCompile(`\.(Beginx|BeginTx|BeginTxx)$`), []string{"internal/pg"},
 		"transactions begin in pg.InTx"},

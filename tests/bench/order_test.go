@@ -16,8 +16,9 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/tests/system/env"
 )
 
@@ -115,7 +116,7 @@ func (p ping) Subject() string { return p.ID }
 // BenchmarkLatency publishes one event at a time and measures the time from its creation until its
 // handler has run.
 func BenchmarkLatency(b *testing.B) {
-	amqp, _ := devstack.Vhost(b)
+	amqp, _ := servertest.Vhost(b)
 	took := make(chan time.Duration, pings)
 	s, err := quadrille.New(quadrille.Config{
 		Name: "pinger", Publishes: []events.Payload{ping{}}, AMQP: amqp, Database: env.EmptyDatabase(b),
@@ -128,7 +129,7 @@ func BenchmarkLatency(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env.Run(b, s)
+	quadrilletest.Run(b, s)
 	env.Await(b, "the service to be connected", func() (string, bool) {
 		return "not connected", s.Connected()
 	})

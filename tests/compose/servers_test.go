@@ -16,7 +16,8 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/admin"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 )
 
 // patience is the time limit of each wait.
@@ -46,7 +47,7 @@ func start(t *testing.T) *machine {
 	if output, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, output)
 	}
-	servers := devstack.Private(t)
+	servers := servertest.Private(t)
 	broker, database := parse(t, servers.AMQPURL), parse(t, servers.PostgresURL)
 	// Only addresses differ between the network of the containers and this machine.
 	addresses := []string{
@@ -55,7 +56,7 @@ func start(t *testing.T) *machine {
 			database.User.Username() + " --port=" + database.Port() + " --dbname=postgres",
 	}
 	programs := m.p.programs()
-	free := devstack.Addresses(t, len(programs))
+	free := servertest.Addresses(t, len(programs))
 	for i, name := range programs {
 		address := free[i]
 		addresses = append(addresses, "http://"+name+":8080", "http://"+address)
@@ -68,7 +69,7 @@ func start(t *testing.T) *machine {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	loaded := json.RawMessage(content(t, filepath.Join(m.dir, "secrets", "definitions.json")))
-	if err := devstack.Manage(ctx, servers.ManagementURL, http.MethodPost, "/api/definitions", loaded,
+	if err := localrun.Manage(ctx, servers.ManagementURL, http.MethodPost, "/api/definitions", loaded,
 		nil); err != nil {
 		t.Fatalf("load the definitions: %v", err)
 	}

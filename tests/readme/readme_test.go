@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 const root = "../.."
@@ -103,7 +103,7 @@ func TestReadmeCommands(t *testing.T) {
 	t.Cleanup(func() {
 		_, _ = try(dir, "bin/quadrille down")
 		for _, stack := range []string{"quadrille", "demo"} { // no later run uses this copy
-			_ = os.RemoveAll(devstack.Dir(dir, stack))
+			_ = os.RemoveAll(localrun.Dir(dir, stack))
 		}
 	})
 	ids := map[string]string{} // of the README → of this run

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/tests/system/env"
 	"github.com/quadrille-go/quadrille/tests/system/loyalty"
 )
@@ -24,7 +25,7 @@ func TestFifthService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env.Run(t, fifth)
+	quadrilletest.Run(t, fifth)
 	env.Await(t, "the fifth service to be connected", func() (string, bool) {
 		return "not connected", fifth.Connected()
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/postgres"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // openDatabases opens the databases of the four services.
@@ -31,18 +32,10 @@ func (w *chaosRun) openDatabases() map[string]*sqlx.DB {
 func (w *chaosRun) awaitRest(ctx context.Context, limit time.Duration) {
 	databases := w.openDatabases()
 	defer closeAll(databases)
-	deadline := time.Now().Add(limit)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for ; ; <-tick.C {
+	quadrilletest.WaitAtMost(w.t, limit, "nothing is in progress", func() (bool, string) {
 		progress := w.inProgress(ctx, databases)
-		if progress == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("not at rest after %s: %s", limit, progress)
-		}
-	}
+		return progress == "", progress
+	})
 }
 
 func closeAll(databases map[string]*sqlx.DB) {

@@ -9,18 +9,18 @@ import (
 	"io/fs"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -30,11 +30,6 @@ CREATE TABLE payments (order_id text PRIMARY KEY, customer text NOT NULL, amount
 CREATE TABLE accounts (customer text PRIMARY KEY, balance bigint NOT NULL);
 CREATE TABLE notes (n bigint GENERATED ALWAYS AS IDENTITY, consumer text NOT NULL,
 	event_id uuid NOT NULL, text text NOT NULL);`
-
-// patience is how long a test waits for what must happen. It is long because the machine is shared;
-// what happens at once is seen at once.
-var patience = flag.Duration("patience", 2*time.Minute,
-	"how long a test waits for what must happen")
 
 // Env is a database and a vhost of their own for one test, with the bank's topology applied.
 type Env struct {
@@ -52,14 +47,14 @@ type Env struct {
 // New makes a world on the servers that all tests share.
 func New(t testing.TB) *Env {
 	t.Helper()
-	amqpURL, _ := devstack.Vhost(t)
+	amqpURL, _ := servertest.Vhost(t)
 	return On(t, amqpURL, Database(t))
 }
 
 // Database makes a database with the tables of the bank, its inbox and its outbox.
 func Database(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, key(t), Migrate)
+	return servertest.Database(t, key(t), Migrate)
 }
 
 // On makes a world on given servers; the database must have been migrated.
@@ -197,24 +192,10 @@ func (w *Env) Becomes(want int, query string, args ...any) {
 	})
 }
 
-// Eventually polls until ok, or fails the test with the last diagnosis.
+// Eventually waits until ok, or fails the test with the last diagnosis.
 func (w *Env) Eventually(what string, ok func() (done bool, diagnosis string)) {
 	w.Helper()
-	deadline := time.NewTimer(*patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, diagnosis := ok()
-		if done {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			w.Fatalf("%s: not within %s: %s", what, *patience, diagnosis)
-		}
-	}
+	quadrilletest.WaitFor(w.TB, what, ok)
 }
 
 // Diagnosis says what is in the inbox's tables.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // post places an order under a key.
@@ -183,7 +184,7 @@ func TestAClientThatGoesAwayLeavesNothing(t *testing.T) {
 		AND wait_event_type = 'Lock'`
 	becomes := func(want int64) {
 		t.Helper()
-		webtest.Eventually(t, "who waits for the lock", func() (bool, string) {
+		quadrilletest.WaitFor(t, "who waits for the lock", func() (bool, string) {
 			n := w.Int(waiting)
 			return n == want, fmt.Sprintf("%d, want %d", n, want)
 		})
@@ -199,7 +200,7 @@ func TestAClientThatGoesAwayLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	var v orders.View
-	webtest.Eventually(t, "the key is free again", func() (bool, string) {
+	quadrilletest.WaitFor(t, "the key is free again", func() (bool, string) {
 		a := w.post(order("ada"), "Idempotency-Key", "k")
 		if a.Status != http.StatusCreated {
 			return false, a.Body

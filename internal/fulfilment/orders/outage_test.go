@@ -10,10 +10,11 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // atOnce is far below every time-out of the database or of a request.
@@ -22,7 +23,7 @@ const atOnce = 3 * time.Second
 // Without its database a service says so at once, to all who ask; with it back, all is well.
 func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
-	servers := devstack.PrivatePostgres(t)
+	servers := servertest.PrivatePostgres(t)
 	database := servers.PostgresURL
 	w := env{webtest.On(t, database, service, "")}
 	before := w.place("ada")
@@ -76,7 +77,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range []env{w, service} {
-		webtest.Eventually(t, "the service heals", func() (bool, string) {
+		quadrilletest.WaitFor(t, "the service heals", func() (bool, string) {
 			a := s.post(order("ada"), "Idempotency-Key", "k0")
 			return a.Status == http.StatusCreated, a.Body
 		})

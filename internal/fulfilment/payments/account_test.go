@@ -14,8 +14,8 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/postgres"
 )
@@ -188,7 +188,7 @@ func TestAnAccountThatDoesNotAddUpStopsTheMigration(t *testing.T) {
 func asRows(t *testing.T) (db *sqlx.DB, migrate func() error) {
 	t.Helper()
 	all, old := migrations(t)
-	url := devstack.Database(t, "accounts as rows", func(ctx context.Context, url string) error {
+	url := servertest.Database(t, "accounts as rows", func(ctx context.Context, url string) error {
 		if err := postgres.Migrate(ctx, url, "eventstore", eventstore.Migrations()); err != nil {
 			return err
 		}

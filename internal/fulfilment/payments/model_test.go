@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
@@ -17,6 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // model is what an account should be.
@@ -64,23 +64,14 @@ func (w env) project() {
 // there.
 func (w env) projected(customer string, version int64) (balance, statement int64) {
 	w.Helper()
-	deadline := time.NewTimer(webtest.Patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	what := fmt.Sprintf("the projections have version %d of %s", version, customer)
+	quadrilletest.WaitFor(w.TB, what, func() (bool, string) {
 		err := w.DB.QueryRowContext(w.Context(), `SELECT b.balance, s.balance FROM account_balances AS b
 			JOIN account_statement AS s USING (customer, version)
 			WHERE customer = $1 AND version = $2`, customer, version).Scan(&balance, &statement)
-		if err == nil {
-			return balance, statement
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			w.Fatalf("the projections have not come to version %d of %s: %v", version, customer, err)
-		}
-	}
+		return err == nil, fmt.Sprint(err)
+	})
+	return balance, statement
 }
 
 // drawCommand is a command or an event about one of three orders of a customer.

@@ -12,6 +12,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // Event returns an event with the payload, as if a service had published it.
@@ -23,7 +24,7 @@ func Event(p events.Payload) events.Event {
 // consumer does with a batch. It returns the published events and the requested calls.
 func React[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	payloads ...events.Payload) ([]events.Event, error) {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+	ctx, cancel := context.WithTimeout(ctx, quadrilletest.Timeout)
 	defer cancel()
 	batch := make([]events.Event, len(payloads))
 	for i, payload := range payloads {

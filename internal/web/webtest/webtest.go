@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
@@ -27,9 +26,9 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/eventstore"
-	"github.com/quadrille-go/quadrille/internal/devstack"
-	"github.com/quadrille-go/quadrille/internal/devstack/leaks"
 	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/servertest/leaks"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
 )
@@ -52,9 +51,6 @@ func Must(s *quadrille.Service, api http.Handler, err error) (*quadrille.Service
 func Config(database string, log zerolog.Logger) quadrille.Config {
 	return quadrille.Config{Database: database, AMQP: NoBroker, Log: log}
 }
-
-// Patience is how long a test waits for an expected result.
-const Patience = 2 * time.Minute
 
 // New returns a service and its API for a database, as the New function of a service does.
 type New func(database string, log zerolog.Logger) (*quadrille.Service, http.Handler)
@@ -101,7 +97,7 @@ func On(t testing.TB, database string, service New, tokens string) *Service {
 func Database(t testing.TB, service New) string {
 	t.Helper()
 	s, _ := service(NoDatabase, zerolog.Nop())
-	return devstack.Database(t, s.Name()+" "+hashOf(t, s),
+	return servertest.Database(t, s.Name()+" "+hashOf(t, s),
 		func(ctx context.Context, url string) error {
 			s, _ := service(url, zerolog.Nop())
 			if err := s.Open(ctx); err != nil {
@@ -235,26 +231,6 @@ func (s *Service) Int(query string, args ...any) int64 {
 		s.Fatalf("%s: %v", query, err)
 	}
 	return n
-}
-
-// Eventually polls until ok returns true, or fails the test with the last diagnosis.
-func Eventually(t testing.TB, what string, ok func() (done bool, diagnosis string)) {
-	t.Helper()
-	deadline := time.NewTimer(Patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done, diagnosis := ok()
-		if done {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("%s: not within %s: %s", what, Patience, diagnosis)
-		}
-	}
 }
 
 // File writes a temporary file and returns its path.

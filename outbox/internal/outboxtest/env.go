@@ -19,9 +19,10 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/events"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/outbox"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 // Note is the event of these tests, which is note number N about the aggregate On.
@@ -71,7 +72,7 @@ func NewWithoutBroker(t testing.TB) *Env {
 
 func database(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, migrationsKey(t), func(ctx context.Context, url string) error {
+	return servertest.Database(t, migrationsKey(t), func(ctx context.Context, url string) error {
 		return pg.Migrate(ctx, url, "outbox", outbox.Migrations())
 	})
 }
@@ -80,7 +81,7 @@ func database(t testing.TB) string {
 func NewOn(t testing.TB, database string) *Env {
 	t.Helper()
 	s := (&Env{Queue: "notes.in"}).WithDatabase(t, database)
-	s.AMQP, s.Manage = devstack.Vhost(t)
+	s.AMQP, s.Manage = servertest.Vhost(t)
 	s.Admin = s.Channel()
 	s.DeclareExchange()
 	s.DeclareQueue(s.Queue, nil)
@@ -297,23 +298,23 @@ func (s *Env) Await(queue string, ids []string) {
 	}
 }
 
-// Timeout is how long a test waits for something that must happen. Only a failing test waits that
-// long.
-const Timeout = 2 * time.Minute
+// Timeout is how long a test waits for something that must happen.
+const Timeout = quadrilletest.Timeout
 
-// WaitFor polls a condition, and fails the test with a diagnosis if it does not hold within
+// WaitFor waits for a condition, and fails the test with a diagnosis if it does not hold within
 // Timeout.
 func (s *Env) WaitFor(what string, f func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(Timeout)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("timeout after %s, waiting until %s\n%s", Timeout, what, s.Diagnose())
+	end := time.Now().Add(Timeout / 2) // the diagnosis has queries, which most waits do without
+	quadrilletest.WaitFor(s.t, what, func() (bool, string) {
+		if f() {
+			return true, ""
 		}
-		<-tick.C
-	}
+		if time.Now().Before(end) {
+			return false, ""
+		}
+		return false, "\n" + s.Diagnose()
+	})
 }
 
 // AwaitSettled waits until the relay has settled all rows. A test calls it before a proxy holds

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/tests/system/env"
 )
 
@@ -238,7 +239,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		if s := state(d, "orders", "/orders/", id); s != "placed" {
 			t.Errorf("the order is %s", s)
 		}
-		env.Run(t, d.Services["inventory"])
+		quadrilletest.Run(t, d.Services["inventory"])
 		confirmed(t, d, id)
 	})
 	t.Run("until the deadline", func(t *testing.T) {
@@ -246,7 +247,7 @@ func TestWhileOneServiceIsAway(t *testing.T) {
 		d := start(t, 2*time.Second, "inventory")
 		id := order(t, d, "k")
 		agree(t, d, id, "cancelled", "refunded", "none", "none")
-		env.Run(t, d.Services["inventory"]) // it handles both events at once
+		quadrilletest.Run(t, d.Services["inventory"]) // it handles both events at once
 		second, err := d.Request("orders", "GET", "/orders/"+id, "", "", http.StatusOK)
 		if err != nil || second["reason"] != "not confirmed in time" {
 			t.Errorf("order %v, %v", second, err)

@@ -24,6 +24,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/shipping"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 const (
@@ -253,7 +254,7 @@ func unfinished(t *testing.T, address string, r route, ends bool) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(webtest.Patience))
+	_ = c.SetDeadline(time.Now().Add(quadrilletest.Timeout))
 	_, err = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: "+
 		"application/json\r\nContent-Length: 1000\r\nIdempotency-Key: %s\r\n\r\n{",
 		r.method, r.with(events.NewID()), events.NewID())

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/internal/devstack"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
@@ -25,13 +23,12 @@ import (
 	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/topology"
 )
-
-// awaitTimeout bounds every wait of a test.
-const awaitTimeout = 2 * time.Minute
 
 // Env is the four services, their servers and the simulated outside world.
 type Env struct {
@@ -41,14 +38,14 @@ type Env struct {
 	Databases   map[string]string
 	Outside     *simulator.Simulator // the payment provider and the carrier
 	Peers       map[string]*outside.Peer
-	Proxies     map[string]Proxies // of each service, with ThroughProxies
-	PeerProxies map[string]*Proxy  // to the provider and the carrier, with ThroughProxies
+	Proxies     map[string]Proxies              // of each service, with ThroughProxies
+	PeerProxies map[string]*quadrilletest.Proxy // to the provider and the carrier, with ThroughProxies
 	api         map[string]http.Handler
 	deadline    time.Duration
 }
 
 // Proxies are the proxies between one service and its servers.
-type Proxies struct{ Database, Broker *Proxy }
+type Proxies struct{ Database, Broker *quadrilletest.Proxy }
 
 // breakerOpen is how long an open breaker stays open in the tests.
 const breakerOpen = 500 * time.Millisecond
@@ -88,20 +85,20 @@ func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 
 func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	t.Helper()
-	admin, management := devstack.Vhost(t)
+	admin, management := servertest.Vhost(t)
 	if err := rabbit.Apply(context.Background(), admin, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
 	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{},
 		Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
-		Proxies: map[string]Proxies{}, PeerProxies: map[string]*Proxy{}, deadline: deadline}
+		Proxies: map[string]Proxies{}, PeerProxies: map[string]*quadrilletest.Proxy{}, deadline: deadline}
 	simulators := httptest.NewServer(d.Outside.Handler())
 	t.Cleanup(simulators.Close)
 	d.Peers = map[string]*outside.Peer{}
 	for _, name := range []string{"provider", "carrier"} {
 		address := simulators.URL
 		if proxied {
-			d.PeerProxies[name], address = NewProxy(t, address)
+			d.PeerProxies[name], address = newProxy(t, address)
 		}
 		d.Peers[name] = outside.New(name, address, breakerOpen, zerolog.Nop())
 		t.Cleanup(d.Peers[name].Close)
@@ -109,12 +106,12 @@ func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	for _, s := range fulfilment.Topology().Services {
 		p := topology.PermissionOf(s.Name)
 		d.Databases[s.Name] = EmptyDatabase(t)
-		database, amqp := d.Databases[s.Name], devstack.User(t, admin, management, s.Name, p.Configure,
+		database, amqp := d.Databases[s.Name], servertest.User(t, admin, management, s.Name, p.Configure,
 			p.Write, p.Read)
 		if proxied {
 			var proxies Proxies
-			proxies.Database, database = NewProxy(t, database)
-			proxies.Broker, amqp = NewProxy(t, amqp)
+			proxies.Database, database = newProxy(t, database)
+			proxies.Broker, amqp = newProxy(t, amqp)
 			d.Proxies[s.Name] = proxies
 		}
 		d.Services[s.Name], d.api[s.Name] = d.build(s.Name, database, amqp)
@@ -130,7 +127,7 @@ func (d *Env) RunWithout(absent string) {
 	d.t.Helper()
 	for name, service := range d.Services {
 		if name != absent {
-			Run(d.t, service)
+			quadrilletest.Run(d.t, service)
 		}
 	}
 	for name, service := range d.Services {
@@ -159,20 +156,7 @@ func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handl
 // EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
 func EmptyDatabase(t testing.TB) string {
 	t.Helper()
-	return devstack.Database(t, "empty", func(context.Context, string) error { return nil })
-}
-
-// Run runs a service until the test ends.
-func Run(t testing.TB, service *quadrille.Service) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := service.Run(ctx); err != nil {
-			t.Errorf("%s: %v", service.Name(), err)
-		}
-	})
-	t.Cleanup(func() { cancel(); running.Wait() })
+	return servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 }
 
 // Request makes a request to the API of a service and returns its answer. A status other than want
@@ -181,7 +165,7 @@ func Run(t testing.TB, service *quadrille.Service) {
 func (d *Env) Request(service, method, path, key, body string, want int) (answer map[string]any,
 	err error) {
 	retry := want != http.StatusServiceUnavailable && (method != http.MethodPost || key != "")
-	for until := time.Now().Add(awaitTimeout); ; {
+	for until := time.Now().Add(quadrilletest.Timeout); ; {
 		status, answer, err := d.requestOnce(service, method, path, key, body, want)
 		if status != http.StatusServiceUnavailable || !retry || time.Now().After(until) {
 			return answer, err
@@ -245,25 +229,17 @@ func (d *Env) OrderBy(key, sku, country, card string) (string, error) {
 	return answer["id"].(string), nil
 }
 
-// Await polls until check returns true, or fails the test with what check last saw.
+// Await waits until check returns true, or fails the test with what check last saw.
 func Await(t testing.TB, what string, check func() (seen string, ok bool)) {
 	t.Helper()
-	AwaitFor(t, awaitTimeout, what, check)
+	AwaitFor(t, quadrilletest.Timeout, what, check)
 }
 
 // AwaitFor is Await with another time limit.
 func AwaitFor(t testing.TB, bound time.Duration, what string, check func() (seen string, ok bool)) {
 	t.Helper()
-	deadline := time.Now().Add(bound)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for ; ; <-tick.C {
+	quadrilletest.WaitAtMost(t, bound, what, func() (bool, string) {
 		seen, ok := check()
-		if ok {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s; last seen: %s", bound, what, seen)
-		}
-	}
+		return ok, seen
+	})
 }

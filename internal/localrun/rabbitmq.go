@@ -1,4 +1,4 @@
-package devstack
+package localrun
 
 import (
 	"context"
@@ -33,31 +33,49 @@ disk_free_limit.absolute = 50MB
 const rabbitmqErlang = "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none" +
 	" -kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 
+// rabbitMQ returns the RabbitMQ of a folder.
+func rabbitMQ(common server) *server {
+	s := &common
+	s.name, s.helpers = "rabbitmq", []string{"epmd"}
+	s.home = s.folder.path("rabbitmq")
+	s.programs = []string{"rabbitmq-server", "erl", "erlexec", "beam.smp"}
+	s.launch = func(ctx context.Context) error {
+		if s.script.runtime != "" {
+			return s.script.container(s.name).start(ctx, rabbitMQImage(s.settings.current()))
+		}
+		return launchRabbitMQ(s)
+	}
+	s.ping = func(ctx context.Context) error {
+		return pingRabbitMQ(ctx, s.settings.amqpURL(), s.settings.managementURL())
+	}
+	return s
+}
+
 // launchRabbitMQ starts epmd, the name server of Erlang, and then RabbitMQ. If RabbitMQ started
 // epmd itself, epmd would stay when the servers end.
-func (k *stack) launchRabbitMQ(context.Context) error {
-	home, uid, gid := k.path("rabbitmq"), os.Getuid(), os.Getgid()
-	for _, dir := range []string{home, k.path("epmd")} {
+func launchRabbitMQ(s *server) error {
+	home, uid, gid := s.folder.path("rabbitmq"), os.Getuid(), os.Getgid()
+	for _, dir := range []string{home, s.folder.path("epmd")} {
 		if err := makeDir(dir, uid, gid); err != nil {
 			return err
 		}
 	}
-	s := k.current()
+	c := s.settings.current()
 	for name, text := range map[string]string{
-		"rabbitmq.conf": fmt.Sprintf(rabbitmqSettings, s.AMQPPort, s.ManagementPort, amqpUser,
-			s.AMQPPassword),
+		"rabbitmq.conf": fmt.Sprintf(rabbitmqSettings, c.AMQPPort, c.ManagementPort, amqpUser,
+			c.AMQPPassword),
 		"advanced.config": "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n",
 		"enabled_plugins": "[rabbitmq_management].\n",
-		".erlang.cookie":  s.Cookie,
+		".erlang.cookie":  c.Cookie,
 	} {
-		if err := writeFor(k.path("rabbitmq", name), text, uid, gid); err != nil {
+		if err := WriteFor(s.folder.path("rabbitmq", name), text, uid, gid); err != nil {
 			return err
 		}
 	}
-	if err := os.Chmod(k.path("rabbitmq", ".erlang.cookie"), 0o400); err != nil {
+	if err := os.Chmod(s.folder.path("rabbitmq", ".erlang.cookie"), 0o400); err != nil {
 		return fmt.Errorf("set the mode of the Erlang cookie: %w", err)
 	}
-	if err := k.launchEPMD(); err != nil {
+	if err := launchEPMD(s); err != nil {
 		return err
 	}
 	cmd := exec.Command(newest(rabbitmqPattern))
@@ -65,33 +83,34 @@ func (k *stack) launchRabbitMQ(context.Context) error {
 	cmd.Env = environment(home,
 		"RUNNING_UNDER_SYSTEMD=true", // the script then executes the server in its own process
 		"RABBITMQ_NODENAME=quadrille@localhost",
-		"RABBITMQ_CONF_ENV_FILE="+k.path("rabbitmq", "none"),
-		"RABBITMQ_CONFIG_FILE="+k.path("rabbitmq", "rabbitmq.conf"),
-		"RABBITMQ_ADVANCED_CONFIG_FILE="+k.path("rabbitmq", "advanced.config"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+k.path("rabbitmq", "enabled_plugins"),
-		"RABBITMQ_MNESIA_BASE="+k.path("rabbitmq", "data"),
-		"RABBITMQ_LOG_BASE="+k.path("rabbitmq", "log"),
+		"RABBITMQ_CONF_ENV_FILE="+s.folder.path("rabbitmq", "none"),
+		"RABBITMQ_CONFIG_FILE="+s.folder.path("rabbitmq", "rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE="+s.folder.path("rabbitmq", "advanced.config"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+s.folder.path("rabbitmq", "enabled_plugins"),
+		"RABBITMQ_MNESIA_BASE="+s.folder.path("rabbitmq", "data"),
+		"RABBITMQ_LOG_BASE="+s.folder.path("rabbitmq", "log"),
 		"RABBITMQ_LOGS=-", // to the log file of spawn
-		"RABBITMQ_PID_FILE="+k.path("rabbitmq", "pid"),
-		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.DistributionPort),
+		"RABBITMQ_PID_FILE="+s.folder.path("rabbitmq", "pid"),
+		"RABBITMQ_DIST_PORT="+strconv.Itoa(c.DistributionPort),
 		"RABBITMQ_SCHEDULER_BIND_TYPE=u", // two servers must not share one processor
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+rabbitmqErlang,
-		"ERL_EPMD_PORT="+strconv.Itoa(s.EPMDPort),
+		"ERL_EPMD_PORT="+strconv.Itoa(c.EPMDPort),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		"ERL_CRASH_DUMP_BYTES=0",
 	)
-	return k.spawn("rabbitmq", cmd)
+	return s.spawn("rabbitmq", cmd)
 }
 
-func (k *stack) launchEPMD() error {
+func launchEPMD(s *server) error {
 	path, err := exec.LookPath("epmd")
 	if err != nil {
 		return fmt.Errorf("start epmd: %w", err)
 	}
-	cmd := exec.Command(path, "-address", "127.0.0.1", "-port", strconv.Itoa(k.current().EPMDPort))
-	cmd.Dir = k.path("epmd")
+	port := strconv.Itoa(s.settings.current().EPMDPort)
+	cmd := exec.Command(path, "-address", "127.0.0.1", "-port", port)
+	cmd.Dir = s.folder.path("epmd")
 	cmd.Env = environment(cmd.Dir)
-	if err := k.spawn("epmd", cmd); err != nil {
+	if err := s.spawn("epmd", cmd); err != nil {
 		return fmt.Errorf("start epmd: %w", err)
 	}
 	return nil
@@ -99,8 +118,8 @@ func (k *stack) launchEPMD() error {
 
 // pingRabbitMQ returns nil if the broker accepts a connection and the management API, which starts
 // later, answers.
-func (k *stack) pingRabbitMQ(ctx context.Context) error {
-	connection, err := amqp.DialConfig(k.amqpURL(), amqp.Config{
+func pingRabbitMQ(ctx context.Context, amqpURL, managementURL string) error {
+	connection, err := amqp.DialConfig(amqpURL, amqp.Config{
 		Dial: func(network, addr string) (net.Conn, error) {
 			dialer := net.Dialer{Timeout: 5 * time.Second}
 			conn, err := dialer.DialContext(ctx, network, addr)
@@ -118,5 +137,5 @@ func (k *stack) pingRabbitMQ(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	return Manage(ctx, k.managementURL(), http.MethodGet, "/api/whoami", nil, nil)
+	return Manage(ctx, managementURL, http.MethodGet, "/api/whoami", nil, nil)
 }

@@ -1,7 +1,8 @@
-package devstack
+package servertest
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 	"github.com/lib/pq"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
@@ -44,10 +46,11 @@ func Database(t testing.TB, key string, migrate func(ctx context.Context,
 	if err != nil {
 		t.Fatalf("create a database for the test: %v", err)
 	}
-	return database(t, Shared(t).PostgresURL, key, migrate)
+	return DatabaseOn(t, Shared(t).PostgresURL, key, migrate)
 }
 
-func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Context,
+// DatabaseOn is Database on other servers, without the migrations of package postgres in the key.
+func DatabaseOn(t testing.TB, postgresURL, key string, migrate func(ctx context.Context,
 	url string) error) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -61,7 +64,7 @@ func database(t testing.TB, postgresURL, key string, migrate func(ctx context.Co
 	if err != nil {
 		t.Fatalf("create the template database for the tests: %v", err)
 	}
-	name := databasePrefix + secret()
+	name := databasePrefix + strings.ToLower(rand.Text())
 	query := fmt.Sprintf("CREATE DATABASE %s TEMPLATE %s STRATEGY WAL_LOG", pq.QuoteIdentifier(name),
 		pq.QuoteIdentifier(template))
 	if _, err := db.ExecContext(ctx, query); err != nil {
@@ -192,7 +195,7 @@ const sweepers = 16
 
 // sweep removes the databases, vhosts and users of test processes that were killed. It is only for
 // servers that were just started and have no other user.
-func (s *Servers) sweep(ctx context.Context) error {
+func sweep(ctx context.Context, s *localrun.Servers) error {
 	db, err := sql.Open("postgres", s.PostgresURL)
 	if err != nil {
 		return err
@@ -212,5 +215,7 @@ func (s *Servers) sweep(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("drop old test databases: %w", err)
 	}
-	return s.sweepBroker(ctx, func(name string) bool { return strings.HasPrefix(name, brokerPrefix) })
+	return sweepBroker(ctx, s.ManagementURL, func(name string) bool {
+		return strings.HasPrefix(name, brokerPrefix)
+	})
 }

@@ -1,4 +1,4 @@
-// Package leaks finds goroutines that tests have leaked. It ignores those of package devstack,
+// Package leaks finds goroutines that tests have leaked. It ignores those of package localrun,
 // which belong to the shared servers: these outlive the test process that has started them.
 package leaks
 
@@ -14,10 +14,10 @@ import (
 // short for a goroutine that waits for a server on a busy machine.
 const findTimeout = 30 * time.Second
 
-// known returns options that ignore the goroutines of package devstack.
+// known returns options that ignore the goroutines of package localrun.
 func known() []goleak.Option {
 	return []goleak.Option{
-		goleak.IgnoreAnyFunction("github.com/quadrille-go/quadrille/internal/devstack.reap"),
+		goleak.IgnoreAnyFunction("github.com/quadrille-go/quadrille/internal/localrun.reap"),
 		// a connection to the management API
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),

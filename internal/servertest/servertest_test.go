@@ -1,4 +1,4 @@
-package devstack
+package servertest
 
 import (
 	"context"
@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 func TestSharedAndPrivateServersAreSeparate(t *testing.T) {
@@ -23,10 +24,14 @@ func TestSharedAndPrivateServersAreSeparate(t *testing.T) {
 	if shared.Given {
 		return
 	}
-	user := startHelper(t, shared.stack.dir)
-	other := helperServers(t, user)
-	if other.AMQPURL != shared.AMQPURL || other.PostgresURL != shared.PostgresURL {
-		t.Error("another process has other servers")
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := localrun.Dir(root, "test")
+	running, err := localrun.Running(dir)
+	if err != nil || running.AMQPURL != shared.AMQPURL || running.PostgresURL != shared.PostgresURL {
+		t.Errorf("another process would have other servers: %v", err)
 	}
 	private := PrivatePostgres(t)
 	execSQL(t, private.PostgresURL, "CREATE ROLE somebody")
@@ -37,7 +42,7 @@ func TestSharedAndPrivateServersAreSeparate(t *testing.T) {
 		t.Fatal(err)
 	}
 	execSQL(t, shared.PostgresURL, "SELECT 1")
-	if _, err := Running(shared.stack.dir); err != nil {
+	if _, err := localrun.Running(dir); err != nil {
 		t.Error(err)
 	}
 	// A killed PostgreSQL leaves shared memory behind, which only its next start removes.
@@ -57,7 +62,7 @@ func TestDatabase(t *testing.T) {
 		_, err = db.ExecContext(ctx, "CREATE TABLE made (id int)")
 		return errors.Join(err, db.Close())
 	}
-	key := "TestDatabase " + secret()
+	key := "TestDatabase " + newName()
 	t.Cleanup(func() { dropTemplate(t, key) })
 
 	// A migration that fails leaves an incomplete template.
@@ -159,11 +164,11 @@ func TestVhostAndUser(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	s := Private(t)
-	postgresURL := database(t, s.PostgresURL, "sweep",
+	postgresURL := DatabaseOn(t, s.PostgresURL, "sweep",
 		func(context.Context, string) error { return nil })
-	amqpURL, _ := vhost(t, s.AMQPURL, s.ManagementURL)
+	amqpURL := VhostOn(t, s.AMQPURL, s.ManagementURL)
 	userURL := User(t, amqpURL, s.ManagementURL, "somebody", "", "", "")
-	if err := s.sweep(t.Context()); err != nil {
+	if err := sweep(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	db, err := sql.Open("postgres", postgresURL)
@@ -194,58 +199,28 @@ func TestSweep(t *testing.T) {
 		map[string]string{"password": "x", "tags": ""})
 }
 
-func TestGivenServers(t *testing.T) {
-	t.Setenv("QUADRILLE_AMQP_URL", "amqp://a:b@h/")
-	t.Setenv("QUADRILLE_POSTGRES_URL", "postgres://a:b@h/d")
-	t.Setenv("QUADRILLE_MANAGEMENT_URL", "")
-	dir := t.TempDir()
-	if _, err := Start(t.Context(), Options{Dir: dir}); err == nil {
-		t.Error("a part of the addresses was accepted")
-	}
-	t.Setenv("QUADRILLE_MANAGEMENT_URL", "http://a:b@h")
-	s, err := Start(t.Context(), Options{Dir: dir})
+func execSQL(t *testing.T, url, query string) {
+	t.Helper()
+	db, err := sql.Open("postgres", url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.Given || s.AMQPURL != "amqp://a:b@h/" || len(s.PIDs) != 0 {
-		t.Errorf("got %+v", s.PIDs)
-	}
-	if err := s.KillPostgres(); !errors.Is(err, errGiven) {
-		t.Errorf("killed given servers: %v", err)
-	}
-	if err := s.Stop(); err != nil {
-		t.Error(err)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
-		t.Errorf("Start has written to the directory: %v %v", entries, err)
+	defer db.Close() //nolint:errcheck // a test
+	if _, err := db.ExecContext(t.Context(), query); err != nil {
+		t.Fatalf("%s: %v", query, err)
 	}
 }
 
-func TestErrorsHideSecrets(t *testing.T) {
-	k := &stack{dir: t.TempDir(), state: state{PostgresPassword: "hush", AMQPPassword: "silence",
-		Cookie: "crumb"}}
-	if err := os.WriteFile(k.path("postgres.log"), []byte(strings.Repeat("line\n", 50)+
-		"the end: hush\n"), 0o600); err != nil {
+func channel(t *testing.T, url string) *amqp.Channel {
+	t.Helper()
+	conn, err := amqp.Dial(url)
+	if err != nil {
 		t.Fatal(err)
 	}
-	tail := k.logTail("postgres")
-	if strings.Contains(tail, "hush") || !strings.Contains(tail, "the end: xxxxx") ||
-		strings.Count(tail, "line") != logLines-1 {
-		t.Errorf("the tail is %q", tail)
+	t.Cleanup(func() { _ = conn.Close() })
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestNewest(t *testing.T) {
-	dir := t.TempDir()
-	for _, version := range []string{"9", "15", "14"} {
-		if err := os.Mkdir(dir+"/"+version, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := newest(dir + "/*"); got != dir+"/15" {
-		t.Errorf("newest: %s", got)
-	}
-	if got := newest(dir + "/none*"); got != "" {
-		t.Errorf("newest of none: %s", got)
-	}
+	return ch
 }

@@ -1,10 +1,11 @@
-// Package devstack starts a private RabbitMQ and a private PostgreSQL from the packages of the
-// distribution, for the tests, the demo and `quadrille up`.
+// Package localrun runs servers and services as processes of this machine, for tests, the demo and
+// `quadrille up`: a private RabbitMQ and a private PostgreSQL from the packages of the
+// distribution, and the programs of services.
 //
-// All processes that start the servers of a directory share them. The servers listen on 127.0.0.1
+// All programs that start the servers of a directory share them. The servers listen on 127.0.0.1
 // only. They end after their last user has ended, even if it crashed: each user holds a shared file
 // lock, which the kernel releases in every case, and a small script waits for that.
-package devstack
+package localrun
 
 import (
 	"context"
@@ -15,12 +16,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // ErrNotRunning means that no servers run in a directory.
@@ -40,9 +38,15 @@ type Options struct {
 	// Otherwise the servers get another port, which programs that know the address do not find.
 	KeepPorts bool
 
-	postgresOnly bool // for tests that need no broker, whose start takes seven seconds
-	temporary    bool // the directory is removed together with its servers
-	sweep        bool // remove the databases and vhosts of killed tests, if there is no other user
+	// PostgresOnly starts no broker, whose start takes seven seconds.
+	PostgresOnly bool
+	// Private servers ignore the environment, and their directory is removed together with them.
+	Private bool
+	// Containers allows a container runtime to run the servers if their programs are not installed.
+	Containers bool
+	// Sweep, if not nil, is called when the servers have been started and have no other user. No
+	// other process can join them until it returns.
+	Sweep func(ctx context.Context, s *Servers) error
 }
 
 // Servers are one running RabbitMQ and one running PostgreSQL.
@@ -74,7 +78,7 @@ func Dir(checkout, name string) string {
 		checkout = resolved
 	}
 	sum := sha256.Sum256([]byte(checkout))
-	return filepath.Join(tempDir(), fmt.Sprintf("quadrille-%d-%s-%s", os.Getuid(),
+	return filepath.Join(TempDir(), fmt.Sprintf("quadrille-%d-%s-%s", os.Getuid(),
 		hex.EncodeToString(sum[:4]), name))
 }
 
@@ -84,26 +88,26 @@ func Dir(checkout, name string) string {
 // stopped.
 //
 // If QUADRILLE_AMQP_URL, QUADRILLE_MANAGEMENT_URL and QUADRILLE_POSTGRES_URL are set, Start returns
-// these servers and starts nothing.
+// these servers and starts nothing, except with [Options.Private].
 func Start(ctx context.Context, opts Options) (*Servers, error) {
-	given, err := fromEnvironment()
-	if given != nil || err != nil {
-		return given, err
+	if !opts.Private {
+		if given, err := fromEnvironment(); given != nil || err != nil {
+			return given, err
+		}
 	}
 	return start(ctx, opts)
 }
 
-// start does the same as Start, but ignores the environment: a test that kills servers must always
-// have its own.
+// start is Start without the environment.
 func start(ctx context.Context, opts Options) (*Servers, error) {
 	if opts.Dir == "" {
 		return nil, errors.New("start servers: no directory was given")
 	}
-	k := &stack{dir: opts.Dir, log: opts.Log}
-	if err := k.prepare(); err != nil {
+	k := newStack(opts.Dir, opts.Log)
+	if err := k.folder.prepare(); err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
-	unlock, err := k.lockStart(ctx)
+	unlock, err := k.folder.lockStart(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
@@ -113,21 +117,20 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
 	s := &Servers{stack: k, mayMove: fresh || !opts.KeepPorts}
-	if s.lock, s.onlyUser, err = k.lockAsUser(); err != nil {
+	if s.lock, s.onlyUser, err = k.folder.lockAsUser(); err != nil {
 		return nil, fmt.Errorf("start servers: %w", err)
 	}
 	if err := s.run(ctx, opts); err != nil {
 		s.Release()
 		return nil, err
 	}
-	// The start lock is still held, so no other test can join and create a database that looks like
-	// one of a killed test.
-	if opts.sweep && s.started && s.onlyUser {
-		if err := s.sweep(ctx); err != nil {
+	if opts.Sweep != nil && s.started && s.onlyUser {
+		if err := opts.Sweep(ctx, s); err != nil {
 			s.Release()
 			return nil, fmt.Errorf("start servers: %w", err)
 		}
 	}
+	k.log = nil // a test that has started them ends before the servers do
 	return s, nil
 }
 
@@ -135,66 +138,52 @@ func start(ctx context.Context, opts Options) (*Servers, error) {
 // that servers end even if this process crashes during the start.
 func (s *Servers) run(ctx context.Context, opts Options) error {
 	k := s.stack
-	servers := []string{"postgres", "rabbitmq"}
-	if opts.postgresOnly {
-		servers = servers[:1]
-	}
-	running := slices.ContainsFunc(servers, k.alive)
-	if err := k.watch(opts, running); err != nil {
-		return fmt.Errorf("start servers: %w", err)
-	}
-	begin := time.Now()
-	dead := slices.DeleteFunc(slices.Clone(servers), k.ready)
+	dead := slices.DeleteFunc(k.servers(opts.PostgresOnly), (*server).ready)
 	if len(dead) > 0 {
-		s.started = true
-		if err := k.checkInstalled(dead); err != nil {
+		if err := k.chooseRuntime(ctx, dead, opts.Containers); err != nil {
 			return err
 		}
-		k.logf("starting %v in %s", dead, k.dir)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	for _, name := range dead {
-		group.Go(func() error { return k.start(ctx, name, s.mayMove) })
+	servers := k.servers(opts.PostgresOnly)
+	if err := k.script.watch(opts, slices.ContainsFunc(servers, (*server).alive)); err != nil {
+		return fmt.Errorf("start servers: %w", err)
 	}
-	if err := group.Wait(); err != nil {
+	if err := k.start(ctx, dead, s.mayMove); err != nil {
 		return err
 	}
-	if len(dead) > 0 {
-		k.logf("started %v in %.1f s", dead, time.Since(begin).Seconds())
-	}
+	s.started = len(dead) > 0
 	s.describe(servers)
 	return nil
 }
 
 // describe sets the exported fields.
-func (s *Servers) describe(servers []string) {
-	k := s.stack
-	pids := map[string]int{}
-	for _, name := range servers {
-		pids[name], _ = k.pid(name)
+func (s *Servers) describe(servers []*server) {
+	s.PIDs = map[string]int{}
+	for _, one := range servers {
+		if pid, _ := one.pid(); pid != 0 { // a container has none
+			s.PIDs[one.name] = pid
+		}
 	}
-	s.PIDs = pids
-	s.PostgresURL = k.postgresURL()
-	if slices.Contains(servers, "rabbitmq") {
-		s.AMQPURL = k.amqpURL()
-		s.ManagementURL = k.managementURL()
+	s.PostgresURL = s.stack.settings.postgresURL()
+	if len(servers) > 1 {
+		s.AMQPURL, s.ManagementURL = s.stack.settings.amqpURL(), s.stack.settings.managementURL()
 	}
 }
 
 // Running returns the servers that run in a directory. It starts nothing and does not keep the
 // servers alive. It returns [ErrNotRunning] if one of them does not run.
 func Running(dir string) (*Servers, error) {
-	k := &stack{dir: dir}
-	if _, err := os.Stat(k.path("state.json")); err != nil {
+	k := newStack(dir, nil)
+	if _, err := os.Stat(k.folder.path("state.json")); err != nil {
 		return nil, fmt.Errorf("find servers in %s: %w", dir, ErrNotRunning)
 	}
 	if err := k.load(); err != nil {
 		return nil, fmt.Errorf("find servers in %s: %w", dir, err)
 	}
-	servers := []string{"postgres", "rabbitmq"}
-	for _, name := range servers {
-		if !k.ready(name) {
-			return nil, fmt.Errorf("find servers in %s: %s: %w", dir, name, ErrNotRunning)
+	servers := k.servers(false)
+	for _, one := range servers {
+		if !one.ready() {
+			return nil, fmt.Errorf("find servers in %s: %s: %w", dir, one.name, ErrNotRunning)
 		}
 	}
 	s := &Servers{stack: k}
@@ -208,7 +197,7 @@ func (s *Servers) Stop() error {
 		return nil
 	}
 	s.Release()
-	return Stop(s.stack.dir)
+	return Stop(string(s.stack.folder))
 }
 
 // Release ends the use of the servers. If they have no other user, they end after the linger time.
@@ -225,24 +214,18 @@ func (s *Servers) Release() {
 // Stop stops all servers of a directory, even if only one of them runs. It is not an error if none
 // runs.
 func Stop(dir string) error {
-	k := &stack{dir: dir}
-	if _, err := os.Stat(k.path("start.lock")); errors.Is(err, os.ErrNotExist) {
+	k := newStack(dir, nil)
+	if _, err := os.Stat(k.folder.path("start.lock")); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	unlock, err := k.lockStart(ctx)
+	unlock, err := k.folder.lockStart(ctx)
 	if err != nil {
 		return fmt.Errorf("stop servers: %w", err)
 	}
 	defer unlock()
-	if err := k.endWatcher(ctx); err != nil {
-		return fmt.Errorf("stop servers: %w", err)
-	}
-	if err := k.script(ctx, "stop", "rabbitmq", "epmd", "postgres"); err != nil {
-		return fmt.Errorf("stop servers: %w", err)
-	}
-	if err := k.releasePorts(ctx); err != nil {
+	if err := k.stop(ctx); err != nil {
 		return fmt.Errorf("stop servers: %w", err)
 	}
 	return nil
@@ -268,12 +251,4 @@ func fromEnvironment() (*Servers, error) {
 	return nil, errors.New("start servers: QUADRILLE_POSTGRES_URL is set without QUADRILLE_AMQP_URL " +
 		"and QUADRILLE_MANAGEMENT_URL: set all three to use these servers, or unset " +
 		"QUADRILLE_POSTGRES_URL to start private ones")
-}
-
-// lingerText returns the linger time in the format that the watcher reads.
-func lingerText(opts Options) string {
-	if opts.Detached {
-		return "never"
-	}
-	return strconv.Itoa(int(opts.Linger / time.Second))
 }

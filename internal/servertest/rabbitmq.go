@@ -1,13 +1,16 @@
-package devstack
+package servertest
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 // brokerPrefix marks the vhosts and users of tests.
@@ -18,16 +21,17 @@ const brokerPrefix = "quadrille-test-"
 func Vhost(t testing.TB) (amqpURL, managementURL string) {
 	t.Helper()
 	s := Shared(t)
-	return vhost(t, s.AMQPURL, s.ManagementURL)
+	return VhostOn(t, s.AMQPURL, s.ManagementURL), s.ManagementURL
 }
 
-func vhost(t testing.TB, amqpURL, managementURL string) (string, string) {
+// VhostOn is Vhost on other servers.
+func VhostOn(t testing.TB, amqpURL, managementURL string) string {
 	t.Helper()
 	u, err := url.Parse(amqpURL)
 	if err != nil || u.User == nil {
 		t.Fatal("create a vhost for the test: the AMQP URL cannot be parsed, or has no user")
 	}
-	name := brokerPrefix + secret()[:16]
+	name := brokerPrefix + newName()
 	manage(t, managementURL, http.MethodPut, "/api/vhosts/"+name, struct{}{})
 	t.Cleanup(func() {
 		if err := deleteResource(managementURL, "/api/vhosts/"+name); err != nil {
@@ -38,7 +42,7 @@ func vhost(t testing.TB, amqpURL, managementURL string) (string, string) {
 		url.PathEscape(u.User.Username()),
 		permissions{".*", ".*", ".*"})
 	u.Path = "/" + name
-	return u.String(), managementURL
+	return u.String()
 }
 
 type permissions struct {
@@ -60,8 +64,8 @@ func User(t testing.TB, amqpURL, managementURL, name string, configure, write, r
 	if vhost == "" {
 		vhost = "/"
 	}
-	password := secret()
-	account := brokerPrefix + name + "-" + secret()[:8]
+	password := rand.Text()
+	account := brokerPrefix + name + "-" + newName()
 	manage(t, managementURL, http.MethodPut, "/api/users/"+url.PathEscape(account),
 		map[string]string{"password": password, "tags": ""})
 	t.Cleanup(func() {
@@ -76,11 +80,14 @@ func User(t testing.TB, amqpURL, managementURL, name string, configure, write, r
 	return u.String()
 }
 
+// newName returns a part of a name that no other test has.
+func newName() string { return strings.ToLower(rand.Text()[:16]) }
+
 func manage(t testing.TB, managementURL, method, path string, in any) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if err := Manage(ctx, managementURL, method, path, in, nil); err != nil {
+	if err := localrun.Manage(ctx, managementURL, method, path, in, nil); err != nil {
 		t.Fatalf("prepare the broker for the test: %v", err)
 	}
 }
@@ -89,24 +96,24 @@ func manage(t testing.TB, managementURL, method, path string, in any) {
 func deleteResource(managementURL, path string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return Manage(ctx, managementURL, http.MethodDelete, path, nil, nil)
+	return localrun.Manage(ctx, managementURL, http.MethodDelete, path, nil, nil)
 }
 
 // sweepBroker deletes the vhosts and users whose names match.
-func (s *Servers) sweepBroker(ctx context.Context, match func(name string) bool) error {
+func sweepBroker(ctx context.Context, managementURL string, match func(name string) bool) error {
 	for _, kind := range []string{"/api/vhosts", "/api/users"} {
 		var found []struct {
 			Name string `json:"name"`
 		}
-		if err := Manage(ctx, s.ManagementURL, http.MethodGet, kind, nil, &found); err != nil {
+		if err := localrun.Manage(ctx, managementURL, http.MethodGet, kind, nil, &found); err != nil {
 			return fmt.Errorf("find old test vhosts and users: %w", err)
 		}
 		for _, item := range found {
 			if !match(item.Name) {
 				continue
 			}
-			if err := Manage(ctx, s.ManagementURL, http.MethodDelete, kind+"/"+url.PathEscape(item.Name),
-				nil, nil); err != nil {
+			if err := localrun.Manage(ctx, managementURL, http.MethodDelete,
+				kind+"/"+url.PathEscape(item.Name), nil, nil); err != nil {
 				return fmt.Errorf("delete an old test vhost or user: %w", err)
 			}
 		}

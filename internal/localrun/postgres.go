@@ -1,4 +1,4 @@
-package devstack
+package localrun
 
 import (
 	"context"
@@ -36,25 +36,40 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 `
 
+// postgres returns the PostgreSQL of a folder.
+func postgres(common server) *server {
+	s := &common
+	s.name, s.programs = "postgres", []string{"postgres"}
+	s.home = s.folder.path("postgres", "data")
+	s.launch = func(ctx context.Context) error {
+		if s.script.runtime != "" {
+			return s.script.container(s.name).start(ctx, postgresImage(s.settings.current()))
+		}
+		return launchPostgres(ctx, s)
+	}
+	s.ping = func(ctx context.Context) error { return pingPostgres(ctx, s.settings.postgresURL()) }
+	return s
+}
+
 // launchPostgres starts PostgreSQL. If there is no data directory, it creates one first.
-func (k *stack) launchPostgres(ctx context.Context) error {
-	attr, uid, gid, err := postgresAccount()
+func launchPostgres(ctx context.Context, s *server) error {
+	attr, uid, gid, err := PostgresAccount()
 	if err != nil {
 		return err
 	}
-	bin := filepath.Dir(newest("/usr/lib/postgresql/*/bin/postgres"))
-	home := k.path("postgres")
+	bin := filepath.Dir(newest(postgresPattern))
+	home := s.folder.path("postgres")
 	if err := makeDir(home, uid, gid); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(home, "data")); errors.Is(err, os.ErrNotExist) {
-		if err := k.initPostgres(ctx, bin, attr, uid, gid); err != nil {
+		if err := initPostgres(ctx, s, bin, attr, uid, gid); err != nil {
 			return err
 		}
 	}
 	config := filepath.Join(home, "quadrille.conf")
-	if err := writeFor(config, fmt.Sprintf(postgresSettings, k.current().PostgresPort), uid,
-		gid); err != nil {
+	if err := WriteFor(config, fmt.Sprintf(postgresSettings, s.settings.current().PostgresPort),
+		uid, gid); err != nil {
 		return err
 	}
 	data := filepath.Join(home, "data")
@@ -62,19 +77,19 @@ func (k *stack) launchPostgres(ctx context.Context) error {
 	cmd.Dir = data
 	cmd.Env = environment(home)
 	cmd.SysProcAttr = attr
-	return k.spawn("postgres", cmd)
+	return s.spawn("postgres", cmd)
 }
 
 // initPostgres creates the data directory under a temporary name and then renames it. If it is
 // interrupted, the next start creates the directory from the beginning.
-func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysProcAttr, uid,
+func initPostgres(ctx context.Context, s *server, bin string, attr *syscall.SysProcAttr, uid,
 	gid int) error {
-	home := k.path("postgres")
+	home := s.folder.path("postgres")
 	fresh, password := filepath.Join(home, "data.new"), filepath.Join(home, "password")
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("create the database cluster: %w", err)
 	}
-	if err := writeFor(password, k.current().PostgresPassword+"\n", uid, gid); err != nil {
+	if err := WriteFor(password, s.settings.current().PostgresPassword+"\n", uid, gid); err != nil {
 		return err
 	}
 	defer os.Remove(password) //nolint:errcheck // as private as the state file
@@ -94,8 +109,8 @@ func (k *stack) initPostgres(ctx context.Context, bin string, attr *syscall.SysP
 }
 
 // pingPostgres returns nil if PostgreSQL answers a query.
-func (k *stack) pingPostgres(ctx context.Context) error {
-	db, err := sql.Open("postgres", k.postgresURL())
+func pingPostgres(ctx context.Context, url string) error {
+	db, err := sql.Open("postgres", url)
 	if err != nil {
 		return err
 	}
@@ -104,9 +119,9 @@ func (k *stack) pingPostgres(ctx context.Context) error {
 	return err
 }
 
-// postgresAccount returns the user that runs PostgreSQL, and the attributes of a process of that
+// PostgresAccount returns the user that runs PostgreSQL, and the attributes of a process of that
 // user. It is the current user, or postgres if that is root.
-func postgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
+func PostgresAccount() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	attr = &syscall.SysProcAttr{Setsid: true}
 	if os.Getuid() != 0 {
 		return attr, os.Getuid(), os.Getgid(), nil
@@ -138,8 +153,8 @@ func makeDir(path string, uid, gid int) error {
 	return nil
 }
 
-// writeFor writes a file that only its owner may read.
-func writeFor(path, text string, uid, gid int) error {
+// WriteFor writes a file that only its owner may read.
+func WriteFor(path, text string, uid, gid int) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("write a file: %w", err)
 	}

@@ -1,4 +1,4 @@
-package devstack
+package localrun
 
 import (
 	"errors"
@@ -35,7 +35,7 @@ func TestLifecycleOfServers(t *testing.T) {
 	if joined.started || joined.AMQPURL != s.AMQPURL || !maps.Equal(joined.PIDs, s.PIDs) {
 		t.Errorf("joined %v, not %v", joined.PIDs, s.PIDs)
 	}
-	onlyLoopback(t, s.stack.current())
+	onlyLoopback(t, s.stack.settings.current())
 
 	execSQL(t, s.PostgresURL, "CREATE TABLE kept (id int)")
 	ch := channel(t, s.AMQPURL)
@@ -49,7 +49,7 @@ func TestLifecycleOfServers(t *testing.T) {
 	if found := processes(t, dir); len(found) > 2 { // the watcher and its flock
 		t.Errorf("processes after the kill: %v", found)
 	}
-	if s.stack.alive("postgres") || s.stack.alive("rabbitmq") {
+	if s.stack.server("postgres").alive() || s.stack.server("rabbitmq").alive() {
 		t.Error("a killed server is alive")
 	}
 	revived, err := start(t.Context(), opts)
@@ -65,7 +65,8 @@ func TestLifecycleOfServers(t *testing.T) {
 		nil); err != nil {
 		t.Errorf("the queue is gone: %v", err)
 	}
-	if err := errors.Join(s.RestartPostgres(t.Context()), s.RestartRabbitMQ(t.Context())); err != nil {
+	if err := errors.Join(s.RestartPostgres(t.Context()),
+		s.RestartRabbitMQ(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	execSQL(t, s.PostgresURL, "INSERT INTO kept VALUES (2)")
@@ -165,7 +166,7 @@ func TestServersOutliveOneOfTwoUsers(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
-	opts := Options{Dir: dir, Log: t.Logf, postgresOnly: true}
+	opts := Options{Dir: dir, Log: t.Logf, PostgresOnly: true}
 	for _, pid := range []int{1 << 22, os.Getpid()} {
 		for _, name := range []string{"postgres", "rabbitmq", "epmd", "watcher"} {
 			line := fmt.Sprintf("%d ready\n", pid)
@@ -196,11 +197,14 @@ func TestLeftovers(t *testing.T) {
 // TestTakenPort starts servers after another program has taken their port.
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
-	s := PrivatePostgres(t)
+	s, err := start(t.Context(), Options{Dir: newDir(t), PostgresOnly: true, Private: true})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.KillPostgres(); err != nil {
 		t.Fatal(err)
 	}
-	before := s.stack.current().PostgresPort
+	before := s.stack.settings.current().PostgresPort
 	listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", before))
 	if err != nil {
 		t.Fatal(err)
@@ -209,20 +213,22 @@ func TestTakenPort(t *testing.T) {
 	if err := s.RestartPostgres(t.Context()); err == nil {
 		t.Error("PostgreSQL restarted on a port that is taken")
 	}
-	if err := s.stack.claimPorts(t.Context(), "rabbitmq", false); err != nil {
+	if err := s.stack.server("rabbitmq").claimPorts(t.Context(), false); err != nil {
 		t.Errorf("the ports of RabbitMQ are free: %v", err)
 	}
-	kept := Options{Dir: s.stack.dir, postgresOnly: true, KeepPorts: true}
-	if _, err := start(t.Context(), kept); err == nil ||
-		!strings.Contains(err.Error(), fmt.Sprint(before)) || s.stack.load() != nil ||
-		s.stack.current().PostgresPort != before {
-		t.Errorf("port %d, want %d, with KeepPorts: %v", s.stack.current().PostgresPort, before, err)
+	dir := string(s.stack.folder)
+	kept := Options{Dir: dir, PostgresOnly: true, KeepPorts: true}
+	_, err = start(t.Context(), kept)
+	loaded := s.stack.settings.load()
+	if port := s.stack.settings.current().PostgresPort; err == nil || loaded != nil ||
+		!strings.Contains(err.Error(), fmt.Sprint(before)) || port != before {
+		t.Errorf("port %d, want %d, with KeepPorts: %v", port, before, err)
 	}
-	moved, err := start(t.Context(), Options{Dir: s.stack.dir, postgresOnly: true})
+	moved, err := start(t.Context(), Options{Dir: dir, PostgresOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if moved.stack.current().PostgresPort == before {
+	if moved.stack.settings.current().PostgresPort == before {
 		t.Error("PostgreSQL did not get another port")
 	}
 	execSQL(t, moved.PostgresURL, "SELECT 1")
@@ -232,12 +238,12 @@ func TestTakenPort(t *testing.T) {
 func TestDetached(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
-	s, err := start(t.Context(), Options{Dir: dir, Detached: true, postgresOnly: true})
+	s, err := start(t.Context(), Options{Dir: dir, Detached: true, PostgresOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Release()
-	joined, err := start(t.Context(), Options{Dir: dir, postgresOnly: true})
+	joined, err := start(t.Context(), Options{Dir: dir, PostgresOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +266,7 @@ func TestLinger(t *testing.T) {
 	t.Parallel()
 	dir := newDir(t)
 	const linger = 10 * time.Second // the second user must join within this time
-	opts := Options{Dir: dir, Linger: linger, postgresOnly: true}
+	opts := Options{Dir: dir, Linger: linger, PostgresOnly: true}
 	s, err := start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)

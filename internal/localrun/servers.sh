@@ -1,15 +1,19 @@
 #!/bin/sh
-# This part of devstack outlives the program that has started the servers. It waits until they have
+# This part of package localrun outlives the program that has started the servers. It waits until they have
 # no user and then stops them. It is a script, because a test binary is deleted while its servers
 # still linger.
 #
-#   stack.sh watch DIR            wait until the servers have no user, then stop them
-#   stack.sh stop DIR NAME...     stop these servers in an orderly way
-#   stack.sh kill DIR NAME...     kill these servers
+#   servers.sh watch DIR            wait until the servers have no user, then stop them
+#   servers.sh stop DIR NAME...     stop these servers in an orderly way
+#   servers.sh kill DIR NAME...     kill these servers
+#   servers.sh drop DIR NAME...     remove the containers of these servers, with their data
+#
+# If QUADRILLE_RUNTIME is set, the servers are containers of that runtime, and not processes.
 #
 # A process belongs to a server if its working directory is the private directory of the server and
 # its name is one of those of the server. The script ends no other process.
 set -u
+runtime=${QUADRILLE_RUNTIME:-}
 verb=$1
 dir=$2
 shift 2
@@ -59,8 +63,32 @@ await_end() {
 	done
 }
 
+# contain VERB NAME runs a command of the container runtime for the container of a server. An error
+# means that there is none, or that it has ended.
+contain() {
+	name=$2
+	[ "$name" != epmd ] || return 0 # it runs in the container of RabbitMQ
+	container=$(basename "$dir")-$name
+	case $1 in
+	rm) "$runtime" rm --force --volumes "$container" ;;
+	stop) "$runtime" stop -t 20 "$container" ;;
+	kill) "$runtime" kill "$container" ;;
+	esac >/dev/null 2>&1 3>&- 4>&- 5>&-
+	rm -f "$dir/$name.pid"
+}
+
+# drop NAME... removes the containers of the servers.
+drop() {
+	[ -n "$runtime" ] || return 0
+	for name; do contain rm "$name"; done
+}
+
 # halt NAME stops the server, and kills it if it does not stop in time.
 halt() {
+	if [ -n "$runtime" ]; then
+		contain stop "$1"
+		return
+	fi
 	traits "$1"
 	main=
 	{ read -r main _ <"$dir/$1.pid"; } 2>/dev/null
@@ -84,6 +112,10 @@ hurry() {
 
 # finish NAME kills the server. It repeats the signal, since the server may be forking.
 finish() {
+	if [ -n "$runtime" ]; then
+		contain kill "$1"
+		return
+	fi
 	traits "$1"
 	rounds=50
 	while [ "$rounds" -gt 0 ]; do
@@ -128,7 +160,10 @@ watch() {
 		fi
 		if flock -n -x 4 3>&-; then
 			halt_each rabbitmq epmd postgres 3>&- 4>&- 5>&-
-			[ ! -e "$dir/temporary" ] || rm -rf "$dir"
+			if [ -e "$dir/temporary" ]; then
+				drop rabbitmq postgres
+				rm -rf "$dir"
+			fi
 			exec 3>&-
 			exit 0
 		fi
@@ -141,6 +176,7 @@ watch() {
 abandoned() {
 	if [ ! -e "$dir" ]; then
 		halt_each rabbitmq epmd postgres
+		drop rabbitmq postgres
 	fi
 	exit 0
 }
@@ -164,4 +200,5 @@ case $verb in
 watch) watch ;;
 stop) halt_each "$@" ;;
 kill) for name; do finish "$name"; done ;;
+drop) drop "$@" ;;
 esac

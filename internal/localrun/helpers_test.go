@@ -1,4 +1,4 @@
-package devstack
+package localrun
 
 import (
 	"bufio"
@@ -18,18 +18,21 @@ import (
 
 // helperDir is the name of a variable. If it is set, this test binary starts or joins the servers
 // of that directory, prints their addresses, and uses them until it is killed.
-const helperDir = "QUADRILLE_DEVSTACK_HELPER"
+const helperDir = "QUADRILLE_LOCALRUN_HELPER"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(helperDir); dir != "" {
 		runHelper(dir)
 	}
+	if dir := os.Getenv(asRuntime); dir != "" {
+		exitAsRuntime(dir)
+	}
 	os.Exit(m.Run())
 }
 
 func runHelper(dir string) {
-	opts := Options{Dir: dir, postgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres",
-		temporary: os.Getenv(helperDir+"_TEMPORARY") != ""}
+	opts := Options{Dir: dir, PostgresOnly: os.Getenv(helperDir+"_SERVERS") == "postgres",
+		Private: os.Getenv(helperDir+"_TEMPORARY") != ""}
 	s, err := start(context.Background(), opts)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -87,17 +90,12 @@ func helperServers(t *testing.T, h *helper) *Servers {
 // busy.
 const waitTimeout = 2 * time.Minute
 
-// eventually polls a condition until it is true.
+// eventually waits until a condition is true.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(waitTimeout)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", waitTimeout, what)
-		}
-		if err := pause(t.Context(), 20*time.Millisecond); err != nil {
-			t.Fatal(err)
-		}
+	err := pollFor(t.Context(), waitTimeout, func() (bool, error) { return condition(), nil })
+	if err != nil {
+		t.Fatalf("not within %v: %s: %v", waitTimeout, what, err)
 	}
 }
 
@@ -123,13 +121,13 @@ func processes(t *testing.T, dir string) (found []string) {
 // newDir returns a directory for servers, which end with the test.
 func newDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(tempDir(), "quadrille-private-")
+	dir, err := os.MkdirTemp(TempDir(), "quadrille-private-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if _, err := os.Stat(dir); err == nil {
-			if err := discard(dir); err != nil {
+			if err := Discard(dir); err != nil {
 				t.Error(err)
 			}
 		}

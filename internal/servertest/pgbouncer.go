@@ -1,4 +1,4 @@
-package devstack
+package servertest
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 // pgBouncer is the path of the program in Debian's package.
@@ -22,12 +24,12 @@ func PgBouncer(t testing.TB, databaseURL, mode string) string {
 	if err != nil {
 		t.Fatal("start PgBouncer: the URL of the database cannot be read")
 	}
-	attr, uid, gid, err := postgresAccount()
+	attr, uid, gid, err := localrun.PostgresAccount()
 	if err != nil {
 		t.Fatalf("start PgBouncer: %v", err)
 	}
 	attr.Setsid = false // so that it ends with the test
-	dir, err := os.MkdirTemp(tempDir(), "quadrille-pgbouncer-")
+	dir, err := os.MkdirTemp(localrun.TempDir(), "quadrille-pgbouncer-")
 	if err != nil {
 		t.Fatalf("start PgBouncer: %v", err)
 	}
@@ -39,7 +41,7 @@ func PgBouncer(t testing.TB, databaseURL, mode string) string {
 	config := filepath.Join(dir, "pgbouncer.ini")
 	for range 5 { // another program may take the port meanwhile
 		port := freePort(t)
-		err := writeFor(config, fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s "+
+		err := localrun.WriteFor(config, fmt.Sprintf("[databases]\n* = host=%s port=%s user=%s "+
 			"password=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\n"+
 			"unix_socket_dir =\nauth_type = any\npool_mode = %s\n", u.Hostname(), u.Port(),
 			u.User.Username(), password, port, mode), uid, gid)
