@@ -22,14 +22,15 @@ func (t *term) publishRows(ctx context.Context, rows []row) (err error) {
 
 // send publishes the attempts that have no result, and puts all of them into the queue.
 func (t *term) send(ctx context.Context, attempts []attempt) error {
-	for len(attempts) > 0 {
-		n, alone := t.run(attempts)
+	t.unsent = attempts
+	for len(t.unsent) > 0 {
+		n, alone := t.run()
 		if alone {
 			if err := t.settle(ctx, len(t.queue)); err != nil {
 				return err
 			}
 		}
-		if err := t.publish(ctx, attempts[:n]); err != nil {
+		if err := t.publish(ctx, t.next(n)); err != nil {
 			return err
 		}
 		if alone {
@@ -37,7 +38,6 @@ func (t *term) send(ctx context.Context, attempts []attempt) error {
 				return err
 			}
 		}
-		attempts = attempts[n:]
 	}
 	return nil
 }

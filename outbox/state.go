@@ -33,13 +33,16 @@ const (
 // event from being lost.
 type state struct {
 	queue []attempt // the oldest first
+	// unsent are attempts that are about to follow into the queue. Settling goes on meanwhile, since
+	// a suspect among them is sent alone.
+	unsent []attempt
 	// settled is the number of the last settled row of the source: that row and all before it are
 	// settled. A new source begins again at 0.
 	settled int64
 	// heldAggregates are, of the aggregates of the rows that were admitted last, those with a held
 	// row. Their later rows are held too, or they would overtake it.
 	heldAggregates map[string]bool
-	// heldBefore are, of the aggregates of the queue, those of which a row was held since.
+	// heldBefore are, of the aggregates of the attempts, those of which a row was held since.
 	heldBefore   map[string]bool
 	failed       map[string]bool // aggregates of which a row of the present held batch has failed
 	heldCount    int             // rows in outbox_held
@@ -85,16 +88,23 @@ func (s *state) admit(rows []row, held map[int64]bool) []attempt {
 // holds reports whether a row of the source with this result is held.
 func (r result) holds() bool { return r != unknown && r != confirmed && r != passed }
 
-// run returns how many of the attempts are sent next. A suspect is sent alone: when nothing else is
-// in flight, and nothing else is sent before its result is known.
-func (s *state) run(attempts []attempt) (n int, alone bool) {
-	for n < len(attempts) && !(attempts[n].result == unknown && s.suspects[attempts[n].seq]) {
+// run returns how many of the unsent attempts are sent next. A suspect is sent alone: when nothing
+// else is in flight, and nothing else is sent before its result is known.
+func (s *state) run() (n int, alone bool) {
+	for n < len(s.unsent) && !(s.unsent[n].result == unknown && s.suspects[s.unsent[n].seq]) {
 		n++
 	}
-	if n == 0 && len(attempts) > 0 {
+	if n == 0 && len(s.unsent) > 0 {
 		return 1, true
 	}
 	return n, false
+}
+
+// next removes the next run of n attempts from the unsent ones.
+func (s *state) next(n int) []attempt {
+	attempts := s.unsent[:n]
+	s.unsent = s.unsent[n:]
+	return attempts
 }
 
 // settle removes the attempts at the front of the queue that have a result, and returns what they
@@ -122,14 +132,16 @@ func (s *state) settle() (c changes) {
 	return c
 }
 
-// forget removes the aggregates from heldBefore that have no attempt in the queue.
+// forget removes the aggregates from heldBefore that have no attempt any more.
 func (s *state) forget() {
 	if len(s.heldBefore) == 0 {
 		return
 	}
 	queued := map[string]bool{}
-	for _, a := range s.queue {
-		queued[a.record.Subject] = true
+	for _, list := range [][]attempt{s.queue, s.unsent} {
+		for _, a := range list {
+			queued[a.record.Subject] = true
+		}
 	}
 	maps.DeleteFunc(s.heldBefore, func(aggregate string, _ bool) bool { return !queued[aggregate] })
 }
@@ -194,11 +206,14 @@ func (s *state) settleHeld(a attempt, c *changes) {
 // there.
 func (s *state) free(released []heldRow) {
 	for _, h := range released {
-		for i, a := range s.queue {
-			if a.result == behind && a.record.Subject == h.aggregate {
-				s.queue[i].free = true
+		for _, list := range [][]attempt{s.queue, s.unsent} {
+			for i, a := range list {
+				if a.result == behind && a.record.Subject == h.aggregate {
+					list[i].free = true
+				}
 			}
 		}
+		delete(s.heldBefore, h.aggregate)
 	}
 }
 

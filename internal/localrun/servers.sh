@@ -8,12 +8,12 @@
 #   servers.sh kill DIR NAME...     kill these servers
 #   servers.sh drop DIR NAME...     remove the containers of these servers, with their data
 #
-# If QUADRILLE_RUNTIME is set, the servers are containers of that runtime, and not processes.
+# If LOCALRUN_RUNTIME is set, the servers are containers of that runtime, and not processes.
 #
 # A process belongs to a server if its working directory is the private directory of the server and
 # its name is one of those of the server. The script ends no other process.
 set -u
-runtime=${QUADRILLE_RUNTIME:-}
+runtime=${LOCALRUN_RUNTIME:-}
 verb=$1
 dir=$2
 shift 2

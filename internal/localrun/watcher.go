@@ -134,7 +134,7 @@ func (s script) environment() []string {
 	if s.runtime == "" {
 		return environment(string(s.folder))
 	}
-	return append(os.Environ(), "QUADRILLE_RUNTIME="+s.runtime)
+	return append(os.Environ(), "LOCALRUN_RUNTIME="+s.runtime)
 }
 
 // environment returns the whole environment of a server. A server does not inherit that of this
