@@ -12,7 +12,21 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/quadrille-go/quadrille/quadrilletest"
 )
+
+// writeProgram writes a shell script that can be started at once. No other goroutine starts a
+// process meanwhile: that process would have the script open for writing for a moment, and the
+// kernel starts no file that anybody writes ("text file busy").
+func writeProgram(t *testing.T, path, content string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+content+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A process that ended before its start time was read is not alive.
 func TestProcessThatEndedAtOnceIsNotAlive(t *testing.T) {
@@ -75,10 +89,7 @@ func TestAPortIsHandedOver(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "slow") // it never listens by itself, and has what it is handed
-	if err := os.WriteFile(program,
-		[]byte("#!/bin/sh\necho fd=$QUADRILLE_LISTEN_FD\nexec sleep 600\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	writeProgram(t, program, "echo fd=$QUADRILLE_LISTEN_FD\nexec sleep 600")
 	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf}
 	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
 		t.Fatal(err)
@@ -105,15 +116,16 @@ func TestAPortIsHandedOver(t *testing.T) {
 		t.Fatalf("a connection before the process listens: %v", err)
 	}
 	_ = early.Close()
+	quadrilletest.WaitFor(t, "the process to say its descriptor", func() (bool, string) {
+		log := s.tail("orders-1")
+		return strings.Contains(log, "fd=3"), log
+	})
 	end()
 	listener, err := s.state.awaitPort(t.Context(), "orders-1", portTimeout)
 	if err != nil {
 		t.Fatalf("the port did not end with its process: %v", err)
 	}
 	_ = listener.Close()
-	if log := s.tail("orders-1"); !strings.Contains(log, "fd=3") {
-		t.Errorf("the process was not told its descriptor: %s", log)
-	}
 }
 
 // The end of a stack gives up a port that another program took, and no other port. No port is

@@ -44,9 +44,7 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+content+"\n"), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		writeProgram(t, path, content)
 	}
 	program := func(name, content string) { write(filepath.Join(s.dir(), "bin", name), content) }
 	write(filepath.Join(s.Root, "cmd", "orders", "main.go"), "")
