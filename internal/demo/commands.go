@@ -171,7 +171,7 @@ func (s *Stack) describe() map[string]any {
 	urls := map[string]string{}
 	for _, service := range demoServices() {
 		if s.runs(service.Name + "-1") {
-			urls[service.Name] = s.state.url(service.Name)
+			urls[service.Name] = s.URL(service.Name, 1)
 		}
 	}
 	return map[string]any{"services": urls, "missing": append([]admin.Missing{}, s.missing...),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -18,6 +17,7 @@ import (
 // The bounds of the demo.
 const (
 	settleTimeout = 30 * time.Second // for one order to end
+	pollEvery     = 50 * time.Millisecond
 	demoReplicas  = 2
 	demoStack     = "demo"
 	demoBreaker   = 2 * time.Second // how long an open breaker stays open
@@ -68,9 +68,6 @@ func demo(e *cli.Env) *cobra.Command {
 }
 
 func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
-	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
-		return fmt.Errorf("make folder of the demo: %w", err)
-	}
 	// This also runs after an error or Ctrl-C, so that no process is left running.
 	defer func() { err = errors.Join(err, s.Down(context.WithoutCancel(ctx))) }()
 	if err := s.Reset(ctx); err != nil {
@@ -84,7 +81,7 @@ func runDemo(ctx context.Context, e *cli.Env, s *Stack) (err error) {
 	for _, pair := range s.settings() {
 		e.Fixed[pair[0]] = pair[1]
 	}
-	d := &player{Env: e, stack: s}
+	d := &player{Env: e, stack: s, simulators: simulatorClient(s.SimulatorsURL())}
 	if err := d.run(ctx); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func (d *player) testEvents(ctx context.Context) error {
 	for range 5 {
 		published = append(published, testEvent("orders", record))
 	}
-	return quadrille.PublishTestEvents(ctx, d.stack.operatorURL(), published...)
+	return quadrille.PublishTestEvents(ctx, d.stack.logins.operatorURL(), published...)
 }
 
 // forged publishes a forged and a malformed event. Services must park them, and they must have no
@@ -56,7 +56,7 @@ func (d *player) forged(ctx context.Context) error {
 	for _, subscriber := range fulfilment.Topology().Subscribers("order.placed") {
 		d.bad = append(d.bad, badMessage{subscriber, "order.placed"})
 	}
-	return quadrille.PublishTestEvents(ctx, d.stack.operatorURL(), forged, garbage)
+	return quadrille.PublishTestEvents(ctx, d.stack.logins.operatorURL(), forged, garbage)
 }
 
 func testEvent(owner string, r events.Record) quadrille.TestEvent {

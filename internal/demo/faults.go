@@ -11,11 +11,8 @@ import (
 
 // These methods are for tests of a running stack. They are not safe for concurrent use.
 
-// Names returns the names of the service processes of the stack, such as "orders-1".
-func (s *Stack) Names() []string { return s.names() }
-
 // Kill ends a service process with SIGKILL.
-func (s *Stack) Kill(name string) { s.state.signal(name, syscall.SIGKILL) }
+func (s *Stack) Kill(name string) { s.processes.Signal(name, syscall.SIGKILL) }
 
 // Revive starts every service process that has ended, each at its old address. It does not wait
 // until they are ready.
@@ -27,10 +24,10 @@ func (s *Stack) Revive(ctx context.Context) error {
 	for _, service := range demoServices() {
 		for i := 1; i <= s.Replicas; i++ {
 			name := fmt.Sprintf("%s-%d", service.Name, i)
-			if s.state.alive(name) {
+			if s.processes.Alive(name) {
 				continue
 			}
-			if err := s.spawn(ctx, name, service.Name, binaries); err != nil {
+			if err := s.startOne(ctx, name, binaries); err != nil {
 				return fmt.Errorf("revive %s: %w", name, err)
 			}
 		}
@@ -40,14 +37,14 @@ func (s *Stack) Revive(ctx context.Context) error {
 
 // URL returns the address of a replica.
 func (s *Stack) URL(service string, replica int) string {
-	return "http://" + s.state.address(fmt.Sprintf("%s-%d", service, replica))
+	return "http://" + s.processes.Address(fmt.Sprintf("%s-%d", service, replica))
 }
 
 // SimulatorsURL returns the address of the simulators.
-func (s *Stack) SimulatorsURL() string { return "http://" + s.state.address(simulators) }
+func (s *Stack) SimulatorsURL() string { return "http://" + s.processes.Address(simulators) }
 
 // DatabaseURL returns the URL of the database of a service.
-func (s *Stack) DatabaseURL(service string) string { return s.databaseURL(service) }
+func (s *Stack) DatabaseURL(service string) string { return s.logins.databaseURL(service) }
 
 // Backends returns the servers of the stack.
 func (s *Stack) Backends() *localrun.Servers { return s.servers }
@@ -55,8 +52,9 @@ func (s *Stack) Backends() *localrun.Servers { return s.servers }
 // Tails returns the ends of the logs of all services, for a failed test.
 func (s *Stack) Tails() string {
 	var b strings.Builder
-	for _, name := range s.names() {
-		fmt.Fprintf(&b, "%s, alive %t, ends with:\n%s\n", name, s.state.alive(name), s.tail(name))
+	for _, name := range s.Names() {
+		fmt.Fprintf(&b, "%s, alive %t, ends with:\n%s\n", name, s.processes.Alive(name),
+			s.processes.Tail(name))
 	}
 	return b.String()
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
@@ -14,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/fulfilment/inventory"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/payments"
+	"github.com/quadrille-go/quadrille/internal/localrun"
 )
 
 // Ending is the state of an order in each of the four services: "none" if a service does not know
@@ -78,18 +78,11 @@ func (d *player) stateOf(ctx context.Context, service, path string) (string, err
 func poll(ctx context.Context, check func() (bool, error)) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	for {
-		if ok, err = check(); ok || err != nil {
-			return ok, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return false, nil
-		}
-	}
+	_ = localrun.Poll(ctx, pollEvery, func() (bool, error) {
+		ok, err = check()
+		return ok || err != nil, nil
+	})
+	return ok, err
 }
 
 // await waits until an order has its expected end, and returns its last known end.

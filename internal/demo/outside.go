@@ -23,19 +23,18 @@ const maxCloseOrders = 10
 
 const visa = "tok_visa"
 
-// callSimulators makes a request to the simulators.
-func (d *player) callSimulators(ctx context.Context, method, path string, body, out any) error {
-	base, err := d.Setting("QUADRILLE_SIMULATORS_URL")
-	if err != nil {
-		return err
-	}
+// simulatorClient is the URL of the simulators, which are the outside world of the demo.
+type simulatorClient string
+
+// call makes a request to the simulators.
+func (c simulatorClient) call(ctx context.Context, method, path string, body, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	data, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("request to the simulators: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(data))
+	request, err := http.NewRequestWithContext(ctx, method, string(c)+path, bytes.NewReader(data))
 	if err != nil {
 		return fmt.Errorf("request to the simulators: %w", err)
 	}
@@ -54,13 +53,13 @@ func (d *player) callSimulators(ctx context.Context, method, path string, body, 
 }
 
 // setRule sets a fault rule of the simulators.
-func (d *player) setRule(ctx context.Context, rule simulator.Rule) error {
-	return d.callSimulators(ctx, http.MethodPut, "/rules", rule, nil)
+func (c simulatorClient) setRule(ctx context.Context, rule simulator.Rule) error {
+	return c.call(ctx, http.MethodPut, "/rules", rule, nil)
 }
 
 // clearRules removes all fault rules of the simulators.
-func (d *player) clearRules(ctx context.Context) error {
-	return d.callSimulators(ctx, http.MethodDelete, "/rules", nil, nil)
+func (c simulatorClient) clearRules(ctx context.Context) error {
+	return c.call(ctx, http.MethodDelete, "/rules", nil, nil)
 }
 
 // cards places an order for every answer of the outside world. It waits for each order, because a
@@ -79,7 +78,8 @@ func (d *player) cards(ctx context.Context) error {
 			scarce, simulator.Refunds, refundRefused},
 	} {
 		if c.refuse != "" {
-			if err := d.setRule(ctx, simulator.Rule{Call: c.refuse, Do: simulator.Refuse}); err != nil {
+			refuse := simulator.Rule{Call: c.refuse, Do: simulator.Refuse}
+			if err := d.simulators.setRule(ctx, refuse); err != nil {
 				return err
 			}
 		}
@@ -91,7 +91,7 @@ func (d *player) cards(ctx context.Context) error {
 		if _, _, err := d.await(ctx, d.orders[len(d.orders)-1]); err != nil {
 			return err
 		}
-		if err := d.clearRules(ctx); err != nil {
+		if err := d.simulators.clearRules(ctx); err != nil {
 			return err
 		}
 	}
@@ -101,7 +101,8 @@ func (d *player) cards(ctx context.Context) error {
 // outage makes the provider fail while orders are placed, until a breaker opens, and then lets it
 // work again.
 func (d *player) outage(ctx context.Context) error {
-	if err := d.setRule(ctx, simulator.Rule{Call: simulator.Charges, Do: simulator.Fail}); err != nil {
+	fail := simulator.Rule{Call: simulator.Charges, Do: simulator.Fail}
+	if err := d.simulators.setRule(ctx, fail); err != nil {
 		return err
 	}
 	for i := range outageOrders {
@@ -119,7 +120,7 @@ func (d *player) outage(ctx context.Context) error {
 	if err != nil || !ok {
 		return fmt.Errorf("no breaker opened while the provider failed (%w)", err)
 	}
-	if err := d.clearRules(ctx); err != nil {
+	if err := d.simulators.clearRules(ctx); err != nil {
 		return err
 	}
 	for _, o := range d.orders[len(d.orders)-outageOrders:] {
@@ -166,7 +167,7 @@ func (d *player) breaker(ctx context.Context) (admin.Breaker, error) {
 func (d *player) checkJournal(ctx context.Context, outcome []Outcome) (violations []string,
 	err error) {
 	var journal []simulator.Entry
-	if err := d.callSimulators(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
+	if err := d.simulators.call(ctx, http.MethodGet, "/journal", nil, &journal); err != nil {
 		return nil, err
 	}
 	done := map[string]map[string]int{}

@@ -11,14 +11,16 @@ import (
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/simulator"
+	"github.com/quadrille-go/quadrille/outbox"
 )
 
 // player runs the demo: it acts as the customers and the operator, and causes the faults.
 type player struct {
 	*cli.Env
-	stack  *Stack
-	orders []expectedOrder
-	bad    []badMessage
+	stack      *Stack
+	simulators simulatorClient
+	orders     []expectedOrder
+	bad        []badMessage
 
 	closed admin.Breaker // the breaker of the provider after the outage
 	relays string        // how the relays were switched
@@ -46,9 +48,9 @@ const (
 
 // run places orders that together use every event of the topology.
 func (d *player) run(ctx context.Context) error {
-	for _, part := range []func(context.Context) error{d.stock, d.ordinary, d.streamed, d.refused,
-		d.repeated, d.cancelledEarly, d.shippingStopped, d.cards, d.outage, d.windowed, d.testEvents,
-		d.forged} {
+	for _, part := range []func(context.Context) error{d.stock, d.ordinary,
+		d.relayFrom(outbox.FromStream), d.refused, d.repeated, d.cancelledEarly, d.shippingStopped,
+		d.cards, d.outage, d.relayFrom(outbox.FromWindow), d.testEvents, d.forged} {
 		if err := part(ctx); err != nil {
 			return err
 		}
@@ -161,9 +163,9 @@ func (d *player) cancelledEarly(ctx context.Context) error {
 // cancellation, so it schedules and cancels. All three orders have ended when it returns, because
 // the next part clears the fault rules of the carrier.
 func (d *player) shippingStopped(ctx context.Context) error {
-	d.stack.stop(ctx, "shipping-2")
-	d.stack.state.signal("shipping-1", syscall.SIGSTOP)
-	resume := func() { d.stack.state.signal("shipping-1", syscall.SIGCONT) }
+	d.stack.processes.Stop(ctx, "shipping-2", stopTimeout)
+	d.stack.processes.Signal("shipping-1", syscall.SIGSTOP)
+	resume := func() { d.stack.processes.Signal("shipping-1", syscall.SIGCONT) }
 	defer resume()
 	late, err := d.place(ctx, "the customer cancels late", newBody(rich, plenty, "GB"), cancelledLate)
 	if err != nil {
@@ -174,7 +176,7 @@ func (d *player) shippingStopped(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.setRule(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: refused,
+	if err := d.simulators.setRule(ctx, simulator.Rule{Call: simulator.Recalls, OrderID: refused,
 		Do: simulator.Refuse}); err != nil {
 		return err
 	}
@@ -217,6 +219,6 @@ func (d *player) shippingStopped(ctx context.Context) error {
 // signal sends a signal to all replicas of a service.
 func (d *player) signal(service string, sig syscall.Signal) {
 	for i := 1; i <= d.stack.Replicas; i++ {
-		d.stack.state.signal(fmt.Sprintf("%s-%d", service, i), sig)
+		d.stack.processes.Signal(fmt.Sprintf("%s-%d", service, i), sig)
 	}
 }

@@ -9,19 +9,19 @@ import (
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
-// streamed switches every relay from the window to the stream while orders are in progress.
-func (d *player) streamed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromStream) }
+// relayFrom returns the part of the demo that switches every relay to a source while orders are in
+// progress.
+func (d *player) relayFrom(source outbox.SourceName) func(context.Context) error {
+	return func(ctx context.Context) error { return d.switchRelays(ctx, source) }
+}
 
-// windowed switches every relay back to the window.
-func (d *player) windowed(ctx context.Context) error { return d.relayFrom(ctx, outbox.FromWindow) }
-
-func (d *player) relayFrom(ctx context.Context, source outbox.SourceName) error {
+func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) error {
 	if d.stack.servers.Given {
 		d.relays = "the servers are not private: the relays stayed with the window"
 		return nil
 	}
 	if source == outbox.FromStream {
-		if err := d.stack.grantReplication(ctx); err != nil {
+		if err := d.stack.logins.grantReplication(ctx); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/quadrille-go/quadrille"
@@ -22,6 +23,7 @@ import (
 const (
 	readyTimeout = 60 * time.Second
 	stopTimeout  = 15 * time.Second
+	lockTimeout  = 3 * time.Minute // for another up, down or demo of the stack
 	maxReplicas  = 20
 )
 
@@ -43,23 +45,14 @@ type Stack struct {
 	Settings  []string // additional environment of the services, as NAME=value
 	Log       func(format string, args ...any)
 
-	state   *state
-	servers *localrun.Servers
-	spawner spawner
-	built   bool            // the services were built from the checkout
-	missing []admin.Missing // processes that could not be started, or did not become ready
+	servers   *localrun.Servers
+	logins    *logins             // of the services at the servers
+	processes *localrun.Processes // of the services, and the simulators
+	built     bool                // the services were built from the checkout
+	missing   []admin.Missing     // processes that could not be started, or did not become ready
 }
 
 func demoServices() []topology.Service { return fulfilment.Topology().Services }
-
-// accounts returns the names of all services that have a database and a broker user.
-func (s *Stack) accounts() []string {
-	var names []string
-	for _, service := range demoServices() {
-		names = append(names, service.Name)
-	}
-	return append(names, s.Databases...)
-}
 
 // dir returns the folder with the settings, process ids and logs of the stack.
 func (s *Stack) dir() string {
@@ -72,6 +65,20 @@ func (s *Stack) dir() string {
 // DefaultStack is the name of the stack of up. The demo has its own stack.
 const DefaultStack = "quadrille"
 
+// lock prevents other programs from starting or stopping this stack at the same time.
+func (s *Stack) lock(ctx context.Context) (unlock func(), err error) {
+	return localrun.Lock(ctx, s.dir(), lockTimeout)
+}
+
+// load reads what an earlier command has started.
+func (s *Stack) load() (err error) {
+	if s.processes, err = localrun.OpenProcesses(s.dir()); err != nil {
+		return err
+	}
+	s.processes.Detached = s.Detached
+	return nil
+}
+
 func (s *Stack) serverDir() string { return localrun.Dir(s.Root, s.Name) }
 
 // Up starts the servers, prepares databases, users and the topology, and then starts the services.
@@ -80,15 +87,12 @@ func (s *Stack) Up(ctx context.Context) error {
 	if err := s.validate(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
-		return fmt.Errorf("create the folder of the stack: %w", err)
-	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if s.state, err = loadState(s.dir()); err != nil {
+	if err := s.load(); err != nil {
 		return err
 	}
 	s.servers, err = localrun.Start(ctx, localrun.Options{Dir: s.serverDir(), Log: s.Log,
@@ -118,7 +122,8 @@ func (s *Stack) validate() error {
 			return fmt.Errorf("--database %.64q: want a name of lower-case letters, digits and underscores "+
 				"that begins with a letter", name)
 		}
-		if slices.Contains(s.accounts()[:len(demoServices())+i], name) {
+		_, demo := fulfilment.Topology().Service(name)
+		if demo || slices.Contains(s.Databases[:i], name) {
 			return fmt.Errorf("--database %s: this name has a database already", name)
 		}
 	}
@@ -133,22 +138,26 @@ func (s *Stack) validate() error {
 
 // prepare creates the virtual host and, for each service, a broker user and a database with its
 // role, and applies the topology. All of them may exist already.
-func (s *Stack) prepare(ctx context.Context) error {
-	if err := s.prepareBroker(ctx); err != nil {
+func (s *Stack) prepare(ctx context.Context) (err error) {
+	if s.logins, err = loadLogins(s); err != nil {
 		return err
 	}
-	if err := s.prepareDatabases(ctx); err != nil {
+	if err := s.logins.prepareBroker(ctx); err != nil {
 		return err
 	}
-	return quadrille.ApplyTopology(ctx, s.operatorURL(), fulfilment.Topology())
+	if err := s.logins.prepareDatabases(ctx); err != nil {
+		return err
+	}
+	return quadrille.ApplyTopology(ctx, s.logins.operatorURL(), fulfilment.Topology())
 }
 
-// names lists the processes of services that this stack has started, in the order of the services.
-func (s *Stack) names() []string {
+// Names lists the processes of services that this stack has started, such as "orders-1", in the
+// order of the services.
+func (s *Stack) Names() []string {
 	var names []string
 	for _, service := range demoServices() {
 		for i := 1; i <= maxReplicas; i++ {
-			if name := fmt.Sprintf("%s-%d", service.Name, i); s.state.Processes[name].PID != 0 {
+			if name := fmt.Sprintf("%s-%d", service.Name, i); s.processes.PID(name) != 0 {
 				names = append(names, name)
 			}
 		}
@@ -156,10 +165,10 @@ func (s *Stack) names() []string {
 	return names
 }
 
-// processes returns names and the simulators, which must end last.
-func (s *Stack) processes() []string {
-	names := s.names()
-	if s.state.Processes[simulators].PID != 0 {
+// started returns Names and the simulators, which must end last.
+func (s *Stack) started() []string {
+	names := s.Names()
+	if s.processes.PID(simulators) != 0 {
 		names = append(names, simulators)
 	}
 	return names
@@ -172,12 +181,12 @@ func (s *Stack) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if s.state, err = loadState(s.dir()); err != nil {
+	if err := s.load(); err != nil {
 		return err
 	}
 	s.stopServices(ctx)
-	s.state.release(ctx)
-	_ = s.state.save() // after an error, the next start waits for the ports
+	s.processes.Release(ctx)
+	_ = s.processes.Save() // after an error, the next start waits for the ports
 	if err := localrun.Stop(s.serverDir()); err != nil {
 		return err
 	}
@@ -193,20 +202,19 @@ func (s *Stack) Down(ctx context.Context) error {
 func (s *Stack) stopServices(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	for _, name := range s.processes() {
-		s.state.signal(name, terminate)
+	for _, name := range s.started() {
+		s.processes.Signal(name, syscall.SIGTERM)
 	}
-	for _, name := range s.processes() {
-		s.state.awaitEnd(ctx, name)
-		delete(s.state.Processes, name)
+	for _, name := range s.started() {
+		s.processes.AwaitEnd(ctx, name)
+		_ = s.processes.Forget(name) // after an error, the next command finds the process ended
 	}
-	_ = s.state.save() // after an error, the next command finds these processes ended
 }
 
 // runs reports whether this stack has started a process that has become ready.
 func (s *Stack) runs(name string) bool {
 	lacks := slices.ContainsFunc(s.missing, func(m admin.Missing) bool { return m.Service == name })
-	return s.state.Processes[name].PID != 0 && !lacks
+	return s.processes.PID(name) != 0 && !lacks
 }
 
 // Print returns the addresses and files of the stack for a person.
@@ -214,21 +222,13 @@ func (s *Stack) Print() string {
 	var b strings.Builder
 	for _, service := range demoServices() {
 		if s.runs(service.Name + "-1") {
-			fmt.Fprintf(&b, "%-10s %s\n", service.Name, s.state.url(service.Name))
+			fmt.Fprintf(&b, "%-10s %s\n", service.Name, s.URL(service.Name, 1))
 		}
 	}
 	if s.runs(simulators) {
-		fmt.Fprintf(&b, "%-10s http://%s\n", simulators, s.state.address(simulators))
+		fmt.Fprintf(&b, "%-10s http://%s\n", simulators, s.processes.Address(simulators))
 	}
 	fmt.Fprintf(&b, "%-10s %s\n", "broker", redacted(s.servers.ManagementURL))
 	fmt.Fprintf(&b, "%-10s %s\n", "settings", filepath.Join(s.dir(), "env"))
 	return b.String()
-}
-
-// stop stops one replica gracefully.
-func (s *Stack) stop(ctx context.Context, name string) {
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
-	defer cancel()
-	s.state.signal(name, terminate)
-	s.state.awaitEnd(ctx, name)
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/cli"
@@ -34,30 +32,22 @@ func (s *Stack) startServices(ctx context.Context) error {
 	wanted := s.wanted()
 	failed := map[string]error{}
 	for _, name := range wanted {
-		if !s.state.alive(name) {
+		if !s.processes.Alive(name) {
 			failed[name] = s.startOne(ctx, name, binaries)
 		}
 	}
-	if err := errors.Join(s.state.save(), s.writePIDs()); err != nil {
+	if err := errors.Join(s.processes.Save(), s.writePIDs()); err != nil {
 		return err
 	}
 	ready, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	for _, name := range s.processes() {
+	for _, name := range s.started() {
 		// An earlier up may have wanted more; of those only what lives is waited for.
-		if failed[name] == nil && (slices.Contains(wanted, name) || s.state.alive(name)) {
-			failed[name] = s.awaitReady(ready, name)
+		if failed[name] == nil && (slices.Contains(wanted, name) || s.processes.Alive(name)) {
+			failed[name] = s.processes.AwaitReady(ready, name, "/readyz?full=1")
 		}
 	}
 	return s.judge(failed)
-}
-
-func (s *Stack) startOne(ctx context.Context, name, binaries string) error {
-	if name == simulators {
-		env := []string{"QUADRILLE_SIMULATORS_LISTEN=" + s.state.address(simulators)}
-		return s.start(ctx, simulators, filepath.Join(binaries, simulators), env)
-	}
-	return s.spawn(ctx, name, name[:strings.LastIndexByte(name, '-')], binaries)
 }
 
 // judge notes which processes failed, and returns one error that names them. The error has

@@ -1,6 +1,8 @@
 package demo
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/localrun"
@@ -53,12 +56,15 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 		program(name, asProcess+"=1 exec "+self)
 	}
 	program("orders", "echo it has no heart; exit 1") // and there is no inventory
-	if s.state, err = loadState(s.dir()); err != nil {
+	if s.logins, err = loadLogins(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.load(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, name := range s.processes() {
-			s.state.signal(name, syscall.SIGKILL)
+		for _, name := range s.started() {
+			s.processes.Signal(name, syscall.SIGKILL)
 		}
 		s.stopServices(t.Context())
 	})
@@ -72,20 +78,53 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 	if len(urls) != 2 || urls["payments"] == "" || urls["shipping"] == "" {
 		t.Errorf("the services that are up: %v", urls)
 	}
-	before := s.state.Processes["payments-1"]
+	before := s.processes.PID("payments-1")
 	program("orders", asProcess+"=1 exec "+self)
 	program("inventory", asProcess+"=1 exec "+self)
 	if err := s.startServices(t.Context()); err != nil || len(s.missing) > 0 ||
-		s.state.Processes["payments-1"] != before {
-		t.Errorf("missing %+v, payments moved from %v to %v: %v", s.missing, before,
-			s.state.Processes["payments-1"], err)
+		s.processes.PID("payments-1") != before {
+		t.Errorf("missing %+v, payments moved from process %d to %d: %v", s.missing, before,
+			s.processes.PID("payments-1"), err)
 	}
-	for _, name := range s.processes() {
-		s.state.signal(name, syscall.SIGKILL)
-		s.state.awaitEnd(t.Context(), name)
+	for _, name := range s.started() {
+		s.processes.Signal(name, syscall.SIGKILL)
+		s.processes.AwaitEnd(t.Context(), name)
 		program(strings.TrimSuffix(name, "-1"), "exit 1")
 	}
 	if err := s.startServices(t.Context()); err == nil || cli.IsPartial(err) {
 		t.Errorf("nothing is up: %v", err)
+	}
+}
+
+// writeProgram writes a shell script that can be started at once. No other goroutine starts a
+// process meanwhile: that process would have the script open for writing for a moment, and the
+// kernel starts no file that anybody writes ("text file busy").
+func writeProgram(t *testing.T, path, content string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+content+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// While a stack is started or stopped, nothing else starts, stops or empties it.
+func TestNothingChangesALockedStack(t *testing.T) {
+	const shortly = 100 * time.Millisecond
+	s := &Stack{Root: t.TempDir(), Name: DefaultStack, Replicas: 1, Log: t.Logf}
+	unlock, err := s.lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	for name, change := range map[string]func(context.Context) error{"up": s.Up, "down": s.Down,
+		"reset": s.Reset} {
+		ctx, cancel := context.WithTimeout(t.Context(), shortly)
+		err := change(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "lock the stack") ||
+			!errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s beside another one: %v", name, err)
+		}
 	}
 }

@@ -10,8 +10,6 @@ import (
 const maxMethods = 30
 
 var wide = map[string]int{
-	"internal/demo.Stack":  46,
-	"internal/demo.player": 34,
 }
 
 // maxExported is how many names a package of the kit may export, methods included. Those that

@@ -25,22 +25,22 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf, servers: servertest.PrivatePostgres(t)}
-	var err error
-	if s.state, err = loadState(dir); err != nil {
+	l, err := loadLogins(s)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // again at each start
-		if err := s.prepareDatabases(t.Context()); err != nil {
+		if err := l.prepareDatabases(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 	databases := map[string]string{"postgres": "", "template1": ""} // each with its owner
 	for _, service := range demoServices() {
-		databases[s.account(service.Name)] = service.Name
+		databases[l.account(service.Name)] = service.Name
 	}
 	for _, service := range demoServices() {
 		for name, owner := range databases {
-			err := connect(t.Context(), withPath(s.databaseURL(service.Name), name))
+			err := connect(t.Context(), withPath(l.databaseURL(service.Name), name))
 			var refused *pq.Error
 			if owner == service.Name && err != nil {
 				t.Errorf("%s may not enter its own database: %v", service.Name, err)
@@ -51,13 +51,13 @@ func TestRolesMayDoNoMoreThanTheyNeed(t *testing.T) {
 			}
 		}
 	}
-	if may := s.streaming(t); len(may) != 0 {
+	if may := streaming(t, l); len(may) != 0 {
 		t.Errorf("%q may stream the log of the server, though no stream is used", may)
 	}
-	if err := s.grantReplication(t.Context()); err != nil {
+	if err := l.grantReplication(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if may := s.streaming(t); len(may) != len(demoServices()) {
+	if may := streaming(t, l); len(may) != len(demoServices()) {
 		t.Errorf("only %q may stream", may)
 	}
 }
@@ -73,9 +73,9 @@ func connect(ctx context.Context, url string) error {
 
 // streaming lists the roles of services that may stream, or do anything else beyond their own
 // databases.
-func (s *Stack) streaming(t *testing.T) (roles []string) {
+func streaming(t *testing.T, l *logins) (roles []string) {
 	t.Helper()
-	db, err := postgres.Open(s.servers.PostgresURL)
+	db, err := postgres.Open(l.servers.PostgresURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,12 +98,8 @@ func TestServiceOfOnesOwnRunsOnTheServers(t *testing.T) {
 	shared.Given = true // other tests use them
 	s := &Stack{Root: dir, Name: "own" + strings.ToLower(rand.Text()[:8]), Replicas: 1,
 		Databases: []string{"trips"}, Log: t.Logf, servers: &shared}
-	var err error
-	if s.state, err = loadState(dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.removeAll(t) })
-	if err := errors.Join(s.validate(), s.prepare(t.Context())); err != nil {
+	t.Cleanup(func() { removeAll(t, s.logins) })
+	if err := errors.Join(s.validate(), s.load(), s.prepare(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	settings := map[string]string{}
@@ -147,26 +143,24 @@ func TestServiceOfOnesOwnRunsOnTheServers(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
-	s.Databases = []string{"trips"}
 }
 
 // removeAll removes what prepare has created on given servers.
-func (s *Stack) removeAll(t *testing.T) {
+func removeAll(t *testing.T, l *logins) {
 	ctx := context.WithoutCancel(t.Context())
-	s.Databases = []string{"trips"}
-	if err := s.dropAll(ctx); err != nil {
+	if err := l.dropAll(ctx); err != nil {
 		t.Error(err)
 	}
-	db, err := postgres.Open(s.servers.PostgresURL)
+	db, err := postgres.Open(l.servers.PostgresURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	for _, name := range s.accounts() {
-		if _, err := db.ExecContext(ctx, "DROP ROLE "+pq.QuoteIdentifier(s.account(name))); err != nil {
+	for _, name := range l.services() {
+		if _, err := db.ExecContext(ctx, "DROP ROLE "+pq.QuoteIdentifier(l.account(name))); err != nil {
 			t.Error(err)
 		}
-		if err := localrun.Manage(ctx, s.servers.ManagementURL, "DELETE", "/api/users/"+s.account(name),
+		if err := localrun.Manage(ctx, l.servers.ManagementURL, "DELETE", "/api/users/"+l.account(name),
 			nil, nil); err != nil {
 			t.Error(err)
 		}

@@ -1,8 +1,6 @@
-package demo
+package localrun
 
 import (
-	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -12,9 +10,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/quadrille-go/quadrille/quadrilletest"
 )
+
+func newProcesses(t *testing.T) *Processes {
+	t.Helper()
+	p, err := OpenProcesses(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // writeProgram writes a shell script that can be started at once. No other goroutine starts a
 // process meanwhile: that process would have the script open for writing for a moment, and the
@@ -35,8 +40,9 @@ func TestProcessThatEndedAtOnceIsNotAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := command.Process.Pid
-	s := &state{Processes: map[string]process{"orders-1": {PID: pid, Started: startTime(pid)}}}
-	if s.alive("orders-1") {
+	p := newProcesses(t)
+	p.saved.Processes["orders-1"] = process{PID: pid, Started: startTime(pid)}
+	if p.Alive("orders-1") {
 		t.Error("a process that has ended counts as alive")
 	}
 }
@@ -51,35 +57,29 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = holder.Close() })
 	port := holder.Addr().(*net.TCPAddr).Port
-	dir := t.TempDir()
-	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf}
-	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if s.state, err = loadState(s.dir()); err != nil {
-		t.Fatal(err)
-	}
-	s.state.Ports["orders-1"] = port
-	_, err = s.state.awaitPort(t.Context(), "orders-1", 3*pollEvery)
+	p := newProcesses(t)
+	p.saved.Ports["orders-1"] = port
+	_, err = p.awaitPort(t.Context(), "orders-1", 3*pollEvery)
 	if err == nil || !strings.Contains(err.Error(), "orders-1 is still taken") ||
-		s.state.Ports["orders-1"] != port {
-		t.Errorf("a port that another program keeps: %v, port %d", err, s.state.Ports["orders-1"])
+		p.saved.Ports["orders-1"] != port {
+		t.Errorf("a port that another program keeps: %v, port %d", err, p.saved.Ports["orders-1"])
 	}
 	started := make(chan error)
-	go func() { started <- s.start(t.Context(), "orders-1", "/bin/true", nil) }()
+	go func() { started <- p.Start(t.Context(), "orders-1", "/bin/true", nil) }()
 	select {
 	case err := <-started:
 		t.Fatalf("the process was started before its port was free: %v", err)
 	case <-time.After(3 * pollEvery):
 	}
 	_ = holder.Close()
-	if err := <-started; err != nil || s.state.address("orders-1") != local(port) {
-		t.Errorf("the process restarted at %s: %v", s.state.address("orders-1"), err)
+	if err := <-started; err != nil || p.Address("orders-1") != local(port) {
+		t.Errorf("the process restarted at %s: %v", p.Address("orders-1"), err)
 	}
-	again, err := loadState(s.dir()) // the state is saved at once, also for other programs
-	if err != nil || again.Processes["orders-1"].PID != s.state.Processes["orders-1"].PID ||
-		again.Ports["orders-1"] != port {
-		t.Errorf("the saved state is %+v: %v", again, err)
+	// The state is saved at once, also for other programs.
+	again, err := OpenProcesses(string(p.folder))
+	if err != nil || again.saved.Processes["orders-1"].PID != p.saved.Processes["orders-1"].PID ||
+		again.saved.Ports["orders-1"] != port {
+		t.Errorf("the saved state is %+v: %v", again.saved, err)
 	}
 }
 
@@ -87,26 +87,18 @@ func TestAProcessKeepsItsPort(t *testing.T) {
 // it before the process listens, and clients that connect meanwhile wait and are not refused.
 func TestAPortIsHandedOver(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	program := filepath.Join(dir, "slow") // it never listens by itself, and has what it is handed
+	p := newProcesses(t)
+	program := p.folder.path("slow") // it never listens by itself, and has what it is handed
 	writeProgram(t, program, "echo fd=$QUADRILLE_LISTEN_FD\nexec sleep 600")
-	s := &Stack{Root: dir, Name: DefaultStack, Log: t.Logf}
-	if err := os.MkdirAll(filepath.Join(s.dir(), "logs"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if s.state, err = loadState(s.dir()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.start(t.Context(), "orders-1", program, nil); err != nil {
+	if err := p.Start(t.Context(), "orders-1", program, nil); err != nil {
 		t.Fatal(err)
 	}
 	end := func() {
-		s.state.signal("orders-1", syscall.SIGKILL)
-		s.state.awaitEnd(t.Context(), "orders-1")
+		p.Signal("orders-1", syscall.SIGKILL)
+		p.AwaitEnd(t.Context(), "orders-1")
 	}
 	t.Cleanup(end)
-	address := s.state.address("orders-1")
+	address := p.Address("orders-1")
 	if other, err := net.Listen("tcp", address); err == nil {
 		_ = other.Close()
 		t.Error("another program can take the port of a process that has been started")
@@ -116,12 +108,11 @@ func TestAPortIsHandedOver(t *testing.T) {
 		t.Fatalf("a connection before the process listens: %v", err)
 	}
 	_ = early.Close()
-	quadrilletest.WaitFor(t, "the process to say its descriptor", func() (bool, string) {
-		log := s.tail("orders-1")
-		return strings.Contains(log, "fd=3"), log
+	eventually(t, "the process says its descriptor", func() bool {
+		return strings.Contains(p.Tail("orders-1"), "fd=3")
 	})
 	end()
-	listener, err := s.state.awaitPort(t.Context(), "orders-1", portTimeout)
+	listener, err := p.awaitPort(t.Context(), "orders-1", portTimeout)
 	if err != nil {
 		t.Fatalf("the port did not end with its process: %v", err)
 	}
@@ -138,35 +129,37 @@ func TestForeignPortsAreGivenUp(t *testing.T) {
 	t.Cleanup(func() { _ = taken.Close() })
 	port := taken.Addr().(*net.TCPAddr).Port
 	self := process{PID: os.Getpid(), Started: startTime(os.Getpid())}
-	s := &state{Ports: map[string]int{"orders-1": port, "orders-2": port},
+	p := newProcesses(t)
+	p.saved = saved{Ports: map[string]int{"orders-1": port, "orders-2": port},
 		Processes: map[string]process{"orders-2": self}}
-	kept := s.address("simulators")
-	s.release(t.Context())
-	if s.address("orders-1") == local(port) {
+	kept := p.Address("simulators")
+	p.Release(t.Context())
+	if p.Address("orders-1") == local(port) {
 		t.Error("the port of an ended process was kept although another program has it")
 	}
-	if s.address("orders-2") != local(port) || s.address("simulators") != kept {
-		t.Errorf("a process lost its port without need: %v", s.Ports)
+	if p.Address("orders-2") != local(port) || p.Address("simulators") != kept {
+		t.Errorf("a process lost its port without need: %v", p.saved.Ports)
 	}
-	left := lastPort - 400
-	for p := firstPort; p < left; p++ {
-		s.Ports[strconv.Itoa(p)] = p
+	first, end := portRange()
+	left := end - 400
+	for port := first; port < left; port++ {
+		p.saved.Ports[strconv.Itoa(port)] = port
 	}
-	if s.address("payments-1"); s.Ports["payments-1"] < left {
-		t.Errorf("port %d was assigned twice", s.Ports["payments-1"])
+	if p.Address("payments-1"); p.saved.Ports["payments-1"] < left {
+		t.Errorf("port %d was assigned twice", p.saved.Ports["payments-1"])
 	}
-	for p := left; p < lastPort; p++ { // four in five of what is left belong to other programs
-		if p%5 == 0 {
+	for port := left; port < end; port++ { // four in five of what is left belong to other programs
+		if port%5 == 0 {
 			continue
 		}
-		if l, err := net.Listen("tcp", local(p)); err == nil {
+		if l, err := net.Listen("tcp", local(port)); err == nil {
 			t.Cleanup(func() { _ = l.Close() })
 		}
 	}
 	for i := range 4 {
 		name := "inventory-" + strconv.Itoa(i)
-		if s.address(name); s.Ports[name]%5 != 0 {
-			t.Errorf("%s is to have port %d, which another program has", name, s.Ports[name])
+		if p.Address(name); p.saved.Ports[name]%5 != 0 {
+			t.Errorf("%s is to have port %d, which another program has", name, p.saved.Ports[name])
 		}
 	}
 }
@@ -174,18 +167,18 @@ func TestForeignPortsAreGivenUp(t *testing.T) {
 // Of two programs that start or stop one stack at the same time, the second waits, and returns an
 // error after its time limit.
 func TestOneUpAtATime(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "stack.lock")
-	unlock, err := lockFile(t.Context(), path, time.Minute)
+	dir := t.TempDir()
+	unlock, err := Lock(t.Context(), dir, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockFile(t.Context(), path, 2*pollEvery); err == nil ||
+	if _, err := Lock(t.Context(), dir, 2*pollEvery); err == nil ||
 		!strings.Contains(err.Error(), "another up or down") {
 		t.Errorf("a second lock: error %v, want one that names the other up or down", err)
 	}
 	next := make(chan error)
 	go func() {
-		unlock, err := lockFile(t.Context(), path, time.Minute)
+		unlock, err := Lock(t.Context(), dir, time.Minute)
 		if err == nil {
 			unlock()
 		}
@@ -197,26 +190,6 @@ func TestOneUpAtATime(t *testing.T) {
 	}
 }
 
-// While a stack is started or stopped, nothing else starts, stops or empties it.
-func TestNothingChangesALockedStack(t *testing.T) {
-	s := &Stack{Root: t.TempDir(), Name: DefaultStack, Replicas: 1, Log: t.Logf}
-	unlock, err := s.lock(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unlock()
-	for name, change := range map[string]func(context.Context) error{"up": s.Up, "down": s.Down,
-		"reset": s.Reset} {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*pollEvery)
-		err := change(ctx)
-		cancel()
-		if err == nil || !strings.Contains(err.Error(), "lock the stack") ||
-			!errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s beside another one: %v", name, err)
-		}
-	}
-}
-
 // A damaged state file is an error that names the file.
 func TestDamagedStateIsNamed(t *testing.T) {
 	dir := t.TempDir()
@@ -224,7 +197,7 @@ func TestDamagedStateIsNamed(t *testing.T) {
 	if err := os.WriteFile(path, []byte(`{"ports":{"orders-1":2`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadState(dir); err == nil || !strings.Contains(err.Error(), path+" is damaged") {
+	if _, err := OpenProcesses(dir); err == nil || !strings.Contains(err.Error(), path+" is damaged") {
 		t.Errorf("error %v, want one that names the damaged file", err)
 	}
 }
