@@ -22,8 +22,8 @@ type streaming struct {
 	skip        map[int64]bool // seqs that the stream will deliver but the window has settled
 	received    int64          // the number of the last row
 	waiting     []row          // received, but not delivered yet
-	checkpoints []checkpoint   // not confirmed yet, the oldest first
-	confirmed   uint64         // the position that was confirmed last
+	checkpoints []checkpoint   // not settled yet, the oldest first
+	settled     uint64         // the position up to which all rows are settled
 	unmarked    bool           // rows were delivered since the last mark
 	mark        *mark          // not reached yet
 	markedAt    time.Time
@@ -88,7 +88,7 @@ func (s *streaming) receive(ctx context.Context, mayWait bool) error {
 		s.received++
 		s.waiting, s.unmarked = append(s.waiting, r.row(s.received)), true
 	}
-	if n := len(s.checkpoints); position > s.confirmed &&
+	if n := len(s.checkpoints); position > s.settled &&
 		(n == 0 || position > s.checkpoints[n-1].position) {
 		s.checkpoints = append(s.checkpoints, checkpoint{s.received, position})
 	}
@@ -116,22 +116,30 @@ func (s *streaming) takeMark(ctx context.Context) error {
 	return nil
 }
 
-// checkpoint confirms the last position whose rows are settled, and moves to the snapshot of a mark
-// that the stream has reached.
+// checkpoint moves to the last position whose rows are settled, and to the snapshot of a mark that
+// the stream has reached.
 func (s *streaming) checkpoint(number int64) position {
 	n := 0
 	for n < len(s.checkpoints) && s.checkpoints[n].number <= number {
 		n++
 	}
 	if n > 0 {
-		s.confirmed = s.checkpoints[n-1].position
+		s.settled = s.checkpoints[n-1].position
 		s.checkpoints = slices.Delete(s.checkpoints, 0, n)
-		s.Confirm(s.confirmed)
 	}
-	if s.mark != nil && s.confirmed >= s.mark.position {
+	if s.mark != nil && s.settled >= s.mark.position {
 		s.at, s.mark, s.left = s.mark.snapshot, nil, s.leaving
 	}
 	return position{A: s.at, B: s.at, Streamed: true}
+}
+
+// stored confirms the settled rows to the server. It must not know of them earlier: the server
+// keeps its own record of the position, so a confirmed row would not come again after a crash, even
+// if the relay could not store that it holds the row.
+func (s *streaming) stored() {
+	if s.settled > 0 { // the position of a stream that has just resumed is not known yet
+		s.Confirm(s.settled)
+	}
 }
 
 func (s *streaming) close() { s.Close() }

@@ -34,6 +34,9 @@ type source interface {
 	// checkpoint says that all rows up to a number are settled, and returns the position from which
 	// a later term can go on.
 	checkpoint(number int64) position
+	// stored says that whatever those rows changed is in the database, so that they need not be
+	// delivered again.
+	stored()
 	close()
 }
 
@@ -121,6 +124,9 @@ func (w *window) checkpoint(number int64) position {
 	}
 	return w.at
 }
+
+// stored does nothing: the position of a window is stored together with the changes.
+func (w *window) stored() {}
 
 func (w *window) close() {
 	if w.chunks != nil {

@@ -147,6 +147,7 @@ func (t *term) apply(ctx context.Context, c changes) error {
 			return err
 		}
 	}
+	t.source.stored()
 	t.relay.published.Add(c.published)
 	if c.retried {
 		t.heldCheckedAt = time.Now()
