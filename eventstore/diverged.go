@@ -13,7 +13,10 @@ import (
 const storeSQL = `(SELECT format('%s/%s', oid, 'eventstore'::regclass::oid) FROM pg_database
 	WHERE datname = current_database())`
 
-// divergedSQL returns why projections do not match the events in this database, or ”.
+// divergedSQL returns why projections do not match the events in this database, or an empty text.
+// A dump that is restored elsewhere has the same rows, but its transaction ids mean nothing there.
+// A restore of single tables, or a copy of the disk, is found by what the checkpoint says of the
+// store.
 const divergedSQL = `
 SELECT CASE
 	WHEN EXISTS (SELECT FROM eventstore_projections AS p, pg_control_system() AS c
@@ -54,7 +57,8 @@ func (p *Projector) resetIfDiverged(ctx context.Context, tx *sqlx.Tx) error {
 	}
 	p.Log.Warn().Str("why", why).Msg("projections do not match the stored events: all of them are " +
 		"refilled from the beginning")
-	// The update below touches all facts once.
+	// The update below touches all facts once. Transaction id 3 is the first that a cluster assigns,
+	// so it is settled in every snapshot, and a window from the beginning contains all facts again.
 	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
 		return err
 	}

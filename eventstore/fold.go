@@ -127,7 +127,8 @@ func snapshotOf[V Aggregate[V]](stream string, f Folded[V]) (snapshot, error) {
 		hash: f.Hash}, nil
 }
 
-// lockHeads locks the heads of streams in sorted order, and returns those that exist.
+// lockHeads locks the heads of streams in sorted order, and returns those that exist. All
+// transactions lock in this order, so that two of them cannot wait for each other.
 func lockHeads(ctx context.Context, tx *sqlx.Tx, streams []string) (map[string]Head, error) {
 	query, err := pg.Prepared(ctx, tx, `SELECT stream, version, hash FROM eventstore_streams
 		WHERE stream = ANY($1) ORDER BY stream FOR UPDATE`)

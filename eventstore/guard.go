@@ -25,6 +25,8 @@ var (
 		applyTimeout.String() + " and does not run again until it has")
 )
 
+// apply writes a batch of decoded facts to a table, within the transaction that moves the
+// checkpoint.
 type apply func(ctx context.Context, tx *sqlx.Tx, table string, batch []Decoded) error
 
 // isolated runs an apply in a goroutine of its own. If the author's function panics, exits or

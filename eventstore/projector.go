@@ -91,6 +91,8 @@ func (p *Projector) lead(ctx context.Context, lead *pg.Lead) error {
 			if readers[g.table()] == nil {
 				readers[g.table()] = new(reader)
 			}
+			// An error of one projection pauses only that one. The lead ends when it was lost, or when the
+			// database does not answer: then no projection could make progress.
 			result, err := p.follow(ctx, lead, projection, g, readers[g.table()])
 			if errors.Is(err, pg.ErrSuperseded) || err != nil && pg.Alive(ctx, p.DB) != nil {
 				return err
@@ -160,7 +162,9 @@ func (p *Projector) follow(ctx context.Context, lead *pg.Lead, projection Projec
 }
 
 // advance applies the next facts to one generation and saves its checkpoint in the same
-// transaction. It promotes a generation that has caught up.
+// transaction. It promotes a generation that has caught up. Facts are read in the session of the
+// lead. They are written in a transaction that checks the token of the lead: a leader that was
+// stopped for a while and has been replaced must not apply facts a second time.
 func (p *Projector) advance(ctx context.Context, lead *pg.Lead, projection Projection,
 	g generation, r *reader,
 ) (result step, err error) {
@@ -207,6 +211,9 @@ func lockShared(ctx context.Context, tx pg.Fenced) error {
 	return wrap("lock projections", err)
 }
 
+// open decodes the facts that a projection reads. The others count as applied, since its checkpoint
+// passes them. A fact that this release cannot decode is an error and is not passed over: the
+// projection would lack it for good.
 func open(projection Projection, facts []Fact) ([]Decoded, error) {
 	known := events.NewCatalogue(projection.Facts...)
 	var batch []Decoded
@@ -239,7 +246,9 @@ func (g generation) saveError(ctx context.Context, db *sqlx.DB, cause error) err
 	return wrap("save the error of "+g.table(), err)
 }
 
-// saveCheckpoint stores the checkpoint of a generation, if it is still the one that g has.
+// saveCheckpoint stores the checkpoint of a generation, if it is still the one that g has. A reset
+// to the beginning may have come first, and the facts of this batch do not follow the beginning.
+// The mark is the last applied fact with its hash, by which a restored event store is noticed.
 func (g generation) saveCheckpoint(ctx context.Context, tx pg.Fenced, to Checkpoint,
 	facts []Fact) error {
 	var last struct {

@@ -80,7 +80,9 @@ func prepare(ctx context.Context, tx *sqlx.Tx, projection Projection) error {
 	return err
 }
 
-// createGeneration creates the table of a generation and sets its checkpoint to the beginning.
+// createGeneration creates the table of a generation and sets its checkpoint to the beginning. It
+// stores which server and which event store the checkpoint belongs to, since snapshots mean nothing
+// in another one.
 func createGeneration(ctx context.Context, tx *sqlx.Tx, projection Projection, number int,
 	live bool) error {
 	if _, err := tx.ExecContext(ctx, `CREATE TABLE `+tableOf(projection.Name, number)+` (`+
@@ -168,6 +170,7 @@ func (p *Projector) promote(ctx context.Context, lead *pg.Lead, g generation) (s
 			`'`); err != nil {
 			return err
 		}
+		// The lock on its row keeps the live generation from advancing before the switch.
 		var old []generation
 		err := tx.Tx().SelectContext(ctx, &old, generations+` WHERE name = $1 AND live FOR UPDATE`,
 			g.Name)

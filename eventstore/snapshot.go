@@ -27,7 +27,8 @@ type snapshot struct {
 	sum     Hash // checksum of all other fields
 }
 
-// checksum returns the hash of all fields but sum.
+// checksum returns the hash of all fields but sum. It hashes the hash of each field, so that two
+// different snapshots never have the same input.
 func (s snapshot) checksum() Hash {
 	h := sha256.New()
 	part(h, []byte(s.stream))
@@ -38,7 +39,8 @@ func (s snapshot) checksum() Hash {
 	return Hash(h.Sum(nil))
 }
 
-// readSnapshots returns the undamaged snapshots of a fold version.
+// readSnapshots returns the undamaged snapshots of a fold version. The others are passed over
+// without an error: a snapshot only saves time, and the state is folded from the events instead.
 func readSnapshots(ctx context.Context, query queryFunc, fold int,
 	streams []string) (map[string]snapshot,
 	error) {

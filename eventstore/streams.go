@@ -23,15 +23,16 @@ import (
 // with Record. The heads of the streams named by Lock are locked from Load to the end of the
 // transaction. If two replicas begin the same stream, the batch of one of them runs again.
 type Streams[V Aggregate[V]] struct {
-	kind    string
-	wanted  map[string]bool
-	streams map[string]*stream[V]
+	kind    string                // of aggregate: the first part of the streams' names
+	wanted  map[string]bool       // the keys that are locked by name, but not loaded yet
+	streams map[string]*stream[V] // by key
 }
 
+// stream is an aggregate of the working set.
 type stream[V Aggregate[V]] struct {
-	loaded Head // of the stream as it is stored
-	count  int64
-	state  V
+	loaded Head           // of the stream as it is stored
+	count  int64          // of its facts, with those that are not appended yet
+	state  V              // after all of them
 	facts  []events.Event // to append
 }
 
@@ -190,6 +191,7 @@ func (s streamsTable[V]) Save(ctx context.Context, tx *sqlx.Tx) error {
 	}
 	var taken []snapshot
 	for i, a := range all {
+		// A snapshot is due when the append has passed a multiple of SnapshotEvery.
 		if a.Expected.Version/SnapshotEvery == heads[i].Version/SnapshotEvery {
 			continue
 		}

@@ -71,7 +71,8 @@ UNION ALL SELECT format('GRANT %s%s ON %I TO %s%s', privilege_type, of, relname,
 		WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
 	FROM acl, view`
 
-// inSavepoint runs statements. If they fail, the transaction continues without them.
+// inSavepoint runs statements. If they fail, the transaction continues without them: without
+// a savepoint, PostgreSQL would refuse every further statement of the transaction.
 func inSavepoint(ctx context.Context, tx *sqlx.Tx, statements string) error {
 	if _, err := tx.ExecContext(ctx, `SAVEPOINT attempt`); err != nil {
 		return err
@@ -119,7 +120,7 @@ func checkSwitch(ctx context.Context, tx *sqlx.Tx, name string, number int) erro
 		`ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial`); err != nil {
 		return err
 	}
-	if sqlState(switchErr) == "55P03" {
+	if sqlState(switchErr) == "55P03" { // a reader holds the lock; the real switch tries again
 		return nil
 	}
 	return switchErr

@@ -58,7 +58,8 @@ func For(url string, log zerolog.Logger) func(db *sqlx.DB) outbox.Source {
 }
 
 // slot returns the name of the replication slot. Slots of all databases of a server share one
-// namespace, so the name contains a hash of the database's name.
+// namespace, so the name contains a hash of the database's name. The database's name itself may be
+// too long, or have characters that the name of a slot must not have.
 func (s Source) slot(ctx context.Context) (string, error) {
 	var database string
 	if err := s.DB.GetContext(ctx, &database, `SELECT current_database()`); err != nil {

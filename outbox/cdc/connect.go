@@ -50,6 +50,8 @@ func (s Source) prepare(ctx context.Context) error {
 	if found.Published {
 		return nil
 	}
+	// A publication that does not contain the table is left from one that was dropped. The new one
+	// has only inserts: the retention deletes rows, and the stream must not carry those deletes.
 	if _, err := s.DB.ExecContext(ctx, `DROP PUBLICATION IF EXISTS `+publication); err != nil {
 		return fmt.Errorf("create publication: %w", err)
 	}
@@ -76,6 +78,8 @@ func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error
 	}
 	q.Set("replication", "database")
 	q.Set("client_encoding", "UTF8")
+	// A server that waits longer for a relay that is gone would keep the slot busy, and the next
+	// leader could not stream from it.
 	q.Set("wal_sender_timeout", fmt.Sprint(senderTimeout.Milliseconds()))
 	u.RawQuery = q.Encode()
 	config, err := pgconn.ParseConfig(u.String())
@@ -92,6 +96,9 @@ func (s Source) connect(ctx context.Context, slot string) (*pgconn.PgConn, error
 	return conn, nil
 }
 
+// startStream begins at the confirmed position of the slot, which position 0 stands for. With
+// version 1 of the protocol the server sends a transaction after its commit and as a whole. Later
+// versions may send an open transaction, which the relay must not publish: it can still roll back.
 func startStream(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream, error) {
 	err := pglogrepl.StartReplication(ctx, conn, slot, 0, pglogrepl.StartReplicationOptions{
 		Mode: pglogrepl.LogicalReplication, PluginArgs: []string{"proto_version '1'",
@@ -103,6 +110,8 @@ func startStream(ctx context.Context, conn *pgconn.PgConn, slot string) (*stream
 	return newStream(conn), nil
 }
 
+// pause waits for a time, or until ctx is done, whose error it then returns. It is for polls, while
+// the former session of a slot ends.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

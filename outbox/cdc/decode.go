@@ -19,7 +19,7 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 		return fmt.Errorf("decode change: %w", err)
 	}
 	switch m := message.(type) {
-	case *pglogrepl.RelationMessage:
+	case *pglogrepl.RelationMessage: // it comes again after the table was altered
 		names := make([]string, len(m.Columns))
 		for i, c := range m.Columns {
 			names[i] = c.Name
@@ -31,9 +31,11 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 			return err
 		}
 		if s.rows = append(s.rows, r); len(s.rows) == maxRows {
-			return s.flush(ctx, 0) // the transaction may be too large for the memory
+			// The transaction may be too large for the memory. The part has no position, so that after
+			// a crash the server sends the whole transaction again.
+			return s.flush(ctx, 0)
 		}
-	case *pglogrepl.CommitMessage:
+	case *pglogrepl.CommitMessage: // also of transactions without rows of the outbox
 		s.queued = uint64(m.TransactionEndLSN)
 		return s.flush(ctx, s.queued)
 	}
@@ -41,6 +43,7 @@ func (s *stream) decode(ctx context.Context, data []byte) error {
 }
 
 // rowOf reads the columns that the relay publishes, by their names: a later release may add others.
+// All of them are NOT NULL, and pgoutput sends every value of an insert as text.
 func rowOf(columns []string, tuple *pglogrepl.TupleData) (r outbox.Row, err error) {
 	if tuple == nil || len(tuple.Columns) != len(columns) {
 		return r, errors.New("decode change: a row does not have the columns of its table")

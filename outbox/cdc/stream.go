@@ -39,7 +39,7 @@ type stream struct {
 	position  uint64  // that the last call returned
 
 	// Used by the goroutine:
-	columns       map[uint32][]string // by the id of the relation
+	columns       map[uint32][]string // of a table, by the id of its relation, in their order
 	rows          []outbox.Row        // of the transaction that is being read
 	reported      uint64              // the position of the last status update
 	reportedAt    time.Time           // the time of the last status update
@@ -69,7 +69,8 @@ func newStream(conn *pgconn.PgConn) *stream {
 // Confirm lets the server remove its log up to a position. The next status update reports it.
 func (s *stream) Confirm(position uint64) { s.confirmed.Store(position) }
 
-// Close ends the session.
+// Close ends the session. It reports nothing more to the server: what was confirmed since the last
+// status update comes again.
 func (s *stream) Close() {
 	s.stop()
 	s.running.Wait()
@@ -137,7 +138,8 @@ func (s *stream) nextChange(ctx context.Context, timeout <-chan time.Time,
 	return c, false, false
 }
 
-// read receives messages until ctx is done or the session ends.
+// read receives messages until ctx is done or the session ends. Each wait is short, so that a
+// status update is sent in time also while the server has nothing to send.
 func (s *stream) read(ctx context.Context) error {
 	for {
 		if err := s.sendStatus(ctx); err != nil {
@@ -225,7 +227,8 @@ func (s *stream) handleCopyData(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// flush enqueues the rows that are read; position is 0 in the middle of a transaction.
+// flush enqueues the rows that are read; position is 0 in the middle of a transaction, which cannot
+// be confirmed in parts.
 func (s *stream) flush(ctx context.Context, position uint64) error {
 	c := change{s.rows, position}
 	s.rows = nil
