@@ -98,8 +98,8 @@ func (o operator) Parked(ctx context.Context, after string, limit int) (admin.Pa
 	page := admin.ParkedPage{Parked: make([]admin.Parked, len(list)), Next: next}
 	for i, p := range list {
 		page.Parked[i] = admin.Parked{Owner: p.Owner, ID: p.Key, Kind: string(p.Kind), Type: p.Type,
-			Size: p.Size, Attempts: p.Attempts, Reason: p.Reason, CreatedAt: p.CreatedAt,
-			UpdatedAt: p.UpdatedAt}
+			Subject: p.Subject, Size: p.Size, Attempts: p.Attempts, Reason: p.Reason,
+			CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt}
 	}
 	return page, err
 }
@@ -108,8 +108,9 @@ func (o operator) ParkedEvent(ctx context.Context, id string) (admin.ParkedEvent
 	_, found, err := o.findParked(ctx, id)
 	return admin.ParkedEvent{
 		Parked: admin.Parked{Owner: found.Owner, ID: found.Key, Kind: string(found.Kind),
-			Type: found.Type, Size: int64(len(found.Body)), Attempts: found.Attempts,
-			Reason: found.Reason, CreatedAt: found.CreatedAt, UpdatedAt: found.UpdatedAt},
+			Type: found.Type, Subject: found.Attributes.V.Subject, Size: int64(len(found.Body)),
+			Attempts: found.Attempts, Reason: found.Reason, CreatedAt: found.CreatedAt,
+			UpdatedAt: found.UpdatedAt},
 		Exchange: found.Exchange, RoutingKey: found.RoutingKey, Attributes: found.Attributes.V,
 		Body: found.Body,
 	}, err

@@ -56,6 +56,7 @@ type Parked struct {
 	ID        string    `json:"id"`
 	Kind      string    `json:"kind"` // retry, deadline, call, unknown or evidence
 	Type      string    `json:"type"`
+	Subject   string    `json:"subject"`
 	Size      int64     `json:"size"` // of the body, in bytes
 	Attempts  int       `json:"attempts"`
 	Reason    string    `json:"reason"`

@@ -44,6 +44,18 @@ func (f fake) DryRun(_ context.Context, id string) (admin.DryRun, error) {
 	return admin.DryRun{Error: id}, f.err
 }
 
+func (f fake) Redrive(_ context.Context, r admin.RepairRequest) (admin.Repaired, error) {
+	return admin.Repaired{Done: r.IDs, Absent: []string{r.Operator, r.Reason}}, f.err
+}
+
+func (f fake) Discard(_ context.Context, r admin.RepairRequest) (admin.Repaired, error) {
+	return admin.Repaired{Evidence: r.IDs, Absent: []string{r.Operator, r.Reason}}, f.err
+}
+
+func (f fake) Repairs(_ context.Context, after int64, limit int) (admin.RepairPage, error) {
+	return admin.RepairPage{Repairs: []admin.Repair{{ID: after, Parked: fmt.Sprint(limit)}}}, f.err
+}
+
 func (f fake) Replay(_ context.Context, r admin.ReplayRequest) (int64, error) {
 	return int64(len(r.IDs)) + int64(r.AgoSeconds), f.err
 }
@@ -92,12 +104,20 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 	id := eventID
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return map[string]func(ctx context.Context) (any, error){
-		"history":     func(ctx context.Context) (any, error) { return s.History(ctx, "a/b ü%") },
-		"handled":     func(ctx context.Context) (any, error) { return s.Handled(ctx, []string{id}) },
-		"parked":      func(ctx context.Context) (any, error) { return s.Parked(ctx, "7&x", 9) },
-		"all parked":  func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },
-		"one":         func(ctx context.Context) (any, error) { return s.ParkedEvent(ctx, "sha256:0/1") },
-		"dry run":     func(ctx context.Context) (any, error) { return s.DryRun(ctx, id) },
+		"history":    func(ctx context.Context) (any, error) { return s.History(ctx, "a/b ü%") },
+		"handled":    func(ctx context.Context) (any, error) { return s.Handled(ctx, []string{id}) },
+		"parked":     func(ctx context.Context) (any, error) { return s.Parked(ctx, "7&x", 9) },
+		"all parked": func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },
+		"one":        func(ctx context.Context) (any, error) { return s.ParkedEvent(ctx, "sha256:0/1") },
+		"dry run":    func(ctx context.Context) (any, error) { return s.DryRun(ctx, id) },
+		"repairs":    func(ctx context.Context) (any, error) { return s.Repairs(ctx, 7, 9) },
+		"redrive": func(ctx context.Context) (any, error) {
+			return s.Redrive(ctx, admin.RepairRequest{IDs: []string{id}, Operator: "ada"})
+		},
+		"discard": func(ctx context.Context) (any, error) {
+			return s.Discard(ctx, admin.RepairRequest{IDs: []string{"sha256:0/1"}, Operator: "ada",
+				Reason: "a test"})
+		},
 		"replays":     func(ctx context.Context) (any, error) { return s.Replays(ctx, 7, 9) },
 		"all replays": func(ctx context.Context) (any, error) { return s.Replays(ctx, 0, 100) },
 		"relay":       func(ctx context.Context) (any, error) { return s.Relay(ctx) },
@@ -172,6 +192,12 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 	for _, r := range []struct{ method, path, body string }{
 		{"GET", "parked?limit=0", ""}, {"GET", "parked?limit=1001", ""}, {"GET", "parked?limit=x", ""},
 		{"GET", "replay?limit=101", ""}, {"GET", "replay?after=0", ""}, {"GET", "replay?after=x", ""},
+		{"GET", "repairs?limit=101", ""}, {"GET", "repairs?after=x", ""},
+		{"POST", "parked/redrive", `{}`}, {"POST", "parked/redrive", `{"ids":[],"operator":"ada"}`},
+		{"POST", "parked/redrive", `{"ids":["1"]}`}, {"POST", "parked/redrive", `{"ids":[""]}`},
+		{"POST", "parked/redrive", `{"ids":["1"],"operator":"ada","all":true}`},
+		{"POST", "parked/redrive", `{"ids":["1"],"operator":"` + strings.Repeat("x", 201) + `"}`},
+		{"POST", "parked/discard", `{"ids":["1"],"operator":"ada"}`},
 		{"POST", "handled", `{"ids":["1"]}`}, {"POST", "handled", `[]`},
 		{"POST", "replay", `{}`}, {"POST", "replay", `{"ago_seconds":-1}`},
 		{"POST", "replay", `{"ago_seconds":1e12}`}, {"POST", "replay", `{"all":true}`},

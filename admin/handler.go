@@ -26,6 +26,9 @@ const (
 //	GET  /admin/parked           what is parked, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
 //	POST /admin/parked/{id}/dry-run  handle it, and roll everything back
+//	POST /admin/parked/redrive   handle {"ids": […], "operator": …, "reason": …} again, now
+//	POST /admin/parked/discard   the same body: remove them for good
+//	GET  /admin/repairs          the redrives and discards on record, in pages: ?limit=100&after=
 //	POST /admin/replay        publish {"ids": […]}, or all events since {"since": time}, again
 //	GET  /admin/breakers         the circuit breakers of this replica
 //	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
@@ -66,6 +69,9 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	route("POST /admin/parked/{id}/dry-run", func(r *http.Request) (any, error) {
 		return s.DryRun(r.Context(), r.PathValue("id"))
 	})
+	route("POST /admin/parked/redrive", func(r *http.Request) (any, error) { return redrive(s, r) })
+	route("POST /admin/parked/discard", func(r *http.Request) (any, error) { return discard(s, r) })
+	route("GET /admin/repairs", func(r *http.Request) (any, error) { return repairs(s, r) })
 	route("POST /admin/replay", func(r *http.Request) (any, error) { return replay(s, r) })
 	route("GET /admin/breakers", func(r *http.Request) (any, error) { return s.Breakers(r.Context()) })
 	route("GET /admin/replay", func(r *http.Request) (any, error) { return replays(s, r) })
@@ -160,11 +166,9 @@ func replays(s Service, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var after int64
-	if text := r.URL.Query().Get("after"); text != "" {
-		if after, err = strconv.ParseInt(text, 10, 64); err != nil || after < 1 {
-			return nil, badRequest("after: must be the field next of an earlier page")
-		}
+	after, err := pageAfter(r)
+	if err != nil {
+		return nil, err
 	}
 	return s.Replays(r.Context(), after, limit)
 }

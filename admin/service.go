@@ -21,6 +21,14 @@ type Service interface {
 	ParkedEvent(ctx context.Context, id string) (ParkedEvent, error)
 	// DryRun handles a parked event and rolls everything back.
 	DryRun(ctx context.Context, id string) (DryRun, error)
+	// Redrive lets parked events be handled again now, with all their attempts, and Discard removes
+	// parked events for good. Both are on record, with who did it and why. What somebody else has
+	// repaired before is absent from the answer, so that both may be repeated.
+	Redrive(ctx context.Context, r RepairRequest) (Repaired, error)
+	Discard(ctx context.Context, r RepairRequest) (Repaired, error)
+	// Repairs returns a page of at most limit repairs with an id less than after, unless that is 0.
+	// A limit of 0 is 100, which is also the most.
+	Repairs(ctx context.Context, after int64, limit int) (RepairPage, error)
 	// Replay requests that history is published again, and returns the id of the request.
 	Replay(ctx context.Context, r ReplayRequest) (id int64, err error)
 	// Replays returns a page of at most limit requests with an id less than after, unless that is 0.

@@ -46,7 +46,8 @@ func parkedCommand(e *Env) *cobra.Command {
 			return tryParked(c.Context(), e, args[0])
 		},
 	}
-	group.AddCommand(list, show, try)
+	group.AddCommand(list, groupsCommand(e), show, try, redriveCommand(e), discardCommand(e),
+		repairsCommand(e))
 	return group
 }
 

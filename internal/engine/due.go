@@ -206,7 +206,7 @@ func (u *due) redoOne(ctx context.Context, claimed inbox.Pending, failed *error)
 		return u.keeper.reschedule(ctx, tx, p, *failed)
 	})
 	if err != nil {
-		return fmt.Errorf("put %s aside again: %w", claimed.Key, err)
+		return fmt.Errorf("schedule %s again: %w", claimed.Key, err)
 	}
 	return nil
 }

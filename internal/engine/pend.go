@@ -28,7 +28,7 @@ func (k *keeper) store(ctx context.Context, batch []item, why error,
 			return true
 		}
 		if probes == 0 {
-			k.log.Warn().Err(err).Msg("cannot put aside, trying again")
+			k.log.Warn().Err(err).Msg("cannot store what failed, trying again")
 		}
 		sleep(ctx, outagePause(probes))
 	}

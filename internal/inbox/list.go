@@ -14,6 +14,7 @@ type Listed struct {
 	Key       string    `db:"key" json:"id"`
 	Kind      Kind      `db:"kind" json:"kind"`
 	Type      string    `db:"type" json:"type"`
+	Subject   string    `db:"subject" json:"subject"`
 	Size      int64     `db:"size" json:"size"` // of the body, in bytes
 	Attempts  int       `db:"attempts" json:"attempts"`
 	Reason    string    `db:"reason" json:"reason"`
@@ -43,8 +44,9 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 		}
 	}
 	list = []Listed{}
-	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, kind, type, octet_length(body) AS size,
-		attempts, reason, created_at, updated_at
+	err = i.db.SelectContext(ctx, &list, `SELECT owner, key, kind, type,
+		coalesce(attributes->>'subject', '') AS subject, octet_length(body) AS size, attempts, reason,
+		created_at, updated_at
 		FROM pending WHERE consumer = $1 AND due IS NULL AND (created_at, key, owner) > ($2, $3, $4)
 		ORDER BY created_at, key, owner LIMIT $5`, i.consumer, from.At, from.Key, from.Owner, limit+1)
 	if err != nil {

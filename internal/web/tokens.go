@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"strings"
+
+	"github.com/quadrille-go/quadrille/admin"
 )
 
 // anonymous is the name of every client when no tokens are configured.
@@ -165,6 +167,10 @@ func (t *Tokens) RequireAdmin(h http.Handler) http.Handler {
 			WriteProblem(w, problemOf(err))
 			return
 		}
-		h.ServeHTTP(w, r)
+		ctx := r.Context()
+		if t.configured() { // otherwise everybody is anonymous, which says nothing
+			ctx = admin.WithOperator(ctx, ClientOf(ctx))
+		}
+		h.ServeHTTP(w, r.WithContext(ctx))
 	}))
 }

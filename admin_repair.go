@@ -1,0 +1,52 @@
+package quadrille
+
+import (
+	"context"
+	"strconv"
+
+	"github.com/quadrille-go/quadrille/admin"
+	"github.com/quadrille-go/quadrille/internal/inbox"
+)
+
+func (o operator) Redrive(ctx context.Context, r admin.RepairRequest) (admin.Repaired, error) {
+	return o.repair(ctx, "redriven", r, (*inbox.Inbox).Redrive)
+}
+
+func (o operator) Discard(ctx context.Context, r admin.RepairRequest) (admin.Repaired, error) {
+	return o.repair(ctx, "discarded", r, (*inbox.Inbox).Discard)
+}
+
+// repair changes parked rows and logs it, beside the record in the database.
+func (o operator) repair(ctx context.Context, done string, r admin.RepairRequest,
+	do func(i *inbox.Inbox, ctx context.Context, operator, reason string,
+		keys ...string) (inbox.Repaired, error)) (admin.Repaired, error) {
+	p, err := o.parts(ctx)
+	if err != nil {
+		return admin.Repaired{}, err
+	}
+	repaired, err := do(p.inbox, ctx, r.Operator, r.Reason, r.IDs...)
+	if err != nil {
+		return admin.Repaired{}, err
+	}
+	o.config.Log.Info().Str("operator", r.Operator).Str("reason", r.Reason).
+		Int("events", len(repaired.Done)).Msg("parked events were " + done)
+	return admin.Repaired{Done: repaired.Done, Evidence: repaired.Evidence,
+		Absent: repaired.Absent}, nil
+}
+
+func (o operator) Repairs(ctx context.Context, after int64, limit int) (admin.RepairPage, error) {
+	p, err := o.parts(ctx)
+	if err != nil {
+		return admin.RepairPage{}, err
+	}
+	list, next, err := p.inbox.Repairs(ctx, after, limit)
+	page := admin.RepairPage{Repairs: make([]admin.Repair, len(list))}
+	for i, r := range list {
+		page.Repairs[i] = admin.Repair{ID: r.ID, Owner: r.Owner, Parked: r.Key, Type: r.Type,
+			Action: r.Action, Operator: r.Operator, Reason: r.Reason, ParkedFor: r.ParkedFor, At: r.At}
+	}
+	if next != 0 {
+		page.Next = strconv.FormatInt(next, 10)
+	}
+	return page, err
+}
