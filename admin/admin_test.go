@@ -24,6 +24,10 @@ func (f fake) History(_ context.Context, subject string) ([]admin.Event, error) 
 	return []admin.Event{{ID: eventID, Subject: subject}}, f.err
 }
 
+func (f fake) Waiting(_ context.Context, subject string) ([]admin.Waiting, error) {
+	return []admin.Waiting{{ID: eventID, Type: subject, Place: admin.Held}}, f.err
+}
+
 func (f fake) Handled(_ context.Context, ids []string) (list []admin.Handled, err error) {
 	for _, id := range ids {
 		list = append(list, admin.Handled{ID: id})
@@ -105,6 +109,7 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	return map[string]func(ctx context.Context) (any, error){
 		"history":    func(ctx context.Context) (any, error) { return s.History(ctx, "a/b ü%") },
+		"waiting":    func(ctx context.Context) (any, error) { return s.Waiting(ctx, "a/b ü%") },
 		"handled":    func(ctx context.Context) (any, error) { return s.Handled(ctx, []string{id}) },
 		"parked":     func(ctx context.Context) (any, error) { return s.Parked(ctx, "7&x", 9) },
 		"all parked": func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },

@@ -22,6 +22,7 @@ const (
 // Handler serves a service to an operator:
 //
 //	GET  /admin/history/{subject}  the events and calls of a subject
+//	GET  /admin/waiting/{subject}  what waits about a subject
 //	POST /admin/handled          the handled ones of {"ids": […]}
 //	GET  /admin/parked           what is parked, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
@@ -60,6 +61,9 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	}
 	route("GET /admin/history/{subject}", func(r *http.Request) (any, error) {
 		return s.History(r.Context(), r.PathValue("subject"))
+	})
+	route("GET /admin/waiting/{subject}", func(r *http.Request) (any, error) {
+		return s.Waiting(r.Context(), r.PathValue("subject"))
 	})
 	route("POST /admin/handled", func(r *http.Request) (any, error) { return handled(s, r) })
 	route("GET /admin/parked", func(r *http.Request) (any, error) { return parked(s, r) })

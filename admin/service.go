@@ -12,6 +12,10 @@ import (
 type Service interface {
 	// History returns the events and calls of a subject, at most 1000 of each, the oldest first.
 	History(ctx context.Context, subject string) ([]Event, error)
+	// Waiting returns what waits about a subject in the service's database: unpublished and held
+	// events, retries, deadlines, calls without an answer, and what is parked. At most 1000 of the
+	// outbox and as many others.
+	Waiting(ctx context.Context, subject string) ([]Waiting, error)
 	// Handled returns which of the events with these ids the service has handled.
 	Handled(ctx context.Context, ids []string) ([]Handled, error)
 	// Parked returns a page of at most limit rows, after the row with which an earlier page ended; see

@@ -105,7 +105,8 @@ func rootCommand(e *Env) *cobra.Command {
 		}
 		return usage(err)
 	})
-	root.AddCommand(publishCommand(e), traceCommand(e), topologyCommand(e), parkedCommand(e),
+	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), topologyCommand(e),
+		parkedCommand(e),
 		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
 	if e.App.Check != nil {
 		root.AddCommand(checkCommand(e))

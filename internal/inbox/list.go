@@ -63,3 +63,13 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 	}
 	return list, next, nil
 }
+
+// Waiting returns at most limit rows about a subject that pend for whatever reason, the oldest
+// first. It reads the whole table, which is for a person who asks about one subject.
+func (i *Inbox) Waiting(ctx context.Context, subject string, limit int) ([]Pending, error) {
+	list := []Pending{}
+	err := i.db.SelectContext(ctx, &list, `SELECT `+pendingColumns+` FROM pending
+		WHERE consumer = $1 AND attributes->>'subject' = $2 ORDER BY created_at, key LIMIT $3`,
+		i.consumer, subject, limit)
+	return list, wrap("read what waits", err)
+}

@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// Place is where something waits.
+type Place string
+
+// The places where an event or a call waits, from its publisher to its effect.
+const (
+	InOutbox   Place = "outbox"   // it is committed, and not published yet
+	Held       Place = "held"     // the broker did not accept it
+	InQueue    Place = "queue"    // it is published, and a subscriber has not handled it
+	InRetry    Place = "retry"    // its handler failed and will run again
+	OnDeadline Place = "deadline" // a message of the service to itself, at its time
+	InCall     Place = "call"     // an outside call that has no answer yet
+	OnRelease  Place = "unknown"  // only another release of the service handles it
+	IsParked   Place = "parked"   // it waits for a person
+)
+
+// Waiting is an event, a deadline or a call about a subject that waits.
+type Waiting struct {
+	Service string `json:"service"` // where it waits; a queue belongs to the service that reads it
+	Place   Place  `json:"place"`
+	ID      string `json:"id"`
+	Type    string `json:"type"`
+	// Since is when it began to wait, by the clock of its database.
+	Since    time.Time `json:"since"`
+	Attempts int       `json:"attempts"` // that failed
+	Reason   string    `json:"reason,omitempty"`
+	// Due is when it is tried again, or delivered; nil: after something else has happened.
+	Due *time.Time `json:"due,omitempty"`
+}
+
+// Whereabouts say where a subject, such as an order, is.
+type Whereabouts struct {
+	Subject string `json:"subject"`
+	// Last is the last event about it; nil: no service that answers has published anything.
+	Last    *Step     `json:"last"`
+	Waiting []Waiting `json:"waiting"` // the longest first; empty: nothing is under way
+	Missing []Missing `json:"missing"` // services that did not answer
+}
+
+// Where collects from all services what waits about a subject. An event that is published and that
+// a subscriber of its type has not handled is in the queue of that service; the topology knows the
+// subscribers.
+func (c *Client) Where(ctx context.Context, subject string,
+	subscribers func(eventType string) []string) Whereabouts {
+	trace := c.Trace(ctx, subject)
+	w := Whereabouts{Subject: subject, Missing: trace.Missing}
+	waiting, missing := Collect(c.Services, func(service string) ([]Waiting, error) {
+		if away(trace.Missing, service) {
+			return nil, nil // it has been waited for once
+		}
+		return c.Service(service).Waiting(ctx, subject)
+	})
+	w.Missing = append(w.Missing, missing...)
+	if n := len(trace.Steps); n > 0 {
+		w.Last = &trace.Steps[n-1]
+	}
+	w.Waiting = slices.DeleteFunc(waiting, func(x Waiting) bool {
+		return x.Place == InOutbox && wasHandled(trace, x.ID) // it left the outbox a moment ago
+	})
+	for _, s := range trace.Steps {
+		if s.Call != nil || s.Service == "" || slices.ContainsFunc(w.Waiting, func(x Waiting) bool {
+			return x.ID == s.ID && (x.Place == InOutbox || x.Place == Held)
+		}) {
+			continue
+		}
+		for _, service := range subscribers(s.Type) {
+			handled := slices.ContainsFunc(s.Handled, func(h HandledBy) bool { return h.Service == service })
+			if !handled && !away(w.Missing, service) {
+				w.Waiting = append(w.Waiting, Waiting{Service: service, Place: InQueue, ID: s.ID,
+					Type: s.Type, Since: s.Time})
+			}
+		}
+	}
+	slices.SortStableFunc(w.Waiting, func(a, b Waiting) int { return a.Since.Compare(b.Since) })
+	return w
+}
+
+func away(missing []Missing, service string) bool {
+	return slices.ContainsFunc(missing, func(m Missing) bool { return m.Service == service })
+}
+
+// wasHandled reports whether some service has handled an event.
+func wasHandled(t Trace, id string) bool {
+	return slices.ContainsFunc(t.Steps, func(s Step) bool { return s.ID == id && len(s.Handled) > 0 })
+}
+
+func (s remote) Waiting(ctx context.Context, subject string) (list []Waiting, err error) {
+	err = s.get(ctx, "waiting/"+url.PathEscape(subject), &list)
+	return list, err
+}

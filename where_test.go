@@ -1,0 +1,135 @@
+package quadrille_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/admin"
+	"github.com/quadrille-go/quadrille/cli"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
+	"github.com/quadrille-go/quadrille/topology"
+)
+
+// pair is a choreography of two services, with the command line of its operator. The second one has
+// no broker, so that its queue is not read.
+type pair struct {
+	*testing.T
+	topology      topology.Topology
+	members, mail *quadrille.Service
+	addresses     map[string]string // by setting
+}
+
+func newPair(t *testing.T) *pair {
+	t.Helper()
+	c := &pair{T: t, addresses: map[string]string{}, topology: topology.Topology{Name: "club",
+		Services: []topology.Service{
+			{Name: "members", Commands: []topology.Command{{Does: "join",
+				Publishes: []string{"user.joined"}}}},
+			{Name: "mail", Reacts: []topology.Reaction{{Handles: "user.joined", Does: "greet"}}},
+		}}}
+	broker, _ := servertest.Vhost(t)
+	if err := quadrille.ApplyTopology(t.Context(), broker, c.topology); err != nil {
+		t.Fatal(err)
+	}
+	c.members = members(t, database(t), broker, func(g *quadrille.Config) {
+		g.Topology, g.Handlers = c.topology, nil
+	})
+	c.mail = members(t, database(t), webtest.NoBroker, func(g *quadrille.Config) {
+		g.Topology, g.Name, g.Publishes = c.topology, "mail", nil
+		g.Handlers = []consumer.Handler{consumer.Handle(
+			func(context.Context, *sqlx.Tx, events.Of[UserJoined]) error { return nil })}
+	})
+	for name, service := range map[string]*quadrille.Service{"MEMBERS": c.members, "MAIL": c.mail} {
+		endpoint := httptest.NewServer(service.Admin())
+		t.Cleanup(endpoint.Close)
+		c.addresses["QUADRILLE_"+name+"_URL"] = endpoint.URL
+	}
+	return c
+}
+
+// where runs the command, and returns its JSON and its text.
+func (c *pair) where(subject string) (w admin.Whereabouts, code int, text string) {
+	c.Helper()
+	app := cli.App{Name: "club", Topology: c.topology}
+	var document, out strings.Builder
+	for _, o := range []*strings.Builder{&document, &out} {
+		format := map[bool]string{true: "json", false: "table"}[o == &document]
+		code = cli.Run(c.Context(), app, []string{"where", subject, "-o", format},
+			strings.NewReader(""), o, o,
+			func(name string) (string, bool) { return c.addresses[name], c.addresses[name] != "" })
+	}
+	if code == 0 {
+		if err := json.NewDecoder(strings.NewReader(document.String())).Decode(&w); err != nil {
+			c.Fatal(err)
+		}
+	}
+	return w, code, out.String()
+}
+
+// waits waits until a subject waits in one place only, and the text has the next command.
+func (c *pair) waits(subject, service string, place admin.Place, next string) {
+	c.Helper()
+	quadrilletest.WaitFor(c, subject+" waits in "+string(place), func() (bool, string) {
+		w, code, text := c.where(subject)
+		return code == 0 && len(w.Waiting) == 1 && w.Waiting[0].Place == place &&
+			w.Waiting[0].Service == service && strings.Contains(text, next), text
+	})
+}
+
+func (c *pair) exec(s *quadrille.Service, query string, args ...any) {
+	c.Helper()
+	db, err := s.DB(c.Context())
+	if err == nil {
+		_, err = db.Exec(query, args...)
+	}
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+// What waits about a subject is found in every place, with its reason and the next command: in the
+// outbox before the relay runs, in the queue of a service that does not, and held by the broker's
+// refusal; as a retry, a deadline, a call and parked in the database of the other service.
+func TestWhereASubjectIs(t *testing.T) {
+	t.Parallel()
+	c := newPair(t)
+	publish(t, c.members, UserJoined{"1", "ada@example.com"})
+	c.waits("1", "members", admin.InOutbox, "club relay show")
+	run(t, c.members)
+	c.waits("1", "mail", admin.InQueue, "is mail running?")
+	for subject, row := range map[string]struct {
+		kind, due, text string
+		place           admin.Place
+	}{
+		"2": {"retry", "1h", "no such column", admin.InRetry},
+		"3": {"deadline", "1h", "in 59m", admin.OnDeadline},
+		"4": {"call", "", "club parked show key of 4", admin.IsParked},
+		"5": {"call", "1h", "club breakers", admin.InCall},
+	} {
+		c.exec(c.mail, `INSERT INTO pending (consumer, owner, key, kind, type, exchange,
+			routing_key, attributes, body, attempts, due, reason) VALUES ('mail', 'members', $1, $2,
+			'user.joined', 'members.events', 'user.joined', json_build_object('subject', $3::text), '{}', 3,
+			now() + nullif($4, '')::interval, 'no such column')`, "key of "+subject, row.kind, subject,
+			row.due)
+		c.waits(subject, "mail", row.place, row.text)
+	}
+	publish(t, c.members, UserJoined{"6", "ada@example.com"})
+	c.waits("6", "mail", admin.InQueue, "")
+	c.exec(c.members, `INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT seq, aggregateid, 'it is too large', 1, 'infinity', 'quarantined' FROM outbox
+		WHERE aggregateid = '6'`)
+	c.waits("6", "members", admin.Held, "club replay members ")
+	if _, code, text := c.where("nobody"); code != cli.ExitNotFound {
+		t.Errorf("exit %d: %s", code, text)
+	}
+}
