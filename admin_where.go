@@ -41,3 +41,17 @@ func (o operator) Waiting(ctx context.Context, subject string) ([]admin.Waiting,
 	}
 	return list, nil
 }
+
+func (o operator) Held(ctx context.Context, after int64, limit int) ([]admin.HeldEvent, error) {
+	p, err := o.parts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held, err := p.outbox.Held(ctx, after, limit)
+	list := make([]admin.HeldEvent, len(held))
+	for i, h := range held {
+		list[i] = admin.HeldEvent{Seq: h.Seq, Subject: h.Aggregate, ID: h.ID, Type: h.Type, Kind: h.Kind,
+			Reason: h.Reason, Attempts: h.Attempts, Due: h.Due, Behind: h.Behind}
+	}
+	return list, err
+}

@@ -60,20 +60,24 @@ func newPair(t *testing.T) *pair {
 // where runs the command, and returns its JSON and its text.
 func (c *pair) where(subject string) (w admin.Whereabouts, code int, text string) {
 	c.Helper()
-	app := cli.App{Name: "club", Topology: c.topology}
-	var document, out strings.Builder
-	for _, o := range []*strings.Builder{&document, &out} {
-		format := map[bool]string{true: "json", false: "table"}[o == &document]
-		code = cli.Run(c.Context(), app, []string{"where", subject, "-o", format},
-			strings.NewReader(""), o, o,
-			func(name string) (string, bool) { return c.addresses[name], c.addresses[name] != "" })
-	}
+	code, document := c.run("where", subject, "-o", "json")
 	if code == 0 {
-		if err := json.NewDecoder(strings.NewReader(document.String())).Decode(&w); err != nil {
+		if err := json.NewDecoder(strings.NewReader(document)).Decode(&w); err != nil {
 			c.Fatal(err)
 		}
 	}
-	return w, code, out.String()
+	code, text = c.run("where", subject)
+	return w, code, text
+}
+
+// run runs a command of the operator, and returns what it printed, the data first.
+func (c *pair) run(args ...string) (code int, text string) {
+	c.Helper()
+	var out, notes strings.Builder
+	code = cli.Run(c.Context(), cli.App{Name: "club", Topology: c.topology}, args,
+		strings.NewReader(""), &out, &notes,
+		func(name string) (string, bool) { return c.addresses[name], c.addresses[name] != "" })
+	return code, out.String() + notes.String()
 }
 
 // waits waits until a subject waits in one place only, and the text has the next command.
@@ -129,6 +133,20 @@ func TestWhereASubjectIs(t *testing.T) {
 		SELECT seq, aggregateid, 'it is too large', 1, 'infinity', 'quarantined' FROM outbox
 		WHERE aggregateid = '6'`)
 	c.waits("6", "members", admin.Held, "club replay members ")
+	publish(t, c.members, UserJoined{"7", "1@example.com"}, UserJoined{"7", "2@example.com"})
+	c.exec(c.members, `INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
+		SELECT seq, '7', 'no queue', 1, 'infinity', CASE WHEN payload->>'Email' = '1@example.com'
+			THEN 'unroutable' ELSE 'behind' END FROM outbox WHERE aggregateid = '7'`)
+	code, document := c.run("relay", "held", "-o", "json")
+	var list struct{ Held []admin.HeldEvent }
+	err := json.NewDecoder(strings.NewReader(document)).Decode(&list)
+	if err != nil || code != 0 || len(list.Held) != 2 || list.Held[0].Kind != "quarantined" ||
+		list.Held[1].Subject != "7" || list.Held[1].Behind != 1 {
+		t.Errorf("exit %d, held: %s (%v)", code, document, err)
+	}
+	if _, text := c.run("relay", "held"); !strings.Contains(text, "club replay members ") {
+		t.Errorf("relay held: %s", text)
+	}
 	if _, code, text := c.where("nobody"); code != cli.ExitNotFound {
 		t.Errorf("exit %d: %s", code, text)
 	}

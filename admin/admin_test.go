@@ -68,6 +68,10 @@ func (f fake) Replays(_ context.Context, after int64, limit int) (admin.ReplayPa
 	return admin.ReplayPage{Replays: []admin.Replay{{ID: after, Held: int64(limit)}}}, f.err
 }
 
+func (f fake) Held(_ context.Context, after int64, limit int) ([]admin.HeldEvent, error) {
+	return []admin.HeldEvent{{Seq: after, Attempts: limit}}, f.err
+}
+
 func (f fake) Relay(context.Context) (admin.Relay, error) {
 	return admin.Relay{Source: "window"}, f.err
 }
@@ -125,6 +129,7 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 		},
 		"replays":     func(ctx context.Context) (any, error) { return s.Replays(ctx, 7, 9) },
 		"all replays": func(ctx context.Context) (any, error) { return s.Replays(ctx, 0, 100) },
+		"held":        func(ctx context.Context) (any, error) { return s.Held(ctx, 7, 9) },
 		"relay":       func(ctx context.Context) (any, error) { return s.Relay(ctx) },
 		"use":         func(ctx context.Context) (any, error) { return s.UseSource(ctx, "stream") },
 		"breakers":    func(ctx context.Context) (any, error) { return s.Breakers(ctx) },
@@ -197,6 +202,7 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 	for _, r := range []struct{ method, path, body string }{
 		{"GET", "parked?limit=0", ""}, {"GET", "parked?limit=1001", ""}, {"GET", "parked?limit=x", ""},
 		{"GET", "replay?limit=101", ""}, {"GET", "replay?after=0", ""}, {"GET", "replay?after=x", ""},
+		{"GET", "held?limit=101", ""}, {"GET", "held?after=x", ""},
 		{"GET", "repairs?limit=101", ""}, {"GET", "repairs?after=x", ""},
 		{"POST", "parked/redrive", `{}`}, {"POST", "parked/redrive", `{"ids":[],"operator":"ada"}`},
 		{"POST", "parked/redrive", `{"ids":["1"]}`}, {"POST", "parked/redrive", `{"ids":[""]}`},

@@ -33,6 +33,7 @@ const (
 //	POST /admin/replay        publish {"ids": […]}, or all events since {"since": time}, again
 //	GET  /admin/breakers         the circuit breakers of this replica
 //	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
+//	GET  /admin/held             events that the broker did not accept: ?limit=100&after=seq
 //	GET  /admin/relay            the relay: its leader, source and replicas
 //	POST /admin/relay            use {"source": "window"} or {"source": "stream"}
 //	GET  /admin/projections      the projections and their progress
@@ -79,6 +80,7 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	route("POST /admin/replay", func(r *http.Request) (any, error) { return replay(s, r) })
 	route("GET /admin/breakers", func(r *http.Request) (any, error) { return s.Breakers(r.Context()) })
 	route("GET /admin/replay", func(r *http.Request) (any, error) { return replays(s, r) })
+	route("GET /admin/held", func(r *http.Request) (any, error) { return heldEvents(s, r) })
 	route("GET /admin/relay", func(r *http.Request) (any, error) { return s.Relay(r.Context()) })
 	route("POST /admin/relay", func(r *http.Request) (any, error) { return useSource(s, r) })
 	route("GET /admin/projections", func(r *http.Request) (any, error) {

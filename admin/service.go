@@ -38,6 +38,10 @@ type Service interface {
 	// Replays returns a page of at most limit requests with an id less than after, unless that is 0.
 	// A limit of 0 is 100, which is also the most.
 	Replays(ctx context.Context, after int64, limit int) (ReplayPage, error)
+	// Held returns at most limit events that the broker did not accept, in the order of seq, after
+	// one. Those that only wait for an earlier one of their subject are counted there. A limit of 0
+	// is 100, which is also the most.
+	Held(ctx context.Context, after int64, limit int) ([]HeldEvent, error)
 	// Relay returns the state of the relay.
 	Relay(ctx context.Context) (Relay, error)
 	// UseSource lets the relay use "window" or "stream", soon. It returns the state of the relay.

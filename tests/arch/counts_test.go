@@ -17,7 +17,7 @@ var wide = map[string]int{
 const maxExported = 40
 
 var broad = map[string]int{
-	"admin":      57,
+	"admin":      58,
 	"consumer":   54,
 	"fulfilment": 73,
 	"eventstore": 53,
