@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -68,7 +70,9 @@ type Config struct {
 	// Middleware wraps every handler, reaction and outside call, the first one outermost. Packages
 	// quadrilleprom and quadrilleotel have some for metrics and traces.
 	Middleware []consumer.Middleware
-	Log        zerolog.Logger // the zero value logs nothing
+	// Log gets what happens. The zero value writes warnings and errors to standard error, since
+	// a service that waits for its servers would otherwise be silent; zerolog.Nop() logs nothing.
+	Log zerolog.Logger
 }
 
 // Component is an optional part of a service with tables or work of its own, such as the
@@ -97,6 +101,10 @@ var ErrMisconfigured = errors.New("service is misconfigured")
 // New returns a service, or all faults of its configuration in one error, which wraps
 // ErrMisconfigured. It does not connect yet.
 func New(c Config) (*Service, error) {
+	if reflect.ValueOf(c.Log).IsZero() {
+		c.Log = zerolog.New(os.Stderr).Level(zerolog.WarnLevel).With().Timestamp().
+			Str("service", c.Name).Logger()
+	}
 	s := &Service{config: c}
 	var faults []error
 	address := func(field string, of *string, tls func(string) (string, error)) {

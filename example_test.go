@@ -41,10 +41,10 @@ func ExampleService() {
 		return members.Publish(ctx, tx, UserJoined{ID: "42", Email: "ada@example.com"})
 	}
 	if err := members.Tx(ctx, joined); err != nil {
-		fmt.Println(err)
+		log.Fatal(err)
 	}
 	if err := members.Run(ctx); err != nil { // until Ctrl-C
-		fmt.Println(err)
+		log.Fatal(err)
 	}
 }
 

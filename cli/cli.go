@@ -128,7 +128,12 @@ func strict(c *cobra.Command) {
 	if c.HasSubCommands() && !c.Runnable() {
 		check = func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%q is no command of %s", args[0], c.CommandPath())
+				err := fmt.Errorf("%q is no command of %s", args[0], c.CommandPath())
+				c.SuggestionsMinimumDistance = 2 // letters that are wrong
+				if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+					err = fmt.Errorf("%w: did you mean %q?", err, near[0])
+				}
+				return err
 			}
 			return nil
 		}

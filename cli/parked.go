@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,11 +85,21 @@ func showParked(ctx context.Context, e *Env, id string) error {
 				cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339),
 				found.Attempts, found.Exchange, found.RoutingKey)
 			t.Lines("  ", found.Reason)
-			t.Printf("\n%v\n\n", found.Attributes)
+			t.Printf("\n")
+			t.attributes(found.Attributes)
+			t.Printf("\n")
 			t.Lines("  ", string(found.Body))
 		})
 	}
 	return notParked(e, id, missing)
+}
+
+// attributes writes the attributes of an event, one on a line.
+func (t *Text) attributes(values any) {
+	list, _ := values.(map[string]any) // as JSON decodes an object
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		t.Printf("%s: %v\n", name, list[name])
+	}
 }
 
 // tryParked requests a dry run from each service, until one has the event.

@@ -16,8 +16,9 @@ type settings struct {
 	lookup func(string) (string, bool)
 	path   string // of the file; empty: the default one
 
-	mu   sync.Mutex
-	file map[string]string
+	mu    sync.Mutex
+	file  map[string]string
+	found string // the path of the file; empty: there is none
 }
 
 // Setting returns a setting: the environment's, or that of the file that a running stack has
@@ -28,9 +29,8 @@ func (e *Env) Setting(name string) (string, error) {
 	}
 	value, err := e.settings.get(name)
 	if err == nil && value == "" {
-		err = Error{Code: ExitUnreachable,
-			Err:  fmt.Errorf("%s is not set, and no %s is here or above", name, envFile),
-			Next: e.App.howToStart()}
+		err = Error{Code: ExitUnreachable, Err: fmt.Errorf("%s is not set, and %s", name,
+			e.settings.whereNot()), Next: e.App.howToStart()}
 	}
 	return value, err
 }
@@ -41,6 +41,16 @@ func (s *settings) get(name string) (string, error) {
 	}
 	file, err := s.all()
 	return file[name], err
+}
+
+// whereNot says where a setting was looked for in vain.
+func (s *settings) whereNot() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.found != "" {
+		return s.found + " does not have it"
+	}
+	return "no " + envFile + " is here or above"
 }
 
 // all returns the settings of the file.
@@ -80,6 +90,7 @@ func (s *settings) read() (map[string]string, error) {
 	if err != nil {
 		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings (--env-file): %w", err)}
 	}
+	s.found = path
 	values, err := parseEnv(content)
 	if err != nil {
 		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings from %s: %w", path, err)}

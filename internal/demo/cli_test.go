@@ -192,6 +192,8 @@ func commands(id, order string) []commandLine {
 		{"replay nobody --since 1h", "", cli.ExitUsage, "nobody"},
 		{"relay use river orders", "", cli.ExitUsage, `{"source": "window"}`},
 		{"fly", "", cli.ExitUsage, "fly"},
+		{"ordr list", "", cli.ExitUsage, `did you mean "order"?`},
+		{"parked shw x", "", cli.ExitUsage, `did you mean "show"?`},
 		{"parked fly", "", cli.ExitUsage, "fly"},
 		{"version --louder", "", cli.ExitUsage, "louder"},
 		{"version -o yaml", "", cli.ExitUsage, "yaml"},
@@ -246,6 +248,7 @@ func TestCommands(t *testing.T) {
 	b.check(commandLine{"parked list", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked list --limit 1", "", 0, "order.placed"}, true)
 	b.check(commandLine{"parked show " + bad, "", 0, "order.placed"}, true)
+	b.check(commandLine{"parked show " + bad, "", 0, "\ntype: order.placed\n"}, false)
 	b.check(commandLine{"parked dry-run " + bad, "", cli.ExitProblems, "would fail"}, true)
 	amqp, management := servertest.Vhost(t) // a broker without the topology
 	bare := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,

@@ -26,6 +26,9 @@ func Address(raw string) (string, error) {
 
 // AddressURL does the same as Address and returns the parsed URL.
 func AddressURL(raw string) (u *url.URL, err error) {
+	if raw == "" {
+		return nil, fmt.Errorf("it is empty: %w", errAddress)
+	}
 	if strings.HasPrefix(raw, "postgres://") || strings.HasPrefix(raw, "postgresql://") {
 		u, err = addressOfURL(raw)
 	} else {

@@ -92,7 +92,7 @@ func CheckDurable(ctx context.Context, db sqlx.QueryerContext) error {
 		current_setting('full_page_writes') AS pages,
 		current_setting('synchronous_commit') AS commit, pg_is_in_recovery() AS standby`)
 	if err != nil {
-		return fmt.Errorf("check durability: %w", err)
+		return fmt.Errorf("read the settings of the database server: %w", err)
 	}
 	var faults []string
 	for name, value := range map[string]string{"fsync": s.Fsync, "full_page_writes": s.Pages,

@@ -60,10 +60,15 @@ func CheckURL(rawURL string) error {
 // percent-encoded.
 func addresses(rawURL string) []string { return strings.Split(rawURL, ",") }
 
+var errURL = errors.New("broker URL: want amqp://user:password@host:port/vhost")
+
 func parseURL(rawURL string) (amqp.URI, error) {
+	if rawURL == "" {
+		return amqp.URI{}, fmt.Errorf("it is empty: %w", errURL)
+	}
 	uri, err := amqp.ParseURI(rawURL)
 	if err != nil {
-		return amqp.URI{}, errors.New("broker URL: want amqp://user:password@host:port/vhost")
+		return amqp.URI{}, errURL
 	}
 	return uri, nil
 }
