@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -175,7 +176,8 @@ func (p *publishing) record(owner, eventType string, data []byte) (events.Record
 	}
 	if !p.noValidate {
 		return events.Record{}, Error{Code: ExitUsage, Err: err,
-			Next: "publish it all the same with --no-validate"}
+			Next: fmt.Sprintf("see a valid one: %s publish %s --dry-run; to see how consumers park this "+
+				"one, add --no-validate", p.App.Name, eventType)}
 	}
 	id := p.id
 	if id == "" {
@@ -241,7 +243,8 @@ func (p *publishing) report(owner string, records []events.Record) error {
 			did = "would publish"
 		}
 		for _, e := range wires {
-			t.Printf("%s %s %s on %s about %s\n", did, e.Type, e.ID, e.Exchange, e.Subject)
+			t.Printf("%s %s %s on %s about %s\n", did, e.Type, e.ID, e.Exchange,
+				cmp.Or(e.Subject, "no subject"))
 			if p.dryRun {
 				t.Printf("  %s\n", e.Data)
 			}
