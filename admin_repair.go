@@ -16,7 +16,7 @@ func (o operator) Discard(ctx context.Context, r admin.RepairRequest) (admin.Rep
 	return o.repair(ctx, "discarded", r, (*inbox.Inbox).Discard)
 }
 
-// repair changes parked rows and logs it, beside the record in the database.
+// repair changes parked rows and logs it, in addition to the record in the database.
 func (o operator) repair(ctx context.Context, done string, r admin.RepairRequest,
 	do func(i *inbox.Inbox, ctx context.Context, operator, reason string,
 		keys ...string) (inbox.Repaired, error)) (admin.Repaired, error) {

@@ -185,7 +185,7 @@ func (c Catalogue) Open(r Record) (Event, error) {
 	return e, nil
 }
 
-// majorOf reads the major version in a schema of the form that Record writes, whatever its prefix.
+// majorOf reads the major version in a schema of the form that Record writes, with any prefix.
 // Any other schema is major 1: other producers name none, or a document of their own.
 func majorOf(eventType, schema string) (int, error) {
 	last := max(0, strings.LastIndexByte(schema, ':'))

@@ -29,8 +29,8 @@ const (
 	ofReplay               // a row of a replay request
 )
 
-// attempt is one row on its way: every row that the relay publishes becomes an attempt, from
-// whatever origin, and the attempts are settled in their order. An attempt without a result is in
+// attempt is one row on its way: every row that the relay publishes, from any origin, becomes an
+// attempt, and the attempts are settled in their order. An attempt without a result is in
 // flight. One that is not sent has its result from the beginning.
 type attempt struct {
 	row

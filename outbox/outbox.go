@@ -9,7 +9,7 @@
 // it.
 //
 // The relay reads the outbox in windows. A window contains the rows that are visible in one
-// snapshot of the database and not in the one before, so it is exact whatever the order of sequence
+// snapshot of the database and not in the one before, so it is exact in every order of sequence
 // numbers, transaction ids and commits. A cursor that only remembers the highest number would skip
 // a row that commits late, and a relay that waits for running transactions would stall behind a
 // long one.

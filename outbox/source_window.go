@@ -34,7 +34,7 @@ type source interface {
 	// checkpoint says that all rows up to a number are settled, and returns the position from which
 	// a later term can go on.
 	checkpoint(number int64) position
-	// stored says that whatever those rows changed is in the database, so that they need not be
+	// stored says that the changes of those rows are in the database, so that they need not be
 	// delivered again.
 	stored()
 	close()

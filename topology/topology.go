@@ -17,7 +17,7 @@ import (
 type Topology struct {
 	Name string `json:"name"`
 	// Schema is the prefix of the dataschema of its events, "urn:shop:" for example. Consumers find
-	// the major version whatever the prefix is, so it may change. Default: urn:<name>:
+	// the major version under any prefix, so the prefix may change. Default: urn:<name>:
 	Schema   string    `json:"schema,omitempty"`
 	Services []Service `json:"services"`
 }

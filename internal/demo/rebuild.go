@@ -24,8 +24,8 @@ const (
 
 func rebuild(e *cli.Env) *cobra.Command {
 	return &cobra.Command{
-		Use: "rebuild [PROJECTION...]", Short: "Fill the tables for reading anew from the events, " +
-			"beside those that are being read",
+		Use: "rebuild [PROJECTION...]", Short: "Fill new tables for reading from the events, " +
+			"while the present ones are read",
 		Example:   "  quadrille accounts rebuild\n  quadrille accounts rebuild account_statement",
 		ValidArgs: projectionNames(), Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, names []string) error {

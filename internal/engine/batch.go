@@ -70,7 +70,7 @@ func (b *batches) apartByID(all []item) (together, others []item) {
 	return together, others
 }
 
-// handle brings a batch to its end, whatever it takes.
+// handle brings a batch to its end.
 func (b *batches) handle(ctx context.Context, batch []item) bool {
 	for reruns, probes := 0, 0; ctx.Err() == nil; reruns++ {
 		err := b.transact(ctx, batch)

@@ -168,7 +168,7 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 			}
 			call := k.handlers.of[p.Type].Call
 			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
-				// Whatever it looks like, it is not an error of the database.
+				// It is not an error of the database, even if it looks like one.
 				err = outsideError{err}
 			}
 			return r, err

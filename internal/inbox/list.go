@@ -64,7 +64,7 @@ func (i *Inbox) ListParked(ctx context.Context, after string, limit int) (list [
 	return list, next, nil
 }
 
-// Waiting returns at most limit rows about a subject that pend for whatever reason, the oldest
+// Waiting returns at most limit rows about a subject that pend for any reason, the oldest
 // first. It reads the whole table, which is for a person who asks about one subject.
 func (i *Inbox) Waiting(ctx context.Context, subject string, limit int) ([]Pending, error) {
 	list := []Pending{}

@@ -102,7 +102,7 @@ func (w *Env) Depth(queue string) int {
 	return w.Consumers(queue, 0).Messages
 }
 
-// Bind binds a queue beside the topology.
+// Bind adds a binding of a queue that the topology does not have.
 func (w *Env) Bind(queue, key, exchange string) {
 	w.Helper()
 	w.onChannel(func(ch *amqp.Channel) error { return ch.QueueBind(queue, key, exchange, false, nil) })

@@ -146,7 +146,7 @@ func (w *Env) Start(c *Consumer) (stop func()) {
 	return stop
 }
 
-// Bank starts a bank with more handlers beside the participant's.
+// Bank starts a bank with further handlers.
 func (w *Env) Bank(handlers ...consumer.Handler) (*Consumer, func()) {
 	c := w.Consumer(Service, nil, append(handlers, Participant(nil).Handler())...)
 	return c, w.Start(c)

@@ -12,15 +12,15 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
-// Service is the name of the service under test; Shop and Stall publish what it hears.
+// Service is the name of the service under test; Shop and Stall publish what it handles.
 const (
 	Service = "bank"
-	Audit   = "audit" // hears what the bank hears
+	Audit   = "audit" // handles what the bank handles
 	Shop    = "shop"
 	Stall   = "stall"
 )
 
-// Placed is heard by the participant: it takes the amount from the customer's account.
+// Placed makes the participant take the amount from the customer's account.
 type Placed struct {
 	Order    string `json:"order"`
 	Customer string `json:"customer"`
@@ -197,7 +197,7 @@ type State struct {
 }
 
 // Participant returns the bank. First, if set, runs before the reaction to Placed, for a test to
-// make trouble; what it returns is said instead.
+// fail; what it returns is published instead.
 func Participant(first func(s *State,
 	e events.Of[Placed]) (consumer.Effects, error)) consumer.Participant[State] {
 	placed := func(s *State, e events.Of[Placed]) (consumer.Effects, error) {

@@ -2,7 +2,7 @@
 // gives it back when the order does not come to be.
 //
 // It promises that an order is charged at most once and, in the end, exactly when it is confirmed,
-// in whatever order and however often the events come; a balance is never negative.
+// in any order and however often the events come; a balance is never negative.
 package payments
 
 import (

@@ -1,7 +1,7 @@
 // Package shipping sends the parcels: it schedules an order's shipment once its stock is reserved,
 // and cancels it when the order is cancelled.
 //
-// It promises that an order has at most one live shipment, in whatever order and however often the
+// It promises that an order has at most one live shipment, in any order and however often the
 // events come, and none once it has handled the cancellation.
 package shipping
 
