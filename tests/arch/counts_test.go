@@ -9,8 +9,7 @@ import (
 // that they had when they were last changed: it may only become smaller.
 const maxMethods = 30
 
-var wide = map[string]int{
-}
+var wide = map[string]int{}
 
 // maxExported is how many names a package of the kit may export, methods included. Those that
 // export more are in broad; the number may only become smaller.
