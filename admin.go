@@ -80,7 +80,8 @@ func (o operator) Handled(ctx context.Context, ids []string) ([]admin.Handled, e
 	handled, err := p.inbox.Handled(ctx, ids...)
 	all := make([]admin.Handled, len(handled))
 	for i, h := range handled {
-		all[i] = admin.Handled(h)
+		all[i] = admin.Handled{Owner: h.Owner, ID: h.ID, Type: h.Type, At: h.At,
+			Unhandled: h.Unhandled}
 	}
 	return all, err
 }

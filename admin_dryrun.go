@@ -9,6 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/engine"
+	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -18,6 +19,10 @@ func (o operator) DryRun(ctx context.Context, id string) (admin.DryRun, error) {
 	p, found, err := o.findParked(ctx, id)
 	if err != nil {
 		return result, err
+	}
+	if found.Kind == inbox.Evidence { // it would be parked again, or is no event at all
+		result.Error = "it is malformed or contradictory and can only be discarded: " + found.Reason
+		return result, nil
 	}
 	effects, err := p.consumer.DryRun(ctx, found)
 	switch class := pg.ClassOf(err); {

@@ -24,7 +24,7 @@ func (o operator) Waiting(ctx context.Context, subject string) ([]admin.Waiting,
 		if u.Held {
 			place = admin.Held
 		}
-		list = append(list, admin.Waiting{Service: o.config.Name, Place: place, ID: u.ID, Type: u.Type,
+		list = append(list, admin.Waiting{Place: place, ID: u.ID, Type: u.Type,
 			Since: u.Since, Attempts: u.Attempts, Reason: u.Reason, Due: u.Due})
 	}
 	pending, err := p.inbox.Waiting(ctx, subject, maxWaiting)
@@ -36,7 +36,7 @@ func (o operator) Waiting(ctx context.Context, subject string) ([]admin.Waiting,
 		if r.Due == nil {
 			place = admin.IsParked
 		}
-		list = append(list, admin.Waiting{Service: o.config.Name, Place: place, ID: r.Key, Type: r.Type,
+		list = append(list, admin.Waiting{Place: place, ID: r.Key, Type: r.Type,
 			Since: r.CreatedAt, Attempts: r.Attempts, Reason: r.Reason, Due: r.Due})
 	}
 	return list, nil

@@ -135,11 +135,14 @@ func New(c Config) (*Service, error) {
 
 // checkAddresses returns the faults of the addresses.
 func (c Config) checkAddresses() error {
-	faults := []error{rabbit.CheckURL(c.AMQP)}
+	var faults []error
+	if err := rabbit.CheckURL(c.AMQP); err != nil {
+		faults = append(faults, fmt.Errorf("AMQP: %w", err))
+	}
 	if _, err := pg.Address(c.Database); err != nil {
-		faults = append(faults, err)
+		faults = append(faults, fmt.Errorf("Database: %w", err))
 	} else if db, err := pg.Open(c.Database); err != nil {
-		faults = append(faults, err)
+		faults = append(faults, fmt.Errorf("Database: %w", err))
 	} else {
 		_ = db.Close() // it has not connected
 	}

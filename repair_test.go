@@ -34,15 +34,11 @@ func commandLine(t *testing.T, address string, args ...string) (code int, out st
 	return code, o.String() + e.String()
 }
 
-// A bug parks events. A dry run shows that it is still there, and then that it is repaired. Two
-// operators redrive the events at the same time: each has its effect once, and each redrive is on
-// record once.
-func TestParkedEventsAreRedrivenOnce(t *testing.T) {
-	t.Parallel()
-	const parked = 12
-	var repaired atomic.Bool
-	broker, _ := servertest.Vhost(t)
-	s := members(t, database(t), broker, func(c *quadrille.Config) {
+// buggy is a service that parks every event, until the bug is repaired.
+func buggy(t *testing.T, broker string) (s *quadrille.Service, repaired *atomic.Bool) {
+	t.Helper()
+	repaired = new(atomic.Bool)
+	s = members(t, database(t), broker, func(c *quadrille.Config) {
 		c.Handlers = []consumer.Handler{consumer.Handle(
 			func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
 				if !repaired.Load() {
@@ -51,6 +47,17 @@ func TestParkedEventsAreRedrivenOnce(t *testing.T) {
 				return welcome(ctx, tx, e)
 			})}
 	})
+	return s, repaired
+}
+
+// A bug parks events. A dry run shows that it is still there, and then that it is repaired. Two
+// operators redrive the events at the same time: each has its effect once, and each redrive is on
+// record once.
+func TestParkedEventsAreRedrivenOnce(t *testing.T) {
+	t.Parallel()
+	const parked = 12
+	broker, _ := servertest.Vhost(t)
+	s, repaired := buggy(t, broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())
 	defer endpoint.Close()
@@ -65,21 +72,22 @@ func TestParkedEventsAreRedrivenOnce(t *testing.T) {
 			t.Errorf("%q: exit %d, want %d and %q:\n%s", args, got, code, text, out)
 		}
 	}
-	expect(0, "no such column in …", "parked", "groups")
+	expect(0, "--service members --parked-for 'no such column in' --dry-run", "parked", "groups")
+	expect(0, "→ members (parked)", "trace", "1")
 	expect(cli.ExitProblems, "12 would fail, such as", "parked", "redrive", "--all", "--dry-run")
 	repaired.Store(true)
-	expect(0, "12 would succeed, 0 would fail", "parked", "redrive", "--reason", "no such column",
+	expect(0, "12 would succeed, 0 would fail", "parked", "redrive", "--parked-for", "no such column",
 		"--dry-run")
 	if n := count(t, s, "welcomed"); n != 0 {
 		t.Errorf("a dry run has welcomed %d members", n)
 	}
-	expect(0, "members: 1 redriven", "parked", "redrive", "--subject", "3", "--why", "first one")
+	expect(0, "members: 1 redriven", "parked", "redrive", "--subject", "3", "--reason", "first one")
 	becomes(t, s, 1, "welcomed")
 	var operators sync.WaitGroup
 	for range 2 {
 		operators.Go(func() {
 			if code, out := commandLine(t, endpoint.URL, "parked", "redrive", "--type", "user.joined",
-				"--rate", "6", "--why", "release 1.4.1"); code != 0 {
+				"--rate", "6", "--reason", "release 1.4.1"); code != 0 {
 				t.Errorf("exit %d: %s", code, out)
 			}
 		})
@@ -87,6 +95,7 @@ func TestParkedEventsAreRedrivenOnce(t *testing.T) {
 	operators.Wait()
 	becomes(t, s, parked, "welcomed")
 	becomes(t, s, 0, "pending")
+	expect(0, "→ members +", "trace", "1")
 	var page admin.RepairPage
 	get(t, endpoint.URL+"/admin/repairs", "", 200, &page)
 	if len(page.Repairs) != parked || page.Repairs[0].Reason != "release 1.4.1" ||
@@ -107,17 +116,8 @@ func TestParkedEventsAreRedrivenOnce(t *testing.T) {
 // bytes. A malformed message cannot be redriven.
 func TestDiscardedEventIsNeverHandled(t *testing.T) {
 	t.Parallel()
-	var repaired atomic.Bool
 	broker, _ := servertest.Vhost(t)
-	s := members(t, database(t), broker, func(c *quadrille.Config) {
-		c.Handlers = []consumer.Handler{consumer.Handle(
-			func(ctx context.Context, tx *sqlx.Tx, e events.Of[UserJoined]) error {
-				if !repaired.Load() {
-					return consumer.Permanent(fmt.Errorf("not yet"))
-				}
-				return welcome(ctx, tx, e)
-			})}
-	})
+	s, repaired := buggy(t, broker)
 	run(t, s)
 	endpoint := httptest.NewServer(s.Admin())
 	defer endpoint.Close()
@@ -139,15 +139,22 @@ func TestDiscardedEventIsNeverHandled(t *testing.T) {
 		args []string
 	}{
 		{cli.ExitUsage, "must say why", []string{"discard", history[0].ID}},
-		{0, "members: 1 discarded", []string{"discard", history[0].ID, "--reason", "a test"}},
+		{0, "members: 1 discarded", []string{"discard", history[0].ID, "--service", "members",
+			"--reason", "a test"}},
 		{cli.ExitNotFound, "nothing is parked", []string{"discard", history[0].ID, "--reason", "twice"}},
-		{0, "can only be discarded", []string{"redrive", "--all"}},
+		{0, "next: members parked show sha256:", []string{"groups"}},
+		{cli.ExitProblems, "1 of 1 events would fail", []string{"redrive", "--all", "--dry-run"}},
+		{cli.ExitProblems, "parked discard sha256:", []string{"redrive", "--all"}},
 		{0, "members: 1 discarded", []string{"discard", "--all", "--reason", "a partner's test"}},
 	} {
 		if code, out := commandLine(t, endpoint.URL, append([]string{"parked"}, c.args...)...); code !=
 			c.code || !strings.Contains(out, c.text) {
 			t.Errorf("%q: exit %d, want %d and %q:\n%s", c.args, code, c.code, c.text, out)
 		}
+	}
+	if _, out := commandLine(t, endpoint.URL, "trace", "1"); !strings.Contains(out,
+		"→ members (discarded)") {
+		t.Errorf("the trace of a discarded event: %s", out)
 	}
 	if code, out := commandLine(t, endpoint.URL, "replay", "members", history[0].ID); code != 0 {
 		t.Errorf("exit %d: %s", code, out)

@@ -80,6 +80,13 @@ func (c *pair) run(args ...string) (code int, text string) {
 	return code, out.String() + notes.String()
 }
 
+// gone returns an address at which nothing listens.
+func (c *pair) gone() string {
+	endpoint := httptest.NewServer(nil)
+	endpoint.Close()
+	return endpoint.URL
+}
+
 // waits waits until a subject waits in one place only, and the text has the next command.
 func (c *pair) waits(subject, service string, place admin.Place, next string) {
 	c.Helper()
@@ -150,4 +157,12 @@ func TestWhereASubjectIs(t *testing.T) {
 	if _, code, text := c.where("nobody"); code != cli.ExitNotFound {
 		t.Errorf("exit %d: %s", code, text)
 	}
+	// Of a service that is away, only the last event for it is in question.
+	publish(t, c.members, UserJoined{"1", "bob@example.com"})
+	c.addresses["QUADRILLE_MAIL_URL"] = c.gone()
+	quadrilletest.WaitFor(t, "the queue of the service that is away", func() (bool, string) {
+		code, text := c.run("where", "1")
+		return code == cli.ExitPartial && strings.Count(text, "mail does not answer; it may have") == 1 &&
+			strings.Contains(text, "is mail running?"), text
+	})
 }

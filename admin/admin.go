@@ -41,12 +41,14 @@ type Call struct {
 	AnsweredAt *time.Time      `json:"answered_at,omitempty"` // nil: not yet
 }
 
-// Handled is an event that the service has handled, or that waits there.
+// Handled is an event that the service has accepted: it has handled it, or the event pends there.
 type Handled struct {
 	Owner string    `json:"owner"` // the service that published it
 	ID    string    `json:"id"`
 	Type  string    `json:"type"`
-	At    time.Time `json:"at"`
+	At    time.Time `json:"at"` // it was accepted; its effect is later if it had to be retried
+	// Unhandled is retry, call, unknown, parked or discarded; empty: the event was handled.
+	Unhandled string `json:"unhandled,omitempty"`
 }
 
 // Parked is something that waits for a person, in a list: its size instead of its bytes.

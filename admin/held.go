@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -38,11 +37,7 @@ func heldEvents(s Service, r *http.Request) (any, error) {
 }
 
 func (s remote) Held(ctx context.Context, after int64, limit int) (list []HeldEvent, err error) {
-	text := ""
-	if after != 0 {
-		text = strconv.FormatInt(after, 10)
-	}
-	err = s.get(ctx, "held?"+pageOf(text, limit), &list)
+	err = s.get(ctx, "held?"+pageOfID(after, limit), &list)
 	for i := range list {
 		list[i].Service = s.name
 	}

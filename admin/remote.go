@@ -59,6 +59,14 @@ func pageOf(after string, limit int) string {
 	return q.Encode()
 }
 
+// pageOfID returns the parameters of a page that begins after an id; 0: the first page.
+func pageOfID(after int64, limit int) string {
+	if after == 0 {
+		return pageOf("", limit)
+	}
+	return pageOf(strconv.FormatInt(after, 10), limit)
+}
+
 func (s remote) ParkedEvent(ctx context.Context, id string) (e ParkedEvent, err error) {
 	err = s.get(ctx, "parked/"+url.PathEscape(id), &e)
 	e.Service = s.name
@@ -77,11 +85,7 @@ func (s remote) Replay(ctx context.Context, r ReplayRequest) (int64, error) {
 }
 
 func (s remote) Replays(ctx context.Context, after int64, limit int) (page ReplayPage, err error) {
-	text := ""
-	if after != 0 {
-		text = strconv.FormatInt(after, 10)
-	}
-	err = s.get(ctx, "replay?"+pageOf(text, limit), &page)
+	err = s.get(ctx, "replay?"+pageOfID(after, limit), &page)
 	for i := range page.Replays {
 		page.Replays[i].Service = s.name
 	}

@@ -154,11 +154,7 @@ func (s remote) Discard(ctx context.Context, q RepairRequest) (r Repaired, err e
 }
 
 func (s remote) Repairs(ctx context.Context, after int64, limit int) (page RepairPage, err error) {
-	text := ""
-	if after != 0 {
-		text = strconv.FormatInt(after, 10)
-	}
-	err = s.get(ctx, "repairs?"+pageOf(text, limit), &page)
+	err = s.get(ctx, "repairs?"+pageOfID(after, limit), &page)
 	for i := range page.Repairs {
 		page.Repairs[i].Service = s.name
 	}

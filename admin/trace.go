@@ -20,10 +20,11 @@ type Step struct {
 	Call        *Call           `json:"call,omitempty"` // nil: an event
 }
 
-// HandledBy is a service that has handled an event, and the time.
+// HandledBy is a service that has accepted an event; see Handled.
 type HandledBy struct {
-	Service string    `json:"service"`
-	At      time.Time `json:"at"`
+	Service   string    `json:"service"`
+	At        time.Time `json:"at"`
+	Unhandled string    `json:"unhandled,omitempty"`
 }
 
 // Trace is all that happened about one subject, in the order of time.
@@ -82,7 +83,8 @@ func (c *Client) Trace(ctx context.Context, subject string) Trace {
 			continue
 		}
 		step := &trace.Steps[at]
-		step.Handled = append(step.Handled, HandledBy{Service: h.by, At: h.At})
+		step.Handled = append(step.Handled, HandledBy{Service: h.by, At: h.At,
+			Unhandled: h.Unhandled})
 		step.Type = h.Type
 		if step.Time.IsZero() || step.Service == "" && h.At.Before(step.Time) {
 			step.Time = h.At

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -24,7 +25,8 @@ const (
 
 // Waiting is an event, a deadline or a call about a subject that waits.
 type Waiting struct {
-	Service string `json:"service"` // where it waits; a queue belongs to the service that reads it
+	// Service is where it waits; a queue belongs to the service that reads it. It is set by Client.
+	Service string `json:"service,omitempty"`
 	Place   Place  `json:"place"`
 	ID      string `json:"id"`
 	Type    string `json:"type"`
@@ -46,8 +48,9 @@ type Whereabouts struct {
 }
 
 // Where collects from all services what waits about a subject. An event that is published and that
-// a subscriber of its type has not handled is in the queue of that service; the topology knows the
-// subscribers.
+// a subscriber of its type has not accepted is in the queue of that service; the topology knows the
+// subscribers. Of a service that does not answer, the last event for it is taken to be in its
+// queue, which the reason of that event says.
 func (c *Client) Where(ctx context.Context, subject string,
 	subscribers func(eventType string) []string) Whereabouts {
 	trace := c.Trace(ctx, subject)
@@ -65,6 +68,14 @@ func (c *Client) Where(ctx context.Context, subject string,
 	w.Waiting = slices.DeleteFunc(waiting, func(x Waiting) bool {
 		return x.Place == InOutbox && wasHandled(trace, x.ID) // it left the outbox a moment ago
 	})
+	w.addQueued(trace, subscribers)
+	slices.SortStableFunc(w.Waiting, func(a, b Waiting) int { return a.Since.Compare(b.Since) })
+	return w
+}
+
+// addQueued adds the published events of a trace that wait in the queue of a subscriber.
+func (w *Whereabouts) addQueued(trace Trace, subscribers func(eventType string) []string) {
+	last := map[string]Waiting{} // by service that does not answer
 	for _, s := range trace.Steps {
 		if s.Call != nil || s.Service == "" || slices.ContainsFunc(w.Waiting, func(x Waiting) bool {
 			return x.ID == s.ID && (x.Place == InOutbox || x.Place == Held)
@@ -72,15 +83,20 @@ func (c *Client) Where(ctx context.Context, subject string,
 			continue
 		}
 		for _, service := range subscribers(s.Type) {
-			handled := slices.ContainsFunc(s.Handled, func(h HandledBy) bool { return h.Service == service })
-			if !handled && !away(w.Missing, service) {
-				w.Waiting = append(w.Waiting, Waiting{Service: service, Place: InQueue, ID: s.ID,
-					Type: s.Type, Since: s.Time})
+			queued := Waiting{Service: service, Place: InQueue, ID: s.ID, Type: s.Type, Since: s.Time}
+			accepted := slices.ContainsFunc(s.Handled, func(h HandledBy) bool {
+				return h.Service == service
+			})
+			switch {
+			case away(w.Missing, service):
+				queued.Reason = service + " does not answer; it may have handled this already"
+				last[service] = queued
+			case !accepted:
+				w.Waiting = append(w.Waiting, queued)
 			}
 		}
 	}
-	slices.SortStableFunc(w.Waiting, func(a, b Waiting) int { return a.Since.Compare(b.Since) })
-	return w
+	w.Waiting = slices.AppendSeq(w.Waiting, maps.Values(last))
 }
 
 func away(missing []Missing, service string) bool {
@@ -94,5 +110,8 @@ func wasHandled(t Trace, id string) bool {
 
 func (s remote) Waiting(ctx context.Context, subject string) (list []Waiting, err error) {
 	err = s.get(ctx, "waiting/"+url.PathEscape(subject), &list)
+	for i := range list {
+		list[i].Service = s.name
+	}
 	return list, err
 }

@@ -27,8 +27,8 @@ type group struct {
 // uuid matches the ids in a reason, which would otherwise make each event a group of its own.
 var uuid = regexp.MustCompile(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
 
-// general returns the first line of a reason without the ids in it.
-func general(reason string) string {
+// withoutIDs returns the first line of a reason, with "…" for each id.
+func withoutIDs(reason string) string {
 	line, _, _ := strings.Cut(reason, "\n")
 	return uuid.ReplaceAllString(line, "…")
 }
@@ -38,7 +38,7 @@ func groupsOf(parked []admin.Parked) []group {
 	groups := []group{}
 	at := map[group]int{} // by what makes a group
 	for _, p := range parked {
-		key := group{Service: p.Service, Type: p.Type, Kind: p.Kind, Reason: general(p.Reason)}
+		key := group{Service: p.Service, Type: p.Type, Kind: p.Kind, Reason: withoutIDs(p.Reason)}
 		n, ok := at[key]
 		if !ok {
 			n = len(groups)
@@ -74,13 +74,30 @@ func groupsCommand(e *Env) *cobra.Command {
 							g.Reason)
 					}
 				})
-				e.Notef("try a group: %s parked redrive --service %s --type %s --dry-run", e.App.Name,
-					groups[0].Service, cmp.Or(groups[0].Type, "TYPE"))
+				e.Notef("next: %s", e.App.nextForGroup(groups[0]))
 			})
 			return e.partial(list.Missing, err)
 		},
 	}
 }
+
+// nextForGroup is the command with which a person goes on with a group.
+func (a App) nextForGroup(g group) string {
+	if g.Kind == evidence {
+		return fmt.Sprintf("%s parked show %s", a.Name, g.Example)
+	}
+	longest := "" // part of the reason that all events of the group have
+	for part := range strings.SplitSeq(g.Reason, "…") {
+		if part = strings.TrimSpace(part); len(part) > len(longest) {
+			longest = part
+		}
+	}
+	return fmt.Sprintf("%s parked redrive --service %s --parked-for '%s' --dry-run", a.Name, g.Service,
+		strings.ReplaceAll(longest, "'", `'\''`))
+}
+
+// evidence is the kind of what can only be discarded.
+const evidence = "evidence"
 
 // maxRepairsShown is how many repairs are listed at most.
 const maxRepairsShown = 100

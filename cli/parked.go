@@ -33,11 +33,12 @@ func parkedCommand(e *Env) *cobra.Command {
 		},
 	}
 	list.Flags().IntVar(&limit, "limit", 0, "at most so many of each service (default: all)")
+	var only string
 	show := &cobra.Command{
 		Use: "show ID", Short: "Show one with its envelope and its bytes", Args: cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked show sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f0",
 		RunE: func(c *cobra.Command, args []string) error {
-			return showParked(c.Context(), e, args[0])
+			return showParked(c.Context(), e, args[0], only)
 		},
 	}
 	try := &cobra.Command{
@@ -45,8 +46,11 @@ func parkedCommand(e *Env) *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		Example: "  " + e.App.Name + " parked dry-run 0190b1c2-7d3e-7f00-8000-000000000001",
 		RunE: func(c *cobra.Command, args []string) error {
-			return tryParked(c.Context(), e, args[0])
+			return tryParked(c.Context(), e, args[0], only)
 		},
+	}
+	for _, c := range []*cobra.Command{show, try} {
+		c.Flags().StringVar(&only, "service", "", "the copy that this service has parked")
 	}
 	group.AddCommand(list, groupsCommand(e), show, try, redriveCommand(e), discardCommand(e),
 		repairsCommand(e))
@@ -68,30 +72,51 @@ func printParked(e *Env, t *Text, all admin.ParkedList) {
 	})
 }
 
-func showParked(ctx context.Context, e *Env, id string) error {
+// askParked asks the services about a parked event with this id, until one has it: all of them, or
+// the one that is named. It returns the answer and that service. Of an id that several services
+// have parked, each has a copy.
+func askParked[T any](e *Env, id, only string,
+	ask func(s admin.Service) (T, error)) (answer T, service string, err error) {
+	if only != "" && e.App.known(only) != nil {
+		return answer, "", usage(e.App.known(only))
+	}
 	var missing []admin.Missing
 	client := e.Client()
 	for _, service := range client.Services {
-		found, err := client.Service(service).ParkedEvent(ctx, id)
-		if IsNotFound(err) {
+		if only != "" && service != only {
 			continue
 		}
-		if err != nil {
+		answer, err := ask(client.Service(service))
+		switch {
+		case err == nil:
+			return answer, service, nil
+		case !IsNotFound(err):
 			missing = append(missing, admin.NewMissing(service, err))
-			continue
 		}
-		return e.Print(found, func(t *Text) {
-			t.Printf("%s parked %s %s at %s after %d attempts\nthrough %s under %s\n", service,
-				cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339),
-				found.Attempts, found.Exchange, found.RoutingKey)
-			t.Lines("  ", found.Reason)
-			t.Printf("\n")
-			t.attributes(found.Attributes)
-			t.Printf("\n")
-			t.Lines("  ", string(found.Body))
-		})
 	}
-	return notParked(e, id, missing)
+	return answer, "", notParked(e, id, missing)
+}
+
+func showParked(ctx context.Context, e *Env, id, only string) error {
+	found, service, err := askParked(e, id, only, func(s admin.Service) (admin.ParkedEvent, error) {
+		return s.ParkedEvent(ctx, id)
+	})
+	if err != nil {
+		return err
+	}
+	return e.Print(found, func(t *Text) {
+		t.Printf("%s parked %s %s at %s after %d attempts\nthrough %s under %s\n", service,
+			cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339),
+			found.Attempts, found.Exchange, found.RoutingKey)
+		t.Lines("  ", found.Reason)
+		t.Printf("\n")
+		t.attributes(found.Attributes)
+		t.Printf("\n")
+		t.Lines("  ", string(found.Body))
+		if only == "" {
+			e.Notef("another service may have parked it, too: see --service, and %s parked list", e.App.Name)
+		}
+	})
 }
 
 // attributes writes the attributes of an event, one on a line.
@@ -102,40 +127,32 @@ func (t *Text) attributes(values any) {
 	}
 }
 
-// tryParked requests a dry run from each service, until one has the event.
-func tryParked(ctx context.Context, e *Env, id string) error {
-	var missing []admin.Missing
-	client := e.Client()
-	for _, service := range client.Services {
-		result, err := client.Service(service).DryRun(ctx, id)
-		if IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			missing = append(missing, admin.NewMissing(service, err))
-			continue
-		}
-		err = e.Print(result, func(t *Text) {
-			if result.Error == "" {
-				t.Printf("%s would handle it, with %d effects\n", service, len(result.Publishes))
-			}
-			for _, e := range result.Publishes {
-				kind := "publish"
-				switch {
-				case e.Call != nil:
-					kind = "call"
-				case e.Due != nil:
-					kind = "schedule"
-				}
-				t.Printf("  %s %s %s\n", kind, e.Type, e.Data)
-			}
-		})
-		if err == nil && result.Error != "" {
-			err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", service, result.Error)}
-		}
+func tryParked(ctx context.Context, e *Env, id, only string) error {
+	result, service, err := askParked(e, id, only, func(s admin.Service) (admin.DryRun, error) {
+		return s.DryRun(ctx, id)
+	})
+	if err != nil {
 		return err
 	}
-	return notParked(e, id, missing)
+	err = e.Print(result, func(t *Text) {
+		if result.Error == "" {
+			t.Printf("%s would handle it, with %d effects\n", service, len(result.Publishes))
+		}
+		for _, e := range result.Publishes {
+			kind := "publish"
+			switch {
+			case e.Call != nil:
+				kind = "call"
+			case e.Due != nil:
+				kind = "schedule"
+			}
+			t.Printf("  %s %s %s\n", kind, e.Type, e.Data)
+		}
+	})
+	if err == nil && result.Error != "" {
+		err = Error{Code: ExitProblems, Err: fmt.Errorf("%s would fail: %s", service, result.Error)}
+	}
+	return err
 }
 
 // notParked is the error when no service that answers has parked an event.

@@ -15,7 +15,7 @@ import (
 
 func redriveCommand(e *Env) *cobra.Command {
 	s := &selection{}
-	var why string
+	var reason string
 	var rate int
 	var dry bool
 	c := &cobra.Command{
@@ -27,31 +27,27 @@ func redriveCommand(e *Env) *cobra.Command {
 			"command may be repeated,\n" +
 			"also by another operator at the same time: each event is redriven once.\n" +
 			"--dry-run handles each of them, rolls everything back and says how many would succeed.",
-		Example: "  " + e.App.Name + " parked redrive --reason \"no such column\" --dry-run\n" +
-			"  " + e.App.Name + " parked redrive --reason \"no such column\" --why \"release 1.4.1\"",
+		Example: "  " + e.App.Name + " parked redrive --parked-for \"no such column\" --dry-run\n" +
+			"  " + e.App.Name + " parked redrive --parked-for \"no such column\" --reason " +
+			"\"release 1.4.1\"",
 		RunE: func(c *cobra.Command, ids []string) error {
 			if rate < 1 {
 				return usage(fmt.Errorf("--rate %d: must be 1 or more", rate))
 			}
 			s.ids = ids
 			found, missing, err := s.find(c.Context(), e)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if dry {
+			case dry:
 				return dryRunAll(c.Context(), e, found, missing)
 			}
-			done, err := repair(c.Context(), e, found, rate,
-				func(service string, ids []string) (admin.Repaired, error) {
-					return e.Client().Service(service).Redrive(c.Context(), admin.RepairRequest{IDs: ids,
-						Operator: operatorName(), Reason: why})
-				})
-			return printRepairs(e, done, missing, "redriven", err)
+			return repairAll(c.Context(), e, found, missing, rate, reason, "redriven",
+				admin.Service.Redrive)
 		},
 	}
 	s.flags(c)
-	c.Flags().StringVar(&s.because, "reason", "", "only what is parked for a reason with this text")
-	c.Flags().StringVar(&why, "why", "", "why, for the record")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	c.Flags().IntVar(&rate, "rate", redriveRate, "at most so many events a second")
 	c.Flags().BoolVar(&dry, "dry-run", false, "handle them, roll back, and count what would succeed")
 	return c
@@ -59,7 +55,7 @@ func redriveCommand(e *Env) *cobra.Command {
 
 func discardCommand(e *Env) *cobra.Command {
 	s := &selection{}
-	var why string
+	var reason string
 	c := &cobra.Command{
 		Use: "discard [ID...]", Short: "Remove parked events for good, with a reason",
 		Args: cobra.ArbitraryArgs,
@@ -70,7 +66,7 @@ func discardCommand(e *Env) *cobra.Command {
 		Example: "  " + e.App.Name + " parked discard sha256:0f1e2d3c4b5a69788796a5b4c3d2e1f0 --reason " +
 			"\"a test of the partner\"",
 		RunE: func(c *cobra.Command, ids []string) error {
-			if strings.TrimSpace(why) == "" {
+			if strings.TrimSpace(reason) == "" {
 				return usage(errors.New("--reason: must say why, since what is discarded is never handled"))
 			}
 			s.ids = ids
@@ -78,28 +74,38 @@ func discardCommand(e *Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			done, err := repair(c.Context(), e, found, redriveRate,
-				func(service string, ids []string) (admin.Repaired, error) {
-					return e.Client().Service(service).Discard(c.Context(), admin.RepairRequest{IDs: ids,
-						Operator: operatorName(), Reason: why})
-				})
-			return printRepairs(e, done, missing, "discarded", err)
+			return repairAll(c.Context(), e, found, missing, redriveRate, reason, "discarded",
+				admin.Service.Discard)
 		},
 	}
 	s.flags(c)
-	c.Flags().StringVar(&s.because, "parked-for", "",
-		"only what is parked for a reason with this text")
-	c.Flags().StringVar(&why, "reason", "", "why, for the record")
+	c.Flags().StringVar(&reason, "reason", "", "why, for the record")
 	return c
 }
 
-// printRepairs prints what was done, also before an error, and the next command.
-func printRepairs(e *Env, done repairs, missing []admin.Missing, verb string, err error) error {
+// repairAll redrives or discards events, and prints what was done, also before an error, and the
+// next command. Its exit code is ExitProblems if some of them can only be discarded.
+func repairAll(ctx context.Context, e *Env, found []admin.Parked, missing []admin.Missing, rate int,
+	reason, verb string, do func(s admin.Service, ctx context.Context, r admin.RepairRequest) (
+		admin.Repaired, error)) error {
+	client, operator := e.Client(), operatorName()
+	send := func(service string, ids []string) (admin.Repaired, error) {
+		return do(client.Service(service), ctx,
+			admin.RepairRequest{IDs: ids, Operator: operator, Reason: reason})
+	}
+	done, err := repair(ctx, e, found, rate, send)
 	done.Missing = append(done.Missing, missing...)
 	if err == nil || len(done.Repaired) > 0 {
 		err = errors.Join(err, e.Print(done, func(t *Text) { done.print(e, t, verb) }))
 	}
-	if len(done.Repaired) > 0 {
+	for _, r := range done.Repaired {
+		if err == nil && len(r.Evidence) > 0 {
+			err = Error{Code: ExitProblems,
+				Err:  errors.New("not everything that is selected can be redriven"),
+				Next: fmt.Sprintf("%s parked discard %s --reason TEXT", e.App.Name, r.Evidence[0])}
+		}
+	}
+	if err == nil && len(done.Repaired) > 0 {
 		e.Notef("see what is still parked: %s parked groups", e.App.Name)
 	}
 	return e.partial(missing, err)
@@ -143,7 +149,7 @@ func dryRunAll(ctx context.Context, e *Env, found []admin.Parked,
 			continue
 		}
 		failed++
-		result.add(general(run.Error), p.ID)
+		result.add(withoutIDs(run.Error), p.ID)
 	}
 	slices.SortStableFunc(result.Fail, func(a, b failure) int {
 		return cmp.Compare(len(b.Events), len(a.Events))

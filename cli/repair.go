@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"slices"
@@ -25,30 +26,33 @@ const (
 
 // selection says which of the parked events a repair is about.
 type selection struct {
-	ids                             []string
-	service, kind, subject, because string
-	all                             bool
-	limit                           int
+	ids                                    []string
+	service, eventType, subject, parkedFor string
+	all                                    bool
+	limit                                  int
 }
 
 func (s *selection) flags(c *cobra.Command) {
 	c.Flags().StringVar(&s.service, "service", "", "only what this service has parked")
-	c.Flags().StringVar(&s.kind, "type", "", "only events of this type")
+	c.Flags().StringVar(&s.eventType, "type", "", "only events of this type")
 	c.Flags().StringVar(&s.subject, "subject", "", "only events about this subject, such as an order")
+	c.Flags().StringVar(&s.parkedFor, "parked-for", "",
+		"only what is parked for a reason with this text")
 	c.Flags().BoolVar(&s.all, "all", false, "everything that is parked")
 	c.Flags().IntVar(&s.limit, "limit", 0, "at most so many, the oldest first (default: all)")
 }
 
 // validate refuses a selection that is about nothing: forgotten arguments must not repair all.
 func (s *selection) validate(app App) error {
-	filtered := s.service+s.kind+s.subject+s.because != ""
+	filtered := s.eventType+s.subject+s.parkedFor != ""
 	switch {
 	case s.limit < 0:
 		return usage(fmt.Errorf("--limit %d: must not be negative", s.limit))
 	case s.service != "" && app.known(s.service) != nil:
 		return usage(app.known(s.service))
-	case len(s.ids) == 0 && !filtered && !s.all:
-		return usage(errors.New("name ids, a filter such as --type, or --all"))
+	case len(s.ids) == 0 && s.service == "" && !filtered && !s.all:
+		return Error{Code: ExitUsage, Err: errors.New("name ids, a filter such as --type, or --all"),
+			Next: "see what is parked: " + app.Name + " parked groups"}
 	case len(s.ids) > 0 && (filtered || s.all):
 		return usage(errors.New("name ids or filters, not both"))
 	}
@@ -58,8 +62,9 @@ func (s *selection) validate(app App) error {
 // selects reports whether an event is meant.
 func (s *selection) selects(p admin.Parked) bool {
 	return (len(s.ids) == 0 || slices.Contains(s.ids, p.ID)) &&
-		(s.service == "" || p.Service == s.service) && (s.kind == "" || p.Type == s.kind) &&
-		(s.subject == "" || p.Subject == s.subject) && strings.Contains(p.Reason, s.because)
+		(s.service == "" || p.Service == s.service) &&
+		(s.eventType == "" || p.Type == s.eventType) &&
+		(s.subject == "" || p.Subject == s.subject) && strings.Contains(p.Reason, s.parkedFor)
 }
 
 // find lists the selected events of all services, the oldest first. It is an error if no service
@@ -96,55 +101,52 @@ type repairs struct {
 	Missing  []admin.Missing  `json:"missing"`
 }
 
+// add joins what a batch has done to what the batches before did in the same service.
+func (r *repairs) add(one admin.Repaired) {
+	i := slices.IndexFunc(r.Repaired, func(x admin.Repaired) bool { return x.Service == one.Service })
+	if i < 0 {
+		r.Repaired = append(r.Repaired, one)
+		return
+	}
+	all := &r.Repaired[i]
+	all.Done, all.Evidence = append(all.Done, one.Done...), append(all.Evidence, one.Evidence...)
+	all.Absent = append(all.Absent, one.Absent...)
+}
+
 // repair sends the selected events to their services, in batches, at most rate of them a second.
-// What a crash or Ctrl-C interrupts is done by the same command again.
+// What an error or Ctrl-C interrupts is done by the same command again.
 func repair(ctx context.Context, e *Env, found []admin.Parked, rate int,
 	send func(service string, ids []string) (admin.Repaired, error)) (done repairs, err error) {
 	done = repairs{Repaired: []admin.Repaired{}, Missing: []admin.Missing{}}
-	byService := map[string]*admin.Repaired{}
 	size := min(repairBatch, rate)
 	for n, batch := range slices.Collect(slices.Chunk(found, size)) {
 		if n > 0 && !pause(ctx, time.Duration(size)*time.Second/time.Duration(rate)) {
-			return done, ctx.Err()
+			return done, fmt.Errorf("after %d of %d events: %w", n*size, len(found), ctx.Err())
 		}
 		ids := map[string][]string{}
 		for _, p := range batch {
 			ids[p.Service] = append(ids[p.Service], p.ID)
 		}
-		for _, service := range e.App.services() {
-			if len(ids[service]) == 0 {
-				continue
-			}
+		for _, service := range slices.Sorted(maps.Keys(ids)) {
 			r, err := send(service, ids[service])
 			if err != nil {
 				return done, fmt.Errorf("after %d of %d events: %w", n*size, len(found), err)
 			}
-			if byService[service] == nil {
-				byService[service] = &admin.Repaired{Service: service, Done: []string{},
-					Evidence: []string{}, Absent: []string{}}
-			}
-			all := byService[service]
-			all.Done, all.Evidence = append(all.Done, r.Done...), append(all.Evidence, r.Evidence...)
-			all.Absent = append(all.Absent, r.Absent...)
+			done.add(r)
 		}
 		if len(found) >= progressFrom {
 			e.Notef("%d of %d", min((n+1)*size, len(found)), len(found))
 		}
 	}
-	for _, service := range e.App.services() {
-		if r := byService[service]; r != nil {
-			done.Repaired = append(done.Repaired, *r)
-		}
-	}
 	return done, nil
 }
 
-// print writes what was done, and says what could not be.
+// print writes what was done, and what could not be.
 func (r repairs) print(e *Env, t *Text, verb string) {
 	for _, s := range r.Repaired {
 		t.Printf("%s: %d %s", s.Service, len(s.Done), verb)
 		if n := len(s.Evidence); n > 0 {
-			t.Printf(", %d are evidence of malformed messages and can only be discarded", n)
+			t.Printf(", %d are malformed or contradictory and can only be discarded", n)
 		}
 		if n := len(s.Absent); n > 0 {
 			t.Printf(", %d were repaired by somebody else", n)

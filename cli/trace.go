@@ -102,7 +102,11 @@ func note(s admin.Step, began time.Time) string {
 	}
 	var by []string
 	for _, h := range s.Handled {
-		by = append(by, h.Service+" "+after(h.At.Sub(began)))
+		when := after(h.At.Sub(began))
+		if h.Unhandled != "" {
+			when = "(" + h.Unhandled + ")"
+		}
+		by = append(by, h.Service+" "+when)
 	}
 	if len(by) > 0 {
 		text += "  → " + strings.Join(by, ", ")

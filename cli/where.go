@@ -14,7 +14,8 @@ func whereCommand(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "where SUBJECT", Short: "Show where a subject, such as an order, is and what it waits for",
 		Long: "Show the last event about a subject, and all that waits about it: in outboxes, queues, " +
-			"retries, deadlines,\noutside calls, and parked for a person, with the next command.",
+			"retries, deadlines,\noutside calls, and parked for a person. If a person can do something, " +
+			"it names the command.",
 		Example: "  " + e.App.Name + " where 0190a0e0-0000-7000-8000-000000000001",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -90,13 +90,14 @@ func orderPlace(e *cli.Env) *cobra.Command {
 
 // awaitEnd waits until an order has ended.
 func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
+	began := time.Now()
 	ok, err := poll(ctx, func() (bool, error) {
 		err := e.Call(ctx, "orders", "GET", "/orders/"+o.ID, nil, nil, o)
 		return o.State != orders.Placed, err
 	})
 	if err == nil && !ok {
-		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State, settleTimeout),
-			Next: "see its events: quadrille trace " + o.ID}
+		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State,
+			time.Since(began).Round(time.Second)), Next: "see what it waits for: quadrille where " + o.ID}
 	}
 	return err
 }

@@ -119,15 +119,17 @@ func (i *Inbox) queryReceipts(ctx context.Context, tx *sqlx.Tx, receipts []Recei
 	return rows.Err()
 }
 
-// Handled is an event that has taken effect.
+// Handled is an event that the consumer has accepted: it has taken effect, or it pends.
 type Handled struct {
 	Owner string    `db:"owner" json:"owner"`
 	ID    string    `db:"event_id" json:"id"`
 	Type  string    `db:"type" json:"type"`
-	At    time.Time `db:"handled_at" json:"at"`
+	At    time.Time `db:"handled_at" json:"at"` // it was accepted
+	// Unhandled is the kind of an event that pends, or parked or discarded; empty: it took effect.
+	Unhandled string `db:"unhandled" json:"unhandled"`
 }
 
-// Handled returns which of the given events were handled, and when.
+// Handled returns which of the given events were accepted, and when.
 func (i *Inbox) Handled(ctx context.Context, ids ...string) ([]Handled, error) {
 	handled := []Handled{}
 	// The caller does not know the owner. There are few owners, so the query searches the index once
@@ -139,8 +141,15 @@ func (i *Inbox) Handled(ctx context.Context, ids ...string) ([]Handled, error) {
 			SELECT (SELECT owner FROM inbox WHERE consumer = $1 AND owner > o.owner ORDER BY owner LIMIT 1)
 				FROM owners AS o WHERE o.owner IS NOT NULL
 		)
-		SELECT i.owner, i.event_id::text AS event_id, i.type, i.handled_at FROM owners AS o
+		SELECT i.owner, i.event_id::text AS event_id, i.type, i.handled_at, CASE
+				WHEN p.key IS NOT NULL AND p.due IS NULL THEN 'parked'
+				WHEN p.key IS NOT NULL THEN p.kind
+				WHEN EXISTS (SELECT FROM repairs AS r WHERE r.consumer = $1 AND r.owner = i.owner
+					AND r.key = i.event_id::text AND r.action = 'discard') THEN 'discarded'
+				ELSE '' END AS unhandled
+		FROM owners AS o
 		JOIN inbox AS i ON i.consumer = $1 AND i.owner = o.owner AND i.event_id = ANY($2::uuid[])
+		LEFT JOIN pending AS p ON p.consumer = $1 AND p.owner = i.owner AND p.key = i.event_id::text
 		ORDER BY i.handled_at`, i.consumer, pq.StringArray(ids))
 	if err != nil {
 		return nil, fmt.Errorf("look up handled events: %w", err)

@@ -14,6 +14,7 @@ CREATE TABLE repairs (
     at         timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX repairs_consumer ON repairs (consumer, id);
+CREATE INDEX repairs_key ON repairs (consumer, owner, key);
 
 -- +goose Down
 DROP TABLE repairs;
