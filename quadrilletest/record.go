@@ -19,11 +19,15 @@ import (
 // marker is the type of the message with which a Recorder finds the end of its queue.
 const marker = "quadrilletest.marker"
 
-// Recorder keeps the events that services publish. It survives a restart of the broker.
+// Recorder keeps the events that services publish. It survives a restart of the broker. A broker
+// that is killed may forget the queue and its bindings, if they were declared in its last seconds.
+// The recorder then declares them again, but an event that a service publishes before is not
+// recorded: keep the services away with Proxy.Down until ExpectNoMore has returned.
 type Recorder struct {
-	t       testing.TB
-	amqpURL string
-	queue   string
+	t        testing.TB
+	amqpURL  string
+	queue    string
+	services []string
 
 	mu       sync.Mutex
 	seen     map[string]bool // the ids of events and markers
@@ -36,8 +40,8 @@ type Recorder struct {
 func Record(t testing.TB, amqpURL string, services ...string) *Recorder {
 	t.Helper()
 	r := &Recorder{t: t, amqpURL: amqpURL, queue: "quadrilletest." + events.NewID(),
-		seen: map[string]bool{}}
-	if err := r.bind(services); err != nil {
+		services: services, seen: map[string]bool{}}
+	if err := r.onChannel(r.bind); err != nil {
 		t.Fatalf("record the events of %v: %v", services, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -47,22 +51,21 @@ func Record(t testing.TB, amqpURL string, services ...string) *Recorder {
 	return r
 }
 
-func (r *Recorder) bind(services []string) error {
-	return r.onChannel(func(ch *amqp.Channel) error {
-		if _, err := ch.QueueDeclare(r.queue, true, false, false, false, nil); err != nil {
+// bind declares the queue of the recorder and its bindings, which may exist.
+func (r *Recorder) bind(ch *amqp.Channel) error {
+	if _, err := ch.QueueDeclare(r.queue, true, false, false, false, nil); err != nil {
+		return err
+	}
+	for _, service := range r.services {
+		exchange := topology.ExchangeOf(service)
+		if err := ch.ExchangeDeclare(exchange, "topic", true, false, false, false, nil); err != nil {
 			return err
 		}
-		for _, service := range services {
-			exchange := topology.ExchangeOf(service)
-			if err := ch.ExchangeDeclare(exchange, "topic", true, false, false, false, nil); err != nil {
-				return err
-			}
-			if err := ch.QueueBind(r.queue, "#", exchange, false, nil); err != nil {
-				return err
-			}
+		if err := ch.QueueBind(r.queue, "#", exchange, false, nil); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (r *Recorder) onChannel(f func(ch *amqp.Channel) error) error {
@@ -84,6 +87,9 @@ func (r *Recorder) consume(ctx context.Context) {
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		_ = r.onChannel(func(ch *amqp.Channel) error { // an error ends the connection
+			if err := r.bind(ch); err != nil {
+				return err
+			}
 			deliveries, err := ch.ConsumeWithContext(ctx, r.queue, "", false, false, false, false, nil)
 			if err != nil {
 				return err
@@ -147,6 +153,9 @@ func (r *Recorder) ExpectNoMore() {
 	r.t.Helper()
 	id := events.NewID()
 	err := r.onChannel(func(ch *amqp.Channel) error {
+		if err := r.bind(ch); err != nil {
+			return err
+		}
 		if err := ch.Confirm(false); err != nil {
 			return err
 		}

@@ -69,7 +69,10 @@ func TestFaults(t *testing.T) {
 	published.Await("user.joined", "2")
 	servers.KillRabbitMQ(t)
 	joins("3")
+	network.Down()
 	servers.RestartRabbitMQ(t)
+	published.ExpectNoMore() // it records again
+	network.Up()
 	published.Await("user.joined", "3")
 	servers.KillPostgres(t)
 	servers.RestartPostgres(t)
