@@ -81,7 +81,7 @@ func (o operator) Handled(ctx context.Context, ids []string) ([]admin.Handled, e
 	all := make([]admin.Handled, len(handled))
 	for i, h := range handled {
 		all[i] = admin.Handled{Owner: h.Owner, ID: h.ID, Type: h.Type, At: h.At,
-			Unhandled: h.Unhandled}
+			Unhandled: h.Unhandled, Content: h.Content}
 	}
 	return all, err
 }

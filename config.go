@@ -13,6 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/pg"
@@ -70,6 +71,10 @@ type Config struct {
 	// Middleware wraps every handler, reaction and outside call, the first one outermost. Packages
 	// quadrilleprom and quadrilleotel have some for metrics and traces.
 	Middleware []consumer.Middleware
+	// Audit returns what contradicts the invariants of the service's own tables. It gets a transaction
+	// that only reads, and sees one snapshot, so that it may run next to traffic. nil: only the kit's
+	// own tables are audited. See the command audit.
+	Audit func(ctx context.Context, tx *sqlx.Tx) ([]admin.Finding, error)
 	// Log gets what happens. The zero value writes warnings and errors to standard error, since
 	// a service that waits for its servers would otherwise be silent; zerolog.Nop() logs nothing.
 	Log zerolog.Logger

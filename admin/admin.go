@@ -49,6 +49,8 @@ type Handled struct {
 	At    time.Time `json:"at"` // it was accepted; its effect is later if it had to be retried
 	// Unhandled is retry, call, unknown, parked or discarded; empty: the event was handled.
 	Unhandled string `json:"unhandled,omitempty"`
+	// Content is the fingerprint of its data, as in Published; nil: an earlier release accepted it.
+	Content *int64 `json:"content,string,omitempty"`
 }
 
 // Parked is something that waits for a person, in a list: its size instead of its bytes.

@@ -35,6 +35,14 @@ func (f fake) Handled(_ context.Context, ids []string) (list []admin.Handled, er
 	return list, f.err
 }
 
+func (f fake) Published(_ context.Context, after int64, limit int) ([]admin.Published, error) {
+	return []admin.Published{{Seq: after + int64(limit), Content: -1 << 60}}, f.err
+}
+
+func (f fake) Audit(context.Context) ([]admin.Finding, error) {
+	return []admin.Finding{{Rule: "sums"}}, f.err
+}
+
 func (f fake) Parked(_ context.Context, after string, limit int) (admin.ParkedPage, error) {
 	return admin.ParkedPage{Parked: []admin.Parked{{ID: after, Attempts: limit}}}, f.err
 }
@@ -132,6 +140,8 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 		"held":        func(ctx context.Context) (any, error) { return s.Held(ctx, 7, 9) },
 		"relay":       func(ctx context.Context) (any, error) { return s.Relay(ctx) },
 		"use":         func(ctx context.Context) (any, error) { return s.UseSource(ctx, "stream") },
+		"published":   func(ctx context.Context) (any, error) { return s.Published(ctx, 7, 3) },
+		"audit":       func(ctx context.Context) (any, error) { return s.Audit(ctx) },
 		"breakers":    func(ctx context.Context) (any, error) { return s.Breakers(ctx) },
 		"projections": func(ctx context.Context) (any, error) { return s.Projections(ctx) },
 		"rebuild":     func(ctx context.Context) (any, error) { return s.Rebuild(ctx, "a b") },

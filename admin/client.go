@@ -34,11 +34,15 @@ type Client struct {
 func (c *Client) Service(name string) Service { return remote{c, name} }
 
 // Call makes a request to a service, also to a route of its own, and decodes its JSON answer into
-// out, unless nil. A body that is not nil is sent as JSON.
+// out, unless nil. A body that is not nil is sent as JSON. It takes at most 10 seconds, or until
+// the deadline of ctx if there is one.
 func (c *Client) Call(ctx context.Context, service, method, path string, header map[string]string,
 	body, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, requestTimeout)
+		defer cancel()
+	}
 	r := request{c, service, method, path, header, nil}
 	if body != nil {
 		var err error

@@ -24,6 +24,8 @@ const (
 //	GET  /admin/history/{subject}  the events and calls of a subject
 //	GET  /admin/waiting/{subject}  what waits about a subject
 //	POST /admin/handled          the handled ones of {"ids": […]}
+//	GET  /admin/published        the history without its data: ?limit=1000&after=seq
+//	GET  /admin/audit            contradictions in the service's database
 //	GET  /admin/parked           what is parked, in pages: ?limit=1000&after=
 //	GET  /admin/parked/{id}      one of them, with its bytes
 //	POST /admin/parked/{id}/dry-run  handle it, and roll everything back
@@ -67,6 +69,8 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 		return s.Waiting(r.Context(), r.PathValue("subject"))
 	})
 	route("POST /admin/handled", func(r *http.Request) (any, error) { return handled(s, r) })
+	route("GET /admin/published", func(r *http.Request) (any, error) { return published(s, r) })
+	route("GET /admin/audit", func(r *http.Request) (any, error) { return s.Audit(r.Context()) })
 	route("GET /admin/parked", func(r *http.Request) (any, error) { return parked(s, r) })
 	route("GET /admin/parked/{id}", func(r *http.Request) (any, error) {
 		return s.ParkedEvent(r.Context(), r.PathValue("id"))

@@ -18,6 +18,11 @@ type Service interface {
 	Waiting(ctx context.Context, subject string) ([]Waiting, error)
 	// Handled returns which of the events with these ids the service has handled.
 	Handled(ctx context.Context, ids []string) ([]Handled, error)
+	// Published returns at most limit events of the history with a seq greater than after, in the
+	// order of seq. A limit of 0 is 1000, which is also the most.
+	Published(ctx context.Context, after int64, limit int) ([]Published, error)
+	// Audit checks the service's own invariants in one snapshot of its database, which it only reads.
+	Audit(ctx context.Context) ([]Finding, error)
 	// Parked returns a page of at most limit rows, after the row with which an earlier page ended; see
 	// ParkedPage.Next. A limit of 0 is 1000, which is also the most.
 	Parked(ctx context.Context, after string, limit int) (ParkedPage, error)

@@ -14,7 +14,7 @@ func (c *Client) UseRelay(ctx context.Context, service, source string) (Relay, e
 	s := c.Service(service)
 	r, err := s.UseSource(ctx, source)
 	for err == nil && r.Source != source {
-		if err := pause(ctx); err != nil {
+		if err := pause(ctx, waitPoll); err != nil {
 			return r, fmt.Errorf("the relay of %s still uses the %s: its log says why; for the stream, "+
 				"wal_level must be logical and its role must have REPLICATION: %w", service, r.Source, err)
 		}
@@ -41,15 +41,15 @@ func (c *Client) Replay(ctx context.Context, service string, r ReplayRequest) (R
 				return r, nil
 			}
 		}
-		if err := pause(ctx); err != nil {
+		if err := pause(ctx, waitPoll); err != nil {
 			return Replay{}, fmt.Errorf("request %d goes on in %s without us: %w", id, service, err)
 		}
 	}
 }
 
-// pause waits for waitPoll, or returns the error of ctx.
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(waitPoll)
+// pause waits, or returns the error of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -20,9 +20,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -38,6 +40,10 @@ type App struct {
 	Start string
 	// Check explores the choreography; nil: there is no command check.
 	Check func() (Checked, error)
+	// Audit adds to found what contradicts the invariants between the services of the choreography,
+	// and what it has compared, to Checked. What may be under way it looks up again after grace. nil:
+	// the command audit compares events only.
+	Audit func(ctx context.Context, e *Env, found *admin.Audit, grace time.Duration) error
 	// Settings refuses names of settings, of the file that is read, that nobody knows; it looks at the
 	// environment itself. nil: all are taken.
 	Settings func(names []string) error
@@ -106,7 +112,7 @@ func rootCommand(e *Env) *cobra.Command {
 		return usage(err)
 	})
 	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), topologyCommand(e),
-		parkedCommand(e),
+		parkedCommand(e), auditAllCommand(e),
 		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
 	if e.App.Check != nil {
 		root.AddCommand(checkCommand(e))

@@ -34,7 +34,8 @@ import (
 // line.
 type services struct {
 	*testing.T
-	settings map[string]string
+	settings  map[string]string
+	databases map[string]string // by service
 }
 
 func startServices(t *testing.T) *services {
@@ -43,8 +44,8 @@ func startServices(t *testing.T) *services {
 	if err := rabbit.Apply(t.Context(), amqp, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
-	b := &services{T: t, settings: map[string]string{"QUADRILLE_AMQP_URL": amqp,
-		"QUADRILLE_MANAGEMENT_URL": management}}
+	b := &services{T: t, databases: map[string]string{}, settings: map[string]string{
+		"QUADRILLE_AMQP_URL": amqp, "QUADRILLE_MANAGEMENT_URL": management}}
 	for name, service := range map[string]webtest.New{
 		"orders": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
 			return webtest.Must(orders.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}, time.Hour))
@@ -57,7 +58,8 @@ func startServices(t *testing.T) *services {
 			return webtest.Must(inventory.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}))
 		},
 		"shipping": func(db string, log zerolog.Logger) (*quadrille.Service, http.Handler) {
-			return webtest.Must(shipping.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}, nil, nil))
+			return webtest.Must(shipping.New(quadrille.Config{Database: db, AMQP: amqp, Log: log}, nil,
+				shipping.Countries))
 		},
 	} {
 		b.start(name, service)
@@ -67,7 +69,8 @@ func startServices(t *testing.T) *services {
 
 func (b *services) start(name string, service webtest.New) {
 	b.Helper()
-	s, api := service(webtest.Database(b, service), zerolog.Nop())
+	b.databases[name] = webtest.Database(b, service)
+	s, api := service(b.databases[name], zerolog.Nop())
 	tokens, err := web.LoadTokens("")
 	if err != nil {
 		b.Fatal(err)

@@ -140,7 +140,12 @@ func (d *player) collect(ctx context.Context) (Result, error) {
 	if err != nil {
 		return r, err
 	}
+	contradictions, err := auditViolations(ctx, d.Env)
+	if err != nil {
+		return r, err
+	}
 	r.Outage = d.outageSummary()
+	r.Violations = append(r.Violations, contradictions...)
 	r.Violations = append(r.Violations, accountViolations...)
 	r.Violations = append(r.Violations, journalViolations...)
 	r.Violations = append(r.Violations, missingSteps(r.Orders)...)

@@ -127,6 +127,8 @@ type Handled struct {
 	At    time.Time `db:"handled_at" json:"at"` // it was accepted
 	// Unhandled is the kind of an event that pends, or parked or discarded; empty: it took effect.
 	Unhandled string `db:"unhandled" json:"unhandled"`
+	// Content is ContentOf its data; nil: an earlier release accepted it.
+	Content *int64 `db:"content" json:"content"`
 }
 
 // Handled returns which of the given events were accepted, and when.
@@ -141,7 +143,7 @@ func (i *Inbox) Handled(ctx context.Context, ids ...string) ([]Handled, error) {
 			SELECT (SELECT owner FROM inbox WHERE consumer = $1 AND owner > o.owner ORDER BY owner LIMIT 1)
 				FROM owners AS o WHERE o.owner IS NOT NULL
 		)
-		SELECT i.owner, i.event_id::text AS event_id, i.type, i.handled_at, CASE
+		SELECT i.owner, i.event_id::text AS event_id, i.type, i.handled_at, i.content, CASE
 				WHEN p.key IS NOT NULL AND p.due IS NULL THEN 'parked'
 				WHEN p.key IS NOT NULL THEN p.kind
 				WHEN EXISTS (SELECT FROM repairs AS r WHERE r.consumer = $1 AND r.owner = i.owner

@@ -38,6 +38,20 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 	return nil
 }
 
+// InSnapshot runs f in a transaction that only reads, and that sees the database as it is now,
+// however long f takes. Its statements have no time-out of their own: ctx bounds them.
+func InSnapshot(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
+	tx, err := db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // it has changed nothing
+	if _, err := tx.ExecContext(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	return f(tx)
+}
+
 // mayEndKey is the context key of the flag that permits the end of a transaction.
 type mayEndKey struct{}
 

@@ -26,6 +26,7 @@ const (
 	shutdownTimeout   = 5 * time.Second
 	probeTimeout      = 3 * time.Second
 	adminTimeout      = 8 * time.Second
+	auditTimeout      = 5 * time.Minute // an audit reads whole tables
 )
 
 // Serve serves until ctx is done, then waits for the requests in progress, for at most
@@ -65,16 +66,22 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(quadrilleprom.Collector(service))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	mux.Handle("GET /admin/audit",
+		tokens.RequireAdmin(withBody(withTimeout(auditTimeout, service.Admin()))))
 	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(withBody(api)))
 	return ensureAnswer(service.Config().Log, Guard(checkAddress(mux), tokens.configured()))
 }
 
-// withTimeout limits the time of a handler.
+// withTimeout limits the time of a handler. One that may take longer than others has that time to
+// write its answer, too.
 func withTimeout(bound time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), bound)
 		defer cancel()
+		if bound > writeTimeout {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bound))
+		}
 		h.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -28,6 +28,7 @@ func routes(service *quadrille.Service, log zerolog.Logger) http.Handler {
 	mux.Handle("GET /stock", web.Handle(log, a.all))
 	mux.Handle("GET /stock/{sku}", web.Handle(log, a.stock))
 	mux.Handle("GET /reservations/{order}", web.Handle(log, a.reservation))
+	mux.Handle("GET /reservations", web.Handle(log, web.ForAdmin(a.reservations)))
 	return mux
 }
 
@@ -117,11 +118,36 @@ func (a api) reservation(w http.ResponseWriter, r *http.Request) error {
 	if found == nil {
 		return web.NotFound("reservation for order", id)
 	}
+	return web.Write(w, http.StatusOK, view(*found))
+}
+
+// View is a reservation as the API shows it.
+type View struct {
+	OrderID   string           `json:"order_id"`
+	State     ReservationState `json:"state"`
+	Lines     []Line           `json:"lines"`
+	Reason    string           `json:"reason,omitzero"`
+	UpdatedAt time.Time        `json:"updated_at"`
+}
+
+func view(r Reservation) View {
+	return View{r.OrderID, r.State, r.Lines.V, r.Reason, r.UpdatedAt}
+}
+
+// reservations returns them all, newest order first.
+func (a api) reservations(w http.ResponseWriter, r *http.Request) error {
+	found, next, err := web.ByOrder(r, a.service, "reservations",
+		func(r Reservation) string { return r.OrderID }, Waiting, Reserved, Rejected, Released, Committed,
+		Void)
+	if err != nil {
+		return err
+	}
+	all := make([]View, len(found))
+	for i, r := range found {
+		all[i] = view(r)
+	}
 	return web.Write(w, http.StatusOK, struct {
-		OrderID   string           `json:"order_id"`
-		State     ReservationState `json:"state"`
-		Lines     []Line           `json:"lines"`
-		Reason    string           `json:"reason,omitzero"`
-		UpdatedAt time.Time        `json:"updated_at"`
-	}{found.OrderID, found.State, found.Lines.V, found.Reason, found.UpdatedAt})
+		Reservations []View `json:"reservations"`
+		Next         string `json:"next,omitzero"` // pass it as after
+	}{all, next})
 }

@@ -23,6 +23,7 @@ func New(c quadrille.Config) (*quadrille.Service, http.Handler, error) {
 	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
 	c.Handlers = []consumer.Handler{Participant.Handler()}
 	c.Migrations = map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()}
+	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)
 	if err != nil {

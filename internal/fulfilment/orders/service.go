@@ -24,6 +24,7 @@ func New(c quadrille.Config, within time.Duration) (*quadrille.Service, http.Han
 	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
 	c.Handlers = []consumer.Handler{Participant.Handler()}
 	c.Migrations = map[string]fs.FS{"orders": files, "idempotency": idempotency.Migrations()}
+	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)
 	if err != nil {

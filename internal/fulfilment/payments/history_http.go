@@ -12,6 +12,12 @@ import (
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
+// The bounds of a page of an account's history.
+const (
+	defaultListed = 100
+	maxListed     = 1000
+)
+
 // accounts lists balances as the projection has them, a moment behind, in the order of customers.
 func (a api) accounts(w http.ResponseWriter, r *http.Request) error {
 	limit, err := web.Page(r, defaultListed, maxListed)

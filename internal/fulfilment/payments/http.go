@@ -47,30 +47,22 @@ func (a api) payment(w http.ResponseWriter, r *http.Request) error {
 	return web.Write(w, http.StatusOK, payment)
 }
 
-// The bounds of a list.
-const (
-	defaultListed = 100
-	maxListed     = 1000
-)
-
-// list tells which payments need a person, or hang with the provider: those in one of the states in
-// between.
+// list returns the payments, newest order first. By their state it lists those that need a person,
+// or that wait for the provider.
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	state := PaymentState(r.URL.Query().Get("state"))
-	switch state {
-	case Charging, Unwanted, Refunding, RefundRefused:
-	default:
-		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Charging, Unwanted,
-			Refunding, RefundRefused)
+	var page struct {
+		Payments []Payment `json:"payments"`
+		Next     string    `json:"next,omitzero"` // pass it as after
 	}
-	found, err := web.GetAll[Payment](r.Context(), a.service, "SELECT "+web.Columns[Payment]()+
-		` FROM payments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	var err error
+	page.Payments, page.Next, err = web.ByOrder(r, a.service, "payments",
+		func(p Payment) string { return p.OrderID }, Captured, Declined, Refunded, Void, Charging,
+		Unwanted,
+		Refunding, RefundRefused)
 	if err != nil {
 		return err
 	}
-	return web.Write(w, http.StatusOK, struct {
-		Payments []Payment `json:"payments"`
-	}{append([]Payment{}, found...)})
+	return web.Write(w, http.StatusOK, page)
 }
 
 // refundAgain is for a person who has repaired what the provider refused a refund for.

@@ -32,6 +32,7 @@ func New(c quadrille.Config, peer *outside.Peer) (*quadrille.Service, http.Handl
 	c.Migrations = map[string]fs.FS{"payments": files, "idempotency": idempotency.Migrations(),
 		"resilience": resilience.Migrations()}
 	c.Components = []quadrille.Component{&eventstore.Projector{Projections: Projections()}, breakers}
+	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)
 	if err != nil {

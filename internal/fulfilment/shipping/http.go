@@ -55,21 +55,13 @@ type View struct {
 
 func view(s Shipment) View { return View{s.OrderID, s.State, s.Address.V, s.Reason, s.UpdatedAt} }
 
-// maxListed bounds a list of shipments.
-const maxListed = 1000
-
-// list tells which shipments need a person, or hang with the carrier: those in one of the states in
-// between.
+// list returns the shipments, newest order first. By their state it lists those that need a person,
+// or that wait for the carrier.
 func (a api) list(w http.ResponseWriter, r *http.Request) error {
-	state := ShipmentState(r.URL.Query().Get("state"))
-	switch state {
-	case Booking, Unwanted, Recalling, RecallRefused:
-	default:
-		return web.Problemf(http.StatusBadRequest, "state: must be %s, %s, %s or %s", Booking, Unwanted,
-			Recalling, RecallRefused)
-	}
-	found, err := web.GetAll[Shipment](r.Context(), a.service, "SELECT "+web.Columns[Shipment]()+
-		` FROM shipments WHERE state = $1 ORDER BY order_id LIMIT $2`, state, maxListed)
+	found, next, err := web.ByOrder(r, a.service, "shipments",
+		func(s Shipment) string { return s.OrderID }, Waiting, Scheduled, Failed, Cancelled, Void,
+		Booking,
+		Unwanted, Recalling, RecallRefused)
 	if err != nil {
 		return err
 	}
@@ -79,7 +71,8 @@ func (a api) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	return web.Write(w, http.StatusOK, struct {
 		Shipments []View `json:"shipments"`
-	}{all})
+		Next      string `json:"next,omitzero"` // pass it as after
+	}{all, next})
 }
 
 // recallAgain is for a person who has repaired what the carrier refused a recall for.
