@@ -201,7 +201,7 @@ func TestOnlyAnAdminInspectsAService(t *testing.T) {
 	adminRoutes := map[string]bool{
 		"GET /orders": true, "GET /accounts": true, "POST /accounts/{customer}/verification": true,
 		"GET /verifications": true, "GET /payments": true,
-		"POST /payments/{order}/refund": true, "GET /shipments": true,
+		"POST /payments/{order}/refund": true, "GET /reservations": true, "GET /shipments": true,
 		"POST /shipments/{order}/recall": true,
 	}
 	each(t, webtest.File(t, "client "+clientToken+"\nadmin "+adminToken+" admin\n"),
