@@ -1,6 +1,7 @@
 package quadrille
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,6 +130,13 @@ func New(c Config) (*Service, error) {
 	s.role, err = roleOf(c)
 	faults = append(faults, err, s.config.checkAddresses(),
 		c.consumer(s.role.topology).Validate())
+	if keep, known := cmp.Or(c.OutboxKeep, outbox.DefaultKeep), c.consumer(s.role.topology).Compile().
+		Bounds.ReceiptHistory; keep > known {
+		faults = append(faults,
+			fmt.Errorf("OutboxKeep is %s and Bounds.ReceiptHistory is %s: a replay of "+
+				"older events would not be known to have been handled, so the receipts must be kept longer",
+				keep, known))
+	}
 	if slices.Contains(c.Components, nil) {
 		faults = append(faults, errors.New("Components contains nil"))
 	}

@@ -198,12 +198,10 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 	for want, change := range map[string]func(c *quadrille.Config){
 		"no handler for user.left": func(c *quadrille.Config) { c.Topology = joined },
 		"two handlers for user.joined": func(c *quadrille.Config) {
-			c.Topology, c.Handlers = joined,
-				append(c.Handlers, c.Handlers...)
+			c.Topology, c.Handlers = joined, append(c.Handlers, c.Handlers...)
 		},
 		"reacts to user.joined twice": func(c *quadrille.Config) {
-			c.Handlers = append(c.Handlers,
-				c.Handlers...)
+			c.Handlers = append(c.Handlers, c.Handlers...)
 		},
 		`handles "user.joined", which no service`: func(c *quadrille.Config) { c.Publishes = nil },
 		`service name "Members"`:                  func(c *quadrille.Config) { c.Name = "Members" },
@@ -223,8 +221,11 @@ func TestWhatWaitingWillNotMendEndsRun(t *testing.T) {
 		"AMQPTLS: the files are for amqps:// only": func(c *quadrille.Config) {
 			c.AMQPTLS.CA = "ca.pem"
 		},
-		"broker URL: want amqp://":         func(c *quadrille.Config) { c.AMQP = "http://u:hush@h/" },
-		"synchronous_commit is off":        func(c *quadrille.Config) { c.Database = lossy },
+		"broker URL: want amqp://":  func(c *quadrille.Config) { c.AMQP = "http://u:hush@h/" },
+		"synchronous_commit is off": func(c *quadrille.Config) { c.Database = lossy },
+		"OutboxKeep is 1500h0m0s and Bounds.ReceiptHistory is 1440h0m0s": func(c *quadrille.Config) {
+			c.OutboxKeep = 1500 * time.Hour
+		},
 		"LeaderDatabase is the address of": func(c *quadrille.Config) { c.LeaderDatabase = lossy },
 		"LeaderDatabase: database URL": func(c *quadrille.Config) {
 			c.LeaderDatabase = "mysql://u:hush@h/d"

@@ -50,6 +50,14 @@ type Bounds struct {
 	CallPatience time.Duration
 	// CallHistory is how long an answered call stays in the history of calls; default 14 days.
 	CallHistory time.Duration
+	// ReceiptHistory is how long the service remembers which events it has handled. An event that is
+	// delivered for the first time when it is older than this is parked, since it may have been
+	// handled. It must be longer than events may come again: from a broker that was away, and from the
+	// outboxes of all publishers by a replay. Default 60 days.
+	ReceiptHistory time.Duration
+	// RepairHistory is how long the record of redriven and discarded events stays, with the bytes of
+	// those that were discarded. Default 90 days.
+	RepairHistory time.Duration
 	// DatabasePatience is how long an event waits without using an attempt while the database is the
 	// cause, such as a table that another session has locked. After that its attempts count. Default
 	// 24 h.
@@ -75,6 +83,7 @@ func (b Bounds) validate() error {
 		"CallWorkers":    {int64(b.CallWorkers), maxCallWorkers},
 		"HandlerTimeout": duration(b.HandlerTimeout), "CallTimeout": duration(b.CallTimeout),
 		"CallPatience": duration(b.CallPatience), "CallHistory": duration(b.CallHistory),
+		"ReceiptHistory": duration(b.ReceiptHistory), "RepairHistory": duration(b.RepairHistory),
 		"DatabasePatience":  duration(b.DatabasePatience),
 		"ShutdownTimeout":   duration(b.ShutdownTimeout),
 		"MalformedMessages": {int64(b.MalformedMessages), math.MaxInt64},
@@ -142,6 +151,8 @@ func (b Bounds) orDefaults() Bounds {
 	b.CallTimeout = cmp.Or(b.CallTimeout, callTimeout)
 	b.CallPatience = cmp.Or(b.CallPatience, callPatience)
 	b.CallHistory = cmp.Or(b.CallHistory, callHistory)
+	b.ReceiptHistory = cmp.Or(b.ReceiptHistory, DefaultReceiptHistory)
+	b.RepairHistory = cmp.Or(b.RepairHistory, repairHistory)
 	b.DatabasePatience = cmp.Or(b.DatabasePatience, databasePatience)
 	b.Retry = b.Retry.or(Retry{maxAttempts, retryFirst, retryMax})
 	b.MalformedMessages = cmp.Or(b.MalformedMessages, malformedMessages)
@@ -156,6 +167,7 @@ func (b Bounds) compile() engine.Bounds {
 		Lanes: b.Lanes, BatchMax: b.BatchMax, Prefetch: b.Prefetch, PrefetchBytes: b.PrefetchBytes,
 		HandlerTimeout: b.HandlerTimeout, CallWorkers: b.CallWorkers, CallTimeout: b.CallTimeout,
 		CallPatience: b.CallPatience, CallHistory: b.CallHistory,
+		ReceiptHistory: b.ReceiptHistory, RepairHistory: b.RepairHistory,
 		DatabasePatience: b.DatabasePatience, Retry: engine.Retry(b.Retry),
 		Malformed:       inbox.Bounds{Messages: b.MalformedMessages, Bytes: b.MalformedBytes},
 		ShutdownTimeout: b.ShutdownTimeout,
@@ -169,6 +181,9 @@ func (r Retry) or(otherwise Retry) Retry {
 		Longest: cmp.Or(r.Longest, otherwise.Longest),
 	}
 }
+
+// DefaultReceiptHistory is the default of ReceiptHistory, for programs that have a setting for it.
+const DefaultReceiptHistory = 60 * 24 * time.Hour
 
 // The limits of the bounds.
 const (
@@ -190,6 +205,7 @@ const (
 	callTimeout       = 10 * time.Second
 	callPatience      = 6 * time.Hour
 	callHistory       = 14 * 24 * time.Hour
+	repairHistory     = 90 * 24 * time.Hour
 	databasePatience  = 24 * time.Hour
 	maxAttempts       = 10
 	retryFirst        = time.Second

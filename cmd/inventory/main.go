@@ -13,6 +13,6 @@ import (
 
 func main() {
 	os.Exit(boot.Main("inventory", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
-		return inventory.New(c.Service())
+		return inventory.New(c.ServiceWithKeys())
 	}))
 }

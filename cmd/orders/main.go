@@ -20,6 +20,6 @@ const leastDeadline = time.Second
 func main() {
 	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
 		within := c.Duration("QUADRILLE_ORDER_DEADLINE", fulfilment.OrderDeadline, leastDeadline)
-		return orders.New(c.Service(), within)
+		return orders.New(c.ServiceWithKeys(), within)
 	}))
 }

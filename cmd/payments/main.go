@@ -14,6 +14,6 @@ import (
 
 func main() {
 	os.Exit(boot.Main("payments", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
-		return payments.New(c.Service(), c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"))
+		return payments.New(c.ServiceWithKeys(), c.Peer("provider", "QUADRILLE_PAYMENTS_PROVIDER_URL"))
 	}))
 }

@@ -22,6 +22,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
+	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/outside"
 	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
@@ -40,9 +42,10 @@ const healthTimeout = 5 * time.Second
 // Config is the configuration of a service, read from its environment. For the service orders the
 // variables are QUADRILLE_ORDERS_DATABASE_URL, QUADRILLE_ORDERS_AMQP_URL and QUADRILLE_ORDERS_URL
 // (the address of its API). Optional variables are QUADRILLE_ORDERS_LISTEN (another address to
-// listen on), QUADRILLE_TOKENS_FILE, QUADRILLE_LOG_LEVEL and QUADRILLE_OUTBOX_KEEP (how long
-// published events stay in the outbox). A variable with the suffix _FILE names a file that contains
-// the value.
+// listen on), QUADRILLE_TOKENS_FILE, QUADRILLE_LOG_LEVEL and QUADRILLE_OUTBOX_KEEP,
+// QUADRILLE_INBOX_KEEP and QUADRILLE_IDEMPOTENCY_KEEP (how long published events, receipts and
+// answers stay in the database). A variable with the suffix _FILE names a file that contains the
+// value.
 type Config struct {
 	Database string
 	AMQP     string
@@ -50,10 +53,12 @@ type Config struct {
 	Tokens   string
 	Log      zerolog.Logger
 
-	leader string // another address of the database
-	keep   time.Duration
-	lookup func(string) (string, bool)
-	errs   []error
+	leader   string // another address of the database
+	keep     time.Duration
+	receipts time.Duration
+	keys     time.Duration // of idempotency
+	lookup   func(string) (string, bool)
+	errs     []error
 }
 
 // Build creates a service and its API from its configuration.
@@ -150,13 +155,6 @@ func (c *Config) misconfigured(name string, err error) error {
 	return err
 }
 
-// Service returns what the environment says about every service: its servers, its log and its
-// bounds.
-func (c *Config) Service() quadrille.Config {
-	return quadrille.Config{Database: c.Database, LeaderDatabase: c.leader, AMQP: c.AMQP, Log: c.Log,
-		OutboxKeep: c.keep}
-}
-
 func read(name string, lookup func(string) (string, bool)) *Config {
 	c := &Config{lookup: lookup}
 	prefix := prefixOf(name)
@@ -164,6 +162,8 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	c.AMQP = c.Require(prefix + "AMQP_URL")
 	c.leader = c.String(prefix+"LEADER_DATABASE_URL", "")
 	c.keep = c.Duration("QUADRILLE_OUTBOX_KEEP", outbox.DefaultKeep, minKeep)
+	c.receipts = c.Duration("QUADRILLE_INBOX_KEEP", consumer.DefaultReceiptHistory, minKeep)
+	c.keys = c.Duration("QUADRILLE_IDEMPOTENCY_KEEP", idempotency.DefaultKeep, minKeep)
 	c.Listen = c.String(prefix+"LISTEN", "")
 	if c.Listen == "" {
 		if address := c.Require(prefix + "URL"); address != "" {

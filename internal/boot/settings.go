@@ -22,7 +22,7 @@ const maxDistance = 2
 func known(services ...string) []string {
 	names := []string{
 		"AMQP_URL", "MANAGEMENT_URL", "POSTGRES_URL", "TOKEN", "TOKENS_FILE", "LOG_LEVEL", "BREAKER_OPEN",
-		"OUTBOX_KEEP",
+		"OUTBOX_KEEP", "INBOX_KEEP", "IDEMPOTENCY_KEEP",
 		"ORDER_DEADLINE", "PAYMENTS_PROVIDER_URL", "SHIPPING_CARRIER_URL", "SHIPPING_COUNTRIES",
 		"SIMULATORS_LISTEN", "SIMULATORS_URL",
 		"LISTEN_FD", // the descriptor of a socket that is already open

@@ -21,6 +21,8 @@ type Bounds struct {
 	CallTimeout      time.Duration
 	CallPatience     time.Duration
 	CallHistory      time.Duration
+	ReceiptHistory   time.Duration
+	RepairHistory    time.Duration
 	DatabasePatience time.Duration
 	Retry            Retry // of types without a handler
 	Malformed        inbox.Bounds

@@ -60,39 +60,15 @@ func poll(ctx context.Context, db *sqlx.DB, log zerolog.Logger, nudge <-chan str
 	}
 }
 
-// The bounds of what is looked after from time to time.
-const (
-	careInterval = time.Minute
-	forgetAtOnce = 1000                  // calls in one statement
-	forgetPause  = 10 * time.Millisecond // between statements, for what else the database does
-)
-
 // care reports retries and deadlines that no replica of this release will ever handle: another
-// release has left them, and if it does not come back a person must know. It also deletes the
-// oldest answered calls.
+// release has left them, and if it does not come back a person must know.
 func (u *due) care(ctx context.Context) {
 	for ctx.Err() == nil {
 		types, err := u.inbox.Overdue(ctx, slices.Concat(u.handlers.reactions, u.handlers.calls)...)
 		if err == nil && len(types) > 0 {
 			u.log.Warn().Strs("types", types).Msg("what is overdue waits for a replica that knows its types")
 		}
-		u.forgetCalls(ctx)
 		sleep(ctx, careInterval)
-	}
-}
-
-// forgetCalls deletes the answered calls that are old: all of them, since a bound for each interval
-// would let the history grow as soon as more calls are made.
-func (u *due) forgetCalls(ctx context.Context) {
-	for ctx.Err() == nil {
-		n, err := u.inbox.ForgetCalls(ctx, u.handlers.bounds.CallHistory, forgetAtOnce)
-		if err != nil && ctx.Err() == nil {
-			u.log.Warn().Err(err).Msg("history of calls")
-		}
-		if err != nil || n < forgetAtOnce {
-			return
-		}
-		sleep(ctx, forgetPause)
 	}
 }
 

@@ -88,6 +88,9 @@ func (e *Engine) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { e.due.run(ctx) })
 	running.Go(func() { e.due.care(ctx) })
+	running.Go(func() {
+		(&forgetter{e.transactor, inbox.NewForgetter(e.inbox), map[string]string{}}).run(ctx)
+	})
 	if len(e.handlers.calls) > 0 {
 		running.Go(func() { e.calls.run(ctx) })
 	}

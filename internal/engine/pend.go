@@ -75,9 +75,11 @@ type accepted struct {
 	fresh   []item
 	clashes []item // something else came before under their ids
 	kept    int    // of the clashes, parked
+	old     []item // parked, since their receipts may have been deleted
 }
 
-// accept writes the inbox rows of a batch, and parks what came under the id of another event.
+// accept writes the inbox rows of a batch, and parks what came under the id of another event and
+// what is so old that its receipt may have been deleted.
 func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accepted, err error) {
 	receipts := make([]inbox.Receipt, len(batch))
 	for i, it := range batch {
@@ -95,6 +97,13 @@ func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accep
 	}
 	for _, it := range batch {
 		switch {
+		case fresh[it.receipt] && k.old(it):
+			a.old = append(a.old, it)
+			p := it.pending(inbox.Retry)
+			p.Reason = errOld.Error()
+			if err := k.inbox.Add(ctx, tx, p, 0, true); err != nil {
+				return a, err
+			}
 		case fresh[it.receipt]:
 			a.fresh = append(a.fresh, it)
 		case clashes[it.receipt]:
@@ -113,7 +122,12 @@ func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accep
 
 // noteAccepted counts what was committed of a batch of size events.
 func (k *keeper) noteAccepted(a accepted, size int) {
-	k.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes)))
+	k.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes) - len(a.old)))
+	for _, it := range a.old {
+		p := it.pending(inbox.Retry)
+		p.Reason = errOld.Error()
+		k.note(p, true)
+	}
 	for i, it := range a.clashes {
 		k.noteParked(it.delivery, it.record, errClash, i < a.kept)
 	}

@@ -2,7 +2,6 @@ package inbox
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -91,16 +90,4 @@ func (i *Inbox) Calls(ctx context.Context, subject string, limit int) ([]CallRec
 		FROM pending WHERE consumer = $1 AND owner = $1 AND kind = 'call' AND attributes->>'subject' = $2
 		ORDER BY requested_at LIMIT $3`, i.consumer, subject, limit)
 	return list, wrap("read the calls about "+subject, err)
-}
-
-// ForgetCalls deletes at most limit answered calls that are older than keep, and returns their
-// number.
-func (i *Inbox) ForgetCalls(ctx context.Context, keep time.Duration, limit int) (int64, error) {
-	result, err := i.db.ExecContext(ctx, `DELETE FROM calls WHERE ctid = ANY(ARRAY(
-		SELECT ctid FROM calls WHERE answered_at < now() - $1 * interval '1 second'
-		ORDER BY answered_at LIMIT $2 FOR UPDATE SKIP LOCKED))`, keep.Seconds(), limit)
-	if err != nil {
-		return 0, fmt.Errorf("delete old calls: %w", err)
-	}
-	return result.RowsAffected()
 }

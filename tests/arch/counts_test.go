@@ -18,7 +18,7 @@ const maxExported = 40
 var broad = map[string]int{
 	"admin":      64, // the audit needs what it finds, and what it compares
 	"outbox":     42,
-	"consumer":   54,
+	"consumer":   55,
 	"fulfilment": 73,
 	"eventstore": 53,
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 )
 
@@ -22,7 +22,8 @@ func New(c quadrille.Config) (*quadrille.Service, http.Handler, error) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
 	c.Handlers = []consumer.Handler{Participant.Handler()}
-	c.Migrations = map[string]fs.FS{"inventory": files, "idempotency": idempotency.Migrations()}
+	c.Migrations = map[string]fs.FS{"inventory": files}
+	c.Components = web.WithKeys(c.Components)
 	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)

@@ -9,8 +9,8 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/eventstore"
 	"github.com/quadrille-go/quadrille/fulfilment"
-	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/outside"
+	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox/cdc"
 	"github.com/quadrille-go/quadrille/resilience"
 )
@@ -29,9 +29,9 @@ func New(c quadrille.Config, peer *outside.Peer) (*quadrille.Service, http.Handl
 	}
 	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
 	c.Handlers = append(p.handlers(), participant(peer != nil).Handler())
-	c.Migrations = map[string]fs.FS{"payments": files, "idempotency": idempotency.Migrations(),
-		"resilience": resilience.Migrations()}
-	c.Components = []quadrille.Component{&eventstore.Projector{Projections: Projections()}, breakers}
+	c.Migrations = map[string]fs.FS{"payments": files, "resilience": resilience.Migrations()}
+	c.Components = append(web.WithKeys(c.Components),
+		&eventstore.Projector{Projections: Projections()}, breakers)
 	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)
