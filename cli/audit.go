@@ -17,11 +17,7 @@ func auditCommand(e *Env) *cobra.Command {
 			"error, with the command that repairs it; what is extra is a warning.",
 		Example: "  " + e.App.Name + " topology audit -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			manage, err := e.Setting("QUADRILLE_MANAGEMENT_URL")
-			if err != nil {
-				return err
-			}
-			broker, err := e.Setting("QUADRILLE_AMQP_URL")
+			manage, broker, err := e.brokerSettings()
 			if err != nil {
 				return err
 			}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -28,24 +27,7 @@ func topologyCommand(e *Env) *cobra.Command {
 		},
 	}
 	show.Flags().BoolVar(&mermaid, "mermaid", false, "draw it as a Mermaid flowchart")
-	apply := &cobra.Command{
-		Use: "apply", Short: "Declare it on the broker; repeat it as often as you like",
-		Example: "  QUADRILLE_AMQP_URL=amqp://operator:secret@broker/ " + e.App.Name + " topology apply",
-		RunE: func(c *cobra.Command, _ []string) error {
-			url, err := e.Setting("QUADRILLE_AMQP_URL")
-			if err != nil {
-				return err
-			}
-			if err := rabbit.Apply(c.Context(), url, e.App.Topology); err != nil {
-				return err
-			}
-			applied := map[string]string{"applied": e.App.Topology.Name, "marker": e.App.Topology.Marker()}
-			return e.Print(applied, func(t *Text) {
-				t.Printf("applied %s (%s)\n", e.App.Topology.Name, e.App.Topology.Marker())
-			})
-		},
-	}
-	group.AddCommand(show, apply, auditCommand(e))
+	group.AddCommand(show, planCommand(e), applyCommand(e), auditCommand(e))
 	return group
 }
 

@@ -1,9 +1,6 @@
 package topology
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"regexp"
 	"strings"
 )
@@ -18,8 +15,9 @@ const (
 
 // Exchange is a durable topic or fanout exchange.
 type Exchange struct {
-	Name string `json:"name"`
-	Kind string `json:"kind"`
+	Name string         `json:"name"`
+	Kind string         `json:"kind"`
+	Args map[string]any `json:"args,omitempty"`
 }
 
 // Queue is a durable queue with its arguments.
@@ -112,15 +110,6 @@ func (t Topology) Part(service string) Broker {
 		}
 	}
 	return b
-}
-
-// Marker is the name of the exchange that is declared last: where it exists, all of this topology
-// has been declared, and nothing that is published can miss a queue that should get it.
-func (t Topology) Marker() string {
-	// plain strings and numbers, map keys sorted: it cannot fail
-	canonical, _ := json.Marshal(t.Broker())
-	sum := sha256.Sum256(canonical)
-	return "topology." + t.Name + "." + hex.EncodeToString(sum[:6])
 }
 
 // PermissionOf returns the rights of a service's user: it writes its own exchange, reads its own

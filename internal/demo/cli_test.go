@@ -164,6 +164,8 @@ func commands(id, order string) []commandLine {
 		{"topology show", "", 0, "order.placed"},
 		{"topology apply", "", 0, "applied"},
 		{"topology audit", "", 0, ""},
+		{"topology plan", "", 0, "0 to add, 0 to change, 0 to remove"},
+		{"topology apply --prune", "", 0, "0 removed, 0 refused"},
 		{"relay show", "", 0, "window"},
 		{"relay use window orders payments", "", 0, "window"},
 		{"breakers", "", 0, "provider"},

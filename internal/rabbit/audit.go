@@ -19,6 +19,7 @@ import (
 // The bounds of an audit.
 const (
 	auditTimeout = 30 * time.Second
+	listAttempts = 25       // of one listing, while the broker has an internal error
 	maxListing   = 64 << 20 // bytes of one answer of the management API
 )
 
@@ -40,10 +41,12 @@ type Finding struct {
 
 // listing is the state of a virtual host as the management API returns it.
 type listing struct {
+	vhost     string
 	Exchanges []struct {
-		Name    string `json:"name"`
-		Type    string `json:"type"`
-		Durable bool   `json:"durable"`
+		Name      string         `json:"name"`
+		Type      string         `json:"type"`
+		Durable   bool           `json:"durable"`
+		Arguments map[string]any `json:"arguments"`
 	}
 	Queues []struct {
 		Name      string         `json:"name"`
@@ -66,29 +69,58 @@ type listing struct {
 // broker's URL. Its errors contain no password.
 func Audit(ctx context.Context, managementURL, brokerURL string, t topology.Topology) ([]Finding,
 	error) {
-	uri, err := parseURL(addresses(brokerURL)[0])
-	if err != nil {
-		return nil, fmt.Errorf("audit topology: %w", err)
-	}
 	ctx, cancel := context.WithTimeout(ctx, auditTimeout)
 	defer cancel()
-	var l listing
-	for path, into := range map[string]any{"exchanges": &l.Exchanges, "queues": &l.Queues,
-		"bindings": &l.Bindings} {
-		if err := list(ctx, managementURL, "/api/"+path+"/"+url.PathEscape(uri.Vhost), into); err != nil {
-			return nil, fmt.Errorf("audit topology: %w", err)
-		}
-	}
-	consumers, unknown, err := subscriptions(ctx, managementURL, uri.Vhost)
+	l, err := inspect(ctx, managementURL, brokerURL)
 	if err != nil {
 		return nil, fmt.Errorf("audit topology: %w", err)
 	}
-	found := slices.Concat(l.exchanges(t), l.queues(t, uri.Vhost), l.bindings(t),
-		divided(consumers, t), unknown)
+	consumers, unknown, err := subscriptions(ctx, managementURL, l.vhost)
+	if err != nil {
+		return nil, fmt.Errorf("audit topology: %w", err)
+	}
+	found := slices.Concat(l.exchanges(t), l.queues(t), l.bindings(t), divided(consumers, t), unknown)
 	slices.SortStableFunc(found, func(a, b Finding) int {
 		return cmp.Or(-cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Object, b.Object))
 	})
 	return found, nil
+}
+
+// inspect reads the state of the virtual host of a broker's URL.
+func inspect(ctx context.Context, managementURL, brokerURL string) (l listing, err error) {
+	uri, err := parseURL(addresses(brokerURL)[0])
+	if err != nil {
+		return l, err
+	}
+	l.vhost = uri.Vhost
+	for path, into := range map[string]any{"exchanges": &l.Exchanges, "queues": &l.Queues,
+		"bindings": &l.Bindings} {
+		path = "/api/" + path + "/" + url.PathEscape(l.vhost)
+		if err := listAgain(ctx, managementURL, path, into); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+// listAgain is list, repeated for a while if the broker has an internal error, as it may have while
+// it creates or removes what it lists.
+func listAgain(ctx context.Context, managementURL, path string, into any) error {
+	tick := time.NewTicker(applyInterval)
+	defer tick.Stop()
+	for attempt := 1; ; attempt++ {
+		err := list(ctx, managementURL, path, into)
+		var status statusError
+		if !errors.As(err, &status) || status != http.StatusInternalServerError ||
+			attempt == listAttempts {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 func list(ctx context.Context, managementURL, path string, into any) error {
@@ -153,7 +185,7 @@ func (l listing) exchanges(t topology.Topology) (found []Finding) {
 	return found
 }
 
-func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
+func (l listing) queues(t topology.Topology) (found []Finding) {
 	want := map[string]topology.Queue{}
 	for _, q := range t.Broker().Queues {
 		want[q.Name] = q
@@ -175,7 +207,7 @@ func (l listing) queues(t topology.Topology, vhost string) (found []Finding) {
 			if declared, ok := ours.Args["x-"+key]; !ok || fmt.Sprint(declared) != fmt.Sprint(value) {
 				found = append(found, Finding{Conflict, object, fmt.Sprintf("the policy %s sets %s to %v",
 					q.Policy, key, value),
-					"rabbitmqctl clear_policy -p " + vhost + " " + q.Policy})
+					"rabbitmqctl clear_policy -p " + l.vhost + " " + q.Policy})
 			}
 		}
 	}
@@ -202,16 +234,17 @@ func diffArguments(want map[string]any, have map[string]any) string {
 	return strings.Join(details, "; ")
 }
 
+func bindingTitle(exchange, key, queue string) string {
+	return fmt.Sprintf("binding %s → %s under %s", exchange, queue, key)
+}
+
 func (l listing) bindings(t topology.Topology) (found []Finding) {
-	name := func(exchange, key, queue string) string {
-		return fmt.Sprintf("binding %s → %s under %s", exchange, queue, key)
-	}
 	want := map[string]bool{}
 	for _, b := range t.Broker().Bindings {
-		want[name(b.Exchange, b.Key, b.Queue)] = true
+		want[bindingTitle(b.Exchange, b.Key, b.Queue)] = true
 	}
 	for _, b := range l.Bindings {
-		object := name(b.Source, b.Key, b.Destination)
+		object := bindingTitle(b.Source, b.Key, b.Destination)
 		if b.Source != "" && !want[object] { // every queue is bound to the default exchange
 			found = append(found, Finding{Kind: Extra, Object: object,
 				Detail: "it belongs to another version of the topology or to another system"})

@@ -52,7 +52,7 @@ func applyOnce(ctx context.Context, rawURL string, t topology.Topology) error {
 	if err := s.declare(t.Broker()); err != nil {
 		return err
 	}
-	return s.declareExchange(topology.Exchange{Name: t.Marker(), Kind: "fanout"})
+	return s.declareExchange(t.MarkerExchange())
 }
 
 // DeclarePart declares the exchange, the queues and the bindings of one service. It is for
@@ -116,7 +116,8 @@ func (s *Session) declare(b topology.Broker) error {
 
 func (s *Session) declareExchange(e topology.Exchange) error {
 	err := s.call(func() error {
-		return s.ch.ExchangeDeclare(e.Name, e.Kind, durable, autoDelete, internal, noWait, nil)
+		return s.ch.ExchangeDeclare(e.Name, e.Kind, durable, autoDelete, internal, noWait,
+			amqp.Table(e.Args))
 	})
 	if err != nil {
 		return fmt.Errorf("declare exchange %s: %w%s", e.Name, err, remedy(err, "exchange", e.Name))
