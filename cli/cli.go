@@ -38,6 +38,9 @@ type App struct {
 	Sample func(eventType string) (events.Payload, bool)
 	// Start is the command that starts the services, for hints; empty: the hints name none.
 	Start string
+	// Accepted are the findings of topology lint that are meant so: for each rule with its object,
+	// such as "event-unhandled order.archived", the reason.
+	Accepted map[string]string
 	// Check explores the choreography; nil: there is no command check.
 	Check func() (Checked, error)
 	// Audit adds to found what contradicts the invariants between the services of the choreography,

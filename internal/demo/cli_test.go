@@ -165,6 +165,8 @@ func commands(id, order string) []commandLine {
 		{"topology apply", "", 0, "applied"},
 		{"topology audit", "", 0, ""},
 		{"topology plan", "", 0, "0 to add, 0 to change, 0 to remove"},
+		{"topology lint", "", 0, "3 findings, 3 accepted"},
+		{"topology lint --rules", "", 0, "undo-missing"},
 		{"topology apply --prune", "", 0, "0 removed, 0 refused"},
 		{"relay show", "", 0, "window"},
 		{"relay use window orders payments", "", 0, "window"},
@@ -260,6 +262,8 @@ func TestCommands(t *testing.T) {
 		"QUADRILLE_MANAGEMENT_URL": management}}
 	bare.check(commandLine{"topology audit", "", cli.ExitProblems,
 		"the broker is not as fulfilment wants it"}, true)
+	bare.check(commandLine{"topology plan", "", cli.ExitProblems,
+		"the broker differs from fulfilment"}, true)
 	bare.check(commandLine{"publish order.placed", "", cli.ExitUnreachable, "topology apply"}, false)
 }
 

@@ -23,8 +23,8 @@ import (
 func App() cli.App {
 	return cli.App{
 		Name: "quadrille", Start: "quadrille up --detach", Topology: fulfilment.Topology(),
-		Catalogue: fulfilment.Catalogue(),
-		Sample:    sample, Check: checkAll, Audit: auditOrders, Settings: checkSettings,
+		Catalogue: fulfilment.Catalogue(), Accepted: fulfilment.Accepted(),
+		Sample: sample, Check: checkAll, Audit: auditOrders, Settings: checkSettings,
 		Commands: func(e *cli.Env) []*cobra.Command {
 			return []*cobra.Command{up(e), down(e), demo(e), order(e), accounts(e), stock(e)}
 		},

@@ -19,7 +19,7 @@ var broad = map[string]int{
 	"admin":      64, // the audit needs what it finds, and what it compares
 	"outbox":     42,
 	"consumer":   55,
-	"fulfilment": 73,
+	"fulfilment": 74,
 	"eventstore": 53,
 }
 
