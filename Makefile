@@ -3,7 +3,7 @@ SHELL := /bin/sh
 GO    ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test servers up down lint vuln check bench bench-orchestrator bench-history soak fuzz clean
+.PHONY: help build demo test servers up down lint asyncapi vuln check bench bench-orchestrator bench-history soak fuzz clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ vuln: ## look for known vulnerabilities in what is used
 lint: ## run golangci-lint, built from its pinned module
 	@$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 	@cd tests/bench/orchestrator && $(GO) vet .
+
+asyncapi: build ## validate the AsyncAPI document with the official parser, which needs npm
+	@npm install --silent --no-audit --no-fund --no-save --prefix bin/asyncapi @asyncapi/parser@3.6.3
+	@bin/quadrille topology export -o asyncapi | node scripts/asyncapi.mjs $(CURDIR)/bin/asyncapi
 
 bench-orchestrator: servers ## compare the choreography with an orchestrator that does the same work
 	@cd tests/bench/orchestrator && $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m .

@@ -220,6 +220,8 @@ func TestCommands(t *testing.T) {
 	}
 	for _, l := range []commandLine{
 		{"topology show --mermaid", "", 0, "flowchart"},
+		{"topology export -o permissions", "", 0, "rabbitmqctl set_permissions"},
+		{"topology export -o xml", "", cli.ExitUsage, "want one of asyncapi"},
 		{"completion bash", "", 0, "quadrille"},
 		{"__complete publish order.p", "", 0, "order.placed"},
 		{"parked", "", 0, "Available Commands"},

@@ -136,7 +136,8 @@ var mayImport = map[string][]string{
 	"quadrilleprom": {".", "admin", "consumer", "events"},
 	"quadrilleotel": {"consumer", "events"},
 	"check":         {"consumer", "events", "topology"},
-	"cli":           {"admin", "events", "topology", "internal/lint", "internal/rabbit"},
+	"cli": {"admin", "events", "topology", "internal/export",
+		"internal/lint", "internal/rabbit"},
 	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
 		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
@@ -144,6 +145,8 @@ var mayImport = map[string][]string{
 
 	"internal/pg":     {},
 	"internal/lint":   {"topology"},
+	"internal/schema": {"events", "topology"},
+	"internal/export": {"events", "topology", "internal/schema"},
 	"internal/rabbit": {"events", "topology"},
 	"internal/inbox":  {"events", "internal/pg"},
 	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit"},
@@ -159,6 +162,7 @@ var heavy = map[string][]string{
 	"github.com/rabbitmq/amqp091-go": {"internal/rabbit", "internal/engine", "quadrilletest"},
 	"github.com/rs/zerolog": {"internal/rabbit", "internal/engine", "outbox", "outbox/cdc",
 		"resilience", "eventstore", "idempotency", "."},
+	"github.com/invopop/jsonschema":      {"internal/schema"},
 	"github.com/sony/gobreaker/v2":       {"resilience"},
 	"github.com/jackc":                   {"outbox/cdc"},
 	"github.com/compose-spec/compose-go": {},
@@ -168,7 +172,7 @@ var heavy = map[string][]string{
 // ownOfKit lists the internal packages that belong to the kit. The demo is built as a stranger
 // would build it, and so it may not use them.
 var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox", "internal/engine",
-	"internal/lint"}
+	"internal/lint", "internal/schema", "internal/export"}
 
 func TestImports(t *testing.T) {
 	for _, f := range files(t) {
