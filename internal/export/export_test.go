@@ -145,8 +145,8 @@ func TestKubernetesObjectsAreComplete(t *testing.T) {
 	t.Parallel()
 	s := source()
 	s.Topology = s.Topology.With(topology.Service{Name: "odd",
-		Commands: []topology.Command{{Does: "a", Publishes: []string{"odd.a_b", "odd.a-b", "odd.-c"}}},
-		Reacts: []topology.Reaction{{Handles: "odd.a_b", Does: "a"}, {Handles: "odd.a-b", Does: "b"},
+		Commands: []topology.Command{{Does: "a", Publishes: []string{"odd.a_b", "odd.a__b", "odd.-c"}}},
+		Reacts: []topology.Reaction{{Handles: "odd.a_b", Does: "a"}, {Handles: "odd.a__b", Does: "b"},
 			{Handles: "odd.-c", Does: "c"}}})
 	var list struct {
 		Items []struct {
