@@ -17,7 +17,8 @@ const (
 )
 
 // refused returns an error when the broker refuses the service's user or virtual host from the
-// start, for refusedPatience: waiting does not correct a wrong password. It returns nil with the
+// start, or its certificate cannot be verified, for refusedPatience: waiting does not correct a
+// wrong password or authority. It returns nil with the
 // first session, and when ctx is done. It keeps waiting for a broker that cannot be reached, or
 // that refuses later.
 func (s *Service) refused(ctx context.Context) error {
@@ -30,10 +31,14 @@ func (s *Service) refused(ctx context.Context) error {
 		case err == nil:
 			session.Close()
 			return nil
-		case !rabbit.NoAccess(err):
+		case !rabbit.NoAccess(err) && !rabbit.NoTrust(err):
 			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
+		case time.Since(since) > refusedPatience && rabbit.NoTrust(err):
+			return fmt.Errorf("%w: AMQP: no TLS with the broker for %s: check AMQPTLS or cacertfile, "+
+				"certfile and keyfile in the address, and the broker's certificate: %w",
+				ErrMisconfigured, refusedPatience, err)
 		case time.Since(since) > refusedPatience:
 			return fmt.Errorf("%w: AMQP: the broker refuses the user or the virtual host for %s: %w",
 				ErrMisconfigured, refusedPatience, err)

@@ -96,8 +96,8 @@ func Remedy(err error) string {
 		return remedyMigration(m)
 	}
 	if isCertificate(err) {
-		return "check sslmode, sslrootcert, sslcert and sslkey in the address of the database, and the " +
-			"server's certificate"
+		return "check DatabaseTLS or sslmode, sslrootcert, sslcert and sslkey in the address of the " +
+			"database, and the server's certificate"
 	}
 	if errors.Is(err, pq.ErrSSLNotSupported) {
 		return "the server does not use TLS: set sslmode=disable if the network to it is safe, or " +

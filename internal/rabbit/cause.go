@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -34,4 +35,12 @@ func NoAccess(err error) bool {
 	var reason *amqp.Error
 	return errors.As(err, &reason) && (reason.Code == amqp.AccessRefused ||
 		reason.Code == amqp.NotAllowed)
+}
+
+// NoTrust reports whether TLS with the broker failed: its certificate has another authority or name
+// or has expired, or its port does not use TLS, or it refuses the client's own certificate.
+func NoTrust(err error) bool {
+	alert, ok := errors.AsType[*net.OpError](err)
+	return ok && alert.Op == "remote error" || errors.As(err, new(*tls.CertificateVerificationError)) ||
+		errors.As(err, new(tls.RecordHeaderError))
 }

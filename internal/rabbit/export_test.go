@@ -73,3 +73,6 @@ func ConnectionOf(consumer string) (string, error) {
 	err := json.Unmarshal([]byte(consumer), &s)
 	return s.Channel.Connection, err
 }
+
+// SetRenewAfter changes the least age at which a refused route ends the session.
+func (p *Publisher) SetRenewAfter(d time.Duration) { p.renewAfter = d }

@@ -17,6 +17,15 @@ const MaxInFlight = 1000
 // heartbeat.
 const confirmTimeout = 30 * time.Second
 
+// renewAfter is the least age of a session that ends because a route was refused from its start.
+// RabbitMQ refuses everything for a quorum queue on a channel that was opened while the queue had
+// no leader and the node of its last one was down, even after the election. Only another channel
+// helps. With a queue that is really full, the other routes wait for a reconnect this often at most.
+const renewAfter = 5 * time.Second
+
+// errRefusedRoute ends a session on which the broker has accepted nothing for one route.
+var errRefusedRoute = errors.New("the broker refused everything for a route since the session began")
+
 // Message is a message to publish.
 type Message struct {
 	Exchange  string
@@ -43,12 +52,19 @@ type Publisher struct {
 	returned    map[string]string // by message id, why the broker returned it
 	inFlight    int
 	lastConfirm time.Time // when the last confirm was seen
+	opened      time.Time
+	renewAfter  time.Duration  // renewAfter, or that of a test
+	accepted    map[route]bool // the routes of which the broker has accepted a message
 	blocked     atomic.Bool
 }
+
+// route is what decides to which queues a message goes.
+type route struct{ exchange, key string }
 
 // Pending is a publishing that waits for its confirm.
 type Pending struct {
 	id          string
+	route       route
 	publishedAt time.Time
 	confirm     *amqp.DeferredConfirmation
 	unsendable  error // it was never sent
@@ -59,7 +75,8 @@ func NewPublisher(s *Session) (*Publisher, error) {
 	if err := s.call(func() error { return s.ch.Confirm(false) }); err != nil {
 		return nil, fmt.Errorf("enter confirm mode: %w", err)
 	}
-	p := &Publisher{Session: s, returned: map[string]string{}}
+	p := &Publisher{Session: s, returned: map[string]string{}, opened: time.Now(), renewAfter: renewAfter,
+		accepted: map[route]bool{}}
 	// The broker may return every message in flight, and the driver drops a notification that is not
 	// received in time. The channel has room for all of them, and for those whose confirm Wait has
 	// given up, so that none is lost.
@@ -89,7 +106,7 @@ func (p *Publisher) Publish(batch []Message) ([]*Pending, error) {
 	pendings := make([]*Pending, len(batch))
 	now := time.Now()
 	for i, m := range batch {
-		pendings[i] = &Pending{id: m.MessageId, publishedAt: now}
+		pendings[i] = &Pending{id: m.MessageId, route: route{m.Exchange, m.Key}, publishedAt: now}
 		if err := checkSendable(m); err != nil {
 			pendings[i].unsendable = err
 			continue
@@ -138,10 +155,10 @@ func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error,
 		if p.ch.IsClosed() || p.Err() != nil {
 			return Unknown, p.closedReason(nil), nil
 		}
-		return Refused, errors.New("the broker refused the message (nack): a queue is full or failing"),
-			nil
+		return p.refused(pending)
 	}
 	p.lastConfirm = time.Now()
+	p.accepted[pending.route] = true
 	// The broker returns a message before it confirms it, and one goroutine of the driver dispatches
 	// both in order. A return of this message is therefore in the channel by now.
 	p.drainReturns()
@@ -150,6 +167,15 @@ func (p *Publisher) Wait(ctx context.Context, pending *Pending) (Outcome, error,
 		return Returned, errors.New(why), nil
 	}
 	return Confirmed, nil, nil
+}
+
+// refused decides about a message that the broker has nacked. It ends the session if the broker has
+// accepted nothing on this route since the session began; see renewAfter.
+func (p *Publisher) refused(pending *Pending) (Outcome, error, error) {
+	if !p.accepted[pending.route] && time.Since(p.opened) > p.renewAfter {
+		p.end(fmt.Errorf("%w: %w: %s", ErrClosed, errRefusedRoute, pending.route.key))
+	}
+	return Refused, errors.New("the broker refused the message (nack): a queue is full or failing"), nil
 }
 
 // confirmTimedOut decides about a confirm that did not arrive in time. If later confirms arrived,

@@ -218,3 +218,37 @@ func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
 		t.Errorf("publishing on a closed session: %v", err)
 	}
 }
+
+// A session that the broker has refused a route from its start is replaced, since a channel that was
+// opened without a leader of the queue never publishes to it. A queue that has become full, and
+// another route, leave the session alone.
+func TestSessionEndsWhenARouteWasAlwaysRefused(t *testing.T) {
+	t.Parallel()
+	url, _ := vhost(t, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	p := publisher(t, url)
+	p.SetRenewAfter(0)
+	n := 0
+	refuse := func(p *rabbit.Publisher) {
+		waitFor(t, "the full queue refuses", func() bool {
+			n++
+			got, _, err := p.Wait(t.Context(), publish(t, p, message("k", n, true))[0])
+			must(t, err)
+			return got == rabbit.Refused
+		})
+	}
+	refuse(p)
+	if err := p.Err(); err != nil {
+		t.Errorf("a queue that has become full ends the session: %v", err)
+	}
+	young := publisher(t, url)
+	refuse(young)
+	if err := young.Err(); err != nil {
+		t.Errorf("the first refusal ends the session: %v", err)
+	}
+	young.SetRenewAfter(0)
+	expect(t, young, publish(t, young, message("nobody", 0, false))[0], rabbit.Confirmed)
+	refuse(young)
+	if err := young.Err(); err == nil || !strings.Contains(err.Error(), "began: k") {
+		t.Errorf("the session of a refused route goes on: %v", err)
+	}
+}

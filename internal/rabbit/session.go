@@ -211,7 +211,7 @@ func Supervise(ctx context.Context, log zerolog.Logger, run func(ctx context.Con
 		if ctx.Err() != nil {
 			return
 		}
-		if time.Since(began) > healthyAfter {
+		if time.Since(began) > healthyAfter || errors.Is(err, errRefusedRoute) {
 			pause.Reset()
 		}
 		if time.Since(logged) > logInterval || time.Since(began) > healthyAfter {

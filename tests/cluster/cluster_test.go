@@ -1,7 +1,7 @@
 //go:build cluster
 
-// Package cluster_test runs a service on a cluster of three RabbitMQ nodes under traffic while nodes
-// are killed, restarted and paused. `make test-cluster` runs it; it takes minutes.
+// Package cluster_test runs a service on a cluster of three RabbitMQ nodes under traffic. Meanwhile
+// nodes are killed, restarted and paused. `make test-cluster` runs it; it takes minutes.
 package cluster_test
 
 import (
