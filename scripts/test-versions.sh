@@ -59,13 +59,22 @@ make_tree() {
 dpkg-query --admindir="$tree/var/lib/dpkg" --show postgresql-17 rabbitmq-server pgbouncer >&2
 
 goroot=$("$go" env GOROOT) modules=$("$go" env GOMODCACHE) cache=$("$go" env GOCACHE)
-[ "$#" -gt 0 ] || set -- sh -c 'GOWORK=$PWD/tests/modules.work scripts/test.sh -count 1 ./... ./tests/compose'
+[ "$#" -gt 0 ] || set -- sh -c 'RACE= GOWORK=$PWD/tests/modules.work scripts/test.sh -count 1 ./... ./tests/compose'
 
 # The repository of a worktree lies outside the checkout.
 repository=$(git -C "$checkout" rev-parse --path-format=absolute --git-common-dir 2>/dev/null) ||
 	repository=$checkout
 scratch=$(mktemp -d "$tree/var/tmp/run.XXXXXX")
-trap 'rm -rf --one-file-system "$scratch"' EXIT
+child=
+# finish ends the processes of the namespace, with which its mounts end, and removes their files.
+finish() {
+	status=$?
+	[ -z "$child" ] || kill "$child" 2>/dev/null || true
+	[ -z "$child" ] || wait "$child" || true
+	rm -rf --one-file-system "$scratch"
+	exit "$status"
+}
+trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 chmod 1777 "$scratch"
@@ -81,7 +90,12 @@ unshare --mount --pid --fork --kill-child --mount-proc sh -eu -c '
 		mount --bind "$dir" "$tree$dir"
 	done
 	for file in resolv.conf hosts; do cat "/etc/$file" >"$tree/etc/$file"; done
-	exec chroot "$tree" env -i HOME=/root LC_ALL=C.UTF-8 TERM=dumb GO=go GOFLAGS="${GOFLAGS:-}" \
+	# The shell stays as the first process of the namespace, since it reaps the others: PostgreSQL takes
+	# a zombie for a server that still runs.
+	chroot "$tree" env -i HOME=/root LC_ALL=C.UTF-8 TERM=dumb GO=go GOFLAGS="${GOFLAGS:-}" \
 		GOMODCACHE="$modules" GOCACHE="$cache" GOTOOLCHAIN=local \
 		PATH="$goroot/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" \
-		sh -eu -c "cd \"\$0\" && exec \"\$@\"" "$checkout" "$@"' sh "$@"
+		sh -eu -c "cd \"\$0\" && exec \"\$@\"" "$checkout" "$@"
+	exit $?' sh "$@" &
+child=$!
+wait "$child"

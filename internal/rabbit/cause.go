@@ -41,6 +41,7 @@ func NoAccess(err error) bool {
 // or has expired, or its port does not use TLS, or it refuses the client's own certificate.
 func NoTrust(err error) bool {
 	alert, ok := errors.AsType[*net.OpError](err)
-	return ok && alert.Op == "remote error" || errors.As(err, new(*tls.CertificateVerificationError)) ||
+	return ok && alert.Op == "remote error" ||
+		errors.As(err, new(*tls.CertificateVerificationError)) ||
 		errors.As(err, new(tls.RecordHeaderError))
 }

@@ -20,11 +20,13 @@ const confirmTimeout = 30 * time.Second
 // renewAfter is the least age of a session that ends because a route was refused from its start.
 // RabbitMQ refuses everything for a quorum queue on a channel that was opened while the queue had
 // no leader and the node of its last one was down, even after the election. Only another channel
-// helps. With a queue that is really full, the other routes wait for a reconnect this often at most.
-const renewAfter = 5 * time.Second
+// helps. With a queue that is really full, the other routes wait for a reconnect at most this
+// often.
+const renewAfter = 2 * time.Second
 
 // errRefusedRoute ends a session on which the broker has accepted nothing for one route.
-var errRefusedRoute = errors.New("the broker refused everything for a route since the session began")
+var errRefusedRoute = errors.New(
+	"the broker refused everything for a route since the session began")
 
 // Message is a message to publish.
 type Message struct {
@@ -75,8 +77,9 @@ func NewPublisher(s *Session) (*Publisher, error) {
 	if err := s.call(func() error { return s.ch.Confirm(false) }); err != nil {
 		return nil, fmt.Errorf("enter confirm mode: %w", err)
 	}
-	p := &Publisher{Session: s, returned: map[string]string{}, opened: time.Now(), renewAfter: renewAfter,
-		accepted: map[route]bool{}}
+	p := &Publisher{Session: s, returned: map[string]string{}, opened: time.Now(),
+		renewAfter: renewAfter,
+		accepted:   map[route]bool{}}
 	// The broker may return every message in flight, and the driver drops a notification that is not
 	// received in time. The channel has room for all of them, and for those whose confirm Wait has
 	// given up, so that none is lost.
@@ -175,7 +178,8 @@ func (p *Publisher) refused(pending *Pending) (Outcome, error, error) {
 	if !p.accepted[pending.route] && time.Since(p.opened) > p.renewAfter {
 		p.end(fmt.Errorf("%w: %w: %s", ErrClosed, errRefusedRoute, pending.route.key))
 	}
-	return Refused, errors.New("the broker refused the message (nack): a queue is full or failing"), nil
+	return Refused, errors.New("the broker refused the message (nack): a queue is full or failing"),
+		nil
 }
 
 // confirmTimedOut decides about a confirm that did not arrive in time. If later confirms arrived,

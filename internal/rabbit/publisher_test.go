@@ -219,9 +219,9 @@ func TestEndOfSessionMakesOutcomesUnknown(t *testing.T) {
 	}
 }
 
-// A session that the broker has refused a route from its start is replaced, since a channel that was
-// opened without a leader of the queue never publishes to it. A queue that has become full, and
-// another route, leave the session alone.
+// A session on which the broker has refused a route from its start is replaced, since a channel
+// that was opened without a leader of the queue never publishes to it. A queue that has become
+// full, and another route, leave the session alone.
 func TestSessionEndsWhenARouteWasAlwaysRefused(t *testing.T) {
 	t.Parallel()
 	url, _ := vhost(t, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
