@@ -9,6 +9,8 @@
 //   - it publishes on a durable topic exchange, erp.events, which only it may write;
 //   - the routing key is the type of the event, and the body is JSON;
 //   - each message has the headers ce-id, a UUID, ce-type, ce-time and, if any, ce-subject;
+//   - ce-time is not older than Bounds.ReceiptHistory, 60 days, else the event is parked: it may
+//     have been handled before;
 //   - ce-source is /erp, or absent, because the exchange tells who has published the event.
 //
 // Run it with:
