@@ -9,6 +9,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -53,16 +54,37 @@ func (o operator) History(ctx context.Context, subject string) ([]admin.Event, e
 		history = append(history, publishedOf(r))
 	}
 	for _, c := range calls {
-		history = append(history, admin.Event{
-			ID: c.ID, Type: c.Type, Source: topology.SourceOf(o.config.Name), Subject: subject,
-			CorrelationID: c.CorrelationID, CausationID: c.CausationID, Time: c.RequestedAt,
-			Data: c.Request, Due: c.Due, Call: &admin.Call{
-				Attempts: c.Attempts, Reason: c.Reason, Parked: c.Due == nil && c.AnsweredAt == nil,
-				Answer: c.AnswerType, AnswerData: c.Answer, AnsweredAt: c.AnsweredAt,
-			},
-		})
+		history = append(history, o.callOf(c))
 	}
 	return history, nil
+}
+
+func (o operator) Event(ctx context.Context, id string) (admin.Event, error) {
+	p, err := o.parts(ctx)
+	if err != nil {
+		return admin.Event{}, err
+	}
+	r, err := p.outbox.Find(ctx, id)
+	if !errors.Is(err, outbox.ErrNoSuchEvent) {
+		return publishedOf(r), err
+	}
+	c, err := p.inbox.FindCall(ctx, id)
+	if errors.Is(err, inbox.ErrNotFound) {
+		err = admin.Problem{Status: http.StatusNotFound,
+			Detail: "the history has no event and no call with this id"}
+	}
+	return o.callOf(c), err
+}
+
+func (o operator) callOf(c inbox.CallRecord) admin.Event {
+	return admin.Event{
+		ID: c.ID, Type: c.Type, Source: topology.SourceOf(o.config.Name), Subject: c.Subject,
+		CorrelationID: c.CorrelationID, CausationID: c.CausationID, Time: c.RequestedAt,
+		Data: c.Request, Due: c.Due, Call: &admin.Call{
+			Attempts: c.Attempts, Reason: c.Reason, Parked: c.Due == nil && c.AnsweredAt == nil,
+			Answer: c.AnswerType, AnswerData: c.Answer, AnsweredAt: c.AnsweredAt,
+		},
+	}
 }
 
 func publishedOf(r events.Record) admin.Event {
@@ -106,7 +128,16 @@ func (o operator) Parked(ctx context.Context, after string, limit int) (admin.Pa
 }
 
 func (o operator) ParkedEvent(ctx context.Context, id string) (admin.ParkedEvent, error) {
-	_, found, err := o.findParked(ctx, id)
+	p, found, err := o.findParked(ctx, id)
+	if err != nil {
+		return admin.ParkedEvent{}, err
+	}
+	e := parkedOf(found)
+	e.Original, err = inbox.NewEditor(p.inbox).Original(ctx, found.Owner, found.Key)
+	return e, err
+}
+
+func parkedOf(found inbox.Pending) admin.ParkedEvent {
 	return admin.ParkedEvent{
 		Parked: admin.Parked{Owner: found.Owner, ID: found.Key, Kind: string(found.Kind),
 			Type: found.Type, Subject: found.Attributes.V.Subject, Size: int64(len(found.Body)),
@@ -114,7 +145,7 @@ func (o operator) ParkedEvent(ctx context.Context, id string) (admin.ParkedEvent
 			UpdatedAt: found.UpdatedAt},
 		Exchange: found.Exchange, RoutingKey: found.RoutingKey, Attributes: found.Attributes.V,
 		Body: found.Body,
-	}, err
+	}
 }
 
 func (o operator) findParked(ctx context.Context, id string) (*parts, inbox.Pending, error) {

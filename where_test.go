@@ -139,7 +139,7 @@ func TestWhereASubjectIs(t *testing.T) {
 	c.exec(c.members, `INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT seq, aggregateid, 'it is too large', 1, 'infinity', 'quarantined' FROM outbox
 		WHERE aggregateid = '6'`)
-	c.waits("6", "members", admin.Held, "club replay members ")
+	c.waits("6", "members", admin.Held, "club relay release ")
 	publish(t, c.members, UserJoined{"7", "1@example.com"}, UserJoined{"7", "2@example.com"})
 	c.exec(c.members, `INSERT INTO outbox_held (seq, aggregate, reason, attempts, due, kind)
 		SELECT seq, '7', 'no queue', 1, 'infinity', CASE WHEN payload->>'Email' = '1@example.com'
@@ -151,7 +151,7 @@ func TestWhereASubjectIs(t *testing.T) {
 		list.Held[1].Subject != "7" || list.Held[1].Behind != 1 {
 		t.Errorf("exit %d, held: %s (%v)", code, document, err)
 	}
-	if _, text := c.run("relay", "held"); !strings.Contains(text, "club replay members ") {
+	if _, text := c.run("relay", "held"); !strings.Contains(text, "club relay release ") {
 		t.Errorf("relay held: %s", text)
 	}
 	if _, code, text := c.where("nobody"); code != cli.ExitNotFound {

@@ -75,6 +75,8 @@ type ParkedEvent struct {
 	RoutingKey string `json:"routing_key"`
 	Attributes any    `json:"attributes"` // of CloudEvents, by their names
 	Body       []byte `json:"body"`
+	// Original is the body with which it was parked, if an operator has edited it.
+	Original []byte `json:"original,omitempty"`
 }
 
 // ParkedPage is a page of the list of what is parked, oldest first.

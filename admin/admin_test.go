@@ -64,6 +64,15 @@ func (f fake) Discard(_ context.Context, r admin.RepairRequest) (admin.Repaired,
 	return admin.Repaired{Evidence: r.IDs, Absent: []string{r.Operator, r.Reason}}, f.err
 }
 
+func (f fake) Edit(_ context.Context, id string, r admin.EditRequest) (admin.ParkedEvent, error) {
+	return admin.ParkedEvent{Parked: admin.Parked{ID: id, Reason: r.Operator + r.Reason + r.Was},
+		Body: r.Body}, f.err
+}
+
+func (f fake) Event(_ context.Context, id string) (admin.Event, error) {
+	return admin.Event{ID: id}, f.err
+}
+
 func (f fake) Repairs(_ context.Context, after int64, limit int) (admin.RepairPage, error) {
 	return admin.RepairPage{Repairs: []admin.Repair{{ID: after, Parked: fmt.Sprint(limit)}}}, f.err
 }
@@ -127,7 +136,12 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 		"all parked": func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },
 		"one":        func(ctx context.Context) (any, error) { return s.ParkedEvent(ctx, "sha256:0/1") },
 		"dry run":    func(ctx context.Context) (any, error) { return s.DryRun(ctx, id) },
-		"repairs":    func(ctx context.Context) (any, error) { return s.Repairs(ctx, 7, 9) },
+		"event":      func(ctx context.Context) (any, error) { return s.Event(ctx, id) },
+		"edit": func(ctx context.Context) (any, error) {
+			return s.Edit(ctx, "sha256:0/1", admin.EditRequest{Operator: "ada", Reason: "a typo",
+				Was: admin.Digest(nil), Body: []byte("{}")})
+		},
+		"repairs": func(ctx context.Context) (any, error) { return s.Repairs(ctx, 7, 9) },
 		"redrive": func(ctx context.Context) (any, error) {
 			return s.Redrive(ctx, admin.RepairRequest{IDs: []string{id}, Operator: "ada"})
 		},
@@ -219,12 +233,17 @@ func TestWrongRequestsAreRefused(t *testing.T) {
 		{"POST", "parked/redrive", `{"ids":["1"],"operator":"ada","all":true}`},
 		{"POST", "parked/redrive", `{"ids":["1"],"operator":"` + strings.Repeat("x", 201) + `"}`},
 		{"POST", "parked/discard", `{"ids":["1"],"operator":"ada"}`},
+		{"GET", "events/1", ""}, {"POST", "parked/1/edit", `{"operator":"ada","reason":"x"}`},
+		{"POST", "parked/1/edit", `{"operator":"ada","body":"e30="}`},
+		{"POST", "parked/1/edit", `{"reason":"x","body":"e30="}`},
+		{"POST", "parked/1/edit", `{"operator":"ada","reason":"x","body":"` +
+			strings.Repeat("A", 100<<10) + `"}`},
 		{"POST", "handled", `{"ids":["1"]}`}, {"POST", "handled", `[]`},
 		{"POST", "replay", `{}`}, {"POST", "replay", `{"ago_seconds":-1}`},
 		{"POST", "replay", `{"ago_seconds":1e12}`}, {"POST", "replay", `{"all":true}`},
 		{"POST", "replay", `{"since":"2026-01-02T03:04:05Z","ago_seconds":1}`},
 		{"POST", "relay", `{"source":"river"}`}, {"POST", "relay", `{}`},
-		{"POST", "relay", `{"source":"window","x":"` + strings.Repeat("x", 64<<10) + `"}`},
+		{"POST", "relay", `{"source":"window","x":"` + strings.Repeat("x", 128<<10) + `"}`},
 	} {
 		var body any
 		if r.body != "" {

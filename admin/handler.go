@@ -15,13 +15,14 @@ const (
 	maxParked  = 1000
 	maxReplays = 100
 	maxIDs     = 1000
-	maxBody    = 64 << 10
+	maxBody    = 2 * events.MaxSize // a payload in base64, with what else an edit has
 	maxAgo     = 100 * 365 * 24 * time.Hour
 )
 
 // Handler serves a service to an operator:
 //
 //	GET  /admin/history/{subject}  the events and calls of a subject
+//	GET  /admin/events/{id}      one event of the history, or one call
 //	GET  /admin/waiting/{subject}  what waits about a subject
 //	POST /admin/handled          the handled ones of {"ids": […]}
 //	GET  /admin/published        the history without its data: ?limit=1000&after=seq
@@ -31,7 +32,8 @@ const (
 //	POST /admin/parked/{id}/dry-run  handle it, and roll everything back
 //	POST /admin/parked/redrive   handle {"ids": […], "operator": …, "reason": …} again, now
 //	POST /admin/parked/discard   the same body: remove them for good
-//	GET  /admin/repairs          the redrives and discards on record, in pages: ?limit=100&after=
+//	POST /admin/parked/{id}/edit     {"operator": …, "reason": …, "was": digest, "body": base64}
+//	GET  /admin/repairs          what operators did, in pages: ?limit=100&after=
 //	POST /admin/replay        publish {"ids": […]}, or all events since {"since": time}, again
 //	GET  /admin/breakers         the circuit breakers of this replica
 //	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
@@ -65,6 +67,12 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	route("GET /admin/history/{subject}", func(r *http.Request) (any, error) {
 		return s.History(r.Context(), r.PathValue("subject"))
 	})
+	route("GET /admin/events/{id}", func(r *http.Request) (any, error) {
+		if !areIDs([]string{r.PathValue("id")}) {
+			return nil, badRequest("the id must be a UUID")
+		}
+		return s.Event(r.Context(), r.PathValue("id"))
+	})
 	route("GET /admin/waiting/{subject}", func(r *http.Request) (any, error) {
 		return s.Waiting(r.Context(), r.PathValue("subject"))
 	})
@@ -80,6 +88,7 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	})
 	route("POST /admin/parked/redrive", func(r *http.Request) (any, error) { return redrive(s, r) })
 	route("POST /admin/parked/discard", func(r *http.Request) (any, error) { return discard(s, r) })
+	route("POST /admin/parked/{id}/edit", func(r *http.Request) (any, error) { return edit(s, r) })
 	route("GET /admin/repairs", func(r *http.Request) (any, error) { return repairs(s, r) })
 	route("POST /admin/replay", func(r *http.Request) (any, error) { return replay(s, r) })
 	route("GET /admin/breakers", func(r *http.Request) (any, error) { return s.Breakers(r.Context()) })

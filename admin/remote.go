@@ -28,6 +28,11 @@ func (s remote) History(ctx context.Context, subject string) (list []Event, err 
 	return list, err
 }
 
+func (s remote) Event(ctx context.Context, id string) (e Event, err error) {
+	err = s.get(ctx, "events/"+url.PathEscape(id), &e)
+	return e, err
+}
+
 func (s remote) Handled(ctx context.Context, ids []string) (all []Handled, err error) {
 	for chunk := range slices.Chunk(ids, maxIDs) {
 		var list []Handled

@@ -41,7 +41,7 @@ type Repair struct {
 	Owner     string    `json:"owner"`
 	Parked    string    `json:"parked"` // the id of what was parked
 	Type      string    `json:"type"`
-	Action    string    `json:"action"` // redrive or discard
+	Action    string    `json:"action"` // redrive, discard or edit
 	Operator  string    `json:"operator"`
 	Reason    string    `json:"reason,omitempty"`
 	ParkedFor string    `json:"parked_for"`

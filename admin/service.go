@@ -12,6 +12,9 @@ import (
 type Service interface {
 	// History returns the events and calls of a subject, at most 1000 of each, the oldest first.
 	History(ctx context.Context, subject string) ([]Event, error)
+	// Event returns an event that the service has published, or a call that it has requested. It may
+	// read the whole history. A Problem of status 404: there is none with this id.
+	Event(ctx context.Context, id string) (Event, error)
 	// Waiting returns what waits about a subject in the service's database: unpublished and held
 	// events, retries, deadlines, calls without an answer, and what is parked. At most 1000 of the
 	// outbox and as many others.
@@ -35,6 +38,10 @@ type Service interface {
 	// repaired before is absent from the answer, so that both may be repeated.
 	Redrive(ctx context.Context, r RepairRequest) (Repaired, error)
 	Discard(ctx context.Context, r RepairRequest) (Repaired, error)
+	// Edit replaces the body of a parked event, which stays parked. The body that it had stays on
+	// record, with who replaced it and why. A Problem of status 409: somebody else has changed it, or
+	// it is evidence; of status 422: the service would refuse the new body.
+	Edit(ctx context.Context, id string, r EditRequest) (ParkedEvent, error)
 	// Repairs returns a page of at most limit repairs with an id less than after, unless that is 0.
 	// A limit of 0 is 100, which is also the most.
 	Repairs(ctx context.Context, after int64, limit int) (RepairPage, error)

@@ -76,7 +76,6 @@ func (e *Env) printHeld(t *Text, all []admin.HeldEvent, missing int, now time.Ti
 	})
 	waits := slices.IndexFunc(all, func(h admin.HeldEvent) bool { return h.Due == nil && h.ID != "" })
 	if waits >= 0 {
-		e.Notef("after the cause is repaired: %s replay %s %s", e.App.Name, all[waits].Service,
-			all[waits].ID)
+		e.Notef("after the cause is repaired: %s relay release %s", e.App.Name, all[waits].ID)
 	}
 }

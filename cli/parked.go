@@ -52,7 +52,8 @@ func parkedCommand(e *Env) *cobra.Command {
 	for _, c := range []*cobra.Command{show, try} {
 		c.Flags().StringVar(&only, "service", "", "the copy that this service has parked")
 	}
-	group.AddCommand(list, groupsCommand(e), show, try, redriveCommand(e), discardCommand(e),
+	group.AddCommand(list, groupsCommand(e), show, try, redriveCommand(e), editCommand(e),
+		discardCommand(e),
 		repairsCommand(e))
 	return group
 }
@@ -113,6 +114,10 @@ func showParked(ctx context.Context, e *Env, id, only string) error {
 		t.attributes(found.Attributes)
 		t.Printf("\n")
 		t.Lines("  ", string(found.Body))
+		if found.Original != nil {
+			t.Printf("\nan operator has changed the body; it was parked with:\n")
+			t.Lines("  ", string(found.Original))
+		}
 		if only == "" {
 			e.Notef("another service may have parked it, too: see --service, and %s parked list", e.App.Name)
 		}

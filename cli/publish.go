@@ -43,6 +43,7 @@ type Wire struct {
 	ContentType   string          `json:"datacontenttype"`
 	DataSchema    string          `json:"dataschema"`
 	CorrelationID string          `json:"correlationid"`
+	CausationID   string          `json:"causationid,omitempty"`
 	TraceParent   string          `json:"traceparent"`
 	Exchange      string          `json:"exchange"`
 	RoutingKey    string          `json:"routingkey"`
@@ -101,7 +102,7 @@ func (p *publishing) run(ctx context.Context, eventType string) error {
 			return usage(fmt.Errorf("--id: %w", err))
 		}
 	}
-	given, err := p.read()
+	given, err := p.payload(p.data, p.noValidate)
 	if err != nil {
 		return err
 	}
@@ -123,24 +124,22 @@ func (p *publishing) run(ctx context.Context, eventType string) error {
 	return p.report(owner, records)
 }
 
-// read returns what --data gives, nil when it is not used.
-func (p *publishing) read() ([]byte, error) {
-	var data []byte
-	var err error
+// payload returns what --data gives, nil when it is not used.
+func (e *Env) payload(given string, anySize bool) (data []byte, err error) {
 	switch {
-	case p.data == "":
+	case given == "":
 		return nil, nil
-	case p.data == "-":
-		data, err = io.ReadAll(io.LimitReader(p.In, 2*events.MaxSize))
-	case p.data[0] == '@':
-		data, err = os.ReadFile(p.data[1:])
+	case given == "-":
+		data, err = io.ReadAll(io.LimitReader(e.In, 2*events.MaxSize))
+	case given[0] == '@':
+		data, err = os.ReadFile(given[1:])
 	default:
-		data = []byte(p.data)
+		data = []byte(given)
 	}
 	if err != nil {
 		return nil, usage(fmt.Errorf("--data: %w", err))
 	}
-	if len(data) > events.MaxSize && !p.noValidate {
+	if len(data) > events.MaxSize && !anySize {
 		return nil, usage(fmt.Errorf("--data: %w: at most %d bytes", events.ErrTooLarge, events.MaxSize))
 	}
 	return bytes.TrimSpace(data), nil
@@ -223,15 +222,7 @@ func (p *publishing) send(ctx context.Context, owner string, records []events.Re
 func (p *publishing) report(owner string, records []events.Record) error {
 	wires := make([]Wire, len(records))
 	for i, r := range records {
-		data := json.RawMessage(r.Data)
-		if !json.Valid(data) {
-			data, _ = json.Marshal(string(r.Data)) // a string always encodes
-		}
-		wires[i] = Wire{
-			SpecVersion: "1.0", ID: r.ID, Source: r.Source, Type: r.Type, Subject: r.Subject, Time: r.Time,
-			ContentType: "application/json", DataSchema: r.DataSchema, CorrelationID: r.CorrelationID,
-			TraceParent: r.TraceParent, Exchange: topology.ExchangeOf(owner), RoutingKey: r.Type, Data: data,
-		}
+		wires[i] = wireOf(r, topology.ExchangeOf(owner))
 	}
 	var value any = wires
 	if len(wires) == 1 {

@@ -48,7 +48,7 @@ func relayCommand(e *Env) *cobra.Command {
 			return useRelays(c.Context(), e, args[1:], args[0])
 		},
 	}
-	group.AddCommand(show, use, heldCommand(e))
+	group.AddCommand(show, use, heldCommand(e), releaseCommand(e))
 	return group
 }
 

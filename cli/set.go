@@ -36,6 +36,33 @@ func set(data []byte, sets []string) ([]byte, error) {
 	return json.Marshal(root)
 }
 
+// hasPath reports whether a JSON document has a value at a path, as set would change it.
+func hasPath(data []byte, path string) bool {
+	var node any
+	if json.Unmarshal(data, &node) != nil {
+		return false
+	}
+	for name := range strings.SplitSeq(path, ".") {
+		switch n := node.(type) {
+		case map[string]any:
+			value, ok := n[name]
+			if !ok {
+				return false
+			}
+			node = value
+		case []any:
+			i, err := strconv.Atoi(name)
+			if err != nil || i < 0 || i >= len(n) {
+				return false
+			}
+			node = n[i]
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 func setPath(node any, path []string, value any) error {
 	switch n := node.(type) {
 	case map[string]any:

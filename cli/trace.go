@@ -12,12 +12,16 @@ import (
 )
 
 func traceCommand(e *Env) *cobra.Command {
-	return &cobra.Command{
+	var follow bool
+	c := &cobra.Command{
 		Use:     "trace SUBJECT",
 		Short:   "Show the events of a subject, such as an order, as a tree by causation",
 		Example: "  " + e.App.Name + " trace 0190a0e0-0000-7000-8000-000000000001",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if follow {
+				return e.follow(c.Context(), args[0])
+			}
 			trace := e.Client().Trace(c.Context(), args[0])
 			if len(trace.Steps) == 0 && len(trace.Missing) == 0 {
 				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has published anything about %q",
@@ -31,6 +35,8 @@ func traceCommand(e *Env) *cobra.Command {
 			}))
 		},
 	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "show what happens as it happens, until Ctrl-C")
+	return c
 }
 
 // Trace writes a trace as a tree after an indent: under each event those that it caused. Each event

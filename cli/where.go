@@ -71,7 +71,7 @@ func (a App) nextFor(x admin.Waiting) string {
 	case x.Place == admin.IsParked:
 		return a.Name + " parked show " + x.ID
 	case x.Place == admin.Held && x.Due == nil:
-		return fmt.Sprintf("%s replay %s %s   # after the cause is repaired", a.Name, x.Service, x.ID)
+		return fmt.Sprintf("%s relay release %s   # after the cause is repaired", a.Name, x.ID)
 	case x.Place == admin.InOutbox:
 		return a.Name + " relay show"
 	case x.Place == admin.InQueue:

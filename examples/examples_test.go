@@ -181,7 +181,8 @@ func TestCloudEvents(t *testing.T) {
 	before := now.Add(-time.Hour)
 	quadrilletest.WaitFor(t, "the newest price is stored", func() (bool, string) {
 		publish(second, now.Format(time.RFC3339), `{"article": "teapot", "price": 2600, "unit": "piece"}`)
-		publish(first, before.Format(time.RFC3339), `{"article": "teapot", "price": 2500, "unit": "piece"}`)
+		publish(first,
+			before.Format(time.RFC3339), `{"article": "teapot", "price": 2500, "unit": "piece"}`)
 		var known struct{ Price, Changes int64 }
 		err := db.GetContext(t.Context(), &known, `SELECT price, changes FROM prices`)
 		if known.Changes > 2 || known.Changes == 2 && known.Price != 2600 {

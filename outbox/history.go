@@ -34,6 +34,26 @@ func (o *Outbox) History(ctx context.Context, aggregate string) ([]events.Record
 	return history, nil
 }
 
+// Find returns an event that the service has appended, or ErrNoSuchEvent. It reads the whole
+// history if it must, which is for a person who asks about one event.
+func (o *Outbox) Find(ctx context.Context, id string) (events.Record, error) {
+	rows, err := o.db.QueryxContext(ctx, rowColumns+` WHERE id = $1 LIMIT 1`, id)
+	if err != nil {
+		return events.Record{}, fmt.Errorf("find event %s: %w", id, err)
+	}
+	found, err := scanRows(rows)
+	if err == nil && len(found) == 0 {
+		err = ErrNoSuchEvent
+	}
+	if err == nil {
+		err = found[0].fault
+	}
+	if err != nil {
+		return events.Record{}, fmt.Errorf("find event %s: %w", id, err)
+	}
+	return found[0].record, nil
+}
+
 // row is a row of the outbox as the relay publishes it.
 type row struct {
 	seq int64

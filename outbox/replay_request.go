@@ -53,8 +53,8 @@ type Replay struct {
 }
 
 // ReplayIDs requests that the leader publishes these events again, at most 1000. It returns the id
-// of the request, or ErrNoSuchEvent with the id of the first missing event. Quarantined events
-// among them become due as held events, for an operator who has repaired the cause.
+// of the request, or ErrNoSuchEvent with the id of the first missing event. Held events among them,
+// also quarantined ones, are due now, for an operator who has repaired the cause.
 func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, err error) {
 	if len(ids) == 0 || len(ids) > maxReplayIDs {
 		return 0, fmt.Errorf("replay: %d events, want 1 to %d", len(ids), maxReplayIDs)
@@ -79,7 +79,7 @@ func (o *Outbox) ReplayIDs(ctx context.Context, ids ...string) (request int64, e
 			}
 		}
 		if _, err := tx.ExecContext(ctx, `UPDATE outbox_held SET due = now() WHERE seq = ANY($1)
-			AND due = 'infinity' AND kind <> 'behind'`, seqs); err != nil {
+			AND due > now() AND kind <> 'behind'`, seqs); err != nil {
 			return err
 		}
 		return tx.GetContext(ctx, &request, `INSERT INTO outbox_replay (seqs, last_seq) VALUES ($1, $2)

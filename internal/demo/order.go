@@ -28,8 +28,9 @@ type newOrder struct {
 }
 
 func order(e *cli.Env) *cobra.Command {
-	group := &cobra.Command{Use: "order", Short: "Place, show, list and cancel orders"}
-	group.AddCommand(orderPlace(e), orderShow(e), orderList(e), orderCancel(e))
+	group := &cobra.Command{Use: "order",
+		Short: "Place, show, list and cancel orders, and find stuck ones"}
+	group.AddCommand(orderPlace(e), orderShow(e), orderList(e), orderStuck(e), orderCancel(e))
 	return group
 }
 

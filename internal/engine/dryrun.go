@@ -17,6 +17,12 @@ var ErrCallNotRun = errors.New("its handler calls the outside world, which canno
 // errDryRun rolls a dry run back.
 var errDryRun = errors.New("tried")
 
+// Check reports why a handler could not read something that pends.
+func (n *Engine) Check(p inbox.Pending) error {
+	_, err := n.decoder.pending(p)
+	return err
+}
+
 // DryRun handles something that pends as a retry would, and rolls everything back. It returns the
 // effects that it would have had, or why it fails. A transaction of another replica that has the
 // same rows locked is waited for.

@@ -2,6 +2,9 @@ package inbox
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -63,6 +66,7 @@ func (i *Inbox) Answer(ctx context.Context, tx *sqlx.Tx, answers ...Answer) (map
 type CallRecord struct {
 	ID            string     `db:"id"`
 	Type          string     `db:"type"`
+	Subject       string     `db:"subject"`
 	CorrelationID string     `db:"correlation_id"`
 	CausationID   string     `db:"causation_id"`
 	Attempts      int        `db:"attempts"` // failed attempts
@@ -75,19 +79,33 @@ type CallRecord struct {
 	AnsweredAt    *time.Time `db:"answered_at"` // nil: pending, or parked
 }
 
-// Calls returns at most limit calls about a subject that the service itself has requested, answered
-// and pending ones, oldest first.
+// callsSQL are the calls that the service itself has requested, answered and pending ones.
+const callsSQL = `SELECT id, type, coalesce(subject, '') AS subject, correlation_id, causation_id,
+	attempts, reason, due, request, answer_type, answer, requested_at, answered_at
+FROM (
+	SELECT id::text, type, subject, correlation_id, causation_id, attempts, '' AS reason,
+		NULL::timestamptz AS due, request, answer_type, answer, requested_at, answered_at
+	FROM calls WHERE consumer = $1 AND owner = $1
+	UNION ALL
+	SELECT key, type, attributes->>'subject', coalesce(attributes->>'correlationid', ''),
+		coalesce(attributes->>'causationid', ''), attempts, reason, due, body, '', NULL, created_at, NULL
+	FROM pending WHERE consumer = $1 AND owner = $1 AND kind = 'call') AS c`
+
+// Calls returns at most limit calls about a subject that the service itself has requested, oldest
+// first.
 func (i *Inbox) Calls(ctx context.Context, subject string, limit int) ([]CallRecord, error) {
 	list := []CallRecord{}
-	err := i.db.SelectContext(ctx, &list, `
-		SELECT id::text, type, correlation_id, causation_id, attempts, '' AS reason,
-			NULL::timestamptz AS due, request, answer_type, answer, requested_at, answered_at
-		FROM calls WHERE consumer = $1 AND owner = $1 AND subject = $2
-		UNION ALL
-		SELECT key, type, coalesce(attributes->>'correlationid', ''),
-			coalesce(attributes->>'causationid', ''), attempts, reason, due, body, '', NULL, created_at,
-			NULL
-		FROM pending WHERE consumer = $1 AND owner = $1 AND kind = 'call' AND attributes->>'subject' = $2
-		ORDER BY requested_at LIMIT $3`, i.consumer, subject, limit)
+	err := i.db.SelectContext(ctx, &list, callsSQL+` WHERE c.subject = $2
+		ORDER BY requested_at LIMIT $3`,
+		i.consumer, subject, limit)
 	return list, wrap("read the calls about "+subject, err)
+}
+
+// FindCall returns a call that the service itself has requested, or ErrNotFound.
+func (i *Inbox) FindCall(ctx context.Context, id string) (c CallRecord, err error) {
+	err = i.db.GetContext(ctx, &c, callsSQL+` WHERE c.id = $2`, i.consumer, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, fmt.Errorf("call %.80q: %w", id, ErrNotFound)
+	}
+	return c, wrap("find call", err)
 }

@@ -16,7 +16,7 @@ type Repair struct {
 	Owner     string    `db:"owner"`
 	Key       string    `db:"key"`
 	Type      string    `db:"type"`
-	Action    string    `db:"action"`   // redrive or discard
+	Action    string    `db:"action"`   // redrive, discard or edit
 	Operator  string    `db:"operator"` // who did it
 	Reason    string    `db:"reason"`   // why, in the operator's words
 	ParkedFor string    `db:"parked_for"`

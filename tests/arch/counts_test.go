@@ -16,8 +16,8 @@ var wide = map[string]int{}
 const maxExported = 40
 
 var broad = map[string]int{
-	"admin":      64, // the audit needs what it finds, and what it compares
-	"outbox":     42,
+	"admin":      67, // the audit needs what it finds, and what it compares; edit; why
+	"outbox":     43, // one event by its id, for the chain of causes
 	"consumer":   55,
 	"fulfilment": 74,
 	"eventstore": 53,
