@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
@@ -40,20 +39,7 @@ func TestChaos(t *testing.T) {
 	s := &demo.Stack{Root: root(t), Name: "chaos", Replicas: 2, Log: t.Logf,
 		Settings: []string{"QUADRILLE_BREAKER_OPEN=2s"}}
 	expected := time.Duration(orders/ordersPerSec) * time.Second
-	defer func() {
-		if t.Failed() {
-			t.Log(s.Tails())
-		}
-		if err := s.Down(context.Background()); err != nil {
-			t.Errorf("stop the stack: %v", err)
-		}
-	}()
-	if err := s.Reset(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Up(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	startEmpty(t, s)
 	w := newChaosRun(t, s, seed)
 	w.stockUp(t.Context())
 	// This time limit is for the load only. The steps before and after it have their own.
@@ -61,26 +47,7 @@ func TestChaos(t *testing.T) {
 		errors.New("the load is stuck"))
 	defer cancel()
 
-	var load sync.WaitGroup
-	work := make(chan plan)
-	for range clients {
-		load.Go(func() { w.client(ctx, work) })
-	}
-	placed := make(chan struct{})
-	go func() {
-		defer close(placed)
-		tick := time.NewTicker(time.Second / ordersPerSec)
-		defer tick.Stop()
-		for i := 0; i < orders && ctx.Err() == nil; i++ {
-			<-tick.C
-			select {
-			case work <- w.plan(i):
-			case <-ctx.Done():
-			}
-		}
-		close(work)
-		load.Wait()
-	}()
+	placed := w.load(ctx, orders)
 	w.faults(ctx, placed, expected)
 	if t.Failed() {
 		cancel()

@@ -77,6 +77,51 @@ func newChaosRun(t *testing.T, s *demo.Stack, seed uint64) *chaosRun {
 	}
 }
 
+// startEmpty starts a stack without data, and stops it at the end of the test.
+func startEmpty(t *testing.T, s *demo.Stack) {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(s.Tails())
+		}
+		if err := s.Down(context.Background()); err != nil {
+			t.Errorf("stop the stack: %v", err)
+		}
+	})
+	if err := s.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// load places so many orders, ordersPerSec a second, until ctx is done. All have been placed when
+// the channel is closed.
+func (w *chaosRun) load(ctx context.Context, orders int) (placed <-chan struct{}) {
+	var clientsRun sync.WaitGroup
+	work := make(chan plan)
+	for range clients {
+		clientsRun.Go(func() { w.client(ctx, work) })
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second / ordersPerSec)
+		defer tick.Stop()
+		for i := 0; i < orders && ctx.Err() == nil; i++ {
+			<-tick.C
+			select {
+			case work <- w.plan(i):
+			case <-ctx.Done():
+			}
+		}
+		close(work)
+		clientsRun.Wait()
+	}()
+	return done
+}
+
 func (w *chaosRun) stockUp(ctx context.Context) {
 	money := map[string]int64{"poor": poorMoney}
 	for i := range customers {
