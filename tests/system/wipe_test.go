@@ -19,9 +19,9 @@ import (
 // wipedOrders is how many orders are placed while the broker loses its data.
 const wipedOrders = 200
 
-// The broker is disposable. It is killed under load and loses all its data: exchanges, queues, users,
-// and the events for a service that was down. After the topology is applied and each service has
-// replayed its history, nothing is lost and nothing has happened twice.
+// The broker is disposable. It is killed under load and loses all its data: exchanges, queues,
+// users, and the events for a service that was down. After the topology is applied and each service
+// has replayed its history, nothing is lost and nothing has happened twice.
 func TestBrokerIsDisposable(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
