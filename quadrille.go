@@ -15,6 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tally"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -34,6 +36,7 @@ type Service struct {
 	opening  singleflight.Group
 	opened   atomic.Pointer[parts] // nil until the database could be reached and was migrated
 	sessions atomic.Int32          // with the broker, past the check of the topology
+	relayed  tally.Causes          // sessions of the relay that ended
 }
 
 // parts are what an open service is made of.
@@ -167,6 +170,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		Exchange:  topology.ExchangeOf(c.Name),
 		Mandatory: s.role.mandatory, Optional: s.role.optional,
 		Ready: s.ready, Keep: c.OutboxKeep, Source: source, Log: c.Log,
+		Ended: func(err error) { s.relayed.Add(rabbit.CauseOf(err)) },
 	}
 	return p, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tally"
 )
 
 // The bounds of the relay.
@@ -59,6 +60,9 @@ type Relay struct {
 	// Ready is called at the start of each broker session. While it returns an error, nothing is
 	// published. Nil: always ready.
 	Ready func(*rabbit.Session) error
+	// Ended is called with the reason when a broker session has ended or could not begin. Nil: nobody
+	// is told.
+	Ended func(error)
 	Log   zerolog.Logger
 
 	// What must survive a term, on the goroutine of the term:
@@ -79,7 +83,14 @@ type Relay struct {
 	leading   atomic.Bool
 	streaming atomic.Bool
 	lag       atomic.Int64
+	attempts  attempts
+	latency   tally.Histogram
+	publisher atomic.Pointer[rabbit.Publisher] // of the present session; nil: there is none
 }
+
+// attempts counts what came of the attempts to publish, other than that the broker confirmed them
+// or that no queue was bound.
+type attempts struct{ confirmed, refused, unroutable, unsendable, lost atomic.Int64 }
 
 // Stats counts what a relay has done since the process started, and describes its present state.
 type Stats struct {
@@ -96,13 +107,27 @@ type Stats struct {
 	// old versions of rows. Only the leader measures it; 0 if none is older than five minutes.
 	OldestSec int64
 	LagBytes  int64 // of the write-ahead log that the server keeps for the stream
+
+	// The results of all attempts to publish an event, those of held events and of replays included.
+	// Those of Unrouted are not among the confirmed ones.
+	Confirmed  int64 // every queue to which it was routed has accepted it
+	Refused    int64 // the broker nacked it, or did not confirm it in time
+	Unroutable int64 // its type is mandatory, and no queue was bound
+	Unsendable int64 // it does not fit the protocol
+	Lost       int64 // the session ended before the broker answered
+	// Latency is the time from the write to the socket until the relay has seen the confirm.
+	Latency tally.Distribution
+	Blocked bool // the broker accepts no events, because of a memory or disk alarm
 }
 
 // Stats returns the present counts. It is safe for concurrent use.
 func (r *Relay) Stats() Stats {
 	return Stats{Published: r.published.Load(), Forgotten: r.deleted.Load(), Held: r.held.Load(),
 		Anomalies: r.anomalies.Load(), Unrouted: r.unrouted.total.Load(), OldestSec: r.oldestSec.Load(),
-		Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load()}
+		Leading: r.leading.Load(), Streaming: r.streaming.Load(), LagBytes: r.lag.Load(),
+		Confirmed: r.attempts.confirmed.Load(), Refused: r.attempts.refused.Load(),
+		Unroutable: r.attempts.unroutable.Load(), Unsendable: r.attempts.unsendable.Load(),
+		Lost: r.attempts.lost.Load(), Latency: r.latency.Distribution(), Blocked: r.blocked()}
 }
 
 // Run publishes until ctx is done. When the broker or the database fails, it logs the error, backs
@@ -112,22 +137,38 @@ func (r *Relay) Run(ctx context.Context) {
 	background.Go(func() { r.announce(ctx) })
 	defer background.Wait()
 	rabbit.Supervise(ctx, r.Log, func(ctx context.Context) error {
-		session, err := rabbit.Open(ctx, r.URL, r.Name+"/publish")
-		if err != nil {
-			return err
+		err := r.session(ctx)
+		if r.Ended != nil && ctx.Err() == nil {
+			r.Ended(err)
 		}
-		defer session.Close()
-		if r.Ready != nil {
-			if err := r.Ready(session); err != nil {
-				return err
-			}
-		}
-		publisher, err := rabbit.NewPublisher(session)
-		if err != nil {
-			return err
-		}
-		return r.awaitLead(ctx, publisher)
+		return err
 	})
+}
+
+// session runs one session with the broker.
+func (r *Relay) session(ctx context.Context) error {
+	session, err := rabbit.Open(ctx, r.URL, r.Name+"/publish")
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if r.Ready != nil {
+		if err := r.Ready(session); err != nil {
+			return err
+		}
+	}
+	publisher, err := rabbit.NewPublisher(session)
+	if err != nil {
+		return err
+	}
+	r.publisher.Store(publisher)
+	defer r.publisher.Store(nil)
+	return r.awaitLead(ctx, publisher)
+}
+
+func (r *Relay) blocked() bool {
+	publisher := r.publisher.Load()
+	return publisher != nil && publisher.Blocked()
 }
 
 // awaitLead waits for the lead and then runs a term. It is called with an open broker session only:

@@ -107,15 +107,21 @@ func (t *term) await(ctx context.Context, a *attempt) error {
 		return nil
 	case rabbit.Confirmed:
 		a.result = confirmed
+		t.relay.attempts.confirmed.Add(1)
+		t.relay.latency.Observe(a.confirm.Age())
 	case rabbit.Refused:
 		a.result = refused
+		t.relay.attempts.refused.Add(1)
 	case rabbit.Unsendable:
 		a.result = quarantined
+		t.relay.attempts.unsendable.Add(1)
 	case rabbit.Returned:
 		a.result = unroutable
 		if !t.relay.mandatory(a.record.Type) {
 			t.relay.countUnrouted(a.record.Type)
 			a.result, why = confirmed, nil
+		} else {
+			t.relay.attempts.unroutable.Add(1)
 		}
 	}
 	if why != nil {
@@ -130,6 +136,9 @@ func (t *term) sessionLost(ctx context.Context, why error) error {
 	for i := range t.queue {
 		if err := t.await(ctx, &t.queue[i]); err != nil {
 			return err
+		}
+		if t.queue[i].result == unknown {
+			t.relay.attempts.lost.Add(1)
 		}
 	}
 	code := rabbit.ServerCode(why)

@@ -50,7 +50,7 @@ func (w *answers) recordAll(ctx context.Context, batch []called) {
 // failures with their next attempt. What another replica has recorded since the lease was over has
 // no effect again.
 func (w *answers) record(ctx context.Context, batch []called) error {
-	var recorded int
+	var recorded []string // types
 	err := w.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
@@ -70,14 +70,21 @@ func (w *answers) record(ctx context.Context, batch []called) error {
 		if err != nil {
 			return err
 		}
-		recorded = len(done)
+		recorded = recorded[:0]
+		for _, a := range answers {
+			if done[inbox.Name{Owner: a.Owner, Key: a.Key}] {
+				recorded = append(recorded, a.Type)
+			}
+		}
 		return w.handleAnswers(w.withScope(ctx, pendingIn(batch)...), tx,
 			slices.DeleteFunc(slices.Clone(batch), func(r called) bool {
 				return r.answer == nil || r.failed != nil || !done[inbox.Name{Owner: r.Owner, Key: r.Key}]
 			}))
 	})
 	if err == nil {
-		w.stats.handled.Add(int64(recorded))
+		for _, callType := range recorded {
+			w.stats.event(callType, eventHandled)
+		}
 		w.outbox.Nudge()
 	}
 	return err

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -64,7 +65,7 @@ func (b *batches) apartByID(all []item) (together, others []item) {
 		case known != it.receipt:
 			others = append(others, it)
 		default:
-			b.stats.duplicates.Add(1)
+			b.stats.event(it.receipt.Type, eventDuplicate)
 		}
 	}
 	return together, others
@@ -141,8 +142,13 @@ func (b *batches) transact(ctx context.Context, batch []item) error {
 		b.hurryCalls()
 	}
 	b.stats.batches.Add(1)
-	b.stats.handled.Add(int64(len(accepted.fresh) - put))
-	b.keeper.noteAccepted(accepted, len(batch))
+	for _, it := range accepted.fresh {
+		if b.handlers.reacts(it.receipt.Type) {
+			b.stats.event(it.receipt.Type, eventHandled)
+			b.stats.lag.Observe(time.Since(it.event.Time))
+		}
+	}
+	b.keeper.noteAccepted(accepted)
 	return nil
 }
 

@@ -88,6 +88,7 @@ func (k *calls) claim(ctx context.Context) (more bool, err error) {
 		k.underway.Go(func() {
 			r := k.make(ctx, p)
 			k.count(p.Type, -1)
+			k.stats.call(p.Type, r.failed)
 			if k.handlers.concurrency(p.Type) > 0 {
 				k.hurryCalls() // the next one of its type was not claimed
 			}

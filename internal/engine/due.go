@@ -83,7 +83,9 @@ func (u *due) redo(ctx context.Context) (more bool, err error) {
 	})
 	switch {
 	case err == nil:
-		u.stats.handled.Add(int64(len(claimed)))
+		for _, p := range claimed {
+			u.stats.event(p.Type, eventHandled)
+		}
 	case len(claimed) == 0 || pg.Alive(ctx, u.db) != nil:
 		return false, err
 	case len(claimed) == 1:
@@ -162,14 +164,14 @@ func (u *due) redoOne(ctx context.Context, claimed inbox.Pending, failed *error)
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}
-		var handled int64
+		handled := false
 		*failed = u.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx,
 			p inbox.Pending) error {
-			handled = 1
+			handled = true
 			return u.redoIn(ctx, tx, []inbox.Pending{p})
 		})
-		if *failed == nil {
-			u.stats.handled.Add(handled)
+		if *failed == nil && handled {
+			u.stats.event(claimed.Type, eventHandled)
 		}
 		if *failed == nil || ctx.Err() != nil {
 			return nil

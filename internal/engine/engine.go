@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -72,7 +71,7 @@ func New(c Config) *Engine {
 	handlers := newHandlers(c.Service)
 	t := &transactor{db: c.DB, statements: pg.NewStatements(c.DB), inbox: c.Inbox, outbox: c.Outbox,
 		handlers: handlers, hanging: &hanging{log: c.Log}, middleware: c.Middleware,
-		stats: &counters{}, log: c.Log, requested: make(chan struct{}, 1)}
+		stats: newCounters(handlers), log: c.Log, requested: make(chan struct{}, 1)}
 	r := &decoder{handlers: handlers, hanging: t.hanging, log: c.Log}
 	k := &keeper{t}
 	return &Engine{transactor: t, decoder: r,
@@ -125,9 +124,6 @@ func (e *Engine) Healthy() error {
 
 // SessionEnds counts the sessions that ended, or did not begin, by their cause; see rabbit.CauseOf.
 func (e *Engine) SessionEnds() map[string]int64 { return e.sessions.health.counts() }
-
-// counters are the numbers of Stats.
-type counters struct{ handled, duplicates, delayed, parked, dropped, batches atomic.Int64 }
 
 // Stats are the counters of an engine; see consumer.Stats.
 type Stats struct {

@@ -16,7 +16,13 @@ import (
 type lane struct {
 	batches    *batches
 	deliveries *rabbit.Deliveries
-	in         chan amqp.Delivery
+	in         chan arrival
+}
+
+// arrival is a delivery and when it was read.
+type arrival struct {
+	amqp.Delivery
+	at time.Time
 }
 
 // item is a delivery that can be handled.
@@ -28,13 +34,13 @@ type item struct {
 }
 
 func (l *lane) run(ctx context.Context) {
-	for d := range l.in {
-		batch := []amqp.Delivery{d}
+	for a := range l.in {
+		batch, since := []amqp.Delivery{a.Delivery}, []time.Time{a.at}
 		for more := true; more && len(batch) < l.batches.handlers.bounds.BatchMax; {
 			select {
-			case d, ok := <-l.in:
+			case a, ok := <-l.in:
 				if more = ok; ok {
-					batch = append(batch, d)
+					batch, since = append(batch, a.Delivery), append(since, a.at)
 				}
 			default:
 				more = false
@@ -46,6 +52,9 @@ func (l *lane) run(ctx context.Context) {
 			continue
 		}
 		if l.batches.process(ctx, l.deliveries.Done(), batch) {
+			for _, at := range since {
+				l.batches.stats.handling.Observe(time.Since(at))
+			}
 			if err := l.deliveries.Ack(batch...); err != nil {
 				l.batches.log.Debug().Err(err).Msg("acknowledge") // the events come again and are duplicates
 			}

@@ -63,7 +63,7 @@ func (k *keeper) storeOnce(ctx context.Context, batch []item, why error,
 	if err != nil {
 		return err
 	}
-	k.noteAccepted(accepted, len(batch))
+	k.noteAccepted(accepted)
 	for _, p := range noted {
 		k.note(p, verdict == park)
 	}
@@ -76,6 +76,7 @@ type accepted struct {
 	clashes []item // something else came before under their ids
 	kept    int    // of the clashes, parked
 	old     []item // parked, since their receipts may have been deleted
+	known   []item // duplicates
 }
 
 // accept writes the inbox rows of a batch, and parks what came under the id of another event and
@@ -115,14 +116,18 @@ func (k *keeper) accept(ctx context.Context, tx *sqlx.Tx, batch []item) (a accep
 			if kept {
 				a.kept++
 			}
+		default:
+			a.known = append(a.known, it)
 		}
 	}
 	return a, nil
 }
 
-// noteAccepted counts what was committed of a batch of size events.
-func (k *keeper) noteAccepted(a accepted, size int) {
-	k.stats.duplicates.Add(int64(size - len(a.fresh) - len(a.clashes) - len(a.old)))
+// noteAccepted counts what was committed of a batch.
+func (k *keeper) noteAccepted(a accepted) {
+	for _, it := range a.known {
+		k.stats.event(it.receipt.Type, eventDuplicate)
+	}
 	for _, it := range a.old {
 		p := it.pending(inbox.Retry)
 		p.Reason = errOld.Error()
@@ -148,7 +153,7 @@ func (k *keeper) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 	case next.spent:
 		k.note(p, next.parked)
 	default:
-		k.stats.delayed.Add(1)
+		k.stats.event(p.Type, eventDelayed)
 	}
 	return err
 }
@@ -157,11 +162,11 @@ func (k *keeper) note(p inbox.Pending, parked bool) {
 	log := k.log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
 		firstLine(p.Reason))
 	if parked {
-		k.stats.parked.Add(1)
+		k.stats.event(p.Type, eventParked)
 		log.Msg("event parked")
 		return
 	}
-	k.stats.delayed.Add(1)
+	k.stats.event(p.Type, eventDelayed)
 	log.Msg("event failed, will be tried again")
 }
 

@@ -75,7 +75,7 @@ func (s *sessions) consume(ctx context.Context) error {
 	for i := range lanes {
 		// With room for the whole prefetch the dispatcher never waits for a lane.
 		lanes[i] = &lane{batches: s.batches, deliveries: deliveries,
-			in: make(chan amqp.Delivery, s.config.Bounds.Prefetch)}
+			in: make(chan arrival, s.config.Bounds.Prefetch)}
 		running.Go(func() { lanes[i].run(ctx) })
 	}
 	s.inHand.Go(running.Wait)
@@ -83,7 +83,8 @@ func (s *sessions) consume(ctx context.Context) error {
 		select {
 		case d, ok := <-deliveries.C():
 			if taking = ok; ok {
-				lanes[s.batches.handlers.laneOf(maphash.String(seed, subjectOf(d)), d.Type)].in <- d
+				lane := s.batches.handlers.laneOf(maphash.String(seed, subjectOf(d)), d.Type)
+				lanes[lane].in <- arrival{d, time.Now()}
 			}
 		case <-ctx.Done():
 			taking = false

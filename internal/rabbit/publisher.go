@@ -72,6 +72,9 @@ type Pending struct {
 	unsendable  error // it was never sent
 }
 
+// Age returns the time since the message was published.
+func (p *Pending) Age() time.Duration { return time.Since(p.publishedAt) }
+
 // NewPublisher puts the session into confirm mode. It takes the session over.
 func NewPublisher(s *Session) (*Publisher, error) {
 	if err := s.call(func() error { return s.ch.Confirm(false) }); err != nil {

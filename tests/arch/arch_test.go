@@ -127,7 +127,7 @@ var mayImport = map[string][]string{
 	"admin":         {"events"},
 	"fulfilment":    {"events", "topology"},
 	"postgres":      {"internal/pg"},
-	"outbox":        {"events", "internal/pg", "internal/rabbit"},
+	"outbox":        {"events", "internal/pg", "internal/rabbit", "internal/tally"},
 	"outbox/cdc":    {"outbox", "internal/pg"},
 	"consumer":      {"events", "topology", "internal/engine", "internal/inbox", "internal/pg"},
 	"idempotency":   {".", "internal/pg"},
@@ -141,7 +141,7 @@ var mayImport = map[string][]string{
 	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
 		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
-		"internal/pg", "internal/rabbit"},
+		"internal/backlog", "internal/pg", "internal/rabbit", "internal/tally"},
 
 	"internal/pg":     {},
 	"internal/lint":   {"topology"},
@@ -149,7 +149,10 @@ var mayImport = map[string][]string{
 	"internal/export": {"events", "topology", "internal/schema"},
 	"internal/rabbit": {"events", "topology"},
 	"internal/inbox":  {"events", "internal/pg"},
-	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit"},
+	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit",
+		"internal/tally"},
+	"internal/tally":   {},
+	"internal/backlog": {"internal/pg"},
 }
 
 // heavy lists the external modules that only the named packages of the kit may import.
@@ -172,7 +175,7 @@ var heavy = map[string][]string{
 // ownOfKit lists the internal packages that belong to the kit. The demo is built as a stranger
 // would build it, and so it may not use them.
 var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox", "internal/engine",
-	"internal/lint", "internal/schema", "internal/export"}
+	"internal/lint", "internal/schema", "internal/export", "internal/tally", "internal/backlog"}
 
 func TestImports(t *testing.T) {
 	for _, f := range files(t) {
