@@ -44,5 +44,5 @@ func Example() {
 
 	families, err := registry.Gather()
 	fmt.Println(families[0].GetName(), err)
-	// Output: quadrille_consumer_batches_total <nil>
+	// Output: quadrille_broker_blocked <nil>
 }

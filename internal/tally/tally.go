@@ -119,6 +119,9 @@ func (h *Histogram) Distribution() (d Distribution) {
 	return d
 }
 
+// Total returns the number of durations and their sum in seconds.
+func (d Distribution) Total() (count uint64, sum float64) { return d.Count, d.Sum }
+
 // ByBound returns the buckets by their upper bounds.
 func (d Distribution) ByBound() map[float64]uint64 {
 	by := make(map[float64]uint64, buckets)

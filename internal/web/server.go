@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/rs/zerolog"
 
@@ -54,7 +55,8 @@ func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerol
 }
 
 // Mux returns the HTTP handler of a service: health and metrics without a token, the API of the
-// service for clients, and the admin endpoint for admins.
+// service for clients, and the admin endpoint for admins. The metrics are those of the service, of
+// all requests, of the process and of the Go runtime.
 func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -64,13 +66,27 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 		ready(w, r, service)
 	})
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(quadrilleprom.Collector(service))
+	metrics.MustRegister(quadrilleprom.Collector(service), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.Handle("GET /admin/audit",
 		tokens.RequireAdmin(withBody(withTimeout(auditTimeout, service.Admin()))))
 	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
 	mux.Handle("/", tokens.Require(withBody(api)))
-	return ensureAnswer(service.Config().Log, Guard(checkAddress(mux), tokens.configured()))
+	return quadrilleprom.Requests(metrics, ensureAnswer(service.Config().Log,
+		Guard(checkAddress(mux), tokens.configured())), func(r *http.Request) string {
+		return routeOf(r, api)
+	})
+}
+
+// routeOf returns the pattern of a request that was routed. A request for the API has the pattern
+// of the API's own routes, even if it was refused before it got there.
+func routeOf(r *http.Request, api http.Handler) string {
+	if routes, ok := api.(*http.ServeMux); ok && r.Pattern == "/" {
+		_, pattern := routes.Handler(r)
+		return pattern
+	}
+	return r.Pattern
 }
 
 // withTimeout limits the time of a handler. One that may take longer than others has that time to

@@ -255,14 +255,17 @@ func TestHealthMetricsAndAdminRoutes(t *testing.T) {
 		t.Errorf("full: %+v", a)
 	}
 	metrics := s.Call("GET", "/metrics", "")
-	for _, name := range []string{
-		"quadrille_outbox_published_total", "quadrille_events_handled_total",
-		"quadrille_inbox_duplicates_total", "quadrille_events_delayed_total",
-		"quadrille_events_parked_total", "quadrille_consumer_batches_total",
-		"quadrille_outbox_held_events", "quadrille_malformed_dropped_total",
+	for _, line := range []string{
+		"quadrille_outbox_published_total 0", "quadrille_consumer_batches_total 0",
+		`quadrille_events_processed_total{result="parked",type="other"} 0`,
+		`quadrille_outbox_held_events{kind="refused"} 0`, "quadrille_malformed_dropped_total 0",
+		"quadrille_database_up 1", "quadrille_broker_connected 0", "quadrille_consuming 0",
+		"go_goroutines ", "process_cpu_seconds_total ",
+		`quadrille_http_request_seconds_count{method="GET",route="/healthz",status="2xx"} 1`,
+		`quadrille_http_request_seconds_count{method="GET",route="/readyz",status="5xx"} 1`,
 	} {
-		if metrics.Status != http.StatusOK || !strings.Contains(metrics.Body, "\n"+name+" 0\n") {
-			t.Errorf("%s is not in %d %s", name, metrics.Status, metrics.Body)
+		if metrics.Status != http.StatusOK || !strings.Contains(metrics.Body, "\n"+line) {
+			t.Errorf("%s is not in %d %s", line, metrics.Status, metrics.Body)
 		}
 	}
 	for _, path := range []string{"/client", "/admin/parked", "/nothing"} {

@@ -28,7 +28,10 @@ func TestUnroutableEventIsHeldUntilAQueueIsBound(t *testing.T) {
 	s.WaitFor("the event is held",
 		func() bool { return slices.Equal(s.HeldIDs(`h.reason LIKE 'unroutable%'`), []string{lost.ID}) })
 	s.WaitFor("Stats counts the held event",
-		func() bool { return r.Stats() == outbox.Stats{Held: 1, Published: 1, Leading: true} })
+		func() bool {
+			s := r.Stats()
+			return s.Held == 1 && s.Published == 1 && s.Leading && s.Unroutable > 0
+		})
 	s.Bind(s.Queue, "orphan.born")
 	if got := s.Receive(s.Queue, 1); got[0].MessageId != lost.ID {
 		t.Fatalf("received %s, want the held event %s", got[0].MessageId, lost.ID)

@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/web"
@@ -22,12 +23,14 @@ const (
 
 type api struct {
 	service *quadrille.Service
+	own     consumer.Participant[State]
 	within  time.Duration // by when an order must be confirmed, unless it says otherwise
 	placing *web.Group[Place]
 }
 
-func routes(service *quadrille.Service, within time.Duration, log zerolog.Logger) http.Handler {
-	a := api{service: service, within: within}
+func routes(service *quadrille.Service, own consumer.Participant[State], within time.Duration,
+	log zerolog.Logger) http.Handler {
+	a := api{service: service, own: own, within: within}
 	a.placing = web.NewGroup(service, a.placeAll)
 	mux := http.NewServeMux()
 	mux.Handle("POST /orders", web.Handle(log, a.place))
@@ -104,7 +107,7 @@ func (a api) placeAll(ctx context.Context, _ *sqlx.Tx, places []Place) ([]web.An
 	for i, p := range places {
 		commands[i] = p
 	}
-	s, err := quadrille.Execute(ctx, a.service, Participant, commands...)
+	s, err := quadrille.Execute(ctx, a.service, a.own, commands...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func (a api) cancel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s, err := quadrille.Execute(r.Context(), a.service, Participant, Cancel{OrderID: id})
+	s, err := quadrille.Execute(r.Context(), a.service, a.own, Cancel{OrderID: id})
 	if err != nil {
 		return err
 	}

@@ -9,16 +9,21 @@ import (
 )
 
 // Participant is the part of orders in the choreography, with its own commands.
-var Participant = consumer.Participant[State]{Name: "orders", Locks: locks,
-	React: []consumer.Reaction[State]{
-		consumer.On(place),
-		consumer.On(cancel),
-		consumer.On(expire),
-		consumer.On(declined),
-		consumer.On(rejected),
-		consumer.On(failed),
-		consumer.On(confirm),
-	}}
+var Participant = participant(func(Order, time.Time) {})
+
+// participant is Participant, of which e is told each order that has ended.
+func participant(e end) consumer.Participant[State] {
+	return consumer.Participant[State]{Name: "orders", Locks: locks,
+		React: []consumer.Reaction[State]{
+			consumer.On(place),
+			watch(e, cancel),
+			watch(e, expire),
+			watch(e, declined),
+			watch(e, rejected),
+			watch(e, failed),
+			watch(e, confirm),
+		}}
+}
 
 // Place is the command to place an order, to be confirmed within a time.
 type Place struct {
@@ -66,27 +71,27 @@ func cancel(s *State, e events.Of[Cancel]) (consumer.Effects, error) {
 	if _, known := s.Orders.Get(e.Data.OrderID); !known {
 		return consumer.Effects{}, nil // the order does not exist, and the caller answers 404
 	}
-	return end(s, e.Event, fulfilment.ReasonCustomer)
+	return finish(s, e.Event, fulfilment.ReasonCustomer)
 }
 
 func expire(s *State, e events.Of[Expire]) (consumer.Effects, error) {
-	return end(s, e.Event, fulfilment.ReasonDeadline)
+	return finish(s, e.Event, fulfilment.ReasonDeadline)
 }
 
 func declined(s *State, e events.Of[fulfilment.PaymentDeclined]) (consumer.Effects, error) {
-	return end(s, e.Event, e.Data.Reason)
+	return finish(s, e.Event, e.Data.Reason)
 }
 
 func rejected(s *State, e events.Of[fulfilment.StockRejected]) (consumer.Effects, error) {
-	return end(s, e.Event, e.Data.Reason)
+	return finish(s, e.Event, e.Data.Reason)
 }
 
 func failed(s *State, e events.Of[fulfilment.ShipmentFailed]) (consumer.Effects, error) {
-	return end(s, e.Event, e.Data.Reason)
+	return finish(s, e.Event, e.Data.Reason)
 }
 
-// end cancels an order that is still open.
-func end(s *State, e events.Event, reason string) (consumer.Effects, error) {
+// finish cancels an order that is still open.
+func finish(s *State, e events.Event, reason string) (consumer.Effects, error) {
 	o := adopt(s, e)
 	if o.State != Placed {
 		return consumer.Effects{}, nil

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"io/fs"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/quadrille-go/quadrille"
@@ -22,14 +23,16 @@ var migrations embed.FS
 func New(c quadrille.Config, within time.Duration) (*quadrille.Service, http.Handler, error) {
 	files, _ := fs.Sub(migrations, "migrations") // the name is constant and embedded: it cannot fail
 	c.Name, c.Topology = Participant.Name, fulfilment.Topology()
-	c.Handlers = []consumer.Handler{Participant.Handler()}
+	metrics := newProgress()
+	own := participant(metrics.ended)
+	c.Handlers = []consumer.Handler{own.Handler()}
 	c.Migrations = map[string]fs.FS{"orders": files}
-	c.Components = web.WithKeys(c.Components)
+	c.Components = slices.Concat(web.WithKeys(c.Components), []quadrille.Component{metrics})
 	c.Audit = audit
 	c.Stream = cdc.For(cmp.Or(c.LeaderDatabase, c.Database), c.Log)
 	service, err := quadrille.New(c)
 	if err != nil {
 		return nil, nil, err
 	}
-	return service, routes(service, within, c.Log), nil
+	return service, routes(service, own, within, c.Log), nil
 }
