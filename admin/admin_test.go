@@ -69,6 +69,11 @@ func (f fake) Edit(_ context.Context, id string, r admin.EditRequest) (admin.Par
 		Body: r.Body}, f.err
 }
 
+func (f fake) Load(context.Context) (admin.Load, error) {
+	return admin.Load{Replica: "h/1", Published: 7, Waiting: admin.Backlog{Parked: 3},
+		Breakers: []admin.Breaker{{Name: "provider", State: admin.Open, Opened: 2}}}, f.err
+}
+
 func (f fake) Event(_ context.Context, id string) (admin.Event, error) {
 	return admin.Event{ID: id}, f.err
 }
@@ -136,6 +141,7 @@ func calls(s admin.Service) map[string]func(ctx context.Context) (any, error) {
 		"all parked": func(ctx context.Context) (any, error) { return s.Parked(ctx, "", 1000) },
 		"one":        func(ctx context.Context) (any, error) { return s.ParkedEvent(ctx, "sha256:0/1") },
 		"dry run":    func(ctx context.Context) (any, error) { return s.DryRun(ctx, id) },
+		"load":       func(ctx context.Context) (any, error) { return s.Load(ctx) },
 		"event":      func(ctx context.Context) (any, error) { return s.Event(ctx, id) },
 		"edit": func(ctx context.Context) (any, error) {
 			return s.Edit(ctx, "sha256:0/1", admin.EditRequest{Operator: "ada", Reason: "a typo",
@@ -216,6 +222,52 @@ func TestErrorsKeepTheirStatus(t *testing.T) {
 				t.Errorf("%s: %v, %+v", name, err, p)
 			}
 		}
+	}
+}
+
+// replica answers reads with its own breaker, as the replicas of one service do.
+type replica struct {
+	fake
+	load admin.Load
+}
+
+func (r replica) Load(context.Context) (admin.Load, error)          { return r.load, nil }
+func (r replica) Breakers(context.Context) ([]admin.Breaker, error) { return r.load.Breakers, nil }
+
+// Every replica is asked. One that is away is named with its address, and a service without any as
+// a whole. The numbers of breakers are added up, and an open one is not hidden by a closed one.
+func TestEveryReplicaIsAsked(t *testing.T) {
+	t.Parallel()
+	var addresses []string
+	for i, state := range []admin.BreakerState{admin.Closed, admin.Open, admin.HalfOpen} {
+		handler := admin.Handler(replica{load: admin.Load{Replica: fmt.Sprint(i), Handled: int64(i),
+			Breakers: []admin.Breaker{{Name: "provider", State: state, Opened: 1, Refused: 10,
+				Failures: 2}}}},
+			func(err error) admin.Problem { return admin.Problem{Detail: err.Error()} })
+		server := httptest.NewServer(handler)
+		t.Cleanup(server.Close)
+		addresses = append(addresses, server.URL)
+	}
+	away := httptest.NewServer(nil)
+	away.Close()
+	c := admin.Client{Services: []string{"here", "gone"},
+		Replicas: func(service string) ([]string, error) {
+			if service == "gone" {
+				return []string{away.URL}, nil
+			}
+			return append(addresses, away.URL), nil
+		}}
+	loads, missing := c.Loads(t.Context())
+	if len(loads) != 3 || loads[2].Handled != 2 || loads[2].Service != "here" || len(missing) != 2 ||
+		missing[0].Service != "here at "+away.URL || missing[1].Service != "gone" ||
+		!admin.Unreachable(missing[1].Err) {
+		t.Errorf("%+v, missing %+v", loads, missing)
+	}
+	breakers, missing := c.Breakers(t.Context())
+	if len(breakers) != 1 || breakers[0].State != admin.Open || breakers[0].Opened != 3 ||
+		breakers[0].Refused != 30 || breakers[0].Failures != 6 || breakers[0].Service != "here" ||
+		len(missing) != 2 {
+		t.Errorf("%+v, missing %+v", breakers, missing)
 	}
 }
 

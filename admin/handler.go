@@ -35,6 +35,7 @@ const (
 //	POST /admin/parked/{id}/edit     {"operator": …, "reason": …, "was": digest, "body": base64}
 //	GET  /admin/repairs          what operators did, in pages: ?limit=100&after=
 //	POST /admin/replay        publish {"ids": […]}, or all events since {"since": time}, again
+//	GET  /admin/load             what this replica has done, and what waits
 //	GET  /admin/breakers         the circuit breakers of this replica
 //	GET  /admin/replay        the requests to do so, in pages: ?limit=100&after=
 //	GET  /admin/held             events that the broker did not accept: ?limit=100&after=seq
@@ -91,6 +92,7 @@ func Handler(s Service, problem func(error) Problem) http.Handler {
 	route("POST /admin/parked/{id}/edit", func(r *http.Request) (any, error) { return edit(s, r) })
 	route("GET /admin/repairs", func(r *http.Request) (any, error) { return repairs(s, r) })
 	route("POST /admin/replay", func(r *http.Request) (any, error) { return replay(s, r) })
+	route("GET /admin/load", func(r *http.Request) (any, error) { return s.Load(r.Context()) })
 	route("GET /admin/breakers", func(r *http.Request) (any, error) { return s.Breakers(r.Context()) })
 	route("GET /admin/replay", func(r *http.Request) (any, error) { return replays(s, r) })
 	route("GET /admin/held", func(r *http.Request) (any, error) { return heldEvents(s, r) })

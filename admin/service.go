@@ -58,6 +58,8 @@ type Service interface {
 	Relay(ctx context.Context) (Relay, error)
 	// UseSource lets the relay use "window" or "stream", soon. It returns the state of the relay.
 	UseSource(ctx context.Context, source string) (Relay, error)
+	// Load returns what one replica has done, and what waits in its database.
+	Load(ctx context.Context) (Load, error)
 	// Breakers returns the circuit breakers of one replica.
 	Breakers(ctx context.Context) ([]Breaker, error)
 	// Projections returns the progress of the projections.

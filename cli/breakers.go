@@ -11,14 +11,11 @@ import (
 func breakersCommand(e *Env) *cobra.Command {
 	return &cobra.Command{
 		Use: "breakers", Short: "Show the circuit breakers around outside calls",
-		Long: "Show the circuit breakers around outside calls, of that replica of each service " +
-			"which its address leads to:\neach replica learns by itself.",
+		Long: "Show the circuit breakers around outside calls. Each replica learns by itself: the " +
+			"state is the worst of the replicas,\nand the numbers are their sums.",
 		Example: "  " + e.App.Name + " breakers -o json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			client := e.Client()
-			all, missing := admin.Collect(client.Services, func(service string) ([]admin.Breaker, error) {
-				return client.Service(service).Breakers(c.Context())
-			})
+			all, missing := e.Client().Breakers(c.Context())
 			document := map[string]any{"breakers": all, "missing": missing}
 			return e.partial(missing, e.Print(document, func(t *Text) { printBreakers(t, all) }))
 		},

@@ -114,9 +114,8 @@ func rootCommand(e *Env) *cobra.Command {
 		}
 		return usage(err)
 	})
-	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), whyCommand(e), tailCommand(e),
-		topologyCommand(e),
-		parkedCommand(e), auditAllCommand(e),
+	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), whyCommand(e),
+		tailCommand(e), topCommand(e), topologyCommand(e), parkedCommand(e), auditAllCommand(e),
 		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
 	if e.App.Check != nil {
 		root.AddCommand(checkCommand(e))

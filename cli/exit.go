@@ -91,7 +91,13 @@ func (e *Env) Partial(answered int, missing []admin.Missing, err error) error {
 
 // partial is Partial for a command that calls all services.
 func (e *Env) partial(missing []admin.Missing, err error) error {
-	return e.Partial(len(e.App.Topology.Services)-len(missing), missing, err)
+	answered := len(e.App.Topology.Services)
+	for _, m := range missing {
+		if e.App.known(m.Service) == nil { // otherwise it is one replica of a service
+			answered--
+		}
+	}
+	return e.Partial(answered, missing, err)
 }
 
 // change calls the named services at the same time to change something. It returns what those

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,6 +142,36 @@ func TestAnOrderIsSeenAsItHappens(t *testing.T) {
 			t.Errorf("an event of another order: %s", line)
 		}
 	}
+}
+
+// What services do and what waits is shown, again and again.
+func TestWhatServicesDoIsShown(t *testing.T) {
+	t.Parallel()
+	b := startServices(t)
+	b.check(commandLine{"top --once", "", 0, "inventory"}, true)
+	b.check(commandLine{"top --every 1ms", "", cli.ExitUsage, "--every"}, false)
+	lines, stop := b.watch("top", "--every", "100ms", "-o", "json")
+	until(t, lines, "")
+	for range 3 {
+		b.check(commandLine{"order place --customer pat --card tok_visa", "", 0, "placed"}, false)
+	}
+	handled, waited := 0.0, false
+	for handled < 0.5 || !waited { // rates of a tenth of a second
+		var l struct{ Services []map[string]any }
+		if err := json.Unmarshal([]byte(until(t, lines, "")[0]), &l); err != nil || len(l.Services) != 4 {
+			t.Fatalf("%+v (%v)", l, err)
+		}
+		payments := l.Services[slices.IndexFunc(l.Services, func(s map[string]any) bool {
+			return s["service"] == "payments"
+		})]
+		handled += payments["handled_sec"].(float64)
+		waited = payments["waiting"].(map[string]any)["calls"] == 3.0
+	}
+	if code, notes := stop(); code != 0 {
+		t.Errorf("exit %d: %s", code, notes)
+	}
+	b.settings["QUADRILLE_PAYMENTS_URL"] += "," + "http://127.0.0.1:1"
+	b.check(commandLine{"breakers", "", cli.ExitPartial, "payments at http://127.0.0.1:1"}, false)
 }
 
 // An order whose payment is parked is stuck, with the reason, also after it has ended; others are
