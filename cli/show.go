@@ -27,7 +27,8 @@ func topologyCommand(e *Env) *cobra.Command {
 		},
 	}
 	show.Flags().BoolVar(&mermaid, "mermaid", false, "draw it as a Mermaid flowchart")
-	group.AddCommand(show, planCommand(e), applyCommand(e), auditCommand(e), lintCommand(e),
+	group.AddCommand(show, planCommand(e), applyCommand(e), migrateCommand(e), auditCommand(e),
+		lintCommand(e),
 		exportCommand(e))
 	return group
 }

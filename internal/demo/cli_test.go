@@ -38,11 +38,15 @@ type services struct {
 	databases map[string]string // by service
 }
 
-func startServices(t *testing.T) *services {
+// startServices starts them on a broker, after what prepare changes there.
+func startServices(t *testing.T, prepare ...func(t *testing.T, broker string)) *services {
 	t.Helper()
 	amqp, management := servertest.Vhost(t)
 	if err := rabbit.Apply(t.Context(), amqp, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range prepare {
+		change(t, amqp)
 	}
 	b := &services{T: t, databases: map[string]string{}, settings: map[string]string{
 		"QUADRILLE_AMQP_URL": amqp, "QUADRILLE_MANAGEMENT_URL": management}}

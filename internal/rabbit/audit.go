@@ -158,7 +158,10 @@ type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("%d %s", int(e), http.StatusText(int(e))) }
 
-const applyCommand = "apply the topology (command: topology apply)"
+const (
+	applyCommand   = "apply the topology (command: topology apply)"
+	migrateCommand = "recreate it without losing events (command: topology migrate)"
+)
 
 func (l listing) exchanges(t topology.Topology) (found []Finding) {
 	want := map[string]string{t.Marker(): "fanout"}
@@ -201,7 +204,7 @@ func (l listing) queues(t topology.Topology) (found []Finding) {
 		}
 		if detail := diffArguments(ours.Args, q.Arguments); detail != "" || !q.Durable {
 			found = append(found, Finding{Conflict, object, cmp.Or(detail, "it is not durable"),
-				"drain it, delete it, then " + applyCommand})
+				migrateCommand})
 		}
 		for key, value := range q.Effective {
 			if declared, ok := ours.Args["x-"+key]; !ok || fmt.Sprint(declared) != fmt.Sprint(value) {

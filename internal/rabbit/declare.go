@@ -130,6 +130,9 @@ func remedy(err error, kind, name string) string {
 	if ServerCode(err) != amqp.PreconditionFailed {
 		return ""
 	}
+	if kind == "queue" {
+		return "; it exists with other arguments: " + migrateCommand
+	}
 	return fmt.Sprintf(
 		"; it exists with other arguments: drain it, then delete the %s %s and apply again", kind, name)
 }
