@@ -79,7 +79,7 @@ func (e *Env) printAudit(t *Text, found admin.Audit) {
 		}
 		t.Printf("%s: %s: %s\n", strings.TrimSpace(f.Service+" "+f.Subject), f.Rule, f.Detail)
 		if f.Next != "" {
-			t.Printf("  next: %s %s\n", e.App.Name, f.Next)
+			t.Printf("  next: %s\n", e.App.Command(f.Next))
 		}
 	}
 }

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"github.com/quadrille-go/quadrille/admin"
@@ -25,9 +23,9 @@ func breakersCommand(e *Env) *cobra.Command {
 func printBreakers(t *Text, all []admin.Breaker) {
 	t.Table("SERVICE\tBREAKER\tSTATE\tSINCE\tFAILURES\tOPENED\tREFUSED", func(row func(...any)) {
 		for _, b := range all {
-			since := "the start"
-			if !b.Since.IsZero() {
-				since = b.Since.Format(time.RFC3339)
+			var since any = b.Since
+			if b.Since.IsZero() {
+				since = "the start"
 			}
 			row(b.Service, b.Name, b.State, since, b.Failures, b.Opened, b.Refused)
 		}

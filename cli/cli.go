@@ -9,13 +9,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"os/signal"
-	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -36,8 +36,9 @@ type App struct {
 	Catalogue events.Catalogue
 	// Sample returns a fresh valid payload, for publish without data; nil: the catalogue's own.
 	Sample func(eventType string) (events.Payload, bool)
-	// Start is the command that starts the services, for hints; empty: the hints name none.
-	Start string
+	// Start are the words of the command that starts the services, such as "up --detach", for hints.
+	// List are those of the one that lists subjects, such as orders. Empty: the hints name none.
+	Start, List string
 	// Accepted are the findings of topology lint that are meant so: for each rule with its object,
 	// such as "event-unhandled order.archived", the reason.
 	Accepted map[string]string
@@ -52,10 +53,18 @@ type App struct {
 	Settings func(names []string) error
 	// Commands are those of the choreography, in addition to the ones of this package.
 	Commands func(*Env) []*cobra.Command
+
+	typed string // how the program was started, when that has a slash
 }
+
+// Command returns a command line of this program for a hint, with the program as it was started.
+func (a App) Command(words string) string { return cmp.Or(a.typed, a.Name) + " " + words }
 
 // Main runs the program and exits.
 func Main(app App) {
+	if strings.Contains(os.Args[0], "/") {
+		app.typed = os.Args[0] // it is in no folder of PATH, so its name alone would not start it
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := Run(ctx, app, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.LookupEnv)
 	stop()
@@ -72,16 +81,13 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	printError(errOut, app.Name, app.explain(err))
+	printError(errOut, app.Name, app.explain(advise(c, err)))
 	return codeOf(err)
 }
-
-// negative finds a negative number that was taken for a flag.
-var negative = regexp.MustCompile(`^unknown shorthand flag: '[0-9.]' in (-\S+)$`)
 
 func rootCommand(e *Env) *cobra.Command {
 	root := &cobra.Command{
@@ -99,7 +105,7 @@ func rootCommand(e *Env) *cobra.Command {
 				return nil
 			}
 			if err := e.App.Settings(slices.Sorted(maps.Keys(file))); err != nil {
-				return usage(err)
+				return Error{Code: ExitUsage, Err: err, Next: "rename it or unset it"}
 			}
 			return nil
 		},
@@ -108,12 +114,10 @@ func rootCommand(e *Env) *cobra.Command {
 	root.PersistentFlags().StringVar(&e.settings.path, "env-file", "",
 		"settings, in addition to the environment's "+
 			"own (default: .quadrille/env here or above)")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		if number := negative.FindStringSubmatch(err.Error()); number != nil {
-			err = fmt.Errorf("%s: the arguments of %q are not negative", number[1], c.UseLine())
-		}
-		return usage(err)
-	})
+	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false,
+		"no progress and no hints on standard error, only errors")
+	root.SetFlagErrorFunc(wrongFlag)
+	root.SetHelpCommand(helpCommand())
 	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), whyCommand(e),
 		tailCommand(e), topCommand(e), topologyCommand(e), parkedCommand(e), auditAllCommand(e),
 		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
@@ -123,40 +127,11 @@ func rootCommand(e *Env) *cobra.Command {
 	if e.App.Commands != nil {
 		root.AddCommand(e.App.Commands(e)...)
 	}
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	strict(root)
+	e.App.named(root)
 	return root
-}
-
-// strict makes every mistake in the words of a command a usage error, and a group without
-// a subcommand show its help.
-func strict(c *cobra.Command) {
-	check := c.Args
-	if check == nil {
-		check = cobra.NoArgs
-	}
-	if c.HasSubCommands() && !c.Runnable() {
-		check = func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				err := fmt.Errorf("%q is no command of %s", args[0], c.CommandPath())
-				c.SuggestionsMinimumDistance = 2 // letters that are wrong
-				if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-					err = fmt.Errorf("%w: did you mean %q?", err, near[0])
-				}
-				return err
-			}
-			return nil
-		}
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-	}
-	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
-			return usage(err)
-		}
-		return nil
-	}
-	for _, sub := range c.Commands() {
-		strict(sub)
-	}
 }
 
 // printError writes the text of an error, whose words may be those of a service, a broker or a

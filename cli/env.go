@@ -23,6 +23,7 @@ type Env struct {
 	// Fixed settings come before all others: those of a stack that the command itself has started.
 	Fixed map[string]string
 
+	quiet    bool // no notes
 	settings settings
 }
 
@@ -44,15 +45,22 @@ func (e *Env) Print(value any, table func(t *Text)) error {
 	return err
 }
 
-// Notef writes a line for a person apart from the data.
+// Notef writes a line for a person apart from the data, such as progress or the next command. It
+// writes nothing with --quiet.
 func (e *Env) Notef(format string, values ...any) {
-	NewText(e.ErrOut).Printf(format+"\n",
-		values...)
+	if !e.quiet {
+		e.warnf(format, values...)
+	}
+}
+
+// warnf writes a line about something that is wrong, also with --quiet.
+func (e *Env) warnf(format string, values ...any) {
+	NewText(e.ErrOut).Printf(format+"\n", values...)
 }
 
 // Client returns the client of the services of the topology, at the addresses of the settings.
 func (e *Env) Client() *admin.Client {
-	token, _ := e.Setting("QUADRILLE_TOKEN") // without one: the services may need none
+	token, _ := e.token() // an error is that of each request, see addresses
 	return &admin.Client{Services: e.App.services(), Replicas: e.addresses, Token: token}
 }
 
@@ -75,7 +83,8 @@ func (a App) services() []string {
 func (a App) known(services ...string) error {
 	for _, service := range services {
 		if _, ok := a.Topology.Service(service); !ok {
-			return fmt.Errorf("there is no service %q", service)
+			return fmt.Errorf("there is no service %q: the services are %s", service,
+				strings.Join(a.services(), ", "))
 		}
 	}
 	return nil
@@ -86,7 +95,7 @@ func (a App) howToStart() string {
 	if a.Start == "" {
 		return "are the services running?"
 	}
-	return "are the services running? start them with: " + a.Start
+	return "are the services running? start them with: " + a.Command(a.Start)
 }
 
 // exampleServices are one or two services of the topology, for examples in help.

@@ -35,7 +35,8 @@ func (e Error) Error() string {
 
 func (e Error) Unwrap() error { return e.Err }
 
-func usage(err error) error { return Error{Code: ExitUsage, Err: err, Next: "see --help"} }
+// usage is an error of the command line. It gets a hint with the usage of its command.
+func usage(err error) error { return Error{Code: ExitUsage, Err: err} }
 
 // codeOf returns the exit code of an error, also of one of a service.
 func codeOf(err error) int {
@@ -70,9 +71,9 @@ func (e *Env) Partial(answered int, missing []admin.Missing, err error) error {
 	for _, m := range missing {
 		names = append(names, m.Service)
 		cause, next, _ := strings.Cut(e.App.explain(m.Err), "\n  ")
-		e.Notef("%s does not answer: %s", m.Service, cause)
+		e.warnf("%s does not answer: %s", m.Service, cause)
 		if next != "" {
-			e.Notef("  %s", next)
+			e.warnf("  %s", next)
 		}
 	}
 	if err != nil || len(missing) == 0 {

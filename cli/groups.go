@@ -70,7 +70,7 @@ func groupsCommand(e *Env) *cobra.Command {
 				}
 				t.Table("EVENTS\tSERVICE\tTYPE\tOLDEST\tEXAMPLE\tREASON", func(row func(...any)) {
 					for _, g := range groups {
-						row(g.Events, g.Service, cmp.Or(g.Type, "-"), g.Oldest.Format(time.RFC3339), g.Example,
+						row(g.Events, g.Service, cmp.Or(g.Type, "-"), g.Oldest, g.Example,
 							g.Reason)
 					}
 				})
@@ -84,7 +84,7 @@ func groupsCommand(e *Env) *cobra.Command {
 // nextForGroup is the command with which a person goes on with a group.
 func (a App) nextForGroup(g group) string {
 	if g.Kind == evidence {
-		return fmt.Sprintf("%s parked show %s", a.Name, g.Example)
+		return a.Command("parked show " + g.Example)
 	}
 	longest := "" // part of the reason that all events of the group have
 	for part := range strings.SplitSeq(g.Reason, "…") {
@@ -92,8 +92,8 @@ func (a App) nextForGroup(g group) string {
 			longest = part
 		}
 	}
-	return fmt.Sprintf("%s parked redrive --service %s --parked-for '%s' --dry-run", a.Name, g.Service,
-		strings.ReplaceAll(longest, "'", `'\''`))
+	return a.Command(fmt.Sprintf("parked redrive --service %s --parked-for '%s' --dry-run", g.Service,
+		strings.ReplaceAll(longest, "'", `'\''`)))
 }
 
 // evidence is the kind of what can only be discarded.
@@ -123,7 +123,7 @@ func repairsCommand(e *Env) *cobra.Command {
 			err := e.Print(document, func(t *Text) {
 				t.Table("AT\tSERVICE\tACTION\tID\tTYPE\tOPERATOR\tREASON", func(row func(...any)) {
 					for _, r := range all {
-						row(r.At.Format(time.RFC3339), r.Service, r.Action, r.Parked, r.Type, r.Operator, r.Reason)
+						row(r.At, r.Service, r.Action, r.Parked, r.Type, r.Operator, r.Reason)
 					}
 				})
 			})

@@ -66,16 +66,13 @@ func (e *Env) printHeld(t *Text, all []admin.HeldEvent, missing int, now time.Ti
 	}
 	t.Table("SERVICE\tKIND\tTYPE\tSUBJECT\tATTEMPTS\tDUE\tBEHIND\tREASON", func(row func(...any)) {
 		for _, h := range all {
-			due := "-"
-			if h.Due != nil {
-				due = "in " + age(max(0, h.Due.Sub(now)))
-			}
 			line, _, _ := strings.Cut(h.Reason, "\n")
-			row(h.Service, h.Kind, cmp.Or(h.Type, "-"), h.Subject, h.Attempts, due, h.Behind, line)
+			row(h.Service, h.Kind, cmp.Or(h.Type, "-"), h.Subject, h.Attempts, dueIn(h.Due, now), h.Behind,
+				line)
 		}
 	})
 	waits := slices.IndexFunc(all, func(h admin.HeldEvent) bool { return h.Due == nil && h.ID != "" })
 	if waits >= 0 {
-		e.Notef("after the cause is repaired: %s relay release %s", e.App.Name, all[waits].ID)
+		e.Notef("after the cause is repaired: %s", e.App.Command("relay release "+all[waits].ID))
 	}
 }

@@ -39,7 +39,7 @@ func lintCommand(e *Env) *cobra.Command {
 			}
 			if open > 0 {
 				return Error{Code: ExitProblems, Err: fmt.Errorf("%d findings in %s", open,
-					e.App.Topology.Name), Next: e.App.Name + " topology lint --rules"}
+					e.App.Topology.Name), Next: e.App.Command("topology lint --rules")}
 			}
 			return nil
 		},

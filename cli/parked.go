@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -107,7 +106,7 @@ func showParked(ctx context.Context, e *Env, id, only string) error {
 	}
 	return e.Print(found, func(t *Text) {
 		t.Printf("%s parked %s %s at %s after %d attempts\nthrough %s under %s\n", service,
-			cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt.Format(time.RFC3339),
+			cmp.Or(found.Type, "something"), found.ID, found.UpdatedAt,
 			found.Attempts, found.Exchange, found.RoutingKey)
 		t.Lines("  ", found.Reason)
 		t.Printf("\n")
@@ -119,7 +118,8 @@ func showParked(ctx context.Context, e *Env, id, only string) error {
 			t.Lines("  ", string(found.Original))
 		}
 		if only == "" {
-			e.Notef("another service may have parked it, too: see --service, and %s parked list", e.App.Name)
+			e.Notef("another service may have parked it, too: see --service, and %s",
+				e.App.Command("parked list"))
 		}
 	})
 }
@@ -166,5 +166,5 @@ func notParked(e *Env, id string, missing []admin.Missing) error {
 		return e.partial(missing, nil)
 	}
 	return Error{Code: ExitNotFound, Err: fmt.Errorf("nothing is parked under %q", id), Next: "see: " +
-		e.App.Name + " parked list"}
+		e.App.Command("parked list")}
 }

@@ -129,7 +129,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"parked list --limit -1", "--limit"},
 		{"replay here --since -1h", "--since"},
 		{"replay here --since 0s", "--since"},
-		{"publish", "arg"},
+		{"publish", "publish: TYPE is missing"},
 		{"dance", "dance"},
 	} {
 		if code, out, errOut := run(strings.Fields(c.args)...); code != cli.ExitUsage ||

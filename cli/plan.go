@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +35,7 @@ func planCommand(e *Env) *cobra.Command {
 			}
 			steps, err := rabbit.Plan(c.Context(), manage, broker, e.App.Topology)
 			if err != nil {
-				return Error{Code: ExitUnreachable, Err: err}
+				return away("QUADRILLE_MANAGEMENT_URL", err)
 			}
 			count := map[string]int{}
 			for _, s := range steps {
@@ -51,7 +53,7 @@ func planCommand(e *Env) *cobra.Command {
 			}
 			if len(steps) > 0 {
 				return Error{Code: ExitProblems, Err: fmt.Errorf("the broker differs from %s",
-					e.App.Topology.Name), Next: e.App.Name + " topology apply" + pruneFlag(count)}
+					e.App.Topology.Name), Next: e.App.Command("topology apply" + pruneFlag(count))}
 			}
 			return nil
 		},
@@ -94,7 +96,7 @@ func applyCommand(e *Env) *cobra.Command {
 			}
 			applied := applied{Applied: e.App.Topology.Name, Marker: e.App.Topology.Marker()}
 			if err := rabbit.Apply(c.Context(), broker, e.App.Topology); err != nil {
-				return err
+				return notApplied(err)
 			}
 			if prune {
 				if applied.Pruned, err = e.prune(c, broker); err != nil {
@@ -106,7 +108,7 @@ func applyCommand(e *Env) *cobra.Command {
 			}
 			if applied.Pruned != nil && len(applied.Refused) > 0 {
 				return Error{Code: ExitProblems, Err: fmt.Errorf("%d objects of earlier versions stay",
-					len(applied.Refused)), Next: "repeat " + e.App.Name + " topology apply --prune later"}
+					len(applied.Refused)), Next: "repeat later: " + e.App.Command("topology apply --prune")}
 			}
 			return nil
 		},
@@ -140,7 +142,11 @@ func (e *Env) prune(c *cobra.Command, broker string) (*rabbit.Pruned, error) {
 		return nil, err
 	}
 	pruned, err := rabbit.Prune(c.Context(), manage, broker, e.App.Topology)
-	if err != nil {
+	var request *url.Error
+	switch {
+	case errors.As(err, &request):
+		return nil, away("QUADRILLE_MANAGEMENT_URL", err)
+	case err != nil:
 		return nil, err
 	}
 	return &pruned, nil

@@ -175,8 +175,8 @@ func (p *publishing) record(owner, eventType string, data []byte) (events.Record
 	}
 	if !p.noValidate {
 		return events.Record{}, Error{Code: ExitUsage, Err: err,
-			Next: fmt.Sprintf("see a valid one: %s publish %s --dry-run; to see how consumers park this "+
-				"one, add --no-validate", p.App.Name, eventType)}
+			Next: fmt.Sprintf("see a valid one: %s; to see how consumers park this one, add --no-validate",
+				p.App.Command("publish "+eventType+" --dry-run"))}
 	}
 	id := p.id
 	if id == "" {
@@ -212,9 +212,9 @@ func (p *publishing) send(ctx context.Context, owner string, records []events.Re
 	switch {
 	case errors.Is(err, rabbit.ErrNotConfirmed):
 		return Error{Code: ExitUnreachable, Err: err,
-			Next: "is the topology applied? " + p.App.Name + " topology apply"}
+			Next: "is the topology applied? " + p.App.Command("topology apply")}
 	case err != nil:
-		return Error{Code: ExitUnreachable, Err: err}
+		return away("QUADRILLE_AMQP_URL", err)
 	}
 	return nil
 }

@@ -102,11 +102,11 @@ func repairAll(ctx context.Context, e *Env, found []admin.Parked, missing []admi
 		if err == nil && len(r.Evidence) > 0 {
 			err = Error{Code: ExitProblems,
 				Err:  errors.New("not everything that is selected can be redriven"),
-				Next: fmt.Sprintf("%s parked discard %s --reason TEXT", e.App.Name, r.Evidence[0])}
+				Next: e.App.Command("parked discard " + r.Evidence[0] + " --reason TEXT")}
 		}
 	}
 	if err == nil && len(done.Repaired) > 0 {
-		e.Notef("see what is still parked: %s parked groups", e.App.Name)
+		e.Notef("see what is still parked: %s", e.App.Command("parked groups"))
 	}
 	return e.partial(missing, err)
 }
@@ -162,7 +162,7 @@ func dryRunAll(ctx context.Context, e *Env, found []admin.Parked,
 	})
 	if err == nil && failed > 0 {
 		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d of %d events would fail", failed, len(found)),
-			Next: "see one of them: " + e.App.Name + " parked show " + result.Fail[0].Events[0]}
+			Next: "see one of them: " + e.App.Command("parked show "+result.Fail[0].Events[0])}
 	}
 	return e.partial(missing, err)
 }

@@ -52,7 +52,7 @@ func (s *selection) validate(app App) error {
 		return usage(app.known(s.service))
 	case len(s.ids) == 0 && s.service == "" && !filtered && !s.all:
 		return Error{Code: ExitUsage, Err: errors.New("name ids, a filter such as --type, or --all"),
-			Next: "see what is parked: " + app.Name + " parked groups"}
+			Next: "see what is parked: " + app.Command("parked groups")}
 	case len(s.ids) > 0 && (filtered || s.all):
 		return usage(errors.New("name ids or filters, not both"))
 	}

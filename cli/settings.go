@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,6 +32,9 @@ func (e *Env) Setting(name string) (string, error) {
 	if err == nil && value == "" {
 		err = Error{Code: ExitUnreachable, Err: fmt.Errorf("%s is not set, and %s", name,
 			e.settings.whereNot()), Next: e.App.howToStart()}
+	}
+	if err == nil {
+		err = e.settings.validate(name, value)
 	}
 	return value, err
 }
@@ -126,11 +130,19 @@ func (e *Env) addresses(service string) (list []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if all, err := e.Setting(name + "S"); err == nil && slices.Contains(strings.Split(all, ","), url) {
+	all, err := e.Setting(name + "S")
+	var own Error
+	switch {
+	case err == nil && slices.Contains(strings.Split(all, ","), url):
 		url = all // of the same stack
+	case errors.As(err, &own) && own.Code == ExitUsage:
+		return nil, err
+	}
+	if _, err := e.token(); err != nil {
+		return nil, err // instead of the answer that it is wrong
 	}
 	for one := range strings.SplitSeq(url, ",") {
-		if one = strings.TrimSuffix(strings.TrimSpace(one), "/"); one != "" {
+		if one = strings.TrimSuffix(one, "/"); one != "" {
 			list = append(list, one)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -14,7 +15,8 @@ import (
 
 // Text writes for a person. All human output passes through it: its formats are the program's own
 // words, and each value may come from another program, so it is written with every character
-// escaped that a terminal would obey or not show.
+// escaped that a terminal would obey or not show. A time.Time is written in UTC, and a
+// time.Duration without the digits that do not matter.
 type Text struct {
 	w   io.Writer
 	err error // the first
@@ -75,6 +77,10 @@ func visibles(values []any) []any {
 			list[i] = string(v)
 		case []byte:
 			list[i] = visible(string(v))
+		case time.Time:
+			list[i] = instant(v)
+		case time.Duration:
+			list[i] = age(v)
 		case json.RawMessage:
 			list[i] = visible(string(v))
 		default:
@@ -82,6 +88,25 @@ func visibles(values []any) []any {
 		}
 	}
 	return list
+}
+
+// instant is a time for a person, who may give it to --since.
+func instant(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// age is a duration for a person, without the digits that do not matter.
+func age(d time.Duration) string {
+	switch d = d.Abs(); {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Hour:
+		return d.Round(time.Second).String()
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }
 
 // visible escapes what a terminal would obey or not show: control characters, also those above

@@ -24,8 +24,7 @@ func traceCommand(e *Env) *cobra.Command {
 			}
 			trace := e.Client().Trace(c.Context(), args[0])
 			if len(trace.Steps) == 0 && len(trace.Missing) == 0 {
-				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service has published anything about %q",
-					args[0])}
+				return e.App.unknownSubject(fmt.Errorf("no service has published anything about %q", args[0]))
 			}
 			return e.partial(trace.Missing, e.Print(trace, func(t *Text) {
 				t.Trace("", trace)
@@ -139,6 +138,10 @@ func callNote(c *admin.Call, began time.Time) string {
 	return "call, under way"
 }
 
+// after is the time since the first event: exact while it is about the speed of the services.
 func after(d time.Duration) string {
+	if d >= time.Minute {
+		return "+" + age(d)
+	}
 	return fmt.Sprintf("+%dms", d.Round(time.Millisecond).Milliseconds())
 }

@@ -21,7 +21,7 @@ func whereCommand(e *Env) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			w := e.Client().Where(c.Context(), args[0], e.App.Topology.Subscribers)
 			if w.Last == nil && len(w.Waiting) == 0 && len(w.Missing) == 0 {
-				return Error{Code: ExitNotFound, Err: fmt.Errorf("no service knows anything about %q", args[0])}
+				return e.App.unknownSubject(fmt.Errorf("no service knows anything about %q", args[0]))
 			}
 			return e.partial(w.Missing, e.Print(w, func(t *Text) { e.printWhere(t, w, time.Now()) }))
 		},
@@ -34,29 +34,28 @@ func (e *Env) printWhere(t *Text, w admin.Whereabouts, now time.Time) {
 		if publisher == "" {
 			publisher = "a test event"
 		}
-		t.Printf("the last event is %s of %s, %s ago\n", w.Last.Type, publisher,
-			age(now.Sub(w.Last.Time)))
+		t.Printf("the last event is %s of %s, %s ago\n", w.Last.Type, publisher, now.Sub(w.Last.Time))
 	}
-	if len(w.Waiting) == 0 {
-		if len(w.Missing) == 0 {
-			t.Printf("nothing waits\n")
-		}
-		return
-	}
-	t.Table("WAITS IN\tOF\tFOR\tTYPE\tATTEMPTS\tDUE\tREASON", func(row func(...any)) {
-		for _, x := range w.Waiting {
-			due := "-"
-			if x.Due != nil {
-				due = "in " + age(x.Due.Sub(now))
-				if x.Due.Before(now) {
-					due = "now"
-				}
-			}
-			line, _, _ := strings.Cut(x.Reason, "\n")
-			row(x.Place, x.Service, age(now.Sub(x.Since)), x.Type, x.Attempts, due, line)
-		}
-	})
+	// A deadline is no obstacle: it takes effect only if nothing else happens until then.
+	waits, later := []admin.Waiting{}, []admin.Waiting{}
 	for _, x := range w.Waiting {
+		if x.Place == admin.OnDeadline && x.Attempts == 0 {
+			later = append(later, x)
+		} else {
+			waits = append(waits, x)
+		}
+	}
+	switch {
+	case len(waits) > 0:
+		printWaiting(t, waits, now)
+	case len(w.Missing) == 0:
+		t.Printf("nothing waits\n")
+	}
+	for _, x := range later {
+		t.Printf("later, %s: %s delivers %s to itself, which does nothing if it is settled by then\n",
+			dueIn(x.Due, now), x.Service, x.Type)
+	}
+	for _, x := range waits {
 		if next := e.App.nextFor(x); next != "" {
 			e.Notef("next: %s", next)
 			return
@@ -64,31 +63,49 @@ func (e *Env) printWhere(t *Text, w admin.Whereabouts, now time.Time) {
 	}
 }
 
+func printWaiting(t *Text, waits []admin.Waiting, now time.Time) {
+	t.Table("WAITS IN\tOF\tFOR\tTYPE\tATTEMPTS\tDUE\tREASON", func(row func(...any)) {
+		for _, x := range waits {
+			line, _, _ := strings.Cut(x.Reason, "\n")
+			row(x.Place, x.Service, now.Sub(x.Since), x.Type, x.Attempts, dueIn(x.Due, now), line)
+		}
+	})
+}
+
+// dueIn says when something is tried again, or delivered.
+func dueIn(due *time.Time, now time.Time) string {
+	switch {
+	case due == nil:
+		return "-"
+	case due.Before(now):
+		return "now"
+	}
+	return "in " + age(due.Sub(now))
+}
+
+// unknownSubject is the error about a subject that no service knows.
+func (a App) unknownSubject(err error) error {
+	next := "what a service could not read is parked: " + a.Command("parked list")
+	if a.List != "" {
+		next = "list the ids there are: " + a.Command(a.List) + "\n" + next
+	}
+	return Error{Code: ExitNotFound, Err: err, Next: next}
+}
+
 // nextFor is the command with which a person finds out more or repairs it, or "" if it goes on by
 // itself.
 func (a App) nextFor(x admin.Waiting) string {
 	switch {
 	case x.Place == admin.IsParked:
-		return a.Name + " parked show " + x.ID
+		return a.Command("parked show " + x.ID)
 	case x.Place == admin.Held && x.Due == nil:
-		return fmt.Sprintf("%s relay release %s   # after the cause is repaired", a.Name, x.ID)
+		return a.Command("relay release "+x.ID) + "   # after the cause is repaired"
 	case x.Place == admin.InOutbox:
-		return a.Name + " relay show"
+		return a.Command("relay show")
 	case x.Place == admin.InQueue:
 		return fmt.Sprintf("is %s running? see its log, and the queue at the broker", x.Service)
 	case x.Place == admin.InCall:
-		return a.Name + " breakers"
+		return a.Command("breakers")
 	}
 	return ""
-}
-
-// age is a duration for a person, without the digits that do not matter.
-func age(d time.Duration) string {
-	switch d = d.Abs(); {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Hour:
-		return d.Round(time.Second).String()
-	}
-	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }

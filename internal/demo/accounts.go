@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +81,7 @@ func history(e *cli.Env) *cobra.Command {
 			return e.Partial(len(all), missing, e.Print(document, func(t *cli.Text) {
 				t.Table("VERSION\tTIME\tEVENT\tDATA", func(row func(...any)) {
 					for _, h := range all {
-						row(h.Version, h.Time.Local().Format(time.DateTime), h.Type, fieldsOf(h.Data))
+						row(h.Version, h.Time, h.Type, fieldsOf(h.Data))
 					}
 				})
 			}))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +21,8 @@ import (
 // App returns the command line of the order flow.
 func App() cli.App {
 	return cli.App{
-		Name: "quadrille", Start: "quadrille up --detach", Topology: fulfilment.Topology(),
+		Name: "quadrille", Start: "up --detach", List: "order list",
+		Topology:  fulfilment.Topology(),
 		Catalogue: fulfilment.Catalogue(), Accepted: fulfilment.Accepted(),
 		Sample: sample, Check: checkAll, Audit: auditOrders, Settings: checkSettings,
 		Commands: func(e *cli.Env) []*cobra.Command {
@@ -112,12 +112,8 @@ func root() (string, error) {
 	}
 }
 
-func logTo(w io.Writer) func(string, ...any) {
-	return func(format string, args ...any) { cli.NewText(w).Printf(format+"\n", args...) }
-}
-
 func up(e *cli.Env) *cobra.Command {
-	s := &Stack{Name: DefaultStack, Log: logTo(e.ErrOut)}
+	s := &Stack{Name: DefaultStack, Log: e.Notef, App: e.App}
 	var without string
 	c := &cobra.Command{
 		Use: "up", Short: "Start servers and services on this machine, and stop them on Ctrl-C",
@@ -186,7 +182,7 @@ func down(e *cli.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s := &Stack{Root: folder, Name: DefaultStack, Log: logTo(e.ErrOut)}
+			s := &Stack{Root: folder, Name: DefaultStack, Log: e.Notef, App: e.App}
 			if err := s.Down(c.Context()); err != nil {
 				return err
 			}

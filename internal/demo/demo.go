@@ -60,7 +60,8 @@ func demo(e *cli.Env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s := &Stack{Root: folder, Name: demoStack, Replicas: demoReplicas, Log: logTo(e.ErrOut),
+			s := &Stack{Root: folder, Name: demoStack, Replicas: demoReplicas, Log: e.Notef,
+				App:      e.App,
 				Settings: []string{"QUADRILLE_BREAKER_OPEN=" + demoBreaker.String()}}
 			return runDemo(c.Context(), e, s)
 		},

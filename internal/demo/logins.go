@@ -42,8 +42,8 @@ func loadLogins(s *Stack) (*logins, error) {
 		err = json.Unmarshal(content, &l.secrets)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the passwords of the stack: %s is damaged: run quadrille down, "+
-			"then remove the file: %w", l.path, err)
+		return nil, fmt.Errorf("read the passwords of the stack: %s is damaged: run %s, "+
+			"then remove the file: %w", l.path, s.App.Command("down"), err)
 	}
 	return l, nil
 }

@@ -1,7 +1,9 @@
 package demo
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -39,11 +41,15 @@ func orderPlace(e *cli.Env) *cobra.Command {
 		City: "London", PostalCode: "SW1Y 4JH"}}
 	var lines []string
 	var key string
-	var wait bool
+	var wait, sample bool
 	c := &cobra.Command{
-		Use: "place", Short: "Place an order",
+		Use: "place", Short: "Place an order, with the lines that are given or as a sample",
+		Long: "Place an order of a customer. It needs a customer and a line for each article, or " +
+			"--sample, which orders one\nteapot for ada. The parcel goes to a sample address in " +
+			"the country.",
 		Example: "  quadrille order place --customer ada --line teapot:1:2500 --line cup:4:700 " +
-			"--country GB",
+			"--country GB\n  quadrille order place --sample --wait",
+		PreRunE: func(*cobra.Command, []string) error { return o.fill(e, sample, &lines) },
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, text := range lines {
 				line, err := parseLine(text)
@@ -74,10 +80,11 @@ func orderPlace(e *cli.Env) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&o.Customer, "customer", "ada", "the customer whose account pays")
+	c.Flags().StringVar(&o.Customer, "customer", "", "the customer whose account pays")
 	c.Flags().StringVar(&o.Currency, "currency", "EUR", "ISO 4217")
-	c.Flags().StringArrayVar(&lines, "line", []string{"teapot:1:2500"},
-		"sku:quantity:unit price in minor units")
+	c.Flags().StringArrayVar(&lines, "line", nil,
+		"sku:quantity:unit price in minor units, such as teapot:1:2500")
+	c.Flags().BoolVar(&sample, "sample", false, "a sample: one teapot for ada, unless said otherwise")
 	c.Flags().StringVar(&o.Address.Country, "country", "GB", "ISO 3166-1 alpha-2")
 	c.Flags().StringVar(&o.Card, "card", "",
 		"a card pays: a token of the payment provider, such as tok_visa")
@@ -89,6 +96,22 @@ func orderPlace(e *cli.Env) *cobra.Command {
 	return c
 }
 
+// fill completes a sample order, and refuses another one that lacks something.
+func (o *newOrder) fill(e *cli.Env, sample bool, lines *[]string) error {
+	switch {
+	case sample:
+		o.Customer = cmp.Or(o.Customer, rich)
+		if len(*lines) == 0 {
+			*lines = []string{plenty + ":1:2500"}
+		}
+		e.Notef("a sample order: %s for %s", strings.Join(*lines, " "), o.Customer)
+	case o.Customer == "" || len(*lines) == 0:
+		return cli.Error{Code: cli.ExitUsage,
+			Err: errors.New("--customer and --line are needed, or --sample for a sample order")}
+	}
+	return nil
+}
+
 // awaitEnd waits until an order has ended.
 func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
 	began := time.Now()
@@ -98,7 +121,7 @@ func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
 	})
 	if err == nil && !ok {
 		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State,
-			time.Since(began).Round(time.Second)), Next: "see what it waits for: quadrille where " + o.ID}
+			time.Since(began).Round(time.Second)), Next: "see what it waits for: " + e.App.Command("where "+o.ID)}
 	}
 	return err
 }
@@ -138,6 +161,9 @@ func orderList(e *cli.Env) *cobra.Command {
 		Use: "list", Short: "List orders, newest first, a page at a time",
 		Example: "  quadrille order list --customer ada --state cancelled",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := positive("--limit", limit); err != nil {
+				return err
+			}
 			q := url.Values{"customer": {customer}, "state": {state}, "after": {after},
 				"limit": {strconv.Itoa(limit)}}
 			var page struct {
@@ -177,7 +203,7 @@ func orderTable(t *cli.Text, list ...orders.View) {
 	t.Table("ORDER\tSTATE\tCUSTOMER\tAMOUNT\tPLACED\tREASON", func(row func(...any)) {
 		for _, o := range list {
 			amount := fmt.Sprintf("%d %s", o.Amount, o.Currency)
-			row(o.ID, o.State, o.Customer, amount, o.PlacedAt.Format(time.DateTime), o.Reason)
+			row(o.ID, o.State, o.Customer, amount, o.PlacedAt, o.Reason)
 		}
 	})
 }

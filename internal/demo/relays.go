@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/quadrille-go/quadrille/outbox"
 )
@@ -16,8 +15,12 @@ func (d *player) relayFrom(source outbox.SourceName) func(context.Context) error
 }
 
 func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) error {
+	where := "its outbox table"
+	if source == outbox.FromStream {
+		where = "the log of PostgreSQL"
+	}
 	if d.stack.servers.Given {
-		d.relays = "the servers are not private: the relays stayed with the window"
+		d.relays = "the servers are not private, so no service changed how it finds committed events"
 		return nil
 	}
 	if source == outbox.FromStream {
@@ -27,21 +30,20 @@ func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) err
 	}
 	// Two orders are in progress while the relays are switched.
 	for range 2 {
-		if _, err := d.place(ctx, "confirmed, while the relays switch to the "+string(source),
+		if _, err := d.place(ctx, "confirmed, while each service changes to reading its events from "+where,
 			newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
 	}
-	var tokens []string
+	var services []string
 	for _, s := range d.App.Topology.Services {
-		r, err := d.Client().UseRelay(ctx, s.Name, string(source))
-		if err != nil {
+		if _, err := d.Client().UseRelay(ctx, s.Name, string(source)); err != nil {
 			return err
 		}
-		tokens = append(tokens, fmt.Sprintf("%s (token %d)", s.Name, r.Token))
+		services = append(services, s.Name)
 	}
-	line := fmt.Sprintf("at %s the relays switched to the %s: %s", time.Now().Format(time.TimeOnly),
-		source, strings.Join(tokens, ", "))
+	line := fmt.Sprintf("while orders were in progress, %s changed to finding committed events in %s",
+		strings.Join(services, ", "), where)
 	d.relays = strings.TrimPrefix(d.relays+"\n"+line, "\n")
 	return nil
 }

@@ -43,22 +43,29 @@ func (s *Stack) Reset(ctx context.Context) error {
 	return s.logins.dropAll(ctx)
 }
 
+// serves reports whether a process of the stack serves at its address: one that this up starts, or
+// one that runs. A service that is left out is one that somebody starts at its address.
+func (s *Stack) serves(name string) bool { return !s.Servers || s.processes.Alive(name) }
+
 // settings returns the settings with which other programs can use the stack, in the order in which
 // they are written.
 func (s *Stack) settings() [][2]string {
 	list := [][2]string{{"QUADRILLE_AMQP_URL", s.logins.operatorURL()},
-		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL},
-		{"QUADRILLE_SIMULATORS_URL", s.SimulatorsURL()}}
+		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
+	if s.serves(simulators) {
+		list = append(list, [2]string{"QUADRILLE_SIMULATORS_URL", s.SimulatorsURL()})
+	}
 	for _, service := range demoServices() {
 		prefix := "QUADRILLE_" + strings.ToUpper(service.Name) + "_"
 		var replicas []string
 		for i := 1; i <= s.Replicas; i++ {
 			replicas = append(replicas, s.URL(service.Name, i))
 		}
-		list = append(list,
-			[2]string{prefix + "URL", s.URL(service.Name, 1)},
-			[2]string{prefix + "URLS", strings.Join(replicas, ",")},
-			[2]string{prefix + "AMQP_URL", s.logins.amqpURL(service.Name)},
+		if s.serves(service.Name + "-1") {
+			list = append(list, [2]string{prefix + "URL", s.URL(service.Name, 1)},
+				[2]string{prefix + "URLS", strings.Join(replicas, ",")})
+		}
+		list = append(list, [2]string{prefix + "AMQP_URL", s.logins.amqpURL(service.Name)},
 			[2]string{prefix + "DATABASE_URL", s.logins.databaseURL(service.Name)})
 	}
 	for _, name := range s.Databases {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/admin"
+	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/localrun"
 	"github.com/quadrille-go/quadrille/topology"
@@ -44,6 +45,7 @@ type Stack struct {
 	Detached  bool     // the stack outlives this process
 	Settings  []string // additional environment of the services, as NAME=value
 	Log       func(format string, args ...any)
+	App       cli.App // for hints
 
 	servers   *localrun.Servers
 	logins    *logins             // of the services at the servers

@@ -66,5 +66,5 @@ func (s *Stack) judge(failed map[string]error) error {
 	}
 	return cli.Error{Code: cli.ExitPartial, Err: errors.Join(errs...),
 		Next: "the other processes are up; repair the cause, and start what is missing with: " +
-			"quadrille up --detach"}
+			s.App.Command("up --detach")}
 }

@@ -24,6 +24,14 @@ func number(argument, text string) (int64, error) {
 	return n, nil
 }
 
+// positive refuses a flag that is not a positive number.
+func positive(flag string, n int) error {
+	if n < 1 {
+		return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s %d: must be 1 or more", flag, n)}
+	}
+	return nil
+}
+
 func stock(e *cli.Env) *cobra.Command {
 	group := &cobra.Command{Use: "stock", Short: "Receive and list goods"}
 	receive := &cobra.Command{
@@ -53,6 +61,9 @@ func stockList(e *cli.Env) *cobra.Command {
 		Use: "list", Short: "List the stock by article, a page at a time",
 		Example: "  quadrille stock list --limit 50",
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := positive("--limit", limit); err != nil {
+				return err
+			}
 			q := url.Values{"after": {after}, "limit": {strconv.Itoa(limit)}}
 			var page struct {
 				Stock []inventory.Stock `json:"stock"`

@@ -127,7 +127,7 @@ func (s *Session) declareExchange(e topology.Exchange) error {
 
 // remedy returns what to do about an object that exists with other arguments.
 func remedy(err error, kind, name string) string {
-	if ServerCode(err) != amqp.PreconditionFailed {
+	if !IsConflict(err) {
 		return ""
 	}
 	if kind == "queue" {

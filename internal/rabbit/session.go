@@ -197,6 +197,9 @@ func ServerCode(err error) int {
 	return 0
 }
 
+// IsConflict reports whether an object of the broker exists with other arguments.
+func IsConflict(err error) bool { return ServerCode(err) == amqp.PreconditionFailed }
+
 // Supervise runs one session after another until ctx is done. When run returns, Supervise logs its
 // error, waits for a growing pause with jitter, and calls run again. It limits how often it logs,
 // so that a broker that is down does not flood the log.
