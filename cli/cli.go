@@ -78,9 +78,6 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 	env.settings.lookup = lookup
 	root := rootCommand(env)
 	root.SetArgs(args)
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errOut)
 	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
@@ -127,6 +124,9 @@ func rootCommand(e *Env) *cobra.Command {
 	if e.App.Commands != nil {
 		root.AddCommand(e.App.Commands(e)...)
 	}
+	root.SetIn(e.In)
+	root.SetOut(e.Out) // before the commands of completion, which keep it
+	root.SetErr(e.ErrOut)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strict(root)

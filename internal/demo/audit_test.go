@@ -79,7 +79,7 @@ var tamperings = []tampering{
 // place places an order of ada for a teapot, and returns its id when it is confirmed.
 func (b *services) place() (order string) {
 	b.Helper()
-	code, out, errOut := b.run("", "order", "place", "--customer", "ada", "--wait", "-o", "json")
+	code, out, errOut := b.run("", "order", "place", "--sample", "--wait", "-o", "json")
 	var o orders.View
 	if err := json.Unmarshal([]byte(out), &o); err != nil || code != 0 || o.State != orders.Confirmed {
 		b.Fatalf("place: exit %d, %v\n%s%s", code, err, out, errOut)
@@ -98,7 +98,7 @@ func TestAuditFindsWhatAHandHasChanged(t *testing.T) {
 	for range 3 {
 		order = b.place()
 	}
-	b.check(commandLine{"order place --customer poor --wait", "", 0, "cancelled"}, false)
+	b.check(commandLine{"order place --sample --customer poor --wait", "", 0, "cancelled"}, false)
 	b.check(commandLine{"audit --grace 30s", "", 0, "0 contradictions"}, true)
 	for _, x := range tamperings {
 		db, err := postgres.Open(b.databases[x.service])

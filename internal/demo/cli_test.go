@@ -201,7 +201,7 @@ func commands(id, order string) []commandLine {
 		{"parked dry-run " + events.NewID(), "", cli.ExitNotFound, "nothing is parked"},
 		{"replay orders " + events.NewID(), "", cli.ExitNotFound, ""},
 		{"replay nobody --since 1h", "", cli.ExitUsage, "nobody"},
-		{"relay use river orders", "", cli.ExitUsage, `{"source": "window"}`},
+		{"relay use river orders", "", cli.ExitUsage, "want window or stream"},
 		{"fly", "", cli.ExitUsage, "fly"},
 		{"ordr list", "", cli.ExitUsage, `did you mean "order"?`},
 		{"parked shw x", "", cli.ExitUsage, `did you mean "show"?`},
@@ -250,7 +250,7 @@ func TestCommands(t *testing.T) {
 		return code == 0 && bad != "", fmt.Sprint(code, out, errOut)
 	})
 	for range 3 {
-		b.check(commandLine{"order place --customer pat", "", 0, "placed"}, false)
+		b.check(commandLine{"order place --customer pat --line teapot:1:2500", "", 0, "placed"}, false)
 	}
 	for _, sku := range []string{"cup", "pot"} {
 		b.check(commandLine{"stock receive " + sku + " 5", "", 0, sku}, true)
@@ -299,7 +299,7 @@ func TestCommandsWithoutAService(t *testing.T) {
 		{"accounts rebuild", "", cli.ExitUnreachable, "payments"},
 		{"replay payments orders " + events.NewID(), "", cli.ExitUsage, "the one service"},
 		{"relay use window payments nobody", "", cli.ExitUsage, "nobody"},
-		{"relay use river orders payments", "", cli.ExitUsage, `{"source": "window"}`},
+		{"relay use river orders payments", "", cli.ExitUsage, "want window or stream"},
 	} {
 		b.check(l, false)
 	}

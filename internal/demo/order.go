@@ -121,7 +121,8 @@ func awaitEnd(ctx context.Context, e *cli.Env, o *orders.View) error {
 	})
 	if err == nil && !ok {
 		err = cli.Error{Err: fmt.Errorf("order %s is still %s after %s", o.ID, o.State,
-			time.Since(began).Round(time.Second)), Next: "see what it waits for: " + e.App.Command("where "+o.ID)}
+			time.Since(began).Round(time.Second)),
+			Next: "see what it waits for: " + e.App.Command("where "+o.ID)}
 	}
 	return err
 }

@@ -30,8 +30,8 @@ func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) err
 	}
 	// Two orders are in progress while the relays are switched.
 	for range 2 {
-		if _, err := d.place(ctx, "confirmed, while each service changes to reading its events from "+where,
-			newBody(rich, plenty, "GB"), confirmed); err != nil {
+		name := "confirmed, while each service changes to finding its events in " + where
+		if _, err := d.place(ctx, name, newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
 	}

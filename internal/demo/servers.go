@@ -43,16 +43,14 @@ func (s *Stack) Reset(ctx context.Context) error {
 	return s.logins.dropAll(ctx)
 }
 
-// serves reports whether a process of the stack serves at its address: one that this up starts, or
-// one that runs. A service that is left out is one that somebody starts at its address.
-func (s *Stack) serves(name string) bool { return !s.Servers || s.processes.Alive(name) }
-
 // settings returns the settings with which other programs can use the stack, in the order in which
-// they are written.
+// they are written. The address of a service is one of them if this up starts it, or if it runs, or
+// if it is left out, because somebody else starts it there.
 func (s *Stack) settings() [][2]string {
+	serves := func(name string) bool { return !s.Servers || s.processes.Alive(name) }
 	list := [][2]string{{"QUADRILLE_AMQP_URL", s.logins.operatorURL()},
 		{"QUADRILLE_MANAGEMENT_URL", s.servers.ManagementURL}}
-	if s.serves(simulators) {
+	if serves(simulators) {
 		list = append(list, [2]string{"QUADRILLE_SIMULATORS_URL", s.SimulatorsURL()})
 	}
 	for _, service := range demoServices() {
@@ -61,7 +59,7 @@ func (s *Stack) settings() [][2]string {
 		for i := 1; i <= s.Replicas; i++ {
 			replicas = append(replicas, s.URL(service.Name, i))
 		}
-		if s.serves(service.Name + "-1") {
+		if serves(service.Name + "-1") {
 			list = append(list, [2]string{prefix + "URL", s.URL(service.Name, 1)},
 				[2]string{prefix + "URLS", strings.Join(replicas, ",")})
 		}
