@@ -42,7 +42,10 @@ type Waiting struct {
 type Whereabouts struct {
 	Subject string `json:"subject"`
 	// Last is the last event about it; nil: no service that answers has published anything.
-	Last    *Step     `json:"last"`
+	Last *Step `json:"last"`
+	// Ended is the event that ended it; nil: it has not ended, or nobody knows which events end it.
+	// A deadline that waits nevertheless then does nothing.
+	Ended   *Step     `json:"ended,omitempty"`
 	Waiting []Waiting `json:"waiting"` // the longest first; empty: nothing is under way
 	Missing []Missing `json:"missing"` // services that did not answer
 }
@@ -50,9 +53,9 @@ type Whereabouts struct {
 // Where collects from all services what waits about a subject. An event that is published and that
 // a subscriber of its type has not accepted is in the queue of that service; the topology knows the
 // subscribers. Of a service that does not answer, the last event for it is taken to be in its
-// queue, which the reason of that event says.
+// queue, which the reason of that event says. The events of the types ends end a subject.
 func (c *Client) Where(ctx context.Context, subject string,
-	subscribers func(eventType string) []string) Whereabouts {
+	subscribers func(eventType string) []string, ends ...string) Whereabouts {
 	trace := c.Trace(ctx, subject)
 	w := Whereabouts{Subject: subject, Missing: trace.Missing}
 	waiting, missing := Collect(c.Services, func(service string) ([]Waiting, error) {
@@ -64,6 +67,11 @@ func (c *Client) Where(ctx context.Context, subject string,
 	w.Missing = append(w.Missing, missing...)
 	if n := len(trace.Steps); n > 0 {
 		w.Last = &trace.Steps[n-1]
+	}
+	if n := slices.IndexFunc(trace.Steps, func(s Step) bool {
+		return s.Service != "" && slices.Contains(ends, s.Type)
+	}); n >= 0 {
+		w.Ended = &trace.Steps[n]
 	}
 	w.Waiting = slices.DeleteFunc(waiting, func(x Waiting) bool {
 		return x.Place == InOutbox && wasHandled(trace, x.ID) // it left the outbox a moment ago

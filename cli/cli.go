@@ -39,6 +39,9 @@ type App struct {
 	// Start are the words of the command that starts the services, such as "up --detach", for hints.
 	// List are those of the one that lists subjects, such as orders. Empty: the hints name none.
 	Start, List string
+	// Ends are the types of the events that end a subject, such as an order. A deadline that is due
+	// later has no effect then, which where says.
+	Ends []string
 	// Accepted are the findings of topology lint that are meant so: for each rule with its object,
 	// such as "event-unhandled order.archived", the reason.
 	Accepted map[string]string

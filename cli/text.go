@@ -100,13 +100,22 @@ func instant(t time.Time) string {
 
 // age is a duration for a person, without the digits that do not matter.
 func age(d time.Duration) string {
-	switch d = d.Abs(); {
+	d = d.Abs()
+	unit := time.Second
+	switch {
 	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Hour:
-		return d.Round(time.Second).String()
+		unit = time.Millisecond
+	case d >= time.Hour:
+		unit = time.Minute
 	}
-	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+	text := d.Round(unit).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // visible escapes what a terminal would obey or not show: control characters, also those above

@@ -16,6 +16,26 @@ import (
 	"github.com/quadrille-go/quadrille/topology"
 )
 
+// The notes of a trace are in one column, however deep the tree is.
+func TestTraceHasColumns(t *testing.T) {
+	t.Parallel()
+	var steps []admin.Step
+	for i := range 9 {
+		steps = append(steps, admin.Step{ID: fmt.Sprint(i), CausationID: fmt.Sprint(i - 1),
+			Type: "ticket.sold", Service: "here"})
+	}
+	var out bytes.Buffer
+	cli.NewText(&out).Trace("  ", admin.Trace{Subject: "x", Steps: steps})
+	column := -1
+	for line := range strings.Lines(out.String()) {
+		at := len([]rune(line[:max(0, strings.Index(line, "here"))]))
+		if column > 0 && at != column {
+			t.Errorf("column %d instead of %d:\n%s", at, column, out.String())
+		}
+		column = at
+	}
+}
+
 // hostile has one of each kind of character that a terminal obeys or does not show, or that forges
 // a line.
 const hostile = "\x1b[31m\x1b]0;title\a\r\nFAKE " +

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +45,7 @@ func (t *Text) Trace(indent string, s admin.Trace) {
 	if len(s.Steps) == 0 {
 		return
 	}
-	p := plant{t: t, began: s.Steps[0].Time, children: map[string][]admin.Step{},
+	p := plant{began: s.Steps[0].Time, children: map[string][]admin.Step{},
 		written: map[string]bool{}}
 	known := map[string]bool{}
 	for _, step := range s.Steps {
@@ -65,11 +66,21 @@ func (t *Text) Trace(indent string, s admin.Trace) {
 			p.branches([]admin.Step{step}, indent)
 		}
 	}
+	width := minBranch
+	for _, line := range p.lines {
+		width = max(width, utf8.RuneCountInString(line[0]))
+	}
+	for _, line := range p.lines {
+		t.Printf("%s\n", strings.TrimRight(fmt.Sprintf("%-*s %s", width, line[0], line[1]), " "))
+	}
 }
 
-// plant is a tree that is being written.
+// minBranch is the width of the branches, unless one is wider.
+const minBranch = 34
+
+// plant is a tree that grows until it is written.
 type plant struct {
-	t        *Text
+	lines    [][2]string // a branch and its note
 	began    time.Time
 	children map[string][]admin.Step
 	written  map[string]bool
@@ -85,8 +96,7 @@ func (p *plant) branches(steps []admin.Step, indent string) {
 		if i == len(steps)-1 {
 			twig, next = "└─ ", "   "
 		}
-		line := fmt.Sprintf("%-34s %s", indent+twig+step.Type, note(step, p.began))
-		p.t.Printf("%s\n", strings.TrimRight(line, " "))
+		p.lines = append(p.lines, [2]string{indent + twig + step.Type, note(step, p.began)})
 		p.branches(p.children[step.ID], indent+next)
 	}
 }

@@ -198,19 +198,54 @@ func TestUnknownSubjectNamesTheNextCommand(t *testing.T) {
 // A deadline is told apart from what waits, because nothing is needed before it.
 func TestDeadlineIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	due := time.Now().Add(time.Hour).Format(time.RFC3339)
+	due := time.Now().Add(time.Hour + time.Second/2).Format(time.RFC3339Nano)
 	deadline := `{"place":"deadline","id":"d","type":"ticket.expire","due":"` + due + `"}`
 	_, out, _ := gate(t, "/admin/waiting/", "["+deadline+"]", "where", "x")
-	if !strings.Contains(out, "nothing waits\nlater, in ") ||
-		!strings.Contains(out, "here delivers ticket.expire to itself") ||
+	if !strings.Contains(out, "nothing waits\nthe deadline ticket.expire of here "+
+		"passes in 1h, which does nothing if it is finished by then\n") ||
 		strings.Contains(out, "WAITS") {
 		t.Errorf("only a deadline:\n%s", out)
 	}
 	_, out, _ = gate(t, "/admin/waiting/", "["+deadline+
 		`,{"place":"retry","id":"r","type":"ticket.sold","reason":"why"}]`, "where", "x")
 	if !strings.Contains(out, "WAITS IN") || !strings.Contains(out, "retry ") ||
-		strings.Contains(out, "deadline ") {
+		strings.Contains(out, "deadline   ") {
 		t.Errorf("a deadline and a retry:\n%s", out)
+	}
+}
+
+// A deadline of a subject that has ended is no reason to wait, which is said. A test event, which no
+// service has published, ends nothing.
+func TestDeadlineOfFinishedSubjectDoesNothing(t *testing.T) {
+	t.Parallel()
+	due := time.Now().Add(15*time.Minute + time.Second/2).Format(time.RFC3339Nano)
+	where := func(published string) string {
+		code, out, errOut := one(t, func(w http.ResponseWriter, r *http.Request) {
+			answer := "[]"
+			switch path := r.URL.Path; {
+			case strings.HasPrefix(path, "/admin/waiting/"):
+				answer = `[{"place":"deadline","type":"ticket.expire","due":"` + due + `"}]`
+			case strings.HasPrefix(path, "/admin/history/"):
+				answer = published
+			case path == "/admin/handled":
+				answer = `[{"id":"b","type":"ticket.used","at":"` + due + `"}]`
+			}
+			_, _ = io.WriteString(w, answer)
+		}, "where", "x")
+		if code != 0 {
+			t.Errorf("exit %d, %s", code, errOut)
+		}
+		return out
+	}
+	out := where(`[{"id":"a","type":"ticket.sold"},{"id":"b","type":"ticket.used"},
+		{"id":"c","type":"ticket.filed"}]`)
+	if !strings.Contains(out, "nothing waits\nit is finished: ticket.used has ended it\nthe deadline "+
+		"ticket.expire of here passes in 15m, which does nothing, because it is finished\n") {
+		t.Errorf("a finished subject:\n%s", out)
+	}
+	out = where(`[{"id":"a","type":"ticket.sold","causation_id":"b"}]`)
+	if !strings.Contains(out, "by then") || strings.Contains(out, "has ended") {
+		t.Errorf("a test event ends nothing:\n%s", out)
 	}
 }
 

@@ -19,7 +19,8 @@ func whereCommand(e *Env) *cobra.Command {
 		Example: "  " + e.App.Name + " where 0190a0e0-0000-7000-8000-000000000001",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			w := e.Client().Where(c.Context(), args[0], e.App.Topology.Subscribers)
+			w := e.Client().Where(c.Context(), args[0], e.App.Topology.Subscribers,
+				e.App.Ends...)
 			if w.Last == nil && len(w.Waiting) == 0 && len(w.Missing) == 0 {
 				return e.App.unknownSubject(fmt.Errorf("no service knows anything about %q", args[0]))
 			}
@@ -51,9 +52,15 @@ func (e *Env) printWhere(t *Text, w admin.Whereabouts, now time.Time) {
 	case len(w.Missing) == 0:
 		t.Printf("nothing waits\n")
 	}
+	if w.Ended != nil {
+		t.Printf("it is finished: %s has ended it\n", w.Ended.Type)
+	}
 	for _, x := range later {
-		t.Printf("later, %s: %s delivers %s to itself, which does nothing if it is settled by then\n",
-			dueIn(x.Due, now), x.Service, x.Type)
+		effect := "which does nothing if it is finished by then"
+		if w.Ended != nil {
+			effect = "which does nothing, because it is finished"
+		}
+		t.Printf("the deadline %s of %s passes %s, %s\n", x.Type, x.Service, dueIn(x.Due, now), effect)
 	}
 	for _, x := range waits {
 		if next := e.App.nextFor(x); next != "" {

@@ -22,6 +22,7 @@ import (
 func App() cli.App {
 	return cli.App{
 		Name: "quadrille", Start: "up --detach", List: "order list",
+		Ends:      []string{"order.confirmed", "order.cancelled"},
 		Topology:  fulfilment.Topology(),
 		Catalogue: fulfilment.Catalogue(), Accepted: fulfilment.Accepted(),
 		Sample: sample, Check: checkAll, Audit: auditOrders, Settings: checkSettings,
