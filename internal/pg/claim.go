@@ -66,7 +66,7 @@ func Claim(ctx context.Context, address, service string) error {
 			return err
 		})
 	if err != nil {
-		return fmt.Errorf("claim the database for %s: %w", service, err)
+		return fmt.Errorf("claim the database for %s: %w", service, causeOf(err))
 	}
 	return nil
 }

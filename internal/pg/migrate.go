@@ -46,9 +46,19 @@ func Migrations() fs.FS {
 func Migrate(ctx context.Context, address, line string, files fs.FS) error {
 	err := withLock(ctx, address, []migrationLine{{ownLine, Migrations()}, {line, files}}, nil)
 	if err != nil {
-		return fmt.Errorf("migrate %s: %w", line, err)
+		return fmt.Errorf("migrate %s: %w", line, causeOf(err))
 	}
 	return nil
+}
+
+// causeOf returns what the server has answered, without the words of the library that called it. An
+// error of a migration keeps them: they name the statement.
+func causeOf(err error) error {
+	_, migration := errors.AsType[migrationError](err)
+	if cause := serverError(err); cause != nil && !migration {
+		return cause
+	}
+	return err
 }
 
 // ownLine is the name of the line of this package.

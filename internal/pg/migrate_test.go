@@ -226,3 +226,19 @@ func TestLockOfMigrationsIsPolled(t *testing.T) {
 	exec(t, held, `SELECT pg_advisory_unlock_all()`)
 	must(t, <-done)
 }
+
+// The error of a database that cannot be changed says once what was tried, then what the server has
+// answered.
+func TestErrorOfPreparingIsWrappedOnce(t *testing.T) {
+	t.Parallel()
+	raw := servertest.Database(t, "empty", func(context.Context, string) error { return nil })
+	raw += "&role=pg_monitor" // which may create nothing
+	for want, err := range map[string]error{
+		"claim the database for here: pq: permission denied": pg.Claim(t.Context(), raw, "here"),
+		"migrate big: pq: permission denied":                 pg.Migrate(t.Context(), raw, "big", files(tableStep)),
+	} {
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("want %q:\n%v", want, err)
+		}
+	}
+}

@@ -100,11 +100,7 @@ func (t *Tokens) Listen(addr string) (net.Listener, error) {
 	if err := t.Allow(addr); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
-	}
-	return l, nil
+	return net.Listen("tcp", addr) // its errors begin with listen, too
 }
 
 type clientKey struct{}
