@@ -27,7 +27,7 @@ func newService(name string, setting func(name string) string, log zerolog.Logge
 		Database:   setting(name),
 		AMQP:       setting("amqp"),
 		Migrations: map[string]fs.FS{name: files},
-		Log:        log,
+		Log:        log.With().Str("service", name).Logger(),
 	})
 }
 

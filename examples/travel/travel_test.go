@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +63,38 @@ func TestATripIsBooked(t *testing.T) {
 	network.Up()
 	published.Await("room.reserved", "t-1")
 	published.Await("trip.confirmed", "t-1")
+}
+
+// Three services log into one terminal, so each line names its service.
+func TestEachLineOfTheLogNamesItsService(t *testing.T) {
+	t.Parallel()
+	servers := quadrilletest.Shared(t)
+	var log bytes.Buffer
+	services, err := newServices(func(name string) string {
+		if name == "amqp" {
+			return "amqp://127.0.0.1:1" // it is away, which is logged
+		}
+		return servers.Database(t)
+	}, zerolog.New(zerolog.SyncWriter(&log)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, service := range services {
+		stop := quadrilletest.Run(t, service)
+		quadrilletest.WaitFor(t, name+" finds no broker", func() (bool, string) {
+			said := fmt.Sprint(service.Healthy())
+			return strings.Contains(said, "connection refused"), said
+		})
+		stop()
+		if !strings.Contains(log.String(), `"service":"`+name+`"`) {
+			t.Errorf("%s has not logged that the broker is away", name)
+		}
+	}
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, `"service":"`) {
+			t.Errorf("which service has logged this? %s", line)
+		}
+	}
 }
 
 // No interleaving of the messages leaves a room or a seat to a trip that is not confirmed.
