@@ -80,6 +80,6 @@ func (s editing) run(ctx context.Context, e *Env, id string) error {
 		t.Printf("%s has a new body in %s:\n", id, service)
 		t.Lines("  - ", string(bytes.TrimSpace(was.Body)))
 		t.Lines("  + ", string(bytes.TrimSpace(now.Body)))
-		e.Notef("next: %s parked redrive %s --service %s --dry-run", e.App.Name, id, service)
+		e.Notef("next: %s", e.App.Command("parked redrive "+id+" --service "+service+" --dry-run"))
 	})
 }

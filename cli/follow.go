@@ -32,7 +32,7 @@ func (e *Env) follow(ctx context.Context, subject string) error {
 		away := map[string]bool{}
 		for _, m := range trace.Missing {
 			if away[m.Service] = true; !missing[m.Service] {
-				e.Notef("%s does not answer: %v", m.Service, m.Err)
+				e.warnf("%s does not answer: %s", m.Service, e.App.explain(m.Err))
 			}
 		}
 		missing = away

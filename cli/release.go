@@ -63,7 +63,7 @@ func (s releasing) run(ctx context.Context, e *Env, ids []string) error {
 		return usage(e.App.known(s.service))
 	case len(ids) == 0 && s.service == "" && !filtered && !s.all:
 		return Error{Code: ExitUsage, Err: errors.New("name ids, a filter such as --held-for, or --all"),
-			Next: "see what is held: " + e.App.Name + " relay held"}
+			Next: "see what is held: " + e.App.Command("relay held")}
 	case len(ids) > 0 && (filtered || s.all):
 		return usage(errors.New("name ids or filters, not both"))
 	}
@@ -94,7 +94,7 @@ func (s releasing) run(ctx context.Context, e *Env, ids []string) error {
 	case err != nil:
 	case held > 0:
 		err = Error{Code: ExitProblems, Err: fmt.Errorf("%d events are still held", held),
-			Next: "see: " + e.App.Name + " relay held"}
+			Next: "see: " + e.App.Command("relay held")}
 	case published == 0 && len(missing) == 0:
 		e.Notef("nothing that is held is selected")
 	}

@@ -40,7 +40,8 @@ func tailCommand(e *Env) *cobra.Command {
 
 func (s tailing) run(ctx context.Context) error {
 	if _, err := path.Match(s.eventType, ""); err != nil {
-		return usage(fmt.Errorf("--type %q: %w", s.eventType, err))
+		return usage(fmt.Errorf("--type %q: want a type, in which * stands for any characters",
+			s.eventType))
 	}
 	url, err := s.Setting("QUADRILLE_AMQP_URL")
 	if err != nil {
@@ -56,9 +57,9 @@ func (s tailing) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil // Ctrl-C is how it ends
 		case !reads:
-			return Error{Code: ExitUnreachable, Err: err}
+			return away("QUADRILLE_AMQP_URL", err)
 		}
-		s.Notef("not reading, and trying again: %v", err)
+		s.warnf("not reading, and trying again: %v", err)
 		if !pause(ctx, tailPause) {
 			return nil
 		}
@@ -79,8 +80,7 @@ func (s tailing) show(m rabbit.Tailed) error {
 		fault = "  " + m.Fault.Error()
 	}
 	t := NewText(s.Out)
-	t.Printf("%s  %-20s %-24s %s  %s%s\n", time.Now().Format("15:04:05.000"), m.Exchange, m.Type,
-		m.Subject, m.ID, fault)
+	t.Printf("%s  %-20s %-24s %s  %s%s\n", time.Now(), m.Exchange, m.Type, m.Subject, m.ID, fault)
 	return t.err
 }
 

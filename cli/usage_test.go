@@ -214,38 +214,43 @@ func TestDeadlineIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A deadline of a subject that has ended is no reason to wait, which is said. A test event, which no
-// service has published, ends nothing.
+// A deadline of a subject that has ended is no reason to wait, which is said. A test event, which
+// no service has published, ends nothing.
 func TestDeadlineOfFinishedSubjectDoesNothing(t *testing.T) {
 	t.Parallel()
 	due := time.Now().Add(15*time.Minute + time.Second/2).Format(time.RFC3339Nano)
-	where := func(published string) string {
+	ask := func(command, published string) string {
 		code, out, errOut := one(t, func(w http.ResponseWriter, r *http.Request) {
 			answer := "[]"
 			switch path := r.URL.Path; {
 			case strings.HasPrefix(path, "/admin/waiting/"):
-				answer = `[{"place":"deadline","type":"ticket.expire","due":"` + due + `"}]`
+				answer = `[{"place":"deadline","type":"ticket.expire","reason":"deadline","due":"` + due + `"}]`
 			case strings.HasPrefix(path, "/admin/history/"):
 				answer = published
+			case strings.HasPrefix(path, "/admin/event"):
+				answer = `{"id":"a","type":"ticket.sold"}`
 			case path == "/admin/handled":
 				answer = `[{"id":"b","type":"ticket.used","at":"` + due + `"}]`
 			}
 			_, _ = io.WriteString(w, answer)
-		}, "where", "x")
+		}, command, "x")
 		if code != 0 {
 			t.Errorf("exit %d, %s", code, errOut)
 		}
 		return out
 	}
-	out := where(`[{"id":"a","type":"ticket.sold"},{"id":"b","type":"ticket.used"},
+	out := ask("where", `[{"id":"a","type":"ticket.sold"},{"id":"b","type":"ticket.used"},
 		{"id":"c","type":"ticket.filed"}]`)
 	if !strings.Contains(out, "nothing waits\nit is finished: ticket.used has ended it\nthe deadline "+
 		"ticket.expire of here passes in 15m, which does nothing, because it is finished\n") {
 		t.Errorf("a finished subject:\n%s", out)
 	}
-	out = where(`[{"id":"a","type":"ticket.sold","causation_id":"b"}]`)
+	out = ask("where", `[{"id":"a","type":"ticket.sold","causation_id":"b"}]`)
 	if !strings.Contains(out, "by then") || strings.Contains(out, "has ended") {
 		t.Errorf("a test event ends nothing:\n%s", out)
+	}
+	if out = ask("why", `[{"id":"a","type":"ticket.sold"}]`); strings.Contains(out, "waits") {
+		t.Errorf("a deadline is taken for the reason why it waits:\n%s", out)
 	}
 }
 

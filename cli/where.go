@@ -37,10 +37,9 @@ func (e *Env) printWhere(t *Text, w admin.Whereabouts, now time.Time) {
 		}
 		t.Printf("the last event is %s of %s, %s ago\n", w.Last.Type, publisher, now.Sub(w.Last.Time))
 	}
-	// A deadline is no obstacle: it takes effect only if nothing else happens until then.
 	waits, later := []admin.Waiting{}, []admin.Waiting{}
 	for _, x := range w.Waiting {
-		if x.Place == admin.OnDeadline && x.Attempts == 0 {
+		if isLater(x) {
 			later = append(later, x)
 		} else {
 			waits = append(waits, x)
@@ -69,6 +68,10 @@ func (e *Env) printWhere(t *Text, w admin.Whereabouts, now time.Time) {
 		}
 	}
 }
+
+// isLater reports whether something is a deadline in the future. It is no obstacle: it takes effect
+// only if nothing else happens until then.
+func isLater(x admin.Waiting) bool { return x.Place == admin.OnDeadline && x.Attempts == 0 }
 
 func printWaiting(t *Text, waits []admin.Waiting, now time.Time) {
 	t.Table("WAITS IN\tOF\tFOR\tTYPE\tATTEMPTS\tDUE\tREASON", func(row func(...any)) {

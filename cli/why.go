@@ -29,8 +29,8 @@ func whyCommand(e *Env) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			x := e.explain(c.Context(), args[0])
 			if len(x.Causes) == 0 && len(x.Waiting) == 0 && len(x.Missing) == 0 {
-				return Error{Code: ExitNotFound,
-					Err: fmt.Errorf("no service has published anything about %q, or under this id", args[0])}
+				return e.App.unknownSubject(
+					fmt.Errorf("no service has published anything about %q, or under this id", args[0]))
 			}
 			return e.partial(x.Missing, e.Print(x, func(t *Text) { e.printWhy(t, x, time.Now()) }))
 		},
@@ -88,13 +88,13 @@ func (e *Env) printWhy(t *Text, x explanation, now time.Time) {
 			t.Printf("that was published by no service of %s, such as a test event\n", e.App.Topology.Name)
 		case first.CausationID == "":
 			t.Printf("that was a command to %s, or a deadline of it, %s ago\n", first.Service,
-				age(now.Sub(first.Time)))
+				now.Sub(first.Time))
 		default:
 			t.Printf("no service that answers knows the cause of that, %s\n", first.CausationID)
 		}
 	}
 	for _, w := range x.Waiting {
-		if w.Reason != "" {
+		if w.Reason != "" && !isLater(w) {
 			t.Printf("%s waits in %s of %s: %s\n", w.Type, w.Place, w.Service, w.Reason)
 			if next := e.App.nextFor(w); next != "" {
 				e.Notef("next: %s", next)

@@ -154,7 +154,7 @@ func up(e *cli.Env) *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&s.Detached, "detach", false,
-		"return when all are ready; quadrille down stops them")
+		"return when all are ready; the command down stops them")
 	c.Flags().IntVar(&s.Replicas, "replicas", 1, "number of replicas of each service")
 	c.Flags().StringVar(&without, "without", "", "services to leave out, separated by commas")
 	c.Flags().BoolVar(&s.Servers, "servers", false, "start only the servers")

@@ -91,7 +91,7 @@ func TestAnOrderIsSeenAsItHappens(t *testing.T) {
 	b := startServices(t)
 	b.check(commandLine{"stock receive teapot 5", "", 0, "teapot"}, false)
 	types, stopTypes := b.watch("tail", "--type", "payment.*", "-o", "json")
-	code, out, errOut := b.run("", "order", "place", "--customer", "pat", "-o", "json")
+	code, out, errOut := b.run("", "order", "place", "--sample", "--customer", "pat", "-o", "json")
 	var order struct{ ID string }
 	if err := json.Unmarshal([]byte(out), &order); err != nil || code != 0 {
 		t.Fatal(code, out, errOut, err)
@@ -109,7 +109,7 @@ func TestAnOrderIsSeenAsItHappens(t *testing.T) {
 	until(t, follow, "order.cancelled +orders")
 	until(t, follow, "order.cancelled +handled by payments")
 	until(t, following, `"type":"order.cancelled"`)
-	b.check(commandLine{"order place --customer pat", "", 0, "placed"}, false)
+	b.check(commandLine{"order place --sample --customer pat", "", 0, "placed"}, false)
 	until(t, types, "")
 	b.check(commandLine{"replay --subject " + order.ID, "", 0, "shipping: 0 events"}, true)
 	until(t, tail, "orders.events +order.cancelled +"+order.ID)
@@ -125,7 +125,7 @@ func TestAnOrderIsSeenAsItHappens(t *testing.T) {
 		t.Errorf("why of the event: %s", out)
 	}
 	b.check(commandLine{"why " + events.NewID(), "", cli.ExitNotFound, "no service"}, false)
-	b.check(commandLine{"tail --type [", "", cli.ExitUsage, "--type"}, false)
+	b.check(commandLine{"tail --type [", "", cli.ExitUsage, "any characters"}, false)
 	for name, stop := range map[string]func() (int, string){"tail": stopTail, "types": stopTypes,
 		"follow": stopFollow, "following": stopFollowing} {
 		if code, notes := stop(); code != 0 {
@@ -184,7 +184,7 @@ func TestStuckOrdersAreListed(t *testing.T) {
 	order := events.NewID()
 	b.check(commandLine{"publish order.placed --no-validate --data {} --id " + order, "", 0, order},
 		false)
-	b.check(commandLine{"order place --customer pat --card tok_visa", "", 0, "placed"}, false)
+	b.check(commandLine{"order place --sample --customer pat --card tok_visa", "", 0, "placed"}, false)
 	var found struct{ Stuck []stuckOrder }
 	quadrilletest.WaitFor(t, "a charge that waits", func() (bool, string) {
 		code, out, errOut := b.run("", "order", "stuck", "--older", "1ms", "-o", "json")

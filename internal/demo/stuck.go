@@ -61,7 +61,7 @@ func orderStuck(e *cli.Env) *cobra.Command {
 			var stuck error
 			if len(found) > 0 {
 				stuck = cli.Error{Code: cli.ExitProblems, Err: fmt.Errorf("%d orders are stuck", len(found)),
-					Next: "see all about one: quadrille where " + found[0].Order}
+					Next: "see all about one: " + e.App.Command("where "+found[0].Order)}
 			} else if len(missing) == 0 {
 				e.Notef("no order is stuck")
 			}
@@ -188,7 +188,7 @@ func stuckTable(t *cli.Text, found []stuckOrder, now time.Time) {
 				line, _, _ := strings.Cut(w.Reason, "\n")
 				place, service, eventType, reason = string(w.Place), w.Service, w.Type, line
 			}
-			row(s.Order, cmp.Or(string(s.State), "-"), now.Sub(s.Since).Round(time.Second), place, service,
+			row(s.Order, cmp.Or(string(s.State), "-"), now.Sub(s.Since), place, service,
 				eventType, reason)
 		}
 	})

@@ -45,7 +45,7 @@ func (p *Processes) awaitPort(ctx context.Context, name string, atMost time.Dura
 	switch {
 	case errors.Is(err, errNotWithin):
 		return nil, fmt.Errorf("the address %s of %s is still taken after %s by a program outside "+
-			"this stack: end that program, or run quadrille down, which gives up the address", address,
+			"this stack: end that program, or run the command down, which gives up the address", address,
 			name, atMost)
 	case err != nil:
 		return nil, fmt.Errorf("wait for the address %s of %s: %w", address, name, err)

@@ -235,7 +235,8 @@ func TestErrorOfPreparingIsWrappedOnce(t *testing.T) {
 	raw += "&role=pg_monitor" // which may create nothing
 	for want, err := range map[string]error{
 		"claim the database for here: pq: permission denied": pg.Claim(t.Context(), raw, "here"),
-		"migrate big: pq: permission denied":                 pg.Migrate(t.Context(), raw, "big", files(tableStep)),
+		"migrate big: pq: permission denied": pg.Migrate(t.Context(), raw, "big",
+			files(tableStep)),
 	} {
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("want %q:\n%v", want, err)
