@@ -92,6 +92,8 @@ func Run(ctx context.Context, app App, args []string, in io.Reader, out, errOut 
 func rootCommand(e *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use: e.App.Name, Short: "The " + e.App.Topology.Name + " choreography on the command line",
+		Long: "The " + e.App.Topology.Name + " choreography on the command line.\n\nExit codes:\n  " +
+			strings.Join(exitCodes(), "\n  "),
 		SilenceUsage: true, SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if e.Output != "table" && e.Output != "json" {
@@ -117,7 +119,7 @@ func rootCommand(e *Env) *cobra.Command {
 	root.PersistentFlags().BoolVarP(&e.quiet, "quiet", "q", false,
 		"no progress and no hints on standard error, only errors")
 	root.SetFlagErrorFunc(wrongFlag)
-	root.SetHelpCommand(helpCommand())
+	root.SetHelpCommand(helpCommand(e))
 	root.AddCommand(publishCommand(e), traceCommand(e), whereCommand(e), whyCommand(e),
 		tailCommand(e), topCommand(e), topologyCommand(e), parkedCommand(e), auditAllCommand(e),
 		replayCommand(e), relayCommand(e), breakersCommand(e), versionCommand(e))
@@ -132,6 +134,7 @@ func rootCommand(e *Env) *cobra.Command {
 	root.SetErr(e.ErrOut)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
+	describeCompletion(e.App, root)
 	strict(root)
 	e.App.named(root)
 	return root

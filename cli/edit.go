@@ -34,7 +34,7 @@ func editCommand(e *Env) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return s.run(c.Context(), e, args[0]) },
 	}
 	c.Flags().StringVar(&s.data, "data", "", "the new body: JSON, @file, or - for standard input")
-	c.Flags().StringArrayVar(&s.sets, "set", nil, "change a field of the body: path=value, such as "+
+	c.Flags().StringArrayVar(&s.sets, "set", nil, "change a field of the body: `path=value`, such as "+
 		"lines.0.quantity=2")
 	c.Flags().StringVar(&s.reason, "reason", "", "why, for the record")
 	c.Flags().StringVar(&s.service, "service", "", "the service that has parked it")

@@ -77,7 +77,7 @@ func publishCommand(e *Env) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error { return p.run(c.Context(), args[0]) },
 	}
 	c.Flags().StringVar(&p.data, "data", "", "the payload: JSON, @file, or - for standard input")
-	c.Flags().StringArrayVar(&p.sets, "set", nil, "change a field of the payload: path=value, such "+
+	c.Flags().StringArrayVar(&p.sets, "set", nil, "change a field of the payload: `path=value`, such "+
 		"as lines.0.quantity=2")
 	c.Flags().IntVar(&p.count, "count", 1,
 		"how many to publish; with --id they are copies of one event")

@@ -205,21 +205,3 @@ func (a App) named(c *cobra.Command) {
 		a.named(sub)
 	}
 }
-
-// helpCommand is cobra's, with an error for a command that does not exist.
-func helpCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "help [COMMAND...]", Short: "Show the help of a command", Args: cobra.ArbitraryArgs,
-		RunE: func(c *cobra.Command, args []string) error {
-			about, rest, err := c.Root().Find(args)
-			if err != nil {
-				return usage(err)
-			}
-			if len(rest) > 0 && about.HasSubCommands() {
-				return usage(noSuchCommand(about, rest))
-			}
-			about.InitDefaultHelpFlag()
-			return about.Help()
-		},
-	}
-}

@@ -121,7 +121,8 @@ func up(e *cli.Env) *cobra.Command {
 		Long: "Start a private RabbitMQ and PostgreSQL and the four services, apply migrations and the " +
 			"topology, and print their addresses.\n" +
 			"With --detach it returns when all are ready. If it is called again, it restarts the " +
-			"processes that have ended and keeps the others.",
+			"processes that have ended and keeps the others.\n" +
+			"The exit code is 7 when some of them are ready and others are not.",
 		Example: "  quadrille up\n  quadrille up --detach --replicas 2\n  quadrille up --without " +
 			"payments   # to run it under a debugger\n" +
 			"  quadrille up --servers --database trips,hotels   # for services of your own",
@@ -158,7 +159,7 @@ func up(e *cli.Env) *cobra.Command {
 	c.Flags().IntVar(&s.Replicas, "replicas", 1, "number of replicas of each service")
 	c.Flags().StringVar(&without, "without", "", "services to leave out, separated by commas")
 	c.Flags().BoolVar(&s.Servers, "servers", false, "start only the servers")
-	c.Flags().StringSliceVar(&s.Databases, "database", nil, "services of your own, separated by "+
+	c.Flags().StringSliceVar(&s.Databases, "database", nil, "`services` of your own, separated by "+
 		"commas: create a database and a broker user for each, and write their settings")
 	return c
 }

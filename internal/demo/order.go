@@ -45,8 +45,8 @@ func orderPlace(e *cli.Env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "place", Short: "Place an order, with the lines that are given or as a sample",
 		Long: "Place an order of a customer. It needs a customer and a line for each article, or " +
-			"--sample, which orders one\nteapot for ada. The parcel goes to a sample address in " +
-			"the country.",
+			"--sample, which orders one\nteapot for ada. The sample is confirmed if ada has money and a " +
+			"teapot is in stock, and else cancelled. The\nparcel goes to a sample address in the country.",
 		Example: "  quadrille order place --customer ada --line teapot:1:2500 --line cup:4:700 " +
 			"--country GB\n  quadrille order place --sample --wait",
 		PreRunE: func(*cobra.Command, []string) error { return o.fill(e, sample, &lines) },
@@ -71,6 +71,11 @@ func orderPlace(e *cli.Env) *cobra.Command {
 					return err
 				}
 			}
+			if sample && placed.State == orders.Cancelled {
+				defer e.Notef("for one that is confirmed, first: %s; %s",
+					e.App.Command("accounts deposit "+o.Customer+" 100000"),
+					e.App.Command("stock receive "+plenty+" 10"))
+			}
 			return e.Print(placed, func(t *cli.Text) {
 				why := ""
 				if placed.Reason != "" {
@@ -83,7 +88,8 @@ func orderPlace(e *cli.Env) *cobra.Command {
 	c.Flags().StringVar(&o.Customer, "customer", "", "the customer whose account pays")
 	c.Flags().StringVar(&o.Currency, "currency", "EUR", "ISO 4217")
 	c.Flags().StringArrayVar(&lines, "line", nil,
-		"sku:quantity:unit price in minor units, such as teapot:1:2500")
+		"an article as `sku:quantity:price`, the price of one in minor units, such as teapot:1:2500;\n"+
+			"repeat it for each article")
 	c.Flags().BoolVar(&sample, "sample", false, "a sample: one teapot for ada, unless said otherwise")
 	c.Flags().StringVar(&o.Address.Country, "country", "GB", "ISO 3166-1 alpha-2")
 	c.Flags().StringVar(&o.Card, "card", "",
