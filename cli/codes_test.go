@@ -21,7 +21,7 @@ func one(t *testing.T, service http.HandlerFunc, args ...string) (code int, out,
 	t.Helper()
 	server := httptest.NewServer(service)
 	defer server.Close()
-	app := cli.App{Name: "club", Ends: []string{"ticket.used"},
+	app := cli.App{Name: "club", List: "tickets", Ends: []string{"ticket.used"},
 		Topology: topology.Topology{Name: "club", Services: []topology.Service{{Name: "here"}}}}
 	var o, e bytes.Buffer
 	code = cli.Run(t.Context(), app, args, strings.NewReader(""), &o, &e,

@@ -118,8 +118,9 @@ func TestHintsNameTheProgramAsItWasStarted(t *testing.T) {
 			t.Errorf("%s: want %q\n%s%s", words, want, out, errOut)
 		}
 	}
-	if _, out, _ := with(t, app, nil, "completion", "bash"); strings.Contains(out, "bin/fair") {
-		t.Error("the completion is for a path instead of the program")
+	if _, out, _ := with(t, app, nil, "completion", "bash"); strings.Contains(out, "bin/fair") ||
+		!strings.Contains(out, "__start_fair") {
+		t.Error("the completion is for a path instead of the program, or is not written")
 	}
 }
 
@@ -189,7 +190,8 @@ func TestUnknownSubjectNamesTheNextCommand(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"where", "trace"} {
 		code, _, errOut := gate(t, "/none", "", command, "x")
-		if code != cli.ExitNotFound || !strings.Contains(errOut, "club parked list") {
+		if code != cli.ExitNotFound || !strings.Contains(errOut, "club parked list") ||
+			!strings.Contains(errOut, "list the ids there are: club tickets\n") {
 			t.Errorf("%s: exit %d, %s", command, code, errOut)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/cli"
 	"github.com/quadrille-go/quadrille/internal/localrun"
+	"github.com/quadrille-go/quadrille/internal/servertest/shell"
 )
 
 // asProcess in the environment makes this program a service that is ready, and nothing else.
@@ -47,7 +48,7 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		writeProgram(t, path, content)
+		shell.Script(t, path, content)
 	}
 	program := func(name, content string) { write(filepath.Join(s.dir(), "bin", name), content) }
 	write(filepath.Join(s.Root, "cmd", "orders", "main.go"), "")
@@ -96,15 +97,33 @@ func TestOneProcessThatDoesNotStartStopsNoOther(t *testing.T) {
 	}
 }
 
-// writeProgram writes a shell script that can be started at once. No other goroutine starts a
-// process meanwhile: that process would have the script open for writing for a moment, and the
-// kernel starts no file that anybody writes ("text file busy").
-func writeProgram(t *testing.T, path, content string) {
-	t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+content+"\n"), 0o700); err != nil {
+// An up that starts only the servers writes no address of a service, at which nothing would serve.
+func TestServersAloneHaveNoAddressesOfServices(t *testing.T) {
+	t.Parallel()
+	s := &Stack{Root: t.TempDir(), Name: DefaultStack, Replicas: 1, Log: t.Logf,
+		servers: &localrun.Servers{AMQPURL: "amqp://127.0.0.1:1/",
+			PostgresURL: "postgres://127.0.0.1:1/d"}}
+	var err error
+	if s.logins, err = loadLogins(s); err != nil {
 		t.Fatal(err)
+	}
+	if err := s.load(); err != nil {
+		t.Fatal(err)
+	}
+	names := func() (list []string) {
+		for _, pair := range s.settings() {
+			if strings.HasPrefix(pair[1], "http://127.0.0.1:") {
+				list = append(list, pair[0])
+			}
+		}
+		return list
+	}
+	const all = 9 // two of each service, and the simulators
+	if got := names(); len(got) != all {
+		t.Errorf("%d addresses, want %d: %s", len(got), all, got)
+	}
+	if s.Servers = true; len(names()) > 0 {
+		t.Errorf("nothing serves there: %s", names())
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/quadrille-go/quadrille/internal/servertest/shell"
 )
 
 func newProcesses(t *testing.T) *Processes {
@@ -19,18 +21,6 @@ func newProcesses(t *testing.T) *Processes {
 		t.Fatal(err)
 	}
 	return p
-}
-
-// writeProgram writes a shell script that can be started at once. No other goroutine starts a
-// process meanwhile: that process would have the script open for writing for a moment, and the
-// kernel starts no file that anybody writes ("text file busy").
-func writeProgram(t *testing.T, path, content string) {
-	t.Helper()
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+content+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // A process that ended before its start time was read is not alive.
@@ -89,7 +79,7 @@ func TestAPortIsHandedOver(t *testing.T) {
 	t.Parallel()
 	p := newProcesses(t)
 	program := p.folder.path("slow") // it never listens by itself, and has what it is handed
-	writeProgram(t, program, "echo fd=$QUADRILLE_LISTEN_FD\nexec sleep 600")
+	shell.Script(t, program, "echo fd=$QUADRILLE_LISTEN_FD\nexec sleep 600")
 	if err := p.Start(t.Context(), "orders-1", program, nil); err != nil {
 		t.Fatal(err)
 	}
