@@ -214,7 +214,7 @@ func (l Ledger) violations() (found []string) {
 }
 
 func (l Ledger) print(t *cli.Text) {
-	t.Printf("money\n")
+	t.Printf("money, in cents\n")
 	for _, a := range l.Accounts {
 		t.Printf("  %-10s %10d %s\n", a.Customer, a.Balance, a.Currency)
 	}

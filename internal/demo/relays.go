@@ -2,7 +2,6 @@ package demo
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/quadrille-go/quadrille/outbox"
@@ -15,12 +14,12 @@ func (d *player) relayFrom(source outbox.SourceName) func(context.Context) error
 }
 
 func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) error {
-	where := "its outbox table"
+	where := "their outbox tables"
 	if source == outbox.FromStream {
 		where = "the log of PostgreSQL"
 	}
 	if d.stack.servers.Given {
-		d.relays = "the servers are not private, so no service changed how it finds committed events"
+		d.relays = "the servers are not private, so the services kept reading their events from " + where
 		return nil
 	}
 	if source == outbox.FromStream {
@@ -30,20 +29,18 @@ func (d *player) switchRelays(ctx context.Context, source outbox.SourceName) err
 	}
 	// Two orders are in progress while the relays are switched.
 	for range 2 {
-		name := "confirmed, while each service changes to finding its events in " + where
+		name := "confirmed, while the services switch to reading their events from " + where
 		if _, err := d.place(ctx, name, newBody(rich, plenty, "GB"), confirmed); err != nil {
 			return err
 		}
 	}
-	var services []string
 	for _, s := range d.App.Topology.Services {
 		if _, err := d.Client().UseRelay(ctx, s.Name, string(source)); err != nil {
 			return err
 		}
-		services = append(services, s.Name)
 	}
-	line := fmt.Sprintf("while orders were in progress, %s changed to finding committed events in %s",
-		strings.Join(services, ", "), where)
+	line := "the services switched to reading the events that they publish from " + where +
+		", while orders were in progress"
 	d.relays = strings.TrimPrefix(d.relays+"\n"+line, "\n")
 	return nil
 }

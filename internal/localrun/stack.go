@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -100,7 +101,7 @@ func (k *stack) start(ctx context.Context, dead []*server, mayMove bool) error {
 		names = append(names, s.name)
 	}
 	begin := time.Now()
-	k.logf("starting %v in %s", names, k.folder)
+	k.logf("starting %s in %s", strings.Join(names, " and "), k.folder)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, s := range dead {
 		group.Go(func() error { return s.start(ctx, mayMove) })
@@ -108,7 +109,7 @@ func (k *stack) start(ctx context.Context, dead []*server, mayMove bool) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	k.logf("started %v in %.1f s", names, time.Since(begin).Seconds())
+	k.logf("started %s in %.1f s", strings.Join(names, " and "), time.Since(begin).Seconds())
 	return nil
 }
 
