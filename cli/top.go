@@ -162,7 +162,7 @@ func (e *Env) printLook(l look, once bool) error {
 		}
 	}
 	t := NewText(e.Out)
-	t.Printf("%s at %s\n\n", e.App.Topology.Name, l.At.Format(time.DateTime))
+	t.Printf("%s at %s\n\n", e.App.Topology.Name, l.At)
 	t.Table("SERVICE\tREPLICAS\tPUBLISHED/S\tHANDLED/S\tLAG\tQUEUE\tOUTBOX\tRETRIES\tCALLS\tOVERDUE\t"+
 		"HELD\tPARKED\tBREAKERS", func(row func(...any)) {
 		for _, a := range l.Services {
