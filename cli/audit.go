@@ -23,7 +23,7 @@ func auditCommand(e *Env) *cobra.Command {
 			}
 			found, err := rabbit.Audit(c.Context(), manage, broker, e.App.Topology)
 			if err != nil {
-				return away("QUADRILLE_MANAGEMENT_URL", err)
+				return e.App.away("QUADRILLE_MANAGEMENT_URL", err)
 			}
 			found = append([]rabbit.Finding{}, found...)
 			if err := e.Print(found, func(t *Text) { auditTable(t, found) }); err != nil {

@@ -110,7 +110,8 @@ func (a App) explain(err error) string {
 	var own Error
 	var answered admin.Problem
 	if admin.Unreachable(err) && !errors.As(err, &own) && !errors.As(err, &answered) {
-		text += "\n  " + a.howToStart()
+		text += "\n  " + a.howToStart() +
+			"\n  their addresses are those of QUADRILLE_<SERVICE>_URL, here or in " + envFile
 	}
 	return text
 }

@@ -68,12 +68,14 @@ func IsPartial(err error) bool { return err != nil && codeOf(err) == ExitPartial
 // none answered, one with the code of the first that is missing.
 func (e *Env) Partial(answered int, missing []admin.Missing, err error) error {
 	var names []string
+	told := map[string]bool{} // hints, each of which is printed once
 	for _, m := range missing {
 		names = append(names, m.Service)
 		cause, next, _ := strings.Cut(e.App.explain(m.Err), "\n  ")
 		e.warnf("%s does not answer: %s", m.Service, cause)
-		if next != "" {
-			e.warnf("  %s", next)
+		if next != "" && !told[next] {
+			told[next] = true
+			NewText(e.ErrOut).Lines("  ", strings.ReplaceAll(next, "\n  ", "\n"))
 		}
 	}
 	if err != nil || len(missing) == 0 {
@@ -84,7 +86,7 @@ func (e *Env) Partial(answered int, missing []admin.Missing, err error) error {
 		if len(missing) == 1 {
 			err = fmt.Errorf("%s does not answer", missing[0].Service)
 		}
-		return Error{Code: codeOf(missing[0].Err), Err: err}
+		return Error{Code: codeOf(missing[0].Err), Err: err, Next: "the reason is above"}
 	}
 	return Error{Code: ExitPartial, Err: fmt.Errorf("the answer is partial: without %s",
 		strings.Join(names, ", "))}

@@ -35,7 +35,7 @@ func planCommand(e *Env) *cobra.Command {
 			}
 			steps, err := rabbit.Plan(c.Context(), manage, broker, e.App.Topology)
 			if err != nil {
-				return away("QUADRILLE_MANAGEMENT_URL", err)
+				return e.App.away("QUADRILLE_MANAGEMENT_URL", err)
 			}
 			count := map[string]int{}
 			for _, s := range steps {
@@ -96,7 +96,7 @@ func applyCommand(e *Env) *cobra.Command {
 			}
 			applied := applied{Applied: e.App.Topology.Name, Marker: e.App.Topology.Marker()}
 			if err := rabbit.Apply(c.Context(), broker, e.App.Topology); err != nil {
-				return notApplied(err)
+				return e.App.notApplied(err)
 			}
 			if prune {
 				if applied.Pruned, err = e.prune(c, broker); err != nil {
@@ -145,7 +145,7 @@ func (e *Env) prune(c *cobra.Command, broker string) (*rabbit.Pruned, error) {
 	var request *url.Error
 	switch {
 	case errors.As(err, &request):
-		return nil, away("QUADRILLE_MANAGEMENT_URL", err)
+		return nil, e.App.away("QUADRILLE_MANAGEMENT_URL", err)
 	case err != nil:
 		return nil, err
 	}

@@ -214,7 +214,7 @@ func (p *publishing) send(ctx context.Context, owner string, records []events.Re
 		return Error{Code: ExitUnreachable, Err: err,
 			Next: "is the topology applied? " + p.App.Command("topology apply")}
 	case err != nil:
-		return away("QUADRILLE_AMQP_URL", err)
+		return p.App.away("QUADRILLE_AMQP_URL", err)
 	}
 	return nil
 }

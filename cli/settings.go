@@ -92,12 +92,14 @@ func (s *settings) read() (map[string]string, error) {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings (--env-file): %w", err)}
+		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings (--env-file): %w", err),
+			Next: "name a file with lines such as QUADRILLE_AMQP_URL='amqp://…'"}
 	}
 	s.found = path
 	values, err := parseEnv(content)
 	if err != nil {
-		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings from %s: %w", path, err)}
+		return nil, Error{Code: ExitUsage, Err: fmt.Errorf("read settings from %s: %w", path, err),
+			Next: "correct the line"}
 	}
 	return values, nil
 }

@@ -57,7 +57,7 @@ func (s tailing) run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil // Ctrl-C is how it ends
 		case !reads:
-			return away("QUADRILLE_AMQP_URL", err)
+			return s.App.away("QUADRILLE_AMQP_URL", err)
 		}
 		s.warnf("not reading, and trying again: %v", err)
 		if !pause(ctx, tailPause) {

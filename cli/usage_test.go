@@ -168,8 +168,27 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	}
 	code, _, errOut := with(t, fair(), map[string]string{"QUADRILLE_AMQP_URL": "amqp://127.0.0.1:1"},
 		"topology", "apply")
-	if code != cli.ExitUnreachable || !strings.Contains(errOut, "QUADRILLE_AMQP_URL: ") {
+	if code != cli.ExitUnreachable || !strings.Contains(errOut, "QUADRILLE_AMQP_URL: ") ||
+		!strings.Contains(errOut, "start one on this machine: fair open\n") {
 		t.Errorf("a broker that is away: exit %d, %s", code, errOut)
+	}
+}
+
+// A hint that is the same for all services is printed once, and names the setting with the address.
+// What is wrong with a setting is no question of the usage of a command.
+func TestHintOfAllServicesIsPrintedOnce(t *testing.T) {
+	t.Parallel()
+	settings := map[string]string{"QUADRILLE_GATE_URL": "http://127.0.0.1:1",
+		"QUADRILLE_WHEEL_URL": "http://127.0.0.1:1"}
+	_, _, errOut := with(t, fair(), settings, "breakers")
+	if strings.Count(errOut, "start them with: fair open\n") != 1 ||
+		!strings.Contains(errOut, "QUADRILLE_<SERVICE>_URL") {
+		t.Errorf("services that are away: %s", errOut)
+	}
+	settings["QUADRILLE_TOKEN"] = "a b"
+	_, _, errOut = with(t, fair(), settings, "breakers")
+	if strings.Count(errOut, "correct it") != 1 || strings.Contains(errOut, "usage:") {
+		t.Errorf("a wrong token: %s", errOut)
 	}
 }
 

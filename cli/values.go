@@ -87,14 +87,18 @@ func (e *Env) token() (string, error) {
 
 // notApplied is an error of applying the topology: an object that conflicts with it is no question
 // of the address.
-func notApplied(err error) error {
+func (a App) notApplied(err error) error {
 	if rabbit.IsConflict(err) {
 		return err
 	}
-	return away("QUADRILLE_AMQP_URL", err)
+	return a.away("QUADRILLE_AMQP_URL", err)
 }
 
 // away is an error about the broker, with the setting that has its address.
-func away(setting string, err error) error {
-	return Error{Code: ExitUnreachable, Err: fmt.Errorf("%s: %w", setting, err)}
+func (a App) away(setting string, err error) error {
+	next := "check the address, the user and the password in it, and that the broker runs there"
+	if a.Start != "" {
+		next += "\nor start one on this machine: " + a.Command(a.Start)
+	}
+	return Error{Code: ExitUnreachable, Err: fmt.Errorf("%s: %w", setting, err), Next: next}
 }

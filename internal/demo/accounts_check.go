@@ -16,8 +16,8 @@ func (d *player) rebuildAll(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		lines = append(lines, fmt.Sprintf("%s was rebuilt from %d events while orders were placed", p.Name,
-			p.Done))
+		lines = append(lines, fmt.Sprintf("%s was rebuilt from %d events while orders were placed",
+			p.Name, p.Done))
 	}
 	return strings.Join(lines, ", "), nil
 }

@@ -164,8 +164,8 @@ func (r Result) print(t *cli.Text) {
 	}
 	t.Printf("\n")
 	r.Ledger.print(t)
-	t.Printf("\nparked, which means that a person must look at them: the %d malformed or forged events "+
-		"of this demo\n", len(r.Parked))
+	t.Printf("\nparked, which means that a person must look at them: the %d malformed or forged "+
+		"events of this demo\n", len(r.Parked))
 	for _, p := range r.Parked {
 		reason, _, _ := strings.Cut(p.Reason, "\n")
 		t.Printf("  %-10s %-16s %s\n", p.Service, p.Type, reason)

@@ -20,7 +20,8 @@ func (d *player) testEvents(ctx context.Context) error {
 	lone := fulfilment.PaymentDeclined{OrderID: unknown, Reason: fulfilment.ReasonNoFunds}
 	d.orders = append(d.orders,
 		expectedOrder{"one event published by hand, five times: one order", repeated, confirmed, false},
-		expectedOrder{"nobody placed it: only an event published by hand is about it", unknown, adopted, false})
+		expectedOrder{"nobody placed it: only an event published by hand is about it", unknown, adopted,
+			false})
 	record, err := copies.Record()
 	if err != nil {
 		return err

@@ -207,7 +207,7 @@ func (d *player) checkJournal(ctx context.Context, outcome []Outcome) (violation
 // outageSummary describes the outage.
 func (d *player) outageSummary() string {
 	return fmt.Sprintf(
-		"the payment provider was away: its circuit breaker in one replica opened %d times, kept %d calls "+
-			"back, and closed at %s; no order was lost",
+		"the payment provider was away: its circuit breaker in one replica opened %d times, kept %d "+
+			"calls back, and closed at %s; no order was lost",
 		d.closed.Opened, d.closed.Refused, d.closed.Since.UTC().Format(time.RFC3339))
 }
