@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -41,15 +42,33 @@ func commands(env *cli.Env) []*cobra.Command {
 }
 
 // settingOf returns an address from the environment.
-func settingOf(name string) string {
+func settingOf(name string) string { return os.Getenv(variable(name)) }
+
+// variable is the environment variable with an address.
+func variable(name string) string {
 	if name == "amqp" {
-		return os.Getenv("QUADRILLE_AMQP_URL")
+		return "QUADRILLE_AMQP_URL"
 	}
-	return os.Getenv("QUADRILLE_" + strings.ToUpper(name) + "_DATABASE_URL")
+	return "QUADRILLE_" + strings.ToUpper(name) + "_DATABASE_URL"
+}
+
+// complete refuses an environment without an address that the services need.
+func complete(setting func(name string) string) error {
+	for _, name := range []string{"amqp", "trips", "hotels", "flights"} {
+		if setting(name) == "" {
+			return cli.Error{Code: cli.ExitUsage, Err: fmt.Errorf("%s is not set", variable(name)),
+				Next: "start servers: quadrille up --servers --detach --database trips,hotels,flights\n" +
+					"then: . .quadrille/env"}
+		}
+	}
+	return nil
 }
 
 // serve runs the services and their HTTP server until ctx is done.
 func serve(ctx context.Context, listen string) error {
+	if err := complete(settingOf); err != nil {
+		return err
+	}
 	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
 	services, err := newServices(settingOf, log)
 	if err != nil {

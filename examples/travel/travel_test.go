@@ -65,6 +65,17 @@ func TestATripIsBooked(t *testing.T) {
 	published.Await("trip.confirmed", "t-1")
 }
 
+// An address that is missing is named, with the command that starts servers.
+func TestMissingAddressIsNamed(t *testing.T) {
+	for missing, want := range map[string]string{"amqp": "QUADRILLE_AMQP_URL is not set\n  start",
+		"hotels": "QUADRILLE_HOTELS_DATABASE_URL is not set\n  start", "none": "<nil>"} {
+		err := complete(func(name string) string { return strings.TrimSuffix(name, missing) })
+		if !strings.HasPrefix(fmt.Sprint(err), want) {
+			t.Errorf("without %s: %v", missing, err)
+		}
+	}
+}
+
 // Three services log into one terminal, so each line names its service.
 func TestEachLineOfTheLogNamesItsService(t *testing.T) {
 	t.Parallel()
