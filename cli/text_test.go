@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -107,5 +108,37 @@ func TestForeignTextInErrorsIsEscaped(t *testing.T) {
 			t.Errorf("%q: exit %d, %q", args, code, errOut.String())
 		}
 		clean(t, out.String()+errOut.String())
+	}
+}
+
+// A terminal obeys nothing that a service says about what waits, about its relay or about causes.
+func TestForeignTextOfEveryViewIsEscaped(t *testing.T) {
+	t.Parallel()
+	text, err := json.Marshal(hostile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := fmt.Sprintf(`{"id":%[1]s,"type":%[1]s,"data":{"reason":%[1]s}}`, text)
+	answers := map[string]string{
+		"/admin/history/": "[" + event + "]", "/admin/events/": event,
+		"/admin/waiting/": fmt.Sprintf(`[{"place":"parked","id":%[1]s,"type":%[1]s,"reason":%[1]s},
+			{"place":"deadline","id":"d","type":%[1]s,"due":"2026-01-02T15:04:05Z"}]`, text),
+		"/admin/relay": fmt.Sprintf(`{"source":%[1]s,"wanted":%[1]s,"leader":%[1]s,"warnings":[%[1]s]}`,
+			text),
+	}
+	for _, words := range []string{"where x", "why x", "trace x", "relay show"} {
+		code, out, errOut := one(t, func(w http.ResponseWriter, r *http.Request) {
+			answer := "[]"
+			for path, is := range answers {
+				if strings.HasPrefix(r.URL.Path, path) {
+					answer = is
+				}
+			}
+			_, _ = w.Write([]byte(answer))
+		}, strings.Fields(words)...)
+		if code != 0 {
+			t.Errorf("%s: exit %d, %s", words, code, errOut)
+		}
+		clean(t, out+errOut)
 	}
 }
