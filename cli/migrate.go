@@ -62,8 +62,8 @@ func (e *Env) migrate(ctx context.Context, manage, broker string, timeout time.D
 		}
 	}
 	began := time.Now()
-	e.Notef("if this is interrupted, run: %s replay %s --since %s", e.App.Name,
-		strings.Join(e.App.services(), " "), began.Add(-migrateMargin).UTC().Format(time.RFC3339))
+	e.warnf("if this is interrupted, run: %s", e.App.Command("replay "+
+		strings.Join(e.App.services(), " ")+" --since "+instant(began.Add(-migrateMargin))))
 	done, err := rabbit.Migrate(ctx, manage, broker, e.App.Topology, timeout)
 	result := migration{done, []admin.Replay{}}
 	var missing []admin.Missing

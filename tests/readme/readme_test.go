@@ -135,7 +135,7 @@ func lastLine(out string) string {
 
 var (
 	idPattern   = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
-	timePattern = regexp.MustCompile(`\+\d+ms|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
+	timePattern = regexp.MustCompile(`\+\d+ms|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 	treePattern = regexp.MustCompile(`[│├└─ ]+`)
 )
 
