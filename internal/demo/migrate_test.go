@@ -80,7 +80,8 @@ func TestQueueIsRecreatedUnderTraffic(t *testing.T) {
 	placed := 0
 	traffic.Go(func() {
 		for tick := time.NewTicker(50 * time.Millisecond); ctx.Err() == nil; <-tick.C {
-			if code, out, errOut := b.run("", "order", "place", "--customer", "pat"); code != 0 {
+			if code, out, errOut := b.run("", "order", "place", "--sample", "--customer",
+				"pat"); code != 0 {
 				t.Errorf("exit %d: %s%s", code, out, errOut)
 			}
 			placed++

@@ -200,7 +200,8 @@ func TestRunsWithoutContainers(t *testing.T) {
 	}
 	// Nothing is in stock, so the order is cancelled after every service has used its rights.
 	var order struct{ ID, State string }
-	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place")),
+	if err := json.Unmarshal([]byte(m.run("operator", "-o", "json", "order", "place",
+		"--sample", "--quiet")),
 		&order); err != nil {
 		t.Fatal(err)
 	}
