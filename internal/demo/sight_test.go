@@ -153,7 +153,8 @@ func TestWhatServicesDoIsShown(t *testing.T) {
 	lines, stop := b.watch("top", "--every", "100ms", "-o", "json")
 	until(t, lines, "")
 	for range 3 {
-		b.check(commandLine{"order place --sample --customer pat --card tok_visa", "", 0, "placed"}, false)
+		b.check(commandLine{"order place --sample --customer pat --card tok_visa", "", 0, "placed"},
+			false)
 	}
 	handled, waited := 0.0, false
 	for handled < 0.5 || !waited { // rates of a tenth of a second
