@@ -3,7 +3,7 @@ SHELL := /bin/sh
 GO    ?= go
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test servers up down lint asyncapi vuln check bench bench-orchestrator bench-history soak fuzz clean test-versions test-cluster
+.PHONY: help build demo test servers up down lint asyncapi vuln check bench bench-orchestrator bench-history soak fuzz clean test-versions test-cluster test-alerts
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: servers build ## run orders through every outcome on private servers, and 
 test: servers build ## run all tests on private servers, with the race detector
 	@GOWORK=$(CURDIR)/tests/modules.work $(GO) vet ./... ./tests/compose
 	@GOWORK=$(CURDIR)/tests/modules.work GO="$(GO)" scripts/test.sh ./... ./tests/compose
+	@cd tests/metrics && $(GO) vet . && RACE= GO="$(GO)" ../../scripts/test.sh .
+
+test-alerts: servers ## cause each fault of the alert rules on real servers, which takes two minutes
+	@cd tests/metrics && $(GO) test -tags faults -count 1 -timeout 10m -run Faults .
 
 test-versions: build ## run all tests on the servers of Debian 13, in a tree of it, without the race detector
 	@GO="$(GO)" scripts/test-versions.sh

@@ -6,8 +6,6 @@ import (
 	"go/constant"
 	"go/parser"
 	"go/token"
-	"net/http"
-	"net/http/httptest"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,12 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
-	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/web"
-	"github.com/quadrille-go/quadrille/internal/web/webtest"
-	"github.com/quadrille-go/quadrille/resilience"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -52,29 +44,6 @@ func TestGuideNamesTheSettings(t *testing.T) {
 	slices.Sort(want)
 	if want = slices.Compact(want); !slices.Equal(documented, want) {
 		t.Errorf("docs/operations.md names the settings %q, want %q", documented, want)
-	}
-}
-
-func TestGuideNamesTheMetrics(t *testing.T) {
-	tokens, err := web.LoadTokens("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodGet, "http://localhost/metrics", nil)
-	config := webtest.Config(webtest.NoDatabase, zerolog.Nop())
-	config.Name = "payments"
-	config.Components = []quadrille.Component{resilience.Breakers{{Name: "provider"}}}
-	service, err := quadrille.New(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	web.Mux(service, tokens,
-		http.NotFoundHandler()).ServeHTTP(w, r)
-	served := words(`(?m)^quadrille_\w+`, w.Body.String())
-	if documented := words(`\bquadrille_\w+`, read(t, guide)); len(documented) == 0 ||
-		!slices.Equal(documented, served) {
-		t.Errorf("docs/operations.md names the metrics %q, but /metrics has %q", documented, served)
 	}
 }
 
