@@ -23,7 +23,7 @@ test: servers build ## run all tests on private servers, with the race detector
 	@cd tests/metrics && $(GO) vet . && RACE= GO="$(GO)" ../../scripts/test.sh .
 
 test-alerts: servers ## cause each fault of the alert rules on real servers, which takes two minutes
-	@cd tests/metrics && $(GO) test -tags faults -count 1 -timeout 10m -run Faults .
+	@cd tests/metrics && $(GO) test -tags faults -v -count 1 -parallel 16 -timeout 10m -run Faults .
 
 test-versions: build ## run all tests on the servers of Debian 13, in a tree of it, without the race detector
 	@GO="$(GO)" scripts/test-versions.sh
