@@ -21,11 +21,11 @@ import (
 	"github.com/prometheus/prometheus/util/teststorage"
 )
 
-// watchInterval is between two scrapes and evaluations. Prometheus does both every 15 seconds in the
-// worst case that the rules promise something for.
+// watchInterval is between two scrapes and evaluations. For Prometheus it may be up to 15 seconds;
+// see raisedWithin.
 const watchInterval = time.Second
 
-// watcher does what Prometheus does: it scrapes services, stores the samples and evaluates the rules.
+// watcher does what Prometheus does: it scrapes services, stores samples and evaluates rules.
 type watcher struct {
 	t      *testing.T
 	db     *teststorage.TestStorage
