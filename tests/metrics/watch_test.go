@@ -41,13 +41,13 @@ type target struct {
 	seen map[string]labels.Labels // the series of the last scrape
 }
 
-func newWatcher(t *testing.T) *watcher {
+func newWatcher(t *testing.T) (w *watcher, stop func()) {
 	t.Helper()
-	w := &watcher{t: t, db: teststorage.New(t), targets: map[string]*target{},
+	w = &watcher{t: t, db: teststorage.New(t), targets: map[string]*target{},
 		engine: promqltest.NewTestEngine(t, false, 5*time.Minute, 10_000_000)}
 	w.groups = loadRules(t, &rules.ManagerOptions{Context: t.Context(), AppendableV2: w.db,
 		QueryFunc: rules.EngineQueryFunc(w.engine, w.db)})
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
 		tick := time.NewTicker(watchInterval)
@@ -61,8 +61,7 @@ func newWatcher(t *testing.T) *watcher {
 			}
 		}
 	})
-	t.Cleanup(func() { stop(); running.Wait() })
-	return w
+	return w, func() { cancel(); running.Wait() }
 }
 
 // add has a service watched under a job.
