@@ -156,8 +156,11 @@ func TestWhatServicesDoIsShown(t *testing.T) {
 		b.check(commandLine{"order place --sample --customer pat --card tok_visa", "", 0, "placed"},
 			false)
 	}
-	handled, waited := 0.0, false
+	handled, waited, limit := 0.0, false, time.Now().Add(quadrilletest.Timeout)
 	for handled < 0.5 || !waited { // rates of a tenth of a second
+		if time.Now().After(limit) {
+			t.Fatalf("handled %.1f, calls wait %t", handled, waited)
+		}
 		var l struct{ Services []map[string]any }
 		if err := json.Unmarshal([]byte(until(t, lines, "")[0]), &l); err != nil || len(l.Services) != 4 {
 			t.Fatalf("%+v (%v)", l, err)
