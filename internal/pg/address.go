@@ -15,7 +15,8 @@ var errAddress = errors.New(
 // Address converts the address of a database into a URL that every driver reads. It accepts a URL,
 // a URL whose host is the directory of a socket (percent-encoded, or in the parameter host), and
 // key=value pairs. An address across a network must set sslmode, since the defaults of drivers
-// differ. Errors do not repeat the address, which contains a password.
+// differ. Of several hosts the first that accepts writes is used. Errors do not repeat the address,
+// which contains a password.
 func Address(raw string) (string, error) {
 	u, err := AddressURL(raw)
 	if err != nil {
@@ -49,6 +50,11 @@ func AddressURL(raw string) (u *url.URL, err error) {
 		return nil, fmt.Errorf("database URL of %s%s: sslmode is not set (disable on this machine, "+
 			"verify-full across a network)",
 			host, u.Path)
+	}
+	// A session on a standby would be of no use, although a later host may have been promoted.
+	if strings.Contains(host, ",") && q.Get("target_session_attrs") == "" {
+		q.Set("target_session_attrs", "read-write")
+		u.RawQuery = q.Encode()
 	}
 	return u, nil
 }

@@ -114,6 +114,10 @@ func TestMalformedAddressIsRefused(t *testing.T) {
 		}
 	}
 	for pairs, want := range map[string]string{
+		"host=a,b dbname=x sslmode=disable": "postgres:///x?host=a%2Cb&sslmode=disable" +
+			"&target_session_attrs=read-write",
+		"host=a,b dbname=x sslmode=disable target_session_attrs=any": "postgres:///x?host=a%2Cb" +
+			"&sslmode=disable&target_session_attrs=any",
 		`host=/s dbname=x password='it\'s \\ secret'`: `postgres://:it%27s%20%5C%20secret@/x?host=%2Fs`,
 		"host=/s\n dbname = 'a b' user=ada":           "postgres://ada@/a%20b?host=%2Fs",
 		"host=@abstract dbname=x password=''":         "postgres:///x?host=%40abstract",

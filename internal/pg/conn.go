@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 )
 
 // connector opens the sessions of a pool with the driver, and sets the bounds of each session.
@@ -65,7 +66,9 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 		_ = made.Close()
 		return nil, err
 	}
-	return &conn{session: s, pool: c.pool, generation: generation}, nil
+	opened := &conn{session: s, pool: c.pool, generation: generation}
+	pq.SetNoticeHandler(made, opened.checkNotice)
+	return opened, nil
 }
 
 // session has all the methods of the driver's connections. If conn lacked one of them, database/sql
@@ -96,10 +99,12 @@ type conn struct {
 	// mayEnd belongs to a transaction of InTx. It becomes true when the code in it has returned.
 	mayEnd        *atomic.Bool
 	byIndexBefore bool // byIndex when the transaction began; a rollback restores it
+	unreplicated  bool // the server has stopped waiting for a standby; see checkNotice
 }
 
 // ResetSession runs before the pool uses the session again.
 func (c *conn) ResetSession(ctx context.Context) error {
+	c.unreplicated = false // it belonged to a statement that failed anyway
 	if c.unusable || c.generation < c.pool.generation.Load() {
 		return driver.ErrBadConn
 	}
@@ -108,40 +113,6 @@ func (c *conn) ResetSession(ctx context.Context) error {
 
 // IsValid reports whether the pool may use the session again.
 func (c *conn) IsValid() bool { return !c.unusable && c.session.IsValid() }
-
-func (c *conn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
-	tx, err := c.session.BeginTx(ctx, o)
-	if err != nil {
-		return nil, c.checkError(err)
-	}
-	c.inTx, c.byIndexBefore = true, c.byIndex
-	c.mayEnd, _ = ctx.Value(mayEndKey{}).(*atomic.Bool)
-	return transaction{tx, c}, nil
-}
-
-// transaction is a transaction of conn.
-type transaction struct {
-	driver.Tx
-	conn *conn
-}
-
-func (t transaction) Commit() error {
-	if t.conn.mustNotEnd() {
-		_ = t.Rollback()
-		return errNotOwner
-	}
-	t.conn.inTx = false
-	err := t.Tx.Commit()
-	if err != nil {
-		t.conn.byIndex = t.conn.byIndexBefore
-	}
-	return t.conn.checkError(err)
-}
-
-func (t transaction) Rollback() error {
-	t.conn.inTx, t.conn.byIndex = false, t.conn.byIndexBefore
-	return t.Tx.Rollback()
-}
 
 func (c *conn) ExecContext(ctx context.Context, query string,
 	args []driver.NamedValue) (driver.Result, error) {
@@ -182,10 +153,13 @@ func (c *conn) Prepare(query string) (driver.Stmt, error) {
 }
 
 // checkError returns err, the error of a statement, and marks the session as unusable if it says
-// that later statements would fail as well.
+// that later statements would fail as well. A success that no standby has is no success.
 func (c *conn) checkError(err error) error {
 	pgErr := serverError(err)
 	switch {
+	case err == nil && c.unreplicated:
+		c.unreplicated = false
+		return errUnreplicated
 	case pgErr == nil:
 	case outdated(pgErr):
 		c.retire() // the other sessions have the same statements
@@ -237,7 +211,8 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (driv
 // prepared before a migration. Outside a transaction nothing can have happened, so database/sql
 // runs it again in another session. In a transaction only the caller can run it again.
 func (s *stmt) checkError(err error) error {
-	pgErr := serverError(s.conn.checkError(err))
+	err = s.conn.checkError(err)
+	pgErr := serverError(err)
 	switch {
 	case pgErr == nil:
 		s.succeeded = s.succeeded || err == nil

@@ -1,8 +1,10 @@
 package pg
 
 import (
+	"cmp"
 	"database/sql/driver"
 	"errors"
+	"io"
 )
 
 // errReading refuses a statement on a session whose rows are still being read. The driver would
@@ -37,7 +39,17 @@ func (c *conn) trackRows(rows driver.Rows, err error) driver.Rows {
 	return openRows{r, c}
 }
 
+// Next returns an error in place of io.EOF if no standby has what the statement wrote: outside
+// a transaction the server commits after the last row.
+func (r openRows) Next(into []driver.Value) error {
+	err := r.result.Next(into)
+	if errors.Is(err, io.EOF) {
+		return cmp.Or(r.conn.checkError(nil), err)
+	}
+	return err
+}
+
 func (r openRows) Close() error {
 	r.conn.reading = false
-	return r.result.Close()
+	return r.conn.checkError(r.result.Close())
 }

@@ -10,12 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/lib/pq"
 )
-
-// ErrUnknownOutcome means that the connection was lost during a commit. The transaction is
-// committed or rolled back as a whole, and only the database knows which.
-var ErrUnknownOutcome = errors.New("outcome of the commit is unknown")
 
 // InTx runs f in a READ COMMITTED transaction. It commits if f returns nil and rolls back
 // otherwise, also on a panic. It returns an error of f unchanged. In a pool of Open, f itself
@@ -32,10 +27,7 @@ func InTx(ctx context.Context, db *sqlx.DB, f func(tx *sqlx.Tx) error) error {
 		return err
 	}
 	mayEnd.Store(true)
-	if err := tx.Commit(); err != nil {
-		return commitError(ctx, err)
-	}
-	return nil
+	return commit(ctx, tx)
 }
 
 // InSnapshot runs f in a transaction that only reads, and that sees the database as it is now,
@@ -82,30 +74,3 @@ func endsTransaction(query string) bool {
 
 // endingPrefix is how many bytes of a statement endsTransaction reads.
 const endingPrefix = 64
-
-// commitError distinguishes a commit that the server refused, which changed nothing, from one
-// whose answer was lost. It decides by the SQLSTATE, since a server translates the severity.
-func commitError(ctx context.Context, err error) error {
-	if errors.Is(err, sql.ErrTxDone) { // the transaction has ended already
-		return fmt.Errorf("commit: %w: %w", errNotOwner, err)
-	}
-	pgErr := serverError(err)
-	refused := pgErr != nil && !endsSession(string(pgErr.Code))
-	if refused || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
-		errors.Is(err, pq.ErrInFailedTransaction) {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return fmt.Errorf("commit: %w: %w", ErrUnknownOutcome, err)
-}
-
-// endsSession reports whether an error ends the session, even during a commit: an error of the
-// connection, a full disk, an intervention by an operator, a time-out of the session or an internal
-// error. Such an error does not say whether the commit happened. Neither does one that has no
-// SQLSTATE.
-func endsSession(state string) bool {
-	switch classOf(state) {
-	case "08", "53", "57", "58", "XX", "F0":
-		return state != "57014" // the statement was cancelled, and the session continues
-	}
-	return len(state) != 5 || state == "25P03" || state == "25P04"
-}

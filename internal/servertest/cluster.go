@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,8 +17,7 @@ import (
 // Node is a member of a cluster of RabbitMQ that a test has for itself.
 type Node struct {
 	localrun.Node
-	cmd   *exec.Cmd
-	ended chan struct{}
+	process
 }
 
 // Cluster starts n nodes of RabbitMQ on this machine, which form a cluster, and waits until all of
@@ -47,12 +43,13 @@ func Cluster(t testing.TB, n int, settings string) []*Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var process Node
-	process.launch(t, epmd)
-	t.Cleanup(func() { process.end(syscall.SIGKILL) })
+	var names process
+	names.launch(t, epmd)
+	t.Cleanup(names.Kill)
 	// A node that was cut off stops serving until it has joined again.
 	settings += "cluster_partition_handling = pause_minority\n" +
-		"cluster_formation.peer_discovery_backend = classic_config\n"
+		"cluster_formation.peer_discovery_backend = classic_config\n" +
+		"log.connection.level = warning\n" // what a failing test shows is the end of the log
 	for i := range n {
 		settings += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodeName(i))
 	}
@@ -64,7 +61,7 @@ func Cluster(t testing.TB, n int, settings string) []*Node {
 			AMQPPort: ports[3*i], ManagementPort: ports[3*i+1], DistributionPort: ports[3*i+2],
 			EPMDPort: ports[3*n], Password: password, Cookie: cookie}}
 		nodes[i].Launch(t)
-		t.Cleanup(func() { nodes[i].end(syscall.SIGKILL) })
+		t.Cleanup(nodes[i].Kill)
 	}
 	for _, node := range nodes {
 		node.AwaitMembers(t, n)
@@ -84,77 +81,50 @@ func (n *Node) Launch(t testing.TB) {
 	n.launch(t, cmd)
 }
 
-// launch starts a process that the kernel kills when this program ends. That signal belongs to the
-// thread that starts the process, and so this thread waits for the process.
-func (n *Node) launch(t testing.TB, cmd *exec.Cmd) {
-	t.Helper()
-	log, err := os.OpenFile(cmd.Dir+".log", os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close() //nolint:errcheck // the process holds its own copy
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	n.cmd, n.ended = cmd, make(chan struct{})
-	started := make(chan error)
-	go func(ended chan struct{}) {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		defer close(ended)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // the tests end it by signals
-		}
-	}(n.ended)
-	if err := <-started; err != nil {
-		t.Fatalf("start %s: %v", cmd.Path, err)
-	}
-}
-
 // AwaitMembers waits until the node answers and sees so many running nodes, itself included.
 func (n *Node) AwaitMembers(t testing.TB, members int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	last := error(nil)
+	last := ""
+	note := func(seen string) {
+		if ctx.Err() == nil { // else it is about the end of the wait
+			last = seen
+		}
+	}
 	err := localrun.Poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		select {
 		case <-n.ended:
 			return false, fmt.Errorf("it has ended")
 		default:
 		}
-		if last = n.Ping(ctx); last != nil {
+		if err := n.Ping(ctx); err != nil {
+			note(err.Error())
 			return false, nil
 		}
-		var found []struct{ Running bool }
-		last = localrun.Manage(ctx, n.ManagementURL(), http.MethodGet, "/api/nodes", nil, &found)
+		var found []struct {
+			Name       string
+			Running    bool
+			Partitions []string
+		}
+		if err := localrun.Manage(ctx, n.ManagementURL(), http.MethodGet, "/api/nodes", nil,
+			&found); err != nil {
+			note(err.Error())
+			return false, nil
+		}
 		running := 0
 		for _, node := range found {
 			if node.Running {
 				running++
 			}
 		}
-		return last == nil && running == members, nil
+		note(fmt.Sprintf("it sees %+v", found))
+		return running == members, nil
 	})
 	if err != nil {
 		log, _ := os.ReadFile(n.Dir + ".log")
 		lines := strings.Split(string(log), "\n")
-		t.Fatalf("%s is not in a cluster of %d: %v (%v); the end of its log:\n%s", n.Name, members, err,
-			last, strings.Join(lines[max(0, len(lines)-30):], "\n"))
+		t.Fatalf("%s is not in a cluster of %d: %v (%s); the end of its log:\n%s", n.Name, members, err,
+			last, strings.Join(lines[max(0, len(lines)-60):], "\n"))
 	}
-}
-
-// Signal sends a signal to the node.
-func (n *Node) Signal(signal syscall.Signal) { _ = n.cmd.Process.Signal(signal) }
-
-// Kill ends the node at once, and Stop lets it end in an orderly way. Both wait until it has ended.
-func (n *Node) Kill() { n.end(syscall.SIGKILL) }
-
-// Stop is described at Kill.
-func (n *Node) Stop() { n.end(syscall.SIGTERM) }
-
-func (n *Node) end(signal syscall.Signal) {
-	n.Signal(signal)
-	<-n.ended
 }
