@@ -54,6 +54,9 @@ type Config struct {
 	// Migrations are those of the service's own tables, in goose's format, by the name of their
 	// series. The kit's own tables are migrated in any case.
 	Migrations map[string]fs.FS
+	// Migrate says what is done about pending migrations at start: "auto", the default, applies them;
+	// "check" refuses to start with ErrNotMigrated; "off" does not look. See Service.Migrate.
+	Migrate string
 	// Components run as parts of the service; see Component. A component is part of one Service only:
 	// another one needs a component of its own.
 	Components []Component
@@ -128,7 +131,7 @@ func New(c Config) (*Service, error) {
 	address("AMQPTLS", &s.config.AMQP, c.AMQPTLS.amqp)
 	var err error
 	s.role, err = roleOf(c)
-	faults = append(faults, err, s.config.checkAddresses(),
+	faults = append(faults, err, s.config.checkAddresses(), c.checkMigrate(),
 		c.consumer(s.role.topology).Validate())
 	if keep, known := cmp.Or(c.OutboxKeep, outbox.DefaultKeep), c.consumer(s.role.topology).Compile().
 		Bounds.ReceiptHistory; keep > known {

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
-	"slices"
 
 	"github.com/jmoiron/sqlx"
 
@@ -43,7 +40,7 @@ func (c Config) connect() (db, sessions *sqlx.DB, address string, err error) {
 	return db, sessions, address, nil
 }
 
-// prepare migrates a database. It refuses one that may lose what it has committed, that is another
+// prepare migrates a database, or checks that it is migrated. It refuses one that may lose what it has committed, that is another
 // service's, or whose sessions are not its own.
 func (c Config) prepare(ctx context.Context, p *parts) error {
 	if err := pg.CheckDurable(ctx, p.db); err != nil {
@@ -52,21 +49,8 @@ func (c Config) prepare(ctx context.Context, p *parts) error {
 	if err := checkSessions(ctx, p); err != nil {
 		return err
 	}
-	if err := c.claim(ctx, p.db); err != nil {
+	if err := c.migrate(ctx, p.db); err != nil {
 		return err
-	}
-	lines := maps.Clone(c.Migrations)
-	if lines == nil {
-		lines = map[string]fs.FS{}
-	}
-	lines["outbox"], lines["inbox"] = outbox.Migrations(), inbox.Migrations()
-	for _, part := range c.Components {
-		maps.Copy(lines, part.Migrations())
-	}
-	for _, line := range slices.Sorted(maps.Keys(lines)) {
-		if err := pg.Migrate(ctx, c.Database, line, lines[line]); err != nil {
-			return err
-		}
 	}
 	for _, part := range c.Components {
 		if err := part.Open(ctx, Host{Name: c.Name, DB: p.db, Log: c.Log}); err != nil {

@@ -53,13 +53,13 @@ func Claim(ctx context.Context, address, service string) error {
 		return err
 	}
 	defer func() { _ = db.Close() }()
-	if owned, err := isOwner(ctx, db, service); owned || err != nil {
+	if owned, err := IsOwner(ctx, db, service); owned || err != nil {
 		return err
 	}
-	err = withLock(ctx, address, []migrationLine{{ownLine, Migrations()}},
+	err = withLock(ctx, address, []migrationLine{{OwnLine, Migrations()}},
 		func(ctx context.Context, db *sqlx.DB) error {
 			// another service may have been first
-			if owned, err := isOwner(ctx, db, service); owned || err != nil {
+			if owned, err := IsOwner(ctx, db, service); owned || err != nil {
 				return err
 			}
 			_, err := db.ExecContext(ctx, `INSERT INTO database_owner (name) VALUES ($1)`, service)
@@ -71,9 +71,9 @@ func Claim(ctx context.Context, address, service string) error {
 	return nil
 }
 
-// isOwner reports whether a service owns a database. The error wraps ErrForeign if another service
+// IsOwner reports whether a service owns a database. The error wraps ErrForeign if another service
 // does.
-func isOwner(ctx context.Context, db *sqlx.DB, service string) (bool, error) {
+func IsOwner(ctx context.Context, db *sqlx.DB, service string) (bool, error) {
 	owner, schema, err := Owner(ctx, db)
 	if err != nil || owner == "" {
 		return false, err

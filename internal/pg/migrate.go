@@ -44,7 +44,7 @@ func Migrations() fs.FS {
 // queue behind it. A migration that is marked NO TRANSACTION, for CREATE INDEX CONCURRENTLY, has no
 // such bound. If it fails and leaves an invalid index, the next attempt drops that index first.
 func Migrate(ctx context.Context, address, line string, files fs.FS) error {
-	err := withLock(ctx, address, []migrationLine{{ownLine, Migrations()}, {line, files}}, nil)
+	err := withLock(ctx, address, []migrationLine{{OwnLine, Migrations()}, {line, files}}, nil)
 	if err != nil {
 		return fmt.Errorf("migrate %s: %w", line, causeOf(err))
 	}
@@ -61,8 +61,8 @@ func causeOf(err error) error {
 	return err
 }
 
-// ownLine is the name of the line of this package.
-const ownLine = "postgres"
+// OwnLine is the name of the line of this package, which comes before all others.
+const OwnLine = "postgres"
 
 // migrationLine is a line of migrations: its name and its files.
 type migrationLine struct {

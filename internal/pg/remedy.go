@@ -95,6 +95,10 @@ func Remedy(err error) string {
 	if m, ok := errors.AsType[migrationError](err); ok {
 		return remedyMigration(m)
 	}
+	if errors.Is(err, ErrNotMigrated) {
+		return "apply them before the service starts (Service.Migrate), or let it apply them " +
+			"(Migrate: auto)"
+	}
 	if isCertificate(err) {
 		return "check DatabaseTLS or sslmode, sslrootcert, sslcert and sslkey in the address of the " +
 			"database, and the server's certificate"
