@@ -40,8 +40,8 @@ func (c Config) connect() (db, sessions *sqlx.DB, address string, err error) {
 	return db, sessions, address, nil
 }
 
-// prepare migrates a database, or checks that it is migrated. It refuses one that may lose what it has committed, that is another
-// service's, or whose sessions are not its own.
+// prepare migrates a database, or checks that it is migrated. It refuses one that may lose what it
+// has committed, that is another service's, or whose sessions are not its own.
 func (c Config) prepare(ctx context.Context, p *parts) error {
 	if err := pg.CheckDurable(ctx, p.db); err != nil {
 		return err

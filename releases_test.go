@@ -20,10 +20,12 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/idempotency"
 	"github.com/quadrille-go/quadrille/internal/servertest"
+	"github.com/quadrille-go/quadrille/internal/web/webtest"
 	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
-// nextJoined is UserJoined in the next release, which has a new field and writes it to a new column.
+// nextJoined is UserJoined in the next release, which has a new field and writes it to a new
+// column.
 type nextJoined struct{ ID, Email, Plan string }
 
 func (nextJoined) EventType() string { return "user.joined" }
@@ -132,12 +134,11 @@ func TestMigrationsAreCheckedOrLeft(t *testing.T) {
 	t.Parallel()
 	byScript, byItself := database(t), database(t)
 	open := func(database, mode string, files fs.FS) *quadrille.Service {
-		s := members(t, database, "amqp://nobody:nothing@127.0.0.1:1/", func(c *quadrille.Config) {
+		return members(t, database, webtest.NoBroker, func(c *quadrille.Config) {
 			c.Migrate, c.Migrations = mode, map[string]fs.FS{"members": files}
 			// It has a migration that runs in no transaction.
 			c.Components = []quadrille.Component{&idempotency.Keys{}}
 		})
-		return s
 	}
 	this, next := table["members"], fs.FS(nextMigration)
 	s := open(byScript, "check", this)
@@ -145,7 +146,8 @@ func TestMigrationsAreCheckedOrLeft(t *testing.T) {
 		"idempotency 002_created.sql", "Service.Migrate")
 	list, err := s.Migrations(t.Context())
 	if err != nil || !slices.ContainsFunc(list, func(m quadrille.Migration) bool {
-		return m.Series == "members" && m.File == "001_members.sql" && m.Version == 1 && m.Applied.IsZero()
+		return m.Series == "members" && m.File == "001_members.sql" && m.Version == 1 &&
+			m.Applied.IsZero()
 	}) {
 		t.Errorf("%+v, %v", list, err)
 	}

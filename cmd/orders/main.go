@@ -6,20 +6,15 @@ package main
 import (
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/boot"
 	"github.com/quadrille-go/quadrille/internal/fulfilment/orders"
 )
 
-// leastDeadline is the shortest deadline that may be set: an order needs some time to be confirmed.
-const leastDeadline = time.Second
-
 func main() {
 	os.Exit(boot.Main("orders", func(c *boot.Config) (*quadrille.Service, http.Handler, error) {
-		within := c.Duration("QUADRILLE_ORDER_DEADLINE", fulfilment.OrderDeadline, leastDeadline)
+		within := c.Duration("QUADRILLE_ORDER_DEADLINE")
 		return orders.New(c.ServiceWithKeys(), within)
 	}))
 }

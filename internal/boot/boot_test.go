@@ -19,13 +19,14 @@ import (
 	"github.com/quadrille-go/quadrille"
 	"github.com/quadrille-go/quadrille/internal/servertest"
 	"github.com/quadrille-go/quadrille/internal/web/webtest"
+	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
 func TestMain(m *testing.M) { webtest.Main(m) }
 
-// settings returns the settings of a service whose servers are away.
-func settings(more map[string]string) map[string]string {
+// settingsOf returns the settings of a service whose servers are away.
+func settingsOf(more map[string]string) map[string]string {
 	env := map[string]string{
 		"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d?sslmode=disable",
 		"QUADRILLE_PLAIN_AMQP_URL":     "amqp://u:hush@127.0.0.1:1/",
@@ -52,26 +53,39 @@ func TestWrongSettingIsNamedWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	none := filepath.Join(t.TempDir(), "none")
 	for want, more := range map[string]map[string]string{
-		"QUADRILLE_PLAIN_DATABASE_URL is not set":            {"QUADRILLE_PLAIN_DATABASE_URL": ""},
-		"QUADRILLE_PLAIN_AMQP_URL is not set":                {"QUADRILLE_PLAIN_AMQP_URL": ""},
-		"QUADRILLE_PLAIN_URL is not set":                     {"QUADRILLE_PLAIN_URL": ""},
-		"QUADRILLE_PLAIN_URL: want an address":               {"QUADRILLE_PLAIN_URL": "127.0.0.1:8080"},
-		"QUADRILLE_PLAIN_URL: want an address with its port": {"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
+		"QUADRILLE_PLAIN_DATABASE_URL is not set": {"QUADRILLE_PLAIN_DATABASE_URL": ""},
+		"QUADRILLE_PLAIN_AMQP_URL is not set":     {"QUADRILLE_PLAIN_AMQP_URL": ""},
+		"QUADRILLE_PLAIN_URL is not set":          {"QUADRILLE_PLAIN_URL": ""},
+		`QUADRILLE_PLAIN_URL: "127.0.0.1:8080" is wrong: want http://host:port, without a path`: {
+			"QUADRILLE_PLAIN_URL": "127.0.0.1:8080"},
+		`QUADRILLE_PLAIN_URL: "http://127.0.0.1" is wrong: want`: {
+			"QUADRILLE_PLAIN_URL": "http://127.0.0.1"},
 		"QUADRILLE_PLAIN_AMQP_URL_FILE: ": {"QUADRILLE_PLAIN_AMQP_URL": "",
 			"QUADRILLE_PLAIN_AMQP_URL_FILE": none},
-		"QUADRILLE_TOKENS_FILE: ":                             {"QUADRILLE_TOKENS_FILE": none},
-		`QUADRILLE_LOG_LEVEL: "loud" is not a log level: use`: {"QUADRILLE_LOG_LEVEL": "loud"},
-		`QUADRILLE_LOG_LEVEL: "7" is not a log level`:         {"QUADRILLE_LOG_LEVEL": "7"},
-		`QUADRILLE_OUTBOX_KEEP: "1s" is not a duration`:       {"QUADRILLE_OUTBOX_KEEP": "1s"},
-		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without":     {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
-		"QUADRILLE_PLAIN_DATABASE_URL or _AMQP_URL: ": {
+		"QUADRILLE_TOKENS_FILE: ": {"QUADRILLE_TOKENS_FILE": none},
+		`QUADRILLE_LOG_LEVEL: "loud" is wrong: want trace, debug, info`: {
+			"QUADRILLE_LOG_LEVEL": "loud"},
+		`QUADRILLE_LOG_LEVEL: "7" is wrong`:                        {"QUADRILLE_LOG_LEVEL": "7"},
+		`QUADRILLE_MIGRATE: "yes" is wrong: want auto, check, off`: {"QUADRILLE_MIGRATE": "yes"},
+		`QUADRILLE_OUTBOX_KEEP: "1s" is wrong: want a duration such as 15m, at least 1m`: {
+			"QUADRILLE_OUTBOX_KEEP": "1s"},
+		"QUADRILLE_OUTBOX_KEEP: the value begins or ends with white space: want a duration": {
+			"QUADRILLE_OUTBOX_KEEP": "400h "},
+		"QUADRILLE_PLAIN_AMQP_URL: the value begins or ends with white space: want amqp://": {
+			"QUADRILLE_PLAIN_AMQP_URL": "amqp://u:hush@127.0.0.1:1/\n"},
+		"QUADRILLE_OUTBOX_KEEP, QUADRILLE_INBOX_KEEP: ": {"QUADRILLE_OUTBOX_KEEP": "9000h"},
+		"QUADRILLE_PLAIN_LEADER_DATABASE_URL: ": {
+			"QUADRILLE_PLAIN_LEADER_DATABASE_URL": "127.0.0.1"},
+		"QUADRILLE_PLAIN_LISTEN or _URL: listen: without": {"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:0"},
+		"QUADRILLE_PLAIN_DATABASE_URL: service is misconfigured: Database: ": {
 			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
 		"database URL of 127.0.0.1:1/d: sslmode is not": {
 			"QUADRILLE_PLAIN_DATABASE_URL": "postgres://u:hush@127.0.0.1:1/d"},
-		"broker URL: want amqp://": {"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
+		"QUADRILLE_PLAIN_AMQP_URL: service is misconfigured: AMQP: broker URL: want amqp://": {
+			"QUADRILLE_PLAIN_AMQP_URL": "u:hush@127.0.0.1"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), quadrilletest.Timeout)
-		err := runPlain(ctx, settings(more))
+		err := runPlain(ctx, settingsOf(more))
 		cancel()
 		if text := fmt.Sprint(err); !strings.Contains(text, want) || strings.Contains(text, "hush") {
 			t.Errorf("error %s, want one with %q and without the password", text, want)
@@ -87,7 +101,7 @@ func TestWrongSettingIsNamedWithoutSecrets(t *testing.T) {
 
 func TestASettingMayBeInAFile(t *testing.T) {
 	t.Parallel()
-	env := settings(map[string]string{
+	env := settingsOf(map[string]string{
 		"QUADRILLE_PLAIN_DATABASE_URL": "", "QUADRILLE_PLAIN_DATABASE_URL_FILE": webtest.File(t,
 			"  from a file\n"),
 		"QUADRILLE_PLAIN_AMQP_URL_FILE": webtest.File(t, "not used"),
@@ -155,24 +169,22 @@ func TestAllSettingsAreKnown(t *testing.T) {
 	}
 }
 
-func TestDurationsAndLists(t *testing.T) {
+func TestDurations(t *testing.T) {
 	t.Parallel()
-	env := map[string]string{"GOOD": "90s", "ZERO": "0s", "MINUS": "-1m", "BARE": "15", "TINY": "1ns",
-		"HUGE": "2540400h", "LIST": " DE, FR,,US "}
-	c := &Config{lookup: lookupIn(env)}
-	if c.Duration("GOOD", time.Minute, time.Second) != 90*time.Second ||
-		c.Duration("NONE", time.Minute, time.Second) != time.Minute || len(c.errs) != 0 {
-		t.Errorf("durations: %v", c.errs)
-	}
-	for i, name := range []string{"ZERO", "MINUS", "BARE", "TINY", "HUGE"} {
-		c.Duration(name, time.Minute, time.Second)
-		if len(c.errs) != i+1 || !strings.HasPrefix(c.errs[i].Error(), name+": ") {
-			t.Errorf("%s: %v", name, c.errs)
+	const name = "QUADRILLE_OUTBOX_KEEP"
+	for value, want := range map[string]time.Duration{"90s": 90 * time.Second,
+		"": outbox.DefaultKeep} {
+		c := &Config{lookup: lookupIn(map[string]string{name: value})}
+		if got := c.Duration(name); got != want || len(c.errs) != 0 {
+			t.Errorf("%q: %s, %v", value, got, c.errs)
 		}
 	}
-	if got := fmt.Sprint(c.List("LIST", nil),
-		c.List("NONE", []string{"AT"})); got != "[DE FR US] [AT]" {
-		t.Errorf("lists: %s", got)
+	for _, value := range []string{"0s", "-1m", "15", "1ns", "2540400h"} {
+		c := &Config{lookup: lookupIn(map[string]string{name: value})}
+		c.Duration(name)
+		if len(c.errs) != 1 || !strings.HasPrefix(c.errs[0].Error(), name+": ") {
+			t.Errorf("%s: %v", value, c.errs)
+		}
 	}
 }
 
@@ -184,7 +196,7 @@ func TestServiceRunsWithoutItsServersUntilItIsStopped(t *testing.T) {
 	defer stop()
 	done := make(chan error, 1)
 	go func() {
-		done <- runPlain(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
+		done <- runPlain(ctx, settingsOf(map[string]string{"QUADRILLE_PLAIN_URL": "http://" +
 			addr}))
 	}()
 	client := &webtest.Service{TB: t, URL: "http://" + addr}
@@ -212,7 +224,7 @@ func TestAnAddressInUseEndsTheProgram(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
-	err := runPlain(t.Context(), settings(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
+	err := runPlain(t.Context(), settingsOf(map[string]string{"QUADRILLE_PLAIN_URL": server.URL}))
 	if err == nil || !strings.Contains(err.Error(), "QUADRILLE_PLAIN_LISTEN or _URL: ") {
 		t.Errorf("%v", err)
 	}
@@ -233,7 +245,7 @@ func TestLogContainsNoSecret(t *testing.T) {
 		return plain(c)
 	}
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, "plain", lookupIn(settings(nil)), build) }()
+	go func() { done <- run(ctx, "plain", lookupIn(settingsOf(nil)), build) }()
 	quadrilletest.WaitFor(t, "the log reports the missing database", func() (bool, string) {
 		data, _ := os.ReadFile(path)
 		return strings.Contains(string(data), "waiting for the database"), string(data)

@@ -38,7 +38,7 @@ func TestHealthcheck(t *testing.T) {
 			defer server.Close()
 			env := map[string]string{"QUADRILLE_ORDERS_LISTEN": strings.Replace(listener.Addr().String(),
 				"[::]", "0.0.0.0", 1)}
-			err = command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env), nil)
+			err = command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env), nil, nil)
 			if got := textOf(err); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
 				t.Errorf("healthcheck returns %q, want %q", got, test.want)
 			}
@@ -53,7 +53,7 @@ func TestHealthcheckWithoutAService(t *testing.T) {
 		"no address":     {},
 	} {
 		if err := command(t.Context(), "orders", []string{"healthcheck"}, lookupIn(env),
-			nil); err == nil {
+			nil, nil); err == nil {
 			t.Errorf("%s: the health check succeeds", name)
 		}
 	}
@@ -63,7 +63,7 @@ func TestHealthcheckWithoutAService(t *testing.T) {
 // first.
 func TestUnknownArgument(t *testing.T) {
 	for _, args := range [][]string{{"health"}, {"healthcheck", "now"}} {
-		err := command(t.Context(), "orders", args, lookupIn(nil), nil)
+		err := command(t.Context(), "orders", args, lookupIn(nil), nil, nil)
 		if got := textOf(err); !strings.Contains(got, "healthcheck") {
 			t.Errorf("%q: error %q, want one that names healthcheck", args, got)
 		}

@@ -31,7 +31,7 @@ func (c *Config) listen(tokens *web.Tokens, address string) (net.Listener, error
 
 // inherited returns the listener that the parent has opened at an address, nil when there is none.
 func (c *Config) inherited(address string) (net.Listener, error) {
-	text := c.String(listenFD, "")
+	text := c.String(listenFD)
 	if text == "" {
 		return nil, nil
 	}

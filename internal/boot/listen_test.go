@@ -41,7 +41,7 @@ func TestASocketThatIsHandedOverIsServed(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(ctx context.Context, address, fd string) error{
 		"service": func(ctx context.Context, address, fd string) error {
-			return runPlain(ctx, settings(map[string]string{"QUADRILLE_PLAIN_URL": "http://" + address,
+			return runPlain(ctx, settingsOf(map[string]string{"QUADRILLE_PLAIN_URL": "http://" + address,
 				"QUADRILLE_LISTEN_FD": fd}))
 		},
 		"simulators": func(ctx context.Context, address, fd string) error {
@@ -87,13 +87,13 @@ func TestAWrongDescriptorIsNamed(t *testing.T) {
 		"descriptor 9999 is no listening":     {"QUADRILLE_LISTEN_FD": "9999"},
 		"listens on " + elsewhere + ", want ": {"QUADRILLE_LISTEN_FD": fd},
 	} {
-		err := runPlain(ctx, settings(env))
+		err := runPlain(ctx, settingsOf(env))
 		if text := fmt.Sprint(err); !strings.Contains(text, "QUADRILLE_LISTEN_FD") ||
 			!strings.Contains(text, want) {
 			t.Errorf("%s, want %q", text, want)
 		}
 	}
-	err := runPlain(ctx, settings(map[string]string{"QUADRILLE_LISTEN_FD": "9999",
+	err := runPlain(ctx, settingsOf(map[string]string{"QUADRILLE_LISTEN_FD": "9999",
 		"QUADRILLE_PLAIN_LISTEN": "0.0.0.0:1"}))
 	if !strings.Contains(fmt.Sprint(err), "without tokens only a loopback") {
 		t.Errorf("an address that others can reach: %v", err)

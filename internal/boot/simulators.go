@@ -36,7 +36,7 @@ func Simulators() int {
 
 func simulators(ctx context.Context, args []string, lookup func(string) (string, bool)) error {
 	c := &Config{lookup: lookup}
-	listen := c.String("QUADRILLE_SIMULATORS_LISTEN", simulatorsListen)
+	listen := c.String("QUADRILLE_SIMULATORS_LISTEN")
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
 		c.errs = append(c.errs,

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,21 +14,21 @@ func TestImpossibleValues(t *testing.T) {
 	t.Parallel()
 	empty := webtest.File(t, " \n")
 	for name, values := range map[string][]string{
-		"COUNTRIES":                   {",", " ", "Germany", "de", "DE;FR", "D\u0395"},
-		"URL":                         {"http://127.0.0.1:1/orders", "127.0.0.1:1", "http://127.0.0.1"},
-		"NAME_FILE":                   {empty, "/nope", t.TempDir()},
-		"QUADRILLE_SIMULATORS_LISTEN": {"7709", "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1"},
+		"QUADRILLE_SHIPPING_COUNTRIES": {",", " ", "Germany", "de", "DE;FR", "D\u0395"},
+		"QUADRILLE_PLAIN_URL":          {"http://127.0.0.1:1/orders", "127.0.0.1:1", "http://127.0.0.1"},
+		"QUADRILLE_TOKEN_FILE":         {empty, "/nope", t.TempDir()},
+		"QUADRILLE_SIMULATORS_LISTEN":  {"7709", "127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1"},
 	} {
 		for _, value := range values {
-			c := &Config{lookup: lookupIn(map[string]string{name: value})}
+			c := &Config{name: "plain", lookup: lookupIn(map[string]string{name: value})}
 			var err error
 			switch name {
-			case "COUNTRIES":
+			case "QUADRILLE_SHIPPING_COUNTRIES":
 				c.Countries(name, []string{"DE"})
-			case "URL":
+			case "QUADRILLE_PLAIN_URL":
 				c.hostOf(name, value)
-			case "NAME_FILE":
-				c.String("NAME", "otherwise")
+			case "QUADRILLE_TOKEN_FILE":
+				c.String("QUADRILLE_TOKEN")
 			default:
 				err = simulators(t.Context(), nil, c.lookup)
 			}
@@ -38,6 +39,11 @@ func TestImpossibleValues(t *testing.T) {
 				t.Errorf("%s=%q: %v", name, value, err)
 			}
 		}
+	}
+	c := &Config{lookup: lookupIn(map[string]string{"QUADRILLE_SHIPPING_COUNTRIES": "DE, FR,,US"})}
+	if got := c.Countries("QUADRILLE_SHIPPING_COUNTRIES", nil); len(c.errs) != 0 ||
+		!slices.Equal(got, []string{"DE", "FR", "US"}) {
+		t.Errorf("%v, %v", got, c.errs)
 	}
 	if err := simulators(t.Context(), []string{"health"}, lookupIn(nil)); err == nil ||
 		!strings.Contains(fmt.Sprint(err), "healthcheck") {

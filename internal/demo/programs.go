@@ -30,7 +30,7 @@ func (s *Stack) startOne(ctx context.Context, name, binaries string) error {
 	for _, setting := range []string{
 		"QUADRILLE_LOG_LEVEL", "QUADRILLE_ORDER_DEADLINE", "QUADRILLE_SHIPPING_COUNTRIES",
 		"QUADRILLE_OUTBOX_KEEP", "QUADRILLE_INBOX_KEEP", "QUADRILLE_IDEMPOTENCY_KEEP",
-		"QUADRILLE_BREAKER_OPEN", "GOMAXPROCS",
+		"QUADRILLE_BREAKER_OPEN", "QUADRILLE_MIGRATE", "GOMAXPROCS",
 	} {
 		if value, ok := os.LookupEnv(setting); ok {
 			env = append(env, setting+"="+value)

@@ -17,6 +17,7 @@ var constant = []string{"errors.New", "fmt.Errorf", "regexp.MustCompile", "prome
 var mayBeGlobal = map[string]string{
 	"check.now":                                 "a time, which cannot be a constant",
 	"consumer.mapper":                           "a cache of type mappings; safe for concurrent use",
+	"internal/boot.settings":                    "a table",
 	"internal/demo.confirmed":                   "an expected end of an order, a plain value",
 	"internal/demo.declined":                    "an expected end of an order, a plain value",
 	"internal/demo.outOfStock":                  "an expected end of an order, a plain value",

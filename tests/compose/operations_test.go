@@ -8,7 +8,6 @@ import (
 	"go/token"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,35 +16,6 @@ import (
 )
 
 const guide = "docs/operations.md"
-
-func words(pattern, text string) []string {
-	found := regexp.MustCompile(pattern).FindAllString(text, -1)
-	slices.Sort(found)
-	return slices.Compact(found)
-}
-
-// TestGuideNamesTheSettings checks that the guide names every variable that a service reads, and no
-// other.
-func TestGuideNamesTheSettings(t *testing.T) {
-	documented := words(`QUADRILLE_[A-Z_]+`, read(t, guide))
-	want := []string{
-		"QUADRILLE_ORDERS_DATABASE_URL", "QUADRILLE_ORDERS_LEADER_DATABASE_URL",
-		"QUADRILLE_ORDERS_AMQP_URL", "QUADRILLE_ORDERS_LISTEN", "QUADRILLE_ORDERS_URL",
-		"QUADRILLE_ORDERS_URLS",
-		"QUADRILLE_AMQP_URL", "QUADRILLE_MANAGEMENT_URL", "QUADRILLE_TOKEN", // of the command line
-	}
-	for _, literals := range settings(t) {
-		for _, name := range literals {
-			if regexp.MustCompile(`^QUADRILLE_[A-Z_]*[A-Z]$`).MatchString(name) {
-				want = append(want, name)
-			}
-		}
-	}
-	slices.Sort(want)
-	if want = slices.Compact(want); !slices.Equal(documented, want) {
-		t.Errorf("docs/operations.md names the settings %q, want %q", documented, want)
-	}
-}
 
 func TestGuideListsThePermissions(t *testing.T) {
 	p := topology.PermissionOf("orders")
