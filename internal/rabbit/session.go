@@ -148,7 +148,10 @@ func (s *Session) end(reason error) {
 		s.err = reason
 		close(s.done)
 		s.socket.frames.gate.setBound(0, nil)
-		// The close handshake is bounded, since the broker may not answer.
+		// The close handshake is bounded, since the broker may not answer. The driver moves its own
+		// deadline on with every frame, such as a heartbeat, of a broker that does not answer.
+		hanging := time.AfterFunc(closeTimeout, func() { _ = s.socket.Close() })
+		defer hanging.Stop()
 		_ = s.conn.CloseDeadline(time.Now().Add(closeTimeout))
 		_ = s.socket.Close()
 	})

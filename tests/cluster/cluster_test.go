@@ -30,6 +30,10 @@ import (
 // It includes three heartbeats, after which a client gives up a node that is paused.
 const faultTimeout = 3 * time.Minute
 
+// tickTime is after how long the nodes give up one that is paused. Until then they answer no
+// declaration, since each changes something on every node. The default is a minute.
+const tickTime = 20 * time.Second
+
 // Counted is an event with a number.
 type Counted struct{ N int64 }
 
@@ -52,7 +56,8 @@ type rig struct {
 
 // newRig starts the cluster and the replicas. Each replica has all addresses, in another order.
 func newRig(t *testing.T) *rig {
-	r := &rig{T: t, nodes: servertest.Cluster(t, 3, "")}
+	r := &rig{T: t, nodes: servertest.Cluster(t, 3, fmt.Sprintf("net_ticktime = %d\n",
+		int(tickTime.Seconds())))}
 	database := servertest.Database(t, "empty", func(context.Context, string) error { return nil })
 	for i := range 2 {
 		var addresses []string
