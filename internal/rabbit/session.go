@@ -89,6 +89,9 @@ func Open(ctx context.Context, rawURL, name string) (*Session, error) {
 
 func open(ctx context.Context, rawURL, name string, timeout time.Duration) (*Session, error) {
 	uri, err := parseURL(rawURL)
+	if err == nil {
+		rawURL, err = withPassword(rawURL)
+	}
 	if err != nil {
 		return nil, err
 	}
