@@ -28,8 +28,9 @@ test-alerts: servers ## cause each fault of the alert rules on real servers, whi
 test-versions: build ## run all tests on the servers of Debian 13, in a tree of it, without the race detector
 	@GO="$(GO)" scripts/test-versions.sh
 
-test-cluster: servers ## run a service on three RabbitMQ nodes that are killed, restarted and paused
+test-cluster: servers ## kill, restart and pause three RabbitMQ nodes, and promote a standby of PostgreSQL, under traffic
 	@$(GO) test -tags cluster -count 1 -timeout 15m ./tests/cluster
+	@$(GO) test -tags cluster -race -count 1 -timeout 5m -run TestPromotedStandby .
 
 up: servers build ## start everything and stay until Ctrl-C
 	@bin/quadrille up

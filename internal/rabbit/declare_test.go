@@ -123,7 +123,7 @@ func TestConflictNamesTheRemedy(t *testing.T) {
 	must(t, err)
 	err = rabbit.Apply(t.Context(), url, fulfilment.Topology())
 	if rabbit.ServerCode(err) != amqp.PreconditionFailed ||
-		!strings.Contains(err.Error(), "delete the queue orders.in") {
+		!strings.Contains(err.Error(), "command: topology migrate") {
 		t.Errorf("error %v", err)
 	}
 	if err := open(t, url).CheckApplied(fulfilment.Topology()); !errors.Is(err, rabbit.ErrNotApplied) {
