@@ -19,6 +19,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/topology"
 )
@@ -72,9 +73,12 @@ type Config struct {
 	OutboxKeep time.Duration
 	// Bounds are the limits of consuming: lanes, batches, prefetch, time-outs, attempts, call workers.
 	Bounds consumer.Bounds
-	// Middleware wraps every handler, reaction and outside call, the first one outermost. Packages
-	// quadrilleprom and quadrilleotel have some for metrics and traces.
+	// Middleware wraps every handler, reaction and outside call, the first one outermost. Package
+	// quadrilleprom has one for metrics.
 	Middleware []consumer.Middleware
+	// Tracer makes a span of each publication, handling and outside call; package quadrilleotel has
+	// one for OpenTelemetry. nil: nothing is traced, and the trace contexts of events are passed on.
+	Tracer *Tracer
 	// Audit returns what contradicts the invariants of the service's own tables. It gets a transaction
 	// that only reads, and sees one snapshot, so that it may run next to traffic. nil: only the kit's
 	// own tables are audited. See the command audit.
@@ -83,6 +87,9 @@ type Config struct {
 	// a service that waits for its servers would otherwise be silent; zerolog.Nop() logs nothing.
 	Log zerolog.Logger
 }
+
+// Tracer connects a service to a tracing library.
+type Tracer = tracing.Tracer
 
 // Component is an optional part of a service with tables or work of its own, such as the
 // projections of package eventstore.

@@ -2,6 +2,8 @@ package quadrille
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -49,15 +51,10 @@ func (s *Service) Do(ctx context.Context, tx *sqlx.Tx, e consumer.Effects) error
 func Execute[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	commands ...events.Payload) (state *S, err error) {
 	err = s.join(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
-		// Deadlines run by the database's clock, and so must the time of a command that sets one.
-		var now time.Time
-		if err := tx.GetContext(ctx, &now, `SELECT clock_timestamp()`); err != nil {
-			return err
-		}
 		batch := make([]events.Event, len(commands))
 		cause := consumer.CauseOf(ctx)
 		for i, c := range commands {
-			batch[i] = events.Command(c, now)
+			batch[i] = events.Command(c, time.Time{})
 			if cause.Data != nil { // in a handler
 				batch[i].CorrelationID, batch[i].TraceParent = cause.CorrelationID, cause.TraceParent
 			}
@@ -72,8 +69,8 @@ func Execute[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 }
 
 // Apply is Execute for events instead of commands: for tests, and for events that have not come
-// through the broker. It does not deduplicate them. It also returns the effects that it has
-// executed.
+// through the broker. It does not deduplicate them. An event without a time gets the present one.
+// It also returns the effects that it has executed.
 func Apply[S any](ctx context.Context, s *Service, p consumer.Participant[S],
 	batch ...events.Event) (state *S, results []consumer.Result, err error) {
 	err = s.join(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
@@ -92,6 +89,9 @@ func apply[S any](ctx context.Context, s *Service, tx *sqlx.Tx, p consumer.Parti
 	if err != nil {
 		return nil, nil, err
 	}
+	if batch, err = dated(ctx, tx, batch); err != nil {
+		return nil, nil, err
+	}
 	return consumer.Apply(ctx, parts.consumer, tx, p, batch...)
 }
 
@@ -103,4 +103,23 @@ func (s *Service) join(ctx context.Context,
 		return err
 	}
 	return p.consumer.Join(ctx, f)
+}
+
+// dated gives the events of a batch without a time that of the database: deadlines run by its
+// clock, and so must the time of a command that sets one.
+func dated(ctx context.Context, tx *sqlx.Tx, batch []events.Event) ([]events.Event, error) {
+	if !slices.ContainsFunc(batch, func(e events.Event) bool { return e.Time.IsZero() }) {
+		return batch, nil
+	}
+	var now time.Time
+	if err := tx.GetContext(ctx, &now, `SELECT clock_timestamp()`); err != nil {
+		return nil, fmt.Errorf("read the time of a command: %w", err)
+	}
+	batch = slices.Clone(batch)
+	for i, e := range batch {
+		if e.Time.IsZero() {
+			batch[i].Time = now.UTC()
+		}
+	}
+	return batch, nil
 }

@@ -159,7 +159,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 	}
 	p.consumer = engine.New(engine.Config{
 		Service: c.consumer(s.role.topology).Compile(), URL: c.AMQP, DB: db, Inbox: p.inbox,
-		Outbox: p.outbox, Ready: s.ready, Log: c.Log,
+		Outbox: p.outbox, Ready: s.ready, Tracer: c.Tracer, Log: c.Log,
 	})
 	var source outbox.Source
 	if c.Stream != nil {
@@ -169,7 +169,7 @@ func (s *Service) open(ctx context.Context) (*parts, error) {
 		Outbox: p.outbox, URL: c.AMQP, Database: address, Name: c.Name,
 		Exchange:  topology.ExchangeOf(c.Name),
 		Mandatory: s.role.mandatory, Optional: s.role.optional,
-		Ready: s.ready, Keep: c.OutboxKeep, Source: source, Log: c.Log,
+		Ready: s.ready, Keep: c.OutboxKeep, Source: source, Tracer: c.Tracer, Log: c.Log,
 		Ended: func(err error) { s.relayed.Add(rabbit.CauseOf(err)) },
 	}
 	return p, nil

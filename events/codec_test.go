@@ -239,9 +239,15 @@ func TestCauseContinuesTheFlow(t *testing.T) {
 		child.Source != "/b" {
 		t.Errorf("child %+v of %+v", child, root)
 	}
-	if !events.ValidTrace(child.TraceParent) || child.TraceParent[:36] != root.TraceParent[:36] ||
-		child.TraceParent == root.TraceParent {
+	if child.TraceParent != root.TraceParent {
 		t.Errorf("trace %s of %s", child.TraceParent, root.TraceParent)
+	}
+	for _, invalid := range []string{"", "00-" + strings.Repeat("0", 32) + "-b7ad6b7169203331-01",
+		"00-0af7651916cd43dd8448eb211c80319c-" + strings.Repeat("0", 16) + "-01", "junk"} {
+		e := events.Cause(events.Event{TraceParent: invalid}, "/a", now, reading{Meter: "m"})
+		if e.TraceParent == invalid || !events.ValidTrace(e.TraceParent) {
+			t.Errorf("the trace %q of a cause became %q", invalid, e.TraceParent)
+		}
 	}
 	command := events.Command(reading{Meter: "m"}, now)
 	if e := events.Cause(command, "/a", now, reading{Meter: "m"}); e.CorrelationID != "m" ||

@@ -28,7 +28,7 @@ type Event struct {
 	Source        string    // of the publishing service: "/orders"
 	CorrelationID string    // the whole business flow
 	CausationID   string    // the id of the event that directly caused this one, empty for a root
-	TraceParent   string    // W3C trace context of the flow
+	TraceParent   string    // W3C Trace Context: the span that published it, or that of its cause
 	SchemaPrefix  string    // of the dataschema: "urn:shop:"; empty: made of the source, "urn:orders:"
 	Time          time.Time // of its publication
 	Data          Payload   // decoded once
@@ -72,7 +72,7 @@ func ParseID(id string) (string, error) {
 func Cause(cause Event, source string, now time.Time, p Payload) Event {
 	e := Event{
 		ID: NewID(), Source: source, CorrelationID: cause.CorrelationID, CausationID: cause.ID,
-		TraceParent: childTrace(cause.TraceParent), Time: now.UTC(), Data: p,
+		TraceParent: traceFrom(cause.TraceParent), Time: now.UTC(), Data: p,
 	}
 	if e.CorrelationID == "" {
 		e.CorrelationID = e.ID

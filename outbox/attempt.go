@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"errors"
 	"time"
 
 	"github.com/quadrille-go/quadrille/internal/rabbit"
@@ -38,6 +39,7 @@ type attempt struct {
 	tries   int             // of a held row, before this attempt
 	free    bool            // it was admitted behind a held row that is released by now
 	confirm *rabbit.Pending // nil: it was not sent
+	span    func(error)     // ends its span; nil: there is none, or it has ended
 	result  result
 	reason  string
 }
@@ -64,4 +66,31 @@ type changes struct {
 // empty reports whether nothing but the cursor has changed.
 func (c changes) empty() bool {
 	return len(c.holds) == 0 && len(c.released) == 0 && c.replayed == replayProgress{}
+}
+
+// errUnsettled is the end of the spans of attempts that have no result at the end of a term.
+var errUnsettled = errors.New("the relay stopped before the broker had confirmed the event")
+
+// endSpan ends the span of an attempt with its result. For an attempt without one, the broker may
+// or may not have got the event; unsettled says why that is not known.
+func (a *attempt) endSpan(unsettled error) {
+	if a.span == nil {
+		return
+	}
+	switch a.result {
+	case confirmed:
+		a.span(nil)
+	case unknown:
+		a.span(unsettled)
+	default:
+		a.span(errors.New(a.reason))
+	}
+	a.span = nil
+}
+
+// endSpans ends the spans of a queue when no more results can come.
+func endSpans(queue []attempt, unsettled error) {
+	for i := range queue {
+		queue[i].endSpan(unsettled)
+	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/tally"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 )
 
 // The bounds of the relay.
@@ -62,8 +63,9 @@ type Relay struct {
 	Ready func(*rabbit.Session) error
 	// Ended is called with the reason when a broker session has ended or could not begin. Nil: nobody
 	// is told.
-	Ended func(error)
-	Log   zerolog.Logger
+	Ended  func(error)
+	Tracer *tracing.Tracer // nil: nothing is traced
+	Log    zerolog.Logger
 
 	// What must survive a term, on the goroutine of the term:
 	suspects map[int64]bool // see state.suspects

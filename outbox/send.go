@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 )
 
 // publishRows publishes rows of the source, and holds those that must not be published now.
@@ -45,9 +46,9 @@ func (t *term) send(ctx context.Context, attempts []attempt) error {
 // publish publishes a run of attempts with one write, and puts them into the queue.
 func (t *term) publish(ctx context.Context, attempts []attempt) error {
 	messages := make([]rabbit.Message, 0, len(attempts))
-	for _, a := range attempts {
-		if a.result == unknown {
-			messages = append(messages, t.message(a.row))
+	for i := range attempts {
+		if a := &attempts[i]; a.result == unknown {
+			messages = append(messages, t.message(a))
 		}
 	}
 	confirms, err := t.publisher.Publish(messages)
@@ -63,14 +64,22 @@ func (t *term) publish(ctx context.Context, attempts []attempt) error {
 	return nil
 }
 
-// message converts a row into a message. The sequence of a message is the row's seq, which stays
-// the same when the row is published again.
-func (t *term) message(r row) rabbit.Message {
-	r.record.Sequence = r.seq
+// message converts an attempt into a message. The sequence of a message is the row's seq, which
+// stays the same when the row is published again. The row has the trace context of what caused the
+// event, so a row that is published again belongs to the same trace; the message has that of the
+// span of this publication.
+func (t *term) message(a *attempt) rabbit.Message {
+	record := a.record
+	record.Sequence = a.seq
+	if t.relay.Tracer != nil {
+		span := t.relay.Tracer.Begin(tracing.Step{Operation: tracing.Send, Event: record,
+			Exchange: t.relay.Exchange})
+		record.TraceParent, a.span = span.TraceParent, span.End
+	}
 	return rabbit.Message{
-		Exchange: t.relay.Exchange, Key: r.record.Type,
+		Exchange: t.relay.Exchange, Key: record.Type,
 		Mandatory:  true, // the broker returns unroutable messages; await decides
-		Publishing: rabbit.Publishing(r.record),
+		Publishing: rabbit.Publishing(record),
 	}
 }
 
@@ -127,6 +136,7 @@ func (t *term) await(ctx context.Context, a *attempt) error {
 	if why != nil {
 		a.reason = why.Error()
 	}
+	a.endSpan(nil)
 	return nil
 }
 
@@ -146,6 +156,7 @@ func (t *term) sessionLost(ctx context.Context, why error) error {
 		code = 0 // markUnfit finds such rows from now on, so that no row need be isolated
 	}
 	t.lost(code, why.Error())
+	endSpans(t.queue, why)
 	if err := t.apply(ctx, t.state.settle()); err != nil {
 		return errors.Join(why, err)
 	}

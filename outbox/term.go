@@ -78,6 +78,7 @@ func (r *Relay) lead(ctx context.Context, publisher *rabbit.Publisher, lead *pg.
 		t.background.Go(func() { r.listen(ctx) })
 	}
 	defer t.closeSources()
+	defer func() { endSpans(t.queue, errUnsettled) }()
 	defer t.background.Wait()
 	defer stop() // deferred last, so that it ends the goroutines before Wait waits for them
 	if err := t.firstSource(ctx); err != nil {

@@ -8,20 +8,22 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/quadrilleotel"
 )
 
-// A program gives the middleware to its services, and its own exporter to the provider. Here the
-// spans are only recorded, and the middleware is called as a service calls it for each event.
+// A program gives a tracer to its services, and its own exporter to the provider. Here the spans
+// are only recorded. A request whose span is in the context has the events that it publishes in its
+// trace.
 func Example() {
 	spans := tracetest.NewSpanRecorder()
-	trace := quadrilleotel.Middleware(sdk.NewTracerProvider(sdk.WithSpanProcessor(spans)))
-	_ = quadrille.Config{Name: "members", Middleware: []consumer.Middleware{trace}}
+	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(spans))
+	config := quadrille.Config{Name: "members", Tracer: quadrilleotel.Tracer(provider)}
 
-	handle := trace(func(context.Context, events.Event) error { return nil })
-	err := handle(context.Background(), events.Event{ID: events.NewID(), Data: joined{"ada"}})
-	fmt.Println(spans.Ended()[0].Name(), err)
-	// Output: handle user.joined <nil>
+	ctx, request := provider.Tracer("example").Start(context.Background(), "POST /members")
+	fmt.Println(config.Tracer.Current(ctx) == quadrilleotel.TraceParent(ctx))
+	request.End()
+	fmt.Println(spans.Ended()[0].Name())
+	// Output:
+	// true
+	// POST /members
 }

@@ -1,56 +1,133 @@
-// Package quadrilleotel traces a service with OpenTelemetry: a span for each handler, reaction and
-// outside call.
+// Package quadrilleotel traces a service with OpenTelemetry: a span for each event that is
+// published, for each event, deadline and answer that is handled, and for each outside call.
 //
-// It promises that a span has the span of the publishing service as its remote parent, and is
-// itself the parent of what is published, scheduled or called because of the event, also in other
-// services: the trace travels in the traceparent of the event (W3C Trace Context). It exports
+// It promises one trace for what follows from one cause, in all services, also through retries,
+// redrives and replays: a message carries the trace context of its publication (traceparent of W3C
+// Trace Context), and what waits in a table carries that of its cause. The spans have the
+// attributes of OpenTelemetry's semantic conventions for RabbitMQ, version 1.43. It exports
 // nothing: hand it the provider of your program.
 package quadrilleotel
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/quadrille-go/quadrille/consumer"
-	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 )
 
 const scope = "github.com/quadrille-go/quadrille/quadrilleotel"
 
-// Middleware returns a middleware that opens a span for each event that is handled. Its attributes
-// are those of OpenTelemetry's semantic conventions for messaging. An error of the handler is
-// recorded in the span.
-func Middleware(provider trace.TracerProvider) consumer.Middleware {
-	tracer := provider.Tracer(scope)
-	var w3c propagation.TraceContext
-	return func(next consumer.Next) consumer.Next {
-		return func(ctx context.Context, e events.Event) error {
-			carrier := propagation.MapCarrier{"traceparent": e.TraceParent}
-			ctx, span := tracer.Start(w3c.Extract(ctx, carrier), "handle "+e.Data.EventType(),
-				trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
-					attribute.String("messaging.system", "rabbitmq"),
-					attribute.String("messaging.operation.type", "process"),
-					attribute.String("messaging.message.id", e.ID),
-					attribute.String("messaging.message.conversation_id", e.CorrelationID),
-					attribute.String("cloudevents.event_type", e.Data.EventType()),
-					attribute.String("cloudevents.event_source", e.Source),
-					attribute.String("cloudevents.event_subject", e.Data.Subject()),
-					attribute.Int("quadrille.attempt", consumer.AttemptOf(ctx))))
-			defer span.End()
-			if c := span.SpanContext(); c.IsValid() {
-				e.TraceParent = fmt.Sprintf("00-%s-%s-%s", c.TraceID(), c.SpanID(), c.TraceFlags())
-			}
-			err := next(ctx, e)
-			if err != nil {
-				span.RecordError(err)
-				span.SetStatus(codes.Error, err.Error())
-			}
-			return err
-		}
+// Tracer returns the Tracer of a service, for quadrille.Config, whose spans the provider makes.
+func Tracer(provider trace.TracerProvider) *quadrille.Tracer {
+	tracer := provider.Tracer(scope, trace.WithSchemaURL(semconv.SchemaURL))
+	return &quadrille.Tracer{
+		Current: func(ctx context.Context) string { return current(ctx, tracer) },
+		Begin:   func(s tracing.Step) tracing.Span { return begin(tracer, s) },
 	}
+}
+
+// TraceParent returns the trace context of the span in ctx, for an event that is made from a
+// request; empty if there is none.
+func TraceParent(ctx context.Context) string {
+	return traceParentOf(trace.SpanContextFromContext(ctx))
+}
+
+func traceParentOf(c trace.SpanContext) string {
+	if !c.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf("00-%s-%s-%s", c.TraceID(), c.SpanID(), c.TraceFlags())
+}
+
+// current is TraceParent, but begins a trace where there is none. Its first span must exist: rows
+// that are published again refer to it.
+func current(ctx context.Context, tracer trace.Tracer) string {
+	if t := TraceParent(ctx); t != "" {
+		return t
+	}
+	_, span := tracer.Start(ctx, "transaction")
+	defer span.End()
+	return traceParentOf(span.SpanContext())
+}
+
+func begin(tracer trace.Tracer, s tracing.Step) tracing.Span {
+	parent := propagation.TraceContext{}.Extract(context.Background(),
+		propagation.MapCarrier{"traceparent": s.Event.TraceParent})
+	name, kind, attributes := describe(s)
+	options := []trace.SpanStartOption{trace.WithSpanKind(kind), trace.WithAttributes(attributes...)}
+	if c := trace.SpanContextFromContext(parent); s.Operation == tracing.Process && c.IsValid() {
+		// The conventions want a link to the publication even where that is the parent.
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: c}))
+	}
+	ctx, span := tracer.Start(parent, name, options...)
+	return tracing.Span{
+		TraceParent: TraceParent(ctx),
+		Into: func(ctx context.Context) context.Context {
+			return trace.ContextWithSpan(ctx, span)
+		},
+		End: func(err error) { end(span, err) },
+	}
+}
+
+func end(span trace.Span, err error) {
+	defer span.End()
+	switch together, ok := errors.AsType[tracing.RolledBackError](err); {
+	case ok:
+		// One event of the batch is to blame, and it is not known which: each has an attempt of its own
+		// next.
+		span.SetAttributes(attribute.String("quadrille.rolled_back",
+			shortened(together.Err.Error())))
+	case err != nil:
+		span.SetStatus(codes.Error, shortened(err.Error()))
+		span.SetAttributes(semconv.ErrorTypeOther)
+	}
+}
+
+// maxError bounds the text of an error in a span, in bytes: that of a panic has its stack.
+const maxError = 2000
+
+func shortened(text string) string {
+	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
+}
+
+// describe returns the name, the kind and the attributes of a span.
+func describe(s tracing.Step) (name string, kind trace.SpanKind, list []attribute.KeyValue) {
+	e := s.Event
+	list = []attribute.KeyValue{
+		semconv.CloudEventsEventType(e.Type), semconv.CloudEventsEventSubject(e.Subject),
+	}
+	if e.ID != "" {
+		list = append(list, semconv.CloudEventsEventID(e.ID), semconv.CloudEventsEventSource(e.Source))
+	}
+	if s.Attempt > 0 {
+		list = append(list, attribute.Int("quadrille.attempt", s.Attempt),
+			attribute.Int("quadrille.batch_size", s.Batch))
+	}
+	destination := s.Exchange + ":" + e.Type
+	operation, operationType := "publish", semconv.MessagingOperationTypeSend
+	switch s.Operation {
+	case tracing.React:
+		return "react " + e.Type, trace.SpanKindInternal, list
+	case tracing.Call:
+		return "call " + e.Type, trace.SpanKindInternal, list
+	case tracing.Process:
+		kind, destination = trace.SpanKindConsumer, destination+":"+s.Queue
+		operation, operationType = "process", semconv.MessagingOperationTypeProcess
+	default:
+		kind = trace.SpanKindProducer
+	}
+	return operation + " " + destination, kind, append(list, semconv.MessagingSystemRabbitMQ,
+		semconv.MessagingOperationName(operation), operationType,
+		semconv.MessagingDestinationName(destination),
+		semconv.MessagingRabbitMQDestinationRoutingKey(e.Type), semconv.MessagingMessageID(e.ID),
+		semconv.MessagingMessageConversationID(e.CorrelationID))
 }

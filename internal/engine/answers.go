@@ -143,7 +143,7 @@ func (w *answers) handleAnswers(ctx context.Context, tx *sqlx.Tx, answered []cal
 	if _, err := tx.ExecContext(ctx, redoLockTimeout); err != nil {
 		return fmt.Errorf("bound the wait for locks: %w", err)
 	}
-	return w.reactAndWrite(ctx, tx, batch)
+	return w.reactAndWrite(ctx, tx, batch, func(int) string { return "" })
 }
 
 // recordOne is record for one of a batch that failed. An answer that cannot be handled is a failure

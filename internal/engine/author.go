@@ -58,7 +58,7 @@ func (t *transactor) withScope(ctx context.Context, waited ...inbox.Pending) con
 // event's id, type, correlation id and attempt; see zerolog.Ctx.
 func Around(ctx context.Context, e events.Event, run Next) error {
 	s, _ := ctx.Value(scopeKey{}).(*scope)
-	ctx = withCause(ctx, e)
+	ctx = into(withCause(ctx, e), e)
 	if s == nil {
 		return run(ctx, e)
 	}

@@ -38,7 +38,10 @@ func (b *batches) process(ctx context.Context, session <-chan struct{},
 	for _, r := range b.decoder.batch(ctx, batch) {
 		if r.err == nil {
 			all = append(all, r.item)
-		} else if !b.keeper.park(ctx, r.item.delivery, r.item.record, r.err) {
+			continue
+		}
+		b.markParked(r.item, r.err)
+		if !b.keeper.park(ctx, r.item.delivery, r.item.record, r.err) {
 			return false
 		}
 	}
@@ -121,9 +124,10 @@ func (b *batches) transact(ctx context.Context, batch []item) error {
 		}
 		var todo []events.Event
 		var waiting []inbox.Pending
+		var exchanges []string // of todo
 		for _, it := range accepted.fresh {
 			if b.handlers.reacts(it.receipt.Type) {
-				todo = append(todo, it.event)
+				todo, exchanges = append(todo, it.event), append(exchanges, it.delivery.Exchange)
 			} else {
 				waiting = append(waiting, it.pending(b.handlers.waitsAs(it.receipt.Type)))
 			}
@@ -132,7 +136,7 @@ func (b *batches) transact(ctx context.Context, batch []item) error {
 		if err := b.inbox.Enqueue(ctx, tx, waiting...); err != nil || len(todo) == 0 {
 			return err
 		}
-		return b.reactAndWrite(ctx, tx, todo)
+		return b.reactAndWrite(ctx, tx, todo, func(i int) string { return exchanges[i] })
 	})
 	if err != nil {
 		return err

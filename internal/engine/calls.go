@@ -168,6 +168,11 @@ func (k *calls) make(ctx context.Context, p inbox.Pending) called {
 				return r, err
 			}
 			call := k.handlers.of[p.Type].Call
+			if k.tracer != nil {
+				span := k.beginCall(p, r.request)
+				r.request.TraceParent, ctx = span.TraceParent, span.Into(ctx)
+				defer func() { span.End(err) }()
+			}
 			if r.answer, err = call(k.withScope(ctx, p), r.request); err != nil {
 				// It is not an error of the database, even if it looks like one.
 				err = outsideError{err}

@@ -153,7 +153,8 @@ func (u *due) redoIn(ctx context.Context, tx *sqlx.Tx, claimed []inbox.Pending) 
 	if _, err := u.inbox.Finish(ctx, tx, claimed...); err != nil {
 		return err
 	}
-	return u.reactAndWrite(u.withScope(ctx, claimed...), tx, batch)
+	return u.reactAndWrite(u.withScope(ctx, claimed...), tx, batch,
+		func(i int) string { return claimed[i].Exchange })
 }
 
 // redoOne handles one due row alone, unless that has failed just now. If it fails, it waits for its

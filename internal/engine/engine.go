@@ -20,6 +20,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 	"github.com/quadrille-go/quadrille/topology"
 )
 
@@ -51,8 +52,9 @@ type Config struct {
 	Inbox  *inbox.Inbox
 	Outbox Outbox
 	// Ready is called at the start of each session, before anything is consumed; nil: always ready.
-	Ready func(*rabbit.Session) error
-	Log   zerolog.Logger
+	Ready  func(*rabbit.Session) error
+	Tracer *tracing.Tracer // nil: nothing is traced
+	Log    zerolog.Logger
 }
 
 // Engine consumes the queue of one service, and runs its retries, deadlines and calls. Its methods
@@ -71,7 +73,8 @@ func New(c Config) *Engine {
 	handlers := newHandlers(c.Service)
 	t := &transactor{db: c.DB, statements: pg.NewStatements(c.DB), inbox: c.Inbox, outbox: c.Outbox,
 		handlers: handlers, hanging: &hanging{log: c.Log}, middleware: c.Middleware,
-		stats: newCounters(handlers), log: c.Log, requested: make(chan struct{}, 1)}
+		tracer: c.Tracer, stats: newCounters(handlers), log: c.Log,
+		requested: make(chan struct{}, 1)}
 	r := &decoder{handlers: handlers, hanging: t.hanging, log: c.Log}
 	k := &keeper{t}
 	return &Engine{transactor: t, decoder: r,

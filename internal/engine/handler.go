@@ -46,6 +46,8 @@ type Effects struct {
 	Request  []events.Payload // outside calls
 }
 
+func (e Effects) empty() bool { return len(e.Publish)+len(e.Schedule)+len(e.Request) == 0 }
+
 // Deadline is a payload that is delivered to the service's own reactions after a time.
 type Deadline struct {
 	After   time.Duration

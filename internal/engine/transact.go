@@ -13,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/pg"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 )
 
 // transactor runs handlers in transactions of the service's database, and writes their effects. It
@@ -25,6 +26,7 @@ type transactor struct {
 	handlers   *handlers
 	hanging    *hanging
 	middleware []Middleware
+	tracer     *tracing.Tracer // nil: nothing is traced
 	stats      *counters
 	log        zerolog.Logger
 	requested  chan struct{} // a request of a call has been committed
@@ -62,8 +64,10 @@ func (t *transactor) react(ctx context.Context, tx *sqlx.Tx,
 
 // reactAndWrite runs the handlers of a batch and writes their effects. The code of a payload that
 // is written may hang as well: then the event counts as failed, or, with several events, the batch
-// is split.
-func (t *transactor) reactAndWrite(ctx context.Context, tx *sqlx.Tx, batch []events.Event) error {
+// is split. Exchange returns that through which an event came.
+func (t *transactor) reactAndWrite(ctx context.Context, tx *sqlx.Tx, batch []events.Event,
+	exchange func(i int) string) error {
+	batch = t.begin(ctx, batch, exchange)
 	results, err := t.react(ctx, tx, batch)
 	if err != nil {
 		return err
@@ -79,7 +83,7 @@ func (t *transactor) reactAndWrite(ctx context.Context, tx *sqlx.Tx, batch []eve
 // Write writes the effects of a batch: the schedule, the requests, and the outbox last, since its
 // rows are what the relay waits for.
 func (t *transactor) Write(ctx context.Context, tx *sqlx.Tx, results ...Result) error {
-	w, err := t.handlers.writesOf(results, time.Now())
+	w, err := t.handlers.writesOf(t.inCurrentTrace(ctx, results), time.Now())
 	if err != nil || w.empty() {
 		return err
 	}
@@ -113,6 +117,7 @@ func (t *transactor) once(ctx context.Context,
 	f func(ctx context.Context, tx *sqlx.Tx) error) error {
 	made := new(atomic.Bool)
 	ctx = context.WithValue(t.withScope(t.WithStatements(ctx)), requestsKey{}, made)
+	ctx, spans := t.withSpans(ctx)
 	err := pg.InTx(ctx, t.db, func(tx *sqlx.Tx) error {
 		open := &openTx{transactor: t, tx: tx}
 		if err := f(context.WithValue(ctx, openTxKey{}, open), tx); err != nil {
@@ -120,6 +125,7 @@ func (t *transactor) once(ctx context.Context,
 		}
 		return open.failed
 	})
+	spans.end(err)
 	if err == nil && made.Load() {
 		t.hurryCalls()
 	}

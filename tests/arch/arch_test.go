@@ -127,21 +127,23 @@ var mayImport = map[string][]string{
 	"admin":         {"events"},
 	"fulfilment":    {"events", "topology"},
 	"postgres":      {"internal/pg"},
-	"outbox":        {"events", "internal/pg", "internal/rabbit", "internal/tally"},
+	"outbox": {"events", "internal/pg", "internal/rabbit", "internal/tally",
+		"internal/tracing"},
 	"outbox/cdc":    {"outbox", "internal/pg"},
 	"consumer":      {"events", "topology", "internal/engine", "internal/inbox", "internal/pg"},
 	"idempotency":   {".", "internal/pg"},
 	"resilience":    {".", "admin", "internal/pg"},
 	"eventstore":    {".", "admin", "consumer", "events", "internal/pg"},
 	"quadrilleprom": {".", "admin", "consumer", "events"},
-	"quadrilleotel": {"consumer", "events"},
+	"quadrilleotel": {".", "internal/tracing"},
 	"check":         {"consumer", "events", "topology"},
 	"cli": {"admin", "events", "topology", "internal/export",
 		"internal/lint", "internal/rabbit"},
 	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
 		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
-		"internal/backlog", "internal/pg", "internal/rabbit", "internal/tally"},
+		"internal/backlog", "internal/pg", "internal/rabbit", "internal/release", "internal/tally",
+		"internal/tracing"},
 
 	"internal/pg":     {},
 	"internal/lint":   {"topology"},
@@ -150,8 +152,9 @@ var mayImport = map[string][]string{
 	"internal/rabbit": {"events", "topology"},
 	"internal/inbox":  {"events", "internal/pg"},
 	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit",
-		"internal/tally"},
+		"internal/tally", "internal/tracing"},
 	"internal/tally":   {},
+	"internal/tracing": {"events"},
 	"internal/backlog": {"internal/pg"},
 }
 
@@ -175,7 +178,8 @@ var heavy = map[string][]string{
 // ownOfKit lists the internal packages that belong to the kit. The demo is built as a stranger
 // would build it, and so it may not use them.
 var ownOfKit = []string{"internal/pg", "internal/rabbit", "internal/inbox", "internal/engine",
-	"internal/lint", "internal/schema", "internal/export", "internal/tally", "internal/backlog"}
+	"internal/lint", "internal/schema", "internal/export", "internal/tally", "internal/backlog",
+	"internal/tracing"}
 
 func TestImports(t *testing.T) {
 	for _, f := range files(t) {
