@@ -20,13 +20,16 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/release"
+	"github.com/quadrille-go/quadrille/internal/telemetry"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
 
 // healthTimeout is longer than the time-out of the probes of /readyz.
 const healthTimeout = 5 * time.Second
 
-// Config is the configuration of a service, read from its environment; see the list of settings.
+// Config is the configuration of a service, read from its environment; see the list of settings. The variables
+// of OpenTelemetry are described in package telemetry.
 type Config struct {
 	Database string
 	AMQP     string
@@ -36,6 +39,7 @@ type Config struct {
 
 	name     string // of the service
 	migrate  string
+	traces   *telemetry.Traces
 	leader   string // another address of the database
 	keep     time.Duration
 	receipts time.Duration
@@ -73,6 +77,11 @@ func Main(name string, build Build) int {
 
 func run(ctx context.Context, name string, lookup func(string) (string, bool), build Build) error {
 	c := read(name, lookup)
+	var err error
+	if c.traces, err = telemetry.Start(ctx, name, lookup, c.Log); err != nil {
+		c.errs = append(c.errs, err)
+	}
+	defer c.traces.Stop()
 	service, api, err := build(c)
 	if faults := errors.Join(c.errs...); faults != nil {
 		return faults
@@ -90,7 +99,9 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return service.Run(ctx) })
-	group.Go(func() error { return web.Serve(ctx, listener, web.Mux(service, tokens, api), c.Log) })
+	group.Go(func() error {
+		return web.Serve(ctx, listener, c.traces.Handler(web.Mux(service, tokens, api)), c.Log)
+	})
 	err = group.Wait()
 	err = c.misconfigured(err)
 	_ = service.Close()
@@ -116,7 +127,8 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	}
 	c.Tokens = c.String("QUADRILLE_TOKENS_FILE")
 	level := c.level("QUADRILLE_LOG_LEVEL")
-	c.Log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("service", name).Logger()
+	c.Log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("service", name).
+		Str("release", release.Name()).Logger()
 	return c
 }
 

@@ -10,7 +10,7 @@ import (
 // bounds.
 func (c *Config) Service() quadrille.Config {
 	return quadrille.Config{Database: c.Database, LeaderDatabase: c.leader, AMQP: c.AMQP, Log: c.Log,
-		Migrate:    c.migrate,
+		Tracer: c.traces.Tracer(), Migrate: c.migrate,
 		OutboxKeep: c.keep, Bounds: consumer.Bounds{ReceiptHistory: c.receipts}}
 }
 

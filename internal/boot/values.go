@@ -117,7 +117,8 @@ func (c *Config) Peer(name, setting string) *outside.Peer {
 		u.Scheme != "https" || u.Host == "") {
 		c.wrong(setting, address)
 	}
-	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN"), c.Log)
+	return outside.New(name, address, c.Duration("QUADRILLE_BREAKER_OPEN"), c.Log).
+		Through(c.traces.Transport)
 }
 
 // Countries returns a setting that is a list of country codes of ISO 3166-1 alpha-2, separated by

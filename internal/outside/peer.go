@@ -21,6 +21,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/resilience"
 )
 
@@ -67,6 +68,15 @@ func New(name, address string, open time.Duration, log zerolog.Logger) *Peer {
 	}
 }
 
+// Through wraps the transport of the peer's requests, such as with one that traces them. It must be
+// called before the first request.
+func (p *Peer) Through(wrap func(http.RoundTripper) http.RoundTripper) *Peer {
+	if p != nil {
+		p.client.Transport = wrap(p.client.Transport)
+	}
+	return p
+}
+
 // Close closes the connections that are idle.
 func (p *Peer) Close() { p.client.CloseIdleConnections() }
 
@@ -96,6 +106,9 @@ func (p *Peer) post(ctx context.Context, path, key string, body []byte) error {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Idempotency-Key", key)
+	if trace := consumer.CauseOf(ctx).TraceParent; trace != "" {
+		request.Header.Set("traceparent", trace) // a transport that traces replaces it
+	}
 	response, err := p.client.Do(request)
 	if err != nil {
 		if problem, ok := errors.AsType[*url.Error](err); ok {

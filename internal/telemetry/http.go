@@ -31,11 +31,19 @@ func (t *Traces) Handler(h http.Handler) http.Handler {
 
 // NameByRoute names the span of a request by the pattern of its route, such as "POST /orders".
 func NameByRoute(r *http.Request) {
-	if span := trace.SpanFromContext(r.Context()); span.IsRecording() && r.Pattern != "" {
-		span.SetName(r.Pattern)
-		_, route, _ := strings.Cut(r.Pattern, " ")
-		span.SetAttributes(semconv.HTTPRoute(route))
+	span := trace.SpanFromContext(r.Context())
+	if !span.IsRecording() || r.Pattern == "" {
+		return
 	}
+	method, route, ok := strings.Cut(r.Pattern, " ")
+	if !ok { // a pattern for all methods; those of HTTP are few
+		method, route = "HTTP", r.Pattern
+		if r.Method == http.MethodGet || r.Method == http.MethodPost {
+			method = r.Method
+		}
+	}
+	span.SetName(method + " " + route)
+	span.SetAttributes(semconv.HTTPRoute(route))
 }
 
 // Transport makes a span of each outside request, and sends its trace context as traceparent.

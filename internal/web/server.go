@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/internal/telemetry"
 	"github.com/quadrille-go/quadrille/quadrilleprom"
 )
 
@@ -93,6 +94,7 @@ func routeOf(r *http.Request, api http.Handler) string {
 // write its answer, too.
 func withTimeout(bound time.Duration, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		telemetry.NameByRoute(r)
 		ctx, cancel := context.WithTimeout(r.Context(), bound)
 		defer cancel()
 		if bound > writeTimeout {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/internal/telemetry"
 	"github.com/quadrille-go/quadrille/postgres"
 )
 
@@ -56,6 +57,7 @@ type Handler func(w http.ResponseWriter, r *http.Request) error
 // logged, because the client does not see them.
 func Handle(log zerolog.Logger, h Handler) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		telemetry.NameByRoute(r)
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		err := h(w, r.WithContext(ctx))

@@ -13,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/web"
+	"github.com/quadrille-go/quadrille/quadrilleotel"
 )
 
 const (
@@ -25,7 +26,7 @@ type api struct {
 	service *quadrille.Service
 	own     consumer.Participant[State]
 	within  time.Duration // by when an order must be confirmed, unless it says otherwise
-	placing *web.Group[Place]
+	placing *web.Group[placing]
 }
 
 func routes(service *quadrille.Service, own consumer.Participant[State], within time.Duration,
@@ -38,6 +39,12 @@ func routes(service *quadrille.Service, own consumer.Participant[State], within 
 	mux.Handle("GET /orders/{order}", web.Handle(log, a.show))
 	mux.Handle("POST /orders/{order}/cancellation", web.Handle(log, a.cancel))
 	return mux
+}
+
+// placing is an order of a request. Requests that share a transaction keep their own traces.
+type placing struct {
+	Place
+	trace string // the trace context of the request; empty if it is not traced
 }
 
 // View is an order as the API shows it.
@@ -98,16 +105,17 @@ func (a api) place(w http.ResponseWriter, r *http.Request) error {
 	if err := web.Invalid(command.Validate()); err != nil {
 		return err
 	}
-	return a.placing.Once(w, r, body, command)
+	return a.placing.Once(w, r, body, placing{command, quadrilleotel.TraceParent(r.Context())})
 }
 
 // placeAll takes orders, each with an id of its own.
-func (a api) placeAll(ctx context.Context, _ *sqlx.Tx, places []Place) ([]web.Answer, error) {
-	commands := make([]events.Payload, len(places))
+func (a api) placeAll(ctx context.Context, _ *sqlx.Tx, places []placing) ([]web.Answer, error) {
+	commands := make([]events.Event, len(places))
 	for i, p := range places {
-		commands[i] = p
+		commands[i] = events.Command(p.Place, time.Time{})
+		commands[i].TraceParent = p.trace
 	}
-	s, err := quadrille.Execute(ctx, a.service, a.own, commands...)
+	s, _, err := quadrille.Apply(ctx, a.service, a.own, commands...)
 	if err != nil {
 		return nil, err
 	}

@@ -42,6 +42,7 @@ type Env struct {
 	PeerProxies map[string]*quadrilletest.Proxy // to the provider and the carrier, with ThroughProxies
 	api         map[string]http.Handler
 	deadline    time.Duration
+	configure   func(service string, c *quadrille.Config)
 }
 
 // Proxies are the proxies between one service and its servers.
@@ -61,6 +62,12 @@ func Start(t testing.TB) *Env {
 // Prepare creates the four services. Their APIs work, but they neither publish nor consume before
 // Run.
 func Prepare(t testing.TB) *Env { t.Helper(); return prepare(t, fulfilment.OrderDeadline, false) }
+
+// Configured is Prepare with changes to the configuration of each service.
+func Configured(t testing.TB, configure func(service string, c *quadrille.Config)) *Env {
+	t.Helper()
+	return prepareWith(t, &Env{deadline: fulfilment.OrderDeadline, configure: configure}, false)
+}
 
 // WithoutPeers is Prepare without a payment provider and a carrier: cards are declined, and
 // shipping decides by itself.
@@ -85,13 +92,19 @@ func ThroughProxies(t testing.TB, deadline time.Duration) *Env {
 
 func prepare(t testing.TB, deadline time.Duration, proxied bool) *Env {
 	t.Helper()
+	return prepareWith(t, &Env{deadline: deadline}, proxied)
+}
+
+func prepareWith(t testing.TB, d *Env, proxied bool) *Env {
+	t.Helper()
 	admin, management := servertest.Vhost(t)
 	if err := rabbit.Apply(context.Background(), admin, fulfilment.Topology()); err != nil {
 		t.Fatal(err)
 	}
-	d := &Env{t: t, Admin: admin, Services: map[string]*quadrille.Service{},
-		Databases: map[string]string{}, api: map[string]http.Handler{}, Outside: simulator.New(),
-		Proxies: map[string]Proxies{}, PeerProxies: map[string]*quadrilletest.Proxy{}, deadline: deadline}
+	d.t, d.Admin, d.Outside = t, admin, simulator.New()
+	d.Services, d.Databases = map[string]*quadrille.Service{}, map[string]string{}
+	d.api, d.Proxies = map[string]http.Handler{}, map[string]Proxies{}
+	d.PeerProxies = map[string]*quadrilletest.Proxy{}
 	simulators := httptest.NewServer(d.Outside.Handler())
 	t.Cleanup(simulators.Close)
 	d.Peers = map[string]*outside.Peer{}
@@ -142,6 +155,9 @@ func (d *Env) RunWithout(absent string) {
 
 func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handler) {
 	c := quadrille.Config{Database: database, AMQP: amqp, Log: zerolog.Nop()}
+	if d.configure != nil {
+		d.configure(name, &c)
+	}
 	switch name {
 	case "orders":
 		return webtest.Must(orders.New(c, d.deadline))
@@ -151,6 +167,16 @@ func (d *Env) build(name, database, amqp string) (*quadrille.Service, http.Handl
 		return webtest.Must(inventory.New(c))
 	}
 	return webtest.Must(shipping.New(c, d.Peers["carrier"], shipping.Countries))
+}
+
+// API returns the whole HTTP handler of a service, without tokens.
+func (d *Env) API(name string) http.Handler {
+	d.t.Helper()
+	tokens, err := web.LoadTokens("")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return web.Mux(d.Services[name], tokens, d.api[name])
 }
 
 // EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
