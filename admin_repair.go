@@ -6,6 +6,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/logfields"
 )
 
 func (o operator) Redrive(ctx context.Context, r admin.RepairRequest) (admin.Repaired, error) {
@@ -28,8 +29,12 @@ func (o operator) repair(ctx context.Context, done string, r admin.RepairRequest
 	if err != nil {
 		return admin.Repaired{}, err
 	}
-	o.config.Log.Info().Str("operator", r.Operator).Str("reason", r.Reason).
-		Int("events", len(repaired.Done)).Msg("parked events were " + done)
+	for _, p := range repaired.Rows {
+		record := p.Record()
+		record.ID, record.Type = p.Key, p.Type
+		o.config.Log.Info().EmbedObject(logfields.Of(record)).Str("operator", r.Operator).
+			Str("reason", r.Reason).Msg("parked event was " + done)
+	}
 	return admin.Repaired{Done: repaired.Done, Evidence: repaired.Evidence,
 		Absent: repaired.Absent}, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/quadrille-go/quadrille/admin"
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/events"
+	"github.com/quadrille-go/quadrille/internal/logfields"
 	"github.com/quadrille-go/quadrille/internal/pg"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/tracing"
@@ -83,8 +84,10 @@ type Config struct {
 	// that only reads, and sees one snapshot, so that it may run next to traffic. nil: only the kit's
 	// own tables are audited. See the command audit.
 	Audit func(ctx context.Context, tx *sqlx.Tx) ([]admin.Finding, error)
-	// Log gets what happens. The zero value writes warnings and errors to standard error, since
-	// a service that waits for its servers would otherwise be silent; zerolog.Nop() logs nothing.
+	// Log gets what happens. Each line names the service and the release; a line about an event has
+	// its event_id, event_type, subject, correlation_id, causation_id, trace_id and attempt. The zero
+	// value writes warnings and errors to standard error, since a service that waits for its servers
+	// would otherwise be silent; zerolog.Nop() logs nothing.
 	Log zerolog.Logger
 }
 
@@ -118,9 +121,9 @@ var ErrMisconfigured = errors.New("service is misconfigured")
 // ErrMisconfigured. It does not connect yet.
 func New(c Config) (*Service, error) {
 	if reflect.ValueOf(c.Log).IsZero() {
-		c.Log = zerolog.New(os.Stderr).Level(zerolog.WarnLevel).With().Timestamp().
-			Str("service", c.Name).Logger()
+		c.Log = zerolog.New(os.Stderr).Level(zerolog.WarnLevel).With().Timestamp().Logger()
 	}
+	c.Log = logfields.Named(c.Log, c.Name)
 	s := &Service{config: c}
 	var faults []error
 	address := func(field string, of *string, tls func(string) (string, error)) {

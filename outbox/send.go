@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/quadrille-go/quadrille/internal/logfields"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
 	"github.com/quadrille-go/quadrille/internal/tracing"
 )
@@ -137,7 +138,22 @@ func (t *term) await(ctx context.Context, a *attempt) error {
 		a.reason = why.Error()
 	}
 	a.endSpan(nil)
+	t.relay.logAttempt(a)
 	return nil
+}
+
+// logAttempt logs the result of an attempt. It costs nothing while the level is higher.
+func (r *Relay) logAttempt(a *attempt) {
+	line := r.Log.Debug()
+	if line == nil {
+		return
+	}
+	line = line.EmbedObject(logfields.Of(a.record)).Int64("seq", a.seq)
+	if a.result == confirmed {
+		line.Bool("again", a.origin != ofSource).Msg("event published")
+		return
+	}
+	line.Str("reason", a.reason).Msg("event not published")
 }
 
 // sessionLost settles what can be settled when the session ended with attempts in flight: the

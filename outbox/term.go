@@ -199,7 +199,7 @@ func (t *term) logHeld(holds []heldRow) {
 	for _, h := range holds {
 		switch {
 		case h.kind == quarantined:
-			t.relay.Log.Error().Int64("seq", h.seq).Str("aggregate", h.aggregate).
+			t.relay.Log.Error().Int64("seq", h.seq).Str("subject", h.aggregate).
 				Str("reason", h.reason).Msg("event quarantined: it cannot be published as it is; " +
 				"repair the cause, then replay the event")
 		case h.attempts > 0:
@@ -208,6 +208,6 @@ func (t *term) logHeld(holds []heldRow) {
 	}
 	if failed > 0 {
 		t.relay.Log.Warn().Int("events", failed).Int("held", t.heldCount).Int64("seq", last.seq).
-			Str("reason", last.reason).Msg("events held, they are published again later")
+			Str("subject", last.aggregate).Str("reason", last.reason).Msg("events held, they are published again later")
 	}
 }

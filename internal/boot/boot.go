@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quadrille-go/quadrille"
-	"github.com/quadrille-go/quadrille/internal/release"
+	"github.com/quadrille-go/quadrille/internal/logfields"
 	"github.com/quadrille-go/quadrille/internal/telemetry"
 	"github.com/quadrille-go/quadrille/internal/web"
 )
@@ -127,8 +127,7 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	}
 	c.Tokens = c.String("QUADRILLE_TOKENS_FILE")
 	level := c.level("QUADRILLE_LOG_LEVEL")
-	c.Log = zerolog.New(os.Stderr).Level(level).With().Timestamp().Str("service", name).
-		Str("release", release.Name()).Logger()
+	c.Log = logfields.Named(zerolog.New(os.Stderr).Level(level).With().Timestamp().Logger(), name)
 	return c
 }
 

@@ -50,7 +50,8 @@ func (w *answers) recordAll(ctx context.Context, batch []called) {
 // failures with their next attempt. What another replica has recorded since the lease was over has
 // no effect again.
 func (w *answers) record(ctx context.Context, batch []called) error {
-	var recorded []string // types
+	var recorded []string        // types
+	var done map[inbox.Name]bool // recorded now
 	err := w.inTx(ctx, func(ctx context.Context, tx *sqlx.Tx) error {
 		answers := make([]inbox.Answer, 0, len(batch))
 		for _, r := range batch {
@@ -66,8 +67,8 @@ func (w *answers) record(ctx context.Context, batch []called) error {
 			}
 			answers = append(answers, answer)
 		}
-		done, err := w.inbox.Answer(ctx, tx, answers...)
-		if err != nil {
+		var err error
+		if done, err = w.inbox.Answer(ctx, tx, answers...); err != nil {
 			return err
 		}
 		recorded = recorded[:0]
@@ -85,6 +86,7 @@ func (w *answers) record(ctx context.Context, batch []called) error {
 		for _, callType := range recorded {
 			w.stats.event(callType, eventHandled)
 		}
+		w.logAnswered(batch, done)
 		w.outbox.Nudge()
 	}
 	return err
@@ -156,7 +158,8 @@ func (w *answers) recordOne(ctx context.Context, r called) {
 			return
 		}
 		if pg.Alive(ctx, w.db) != nil {
-			w.log.Warn().Err(err).Str("id", r.Key).Msg("the answer to a call is lost, it is made again")
+			w.log.Warn().Err(err).EmbedObject(aboutPending(r.Pending)).Int("attempt", r.Attempts+1).
+				Msg("the answer to a call is lost, it is made again")
 			return
 		}
 		if w.handlers.retryOf(r.Type).dispose(err, 1, reruns, r.Attempts, true) != rerun {

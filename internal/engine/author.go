@@ -55,7 +55,7 @@ func (t *transactor) withScope(ctx context.Context, waited ...inbox.Pending) con
 
 // Around runs the author's code for one event inside of the middleware, and within the time-out of
 // its handler. The context has the event as the cause of what is published, and a logger with the
-// event's id, type, correlation id and attempt; see zerolog.Ctx.
+// ids of the event and its attempt; see zerolog.Ctx.
 func Around(ctx context.Context, e events.Event, run Next) error {
 	s, _ := ctx.Value(scopeKey{}).(*scope)
 	ctx = into(withCause(ctx, e), e)
@@ -64,8 +64,7 @@ func Around(ctx context.Context, e events.Event, run Next) error {
 	}
 	t := s.transactor
 	eventType := e.Data.EventType()
-	logger := t.log.With().Str("event_id", keyOf(e)).Str("event_type", eventType).
-		Str("correlation_id", e.CorrelationID).Int("attempt", s.attempt(keyOf(e))).Logger()
+	logger := t.log.With().EmbedObject(aboutEvent(e)).Int("attempt", s.attempt(keyOf(e))).Logger()
 	ctx = logger.WithContext(ctx)
 	if h := t.handlers.of[eventType]; h != nil && h.Timeout > 0 {
 		var cancel context.CancelFunc

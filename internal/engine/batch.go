@@ -150,6 +150,7 @@ func (b *batches) transact(ctx context.Context, batch []item) error {
 		if b.handlers.reacts(it.receipt.Type) {
 			b.stats.event(it.receipt.Type, eventHandled)
 			b.stats.lag.Observe(time.Since(it.event.Time))
+			b.logHandled(it.event)
 		}
 	}
 	b.keeper.noteAccepted(accepted)

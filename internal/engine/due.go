@@ -86,6 +86,7 @@ func (u *due) redo(ctx context.Context) (more bool, err error) {
 		for _, p := range claimed {
 			u.stats.event(p.Type, eventHandled)
 		}
+		u.logRedone(claimed...)
 	case len(claimed) == 0 || pg.Alive(ctx, u.db) != nil:
 		return false, err
 	case len(claimed) == 1:
@@ -165,14 +166,15 @@ func (u *due) redoOne(ctx context.Context, claimed inbox.Pending, failed *error)
 		if reruns > 0 {
 			sleep(ctx, jitter(rerunPause))
 		}
-		handled := false
+		var handled []inbox.Pending
 		*failed = u.withClaim(ctx, claimed, func(ctx context.Context, tx *sqlx.Tx,
 			p inbox.Pending) error {
-			handled = true
-			return u.redoIn(ctx, tx, []inbox.Pending{p})
+			handled = []inbox.Pending{p}
+			return u.redoIn(ctx, tx, handled)
 		})
-		if *failed == nil && handled {
+		if *failed == nil && len(handled) > 0 {
 			u.stats.event(claimed.Type, eventHandled)
+			u.logRedone(handled...)
 		}
 		if *failed == nil || ctx.Err() != nil {
 			return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/inbox"
+	"github.com/quadrille-go/quadrille/internal/logfields"
 	"github.com/quadrille-go/quadrille/internal/pg"
 )
 
@@ -83,7 +84,11 @@ func guard[T any](ctx context.Context, hang *hanging, timeout time.Duration,
 	}
 	hung := hungError{running.key, running.eventType, timeout}
 	hang.add(hung.eventType, 1)
-	hang.log.Error().Str("type", hung.eventType).Str("id", hung.key).Msg(hung.Error())
+	about := logfields.Of{ID: hung.key, Type: hung.eventType}
+	if running.event.Data != nil {
+		about = aboutEvent(running.event)
+	}
+	hang.log.Error().EmbedObject(about).Msg(hung.Error())
 	go func() { // ends with f
 		<-done
 		hang.add(hung.eventType, -1)
@@ -94,7 +99,10 @@ func guard[T any](ctx context.Context, hang *hanging, timeout time.Duration,
 // watch records for which event an author's code runs.
 type watch struct{ running atomic.Pointer[run] }
 
-type run struct{ key, eventType string }
+type run struct {
+	key, eventType string
+	event          events.Event // without Data: it is not decoded yet
+}
 
 type watchKey struct{}
 
@@ -105,14 +113,14 @@ func watched(ctx context.Context, key, eventType string) (ended func()) {
 	if w == nil {
 		return func() {}
 	}
-	w.running.Store(&run{key, eventType})
+	w.running.Store(&run{key: key, eventType: eventType})
 	return func() { w.running.Store(nil) }
 }
 
 // Safely runs the handler of one event: a panic is an error.
 func Safely(ctx context.Context, e events.Event, f func() error) (err error) {
 	if w, _ := ctx.Value(watchKey{}).(*watch); w != nil {
-		w.running.Store(&run{keyOf(e), e.Data.EventType()})
+		w.running.Store(&run{keyOf(e), e.Data.EventType(), e})
 		defer w.running.Store(nil)
 	}
 	defer recovered(&err, e)

@@ -65,7 +65,9 @@ func isForeign(why error) bool {
 
 func (k *keeper) noteParked(d amqp.Delivery, record events.Record, why error, kept bool) {
 	if kept {
-		k.note(inbox.Pending{Key: hashOf(d), Type: record.Type, Reason: why.Error()}, true)
+		p := pendingOf(d, record)
+		p.Key, p.Reason = hashOf(d), why.Error()
+		k.note(p, true)
 		return
 	}
 	if n := k.stats.dropped.Add(1); n&(n-1) == 0 { // not a line for each

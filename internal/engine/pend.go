@@ -159,7 +159,7 @@ func (k *keeper) reschedule(ctx context.Context, tx *sqlx.Tx, p inbox.Pending,
 }
 
 func (k *keeper) note(p inbox.Pending, parked bool) {
-	log := k.log.Warn().Str("id", p.Key).Str("type", p.Type).Int("attempts", p.Attempts).Str("reason",
+	log := k.log.Warn().EmbedObject(aboutPending(p)).Int("attempt", p.Attempts).Str("reason",
 		firstLine(p.Reason))
 	if parked {
 		k.stats.event(p.Type, eventParked)

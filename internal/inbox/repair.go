@@ -26,6 +26,7 @@ type Repair struct {
 // Repaired is what became of the rows that an operator named, by their keys.
 type Repaired struct {
 	Done     []string
+	Rows     []Pending // those of Done, with their envelopes
 	Evidence []string // they can only be discarded
 	Absent   []string // nothing is parked under these keys: it was repaired before
 }
@@ -43,9 +44,11 @@ done AS (
 	UPDATE pending AS p SET due = now(), attempts = 0, updated_at = now() FROM named
 	WHERE p.consumer = $1 AND p.owner = named.owner AND p.key = named.key AND p.due IS NULL
 		AND p.kind <> 'evidence'
-	RETURNING p.owner, p.key, p.type, p.reason)
-INSERT INTO repairs (consumer, owner, key, type, action, operator, reason, parked_for)
-SELECT $1, owner, key, type, 'redrive', $3, $4, reason FROM done ORDER BY key RETURNING key`
+	RETURNING p.owner, p.key, p.kind, p.type, p.reason, p.attributes),
+noted AS (
+	INSERT INTO repairs (consumer, owner, key, type, action, operator, reason, parked_for)
+	SELECT $1, owner, key, type, 'redrive', $3, $4, reason FROM done ORDER BY key)
+` + doneSQL
 
 // discardSQL moves parked rows to the record. The inbox still knows the events, so that they are
 // not handled when they are delivered again.
@@ -53,10 +56,13 @@ const discardSQL = namedSQL + `
 done AS (
 	DELETE FROM pending AS p USING named
 	WHERE p.consumer = $1 AND p.owner = named.owner AND p.key = named.key AND p.due IS NULL
-	RETURNING p.owner, p.key, p.type, p.reason, to_json(p) AS whole)
-INSERT INTO repairs (consumer, owner, key, type, action, operator, reason, parked_for, discarded)
-SELECT $1, owner, key, type, 'discard', $3, $4, reason, whole FROM done ORDER BY key
-RETURNING key`
+	RETURNING p.owner, p.key, p.kind, p.type, p.reason, p.attributes, to_json(p) AS whole),
+noted AS (
+	INSERT INTO repairs (consumer, owner, key, type, action, operator, reason, parked_for, discarded)
+	SELECT $1, owner, key, type, 'discard', $3, $4, reason, whole FROM done ORDER BY key)
+` + doneSQL
+
+const doneSQL = `SELECT owner, key, kind, type, reason, attributes FROM done ORDER BY key`
 
 // Redrive makes the parked rows with these keys due now. Whoever comes second, also after a crash
 // in the middle, finds them absent.
@@ -77,9 +83,12 @@ func (i *Inbox) repair(ctx context.Context, query, operator, reason string,
 	keys []string) (r Repaired, err error) {
 	r = Repaired{Done: []string{}, Evidence: []string{}, Absent: []string{}}
 	err = pg.InTx(ctx, i.db, func(tx *sqlx.Tx) error {
-		if err := tx.SelectContext(ctx, &r.Done, query, i.consumer, pq.StringArray(keys),
+		if err := tx.SelectContext(ctx, &r.Rows, query, i.consumer, pq.StringArray(keys),
 			storable(operator), storable(reason)); err != nil {
 			return err
+		}
+		for _, p := range r.Rows {
+			r.Done = append(r.Done, p.Key)
 		}
 		return tx.SelectContext(ctx, &r.Evidence, `SELECT DISTINCT key FROM pending
 			WHERE consumer = $1 AND key = ANY($2) AND due IS NULL AND kind = 'evidence' ORDER BY key`,

@@ -122,12 +122,12 @@ func files(t *testing.T) []file {
 // mayImport lists the packages of the project that each package of the kit may import. The public
 // ones come first, then the machine room, which no user sees.
 var mayImport = map[string][]string{
-	"events":        {},
-	"topology":      {},
-	"admin":         {"events"},
-	"fulfilment":    {"events", "topology"},
-	"postgres":      {"internal/pg"},
-	"outbox": {"events", "internal/pg", "internal/rabbit", "internal/tally",
+	"events":     {},
+	"topology":   {},
+	"admin":      {"events"},
+	"fulfilment": {"events", "topology"},
+	"postgres":   {"internal/pg"},
+	"outbox": {"events", "internal/logfields", "internal/pg", "internal/rabbit", "internal/tally",
 		"internal/tracing"},
 	"outbox/cdc":    {"outbox", "internal/pg"},
 	"consumer":      {"events", "topology", "internal/engine", "internal/inbox", "internal/pg"},
@@ -142,7 +142,7 @@ var mayImport = map[string][]string{
 	"quadrilletest": {".", "check", "consumer", "events", "topology", "internal/localrun",
 		"internal/rabbit", "internal/servertest"},
 	".": {"admin", "consumer", "events", "outbox", "topology", "internal/engine", "internal/inbox",
-		"internal/backlog", "internal/pg", "internal/rabbit", "internal/release", "internal/tally",
+		"internal/backlog", "internal/logfields", "internal/pg", "internal/rabbit", "internal/tally",
 		"internal/tracing"},
 
 	"internal/pg":     {},
@@ -151,8 +151,8 @@ var mayImport = map[string][]string{
 	"internal/export": {"events", "topology", "internal/schema"},
 	"internal/rabbit": {"events", "topology"},
 	"internal/inbox":  {"events", "internal/pg"},
-	"internal/engine": {"events", "topology", "internal/inbox", "internal/pg", "internal/rabbit",
-		"internal/tally", "internal/tracing"},
+	"internal/engine": {"events", "topology", "internal/inbox", "internal/logfields", "internal/pg",
+		"internal/rabbit", "internal/tally", "internal/tracing"},
 	"internal/tally":   {},
 	"internal/tracing": {"events"},
 	"internal/backlog": {"internal/pg"},
