@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,7 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 		m := w.Message(consumertest.Event(consumertest.Shop,
 			consumertest.Noted{Order: fmt.Sprint("bad ", i), Text: b.name}))
 		b.spoil(&m)
-		w.Publish(m, m, m, m, m)
+		w.Publish(copies(m)...)
 		valid = append(valid, consumertest.Noted{Order: fmt.Sprint("good ", i)})
 	}
 	w.PublishAs(consumertest.Shop, valid...)
@@ -135,6 +136,19 @@ func TestBadMessagesAreParkedOnceWithTheirBytes(t *testing.T) {
 	if s := c.Stats(); s.Delayed != 0 {
 		t.Errorf("stats %+v: an attempt was spent", s)
 	}
+}
+
+// copies returns five copies of a message, each with the trace context of a publication of its own.
+func copies(m rabbit.Message) (list []rabbit.Message) {
+	for i := range 5 {
+		c := m
+		c.Headers = maps.Clone(m.Headers)
+		if _, spoilt := c.Headers["traceparent"].([]byte); !spoilt {
+			c.Headers["traceparent"] = fmt.Sprintf("00-%032x-%016x-01", 1, i+1)
+		}
+		list = append(list, c)
+	}
+	return list
 }
 
 // contains reports whether a row has the bytes and the reason of b.

@@ -92,9 +92,12 @@ func TestMiddlewareWrapsWhateverHandles(t *testing.T) {
 		t.Errorf("seen %q", got)
 	}
 	for _, field := range []string{`"event_id":"` + e.ID, `"event_type":"order.noted"`,
-		`"correlation_id":"` + e.CorrelationID, `"attempt":2`} {
-		if !strings.Contains(log.String(), field) {
-			t.Errorf("%s is not in the log: %s", field, log.String())
+		`"subject":"n"`, `"correlation_id":"` + e.CorrelationID, `"trace_id":"` + e.TraceParent[3:35],
+		`"attempt":2`} {
+		name, _, _ := strings.Cut(field, ":")
+		if _, second, _ := strings.Cut(log.String(), "\n"); !strings.Contains(second, field) ||
+			strings.Count(second, name+":") != 1 {
+			t.Errorf("%s is not once in the log: %s", field, log.String())
 		}
 	}
 }

@@ -208,6 +208,7 @@ func (t *term) logHeld(holds []heldRow) {
 	}
 	if failed > 0 {
 		t.relay.Log.Warn().Int("events", failed).Int("held", t.heldCount).Int64("seq", last.seq).
-			Str("subject", last.aggregate).Str("reason", last.reason).Msg("events held, they are published again later")
+			Str("subject", last.aggregate).Str("reason", last.reason).
+			Msg("events held, they are published again later")
 	}
 }

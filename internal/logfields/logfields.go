@@ -35,8 +35,8 @@ func traceID(traceParent string) string {
 	return traceParent[3:35]
 }
 
-// Named returns a logger whose lines name the service and its release. Names that it has already are
-// kept.
+// Named returns a logger whose lines name the service and its release. Names that the logger has
+// already are kept.
 func Named(log zerolog.Logger, service string) zerolog.Logger {
 	var line bytes.Buffer
 	probe := log.Output(&line).Level(zerolog.TraceLevel).Sample(nil)

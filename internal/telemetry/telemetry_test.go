@@ -15,6 +15,8 @@ import (
 	"github.com/quadrille-go/quadrille/quadrilletest"
 )
 
+const endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
 func TestMain(m *testing.M) { leaks.Main(m) }
 
 // lookupIn returns the lookup of an environment; t.Setenv sets the variables that the exporter
@@ -30,11 +32,11 @@ func lookupIn(t *testing.T, env map[string]string) func(string) (string, bool) {
 // Without a variable that asks for traces nothing is started: no goroutine, no tracer, no wrapper.
 func TestNothingIsTracedUnlessAsked(t *testing.T) {
 	for name, env := range map[string]map[string]string{
-		"no variable":        {"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-		"empty":              {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-		"the SDK is off":     {"OTEL_SDK_DISABLED": "True", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1"},
-		"no exporter":        {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:1"},
-		"metrics of another": {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x:1"},
+		"no variable":    {"OTEL_SERVICE_NAME": "x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+		"empty":          {endpoint: ""},
+		"the SDK is off": {"OTEL_SDK_DISABLED": "True", endpoint: "http://x:1"},
+		"no exporter":    {"OTEL_TRACES_EXPORTER": "none", endpoint: "http://x:1"},
+		"metrics":        {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://x:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := runtime.NumGoroutine()
@@ -74,8 +76,8 @@ func TestWrongVariablesAreNamed(t *testing.T) {
 	}
 }
 
-// The spans of a request, and of what it asks another server, reach a receiver in each protocol. The
-// incoming trace context is the parent; the outgoing one is that of the last span.
+// The spans of a request, and of its request to another server, reach a receiver in each protocol.
+// The incoming trace context is the parent; the outgoing one is that of the last span.
 func TestSpansReachTheReceiver(t *testing.T) {
 	for protocol, start := range map[string]func(testing.TB) *otlptest.Receiver{
 		"http/protobuf": otlptest.New, "grpc": otlptest.NewGRPC,
@@ -141,8 +143,8 @@ func TestSpansReachTheReceiver(t *testing.T) {
 	}
 }
 
-// A receiver that hangs, with time-outs of an hour, delays neither the making of more spans than the
-// queue has room for nor the end of the program.
+// A receiver that hangs, with time-outs of an hour, delays neither the making of more spans than
+// the queue has room for nor the end of the program.
 func TestAHangingReceiverDelaysNothing(t *testing.T) {
 	address, asked := otlptest.NewHanging(t)
 	traces, err := Start(t.Context(), "orders", lookupIn(t, map[string]string{

@@ -52,7 +52,7 @@ func (f file) text() []string {
 func (f file) support() bool {
 	return strings.HasPrefix(f.path, "tests/") || slices.Contains([]string{"internal/web/webtest",
 		"internal/localrun", "internal/servertest", "internal/servertest/leaks",
-		"consumer/internal/consumertest", "internal/telemetry/otlptest",
+		"consumer/internal/consumertest", "internal/telemetry/otlptest", "internal/tracing/tracingtest",
 		"outbox/internal/outboxtest"}, f.dir())
 }
 

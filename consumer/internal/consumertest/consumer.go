@@ -11,6 +11,7 @@ import (
 	"github.com/quadrille-go/quadrille/internal/engine"
 	"github.com/quadrille-go/quadrille/internal/inbox"
 	"github.com/quadrille-go/quadrille/internal/rabbit"
+	"github.com/quadrille-go/quadrille/internal/tracing"
 	"github.com/quadrille-go/quadrille/outbox"
 )
 
@@ -22,6 +23,7 @@ type Consumer struct {
 	DB     *sqlx.DB
 	Outbox *outbox.Outbox
 	Ready  func(*rabbit.Session) error
+	Tracer *tracing.Tracer
 	Log    zerolog.Logger
 
 	once   sync.Once
@@ -33,7 +35,7 @@ func (c *Consumer) Engine() *engine.Engine {
 	c.once.Do(func() {
 		c.engine = engine.New(engine.Config{Service: c.Compile(), URL: c.URL, DB: c.DB,
 			Inbox: inbox.New(c.DB, c.Name), Outbox: c.Outbox, Ready: c.Ready,
-			Log: c.Log})
+			Tracer: c.Tracer, Log: c.Log})
 	})
 	return c.engine
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/internal/telemetry"
 	"github.com/quadrille-go/quadrille/internal/telemetry/otlptest"
+	"github.com/quadrille-go/quadrille/quadrilletest"
 	"github.com/quadrille-go/quadrille/tests/system/env"
 )
 
@@ -133,8 +134,42 @@ func TestOrdersOfOneTransactionHaveTracesOfTheirOwn(t *testing.T) {
 	})
 }
 
+// A service that is not traced passes the trace context of the cause of a call on.
+func TestUntracedCallsCarryTheTraceOfTheirCause(t *testing.T) {
+	t.Parallel()
+	r := start(t, func(string, *quadrille.Config) {},
+		func(_ string, h http.Handler) http.Handler { return h })
+	var outgoing sync.Map // by path
+	note := func(base http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			outgoing.Store(request.URL.Path, request.Header.Get("traceparent"))
+			return base.RoundTrip(request)
+		})
+	}
+	r.Peers["provider"].Through(note)
+	r.Peers["carrier"].Through(note)
+	quadrilletest.Run(t, r.Services["payments"])
+	id := r.place("untraced")
+	r.confirmed(id)
+	var root string
+	if err := r.open("orders").Get(&root, `SELECT headers->>'traceparent' FROM outbox
+		WHERE type = 'order.placed' AND aggregateid = $1`, id); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/charges", "/bookings"} {
+		if got, _ := outgoing.Load(path); got != root {
+			t.Errorf("POST %s has the traceparent %v, want that of the order, %s", path, got, root)
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // awaitSpans waits for the span with a name about an order, and returns all spans about it.
-func awaitSpans(t *testing.T, receiver *otlptest.Receiver, order, name string) (list []otlptest.Span) {
+func awaitSpans(t *testing.T, receiver *otlptest.Receiver, order,
+	name string) (list []otlptest.Span) {
 	t.Helper()
 	env.Await(t, "the span "+name, func() (string, bool) {
 		list = slices.DeleteFunc(receiver.Spans(), func(s otlptest.Span) bool {
