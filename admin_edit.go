@@ -40,7 +40,6 @@ func (o operator) Edit(ctx context.Context, id string, r admin.EditRequest) (adm
 	if err != nil {
 		return admin.ParkedEvent{}, err
 	}
-	o.config.Log.Info().Str("operator", r.Operator).Str("reason", r.Reason).Str("id", found.Key).
-		Msg("a parked event was edited")
+	o.logRepair(found, r.Operator, r.Reason, "edited")
 	return o.ParkedEvent(ctx, id)
 }

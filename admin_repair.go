@@ -30,13 +30,18 @@ func (o operator) repair(ctx context.Context, done string, r admin.RepairRequest
 		return admin.Repaired{}, err
 	}
 	for _, p := range repaired.Rows {
-		record := p.Record()
-		record.ID, record.Type = p.Key, p.Type
-		o.config.Log.Info().EmbedObject(logfields.Of(record)).Str("operator", r.Operator).
-			Str("reason", r.Reason).Msg("parked event was " + done)
+		o.logRepair(p, r.Operator, r.Reason, done)
 	}
 	return admin.Repaired{Done: repaired.Done, Evidence: repaired.Evidence,
 		Absent: repaired.Absent}, nil
+}
+
+// logRepair logs what an operator did to a parked row, with the ids of its event.
+func (o operator) logRepair(p inbox.Pending, by, reason, done string) {
+	record := p.Record()
+	record.ID, record.Type = p.Key, p.Type
+	o.config.Log.Info().EmbedObject(logfields.Of(record)).Str("operator", by).Str("reason", reason).
+		Msg("parked event was " + done)
 }
 
 func (o operator) Repairs(ctx context.Context, after int64, limit int) (admin.RepairPage, error) {

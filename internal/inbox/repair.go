@@ -27,8 +27,8 @@ type Repair struct {
 type Repaired struct {
 	Done     []string
 	Rows     []Pending // those of Done, with their envelopes
-	Evidence []string // they can only be discarded
-	Absent   []string // nothing is parked under these keys: it was repaired before
+	Evidence []string  // they can only be discarded
+	Absent   []string  // nothing is parked under these keys: it was repaired before
 }
 
 // namedSQL locks the parked rows that an operator named. All operators lock in one order, so that
