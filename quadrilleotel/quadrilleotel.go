@@ -11,16 +11,16 @@ package quadrilleotel
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strconv"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/quadrille-go/quadrille"
+	"github.com/quadrille-go/quadrille/events"
 	"github.com/quadrille-go/quadrille/internal/tracing"
 )
 
@@ -45,7 +45,20 @@ func traceParentOf(c trace.SpanContext) string {
 	if !c.IsValid() {
 		return ""
 	}
-	return fmt.Sprintf("00-%s-%s-%s", c.TraceID(), c.SpanID(), c.TraceFlags())
+	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
+}
+
+// spanContextOf is the reverse of traceParentOf. An invalid trace context is none.
+func spanContextOf(traceParent string) trace.SpanContext {
+	if !events.ValidTrace(traceParent) {
+		return trace.SpanContext{}
+	}
+	// These are hexadecimal digits.
+	traceID, _ := trace.TraceIDFromHex(traceParent[3:35])
+	spanID, _ := trace.SpanIDFromHex(traceParent[36:52])
+	flags, _ := strconv.ParseUint(traceParent[53:], 16, 8)
+	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: traceID, SpanID: spanID,
+		TraceFlags: trace.TraceFlags(flags), Remote: true})
 }
 
 // current is TraceParent, but begins a trace where there is none. Its first span must exist: rows
@@ -60,13 +73,13 @@ func current(ctx context.Context, tracer trace.Tracer) string {
 }
 
 func begin(tracer trace.Tracer, s tracing.Step) tracing.Span {
-	parent := propagation.TraceContext{}.Extract(context.Background(),
-		propagation.MapCarrier{"traceparent": s.Event.TraceParent})
+	remote := spanContextOf(s.Event.TraceParent)
+	parent := trace.ContextWithRemoteSpanContext(context.Background(), remote)
 	name, kind, attributes := describe(s)
 	options := []trace.SpanStartOption{trace.WithSpanKind(kind), trace.WithAttributes(attributes...)}
-	if c := trace.SpanContextFromContext(parent); s.Operation == tracing.Process && c.IsValid() {
+	if s.Operation == tracing.Process && remote.IsValid() {
 		// The conventions want a link to the publication even where that is the parent.
-		options = append(options, trace.WithLinks(trace.Link{SpanContext: c}))
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: remote}))
 	}
 	ctx, span := tracer.Start(parent, name, options...)
 	return tracing.Span{

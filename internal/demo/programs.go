@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +37,7 @@ func (s *Stack) startOne(ctx context.Context, name, binaries string) error {
 			env = append(env, setting+"="+value)
 		}
 	}
+	env = append(env, traceVariables(os.Environ())...)
 	return s.processes.Start(ctx, name, filepath.Join(binaries, service), append(env, s.Settings...))
 }
 
@@ -65,4 +67,13 @@ func (s *Stack) binaries(ctx context.Context) (string, error) {
 	}
 	s.built = true
 	return folder, nil
+}
+
+// traceVariables returns the variables of OpenTelemetry in an environment. The name of the service
+// is not among them: each service has its own.
+func traceVariables(environment []string) []string {
+	return slices.DeleteFunc(slices.Clone(environment), func(variable string) bool {
+		return !strings.HasPrefix(variable, "OTEL_") ||
+			strings.HasPrefix(variable, "OTEL_SERVICE_NAME=")
+	})
 }

@@ -135,7 +135,7 @@ var mayImport = map[string][]string{
 	"resilience":    {".", "admin", "internal/pg"},
 	"eventstore":    {".", "admin", "consumer", "events", "internal/pg"},
 	"quadrilleprom": {".", "admin", "consumer", "events"},
-	"quadrilleotel": {".", "internal/tracing"},
+	"quadrilleotel": {".", "events", "internal/tracing"},
 	"check":         {"consumer", "events", "topology"},
 	"cli": {"admin", "events", "topology", "internal/export",
 		"internal/lint", "internal/rabbit"},

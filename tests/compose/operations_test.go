@@ -37,7 +37,7 @@ func TestGuideListsTheBounds(t *testing.T) {
 	for _, row := range rows {
 		dir := row[1]
 		switch dir {
-		case "web", "rabbit", "pg", "inbox", "engine":
+		case "web", "rabbit", "pg", "inbox", "engine", "telemetry":
 			dir = "internal/" + dir
 		case "cdc":
 			dir = "outbox/cdc"

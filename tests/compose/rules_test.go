@@ -200,6 +200,7 @@ func settings(t *testing.T) map[string][]string {
 	}
 	of("boot", "internal/boot/boot.go")
 	of("boot", "internal/boot/listen.go")
+	of("boot", "internal/boot/service.go")
 	for _, s := range fulfilment.Topology().Services {
 		of(s.Name, filepath.Join("cmd", s.Name, "main.go"))
 	}
