@@ -105,19 +105,31 @@ func end(span trace.Span, err error) {
 	}
 }
 
-// maxError bounds the text of an error in a span, in bytes: that of a panic has its stack.
-const maxError = 2000
+// The bounds of texts in a span, in bytes.
+const (
+	maxError     = 2000 // that of a panic has its stack
+	maxAttribute = 255
+)
 
-func shortened(text string) string {
-	return strings.ToValidUTF8(text[:min(len(text), maxError)], "")
+func shortened(text string) string { return valid(text, maxError) }
+
+// valid makes a text valid. A message that is no event may contain any bytes, and an exporter loses
+// a whole batch of spans because of invalid UTF-8 in one of them.
+func valid(text string, bound int) string {
+	return strings.ToValidUTF8(text[:min(len(text), bound)], "")
 }
+
+// maxAttributes is how many attributes a span has at most.
+const maxAttributes = 14
 
 // describe returns the name, the kind and the attributes of a span.
 func describe(s tracing.Step) (name string, kind trace.SpanKind, list []attribute.KeyValue) {
 	e := s.Event
-	list = []attribute.KeyValue{
-		semconv.CloudEventsEventType(e.Type), semconv.CloudEventsEventSubject(e.Subject),
+	for _, text := range []*string{&e.ID, &e.Source, &e.Type, &e.Subject, &e.CorrelationID} {
+		*text = valid(*text, maxAttribute)
 	}
+	list = append(make([]attribute.KeyValue, 0, maxAttributes),
+		semconv.CloudEventsEventType(e.Type), semconv.CloudEventsEventSubject(e.Subject))
 	if e.ID != "" {
 		list = append(list, semconv.CloudEventsEventID(e.ID), semconv.CloudEventsEventSource(e.Source))
 	}

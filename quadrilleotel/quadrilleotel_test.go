@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -122,5 +123,25 @@ func TestATraceBeginsWithASpan(t *testing.T) {
 	}
 	if none := quadrilleotel.TraceParent(t.Context()); none != "" {
 		t.Errorf("a context without a span has the trace context %s", none)
+	}
+}
+
+// A message that is no event may contain any bytes. Its span is valid and bounded.
+func TestForeignTextIsValidAndBounded(t *testing.T) {
+	t.Parallel()
+	tracer, recorder := recorded(t)
+	foreign := "\xff\xfe" + strings.Repeat("long", 1000)
+	tracer.Begin(tracing.Step{Operation: tracing.Process, Exchange: "orders.events", Queue: "q",
+		Event: events.Record{ID: foreign, Source: foreign, Type: foreign, Subject: foreign,
+			CorrelationID: foreign}}).End(errors.New(foreign))
+	s := recorder.Ended()[0]
+	texts := []string{s.Name(), s.Status().Description}
+	for _, a := range s.Attributes() {
+		texts = append(texts, a.Value.Emit())
+	}
+	for _, text := range texts {
+		if !utf8.ValidString(text) || len(text) > 2000 {
+			t.Errorf("a text of %d bytes: %.40q", len(text), text)
+		}
 	}
 }
