@@ -132,7 +132,7 @@ func (w *Env) Consumer(name string, db *sqlx.DB, handlers ...consumer.Handler) *
 	return &Consumer{
 		Consumer: consumer.Consumer{Name: name, Topology: w.Topology, Handlers: handlers},
 		URL:      w.AMQP, DB: db, Outbox: outbox.New(db),
-		Log: zerolog.New(zerolog.NewTestWriter(w)),
+		Log: zerolog.New(zerolog.NewTestWriter(w)).Level(zerolog.InfoLevel),
 	}
 }
 

@@ -54,7 +54,7 @@ func (m *model) apply(p events.Payload) {
 func (w env) project() {
 	ctx, cancel := context.WithCancel(w.Context())
 	p := eventstore.Projector{DB: w.DB, Projections: payments.Projections(),
-		Log: zerolog.New(zerolog.NewTestWriter(w))}
+		Log: zerolog.New(zerolog.NewTestWriter(w)).Level(zerolog.InfoLevel)}
 	var running sync.WaitGroup
 	running.Go(func() { p.Run(ctx) })
 	w.Cleanup(func() { cancel(); running.Wait() })
