@@ -28,8 +28,8 @@ import (
 // healthTimeout is longer than the time-out of the probes of /readyz.
 const healthTimeout = 5 * time.Second
 
-// Config is the configuration of a service, read from its environment; see the list of settings. The variables
-// of OpenTelemetry are described in package telemetry.
+// Config is the configuration of a service, read from its environment; see the list of settings.
+// The variables of OpenTelemetry are described in package telemetry.
 type Config struct {
 	Database string
 	AMQP     string

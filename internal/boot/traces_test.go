@@ -17,7 +17,7 @@ import (
 func runTraced(t *testing.T, variables map[string]string) {
 	t.Helper()
 	addr := servertest.Addresses(t, 1)[0]
-	env := settings(variables)
+	env := settingsOf(variables)
 	env["QUADRILLE_PLAIN_URL"] = "http://" + addr
 	for name, value := range variables { // the exporter reads its own
 		t.Setenv(name, value)
@@ -71,7 +71,7 @@ func TestAHangingReceiverDoesNotKeepTheProgram(t *testing.T) {
 // A wrong variable ends the program at the start.
 func TestWrongTraceVariablesEndTheProgram(t *testing.T) {
 	t.Parallel()
-	err := runPlain(t.Context(), settings(map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}))
+	err := runPlain(t.Context(), settingsOf(map[string]string{"OTEL_TRACES_EXPORTER": "zipkin"}))
 	if err == nil || !strings.Contains(err.Error(), "OTEL_TRACES_EXPORTER: ") {
 		t.Errorf("%v", err)
 	}
