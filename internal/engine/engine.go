@@ -55,6 +55,8 @@ type Config struct {
 	Ready  func(*rabbit.Session) error
 	Tracer *tracing.Tracer // nil: nothing is traced
 	Log    zerolog.Logger
+	// RenewIdle is renewIdle, or that of a test.
+	RenewIdle time.Duration
 }
 
 // Engine consumes the queue of one service, and runs its retries, deadlines and calls. Its methods

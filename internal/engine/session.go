@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -20,6 +22,11 @@ const (
 	breakTimeout = time.Second
 	// identityTimeout is how long the beginning of a session waits for the identity of the database.
 	identityTimeout = 5 * time.Second
+	// renewIdle is how long a session may be without a delivery before another one replaces it. If
+	// a queue is deleted and declared again at once, RabbitMQ may keep the consumer of the old one:
+	// everything is delivered to its channel, which drops it. Only another channel helps, and nothing
+	// else tells such a session from one of an empty queue.
+	renewIdle = 10 * time.Minute
 )
 
 // sessions are those of one consumer with the broker: one at a time for its queue, and one for its
@@ -31,6 +38,7 @@ type sessions struct {
 	health   health
 	identity atomic.Pointer[string] // of the database, as last read
 	inHand   sync.WaitGroup         // the lanes of all sessions
+	renewed  bool                   // the last session ended because it was idle
 }
 
 // run consumes until ctx is done.
@@ -52,14 +60,19 @@ func (s *sessions) run(ctx context.Context) {
 // session is one session with the broker.
 func (s *sessions) session(ctx context.Context) error {
 	err := s.consume(ctx)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !errors.Is(err, rabbit.ErrIdle) {
 		s.health.ended(err, time.Now())
 		s.prefetch.adjust(err, time.Now())
 	}
+	s.renewed = errors.Is(err, rabbit.ErrIdle)
 	return err
 }
 
-// consume hands the deliveries of one session to lanes by their subject.
+// renewIdle is how long a session may be without a delivery.
+func (s *sessions) renewIdle() time.Duration { return cmp.Or(s.config.RenewIdle, renewIdle) }
+
+// consume hands the deliveries of one session to lanes by their subject. It returns
+// rabbit.ErrIdle when the session had none for renewIdle.
 func (s *sessions) consume(ctx context.Context) error {
 	deliveries, err := s.subscribe(ctx, "consume", topology.QueueOf(s.config.Name),
 		s.prefetch.now(time.Now()))
@@ -68,7 +81,9 @@ func (s *sessions) consume(ctx context.Context) error {
 	}
 	defer deliveries.Close()
 	s.health.began(time.Now())
-	s.config.Log.Info().Str("queue", topology.QueueOf(s.config.Name)).Msg("consuming")
+	if !s.renewed {
+		s.config.Log.Info().Str("queue", topology.QueueOf(s.config.Name)).Msg("consuming")
+	}
 	seed := maphash.MakeSeed()
 	lanes := make([]*lane, s.config.Bounds.Lanes)
 	var running sync.WaitGroup
@@ -79,13 +94,19 @@ func (s *sessions) consume(ctx context.Context) error {
 		running.Go(func() { lanes[i].run(ctx) })
 	}
 	s.inHand.Go(running.Wait)
+	idle := time.NewTimer(s.renewIdle())
+	defer idle.Stop()
+	unused := false
 	for taking := true; taking; {
 		select {
 		case d, ok := <-deliveries.C():
 			if taking = ok; ok {
+				idle.Reset(s.renewIdle())
 				lane := s.batches.handlers.laneOf(maphash.String(seed, subjectOf(d)), d.Type)
 				lanes[lane].in <- arrival{d, time.Now()}
 			}
+		case <-idle.C:
+			unused, taking = true, false
 		case <-ctx.Done():
 			taking = false
 		}
@@ -100,6 +121,9 @@ func (s *sessions) consume(ctx context.Context) error {
 		// What the lanes still handle can no longer be acknowledged and is delivered again, preferably
 		// as a duplicate; but a slow handler must not delay the next session.
 		waitAtMost(&running, breakTimeout)
+	}
+	if unused {
+		return rabbit.ErrIdle
 	}
 	return over(deliveries)
 }
@@ -167,14 +191,19 @@ func (s *sessions) consumeDead(ctx context.Context, prefetch int) error {
 		return err
 	}
 	defer deliveries.Close()
+	idle := time.NewTimer(s.renewIdle())
+	defer idle.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-idle.C:
+			return rabbit.ErrIdle
 		case d, ok := <-deliveries.C():
 			if !ok {
 				return over(deliveries)
 			}
+			idle.Reset(s.renewIdle())
 			record, why := s.batches.decoder.dead(d)
 			d.Exchange, d.RoutingKey = "dead", record.Type
 			if !s.batches.keeper.park(ctx, d, record, why) {

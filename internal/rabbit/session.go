@@ -206,9 +206,13 @@ func ServerCode(err error) int {
 // IsConflict reports whether an object of the broker exists with other arguments.
 func IsConflict(err error) bool { return ServerCode(err) == amqp.PreconditionFailed }
 
-// Supervise runs one session after another until ctx is done. When run returns, Supervise logs its
-// error, waits for a growing pause with jitter, and calls run again. It limits how often it logs,
-// so that a broker that is down does not flood the log.
+// ErrIdle is the error of a run whose session was idle, and which should begin another one at once.
+var ErrIdle = errors.New("the session was idle")
+
+// Supervise runs one session after another until ctx is done. When run returns ErrIdle, it calls
+// run again at once. When run returns otherwise, Supervise logs its error, waits for a growing
+// pause with jitter, and calls run again. It limits how often it logs, so that a broker that is
+// down does not flood the log.
 func Supervise(ctx context.Context, log zerolog.Logger, run func(ctx context.Context) error) {
 	pause := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(reconnectFirst), backoff.WithMaxInterval(reconnectMax),
@@ -219,6 +223,10 @@ func Supervise(ctx context.Context, log zerolog.Logger, run func(ctx context.Con
 		err := run(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, ErrIdle) {
+			pause.Reset()
+			continue
 		}
 		if time.Since(began) > healthyAfter || errors.Is(err, errRefusedRoute) {
 			pause.Reset()

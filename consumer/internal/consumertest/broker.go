@@ -124,6 +124,34 @@ func (w *Env) Reject(queue string) {
 	})
 }
 
+// Recreate deletes a queue and declares and binds it again at once, as a person might.
+func (w *Env) Recreate(queue string) {
+	w.Helper()
+	w.onChannel(func(ch *amqp.Channel) error {
+		if _, err := ch.QueueDelete(queue, false, false, false); err != nil {
+			return err
+		}
+		want := w.Topology.Broker()
+		for _, q := range want.Queues {
+			if q.Name != queue {
+				continue
+			}
+			if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table(q.Args)); err != nil {
+				return err
+			}
+		}
+		for _, b := range want.Bindings {
+			if b.Queue != queue {
+				continue
+			}
+			if err := ch.QueueBind(queue, b.Key, b.Exchange, false, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func (w *Env) onChannel(f func(ch *amqp.Channel) error) {
 	w.Helper()
 	conn, err := amqp.Dial(w.AMQP)

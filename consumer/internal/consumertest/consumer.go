@@ -3,6 +3,7 @@ package consumertest
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/rs/zerolog"
@@ -25,6 +26,8 @@ type Consumer struct {
 	Ready  func(*rabbit.Session) error
 	Tracer *tracing.Tracer
 	Log    zerolog.Logger
+	// RenewIdle is how long a session may be without a delivery; 0: the engine's own bound.
+	RenewIdle time.Duration
 
 	once   sync.Once
 	engine *engine.Engine
@@ -35,7 +38,7 @@ func (c *Consumer) Engine() *engine.Engine {
 	c.once.Do(func() {
 		c.engine = engine.New(engine.Config{Service: c.Compile(), URL: c.URL, DB: c.DB,
 			Inbox: inbox.New(c.DB, c.Name), Outbox: c.Outbox, Ready: c.Ready,
-			Tracer: c.Tracer, Log: c.Log})
+			Tracer: c.Tracer, Log: c.Log, RenewIdle: c.RenewIdle})
 	})
 	return c.engine
 }
