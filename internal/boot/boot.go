@@ -39,6 +39,7 @@ type Config struct {
 
 	name     string // of the service
 	migrate  string
+	requests int // of the API that are handled at the same time
 	traces   *telemetry.Traces
 	leader   string // another address of the database
 	keep     time.Duration
@@ -100,7 +101,8 @@ func run(ctx context.Context, name string, lookup func(string) (string, bool), b
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return service.Run(ctx) })
 	group.Go(func() error {
-		return web.Serve(ctx, listener, c.traces.Handler(web.Mux(service, tokens, api)), c.Log)
+		mux := web.Mux(service, tokens, api, c.requests)
+		return web.Serve(ctx, listener, c.traces.Handler(mux), c.Log)
 	})
 	err = group.Wait()
 	err = c.misconfigured(err)
@@ -116,6 +118,7 @@ func read(name string, lookup func(string) (string, bool)) *Config {
 	c.AMQP = c.Require(prefix + "AMQP_URL")
 	c.leader = c.String(prefix + "LEADER_DATABASE_URL")
 	c.migrate = c.choice("QUADRILLE_MIGRATE", "auto", "check", "off")
+	c.requests = c.number("QUADRILLE_HTTP_CONCURRENCY", maxRequests)
 	c.keep = c.Duration("QUADRILLE_OUTBOX_KEEP")
 	c.receipts = c.Duration("QUADRILLE_INBOX_KEEP")
 	c.keys = c.Duration("QUADRILLE_IDEMPOTENCY_KEEP")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/quadrille-go/quadrille/consumer"
 	"github.com/quadrille-go/quadrille/fulfilment"
 	"github.com/quadrille-go/quadrille/idempotency"
+	"github.com/quadrille-go/quadrille/internal/web"
 	"github.com/quadrille-go/quadrille/outbox"
 	"github.com/quadrille-go/quadrille/resilience"
 )
@@ -21,6 +23,9 @@ const prefix = "QUADRILLE_"
 
 // maxDistance is the maximum edit distance at which a name counts as a misspelt setting.
 const maxDistance = 2
+
+// maxRequests is the maximum of HTTP_CONCURRENCY: a larger number would be no bound.
+const maxRequests = 100_000
 
 // The readers of a setting that are not one service.
 const (
@@ -72,6 +77,9 @@ var settings = []setting{
 			"read at start"},
 	{name: "LOG_LEVEL", fallback: "info", want: oneOf(strings.Fields(levels)...),
 		meaning: "what is logged, as JSON on standard error"},
+	{name: "HTTP_CONCURRENCY", fallback: strconv.Itoa(web.Concurrency),
+		want:    "a number from 1 to " + strconv.Itoa(maxRequests),
+		meaning: "how many requests of the API are handled at the same time; more are answered 503"},
 	{name: "MIGRATE", fallback: "auto", want: oneOf("auto", "check", "off"),
 		meaning: "what is done about pending migrations at start: they are applied, they are a reason " +
 			"not to start, or nobody looks"},

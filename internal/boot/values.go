@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -107,6 +108,16 @@ func (c *Config) Duration(name string) time.Duration {
 		c.wrong(name, value)
 	}
 	return d
+}
+
+// number returns a setting that is a number from 1 to most.
+func (c *Config) number(name string, most int) int {
+	value := c.String(name)
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > most {
+		c.wrong(name, value)
+	}
+	return n
 }
 
 // Peer returns the outside peer at the address of a setting, or nil if it is not set. Its breaker

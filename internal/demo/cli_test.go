@@ -79,7 +79,7 @@ func (b *services) start(name string, service webtest.New) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(s, tokens, api))
+	server := httptest.NewServer(web.Mux(s, tokens, api, web.Concurrency))
 	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

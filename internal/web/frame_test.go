@@ -26,7 +26,7 @@ func serve(t *testing.T, api http.Handler) *webtest.Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(plainService(t), tokens, api))
+	server := httptest.NewServer(web.Mux(plainService(t), tokens, api, web.Concurrency))
 	t.Cleanup(server.Close)
 	return &webtest.Service{TB: t, URL: server.URL}
 }

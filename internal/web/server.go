@@ -57,8 +57,10 @@ func Serve(ctx context.Context, listener net.Listener, h http.Handler, log zerol
 
 // Mux returns the HTTP handler of a service: health and metrics without a token, the API of the
 // service for clients, and the admin endpoint for admins. The metrics are those of the service, of
-// all requests, of the process and of the Go runtime.
-func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Handler {
+// all requests, of the process and of the Go runtime. At most so many requests of the API are
+// handled at the same time.
+func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler,
+	concurrency int) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_ = Write(w, http.StatusOK, map[string]string{"status": "alive"})
@@ -73,7 +75,7 @@ func Mux(service *quadrille.Service, tokens *Tokens, api http.Handler) http.Hand
 	mux.Handle("GET /admin/audit",
 		tokens.RequireAdmin(withBody(withTimeout(auditTimeout, service.Admin()))))
 	mux.Handle("/admin/", tokens.RequireAdmin(withBody(withTimeout(adminTimeout, service.Admin()))))
-	mux.Handle("/", tokens.Require(withBody(api)))
+	mux.Handle("/", tokens.Require(withBody(withTurns(concurrency, api))))
 	return quadrilleprom.Requests(metrics, ensureAnswer(service.Config().Log,
 		Guard(checkAddress(mux), tokens.configured())), func(r *http.Request) string {
 		return routeOf(r, api)

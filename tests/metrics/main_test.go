@@ -67,7 +67,7 @@ func serve(t *testing.T, service *quadrille.Service, api http.Handler) (url stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(service, tokens, api))
+	server := httptest.NewServer(web.Mux(service, tokens, api, web.Concurrency))
 	t.Cleanup(func() {
 		server.Close()
 		if err := service.Close(); err != nil {

@@ -37,7 +37,7 @@ func TestADatabaseThatIsAwayIsSaidAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(late, tokens, api))
+	server := httptest.NewServer(web.Mux(late, tokens, api, web.Concurrency))
 	defer server.Close()
 	service := env{&webtest.Service{TB: t, Kit: late, URL: server.URL}}
 	for _, s := range []env{w, service} {

@@ -79,7 +79,7 @@ func On(t testing.TB, database string, service New, tokens string) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(web.Mux(s, loaded, api))
+	server := httptest.NewServer(web.Mux(s, loaded, api, web.Concurrency))
 	db, err := s.DB(t.Context())
 	if err != nil {
 		t.Fatal(err)

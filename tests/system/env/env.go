@@ -176,7 +176,7 @@ func (d *Env) API(name string) http.Handler {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return web.Mux(d.Services[name], tokens, d.api[name])
+	return web.Mux(d.Services[name], tokens, d.api[name], web.Concurrency)
 }
 
 // EmptyDatabase returns the URL of a database without tables, for a service that migrates it.
