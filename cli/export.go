@@ -23,8 +23,9 @@ func exportCommand(e *Env) *cobra.Command {
 			"  mermaid      a flowchart\n" +
 			"  dot          a graph for Graphviz\n" +
 			"  permissions  commands that set the permissions of the services' users",
-		Example: "  " + e.App.Name + " topology export -o definitions | rabbitmqctl import_definitions" +
-			"\n  " + e.App.Name + " topology export -o dot | dot -Tsvg > topology.svg\n  " +
+		Example: "  " + e.App.Name + " topology export -o definitions > rabbitmq.json\n" +
+			"  rabbitmqctl import_definitions rabbitmq.json\n  " +
+			e.App.Name + " topology export -o dot | dot -Tsvg > topology.svg\n  " +
 			e.App.Name + " topology export -o k8s --cluster rabbitmq | kubectl apply -f -",
 		RunE: func(*cobra.Command, []string) error {
 			text, err := export.Write(s, format)

@@ -48,8 +48,11 @@ func TestDefinitionsImportIntoAFreshBroker(t *testing.T) {
 	if err != nil || len(steps) == 0 {
 		t.Fatalf("the broker is not fresh: %v, %v", steps, err)
 	}
-	definitions := strings.NewReader(write(t, source(), "definitions"))
-	if err := broker.RabbitMQCtl(t.Context(), definitions, "import_definitions"); err != nil {
+	file := filepath.Join(t.TempDir(), "definitions.json")
+	if err := os.WriteFile(file, []byte(write(t, source(), "definitions")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := broker.RabbitMQCtl(t.Context(), "import_definitions", file); err != nil {
 		t.Fatal(err)
 	}
 	steps, err = rabbit.Plan(t.Context(), broker.ManagementURL, broker.AMQPURL, topo)

@@ -94,7 +94,7 @@ func newShop(t *testing.T, timeout time.Duration, private bool) *shop {
 		own := servertest.Private(t)
 		s.broker = own.AMQPURL
 		s.servers = ctl(func(args ...string) error {
-			return own.RabbitMQCtl(context.Background(), strings.NewReader(""), args...)
+			return own.RabbitMQCtl(context.Background(), args...)
 		})
 	}
 	s.rabbit, s.postgres = quadrilletest.NewProxy(t, s.broker), quadrilletest.NewProxy(t, database)
