@@ -35,15 +35,15 @@ func edit(s Service, r *http.Request) (any, error) {
 		return nil, badRequest(`the body must be {"operator": …, "reason": …, "was": …, "body": …}: %v`,
 			err)
 	}
-	if q.Reason == "" || len(q.Operator) > maxOperator || len(q.Reason) > maxReason {
-		return nil, badRequest("reason: must say why; operator and reason: must have at most %d and %d "+
-			"bytes", maxOperator, maxReason)
+	if q.Reason == "" {
+		return nil, badRequest("reason: must say why, since the event is no longer what was published")
 	}
 	if len(q.Body) == 0 || len(q.Body) > events.MaxSize {
 		return nil, badRequest("body: %d bytes, must have 1 to %d", len(q.Body), events.MaxSize)
 	}
-	if q.Operator = operatorOf(r.Context(), q.Operator); q.Operator == "" {
-		return nil, badRequest("operator: must say who asks for it, since the repair is on record")
+	var err error
+	if q.Operator, err = onRecord(r.Context(), q.Operator, q.Reason); err != nil {
+		return nil, err
 	}
 	return s.Edit(r.Context(), r.PathValue("id"), q)
 }

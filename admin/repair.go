@@ -87,14 +87,20 @@ func repairRequest(r *http.Request) (q RepairRequest, err error) {
 			return q, badRequest("ids: %.64q has %d bytes, must have 1 to %d", id, len(id), maxParkedKey)
 		}
 	}
-	if len(q.Operator) > maxOperator || len(q.Reason) > maxReason {
-		return q, badRequest("operator and reason: must have at most %d and %d bytes", maxOperator,
+	q.Operator, err = onRecord(r.Context(), q.Operator, q.Reason)
+	return q, err
+}
+
+// onRecord returns who makes a repair, for the record.
+func onRecord(ctx context.Context, claimed, reason string) (operator string, err error) {
+	if len(claimed) > maxOperator || len(reason) > maxReason {
+		return "", badRequest("operator and reason: must have at most %d and %d bytes", maxOperator,
 			maxReason)
 	}
-	if q.Operator = operatorOf(r.Context(), q.Operator); q.Operator == "" {
-		return q, badRequest("operator: must say who asks for it, since the repair is on record")
+	if operator = operatorOf(ctx, claimed); operator == "" {
+		return "", badRequest("operator: must say who asks for it, since the repair is on record")
 	}
-	return q, nil
+	return operator, nil
 }
 
 func redrive(s Service, r *http.Request) (any, error) {

@@ -39,6 +39,17 @@ func NewMissing(service string, err error) Missing {
 	return Missing{Service: service, Error: err.Error(), Err: err}
 }
 
+// Union names each missing service once, with the error of the first list that has it.
+func Union(a, b []Missing) []Missing {
+	all := append([]Missing{}, a...)
+	for _, m := range b {
+		if !away(all, m.Service) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
 // Collect gets a list from each service at the same time, and joins the lists in the order of the
 // services. Those that did not answer are missing.
 func Collect[T any](services []string, call func(service string) ([]T, error)) (all []T,

@@ -21,7 +21,7 @@ func (c *Client) Why(ctx context.Context, id string) Trace {
 		if !ok {
 			event, missing := c.find(ctx, id)
 			if event == nil {
-				chain.addMissing(missing...)
+				chain.Missing = Union(chain.Missing, missing)
 				break
 			}
 			if chain.Subject == "" {
@@ -30,7 +30,7 @@ func (c *Client) Why(ctx context.Context, id string) Trace {
 			if !read[event.Subject] {
 				read[event.Subject] = true
 				about := c.Trace(ctx, event.Subject)
-				chain.addMissing(about.Missing...)
+				chain.Missing = Union(chain.Missing, about.Missing)
 				for _, s := range about.Steps {
 					known[s.ID] = s
 				}
@@ -73,13 +73,4 @@ func (c *Client) find(ctx context.Context, id string) (*located, []Missing) {
 		return nil, missing
 	}
 	return &all[0], nil
-}
-
-// addMissing names each service once.
-func (t *Trace) addMissing(missing ...Missing) {
-	for _, m := range missing {
-		if !away(t.Missing, m.Service) {
-			t.Missing = append(t.Missing, m)
-		}
-	}
 }

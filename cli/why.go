@@ -53,23 +53,12 @@ func (e *Env) explain(ctx context.Context, about string) explanation {
 	}
 	chain := client.Why(ctx, id)
 	x.Causes = append(x.Causes, chain.Steps...)
-	for _, m := range chain.Missing {
-		x.addMissing(m)
-	}
+	x.Missing = admin.Union(x.Missing, chain.Missing)
 	if where.Last == nil && chain.Subject != "" {
 		where = client.Where(ctx, chain.Subject, subscribers)
 		x.Subject, x.Waiting = chain.Subject, where.Waiting
 	}
 	return x
-}
-
-func (x *explanation) addMissing(m admin.Missing) {
-	for _, known := range x.Missing {
-		if known.Service == m.Service {
-			return
-		}
-	}
-	x.Missing = append(x.Missing, m)
 }
 
 func (e *Env) printWhy(t *Text, x explanation, now time.Time) {

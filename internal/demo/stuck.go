@@ -94,7 +94,7 @@ func findStuck(ctx context.Context, e *cli.Env, older time.Duration, limit int) 
 	for _, h := range held {
 		add(h.Subject, time.Now())
 	}
-	missing = union(parked.Missing, unanswered)
+	missing = admin.Union(parked.Missing, unanswered)
 	for order, at := range since {
 		found = append(found, stuckOrder{Order: order, Since: at})
 	}
@@ -104,7 +104,7 @@ func findStuck(ctx context.Context, e *cli.Env, older time.Duration, limit int) 
 	open, next, err := openOrders(ctx, e, older, limit)
 	switch {
 	case admin.Unreachable(err):
-		missing, err = union(missing, []admin.Missing{admin.NewMissing("orders", err)}), nil
+		missing, err = admin.Union(missing, []admin.Missing{admin.NewMissing("orders", err)}), nil
 	case err != nil:
 		return nil, false, missing, err
 	}
@@ -119,17 +119,6 @@ func findStuck(ctx context.Context, e *cli.Env, older time.Duration, limit int) 
 		found[i].look(ctx, e)
 	}
 	return found, more, missing, nil
-}
-
-// union names each service once.
-func union(a, b []admin.Missing) []admin.Missing {
-	all := append([]admin.Missing{}, a...)
-	for _, m := range b {
-		if !slices.ContainsFunc(all, func(x admin.Missing) bool { return x.Service == m.Service }) {
-			all = append(all, m)
-		}
-	}
-	return all
 }
 
 // openOrders lists the open orders that are older, the youngest of them first. The ids of orders
