@@ -3,10 +3,6 @@ package rabbit_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
-	"io"
-	"net"
-	"net/url"
 	"sync"
 	"testing"
 
@@ -48,43 +44,11 @@ func TestCloseDoesNotWaitForABrokerThatGoesOn(t *testing.T) {
 	})
 }
 
-// withoutClose starts a proxy in front of the broker and returns its address. It drops the frame
-// with which a client begins the close handshake, and forwards all others.
+// withoutClose starts a proxy that drops the frame with which a client begins the close handshake.
 func withoutClose(t *testing.T, broker string) string {
 	t.Helper()
-	u, err := url.Parse(broker)
-	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	server, err := net.Dial("tcp", u.Host)
-	must(t, err)
-	t.Cleanup(func() { _ = server.Close() })
-	u.Host = l.Addr().String()
-	go func() {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() { _, _ = io.Copy(client, server); _ = client.Close() }()
-		defer func() { _ = server.Close() }()
-		if _, err := io.CopyN(server, client, int64(len("AMQP0091"))); err != nil {
-			return
-		}
-		head := make([]byte, 7) // a frame's type, channel and size: AMQP 0-9-1, 4.2.3
-		for {
-			if _, err := io.ReadFull(client, head); err != nil {
-				return
-			}
-			frame := make([]byte, binary.BigEndian.Uint32(head[3:])+1)
-			if _, err := io.ReadFull(client, frame); err != nil {
-				return
-			}
-			connectionClose := []byte{0, 10, 0, 50} // its class and method: AMQP 0-9-1, 1.4.2.8
-			if binary.BigEndian.Uint16(head[1:]) != 0 || !bytes.HasPrefix(frame, connectionClose) {
-				_, _ = server.Write(append(bytes.Clone(head), frame...))
-			}
-		}
-	}()
-	return u.String()
+	connectionClose := []byte{0, 10, 0, 50} // its class and method: AMQP 0-9-1, 1.4.2.8
+	return framesProxy(t, broker, nil, func(channel uint16, frame []byte) bool {
+		return channel == 0 && bytes.HasPrefix(frame, connectionClose)
+	})
 }

@@ -3,7 +3,6 @@ package rabbit_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -180,40 +179,12 @@ func TestOpenTimesOutWithoutAChannel(t *testing.T) {
 	}
 }
 
-// silentProxy starts a proxy in front of the broker and returns its address. After silence it drops
-// all frames of a channel, and forwards only those of the connection, such as heartbeats.
+// silentProxy starts a proxy that, after silence, drops all frames of the broker for a channel, and
+// forwards only those of the connection, such as heartbeats.
 func silentProxy(t *testing.T, broker string) (proxied string, silence func()) {
 	t.Helper()
-	u, err := url.Parse(broker)
-	must(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	server, err := net.Dial("tcp", u.Host)
-	must(t, err)
-	t.Cleanup(func() { _ = server.Close() })
-	u.Host = l.Addr().String()
 	var silent atomic.Bool
-	go func() {
-		client, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() { _, _ = io.Copy(server, client) }()
-		defer func() { _ = client.Close() }()
-		head := make([]byte, 7) // a frame's type, channel and size: AMQP 0-9-1, 4.2.3
-		for {
-			if _, err := io.ReadFull(server, head); err != nil {
-				return
-			}
-			frame := make([]byte, binary.BigEndian.Uint32(head[3:])+1)
-			if _, err := io.ReadFull(server, frame); err != nil {
-				return
-			}
-			if channel := binary.BigEndian.Uint16(head[1:]); channel == 0 || !silent.Load() {
-				_, _ = client.Write(append(bytes.Clone(head), frame...))
-			}
-		}
-	}()
-	return u.String(), func() { silent.Store(true) }
+	return framesProxy(t, broker, func(channel uint16, _ []byte) bool {
+		return channel != 0 && silent.Load()
+	}, nil), func() { silent.Store(true) }
 }
