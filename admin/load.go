@@ -57,7 +57,7 @@ func (c *Client) Breakers(ctx context.Context) (all []Breaker, missing []Missing
 				(*list)[i].Service = service
 			}
 		})
-	return sumBreakers(slices.Concat(lists...)), missing
+	return SumBreakers(slices.Concat(lists...)), missing
 }
 
 // replicas reads a path of every replica of every service. If no replica of a service answers, the
@@ -107,8 +107,9 @@ func replicas[T any](ctx context.Context, c *Client, path string,
 	return append([]T{}, all...), append([]Missing{}, missing...)
 }
 
-// sumBreakers joins the breakers of replicas.
-func sumBreakers(breakers []Breaker) []Breaker {
+// SumBreakers joins the breakers of replicas: each has the worst state, and the sums of the
+// numbers.
+func SumBreakers(breakers []Breaker) []Breaker {
 	all, at := []Breaker{}, map[[2]string]int{}
 	rank := map[BreakerState]int{Closed: 0, HalfOpen: 1, Open: 2}
 	for _, b := range breakers {

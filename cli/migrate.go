@@ -65,6 +65,10 @@ func (e *Env) migrate(ctx context.Context, manage, broker string, timeout time.D
 	e.warnf("if this is interrupted, run: %s", e.App.Command("replay "+
 		strings.Join(e.App.services(), " ")+" --since "+instant(began.Add(-migrateMargin))))
 	done, err := rabbit.Migrate(ctx, manage, broker, e.App.Topology, timeout)
+	if errors.Is(err, rabbit.ErrNotDrained) {
+		err = Error{Code: ExitProblems, Err: err, Next: "the queue is as it was; see whether its " +
+			"service runs and handles events, then repeat this, with a longer --timeout if it needs one"}
+	}
 	result := migration{done, []admin.Replay{}}
 	var missing []admin.Missing
 	if publishers := e.publishersOf(done.Missed); len(publishers) > 0 {

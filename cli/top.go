@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -111,9 +110,8 @@ func (e *Env) activities(loads []admin.Load, before map[string]admin.Load,
 			a.Problems = append(a.Problems, l.Replica+": "+l.Problem)
 		}
 		for _, b := range l.Breakers {
-			if b.State != admin.Closed {
-				a.Breakers = append(a.Breakers, b)
-			}
+			b.Service = l.Service
+			a.Breakers = append(a.Breakers, b)
 		}
 		was, known := before[l.Service+" "+l.Replica]
 		if !known || was.Handled > l.Handled || was.Published > l.Published {
@@ -128,6 +126,9 @@ func (e *Env) activities(loads []admin.Load, before map[string]admin.Load,
 	list := []activity{}
 	for _, service := range e.App.services() {
 		if a := all[service]; a != nil {
+			a.Breakers = slices.DeleteFunc(admin.SumBreakers(a.Breakers), func(b admin.Breaker) bool {
+				return b.State == admin.Closed
+			})
 			if lagged[service] > 0 {
 				a.LagSeconds = lag[service] / lagged[service]
 			}
@@ -214,13 +215,9 @@ func aged(n int64, oldest float64) string {
 
 // states are the breakers that are not closed.
 func states(breakers []admin.Breaker) string {
-	of := map[string]admin.BreakerState{}
-	for _, b := range breakers {
-		of[b.Name] = b.State
-	}
 	var all []string
-	for _, name := range slices.Sorted(maps.Keys(of)) {
-		all = append(all, name+" "+string(of[name]))
+	for _, b := range breakers {
+		all = append(all, b.Name+" "+string(b.State))
 	}
 	return cmp.Or(strings.Join(all, ", "), "-")
 }

@@ -141,8 +141,9 @@ type Stats struct {
 func (e *Engine) Stats() Stats {
 	s := e.stats
 	return Stats{
-		Handled: s.handled.Load(), Duplicates: s.duplicates.Load(), Delayed: s.delayed.Load(),
-		Parked: s.parked.Load(), Dropped: s.dropped.Load(), Batches: s.batches.Load(),
+		Handled: s.events.Total(eventHandled), Duplicates: s.events.Total(eventDuplicate),
+		Delayed: s.events.Total(eventDelayed), Parked: s.events.Total(eventParked),
+		Dropped: s.dropped.Load(), Batches: s.batches.Load(),
 		Hanging: e.hanging.now(),
 	}
 }

@@ -25,10 +25,9 @@ const (
 
 // counters are what an engine counts.
 type counters struct {
-	handled, duplicates, delayed, parked, dropped, batches atomic.Int64
-
-	events, calls tally.Table
-	handling, lag tally.Histogram
+	dropped, batches atomic.Int64
+	events, calls    tally.Table
+	handling, lag    tally.Histogram
 }
 
 // newCounters returns the counters of a service: for each type that it knows, whether it has a
@@ -42,19 +41,7 @@ func newCounters(hs *handlers) *counters {
 }
 
 // event counts one event.
-func (c *counters) event(eventType, result string) {
-	c.events.Add(eventType, result, 1)
-	switch result {
-	case eventHandled:
-		c.handled.Add(1)
-	case eventDuplicate:
-		c.duplicates.Add(1)
-	case eventDelayed:
-		c.delayed.Add(1)
-	case eventParked:
-		c.parked.Add(1)
-	}
-}
+func (c *counters) event(eventType, result string) { c.events.Add(eventType, result, 1) }
 
 // call counts a call that has ended with err.
 func (c *counters) call(callType string, err error) {

@@ -23,8 +23,8 @@ const (
 	migrateFinish = time.Minute
 )
 
-// errNotDrained means that a queue was not emptied in time.
-var errNotDrained = errors.New("it was not emptied in time")
+// ErrNotDrained means that a queue was not emptied in time, and is bound again as it was.
+var ErrNotDrained = errors.New("it was not emptied in time")
 
 // Migrated is what Migrate has done. Events that were published meanwhile did not reach the queues:
 // their publishers must replay them, also after an error.
@@ -174,7 +174,7 @@ func (s *Session) drain(ctx context.Context, managementURL, brokerURL string, qu
 		if len(full) > 0 {
 			empty = time.Now()
 			if empty.After(until) {
-				return fmt.Errorf("%w: %s", errNotDrained, strings.Join(full, ", "))
+				return fmt.Errorf("%w: %s", ErrNotDrained, strings.Join(full, ", "))
 			}
 		}
 		select {

@@ -51,6 +51,16 @@ func (t Table) Counts() map[Key]int64 {
 	return counts
 }
 
+// Total returns how many were counted with a result, of all types.
+func (t Table) Total(result string) (n int64) {
+	for key, counter := range t.counters {
+		if key.Result == result {
+			n += counter.Load()
+		}
+	}
+	return n
+}
+
 // Causes counts by a name. It is for names of a small set, such as rabbit.CauseOf returns. The zero
 // value has no names, and it is safe for concurrent use.
 type Causes struct {

@@ -16,7 +16,7 @@ var wide = map[string]int{}
 const maxExported = 40
 
 var broad = map[string]int{
-	"admin":      72, // the audit needs what it finds, and what it compares; edit; why; load
+	"admin":      73, // the audit needs what it finds, and what it compares; edit; why; load
 	"outbox":     43, // one event by its id, for the chain of causes
 	"consumer":   55,
 	"fulfilment": 74,
