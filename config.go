@@ -70,7 +70,9 @@ type Config struct {
 	// consumer then, which is counted and logged.
 	Mandatory func(eventType string) bool
 	// OutboxKeep is how long published events stay in the outbox, so that they can be replayed when
-	// the broker loses them. Default outbox.DefaultKeep (14 days); negative: they are never deleted.
+	// the broker loses them. It must not be longer than Bounds.ReceiptHistory. Default
+	// outbox.DefaultKeep (14 days); negative: they are never deleted, and consumers park what is
+	// replayed when it is older than their receipts.
 	OutboxKeep time.Duration
 	// Bounds are the limits of consuming: lanes, batches, prefetch, time-outs, attempts, call workers.
 	Bounds consumer.Bounds
